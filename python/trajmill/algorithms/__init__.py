@@ -1,0 +1,1 @@
+"""One file per method: config, state, losses, step, act."""

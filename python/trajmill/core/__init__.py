@@ -1,0 +1,1 @@
+"""Thin NumPy face of the compiled sampler."""

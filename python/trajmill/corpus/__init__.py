@@ -1,0 +1,1 @@
+"""Token corpora on disk: a directory of raw shards with receipts and a manifest."""

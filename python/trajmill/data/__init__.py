@@ -1,0 +1,1 @@
+"""Real datasets: reading, checking, normalizing, reference scores, bundled files."""

@@ -1,0 +1,1 @@
+"""MuJoCo environments, rollouts, normalized scores, statistics."""

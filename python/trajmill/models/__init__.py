@@ -1,0 +1,1 @@
+"""Torch modules and their [seeds, ...] layers; no losses, no loops."""

@@ -1,0 +1,1 @@
+"""What every algorithm needs to train: runner, random numbers, optimizer, checkpoints, metrics."""
