@@ -1,0 +1,158 @@
+"""Aggregate scores and their uncertainty: NumPy only, every estimate seeded.
+
+Scores are float arrays of shape (seed_count, task_count): one row a training seed, one column a task (a dataset). A
+curve is a float array of shape (evaluation_count, seed_count), in the order of evaluation.
+
+References
+----------
+.. [1] R. Agarwal, M. Schwarzer, P. S. Castro, A. Courville, M. G. Bellemare, "Deep Reinforcement Learning at the Edge
+   of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264: interquartile mean, optimality gap, stratified
+   bootstrap.
+.. [2] Z. Wang, C. Wang, Z. Dong, K. Ross, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning",
+   ICLR 2024, arXiv:2310.00771: average of the last four evaluations, best score, updates to 90 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+Aggregate = Callable[[FloatArray], FloatArray]
+"""Maps scores (..., seed_count, task_count) to one number for each leading index, (...)."""
+
+
+def mean(scores: ArrayLike) -> FloatArray:
+    """Mean over seeds and tasks: scores (..., seed_count, task_count) to (...)."""
+    return np.asarray(np.mean(_scores(scores), axis=(-2, -1)))
+
+
+def median(scores: ArrayLike) -> FloatArray:
+    """Median over tasks of each task's mean over seeds, as the field reports it (section 3 of [1]_)."""
+    return np.asarray(np.median(np.mean(_scores(scores), axis=-2), axis=-1))
+
+
+def interquartile_mean(scores: ArrayLike) -> FloatArray:
+    """Mean of the middle half of all seed × task scores: the 25 % trimmed mean (section 4.3 of [1]_).
+
+    Of n scores, floor(n / 4) are dropped at each end, as ``scipy.stats.trim_mean(scores, 0.25)`` does.
+    """
+    array = _scores(scores)
+    flat = np.sort(array.reshape(*array.shape[:-2], -1), axis=-1)
+    cut = flat.shape[-1] // 4
+    return np.asarray(np.mean(flat[..., cut : flat.shape[-1] - cut], axis=-1))
+
+
+def optimality_gap(scores: ArrayLike, target: float = 100.0) -> FloatArray:
+    """Mean shortfall below `target`, ``mean(max(0, target - score))`` (section 4.3 of [1]_); lower is better."""
+    return np.asarray(np.mean(np.maximum(target - _scores(scores), 0.0), axis=(-2, -1)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An estimate with its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    scores: ArrayLike,
+    aggregate: Aggregate = mean,
+    *,
+    confidence: float = 0.95,
+    resample_count: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of `aggregate` by the stratified bootstrap (section 4.1 of [1]_).
+
+    Seeds are drawn with replacement for each task on its own, so every task keeps its weight.
+
+    Parameters
+    ----------
+    scores
+        Shape (seed_count, task_count), or (seed_count,) for one task; finite.
+    aggregate
+        `mean`, `median`, `interquartile_mean`, `optimality_gap`, or any function of the same form.
+    confidence
+        Share of resamples inside the interval, in (0, 1).
+    resample_count
+        Number of resamples, at least 1.
+    seed
+        Seed of the resampling; equal arguments give equal intervals.
+    """
+    array = _scores(scores)
+    if array.ndim != 2:
+        raise ValueError(f"scores must have shape (seed_count, task_count) or (seed_count,), got {np.shape(scores)}")
+    if not np.isfinite(array).all():
+        raise ValueError("scores must be finite: an interval over missing seeds would hide that they failed")
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+    seed_count, task_count = array.shape
+    rows = np.random.default_rng(seed).integers(seed_count, size=(resample_count, seed_count, task_count))
+    resampled = aggregate(array[rows, np.arange(task_count)])
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(resampled, [tail, 1.0 - tail])
+    return Interval(estimate=float(aggregate(array)), low=float(low), high=float(high))
+
+
+def curve_band(
+    curve: ArrayLike, *, confidence: float = 0.95, resample_count: int = 2_000, seed: int = 0
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean over seeds and its pointwise bootstrap interval: three arrays (evaluation_count,): mean, low, high.
+
+    One resample draws whole seeds, so a band keeps each seed's curve together. A missing value (NaN) makes its point NaN.
+    """
+    array = _curve(curve)
+    seed_count = array.shape[1]
+    rows = np.random.default_rng(seed).integers(seed_count, size=(resample_count, seed_count))
+    weights = np.apply_along_axis(np.bincount, 1, rows, minlength=seed_count) / seed_count
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(array @ weights.T, [tail, 1.0 - tail], axis=1)
+    return array.mean(axis=1), low, high
+
+
+def average_last_four(curve: ArrayLike) -> FloatArray:
+    """Mean of the last four evaluations of each seed, (seed_count,), as [2]_ reports it; of all when fewer."""
+    return np.asarray(_curve(curve)[-4:].mean(axis=0))
+
+
+def best(curve: ArrayLike) -> FloatArray:
+    """Highest evaluation of each seed, (seed_count,), the other score of [2]_."""
+    return np.asarray(_curve(curve).max(axis=0))
+
+
+def updates_to_fraction(
+    gradient_steps: Sequence[int], curve: ArrayLike, *, target: float, fraction: float = 0.9
+) -> FloatArray:
+    """First gradient step of each seed whose score reaches ``fraction * target``, (seed_count,); NaN if none does.
+
+    With the baseline's final score as `target` and a fraction of 0.9 this is the convergence measure of [2]_ (tables 11
+    and 13), which does not say what becomes of a seed that never arrives: here it stays NaN, for the caller to report.
+    """
+    array = _curve(curve)
+    steps = np.asarray(gradient_steps, dtype=np.float64)
+    if steps.shape != array.shape[:1]:
+        raise ValueError(f"gradient_steps must have shape ({array.shape[0]},) like the curve, got {steps.shape}")
+    reached = array >= fraction * target
+    return np.asarray(np.where(reached.any(axis=0), steps[reached.argmax(axis=0)], np.nan))
+
+
+def _scores(scores: ArrayLike) -> FloatArray:
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim < 2 or array.shape[-2] == 0 or array.shape[-1] == 0:
+        raise ValueError(f"scores must hold at least one seed and one task, got shape {np.shape(scores)}")
+    return array
+
+
+def _curve(curve: ArrayLike) -> FloatArray:
+    array = np.asarray(curve, dtype=np.float64)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"a curve must have shape (evaluation_count, seed_count), both at least 1, got {array.shape}")
+    return array
