@@ -1,1 +1,1 @@
-"""Torch modules and their [seeds, ...] layers; no losses, no loops."""
+"""Networks of many seeds at once: explicit ``[rows, in, out]`` layers over flat parameter rows; no losses, no loops."""

@@ -1,0 +1,305 @@
+"""Conservative Q-Learning, CQL(H), for many seeds at once.
+
+Kumar et al., "Conservative Q-Learning for Offline Reinforcement Learning", arXiv 2006.04779, in the form of
+young-geng/CQL that arXiv 2310.00771 (section 5, Table 16) fine-tunes: N = 3 sampled actions, weight 5, Safe Q. Every
+tensor leads with the seed axis S; losses are sums over seeds of per-seed means, so no seed knows of another.
+
+Deviations, all exact in real arithmetic: the policy's trunk runs once per unique state and is sampled N + 1 times; all
+action values at s come from one chain; the policy loss has no gradient with respect to the critics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trajmill.models.critic import action_values, critic, join
+from trajmill.models.mlp import stack_seeds
+from trajmill.models.stack import Stack
+from trajmill.models.tanh_gaussian import deterministic_action, gaussian, squashed_sample, tanh_gaussian
+from trajmill.training.adam import Adam
+from trajmill.training.hyperparameters import at_least, in_range, per_seed
+from trajmill.training.metrics import MetricRing
+from trajmill.training.philox import Dice, indexes, normals, uniforms
+from trajmill.training.state import prefixed
+from trajmill.training.transitions import TransitionBatch, TransitionTable
+
+METRICS = (
+    "q_loss",
+    "bellman_loss",
+    "conservative_loss",
+    "policy_loss",
+    "data_value",
+    "target_value",
+    "log_probability",
+    "entropy_coefficient",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CQLConfig:
+    """What one CQL update computes; defaults are those of arXiv 2310.00771 (Table 16) over young-geng/CQL."""
+
+    batch_size: int = 256
+    """transitions per update and seed, at least 1 (Table 16)"""
+    discount: float = 0.99
+    """per-step factor, [0, 1) (Table 16)"""
+    learning_rate: float | tuple[float, ...] = 3e-4
+    """Adam step size of critics, policy and entropy coefficient, > 0; one for all seeds or one each (Table 16)"""
+    polyak: float = 0.005
+    """step of the target critics towards the critics, (0, 1], every update (Table 16)"""
+    cql_weight: float | tuple[float, ...] = 5.0
+    """weight of the conservative term, at least 0; one for all seeds or one each (min-Q weight, Table 16)"""
+    cql_temperature: float = 1.0
+    """temperature of the log-sum-exp, > 0 (young-geng/CQL)"""
+    sampled_action_count: int = 3
+    """actions N drawn from each of: uniform, policy(s), policy(s'); at least 1 (Table 16; the code's default is 10)"""
+    importance_sampling: bool = True
+    """correct the log-sum-exp by the density of each sampled action; else include the data's action (young-geng/CQL)"""
+    safe_q: bool = True
+    """bound targets by greatest reward / (1 − discount), 100·r_max (arXiv 2310.00771, "Safe Q")"""
+    action_limit: float = 0.999
+    """the data's actions are clipped to ± this, (0, 1] (young-geng/CQL)"""
+    orthogonal: bool = False
+    """orthogonal instead of torch's default initial values (an option of young-geng/CQL)"""
+
+    def __post_init__(self) -> None:
+        at_least("batch_size", self.batch_size, 1)
+        at_least("sampled_action_count", self.sampled_action_count, 1)
+        in_range("discount", self.discount, 0.0, 1.0, open_high=True)
+        in_range("polyak", self.polyak, 0.0, 1.0, open_low=True)
+        in_range("learning_rate", self.learning_rate, 0.0, math.inf, open_low=True, open_high=True)
+        in_range("cql_weight", self.cql_weight, 0.0, math.inf, open_high=True)
+        in_range("cql_temperature", self.cql_temperature, 0.0, math.inf, open_low=True, open_high=True)
+        in_range("action_limit", self.action_limit, 0.0, 1.0, open_low=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CQLState:
+    """Everything an update reads or writes; written in place only."""
+
+    config: CQLConfig
+    table: TransitionTable
+    dice: Dice
+    step: Tensor
+    """int64 scalar: updates made"""
+    policy: Stack
+    critic: Stack
+    target: Stack
+    log_alpha: Stack
+    optimizer: Adam
+    cql_weight: Tensor
+    """(S,)"""
+    metrics: MetricRing
+
+    def moving(self) -> dict[str, Tensor]:
+        """Every tensor that training changes."""
+        networks = {
+            "policy": self.policy.flat,
+            "critic": self.critic.flat,
+            "target": self.target.flat,
+            "log_alpha": self.log_alpha.flat,
+        }
+        return (
+            {"step": self.step, "metrics": self.metrics.values} | networks | prefixed("adam", self.optimizer.moving())
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CQLDraws:
+    """All the chance of `U` updates."""
+
+    index: Tensor
+    """(U, S, B) int64: rows of the data"""
+    noise: Tensor
+    """(U, S, 1 + N, B, a) standard normal: of a_π, then of the N actions at s"""
+    next_noise: Tensor
+    """(U, S, 1 + N, B, a) standard normal: of the target's action, then of the N actions at s'"""
+    random_action: Tensor
+    """(U, S, N, B, a) uniform on (−1, 1)"""
+
+    def of_update(self, update: int) -> CQLDraws:
+        """The draws of one update, without the axis U."""
+        return CQLDraws(self.index[update], self.noise[update], self.next_noise[update], self.random_action[update])
+
+
+def create(config: CQLConfig, table: TransitionTable, seeds: Sequence[int], *, metric_capacity: int = 1000) -> CQLState:
+    """Fresh networks, targets equal to the critics, entropy coefficient 1; on the table's device, in its precision."""
+    seeds = stack_seeds(seeds)
+    device, dtype = table.rows.device, table.rows.dtype
+    o, a, batch, n = table.observation_dim, table.action_dim, config.batch_size, config.sampled_action_count
+    policy = tanh_gaussian(o, a, seeds, orthogonal=config.orthogonal).to(device, dtype)
+    critics = critic(o, a, seeds, orthogonal=config.orthogonal).to(device, dtype)
+    log_alpha = Stack.of([{"log_alpha": torch.zeros(())} for _ in seeds]).to(device, dtype)
+    rate = per_seed("learning_rate", config.learning_rate, len(seeds), device)
+    noise_size = (1 + n) * batch * a
+    sites = {"batch": batch, "noise": noise_size, "next_noise": noise_size, "random_action": n * batch * a}
+    return CQLState(
+        config=config,
+        table=table,
+        dice=Dice.of(seeds, sites, device),
+        step=torch.zeros((), dtype=torch.int64, device=device),
+        policy=policy,
+        critic=critics,
+        target=critics.copy(),
+        log_alpha=log_alpha,
+        optimizer=Adam.of([log_alpha, policy, critics], [rate, rate, rate.repeat_interleave(2)]),
+        cql_weight=per_seed("cql_weight", config.cql_weight, len(seeds), device).to(dtype),
+        metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
+    )
+
+
+def step(state: CQLState, count: int = 1) -> None:
+    """Make `count` updates of every seed, in place."""
+    draws = draw(state, count)
+    for index in range(count):
+        update(state, draws.of_update(index))
+
+
+def draw(state: CQLState, count: int) -> CQLDraws:
+    """Chance of the next `count` updates; depends on seed and update number only."""
+    words = state.dice.roll(state.step, count)
+    dtype, batch, a = state.table.rows.dtype, state.config.batch_size, state.table.action_dim
+    shape = (-1, batch, a)
+    return CQLDraws(
+        index=indexes(words["batch"], state.table.rows.shape[0]),
+        noise=normals(words["noise"], dtype).unflatten(-1, shape),
+        next_noise=normals(words["next_noise"], dtype).unflatten(-1, shape),
+        random_action=(2.0 * uniforms(words["random_action"], dtype) - 1.0).unflatten(-1, shape),
+    )
+
+
+def update(state: CQLState, draws: CQLDraws) -> None:
+    """One update: all losses at the old parameters, then Adam on α, policy and critics, then the target critics."""
+    batch = state.table.gather(draws.index)
+    mean, log_std = gaussian(state.policy.leaves, batch.observation)
+    action, log_probability = squashed_sample(mean, log_std, draws.noise[:, 0])
+
+    entropy_loss = alpha_loss(state, log_probability)
+    actor_loss = policy_loss(state, batch.observation, action, log_probability)
+    sampled = sample_actions(state, batch, mean, log_std, draws)
+    bellman, conservative, data_value = critic_losses(state, batch, sampled)
+    q_loss = bellman + state.cql_weight * conservative
+
+    # each loss reaches only its own parameters, so one backward pass serves all three
+    state.optimizer.minimize((entropy_loss + actor_loss + q_loss).sum())
+    state.target.flat.lerp_(state.critic.flat.detach(), state.config.polyak)
+
+    state.metrics.write(
+        state.step,
+        {
+            "q_loss": q_loss,
+            "bellman_loss": bellman,
+            "conservative_loss": conservative,
+            "policy_loss": actor_loss,
+            "data_value": data_value,
+            "target_value": sampled.target.mean(-1),
+            "log_probability": log_probability.mean(-1),
+            "entropy_coefficient": state.log_alpha.leaves["log_alpha"].exp(),
+        },
+    )
+    state.step.add_(1)
+
+
+def alpha_loss(state: CQLState, log_probability: Tensor) -> Tensor:
+    """−log α · mean(log π − a), target entropy −a (2310.00771 uses the automatic coefficient): (S, B) -> (S,)."""
+    target_entropy = -float(state.table.action_dim)
+    return -state.log_alpha.leaves["log_alpha"] * (log_probability.detach().mean(-1) + target_entropy)
+
+
+def policy_loss(state: CQLState, observation: Tensor, action: Tensor, log_probability: Tensor) -> Tensor:
+    """mean(α·log π − min(Q1, Q2)(s, a_π)), reaching the policy only: (S,)."""
+    alpha = state.log_alpha.leaves["log_alpha"].detach().exp()
+    value = action_values(state.critic.fixed(), join(observation, action)).amin(1)
+    return (alpha[:, None] * log_probability - value).mean(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledActions:
+    """What the critic losses need from the policy; nothing in it carries a gradient."""
+
+    target: Tensor
+    """(S, B): the Bellman target"""
+    action: Tensor
+    """(S, 3N, B, a): uniform, at s', at s; all to be valued at s"""
+    log_density: Tensor
+    """(S, 3N, B): log-density each was drawn with"""
+
+
+@torch.no_grad()
+def sample_actions(
+    state: CQLState, batch: TransitionBatch, mean: Tensor, log_std: Tensor, draws: CQLDraws
+) -> SampledActions:
+    """Target y = r + γ(1−d)·min(Q1', Q2')(s', a'), bounded by Safe Q, and the 3N actions of the conservative term."""
+    next_mean, next_log_std = gaussian(state.policy.leaves, batch.next_observation)
+    at_next, at_next_log = squashed_sample(next_mean[:, None], next_log_std[:, None], draws.next_noise)
+    at_state, at_state_log = squashed_sample(mean[:, None], log_std[:, None], draws.noise[:, 1:])
+
+    next_value = action_values(state.target.leaves, join(batch.next_observation, at_next[:, 0])).amin(1)
+    target = batch.reward + state.config.discount * (1.0 - batch.terminal) * next_value
+    if state.config.safe_q:
+        target = target.clamp(max=state.table.greatest_reward / (1.0 - state.config.discount))
+
+    uniform_log = torch.full_like(at_state_log, -state.table.action_dim * math.log(2.0))
+    return SampledActions(
+        target=target,
+        action=torch.cat([draws.random_action, at_next[:, 1:], at_state], 1),
+        log_density=torch.cat([uniform_log, at_next_log[:, 1:], at_state_log], 1),
+    )
+
+
+def critic_losses(state: CQLState, batch: TransitionBatch, sampled: SampledActions) -> tuple[Tensor, Tensor, Tensor]:
+    """Bellman error, conservative term (both summed over the two critics) and mean value of the data: 3 × (S,)."""
+    actions = torch.cat([batch.action.unsqueeze(1), sampled.action], 1)
+    inputs = join(batch.observation.unsqueeze(1), actions).flatten(1, 2)
+    values = action_values(state.critic.leaves, inputs).unflatten(-1, actions.shape[1:3])  # (S, 2, 1 + 3N, B)
+
+    data_value = values[:, :, 0]
+    bellman = (data_value - sampled.target.unsqueeze(1)).square().mean(-1).sum(1)
+    soft_maximum = log_sum_exp(state.config, values, sampled.log_density)
+    conservative = (soft_maximum - data_value).mean(-1).sum(1)
+    return bellman, conservative, data_value.detach().mean((1, 2))
+
+
+def log_sum_exp(config: CQLConfig, values: Tensor, log_density: Tensor) -> Tensor:
+    """T·log Σ exp(·/T) of CQL(H): values (S, E, 1 + 3N, B), the data's action first -> (S, E, B).
+
+    With importance sampling the sum runs over the 3N sampled actions, each divided by its density, and is not divided
+    by their number; without, over all 1 + 3N values as they are.
+    """
+    corrected = values[:, :, 1:] - log_density.unsqueeze(1) if config.importance_sampling else values
+    return config.cql_temperature * torch.logsumexp(corrected / config.cql_temperature, 2)
+
+
+@torch.no_grad()
+def act(state: CQLState, observation: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Deterministic actions tanh(mean) of every seed: (S, E, O) -> (S, E, A) float32."""
+    inputs = torch.as_tensor(np.asarray(observation)).to(state.table.rows)
+    action: NDArray[np.float32] = deterministic_action(state.policy.fixed(), inputs).float().cpu().numpy()
+    return action
+
+
+def load_critic(state: CQLState, networks: Sequence[Mapping[str, Tensor]], *, load_value_layer: bool) -> None:
+    """Start the critics of every seed from pre-trained ones, and the targets as their copies (section 3.3).
+
+    Parameters
+    ----------
+    networks
+        one per ensemble member, the same for all seeds: tensors in the layout of `trajmill.models.mlp`; those the
+        critics do not have (the dynamics head) are left out
+    load_value_layer
+        take over the untrained output layer too, equal for all seeds, as the released loader does; else every seed
+        keeps its own fresh one. Which of the two the paper used is not known.
+    """
+    with torch.no_grad():
+        for name, leaf in state.critic.leaves.items():
+            if load_value_layer or not name.startswith("value."):
+                source = torch.stack([network[name] for network in networks]).to(leaf)
+                leaf.unflatten(0, (-1, len(networks))).copy_(source)
+        state.target.flat.copy_(state.critic.flat)

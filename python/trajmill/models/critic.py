@@ -1,0 +1,60 @@
+"""Action-value networks, with or without a head that predicts the next observation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from trajmill.models.mlp import affine, hidden, mlp, seeded_generator
+from trajmill.models.stack import Stack
+
+
+def critic(
+    observation_dim: int,
+    action_dim: int,
+    seeds: Sequence[int],
+    *,
+    ensemble_size: int = 2,
+    dynamics_head: bool = False,
+    orthogonal: bool = False,
+) -> Stack:
+    """Fresh critics ``[o+a -> 256 -> 256 -> 1]``, S·E rows, seed by seed (arXiv 2310.00771, appendix B; young-geng/CQL).
+
+    With `dynamics_head` a second output layer (256 -> o) predicts the next observation from the shared hidden layers.
+    """
+    heads = {"value": 1} | ({"dynamics": observation_dim} if dynamics_head else {})
+    return Stack.of(
+        [
+            mlp(observation_dim + action_dim, heads, seeded_generator(seed, f"critic.{member}"), orthogonal=orthogonal)
+            for seed in seeds
+            for member in range(ensemble_size)
+        ]
+    )
+
+
+def action_values(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Q(s, a) of every critic at the same inputs: (S, n, o+a) -> (S, E, n)."""
+    seeds, count, _ = inputs.shape
+    features = hidden(leaves, for_each_member(leaves, inputs))
+    return affine(leaves, "value", features).view(seeds, -1, count)
+
+
+def predicted_observations(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Next observation foretold by every critic at the same inputs: (S, n, o+a) -> (S, E, n, o)."""
+    seeds, count, _ = inputs.shape
+    features = hidden(leaves, for_each_member(leaves, inputs))
+    return affine(leaves, "dynamics", features).view(seeds, -1, count, leaves["dynamics.bias"].shape[-1])
+
+
+def for_each_member(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Inputs of each seed repeated for its ensemble members: (S, n, d) -> (S·E, n, d)."""
+    members = leaves["value.bias"].shape[0] // inputs.shape[0]
+    return inputs.repeat_interleave(members, 0) if members > 1 else inputs
+
+
+def join(observation: Tensor, action: Tensor) -> Tensor:
+    """Input of a critic, (..., o) and (..., a) -> (..., o+a); leading axes broadcast."""
+    leading = torch.broadcast_shapes(observation.shape[:-1], action.shape[:-1])
+    return torch.cat([observation.expand(*leading, -1), action.expand(*leading, -1)], -1)

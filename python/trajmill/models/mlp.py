@@ -1,0 +1,114 @@
+"""Multi-layer perceptrons with ReLU: initial values of one network, forward pass of many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+HIDDEN_SIZES = (256, 256)
+"""width of the hidden layers of every CQL network (arXiv 2310.00771, Table 16; young-geng/CQL)"""
+
+
+def linear(input_dim: int, output_dim: int, generator: Generator) -> dict[str, Tensor]:
+    """Torch's default layer: weight (in, out) and bias (out,) uniform on ±1/√in."""
+    bound = 1.0 / math.sqrt(input_dim)
+    weight = torch.empty(input_dim, output_dim).uniform_(-bound, bound, generator=generator)
+    return {"weight": weight, "bias": torch.empty(output_dim).uniform_(-bound, bound, generator=generator)}
+
+
+def small_linear(input_dim: int, output_dim: int, generator: Generator, *, gain: float = 0.01) -> dict[str, Tensor]:
+    """Output layer of the paper's networks: Xavier-uniform weight with a gain of 0.01, bias zero."""
+    bound = gain * math.sqrt(6.0 / (input_dim + output_dim))
+    weight = torch.empty(input_dim, output_dim).uniform_(-bound, bound, generator=generator)
+    return {"weight": weight, "bias": torch.zeros(output_dim)}
+
+
+def orthogonal_linear(input_dim: int, output_dim: int, generator: Generator, *, gain: float) -> dict[str, Tensor]:
+    """Layer with orthonormal rows or columns times `gain`, bias zero (gains √2 and 0.01 in young-geng/CQL)."""
+    weight = torch.empty(output_dim, input_dim)
+    torch.nn.init.orthogonal_(weight, gain=gain, generator=generator)
+    return {"weight": weight.T.contiguous(), "bias": torch.zeros(output_dim)}
+
+
+def mlp(
+    input_dim: int, heads: Mapping[str, int], generator: Generator, *, orthogonal: bool = False
+) -> dict[str, Tensor]:
+    """Initial values of one network: hidden layers ``hidden.<i>.*``, then one output layer ``<head>.*`` per head."""
+    values: dict[str, Tensor] = {}
+    for index, size in enumerate(HIDDEN_SIZES):
+        layer = (
+            orthogonal_linear(input_dim, size, generator, gain=math.sqrt(2.0))
+            if orthogonal
+            else linear(input_dim, size, generator)
+        )
+        values |= named(f"hidden.{index}", layer)
+        input_dim = size
+    for head, output_dim in heads.items():
+        layer = (
+            orthogonal_linear(input_dim, output_dim, generator, gain=0.01)
+            if orthogonal
+            else small_linear(input_dim, output_dim, generator)
+        )
+        values |= named(head, layer)
+    return values
+
+
+def named(prefix: str, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Layer whose names begin with `prefix`."""
+    return {f"{prefix}.{name}": value for name, value in layer.items()}
+
+
+def affine(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor) -> Tensor:
+    """Row-wise ``x W + b``: (rows, n, in) -> (rows, n, out)."""
+    return torch.baddbmm(leaves[f"{layer}.bias"].unsqueeze(1), inputs, leaves[f"{layer}.weight"])
+
+
+def hidden(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Last hidden activation: (rows, n, in) -> (rows, n, 256)."""
+    for index in range(len(HIDDEN_SIZES)):
+        inputs = affine(leaves, f"hidden.{index}", inputs).relu_()
+    return inputs
+
+
+def export_network(leaves: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
+    """One network as the state dict of plain ``nn.Linear`` modules (weights are (out, in) there)."""
+    return {name: _transposed(leaf[row].detach()).clone() for name, leaf in leaves.items()}
+
+
+@torch.no_grad()
+def import_network(leaves: Mapping[str, Tensor], row: int, values: Mapping[str, Tensor]) -> None:
+    """Write the state dict of plain ``nn.Linear`` modules into one row."""
+    if set(values) != set(leaves):
+        raise ValueError(f"network needs tensors {sorted(leaves)}, got {sorted(values)}")
+    for name, leaf in leaves.items():
+        value = _transposed(values[name])
+        if value.shape != leaf.shape[1:]:
+            raise ValueError(f"{name} must have shape {tuple(leaf.shape[1:])} as (in, out), got {tuple(value.shape)}")
+        leaf[row].copy_(value)
+
+
+def seeded_generator(seed: int, stream: str) -> Generator:
+    """CPU generator for the initial values of one network of one seed; independent of how many seeds there are."""
+    mixed = seed & 0xFFFF_FFFF_FFFF_FFFF
+    for byte in stream.encode():
+        mixed = ((mixed ^ byte) * 0x0000_0100_0000_01B3 + 0x9E37_79B9_7F4A_7C15) & 0xFFFF_FFFF_FFFF_FFFF
+    return torch.Generator().manual_seed(mixed)
+
+
+def stack_seeds(seeds: Sequence[int]) -> Sequence[int]:
+    """Seeds, checked: at least one, all different, each a 64-bit number."""
+    if not seeds:
+        raise ValueError("seeds must name at least one seed, got none")
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must differ, got {list(seeds)}")
+    for seed in seeds:
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed must be in [0, 2**64), got {seed}")
+    return seeds
+
+
+def _transposed(value: Tensor) -> Tensor:
+    return value.T if value.ndim == 2 else value

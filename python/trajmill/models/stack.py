@@ -1,0 +1,72 @@
+"""A stack: the parameters of many equal networks, one flat row each, seen as named ``[rows, ...]`` leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 4
+"""leaves begin at multiples of this many numbers, so that batched GEMMs see 16-byte aligned fp32 matrices"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Parameters of `rows` networks of one shape; nothing in it is ever rebound, only written in place.
+
+    An ensemble of E networks per seed is S·E rows, seed by seed. Gaps between aligned leaves hold zeros and stay zero.
+    """
+
+    flat: Tensor
+    """(rows, width): all numbers of one network in one row, which is what an optimizer and a target update work on"""
+    leaves: dict[str, Tensor]
+    """name -> (rows, *shape): views of `flat`; those of a trainable stack ask for gradients"""
+
+    @classmethod
+    def of(cls, networks: Sequence[Mapping[str, Tensor]]) -> Stack:
+        """Trainable stack of the given networks, one row each; all have the same names and shapes."""
+        if not networks:
+            raise ValueError("a stack needs at least one network, got none")
+        columns = {name: torch.stack([network[name] for network in networks]) for name in networks[0]}
+        first = next(iter(columns.values()))
+        flat = first.new_zeros(len(networks), sum(_padded(values[0].numel()) for values in columns.values()))
+        stack = _view(flat, {name: values.shape[1:] for name, values in columns.items()})
+        for name, values in columns.items():
+            stack[name].copy_(values)
+        return cls(flat, {name: leaf.requires_grad_() for name, leaf in stack.items()})
+
+    def like(self, flat: Tensor) -> Stack:
+        """Look at another (rows, width) buffer, such as a gradient or a target, by the same names; not trainable."""
+        return Stack(flat, _view(flat, {name: leaf.shape[1:] for name, leaf in self.leaves.items()}))
+
+    def copy(self) -> Stack:
+        """Fixed copy of the same values: a target network."""
+        return self.like(self.flat.clone())
+
+    def fixed(self) -> dict[str, Tensor]:
+        """Leaves of the same memory through which no gradient flows."""
+        return {name: leaf.detach() for name, leaf in self.leaves.items()}
+
+    def parameter_count(self) -> int:
+        """Numbers in one network, without the gaps."""
+        return sum(leaf[0].numel() for leaf in self.leaves.values())
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Stack:
+        """Trainable stack of the same values on `device`."""
+        moved = self.like(self.flat.to(device, dtype, copy=True))
+        return Stack(moved.flat, {name: leaf.requires_grad_() for name, leaf in moved.leaves.items()})
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _view(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    views, start = {}, 0
+    for name, shape in shapes.items():
+        size = shape.numel()
+        views[name] = flat.detach()[:, start : start + size].unflatten(1, shape) if shape else flat.detach()[:, start]
+        start += _padded(size)
+    return views

@@ -1,0 +1,54 @@
+"""The tanh-squashed Gaussian policy of SAC and CQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trajmill.models.mlp import affine, hidden, mlp, seeded_generator
+from trajmill.models.stack import Stack
+
+LOG_STD_RANGE = (-20.0, 2.0)
+"""clamp of the log standard deviation (young-geng/CQL)"""
+
+
+def tanh_gaussian(observation_dim: int, action_dim: int, seeds: Sequence[int], *, orthogonal: bool = False) -> Stack:
+    """Fresh policies ``[o -> 256 -> 256 -> 2a]``, one row per seed (arXiv 2310.00771, appendix B; young-geng/CQL).
+
+    The log standard deviation is scaled and shifted by two trainable scalars, 1.0 and −1.0 at the start.
+    """
+
+    def one(seed: int) -> dict[str, Tensor]:
+        generator = seeded_generator(seed, "policy")
+        values = mlp(observation_dim, {"output": 2 * action_dim}, generator, orthogonal=orthogonal)
+        return values | {"log_std_multiplier": torch.tensor(1.0), "log_std_offset": torch.tensor(-1.0)}
+
+    return Stack.of([one(seed) for seed in seeds])
+
+
+def gaussian(leaves: Mapping[str, Tensor], observation: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log standard deviation before the tanh: (S, n, o) -> 2 × (S, n, a)."""
+    mean, log_std = affine(leaves, "output", hidden(leaves, observation)).chunk(2, -1)
+    multiplier, offset = (leaves[f"log_std_{name}"][:, None, None] for name in ("multiplier", "offset"))
+    return mean, torch.addcmul(offset, multiplier, log_std).clamp(*LOG_STD_RANGE)
+
+
+def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Reparameterized action ``tanh(mean + std·noise)`` and its log-density.
+
+    ``mean`` and ``log_std`` broadcast against the standard normal ``noise`` (..., a); gives (..., a) and (...).
+    log(1 − tanh²x) is computed as 2·(ln 2 − x − softplus(−2x)), exact for large \\|x\\|, as torch's TanhTransform does.
+    """
+    raw = torch.addcmul(mean, log_std.exp(), noise)
+    normal = -0.5 * noise.square() - (log_std + 0.5 * math.log(2.0 * math.pi))
+    squash = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
+    return raw.tanh(), (normal - squash).sum(-1)
+
+
+def deterministic_action(leaves: Mapping[str, Tensor], observation: Tensor) -> Tensor:
+    """Action taken in evaluation, tanh(mean): (S, n, o) -> (S, n, a)."""
+    return gaussian(leaves, observation)[0].tanh()

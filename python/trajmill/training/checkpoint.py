@@ -1,0 +1,90 @@
+"""Checkpoints: safetensors with JSON metadata, written whole or not at all; never pickles."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from trajmill.training.state import TrainingState
+
+FORMAT = "trajmill-checkpoint-1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged, foreign, or of another shape than the state it should fill."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is either absent (or old) or whole, also after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def save_checkpoint(path: Path, state: TrainingState, metadata: Mapping[str, Any]) -> None:
+    """Store everything that moves, with JSON metadata that says what it belongs to."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.moving().items()}
+    header = {"format": FORMAT, "trajmill": json.dumps(dict(metadata), sort_keys=True)}
+    write_atomically(path, save(tensors, metadata=header))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors on the CPU and metadata of a checkpoint."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} was not written by trajmill: format must be {FORMAT}, got {header.get('format')}"
+        )
+    return tensors, json.loads(header["trajmill"])
+
+
+@torch.no_grad()
+def restore_tensors(target: Mapping[str, Tensor], source: Mapping[str, Tensor], origin: str) -> None:
+    """Copy `source` into `target` in place, addresses unchanged; all names, shapes and dtypes are checked first."""
+    missing, unknown = sorted(target.keys() - source.keys()), sorted(source.keys() - target.keys())
+    if missing or unknown:
+        raise CheckpointError(
+            f"{origin} does not fit: it lacks {missing or 'nothing'}, has unknown {unknown or 'nothing'}"
+        )
+    for name, tensor in target.items():
+        found = source[name]
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            raise CheckpointError(
+                f"{origin}: tensor {name!r} must have shape {tuple(tensor.shape)} and type {tensor.dtype}, "
+                f"got {tuple(found.shape)} and {found.dtype}"
+            )
+    for name, tensor in target.items():
+        tensor.copy_(source[name])
+
+
+def load_checkpoint(path: Path, state: TrainingState) -> dict[str, Any]:
+    """Continue where `save_checkpoint` stopped; gives the metadata."""
+    tensors, metadata = read_checkpoint(path)
+    restore_tensors(state.moving(), tensors, str(path))
+    return metadata

@@ -1,0 +1,98 @@
+"""Philox4x32-10 in torch integers: every random number of training has an address, on any device.
+
+Key = the 64-bit seed of a run; counter = (lane, step, site, domain). So the numbers of one seed do not depend on how
+many seeds run beside it, on the device, or on where a run was stopped and resumed. Integers are exactly those of
+Random123 (Salmon et al. 2011); uniforms are exact in float32 and equal in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TRAINING_DOMAIN = 0x7472_6169
+"""last word of every counter (ASCII "trai"): training never shares numbers with another user of the same seed"""
+
+_MASK = 0xFFFF_FFFF
+
+
+def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ten rounds of Philox4x32 on int64 tensors that hold 32-bit words; counter and key words broadcast."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = _multiply(0xD251_1F53, c0)
+        high1, low1 = _multiply(0xCD9E_8D57, c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E37_79B9) & _MASK, (k1 + 0xBB67_AE85) & _MASK
+    return c0, c1, c2, c3
+
+
+def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of a 64-bit product, without overflowing int64."""
+    low = constant * (word & 0xFFFF)
+    high = constant * (word >> 16) + (low >> 16)
+    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def uniforms(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers in (0, 1), the centers of 2^23 equal cells, from 32-bit words."""
+    return ((words >> 9).to(dtype) + 0.5) * 2.0**-23
+
+
+def normals(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """Standard normals by Box-Muller, |z| < 5.77, from an even number of 32-bit words on the last axis."""
+    radius_uniform, angle_uniform = uniforms(words, dtype).unflatten(-1, (-1, 2)).unbind(-1)
+    radius = (-2.0 * radius_uniform.log()).sqrt_()
+    angle = angle_uniform * (2.0 * math.pi)
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], -1).flatten(-2)
+
+
+def indexes(words: Tensor, count: int) -> Tensor:
+    """Integers in [0, count) with a bias of at most count / 2^32."""
+    return (words * count) >> 32
+
+
+@dataclass(frozen=True, slots=True)
+class Dice:
+    """The random words one update of every seed needs, by site.
+
+    A site is a named place in an algorithm that consumes chance, such as ``"batch"``; its number is its position.
+    """
+
+    key: tuple[Tensor, Tensor]
+    """low and high word of each seed, 2 × (S, 1) int64"""
+    lane: Tensor
+    """(L,) int64: which four words of its site a lane makes"""
+    site: Tensor
+    """(L,) int64: number of the site"""
+    sizes: Mapping[str, int]
+    """words of each site"""
+
+    @classmethod
+    def of(cls, seeds: Sequence[int], sizes: Mapping[str, int], device: torch.device) -> Dice:
+        """Dice for the given 64-bit seeds."""
+        lanes = [-(-size // 4) for size in sizes.values()]
+        key = torch.tensor([[seed & _MASK, seed >> 32] for seed in seeds], dtype=torch.int64)
+        return cls(
+            key=(key[:, :1].to(device), key[:, 1:].to(device)),
+            lane=torch.cat([torch.arange(count) for count in lanes]).to(device),
+            site=torch.repeat_interleave(torch.arange(len(lanes)), torch.tensor(lanes)).to(device),
+            sizes=dict(sizes),
+        )
+
+    def roll(self, step: Tensor, count: int) -> dict[str, Tensor]:
+        """Words of the `count` updates from `step` (an int64 scalar tensor) on: site -> (count, S, size) int64."""
+        steps = step + torch.arange(count, device=step.device)
+        domain = torch.full_like(steps, TRAINING_DOMAIN)[:, None, None]
+        words = philox((self.lane, steps[:, None, None], self.site, domain), self.key)
+        flat = torch.stack(torch.broadcast_tensors(*words), -1).flatten(-2)
+        result, start = {}, 0
+        for name, size in self.sizes.items():
+            result[name] = flat[..., start : start + size]
+            start += -(-size // 4) * 4
+        return result
