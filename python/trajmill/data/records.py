@@ -1,0 +1,92 @@
+"""The records in which real data travels: a whole file, a set of transitions, one episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """One file of consecutive steps in D4RL's schema, checked and cast; fields are plural, as in the file.
+
+    Row i is the step taken at time i of the recording; episodes follow each other. ``terminals`` and ``timeouts`` never
+    hold in the same row. N rows, O observation numbers, A action numbers.
+    """
+
+    name: str
+    path: Path
+    observations: FloatArray  # (N, O)
+    actions: FloatArray  # (N, A)
+    rewards: FloatArray  # (N,)
+    terminals: BoolArray  # (N,) the MDP ended here
+    timeouts: BoolArray  # (N,) a limit cut the episode here
+    next_observations: FloatArray | None  # (N, O), the observation that really followed, also at the end of an episode
+    infos: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # before the step: "qpos" (N, nq), "qvel" (N, nv)
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # provenance: file attributes, scalars of `metadata/`
+
+    def __len__(self) -> int:
+        """Number of rows N."""
+        return len(self.rewards)
+
+    @property
+    def observation_dim(self) -> int:
+        """How many numbers an observation has (O)."""
+        return int(self.observations.shape[1])
+
+    @property
+    def action_dim(self) -> int:
+        """How many numbers an action has (A)."""
+        return int(self.actions.shape[1])
+
+    @property
+    def episode_ends(self) -> BoolArray:
+        """Bool (N,): the row is the last of its episode; for slicing only, never in a target."""
+        return self.terminals | self.timeouts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transitions:
+    """Steps in the form that temporal-difference methods learn from; any order, no episode structure.
+
+    Only ``terminal`` stops the bootstrap; a ``truncated`` step still has a next observation worth a value.
+    """
+
+    observation: FloatArray  # (N, O)
+    action: FloatArray  # (N, A)
+    reward: FloatArray  # (N,)
+    next_observation: FloatArray  # (N, O)
+    terminal: BoolArray  # (N,)
+    truncated: BoolArray  # (N,)
+
+    def __len__(self) -> int:
+        """Number of transitions N."""
+        return len(self.reward)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One episode from reset to its end; arrays are views into the data set. T timesteps."""
+
+    start: int  # the file's row of timestep 0
+    observation: FloatArray  # (T, O)
+    action: FloatArray  # (T, A)
+    reward: FloatArray  # (T,)
+    terminal: bool  # how it ended: True, the MDP ended; False, a limit cut it
+
+    def __len__(self) -> int:
+        """Number of timesteps T."""
+        return len(self.reward)
+
+    @property
+    def undiscounted_return(self) -> float:
+        """Sum of the rewards, added in double precision."""
+        return float(self.reward.sum(dtype=np.float64))
