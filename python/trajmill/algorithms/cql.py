@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
 from trajmill.models.critic import action_values, critic, join
 from trajmill.models.mlp import stack_seeds
 from trajmill.models.stack import Stack
@@ -63,7 +62,7 @@ class CQLConfig:
     importance_sampling: bool = True
     """correct the log-sum-exp by the density of each sampled action; else include the data's action (young-geng/CQL)"""
     safe_q: bool = True
-    """bound targets by greatest reward / (1 − discount), 100·r_max (arXiv 2310.00771, "Safe Q")"""
+    """bound targets by greatest reward / (1 - discount), 100·r_max (arXiv 2310.00771, "Safe Q")"""
     action_limit: float = 0.999
     """the data's actions are clipped to ± this, (0, 1] (young-geng/CQL)"""
     orthogonal: bool = False
@@ -122,7 +121,7 @@ class CQLDraws:
     next_noise: Tensor
     """(U, S, 1 + N, B, a) standard normal: of the target's action, then of the N actions at s'"""
     random_action: Tensor
-    """(U, S, N, B, a) uniform on (−1, 1)"""
+    """(U, S, N, B, a) uniform on (-1, 1)"""
 
     def of_update(self, update: int) -> CQLDraws:
         """The draws of one update, without the axis U."""
@@ -166,12 +165,12 @@ def draw(state: CQLState, count: int) -> CQLDraws:
     """Chance of the next `count` updates; depends on seed and update number only."""
     words = state.dice.roll(state.step, count)
     dtype, batch, a = state.table.rows.dtype, state.config.batch_size, state.table.action_dim
-    shape = (-1, batch, a)
+    shape = (count, state.dice.seed_count, -1, batch, a)
     return CQLDraws(
         index=indexes(words["batch"], state.table.rows.shape[0]),
-        noise=normals(words["noise"], dtype).unflatten(-1, shape),
-        next_noise=normals(words["next_noise"], dtype).unflatten(-1, shape),
-        random_action=(2.0 * uniforms(words["random_action"], dtype) - 1.0).unflatten(-1, shape),
+        noise=normals(words["noise"], dtype).view(shape),
+        next_noise=normals(words["next_noise"], dtype).view(shape),
+        random_action=(2.0 * uniforms(words["random_action"], dtype) - 1.0).view(shape),
     )
 
 
@@ -258,7 +257,7 @@ def critic_losses(state: CQLState, batch: TransitionBatch, sampled: SampledActio
     """Bellman error, conservative term (both summed over the two critics) and mean value of the data: 3 × (S,)."""
     actions = torch.cat([batch.action.unsqueeze(1), sampled.action], 1)
     inputs = join(batch.observation.unsqueeze(1), actions).flatten(1, 2)
-    values = action_values(state.critic.leaves, inputs).unflatten(-1, actions.shape[1:3])  # (S, 2, 1 + 3N, B)
+    values = action_values(state.critic.leaves, inputs).view(len(inputs), -1, *actions.shape[1:3])  # (S, 2, 1 + 3N, B)
 
     data_value = values[:, :, 0]
     bellman = (data_value - sampled.target.unsqueeze(1)).square().mean(-1).sum(1)
@@ -301,5 +300,5 @@ def load_critic(state: CQLState, networks: Sequence[Mapping[str, Tensor]], *, lo
         for name, leaf in state.critic.leaves.items():
             if load_value_layer or not name.startswith("value."):
                 source = torch.stack([network[name] for network in networks]).to(leaf)
-                leaf.unflatten(0, (-1, len(networks))).copy_(source)
+                leaf.copy_(source.repeat(len(leaf) // len(networks), *(1 for _ in leaf.shape[1:])))
         state.target.flat.copy_(state.critic.flat)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-
 from trajmill.models.mlp import affine, hidden, mlp, seeded_generator
 from trajmill.models.stack import Stack
 
@@ -20,7 +19,7 @@ def critic(
     dynamics_head: bool = False,
     orthogonal: bool = False,
 ) -> Stack:
-    """Fresh critics ``[o+a -> 256 -> 256 -> 1]``, S·E rows, seed by seed (arXiv 2310.00771, appendix B; young-geng/CQL).
+    """Fresh critics ``[o+a -> 256 -> 256 -> 1]``, S·E rows, seed by seed (arXiv 2310.00771; young-geng/CQL).
 
     With `dynamics_head` a second output layer (256 -> o) predicts the next observation from the shared hidden layers.
     """
@@ -55,6 +54,5 @@ def for_each_member(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 
 
 def join(observation: Tensor, action: Tensor) -> Tensor:
-    """Input of a critic, (..., o) and (..., a) -> (..., o+a); leading axes broadcast."""
-    leading = torch.broadcast_shapes(observation.shape[:-1], action.shape[:-1])
-    return torch.cat([observation.expand(*leading, -1), action.expand(*leading, -1)], -1)
+    """Input of a critic, (..., o) and (..., a) -> (..., o+a); the observation broadcasts to the actions."""
+    return torch.cat([observation.expand(*action.shape[:-1], -1), action], -1)

@@ -67,6 +67,6 @@ def _view(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     views, start = {}, 0
     for name, shape in shapes.items():
         size = shape.numel()
-        views[name] = flat.detach()[:, start : start + size].unflatten(1, shape) if shape else flat.detach()[:, start]
+        views[name] = flat.detach()[:, start : start + size].view(len(flat), *shape)
         start += _padded(size)
     return views

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
-
 from trajmill.models.mlp import affine, hidden, mlp, seeded_generator
 from trajmill.models.stack import Stack
 
@@ -17,7 +16,7 @@ LOG_STD_RANGE = (-20.0, 2.0)
 
 
 def tanh_gaussian(observation_dim: int, action_dim: int, seeds: Sequence[int], *, orthogonal: bool = False) -> Stack:
-    """Fresh policies ``[o -> 256 -> 256 -> 2a]``, one row per seed (arXiv 2310.00771, appendix B; young-geng/CQL).
+    """Fresh policies ``[o -> 256 -> 256 -> 2a]``, one row per seed (arXiv 2310.00771; young-geng/CQL).
 
     The log standard deviation is scaled and shifted by two trainable scalars, 1.0 and −1.0 at the start.
     """
@@ -41,7 +40,7 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
     """Reparameterized action ``tanh(mean + std·noise)`` and its log-density.
 
     ``mean`` and ``log_std`` broadcast against the standard normal ``noise`` (..., a); gives (..., a) and (...).
-    log(1 − tanh²x) is computed as 2·(ln 2 − x − softplus(−2x)), exact for large \\|x\\|, as torch's TanhTransform does.
+    log(1 − tanh²x) is computed as 2·(ln 2 − x − softplus(−2x)), exact for large actions, as torch's TanhTransform does.
     """
     raw = torch.addcmul(mean, log_std.exp(), noise)
     normal = -0.5 * noise.square() - (log_std + 0.5 * math.log(2.0 * math.pi))

@@ -1,4 +1,4 @@
-"""Finds on a CPU what would break a CUDA graph: host reads, data-dependent shapes, moving state, changing operations."""
+"""Finds on a CPU what would break a CUDA graph: host reads, data-dependent shapes, moving or changing things."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-
 from trajmill.training.state import TrainingState
 
 FORBIDDEN = {
@@ -33,11 +32,11 @@ class CaptureError(AssertionError):
     """A step does something that a CUDA graph cannot hold."""
 
 
-class OperationRecorder(TorchDispatchMode):
+class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down every operation with the shapes and dtypes it sees; refuses those in `FORBIDDEN`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
 
     def __torch_dispatch__(
@@ -66,9 +65,11 @@ def _is_free(name: str) -> bool:
 
 
 _FREE = frozenset(
-    "view _unsafe_view reshape expand slice select t transpose permute unsqueeze squeeze detach alias split chunk "
-    "unbind as_strided empty empty_like empty_strided new_empty new_empty_strided split_with_sizes unflatten "
-    "_reshape_alias".split()
+    {
+        *("view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "slice", "select", "split", "chunk", "unbind"),
+        *("t", "transpose", "permute", "unsqueeze", "squeeze", "detach", "alias", "as_strided", "split_with_sizes"),
+        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
+    }
 )
 
 
@@ -79,11 +80,10 @@ def capture_lint(step: Callable[[], None], state: TrainingState) -> OperationRec
     the same list of (operation, shapes, dtypes) both times, and every tensor of the state where it was.
     """
     places = {name: tensor.data_ptr() for name, tensor in state.moving().items()}
-    records = []
-    for _ in range(2):
-        with OperationRecorder() as record:
+    records = [OperationRecorder(), OperationRecorder()]
+    for record in records:
+        with record:
             step()
-        records.append(record)
     first, second = (record.operations for record in records)
     for index, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:

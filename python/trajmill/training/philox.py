@@ -46,7 +46,7 @@ def uniforms(words: Tensor, dtype: torch.dtype) -> Tensor:
 
 def normals(words: Tensor, dtype: torch.dtype) -> Tensor:
     """Standard normals by Box-Muller, |z| < 5.77, from an even number of 32-bit words on the last axis."""
-    radius_uniform, angle_uniform = uniforms(words, dtype).unflatten(-1, (-1, 2)).unbind(-1)
+    radius_uniform, angle_uniform = uniforms(words, dtype).reshape(*words.shape[:-1], -1, 2).unbind(-1)
     radius = (-2.0 * radius_uniform.log()).sqrt_()
     angle = angle_uniform * (2.0 * math.pi)
     return torch.stack([radius * angle.cos(), radius * angle.sin()], -1).flatten(-2)
@@ -65,7 +65,7 @@ class Dice:
     """
 
     key: tuple[Tensor, Tensor]
-    """low and high word of each seed, 2 × (S, 1) int64"""
+    """low and high word of each seed, each (S, 1) int64"""
     lane: Tensor
     """(L,) int64: which four words of its site a lane makes"""
     site: Tensor
@@ -85,12 +85,16 @@ class Dice:
             sizes=dict(sizes),
         )
 
+    @property
+    def seed_count(self) -> int:
+        """S."""
+        return len(self.key[0])
+
     def roll(self, step: Tensor, count: int) -> dict[str, Tensor]:
         """Words of the `count` updates from `step` (an int64 scalar tensor) on: site -> (count, S, size) int64."""
         steps = step + torch.arange(count, device=step.device)
         domain = torch.full_like(steps, TRAINING_DOMAIN)[:, None, None]
-        words = philox((self.lane, steps[:, None, None], self.site, domain), self.key)
-        flat = torch.stack(torch.broadcast_tensors(*words), -1).flatten(-2)
+        flat = torch.stack(philox((self.lane, steps[:, None, None], self.site, domain), self.key), -1).flatten(-2)
         result, start = {}, 0
         for name, size in self.sizes.items():
             result[name] = flat[..., start : start + size]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
-
 from trajmill.training.state import TrainingState
 
 StateT_contra = TypeVar("StateT_contra", bound=TrainingState, contravariant=True)
@@ -30,9 +30,9 @@ class Runner:
         if unroll < 1:
             raise ValueError(f"unroll must be at least 1, got {unroll}")
         self.unroll = unroll
-        self._step = lambda count: step(state, count)
+        self._step: Callable[[int], None] = partial(step, state)
         on_cuda = next(iter(state.moving().values())).device.type == "cuda"
-        self._fire = _capture(self._step, state, unroll) if on_cuda else lambda: self._step(unroll)
+        self._fire = _capture(self._step, state, unroll) if on_cuda else partial(self._step, unroll)
 
     def run(self, count: int) -> None:
         """Make `count` updates: whole periods, then what is left one step at a time, uncaptured."""
@@ -46,7 +46,7 @@ def _capture(step: Callable[[int], None], state: TrainingState, unroll: int) -> 
     """Graph of one period. Warming up (lazy handles, workspaces) runs real updates, so they are undone in place."""
     moving = state.moving()
     before = {name: tensor.clone() for name, tensor in moving.items()}
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(2):

@@ -83,7 +83,7 @@ class TransitionTable:
 
     def gather(self, index: Tensor) -> TransitionBatch:
         """Rows `index` (S, B) int64."""
-        rows = self.rows.index_select(0, index.flatten()).unflatten(0, index.shape)
+        rows = self.rows.index_select(0, index.flatten()).view(*index.shape, -1)
         o, a = self.observation_dim, self.action_dim
-        observation, action, reward, terminal, next_observation = rows.split([o, a, 1, 1, o], -1)
+        observation, action, reward, terminal, next_observation = torch.split(rows, [o, a, 1, 1, o], -1)
         return TransitionBatch(observation, action, reward[..., 0], terminal[..., 0], next_observation)
