@@ -105,7 +105,7 @@ def curve_band(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Mean over seeds and its pointwise bootstrap interval: three arrays (evaluation_count,): mean, low, high.
 
-    One resample draws whole seeds, so a band keeps each seed's curve together. A missing value (NaN) makes its point NaN.
+    One resample draws whole seeds, so a band keeps every curve whole. A missing value (NaN) makes its point NaN.
     """
     array = _curve(curve)
     seed_count = array.shape[1]
