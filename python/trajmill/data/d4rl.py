@@ -201,7 +201,8 @@ def _infer_timeouts(terminals: BoolArray) -> BoolArray:
     rows = np.arange(len(terminals))
     last_terminal = np.maximum.accumulate(np.where(terminals, rows, -1))
     last_terminal_before = np.concatenate(([-1], last_terminal[:-1]))
-    return ((rows - last_terminal_before) % EPISODE_LIMIT == 0) & ~terminals
+    at_limit: BoolArray = (rows - last_terminal_before) % EPISODE_LIMIT == 0
+    return at_limit & ~terminals
 
 
 def _remark_episodes(dataset: Dataset) -> None:

@@ -1,1 +1,21 @@
 """MuJoCo environments, rollouts, normalized scores, statistics."""
+
+from trajmill.evaluation.dynamics import DynamicsReport, check_dynamics
+from trajmill.evaluation.environments import ENVIRONMENTS, EnvironmentDefinition, environment_definition
+from trajmill.evaluation.rollout import EvaluationResult, Policy, episode_seeds, evaluate_policy
+from trajmill.evaluation.simulators import BatchedEnvironment, GymnasiumEnvironments, make_gymnasium
+
+__all__ = [
+    "ENVIRONMENTS",
+    "BatchedEnvironment",
+    "DynamicsReport",
+    "EnvironmentDefinition",
+    "EvaluationResult",
+    "GymnasiumEnvironments",
+    "Policy",
+    "check_dynamics",
+    "environment_definition",
+    "episode_seeds",
+    "evaluate_policy",
+    "make_gymnasium",
+]

@@ -1,0 +1,138 @@
+"""Is a data set what it says? Repeat single steps of it in the simulator and compare.
+
+Counterfeit files pass every check of keys and shapes; and a changed simulator (MuJoCo's contact margins) shows nowhere
+else as clearly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from trajmill.data import Dataset, DatasetError, environment_of
+from trajmill.evaluation.environments import EnvironmentDefinition, Float64Array, environment_definition
+from trajmill.evaluation.simulators import BatchedEnvironment, IndexArray
+
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+_SLOT_COUNT = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicsReport:
+    """How far the simulator's steps are from the recorded ones; the error of a row is its largest difference."""
+
+    environment_id: str
+    margin_fix: bool
+    row_count: int  # rows compared
+    observation_error_quantiles: dict[float, float]  # quantile to error of the next observation; 1.0 is the maximum
+    reward_error_quantiles: dict[float, float]
+    tolerance: float
+    share_off: float  # of the rows, in observation or reward by more than the tolerance; 0 to 1
+    terminal_mismatch_count: int  # rows where recording and simulator disagree on whether the task ended
+
+
+def check_dynamics(
+    dataset: Dataset,
+    *,
+    environment_id: str | None = None,
+    row_count: int = 600,
+    seed: int = 0,
+    tolerance: float = 1e-3,
+    margin_fix: bool | None = None,
+) -> DynamicsReport:
+    """Set the simulator to recorded states, step the recorded actions, and compare what follows.
+
+    States come from the file's ``qpos`` and ``qvel`` if it has them, else from the observations; then rows whose
+    observation hides the velocity (Hopper's are clipped to ±10) are left out. Every step begins with a zero warm start.
+
+    Parameters
+    ----------
+    dataset
+        Recorded steps. Without stored next observations the next row's are compared, inside episodes only.
+    environment_id
+        None means `environment_of(dataset)`.
+    row_count
+        How many rows to draw at random, without replacement, >= 1; fewer if there are not as many.
+    seed
+        Names the draw.
+    tolerance
+        Largest difference that counts as right; float32 rounding of a genuine file stays below about 1e-4.
+    margin_fix
+        As in `make_gymnasium`.
+
+    Raises
+    ------
+    DatasetError
+        If observations or actions have the wrong size for the environment, or no row can be compared.
+    """
+    definition = environment_definition(environment_of(dataset) if environment_id is None else environment_id)
+    _check_sizes(dataset, definition)
+    candidates = _comparable_rows(dataset, definition)
+    count = min(row_count, len(candidates))
+    rows = np.sort(np.random.default_rng(seed).choice(candidates, count, replace=False))
+    with BatchedEnvironment(definition.environment_id, min(_SLOT_COUNT, count), margin_fix=margin_fix) as environment:
+        blocks = [rows[first : first + environment.count] for first in range(0, count, environment.count)]
+        errors = [_block_errors(dataset, environment, block) for block in blocks]
+        margins_halved = environment.margin_fix
+    observation_error, reward_error, mismatch = (np.concatenate(parts) for parts in zip(*errors, strict=True))
+    return DynamicsReport(
+        environment_id=definition.environment_id,
+        margin_fix=margins_halved,
+        row_count=count,
+        observation_error_quantiles=_quantiles(observation_error),
+        reward_error_quantiles=_quantiles(reward_error),
+        tolerance=tolerance,
+        share_off=float(np.mean(~((observation_error <= tolerance) & (reward_error <= tolerance)))),
+        terminal_mismatch_count=int(mismatch.sum()),
+    )
+
+
+def _quantiles(errors: Float64Array) -> dict[float, float]:
+    return {quantile: float(np.quantile(errors, quantile)) for quantile in QUANTILES}
+
+
+def _check_sizes(dataset: Dataset, definition: EnvironmentDefinition) -> None:
+    """Refuse data of another environment."""
+    sizes = dataset.observation_dim, dataset.action_dim
+    needed = definition.observation_dim, definition.action_dim
+    if sizes != needed:
+        fault = f"observations and actions have {sizes[0]} and {sizes[1]} numbers, {definition.environment_id} {needed}"
+        raise DatasetError(f"{dataset.path}: {fault}; name the environment the data was recorded in")
+
+
+def _has_states(dataset: Dataset) -> bool:
+    return "qpos" in dataset.infos and "qvel" in dataset.infos
+
+
+def _comparable_rows(dataset: Dataset, definition: EnvironmentDefinition) -> IndexArray:
+    """Rows whose state and next observation are both known."""
+    known = np.ones(len(dataset), np.bool_)
+    if not _has_states(dataset):
+        known &= definition.shows_state(dataset.observations.astype(np.float64))
+    if dataset.next_observations is None:
+        known &= ~dataset.episode_ends
+        known[-1] = False
+    if not known.any():
+        raise DatasetError(f"{dataset.path}: no row has a known state and next observation; nothing can be compared")
+    return known.nonzero()[0]
+
+
+def _block_errors(
+    dataset: Dataset, environment: BatchedEnvironment, rows: IndexArray
+) -> tuple[Float64Array, Float64Array, NDArray[np.bool_]]:
+    """Largest observation error, reward error, and wrong termination of each row, all (B,)."""
+    if _has_states(dataset):
+        qpos, qvel = (dataset.infos[key][rows].astype(np.float64) for key in ("qpos", "qvel"))
+    else:
+        qpos, qvel = environment.definition.state_from_observation(dataset.observations[rows].astype(np.float64))
+    environment.set_state(qpos, qvel)
+    result = environment.step(dataset.actions[rows], np.arange(len(rows)))
+    if dataset.next_observations is None:
+        next_observation = dataset.observations[rows + 1]
+    else:
+        next_observation = dataset.next_observations[rows]
+    observation_error = np.abs(result.observation - next_observation).max(axis=1)
+    reward_error = np.abs(result.reward - dataset.rewards[rows])
+    mismatch = (result.terminal != dataset.terminals[rows]) & ~dataset.timeouts[rows]  # a limit hides a termination
+    return observation_error, reward_error, mismatch
