@@ -1,0 +1,196 @@
+"""CQL against its slow twin, its published check values, and the battery."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "reference"))
+
+from battery import CHECKS, Case, run_check
+from cql_twin import Twin
+from offline_data import table
+from trajmill.algorithms import cql
+from trajmill.algorithms.cql import CQLConfig
+from trajmill.models.mlp import export_network
+
+torch.set_num_threads(1)
+
+
+def poison(state: cql.CQLState, position: int) -> None:
+    state.policy.flat[position, 0] = math.nan
+
+
+CASE = Case(
+    create=lambda seeds, dtype: cql.create(CQLConfig(batch_size=16), table(dtype), seeds, metric_capacity=8),
+    step=cql.step,
+    poison=poison,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_battery(check: str, tmp_path: Path) -> None:
+    run_check(CASE, check, tmp_path)
+
+
+def twin_of(state: cql.CQLState, position: int) -> Twin:
+    config = state.config
+    return Twin(
+        policy=export_network(state.policy.leaves, position),
+        critics=[export_network(state.critic.leaves, 2 * position + member) for member in range(2)],
+        targets=[export_network(state.target.leaves, 2 * position + member) for member in range(2)],
+        log_alpha=export_network(state.log_alpha.leaves, position),
+        greatest_reward=state.table.greatest_reward,
+        weight=float(state.cql_weight[position]),
+        lr=config.learning_rate[position] if isinstance(config.learning_rate, tuple) else config.learning_rate,
+        temperature=config.cql_temperature,
+        importance_sampling=config.importance_sampling,
+        safe_q=config.safe_q,
+    )
+
+
+def assert_close(network: dict, twin: dict, tolerance: float) -> None:
+    assert network.keys() == twin.keys()
+    for name, value in network.items():
+        gap = float((value - twin[name]).abs().max() / twin[name].abs().max().clamp(min=1e-12))
+        assert gap <= tolerance, (name, gap)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CQLConfig(batch_size=32),
+        CQLConfig(batch_size=32, importance_sampling=False, safe_q=False, cql_temperature=2.0),
+        CQLConfig(batch_size=8, sampled_action_count=1, cql_weight=(5.0, 0.5), learning_rate=(3e-4, 1e-3)),
+    ],
+    ids=["paper", "no importance sampling", "per-seed settings"],
+)
+@pytest.mark.parametrize(("updates", "tolerance"), [(1, 1e-9), (20, 1e-7)])
+def test_update_equals_the_slow_twin(config: CQLConfig, updates: int, tolerance: float) -> None:
+    state = cql.create(config, table(torch.float64), [3, 2**40 + 1])
+    # move away from the tiny output layers, so that every gradient matters
+    generator = torch.Generator().manual_seed(0)
+    for stack in (state.policy, state.critic, state.target):
+        stack.flat.add_(torch.randn(stack.flat.shape, generator=generator, dtype=torch.float64), alpha=0.05)
+    twins = [twin_of(state, position) for position in range(2)]
+    for _ in range(updates):
+        draws = cql.draw(state, 1).of_update(0)
+        cql.update(state, draws)
+        losses = [
+            twin.update(
+                *(column[position] for column in columns(state, draws.index)),
+                draws.noise[position],
+                draws.next_noise[position],
+                draws.random_action[position],
+            )
+            for position, twin in enumerate(twins)
+        ]
+    logged = state.metrics.mean_of_last(updates - 1, updates)
+    for position, twin in enumerate(twins):
+        expected = twin_state(twin)
+        found = {
+            "policy": export_network(state.policy.leaves, position),
+            "log_alpha": export_network(state.log_alpha.leaves, position),
+            "critic 0": export_network(state.critic.leaves, 2 * position),
+            "critic 1": export_network(state.critic.leaves, 2 * position + 1),
+            "target 0": export_network(state.target.leaves, 2 * position),
+            "target 1": export_network(state.target.leaves, 2 * position + 1),
+        }
+        for name, network in found.items():
+            assert_close(network, expected[name], tolerance)
+        for name, value in losses[position].items():
+            assert logged[name][position] == pytest.approx(value, rel=1e-5), name  # the ring holds float32
+
+
+def columns(state: cql.CQLState, index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    batch = state.table.gather(index)
+    return batch.observation, batch.action, batch.reward, batch.terminal, batch.next_observation
+
+
+def twin_state(twin: Twin) -> dict:
+    return {
+        "policy": twin.policy,
+        "log_alpha": twin.log_alpha,
+        "critic 0": twin.critics[0],
+        "critic 1": twin.critics[1],
+        "target 0": twin.targets[0],
+        "target 1": twin.targets[1],
+    }
+
+
+@pytest.mark.parametrize(("action_dim", "expected"), [(3, 3.178054), (6, 5.257495), (8, 6.643790)])
+def test_log_sum_exp_of_zero_values_and_uniform_actions(action_dim: int, expected: float) -> None:
+    """ln 3 + a·ln 2, for three uniform actions and Q = 0 (hopper, halfcheetah, ant)."""
+    values = torch.zeros(1, 2, 1 + 3, 4, dtype=torch.float64)
+    log_density = torch.full((1, 3, 4), action_dim * math.log(0.5), dtype=torch.float64)
+    found = cql.log_sum_exp(CQLConfig(), values, log_density)
+    assert found.shape == (1, 2, 4)
+    assert found.flatten().tolist() == pytest.approx([expected] * 8, abs=1e-6)
+
+
+def test_safe_q_bounds_the_target() -> None:
+    targets = {}
+    for safe_q in (True, False):
+        state = cql.create(CQLConfig(batch_size=64, safe_q=safe_q), table(), [0])
+        state.target.leaves["value.bias"].fill_(1e6)
+        draws = cql.draw(state, 1).of_update(0)
+        batch = state.table.gather(draws.index)
+        mean, log_std = cql.gaussian(state.policy.fixed(), batch.observation)
+        targets[safe_q] = cql.sample_actions(state, batch, mean, log_std, draws).target
+    bound = 100.0 * state.table.greatest_reward
+    assert float(targets[True].max()) == pytest.approx(bound)
+    assert float(targets[False].max()) > bound
+
+
+def test_act_is_the_tanh_of_the_mean() -> None:
+    state = cql.create(CQLConfig(), table(torch.float32), [0, 1])
+    observation = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(1))
+    action = cql.act(state, observation.numpy())
+    mean, _ = cql.gaussian(state.policy.fixed(), observation)
+    assert action.shape == (2, 7, 2)
+    assert action.dtype == "float32"
+    torch.testing.assert_close(torch.as_tensor(action), mean.tanh())
+
+
+def test_transfer_loads_or_keeps_the_value_layer() -> None:
+    donor = cql.create(CQLConfig(), table(), [42])
+    networks = [{name: leaf[member] for name, leaf in donor.critic.fixed().items()} for member in range(2)]
+    networks = [network | {"dynamics.bias": torch.zeros(5)} for network in networks]
+    for load_value_layer in (True, False):
+        state = cql.create(CQLConfig(), table(), [0, 1, 2])
+        fresh = state.critic.leaves["value.weight"].detach().clone()
+        cql.load_critic(state, networks, load_value_layer=load_value_layer)
+        for row in range(6):
+            member = donor.critic.leaves["hidden.1.weight"][row % 2]
+            assert torch.equal(state.critic.leaves["hidden.1.weight"][row], member)
+        expected = donor.critic.leaves["value.weight"].repeat(3, 1, 1) if load_value_layer else fresh
+        assert torch.equal(state.critic.leaves["value.weight"], expected)
+        assert torch.equal(state.target.flat, state.critic.flat)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"discount": 1.0}, "discount must be in"),
+        ({"polyak": 0.0}, "polyak must be in"),
+        ({"learning_rate": (3e-4, 0.0)}, "learning_rate must be in"),
+        ({"cql_weight": math.nan}, "cql_weight must be in"),
+        ({"sampled_action_count": 0}, "sampled_action_count must be at least 1"),
+    ],
+)
+def test_config_refuses_what_it_cannot_mean(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CQLConfig(**change)
+
+
+def test_seeds_are_checked() -> None:
+    for seeds, message in (([], "at least one seed"), ([1, 1], "must differ"), ([-1], "in \\[0")):
+        with pytest.raises(ValueError, match=message):
+            cql.create(CQLConfig(), table(), seeds)
+    with pytest.raises(ValueError, match="one value or one per seed"):
+        cql.create(CQLConfig(cql_weight=(1.0, 2.0, 3.0)), table(), [0, 1])
