@@ -1,1 +1,144 @@
-"""The command line: parses, calls one pipeline function, prints."""
+"""The command line: parses, calls one pipeline function, prints.
+
+This file decides which command is meant and what the exit code is; it imports neither tyro nor rich nor torch, so that
+``trajmill --version`` and ``trajmill doctor`` answer even where those are missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of the overview and where its command lives."""
+
+    module: str
+    words: str
+    summary: str
+
+
+COMMANDS = {
+    "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory"),
+    "pretrain": Entry("pretrain", "pretrain cql", "pre-train critics on MDP transitions"),
+    "train": Entry("train", "train cql", "train a policy on a real dataset, many seeds at once"),
+    "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo"),
+    "report": Entry("report", "report RUN...", "one self-contained HTML page about runs"),
+    "demo": Entry("demo", "demo", "from a fresh clone to a scored policy, in minutes"),
+    "doctor": Entry("doctor", "doctor", "what this installation can do, and what is missing"),
+}
+
+OVERVIEW_HEAD = """\
+usage: trajmill COMMAND [OPTIONS]
+
+Synthetic data for reinforcement learning, and the training that shows what it is worth.
+
+commands
+"""
+OVERVIEW_TAIL = """\
+
+options of every command
+  --quiet               no progress, only the result
+  --json                the result as one JSON object on stdout
+  -h, --help            what a command does: its defaults, ranges and sources
+  --version             the version, and nothing else
+
+examples
+  trajmill demo --out runs/demo
+  trajmill generate markov --out corpus --state-count 100 --sequence-count 1000000
+  trajmill generate mdp --out transitions
+  trajmill pretrain cql --transitions transitions --environment Hopper-v4 --out runs/pretrain
+  trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
+  trajmill report runs/pretrain runs/hopper --out report.html
+
+Exit codes: 0 done, 1 failure with one message, 2 wrong usage, 130 interrupted.
+TRAJMILL_DEBUG=1 shows the traceback behind a message.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except SystemExit as stop:  # from the parser, which has said why
+        return stop.code if isinstance(stop.code, int) else USAGE
+    except KeyboardInterrupt:
+        _say("interrupted; what was finished is kept: give the same command again to resume")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if os.environ.get("TRAJMILL_DEBUG") == "1":
+            traceback.print_exc()
+        _say(_message(error))
+        return FAILED
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview(), end="")
+        return DONE if words else USAGE
+    if words[0] == "--version":
+        print(_version())
+        return DONE
+    if words[0] not in COMMANDS:
+        _say(f"there is no command {words[0]!r}; commands are {', '.join(COMMANDS)}; see trajmill --help")
+        return USAGE
+    quiet, words = _take(words, "--quiet")
+    as_json, words = _take(words, "--json")
+    if words[0] == "doctor":
+        from trajmill.cli import doctor
+
+        return doctor.run(words[1:], as_json=as_json)
+    try:
+        from trajmill.cli.session import run_command
+
+        module = importlib.import_module(f"trajmill.cli.{COMMANDS[words[0]].module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("trajmill"):
+            raise
+        _say(f"`trajmill {words[0]}` needs {error.name}, which is not installed: pip install 'trajmill[train]'")
+        return FAILED
+    run_command(module, words, quiet=quiet, as_json=as_json)
+    return DONE
+
+
+def _take(words: list[str], flag: str) -> tuple[bool, list[str]]:
+    return flag in words, [word for word in words if word != flag]
+
+
+def _overview() -> str:
+    lines = [f"  {entry.words:<26}{entry.summary}\n" for entry in COMMANDS.values()]
+    return OVERVIEW_HEAD + "".join(lines) + OVERVIEW_TAIL
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("trajmill")
+    except PackageNotFoundError:
+        import trajmill
+
+        return str(getattr(trajmill, "__version__", "unknown"))
+
+
+def _message(error: Exception) -> str:
+    """One line for people; a bug's class is named, for the report it deserves."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ValueError | OSError | RuntimeError):
+        return text
+    return f"{type(error).__name__}: {text} (set TRAJMILL_DEBUG=1 for the traceback)"
+
+
+def _say(message: str) -> None:
+    print(f"trajmill: {message}", file=sys.stderr)

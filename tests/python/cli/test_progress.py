@@ -1,0 +1,64 @@
+"""What people see while they wait."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from trajmill.cli.progress import PlainProgress, amount, duration, rate
+
+
+def test_plain_lines_come_every_five_seconds_and_at_the_end():
+    now = 0.0
+    stream = io.StringIO()
+    with PlainProgress(stream, clock=lambda: now) as progress:
+        for second in range(13):
+            now = float(second)
+            progress("train", second * 100, 1200, "updates")
+        progress("train", 1200, 1200, "updates")
+    assert stream.getvalue().splitlines() == [
+        "train: 500 / 1,200 updates  100 updates/s  7.0 s left",
+        "train: 1,000 / 1,200 updates  100 updates/s  2.0 s left",
+        "train: 1,200 / 1,200 updates  100 updates/s  12 s in all",
+    ]
+
+
+def test_a_resumed_task_does_not_count_what_was_done_before():
+    now = 0.0
+    stream = io.StringIO()
+    progress = PlainProgress(stream, clock=lambda: now)
+    progress("train", 90_000, 100_000, "updates")
+    now = 10.0
+    progress("train", 91_000, 100_000, "updates")
+    assert "100 updates/s" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (12_000, "12,000"), (9_999_999, "9,999,999"), (250_000_000, "250 M"), (1e9, "1.00 G")],
+)
+def test_amount(value, text):
+    assert amount(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (3.14, "3.1 tokens/s"),
+        (407.4, "407 tokens/s"),
+        (9_999, "9,999 tokens/s"),
+        (25_400, "25.4 k tokens/s"),
+        (37.2e6, "37.2 M tokens/s"),
+        (0.94e9, "0.94 G tokens/s"),
+    ],
+)
+def test_rate(value, text):
+    assert rate(value, "tokens") == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.23, "4.2 s"), (48, "48 s"), (187, "3 min 07 s"), (7500, "2 h 05 min"), (59.7, "1 min 00 s")],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
