@@ -161,14 +161,15 @@ def _play(
         not_finite = ~np.isfinite(actions).all(axis=1)
         failed[active[not_finite] // episode_count] = True
         playing = ~failed[active // episode_count]
-        active = active[playing]
+        actions, active = actions[playing], active[playing]
+        if len(active) > 0:
+            result = simulator.step(actions, active)
+            observations[active] = result.observation
+            returns[active] += result.reward
+            lengths[active] += 1
+            active = active[~result.terminal]
         if len(active) == 0:
             break
-        result = simulator.step(actions[playing], active)
-        observations[active] = result.observation
-        returns[active] += result.reward
-        lengths[active] += 1
-        active = active[~result.terminal]
     returns = returns.reshape(shape)
     returns[failed] = np.nan
     return returns, lengths.reshape(shape)

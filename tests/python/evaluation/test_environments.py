@@ -1,0 +1,206 @@
+"""The batched simulator against Gymnasium, and both against recorded data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trajmill.data import Dataset, DatasetError, load_dataset
+from trajmill.evaluation import (
+    ENVIRONMENTS,
+    BatchedEnvironment,
+    GymnasiumEnvironments,
+    check_dynamics,
+    environment_definition,
+    make_gymnasium,
+)
+
+NAMES = sorted(ENVIRONMENTS)
+SEEDS = [3, 2**62 + 11, 0]
+
+
+def random_actions(environment_id: str, step_count: int, slot_count: int) -> np.ndarray:
+    """Float32 (T, B, A) uniform in [-1.5, 1.5]: a third of them must be clipped."""
+    shape = (step_count, slot_count, ENVIRONMENTS[environment_id].action_dim)
+    return np.random.default_rng(5).uniform(-1.5, 1.5, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("environment_id", NAMES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batched_steps_equal_gymnasium_to_the_last_bit(environment_id: str, threads: int) -> None:
+    """Three hundred steps, going on after terminations, through every kind of contact."""
+    gymnasium = GymnasiumEnvironments(environment_id, len(SEEDS))
+    with BatchedEnvironment(environment_id, len(SEEDS), threads=threads) as batched:
+        np.testing.assert_array_equal(batched.reset(SEEDS), gymnasium.reset(SEEDS))
+        for actions in random_actions(environment_id, 300, len(SEEDS)):
+            ours, theirs = batched.step(actions), gymnasium.step(actions)
+            np.testing.assert_array_equal(ours.observation, theirs.observation)
+            np.testing.assert_array_equal(ours.reward, theirs.reward)
+            np.testing.assert_array_equal(ours.terminal, theirs.terminal)
+    gymnasium.close()
+
+
+def test_hopper_terminations_were_among_them() -> None:
+    with BatchedEnvironment("Hopper-v4", 3) as batched:
+        batched.reset(SEEDS)
+        ends = [batched.step(actions).terminal for actions in random_actions("Hopper-v4", 300, 3)]
+    assert 0 < np.mean(ends) < 1
+
+
+@pytest.mark.parametrize("environment_id", NAMES)
+def test_gymnasium_is_what_a_user_gets_from_make(environment_id: str) -> None:
+    """With the repair taken back, `make_gymnasium` is `gymnasium.make` with clipped actions."""
+    import gymnasium
+
+    ours = make_gymnasium(environment_id, margin_fix=False)
+    with pytest.warns(DeprecationWarning, match="out of date"):
+        theirs = gymnasium.make(environment_id)
+    np.testing.assert_array_equal(ours.reset(seed=1)[0], theirs.reset(seed=1)[0])
+    for actions in random_actions(environment_id, 20, 1):
+        mine, other = ours.step(actions[0]), theirs.step(np.clip(actions[0], -1, 1))
+        np.testing.assert_array_equal(mine[0], other[0])
+        assert mine[1:3] == other[1:3]
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize("environment_id", NAMES)
+def test_stepping_some_slots_leaves_the_others_alone(environment_id: str) -> None:
+    actions = random_actions(environment_id, 8, 3)
+    with BatchedEnvironment(environment_id, 3) as whole, BatchedEnvironment(environment_id, 3) as part:
+        whole.reset(SEEDS)
+        part.reset(SEEDS)
+        for step in range(4):
+            expected = whole.step(actions[step])
+        for step in range(8):  # slot 1 rests in every second step
+            slots = np.array([2, 1, 0] if step % 2 == 0 else [2, 0])
+            result = part.step(actions[step // 2 if step % 2 == 0 else step, slots], slots)
+            if step == 6:
+                np.testing.assert_array_equal(result.observation[1], expected.observation[1])
+                assert result.reward[1] == expected.reward[1]
+
+
+def test_wrong_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown environment 'Hopper-v5'; known: Hopper-v4, HalfCheetah-v4"):
+        environment_definition("Hopper-v5")
+    with pytest.raises(ValueError, match="count=0"):
+        BatchedEnvironment("Hopper-v4", 0)
+    with BatchedEnvironment("Hopper-v4", 2) as environment:
+        with pytest.raises(ValueError, match=r"one entry per slot \(2\), got 3"):
+            environment.reset([1, 2, 3])
+        with pytest.raises(ValueError, match=r"shape \(2, 3\), got \(2, 4\)"):
+            environment.step(np.zeros((2, 4), np.float32))
+
+
+@given(seed=st.integers(0, 2**32 - 1), environment_id=st.sampled_from(NAMES))
+@settings(max_examples=25)
+def test_states_return_from_their_observations(seed: int, environment_id: str) -> None:
+    definition = ENVIRONMENTS[environment_id]
+    size = (definition.observation_dim + 1) // 2
+    generator = np.random.default_rng(seed)
+    qpos, qvel = generator.normal(size=(20, size)), 6 * generator.normal(size=(20, size))
+    observation = definition.observe(qpos, qvel)
+    shown = definition.shows_state(observation)
+    found_qpos, found_qvel = definition.state_from_observation(observation)
+    np.testing.assert_array_equal(found_qpos[:, 1:], qpos[:, 1:])
+    np.testing.assert_array_equal(found_qvel[shown], qvel[shown])
+    assert shown.all() == (environment_id == "HalfCheetah-v4" or bool((np.abs(qvel) < 10).all()))
+
+
+# --- the margin repair, seen in recorded data ---
+
+
+@pytest.fixture(scope="module")
+def hopper() -> Dataset:
+    return load_dataset("hopper-sac-replay-10k")
+
+
+def test_recorded_hopper_steps_repeat_with_the_repair(hopper: Dataset) -> None:
+    report = check_dynamics(hopper)
+    assert report.margin_fix
+    assert (report.row_count, report.share_off, report.terminal_mismatch_count) == (600, 0.0, 0)
+    assert report.observation_error_quantiles[1.0] < 1e-5
+    assert report.reward_error_quantiles[1.0] < 1e-5
+
+
+def test_recorded_hopper_steps_fail_without_the_repair(hopper: Dataset) -> None:
+    report = check_dynamics(hopper, margin_fix=False)
+    assert not report.margin_fix
+    assert 0.3 < report.share_off < 0.7
+
+
+def test_recorded_half_cheetah_steps_repeat() -> None:
+    report = check_dynamics(load_dataset("halfcheetah-sac-replay-10k"))
+    assert not report.margin_fix
+    assert (report.share_off, report.terminal_mismatch_count) == (0.0, 0)
+    assert report.observation_error_quantiles[0.5] < 1e-5
+    assert report.observation_error_quantiles[1.0] < 1e-3
+
+
+def changed(dataset: Dataset, **fields: object) -> Dataset:
+    values = {name: getattr(dataset, name) for name in Dataset.__slots__} | fields
+    return Dataset(**values)
+
+
+def test_clipped_velocities_would_be_wrong_and_are_left_out(hopper: Dataset) -> None:
+    clipped = np.abs(hopper.observations[:, 5:]).max(axis=1) >= 10
+    assert clipped.mean() > 0.02
+    assert check_dynamics(hopper, row_count=10**6).row_count == len(hopper) - int(clipped.sum())
+    zeros = np.zeros((len(hopper), 6), np.float32)
+    everything = {
+        "qpos": np.concatenate((zeros[:, :1], hopper.observations[:, :5]), axis=1),
+        "qvel": hopper.observations[:, 5:],
+    }
+    assert check_dynamics(changed(hopper, infos=everything)).share_off > 0.02
+
+
+def test_counterfeit_dynamics_are_seen(hopper: Dataset) -> None:
+    walk = np.cumsum(np.random.default_rng(0).normal(scale=0.1, size=hopper.observations.shape), axis=0)
+    fake = changed(hopper, observations=walk.astype(np.float32), next_observations=None)
+    report = check_dynamics(fake)
+    assert report.share_off > 0.99
+    wrong_reward = changed(hopper, rewards=hopper.rewards + np.float32(0.01))
+    assert check_dynamics(wrong_reward).share_off == 1.0
+
+
+def test_without_next_observations_rows_inside_episodes_are_compared(hopper: Dataset) -> None:
+    report = check_dynamics(changed(hopper, next_observations=None))
+    assert (report.row_count, report.share_off) == (600, 0.0)
+
+
+def test_data_of_another_environment_is_refused(hopper: Dataset) -> None:
+    with pytest.raises(DatasetError, match=r"have 11 and 3 numbers, HalfCheetah-v4 \(17, 6\)"):
+        check_dynamics(hopper, environment_id="HalfCheetah-v4")
+
+
+# --- manners ---
+
+
+def test_nothing_is_printed_and_no_file_is_left(tmp_path: Path) -> None:
+    code = (
+        "from trajmill.evaluation import make_gymnasium, BatchedEnvironment\n"
+        "make_gymnasium('HalfCheetah-v4').close(); BatchedEnvironment('HalfCheetah-v4', 2).close()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert (ran.stdout, ran.stderr) == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["mujoco", "gymnasium"])
+def test_without_simulators_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"pip install 'trajmill\[train\]'"):
+        BatchedEnvironment("Hopper-v4", 1)
+
+
+def test_the_evaluation_room_imports_neither_torch_nor_mujoco() -> None:
+    code = "import sys, trajmill.evaluation; print([n for n in ('torch', 'mujoco', 'gymnasium') if n in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
