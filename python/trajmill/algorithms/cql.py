@@ -19,11 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from trajmill.models.critic import action_values, critic, join
-from trajmill.models.mlp import stack_seeds
 from trajmill.models.stack import Stack
 from trajmill.models.tanh_gaussian import deterministic_action, gaussian, squashed_sample, tanh_gaussian
 from trajmill.training.adam import Adam
-from trajmill.training.hyperparameters import at_least, in_range, per_seed
+from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.metrics import MetricRing
 from trajmill.training.philox import Dice, indexes, normals, uniforms
 from trajmill.training.state import prefixed
@@ -130,7 +129,7 @@ class CQLDraws:
 
 def create(config: CQLConfig, table: TransitionTable, seeds: Sequence[int], *, metric_capacity: int = 1000) -> CQLState:
     """Fresh networks, targets equal to the critics, entropy coefficient 1; on the table's device, in its precision."""
-    seeds = stack_seeds(seeds)
+    seeds = check_seeds(seeds)
     device, dtype = table.rows.device, table.rows.dtype
     o, a, batch, n = table.observation_dim, table.action_dim, config.batch_size, config.sampled_action_count
     policy = tanh_gaussian(o, a, seeds, orthogonal=config.orthogonal).to(device, dtype)

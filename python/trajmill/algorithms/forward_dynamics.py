@@ -17,10 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from trajmill.models.critic import critic, join, predicted_observations
-from trajmill.models.mlp import stack_seeds
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
-from trajmill.training.hyperparameters import at_least, in_range, per_seed
+from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.metrics import MetricRing
 from trajmill.training.philox import Dice, indexes
 from trajmill.training.state import prefixed
@@ -119,7 +118,7 @@ def create(
     metric_capacity: int = 1000,
 ) -> ForwardDynamicsState:
     """Fresh critics with dynamics heads, on the transitions' device, in their precision."""
-    seeds = stack_seeds(seeds)
+    seeds = check_seeds(seeds)
     device, dtype = transitions.state_vectors.device, transitions.state_vectors.dtype
     observation_dim, action_dim = transitions.state_vectors.shape[1], transitions.action_vectors.shape[1]
     critics = critic(observation_dim, action_dim, seeds, dynamics_head=True, orthogonal=config.orthogonal)
@@ -153,7 +152,18 @@ def update(state: ForwardDynamicsState, index: Tensor) -> None:
     state.step.add_(1)
 
 
-def pretrained_critics(state: ForwardDynamicsState, position: int) -> list[dict[str, Tensor]]:
-    """Both critics of one seed with their dynamics heads, as `trajmill.algorithms.cql.load_critic` takes them."""
-    rows = (2 * position, 2 * position + 1)
-    return [{name: leaf[row] for name, leaf in state.critic.fixed().items()} for row in rows]
+def pretrained_critics(
+    flat: Tensor, observation_dim: int, action_dim: int, position: int = 0
+) -> list[dict[str, Tensor]]:
+    """Both critics of one seed with their dynamics heads, as `trajmill.algorithms.cql.load_critic` takes them.
+
+    `flat` (2S, width) is the state's tensor ``"critic"``, from memory or from a checkpoint.
+    """
+    layout = critic(observation_dim, action_dim, [0], dynamics_head=True)
+    if flat.ndim != 2 or flat.shape[1] != layout.flat.shape[1]:
+        raise ValueError(
+            f"pre-trained critics for {observation_dim} observation and {action_dim} action numbers must have rows of "
+            f"{layout.flat.shape[1]}, got shape {tuple(flat.shape)}"
+        )
+    leaves = layout.like(flat).leaves
+    return [{name: leaf[row] for name, leaf in leaves.items()} for row in (2 * position, 2 * position + 1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Generator, Tensor
@@ -96,18 +96,6 @@ def seeded_generator(seed: int, stream: str) -> Generator:
     for byte in stream.encode():
         mixed = ((mixed ^ byte) * 0x0000_0100_0000_01B3 + 0x9E37_79B9_7F4A_7C15) & 0xFFFF_FFFF_FFFF_FFFF
     return torch.Generator().manual_seed(mixed)
-
-
-def stack_seeds(seeds: Sequence[int]) -> Sequence[int]:
-    """Seeds, checked: at least one, all different, each a 64-bit number."""
-    if not seeds:
-        raise ValueError("seeds must name at least one seed, got none")
-    if len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds must differ, got {list(seeds)}")
-    for seed in seeds:
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed must be in [0, 2**64), got {seed}")
-    return seeds
 
 
 def _transposed(value: Tensor) -> Tensor:

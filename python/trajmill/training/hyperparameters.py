@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,3 +36,15 @@ def per_seed(name: str, value: float | tuple[float, ...], seed_count: int, devic
     if len(values) != seed_count:
         raise ValueError(f"{name} needs one value or one per seed ({seed_count}), got {len(values)}")
     return torch.tensor(values, dtype=torch.float64, device=device)
+
+
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """The seeds of one program: at least one, all different, each a 64-bit number."""
+    if not seeds:
+        raise ValueError("seeds must name at least one seed, got none")
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must differ, got {list(seeds)}")
+    for seed in seeds:
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed must be in [0, 2**64), got {seed}")
+    return tuple(seeds)

@@ -172,5 +172,7 @@ def test_transitions_are_checked() -> None:
 
 def test_pretrained_critics_are_those_of_the_seed() -> None:
     state = forward_dynamics.create(ForwardDynamicsConfig(), small(torch.float32), [0, 1])
-    both = forward_dynamics.pretrained_critics(state, 1)
+    both = forward_dynamics.pretrained_critics(state.critic.flat, 4, 2, position=1)
     assert torch.equal(both[1]["dynamics.weight"], state.critic.leaves["dynamics.weight"][3])
+    with pytest.raises(ValueError, match="5 observation and 2 action numbers must have rows of"):
+        forward_dynamics.pretrained_critics(state.critic.flat, 5, 2)

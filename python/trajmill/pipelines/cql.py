@@ -1,0 +1,279 @@
+"""CQL with and without synthetic pre-training, the second experiment of arXiv 2310.00771 (section 5).
+
+`pretrain_cql`: random MDP -> forward-dynamics pre-training of the critics -> checkpoint.
+`train_cql`: data set -> CQL from scratch or from that checkpoint -> evaluation -> scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import trajmill
+from numpy.typing import NDArray
+from torch import Tensor
+from trajmill.algorithms import cql, forward_dynamics
+from trajmill.algorithms.cql import CQLConfig
+from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions
+from trajmill.core.progress import Progress, silent
+from trajmill.data import Dataset, environment_of, load_dataset, qlearning_transitions
+from trajmill.evaluation.environments import environment_definition
+from trajmill.evaluation.rollout import evaluate_policy
+from trajmill.evaluation.statistics import average_last_four, best
+from trajmill.pipelines.run_directory import RunDirectory, finite_list, plain
+from trajmill.pipelines.schedule import Schedule, run_schedule
+from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.device import DeviceName, Precision, resolve_device, set_precision
+from trajmill.training.hyperparameters import at_least, check_seeds, in_range
+from trajmill.training.transitions import TransitionTable
+
+PAPER_SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
+"""the twenty fine-tuning seeds of arXiv 2310.00771"""
+
+ENVIRONMENT_DIMENSIONS = {"halfcheetah": (17, 6), "hopper": (11, 3), "walker2d": (17, 6), "ant": (111, 8)}
+"""observation and action numbers of D4RL's locomotion data; Ant's 111 hold 84 zeros"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeConfig:
+    """Where to compute; only precision changes results beyond rounding."""
+
+    device: DeviceName = "auto"
+    """auto takes the GPU where there is one"""
+    precision: Precision = "fp32"
+    """fp32 is what the paper ran; tf32 is faster on GPUs that have it"""
+    threads: int = 1
+    """CPU threads of torch, at least 1; one process per core is faster than one process on many"""
+
+    def __post_init__(self) -> None:
+        at_least("threads", self.threads, 1)
+
+    def apply(self) -> torch.device:
+        """Set torch up; gives the device."""
+        torch.set_num_threads(self.threads)
+        set_precision(self.precision)
+        return resolve_device(self.device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainCQLConfig:
+    """Pre-training on a synthetic MDP; defaults are the paper's (arXiv 2310.00771, Table 15)."""
+
+    observation_dim: int
+    """numbers of an observation in the data the critics are meant for (`ENVIRONMENT_DIMENSIONS`), at least 1"""
+    action_dim: int
+    """numbers of an action there, at least 1"""
+    state_count: int = 100
+    """states of the MDP, at least 1"""
+    action_count: int = 100
+    """actions of the MDP, at least 1"""
+    policy_temperature: float = 1.0
+    """temperature of the behavior policy's rows, > 0; inf is uniform"""
+    transition_temperature: float = 1.0
+    """temperature of the transition rows, > 0; inf is uniform, which with the other gives IID data"""
+    trajectory_count: int = 1000
+    """trajectories, at least 1"""
+    length: int = 1000
+    """transitions per trajectory, at least 1"""
+    data_seed: int = 42
+    """seed of the MDP and its trajectories"""
+    seeds: tuple[int, ...] = (42,)
+    """seeds of initial values and batches; the paper has one, and fine-tuning starts from the first"""
+    method: ForwardDynamicsConfig = field(default_factory=ForwardDynamicsConfig)
+    schedule: Schedule = field(default_factory=lambda: Schedule(updates=100_000))
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    variant: str = "MDP"
+    """label in reports"""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        counts = ("observation_dim", "action_dim", "state_count", "action_count", "trajectory_count", "length")
+        for name in counts:
+            at_least(name, getattr(self, name), 1)
+        for name in ("policy_temperature", "transition_temperature"):
+            in_range(name, getattr(self, name), 0.0, float("inf"), open_low=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainCQLConfig:
+    """CQL on a data set; defaults are the paper's (arXiv 2310.00771, Table 16)."""
+
+    dataset: str
+    """name of a bundled data set, or path of a file"""
+    environment: str | None = None
+    """Gymnasium id to evaluate in; None takes the data set's own"""
+    init: Path | None = None
+    """run directory or checkpoint of `pretrain_cql` to start the critics from; None starts from scratch"""
+    load_value_layer: bool = True
+    """with `init`, take over the untrained output layer too, as the released loader does; else one per seed"""
+    next_observation: Literal["stored", "d4rl"] = "d4rl"
+    """d4rl cuts the data as D4RL's own function does (the paper's); stored keeps the file's next observations"""
+    seeds: tuple[int, ...] = (0,)
+    """all trained in one program; the paper's are `PAPER_SEEDS`"""
+    evaluation_episode_count: int = 10
+    """episodes per evaluation and seed, at least 1 (the paper's)"""
+    method: CQLConfig = field(default_factory=CQLConfig)
+    schedule: Schedule = field(default_factory=lambda: Schedule(updates=1_000_000))
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    variant: str = "CQL"
+    """label in reports"""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        at_least("evaluation_episode_count", self.evaluation_episode_count, 1)
+
+
+def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
+    """Pre-train critics on a random MDP; gives the run directory, which `train_cql` takes as ``init``."""
+    device = config.compute.apply()
+    run = RunDirectory.open(output, _record("pretrain_cql", config, "synthetic-mdp", None), resume=resume)
+    if run.finished:
+        return output
+    transitions = synthetic_transitions(config, device)
+    state = forward_dynamics.create(
+        config.method, transitions, config.seeds, metric_capacity=config.schedule.log_interval
+    )
+    wall_seconds = run_schedule(
+        run,
+        forward_dynamics.step,
+        state,
+        config.schedule,
+        phase="pretrain",
+        seeds=config.seeds,
+        metadata=_metadata("pretrain_cql", config.seeds, config.observation_dim, config.action_dim),
+        progress=progress,
+    )
+    last = run.lines("pretrain")[-1]["metrics"]
+    run.finish({"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "last_metrics": last})
+    return output
+
+
+def synthetic_transitions(config: PretrainCQLConfig, device: torch.device) -> IndexedTransitions:
+    """Trajectories of the random MDP as integers, with the vectors its states and actions stand for."""
+    mdp = trajmill.MDP(
+        state_count=config.state_count,
+        action_count=config.action_count,
+        policy_temperature=config.policy_temperature,
+        transition_temperature=config.transition_temperature,
+        seed=config.data_seed,
+    )
+    data = mdp.sample(trajectory_count=config.trajectory_count, length=config.length)
+    return IndexedTransitions.of(
+        data.states,
+        data.actions,
+        mdp.state_vectors(config.observation_dim),
+        mdp.action_vectors(config.action_dim),
+        device=device,
+        dtype=torch.float32,
+    )
+
+
+def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
+    """Train CQL for every seed at once and score it; gives the run directory."""
+    device = config.compute.apply()
+    dataset = load_dataset(config.dataset)
+    environment = _checked_environment(config.environment or environment_of(dataset), dataset)
+    critics = None if config.init is None else _pretrained(config.init, dataset)
+    run = RunDirectory.open(output, _record("train_cql", config, dataset.name, environment), resume=resume)
+    if run.finished:
+        return output
+    table = TransitionTable.of(
+        qlearning_transitions(dataset, config.next_observation),
+        action_limit=config.method.action_limit,
+        device=device,
+        dtype=torch.float32,
+    )
+    state = cql.create(config.method, table, config.seeds, metric_capacity=config.schedule.log_interval)
+    if critics is not None:
+        cql.load_critic(state, critics, load_value_layer=config.load_value_layer)
+
+    def evaluate(gradient_step: int) -> dict[str, list[float]]:
+        result = evaluate_policy(
+            lambda observation: cql.act(state, _padded(observation, table.observation_dim)),
+            environment,
+            seed_count=len(config.seeds),
+            episode_count=config.evaluation_episode_count,
+            episode_seed=gradient_step,
+        )
+        returns = result.returns.mean(axis=1)
+        return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
+
+    wall_seconds = run_schedule(
+        run,
+        cql.step,
+        state,
+        config.schedule,
+        phase="finetune",
+        seeds=config.seeds,
+        metadata=_metadata("train_cql", config.seeds, table.observation_dim, table.action_dim),
+        progress=progress,
+        evaluate=evaluate,
+    )
+    run.finish(_scores(run) | {"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds})
+    return output
+
+
+def _record(kind: str, config: PretrainCQLConfig | TrainCQLConfig, dataset: str, environment: str | None) -> Any:
+    return {
+        "kind": kind,
+        "seeds": list(config.seeds),
+        "dataset": dataset,
+        "environment": environment,
+        "variant": config.variant,
+        "config": plain(config),
+    }
+
+
+def _metadata(kind: str, seeds: tuple[int, ...], observation_dim: int, action_dim: int) -> dict[str, Any]:
+    return {"kind": kind, "seeds": list(seeds), "observation_dim": observation_dim, "action_dim": action_dim}
+
+
+def _checked_environment(environment: str, dataset: Dataset) -> str:
+    """The id, if its observations and actions fit; Ant's data have 84 zeros that the environment leaves out."""
+    definition = environment_definition(environment)
+    padding = dataset.observation_dim - definition.observation_dim
+    fits = padding == 0 or (padding > 0 and not dataset.observations[:, definition.observation_dim :].any())
+    if not fits or dataset.action_dim != definition.action_dim:
+        raise ValueError(
+            f"{environment} has {definition.observation_dim} observation and {definition.action_dim} action numbers, "
+            f"data set {dataset.name} has {dataset.observation_dim} and {dataset.action_dim}"
+        )
+    return environment
+
+
+def _padded(observation: NDArray[np.float32], observation_dim: int) -> NDArray[np.float32]:
+    missing = observation_dim - observation.shape[-1]
+    return np.pad(observation, ((0, 0), (0, 0), (0, missing))) if missing else observation
+
+
+def _pretrained(init: Path, dataset: Dataset) -> list[dict[str, Tensor]]:
+    """Both critics of the first seed of a pre-training run, checked against the data."""
+    path = init
+    if init.is_dir():
+        newest = RunDirectory(init).newest_checkpoint()
+        if newest is None:
+            raise ValueError(f"init {init} has no checkpoint; give a run directory of pretrain_cql")
+        path = newest
+    tensors, metadata = read_checkpoint(path)
+    if metadata.get("kind") != "pretrain_cql":
+        raise ValueError(f"init {path} must be a checkpoint of pretrain_cql, got one of {metadata.get('kind')}")
+    sizes = (metadata["observation_dim"], metadata["action_dim"])
+    if sizes != (dataset.observation_dim, dataset.action_dim):
+        raise ValueError(
+            f"init {path} was pre-trained for {sizes[0]} observation and {sizes[1]} action numbers, "
+            f"data set {dataset.name} has {dataset.observation_dim} and {dataset.action_dim}"
+        )
+    return forward_dynamics.pretrained_critics(tensors["critic"], *sizes)
+
+
+def _scores(run: RunDirectory) -> dict[str, Any]:
+    """Average of the last four evaluations and the best one, per seed; None for a seed that diverged."""
+    evaluations = [line["metrics"]["normalized_score"] for line in run.lines("evaluation")]
+    curve = np.array(evaluations, dtype=np.float64)  # None becomes NaN
+    return {
+        "average_last_four": finite_list(average_last_four(curve).tolist()),
+        "best": finite_list(best(curve).tolist()),
+    }

@@ -1,0 +1,196 @@
+"""A run is a directory: its configuration, metrics, checkpoints, circumstances, and last of all its result.
+
+``config.json`` says everything needed to repeat it, ``environment.json`` where it ran, ``metrics.jsonl`` what happened,
+``checkpoints/step_N.safetensors`` where it stood (the newest only), ``result.json`` exists if and only if it finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from trajmill.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from trajmill.training.metrics import append_line, finite_or_none, metrics_line
+from trajmill.training.state import TrainingState
+
+
+class RunDirectoryError(ValueError):
+    """A directory cannot be used for a run; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """One run on disk, being written by one program."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path, config: Mapping[str, Any], *, resume: bool = False) -> RunDirectory:
+        """Create the directory whole, or with `resume` go on with an unfinished run of the same `config`.
+
+        `config` is plain JSON and holds at least ``kind``, ``seeds``, ``dataset``, ``environment``, ``variant`` and
+        ``config``. A finished run is never changed: to resume it opens it, to start it again is an error.
+        """
+        run = cls(path)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            run._create(config)
+            return run
+        known = run._config()
+        if not resume and run.finished:
+            raise RunDirectoryError(f"{path} holds a finished run; choose another directory or remove this one")
+        if not resume:
+            raise RunDirectoryError(
+                f"{path} holds an unfinished run; add --resume to go on, or choose another directory"
+            )
+        wanted = json.loads(json.dumps(config))
+        if known != wanted:
+            raise RunDirectoryError(f"{path} was started with other settings: {_differences(known, wanted)}")
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its result."""
+        return (self.path / "result.json").is_file()
+
+    def _create(self, config: Mapping[str, Any]) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            (temporary / "checkpoints").mkdir(parents=True)
+            _write_json(temporary / "config.json", config)
+            _write_json(temporary / "environment.json", circumstances())
+            (temporary / "metrics.jsonl").touch()
+            temporary.replace(self.path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _config(self) -> Any:
+        if not (self.path / "config.json").is_file():
+            raise RunDirectoryError(f"{self.path} exists and is no run directory; choose another")
+        return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+
+    def log(self, phase: str, gradient_step: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> None:
+        """Add one line to ``metrics.jsonl``."""
+        append_line(self.path / "metrics.jsonl", metrics_line(phase, gradient_step, wall_seconds, metrics))
+
+    def lines(self, phase: str) -> list[dict[str, Any]]:
+        """Lines of one phase, in order; None where a seed had no finite value."""
+        return [line for line in self._lines() if line["phase"] == phase]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a killed run may leave a cut last line
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def save(self, state: TrainingState, gradient_step: int, metadata: Mapping[str, Any]) -> None:
+        """Write a checkpoint, then remove older ones."""
+        path = self.path / "checkpoints" / f"step_{gradient_step:09d}.safetensors"
+        save_checkpoint(path, state, {**metadata, "gradient_step": gradient_step})
+        for other in path.parent.glob("step_*.safetensors"):
+            if other != path:
+                other.unlink()
+
+    def newest_checkpoint(self) -> Path | None:
+        """Path of the newest checkpoint, if there is one."""
+        return max((self.path / "checkpoints").glob("step_*.safetensors"), default=None)
+
+    def restore(self, state: TrainingState) -> dict[str, Any]:
+        """Fill `state` from the newest checkpoint and forget what was logged after it.
+
+        Gives the checkpoint's metadata, or ``{"gradient_step": 0}`` when there is none.
+        """
+        path = self.newest_checkpoint()
+        metadata = load_checkpoint(path, state) if path else {"gradient_step": 0}
+        kept = [line for line in self._lines() if line["gradient_step"] <= metadata["gradient_step"]]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(self.path / "metrics.jsonl", text.encode())
+        return metadata
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result, which marks the run as finished."""
+        _write_json(self.path / "result.json", result)
+
+
+def circumstances() -> dict[str, Any]:
+    """Versions, machine and commit: what a number's reader asks next."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version for name in _PACKAGES if (version := _version(name))}
+        | {"python": platform.python_version()},
+        "machine": {
+            "system": platform.system(),
+            "architecture": platform.machine(),
+            "processor": _processor(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "commit": _commit(),
+    }
+
+
+_PACKAGES = ("trajmill", "numpy", "torch", "safetensors", "gymnasium", "mujoco")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _commit() -> str | None:
+    """Commit of the checkout this file is in, marked when files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def plain(value: Any) -> Any:
+    """Configurations as JSON values: records become objects, paths strings, infinite numbers ``"inf"``."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def finite_list(values: Sequence[float]) -> list[float | None]:
+    """Numbers as JSON values, None for NaN."""
+    return [finite_or_none(value) for value in values]
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _differences(known: Any, wanted: Any, name: str = "") -> str:
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        parts = [
+            _differences(known.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+            for key in sorted(known.keys() | wanted.keys())
+            if known.get(key) != wanted.get(key)
+        ]
+        return ", ".join(parts)
+    return f"{name} was {known!r}, now {wanted!r}"
