@@ -190,7 +190,7 @@ class BatchedEnvironment:
         qvel = np.stack([self._initial[1] + velocity for _, velocity in noise])
         self.set_state(qpos, qvel)
         for data in self._data:
-            self._mujoco.mj_forward(self._model, data)
+            self._mujoco.mj_forward(self._model, data)  # as Gymnasium does, should a MuJoCo leave a warm start by it
         return self.definition.observe(qpos, qvel)
 
     def set_state(self, qpos: Float64Array, qvel: Float64Array) -> None:

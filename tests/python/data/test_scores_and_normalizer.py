@@ -61,7 +61,7 @@ def test_normalizer_uses_the_population_deviation() -> None:
 
 
 def test_normalizer_sums_in_double_precision() -> None:
-    observations = np.full((2_000_000, 1), 0.1, np.float32)
+    observations = np.full((2_000_000, 2), 0.1, np.float32)
     observations[::2] += 1000
     normalizer = Normalizer.fit(observations, epsilon=1e-6)
     assert float(normalizer.mean[0]) == pytest.approx(500.1, rel=1e-6)

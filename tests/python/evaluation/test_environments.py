@@ -85,6 +85,17 @@ def test_stepping_some_slots_leaves_the_others_alone(environment_id: str) -> Non
                 assert result.reward[1] == expected.reward[1]
 
 
+@pytest.mark.parametrize("environment_id", NAMES)
+def test_nothing_of_the_last_episode_survives_a_reset(environment_id: str) -> None:
+    actions = random_actions(environment_id, 40, 3)
+    with BatchedEnvironment(environment_id, 3) as environment:
+        runs = []
+        for _ in range(2):
+            environment.reset(SEEDS)
+            runs.append([environment.step(action).observation for action in actions])
+    np.testing.assert_array_equal(runs[0], runs[1])
+
+
 def test_wrong_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown environment 'Hopper-v5'; known: Hopper-v4, HalfCheetah-v4"):
         environment_definition("Hopper-v5")
@@ -171,6 +182,15 @@ def test_counterfeit_dynamics_are_seen(hopper: Dataset) -> None:
 def test_without_next_observations_rows_inside_episodes_are_compared(hopper: Dataset) -> None:
     report = check_dynamics(changed(hopper, next_observations=None))
     assert (report.row_count, report.share_off) == (600, 0.0)
+
+
+def test_terminations_are_compared_save_where_a_limit_hides_them(hopper: Dataset) -> None:
+    none = np.zeros(len(hopper), np.bool_)
+    denied = changed(hopper, terminals=none)
+    hidden = changed(hopper, terminals=none, timeouts=hopper.episode_ends)
+    mismatches = [check_dynamics(data, row_count=10**6).terminal_mismatch_count for data in (denied, hidden)]
+    shown = np.abs(hopper.observations[:, 5:]).max(axis=1) < 10
+    assert mismatches == [int((hopper.terminals & shown).sum()), 0]
 
 
 def test_data_of_another_environment_is_refused(hopper: Dataset) -> None:
