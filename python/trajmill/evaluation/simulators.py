@@ -122,13 +122,15 @@ def _quiet_model_compiler(mujoco: Any) -> Iterator[None]:
 
 
 class BatchedEnvironment:
-    """Many copies of one environment on bare MuJoCo, two times as fast as Gymnasium and equal to it bit for bit.
+    """Many copies of one environment on bare MuJoCo, half as fast again as Gymnasium and equal to it bit for bit.
 
     Each slot has a simulation of its own (an `MjData`), so the solver's warm start is carried from step to step exactly
     as Gymnasium carries it, whatever the number of slots, which of them are stepped, and the number of threads:
-    observations, rewards and terminations of whole episodes are equal to the last bit. `mujoco.rollout` is no faster
-    (64 slots, one thread of an AMD EPYC: 14.7 k against 14.6 k steps/s of Hopper, 36.0 k against 36.6 k of HalfCheetah)
-    and does not return the warm start, without which HalfCheetah drifts apart within a hundred steps.
+    observations, rewards and terminations of whole episodes are equal to the last bit.
+
+    Steps/s with 64 slots on one thread of an AMD EPYC (MuJoCo 4.0): Hopper 15.3 k, HalfCheetah 35.5 k; Gymnasium 9.7 k and
+    24.0 k. `mujoco.rollout` is no faster (15.4 k and 35.5 k) and does not return the warm start, without which HalfCheetah
+    is 1.5 apart after a hundred steps.
 
     Parameters
     ----------
@@ -137,7 +139,8 @@ class BatchedEnvironment:
     count
         Number of slots, >= 1; about 0.5 MB each.
     threads
-        Threads to step on, >= 1. Results do not depend on it; HalfCheetah's steps are too short to gain from two.
+        Threads to step on, >= 1. Results do not depend on it. Steps are short: two gain at
+        most half on an idle machine (Hopper), and nothing on a busy one.
     margin_fix
         As in `make_gymnasium`.
 
