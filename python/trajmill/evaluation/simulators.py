@@ -128,9 +128,9 @@ class BatchedEnvironment:
     as Gymnasium carries it, whatever the number of slots, which of them are stepped, and the number of threads:
     observations, rewards and terminations of whole episodes are equal to the last bit.
 
-    Steps/s with 64 slots on one thread of an AMD EPYC (MuJoCo 4.0): Hopper 15.3 k, HalfCheetah 35.5 k; Gymnasium 9.7 k and
-    24.0 k. `mujoco.rollout` is no faster (15.4 k and 35.5 k) and does not return the warm start, without which HalfCheetah
-    is 1.5 apart after a hundred steps.
+    Steps/s with 64 slots on one thread of an AMD EPYC (MuJoCo 4.0): Hopper 15.3 k, HalfCheetah 35.5 k; Gymnasium 9.7 k
+    and 24.0 k. `mujoco.rollout` is no faster (15.4 k and 35.5 k) and does not return the warm start, without which
+    HalfCheetah's states differ by 1.5 after a hundred steps.
 
     Parameters
     ----------
@@ -139,8 +139,8 @@ class BatchedEnvironment:
     count
         Number of slots, >= 1; about 0.5 MB each.
     threads
-        Threads to step on, >= 1. Results do not depend on it. Steps are short: two gain at
-        most half on an idle machine (Hopper), and nothing on a busy one.
+        Threads to step on, >= 1. Results do not depend on it. Steps are short: two threads gain at most half on an idle
+        machine (Hopper), and nothing on a busy one.
     margin_fix
         As in `make_gymnasium`.
 
