@@ -23,16 +23,22 @@ class Entry:
     module: str
     words: str
     summary: str
+    resume: str
+    """what to do after Ctrl-C"""
 
 
+_RESUME = "the last checkpoint is kept: give the same command with --resume to go on from it"
+_AGAIN = "nothing half-done is left: give the same command again"
 COMMANDS = {
-    "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory"),
-    "pretrain": Entry("pretrain", "pretrain cql", "pre-train critics on MDP transitions"),
-    "train": Entry("train", "train cql", "train a policy on a real dataset, many seeds at once"),
-    "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo"),
-    "report": Entry("report", "report RUN...", "one self-contained HTML page about runs"),
-    "demo": Entry("demo", "demo", "from a fresh clone to a scored policy, in minutes"),
-    "doctor": Entry("doctor", "doctor", "what this installation can do, and what is missing"),
+    "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory", _AGAIN),
+    "pretrain": Entry("pretrain", "pretrain cql", "pre-train critics on MDP transitions", _RESUME),
+    "train": Entry("train", "train cql", "train a policy on a real dataset, many seeds at once", _RESUME),
+    "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
+    "report": Entry("report", "report RUN...", "one self-contained HTML page about runs", _AGAIN),
+    "demo": Entry(
+        "demo", "demo", "from a fresh clone to a scored policy, in minutes", "the same command starts afresh"
+    ),
+    "doctor": Entry("doctor", "doctor", "what this installation can do, and what is missing", _AGAIN),
 }
 
 OVERVIEW_HEAD = """\
@@ -54,7 +60,7 @@ examples
   trajmill demo --out runs/demo
   trajmill generate markov --out corpus --state-count 100 --sequence-count 1000000
   trajmill generate mdp --out transitions
-  trajmill pretrain cql --transitions transitions --environment Hopper-v4 --out runs/pretrain
+  trajmill pretrain cql --environment hopper --out runs/pretrain
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
   trajmill report runs/pretrain runs/hopper --out report.html
 
@@ -71,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # from the parser, which has said why
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt:
-        _say("interrupted; what was finished is kept: give the same command again to resume")
+        _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,7 +106,7 @@ def _dispatch(words: list[str]) -> int:
 
         return doctor.run(words[1:], as_json=as_json)
     try:
-        from trajmill.cli.session import run_command
+        from trajmill.cli.session import UsageError, run_command
 
         module = importlib.import_module(f"trajmill.cli.{COMMANDS[words[0]].module}")
     except ModuleNotFoundError as error:
@@ -108,7 +114,14 @@ def _dispatch(words: list[str]) -> int:
             raise
         _say(f"`trajmill {words[0]}` needs {error.name}, which is not installed: pip install 'trajmill[train]'")
         return FAILED
-    run_command(module, words, quiet=quiet, as_json=as_json)
+    try:
+        run_command(module, words, quiet=quiet, as_json=as_json)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        _say(f"interrupted; {COMMANDS[words[0]].resume}")
+        return INTERRUPTED
     return DONE
 
 

@@ -36,4 +36,4 @@ class Report:
         return Outcome({"report": str(write_report(self.runs, self.out, title=self.title))})
 
 
-ARGUMENTS = Report
+COMMANDS = {"": Report}

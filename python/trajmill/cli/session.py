@@ -1,12 +1,13 @@
-"""Parses one command's arguments, runs it under a progress display, prints what it returns."""
+"""Finds one command in its module, parses its arguments, runs it under a progress display, prints what it returns."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -34,19 +35,35 @@ class Command(Protocol):
         """Do the work by calling one pipeline function."""
 
 
-def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_json: bool) -> None:
-    """Parse `words`, the command's name first, as the command of `module`; run it; print.
+class UsageError(Exception):
+    """Words that name no command; its text is the help that would have helped."""
 
-    A command's module has ``ARGUMENTS``, a type that tyro makes a `Command` from, ``EXAMPLES``, and a docstring that
-    opens its help.
+
+def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_json: bool) -> None:
+    """Run the command that `words` ask of `module`.
+
+    A command's module has ``COMMANDS``, which maps its second word (``""``: it has none) to a dataclass that is a
+    `Command`; ``EXAMPLES``; and a docstring, which opens its help.
     """
-    command: Command = tyro.cli(
-        module.ARGUMENTS,
-        prog=f"trajmill {words[0]}",
-        description=f"{_reflow(module.__doc__ or '')}\n\nexamples:\n{module.EXAMPLES.strip(chr(10))}",
-        args=list(words[1:]),
+    name, rest = words[0], list(words[1:])
+    commands: Mapping[str, type[Command]] = module.COMMANDS
+    if "" not in commands:
+        if rest and rest[0] in ("-h", "--help"):
+            print(_overview(module, name))
+            return
+        if not rest or rest[0] not in commands:
+            raise UsageError(_overview(module, name))
+        name, kind, rest = f"{name} {rest[0]}", commands[rest[0]], rest[1:]
+    else:
+        kind = commands[""]
+    command = tyro.cli(
+        kind,
+        prog=f"trajmill {name}",
+        description=f"{_reflow(module.__doc__)}\n\nexamples:\n{module.EXAMPLES.strip(chr(10))}",
+        args=rest,
+        config=(tyro.conf.FlagCreatePairsOff,),
     )
-    with display(quiet=quiet) as progress:
+    with display(quiet=quiet) as progress, _plain_warnings():
         outcome = command.run(progress)
     if as_json:
         print(json.dumps(outcome.data, default=str))
@@ -57,13 +74,31 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
             print(f"{name.replace('_', ' ')}: {value}")
 
 
-def _reflow(text: str) -> str:
-    """One line a paragraph, for the parser to wrap at the terminal's width."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
-
-
 def display(*, quiet: bool) -> AbstractContextManager[Progress]:
     """The progress display that fits: none, bars on a terminal, or plain lines; always on stderr."""
     if quiet:
         return nullcontext(silent)
     return RichProgress() if sys.stderr.isatty() else PlainProgress(sys.stderr)
+
+
+def _overview(module: ModuleType, name: str) -> str:
+    commands = "\n".join(
+        f"  trajmill {name} {word:<12}{(kind.__doc__ or '').splitlines()[0]}" for word, kind in module.COMMANDS.items()
+    )
+    return (
+        f"usage: trajmill {name} {'|'.join(module.COMMANDS)} [OPTIONS]\n\n{inspect.cleandoc(module.__doc__ or '')}\n\n"
+        f"commands (each has --help)\n{commands}\n\nexamples\n{module.EXAMPLES.strip(chr(10))}"
+    )
+
+
+def _reflow(text: str | None) -> str:
+    """One line a paragraph, for the parser to wrap at the terminal's width."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text or "").split("\n\n"))
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show a warning as one line: whoever trains does not need our file names and source lines."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"trajmill: warning: {message}", file=sys.stderr)
+        yield

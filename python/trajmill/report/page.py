@@ -101,6 +101,7 @@ def write_report(
     title: str = "trajmill report",
     summary: str = "",
     extra_sections: Sequence[Section] = (),
+    loss_floors: Mapping[Path, float] | None = None,
 ) -> Path:
     """Write the page about `runs` to `output` and return its path.
 
@@ -112,6 +113,10 @@ def write_report(
         The HTML file; replaced in one move, so that a reader never sees half a page.
     summary
         Plain text under the title.
+    extra_sections
+        Shown after what the runs themselves tell.
+    loss_floors
+        By pre-training run: the least loss that any predictor can reach, drawn as a line.
 
     Raises
     ------
@@ -122,7 +127,13 @@ def write_report(
         raise RunError("a report needs at least one run directory")
     records = [read_run(path) for path in runs]
     _refuse_twins(records)
-    page = _render(title=title, summary=summary, records=records, extra_sections=extra_sections)
+    page = _render(
+        title=title,
+        summary=summary,
+        records=records,
+        extra_sections=extra_sections,
+        loss_floors=loss_floors or {},
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".partial")
     partial.write_text(page, encoding="utf-8")
@@ -141,7 +152,14 @@ def _refuse_twins(records: Sequence[RunRecord]) -> None:
         seen[key] = run.path
 
 
-def _render(*, title: str, summary: str, records: Sequence[RunRecord], extra_sections: Sequence[Section]) -> str:
+def _render(
+    *,
+    title: str,
+    summary: str,
+    records: Sequence[RunRecord],
+    extra_sections: Sequence[Section],
+    loss_floors: Mapping[Path, float],
+) -> str:
     scored = [run for run in records if run.kind.startswith("train_")]
     pretrained = [run for run in records if run.kind.startswith("pretrain_")]
     variants = list(dict.fromkeys(run.variant for run in [*scored, *pretrained]))
@@ -165,7 +183,7 @@ def _render(*, title: str, summary: str, records: Sequence[RunRecord], extra_sec
             for variant in dict.fromkeys(run.variant for run in scored)
         ],
         curves=_learning_curves(scored, styles),
-        pretraining=_pretraining(pretrained, styles),
+        pretraining=_pretraining(pretrained, styles, loss_floors),
         training=_training_metrics(scored, styles),
         extra_sections=extra_sections,
         records=records,
@@ -215,36 +233,37 @@ def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> li
     ]
 
 
-def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
-    """The loss of each pre-training run, with its floor where the run knows one."""
-    found = [(run, run.series.get("pretrain", {}).get("loss")) for run in runs]
-    drawn = [(run, series) for run, series in found if series is not None]
+def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int], floors: Mapping[Path, float]) -> list[str]:
+    """The loss of each pre-training run, averaged over its critics, with its floor where it is known."""
+    drawn = [(run, loss) for run in runs if (loss := _mean_loss(run.series.get("pretrain", {}))) is not None]
     alone = len(drawn) == 1
-    pages = []
-    for index, (run, series) in enumerate(drawn):
-        floor = _floor(run)
-        end = f"{run.variant}: loss {_number(series.values[0].mean(), 4)} to {_number(series.values[-1].mean(), 4)}"
-        pages.append(
+    panels = []
+    for index, (run, loss) in enumerate(drawn):
+        floor = floors.get(run.path)
+        ends = f"{_number(float(loss.values[0].mean()), 4)} to {_number(float(loss.values[-1].mean()), 4)}"
+        panels.append(
             figures.curves_svg(
                 f"pretraining-{index}",
-                [_curve(styles[run.variant], series)],
+                [_curve(styles[run.variant], loss)],
                 title=run.variant,
                 x_label="gradient updates",
-                y_label="prediction loss",
-                alternative=f"Pre-training loss. {end}" + (f"; floor {_number(floor, 4)}" if floor else ""),
+                y_label="mean squared error",
+                alternative=f"Pre-training loss of {run.variant}: {ends}"
+                + (f"; floor {_number(floor, 4)}" if floor is not None else ""),
                 width=FULL if alone else HALF,
                 height=3.0,
-                level=(floor, f"floor {_number(floor, 4)}") if floor else None,
+                level=(floor, f"floor {_number(floor, 4)}") if floor is not None else None,
             )
         )
-    return pages
+    return panels
 
 
-def _floor(run: RunRecord) -> float | None:
-    for source in (run.result or {}, run.config):
-        if isinstance(source.get("loss_floor"), int | float):
-            return float(source["loss_floor"])
-    return None
+def _mean_loss(metrics: Mapping[str, Series]) -> Series | None:
+    losses = [series for name, series in metrics.items() if name.startswith("loss")]
+    if not losses:
+        return None
+    values = np.mean([series.values for series in losses], axis=0)
+    return Series(gradient_steps=losses[0].gradient_steps, values=values)
 
 
 def _training_metrics(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:

@@ -101,13 +101,32 @@ def test_a_missing_extra_names_what_to_install(capsys, monkeypatch):
     )
 
 
-def test_ctrl_c_says_how_to_resume(capsys, monkeypatch):
-    def interrupted(name):
+@pytest.mark.parametrize(("words", "advice"), [(["train", "cql"], "--resume"), (["report", "x"], "again")])
+def test_ctrl_c_says_how_to_go_on(words, advice, capsys, monkeypatch):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(trajmill.cli.importlib, "import_module", interrupted)
-    assert main(["train", "cql"]) == 130
-    assert "resume" in capsys.readouterr().err
+    monkeypatch.setattr("trajmill.cli.session.run_command", interrupted)
+    assert main(words) == 130
+    assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["train"], ["train", "sql"], ["train", "--quiet"]])
+def test_a_missing_second_word_is_a_usage_error(words, capsys):
+    assert main(words) == 2
+    streams = capsys.readouterr()
+    assert "usage: trajmill train cql [OPTIONS]" in streams.err and not streams.out
+
+
+def test_help_of_a_family_of_commands(capsys):
+    assert main(["train", "--help"]) == 0
+    assert "trajmill train cql" in capsys.readouterr().out
+
+
+def test_help_tells_defaults_ranges_and_sources(capsys):
+    assert main(["train", "cql", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "per-step factor, [0, 1) (Table 16) (default: 0.99)" in text
 
 
 def test_a_bug_is_named(capsys, monkeypatch):

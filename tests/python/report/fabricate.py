@@ -46,8 +46,8 @@ def fabricate_run(
     seed_count = len(seeds)
     if kind == "pretrain_cql":
         for point in range(50):
-            loss = 0.678 + 0.007 * np.exp(-point / 6) + generator.normal(0, 0.0003, seed_count)
-            lines.append(line("pretrain", 100 * (point + 1), {"loss": loss}))
+            loss = 0.339 + 0.0035 * np.exp(-point / 6) + generator.normal(0, 0.0002, (2, seed_count))
+            lines.append(line("pretrain", 100 * (point + 1), {"loss_critic_1": loss[0], "loss_critic_2": loss[1]}))
     else:
         for point in range(evaluation_count):
             step = 500 * (point + 1)

@@ -1,0 +1,63 @@
+"""Score the trained policies of a run in MuJoCo: all its seeds at once, on the same episodes.
+
+A score of 0 is a random policy, 100 is D4RL's expert. Published results use 10 episodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Group
+from rich.table import Table
+from trajmill.cli.session import Outcome
+from trajmill.core.progress import Progress
+from trajmill.evaluation.statistics import bootstrap_interval
+from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run
+
+EXAMPLES = """
+  trajmill evaluate runs/hopper
+  trajmill evaluate runs/hopper --episode-count 100 --episode-seed 1
+  trajmill evaluate runs/hopper --exact --json
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Score a run's policies."""
+
+    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """directory of a training run"""
+    config: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluateConfig)
+
+    def run(self, progress: Progress) -> Outcome:
+        """Score them and tell."""
+        evaluation = evaluate_run(self.path, self.config, progress)
+        result = evaluation.result
+        scores, returns = result.normalized_scores, result.returns.mean(axis=1)
+        table = Table(box=None, pad_edge=False)
+        for name in ("seed", "score", "return", "episode length"):
+            table.add_column(name, justify="right", header_style="dim")
+        rows = zip(evaluation.seeds, scores, returns, result.lengths.mean(axis=1), strict=True)
+        for seed, score, mean_return, length in rows:
+            table.add_row(str(seed), f"{score:.1f}", f"{mean_return:,.1f}", f"{length:,.0f}")
+        closing = "a seed without a finite score has no place in a mean"
+        if np.isfinite(scores).all():
+            interval = bootstrap_interval(scores)
+            closing = f"mean score {interval.estimate:.1f}"
+            if len(scores) > 1:
+                closing += f", 95 % interval over seeds {interval.low:.1f} to {interval.high:.1f}"
+        data = {
+            "run": str(self.path),
+            "gradient_step": evaluation.gradient_step,
+            "seeds": evaluation.seeds,
+            **result.to_dict(),
+        }
+        heading = f"{result.environment_id}, {self.config.episode_count} episodes, {evaluation.gradient_step:,} updates"
+        return Outcome(data, Group(heading, "", table, "", closing))
+
+
+COMMANDS = {"": Evaluate}

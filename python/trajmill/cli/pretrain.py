@@ -1,0 +1,52 @@
+"""Pre-train on synthetic data: no dataset, no environment, no reward.
+
+The critics of CQL learn to predict the next state of a random MDP (arXiv 2310.00771, section 5). The run that comes out
+is what `trajmill train cql --init` starts from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from trajmill.cli.session import Outcome
+from trajmill.cli.train import tell
+from trajmill.core.progress import Progress
+from trajmill.pipelines.cql import ENVIRONMENT_DIMENSIONS, PretrainCQLConfig, pretrain_cql
+
+EXAMPLES = """
+  trajmill pretrain cql --environment hopper --out runs/pretrain
+  trajmill pretrain cql --environment ant --schedule.updates 20000 --state-count 1000 --action-count 1000 --out runs/ant
+  trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
+"""
+
+
+def _hopper() -> PretrainCQLConfig:
+    observation_dim, action_dim = ENVIRONMENT_DIMENSIONS["hopper"]
+    return PretrainCQLConfig(observation_dim=observation_dim, action_dim=action_dim)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainCQL:
+    """Pre-train CQL's critics to predict the next state of a random MDP."""
+
+    out: Path
+    """run directory to create"""
+    resume: bool = False
+    """go on with an unfinished run in --out that has the same settings"""
+    environment: Literal["halfcheetah", "hopper", "walker2d", "ant"] | None = None
+    """whom the critics are meant for: sets --observation-dim and --action-dim"""
+    config: Annotated[PretrainCQLConfig, tyro.conf.arg(name="")] = field(default_factory=_hopper)
+
+    def run(self, progress: Progress) -> Outcome:
+        """Pre-train."""
+        config = self.config
+        if self.environment is not None:
+            observation_dim, action_dim = ENVIRONMENT_DIMENSIONS[self.environment]
+            config = replace(config, observation_dim=observation_dim, action_dim=action_dim)
+        return tell(pretrain_cql(config, self.out, progress, resume=self.resume))
+
+
+COMMANDS = {"cql": PretrainCQL}

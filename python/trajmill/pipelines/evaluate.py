@@ -1,0 +1,95 @@
+"""Score the trained policies of a run again: more episodes, other initial states, or Gymnasium itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from trajmill.core.progress import Progress, silent
+from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
+from trajmill.models.tanh_gaussian import deterministic_action, tanh_gaussian
+from trajmill.pipelines.run_directory import RunDirectory
+from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.hyperparameters import at_least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    """How to score; the defaults are the protocol of arXiv 2310.00771."""
+
+    episode_count: int = 10
+    """episodes per seed, at least 1"""
+    episode_seed: int = 0
+    """names the series of initial states, at least 0; all seeds play the same episodes"""
+    exact: bool = False
+    """step Gymnasium itself instead of batches that equal it: slower, the same to the last bit"""
+
+    def __post_init__(self) -> None:
+        at_least("episode_count", self.episode_count, 1)
+        at_least("episode_seed", self.episode_seed, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvaluation:
+    """Scores of the policies in a run's newest checkpoint."""
+
+    run: Path
+    seeds: tuple[int, ...]
+    gradient_step: int
+    """updates behind the policies"""
+    result: EvaluationResult
+
+
+def evaluate_run(run: Path, config: EvaluateConfig | None = None, progress: Progress = silent) -> RunEvaluation:
+    """Play episodes with every seed's deterministic policy.
+
+    Raises
+    ------
+    ValueError
+        If `run` is no training run or has no checkpoint yet.
+    """
+    config = config or EvaluateConfig()
+    described = run / "config.json"
+    if not described.is_file():
+        raise ValueError(f"{run} is not a run directory: it has no config.json")
+    environment = json.loads(described.read_text(encoding="utf-8"))["environment"]
+    checkpoint = RunDirectory(run).newest_checkpoint()
+    if checkpoint is None:
+        raise ValueError(f"{run} has no checkpoint yet; let it run further")
+    policy, seeds, gradient_step = load_policy(checkpoint)
+    progress("evaluate", 0, len(seeds) * config.episode_count, "episodes")
+    result = evaluate_policy(
+        policy,
+        environment,
+        seed_count=len(seeds),
+        episode_count=config.episode_count,
+        episode_seed=config.episode_seed,
+        exact=config.exact,
+    )
+    progress("evaluate", result.returns.size, result.returns.size, "episodes")
+    return RunEvaluation(run=run, seeds=seeds, gradient_step=gradient_step, result=result)
+
+
+def load_policy(checkpoint: Path) -> tuple[Policy, tuple[int, ...], int]:
+    """The deterministic policies of a checkpoint of `train_cql`, its seeds, and the updates behind it."""
+    tensors, metadata = read_checkpoint(checkpoint)
+    if metadata.get("kind") != "train_cql":
+        raise ValueError(f"{checkpoint} holds no policy: it is of {metadata.get('kind')}, not of train_cql")
+    seeds = tuple(metadata["seeds"])
+    observation_dim = int(metadata["observation_dim"])
+    stack = tanh_gaussian(observation_dim, int(metadata["action_dim"]), seeds)
+    with torch.no_grad():
+        stack.flat.copy_(tensors["policy"])
+
+    def act(observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        missing = observation_dim - observation.shape[-1]  # Ant's data hold zeros that the environment leaves out
+        padded = np.pad(observation, ((0, 0), (0, 0), (0, missing)))
+        with torch.no_grad():
+            action = deterministic_action(stack.fixed(), torch.as_tensor(padded, dtype=torch.float32))
+        return np.asarray(action)
+
+    return act, seeds, int(metadata["gradient_step"])
