@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ALIGNMENT = 4
-"""leaves begin at multiples of this many numbers, so that batched GEMMs see 16-byte aligned fp32 matrices"""
+ALIGNMENT = 16
+"""leaves begin at multiples of this many numbers, so that fp32 matrices begin at 64-byte lines"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Schedule:
     updates: int
     """updates in all, at least 1"""
     log_interval: int = 1000
-    """updates per line of metrics, at least 1"""
+    """updates per line of metrics, at least 1; the very first update has a line of its own"""
     evaluation_interval: int = 5000
     """updates between evaluations, at least 1 (arXiv 2310.00771 evaluates CQL every 5,000)"""
     checkpoint_interval: int = 10_000
@@ -55,9 +55,9 @@ class Schedule:
 
     def next_stop(self, gradient_step: int) -> int:
         """Where to stop next: at a mark, or after a few periods so that progress can be shown."""
-        intervals = (self.log_interval, self.evaluation_interval, self.checkpoint_interval, self.updates)
+        intervals = (self.log_interval, self.evaluation_interval, self.checkpoint_interval)
         marks = [(gradient_step // interval + 1) * interval for interval in intervals]
-        return min(*marks, self.updates, gradient_step + 8 * self.unroll)
+        return 1 if gradient_step == 0 else min(*marks, self.updates, gradient_step + 8 * self.unroll)
 
 
 def run_schedule(
@@ -78,13 +78,13 @@ def run_schedule(
     began = time.monotonic() - float(restored.get("wall_seconds", 0.0))
     runner = Runner(step, state, schedule.unroll)
     diverged: set[int] = set()
-    logged = done - done % schedule.log_interval
+    logged = max(done - done % schedule.log_interval, min(done, 1))
     progress(phase, done, schedule.updates, "updates")
     while done < schedule.updates:
         stop = schedule.next_stop(done)
         runner.run(stop - done)
         done = stop
-        if schedule.is_mark(schedule.log_interval, done):
+        if done == 1 or schedule.is_mark(schedule.log_interval, done):
             means = state.metrics.mean_of_last(logged, done)
             run.log(phase, done, time.monotonic() - began, means)
             _tell_of_divergence(means, seeds, done, diverged)

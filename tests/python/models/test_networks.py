@@ -124,7 +124,8 @@ def test_log_std_is_scaled_shifted_and_clamped() -> None:
 
 def test_a_stack_is_one_flat_row_per_network_with_aligned_leaves() -> None:
     stack = Stack.of([{"a": torch.full((3,), float(row)), "b": torch.full((2, 2), 10.0 + row)} for row in range(2)])
-    assert stack.flat.tolist() == [[0, 0, 0, 0, 10, 10, 10, 10], [1, 1, 1, 0, 11, 11, 11, 11]]
+    gap_a, gap_b = [0] * (ALIGNMENT - 3), [0] * (ALIGNMENT - 4)
+    assert stack.flat.tolist() == [[0, 0, 0, *gap_a, *[10] * 4, *gap_b], [1, 1, 1, *gap_a, *[11] * 4, *gap_b]]
     assert stack.parameter_count() == 7
     assert all(leaf.storage_offset() % ALIGNMENT == 0 for leaf in stack.leaves.values())
     stack.flat.mul_(2.0)

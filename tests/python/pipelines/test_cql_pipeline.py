@@ -107,7 +107,7 @@ def test_pretraining_leaves_a_run_directory(tmp_path: Path) -> None:
     assert (config["kind"], config["seeds"], config["variant"]) == ("pretrain_cql", [42], "MDP")
     assert config["config"]["method"]["batch_size"] == 16
     lines = read(run)
-    assert [(line["phase"], line["gradient_step"]) for line in lines] == [("pretrain", n) for n in (5, 10, 15, 20)]
+    assert [(line["phase"], line["gradient_step"]) for line in lines] == [("pretrain", n) for n in (1, 5, 10, 15, 20)]
     assert {len(values) for line in lines for values in line["metrics"].values()} == {1}
     assert seen[0] == ("pretrain", 0, 20, "updates") and seen[-1] == ("pretrain", 20, 20, "updates")
     environment = json.loads((run / "environment.json").read_text())
@@ -134,7 +134,7 @@ def test_training_scores_every_seed(tmp_path: Path) -> None:
     assert result["average_last_four"] == pytest.approx(scores[-4:].mean(0).tolist())
     assert result["best"] == pytest.approx(scores.max(0).tolist())
     finetune = [line for line in read(run) if line["phase"] == "finetune"]
-    assert [line["gradient_step"] for line in finetune] == [4, 8, 12, 16, 20]
+    assert [line["gradient_step"] for line in finetune] == [1, 4, 8, 12, 16, 20]
     assert set(finetune[0]["metrics"]) == set(pipeline.cql.METRICS)
 
 
