@@ -60,8 +60,9 @@ class Demo:
 
 def _text(result: DemoResult, scores: list[Score], config: DemoConfig) -> RenderableType:
     rates = Table(title="The mill", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name, justify in (("sampler", "left"), ("made", "right"), ("time", "right"), ("rate", "right")):
-        rates.add_column(name, justify="left" if justify == "left" else "right", header_style="dim")
+    rates.add_column("sampler", header_style="dim", no_wrap=True)
+    for name in ("made", "time", "rate"):
+        rates.add_column(name, justify="right", header_style="dim", no_wrap=True)
     for rate in result.rates:
         rates.add_row(rate.name, f"{rate.count:,} {rate.unit}", f"{rate.seconds:.3f} s", str(rate))
     table = Table(

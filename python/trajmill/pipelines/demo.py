@@ -118,7 +118,7 @@ def run_demo(output: Path, progress: Progress = silent, config: DemoConfig | Non
     _claim(output)
     rates = mill(config, progress)
     runs = {variant: output / name for variant, name in _DIRECTORIES.items()}
-    _train_side_by_side(config, output, progress)
+    run_jobs({SCRATCH: train_from_scratch, PRETRAINED: pretrain_then_train}, config, output, progress)
     floor = loss_floor(config, load_dataset(config.dataset).observation_dim)
     report = write_report(
         [runs[SCRATCH], runs[PRETRAINED], runs[PRETRAINING]],
@@ -293,13 +293,13 @@ class InverseCDF:
     def draw(self, row: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
         """One draw from each named row."""
         place = np.searchsorted(self._cumulative, row + generator.random(row.size), side="right")
-        return np.minimum(place - row * self._size, self._size - 1)
+        return np.asarray(np.minimum(place - row * self._size, self._size - 1))
 
 
 class AliasTables:
     """Walker's alias method, two look-ups a draw: the fastest we know to write with NumPy."""
 
-    name = "NumPy alias tables"
+    name = "NumPy alias"
 
     def __init__(self, probabilities: NDArray[np.float64]) -> None:
         row_count, self._size = probabilities.shape
@@ -318,7 +318,7 @@ class AliasTables:
         place = generator.random(row.size) * self._size
         column = place.astype(np.int64)
         cell = row * self._size + column
-        return np.where(place - column < self._threshold[cell], column, self._alias[cell])
+        return np.asarray(np.where(place - column < self._threshold[cell], column, self._alias[cell]))
 
 
 def _sampler_section(rates: Sequence[MilledRate]) -> Section:
@@ -328,8 +328,12 @@ def _sampler_section(rates: Sequence[MilledRate]) -> Section:
         "sampler",
         "The mill",
         [
-            Rate(label=rate.name, value=rate.per_second, text=str(rate), ours=rate in (tokens, transitions))
-            for rate in rates
+            [
+                Rate(label=rate.name, value=rate.per_second, text=str(rate), ours=rate is ours)
+                for rate in rates
+                if rate.unit == ours.unit
+            ]
+            for ours in (tokens, transitions)
         ],
         text=(
             f"{tokens.count:,} Markov-chain tokens (100 states, τ = 1) in {tokens.seconds:.2f} s, "
@@ -404,25 +408,30 @@ def _finetune(config: DemoConfig, output: Path, progress: Progress, *, variant: 
 Job = Callable[[DemoConfig, Path, Progress], None]
 
 
-def _train_side_by_side(config: DemoConfig, output: Path, progress: Progress) -> None:
-    """Both variants at once, a process and a thread each: two threads of one process would be slower."""
-    with _single_threaded_children():
-        context = multiprocessing.get_context("spawn")
-        messages: Queue[Message] = context.Queue()
-        jobs: dict[str, Job] = {SCRATCH: train_from_scratch, PRETRAINED: pretrain_then_train}
-        workers = {
-            name: context.Process(target=_work, args=(name, job, config, output, messages), daemon=True)
-            for name, job in jobs.items()
-        }
-        try:
+def run_jobs(jobs: Mapping[str, Job], config: DemoConfig, output: Path, progress: Progress) -> None:
+    """Run named jobs at once, a process and a thread each: two threads of one process would be slower.
+
+    Raises
+    ------
+    RuntimeError
+        As soon as one fails; the others are stopped.
+    """
+    context = multiprocessing.get_context("spawn")
+    messages: Queue[Message] = context.Queue()
+    workers = {
+        name: context.Process(target=_work, args=(name, job, config, output, messages), daemon=True)
+        for name, job in jobs.items()
+    }
+    try:
+        with _single_threaded_children():
             for worker in workers.values():
                 worker.start()
-            _follow(workers, messages, progress)
-        finally:
-            for worker in workers.values():
-                if worker.is_alive():
-                    worker.terminate()
-                worker.join()
+        _follow(workers, messages, progress)
+    finally:
+        for worker in workers.values():
+            if worker.is_alive():
+                worker.terminate()
+            worker.join()
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,10 @@ def bars_svg(
         axes.spines["bottom"].set_visible(False)
         axes.set_xticks([])
         axes.set_xlim(0, max(values) * 1.3)
+        figure = axes.get_figure()
+        if isinstance(figure, Figure):  # the same room for labels in every such figure, so that their bars line up
+            figure.set_layout_engine("none")
+        axes.set_position((0.22, 0.02, 0.78, 0.96))
 
     return _svg(name, draw, alternative, width, 0.3 + 0.36 * len(values))
 

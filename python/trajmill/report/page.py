@@ -30,8 +30,8 @@ class Section:
     title: str
     text: str = ""
     """plain text, one paragraph a line"""
-    figure: str = ""
-    """SVG from `trajmill.report.figures`"""
+    figures: tuple[str, ...] = ()
+    """SVGs from `trajmill.report.figures`"""
     caption: str = ""
 
 
@@ -47,18 +47,23 @@ class Rate:
     """whether this is our way and not what it is measured against"""
 
 
-def rates_section(name: str, title: str, rates: Sequence[Rate], *, text: str = "", caption: str = "") -> Section:
-    """Section of horizontal bars, such as sampler rates beside a baseline's."""
-    figure = figures.bars_svg(
-        name,
-        [rate.label for rate in rates],
-        [rate.value for rate in rates],
-        [rate.text for rate in rates],
-        highlighted=[rate.ours for rate in rates],
-        alternative="Bar chart. " + "; ".join(f"{rate.label}: {rate.text}" for rate in rates),
-        width=FULL,
-    )
-    return Section(name=name, title=title, text=text, figure=figure, caption=caption)
+def rates_section(
+    name: str, title: str, groups: Sequence[Sequence[Rate]], *, text: str = "", caption: str = ""
+) -> Section:
+    """Section of horizontal bars, such as sampler rates beside a baseline's; each group has a scale of its own."""
+    drawn = [
+        figures.bars_svg(
+            f"{name}-{index}",
+            [rate.label for rate in rates],
+            [rate.value for rate in rates],
+            [rate.text for rate in rates],
+            highlighted=[rate.ours for rate in rates],
+            alternative="Bar chart. " + "; ".join(f"{rate.label}: {rate.text}" for rate in rates),
+            width=FULL,
+        )
+        for index, rates in enumerate(groups)
+    ]
+    return Section(name=name, title=title, text=text, figures=tuple(drawn), caption=caption)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,10 @@ def test_report_of_a_comparison(tmp_path):
         [scratch, started, pretrain],
         title="A <b>title</b>",
         summary="First.\nSecond.",
-        extra_sections=[rates_section("sampler", "Sampler", rates), Section(name="note", title="A note", text="x < y")],
+        extra_sections=[
+            rates_section("sampler", "Sampler", [rates]),
+            Section(name="note", title="A note", text="x < y"),
+        ],
         loss_floors={pretrain: 0.335841},
     )
     assert [row["data-variant"] for row in page.find("score")] == ["from scratch", "MDP & co"]
