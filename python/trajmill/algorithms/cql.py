@@ -185,10 +185,6 @@ def update(state: CQLState, draws: CQLDraws) -> None:
     bellman, conservative, data_value = critic_losses(state, batch, sampled)
     q_loss = bellman + state.cql_weight * conservative
 
-    # each loss reaches only its own parameters, so one backward pass serves all three
-    state.optimizer.minimize((entropy_loss + actor_loss + q_loss).sum())
-    state.target.flat.lerp_(state.critic.flat.detach(), state.config.polyak)
-
     state.metrics.write(
         state.step,
         {
@@ -202,6 +198,10 @@ def update(state: CQLState, draws: CQLDraws) -> None:
             "entropy_coefficient": state.log_alpha.leaves["log_alpha"].exp(),
         },
     )
+
+    # each loss reaches only its own parameters, so one backward pass serves all three
+    state.optimizer.minimize((entropy_loss + actor_loss + q_loss).sum())
+    state.target.flat.lerp_(state.critic.flat.detach(), state.config.polyak)
     state.step.add_(1)
 
 

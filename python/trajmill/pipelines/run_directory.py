@@ -77,7 +77,13 @@ class RunDirectory:
     def _config(self) -> Any:
         if not (self.path / "config.json").is_file():
             raise RunDirectoryError(f"{self.path} exists and is no run directory; choose another")
-        return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        return self._parse("config.json", (self.path / "config.json").read_text(encoding="utf-8"))
+
+    def _parse(self, name: str, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RunDirectoryError(f"{self.path / name} is damaged: {error}; restore it or start again") from error
 
     def log(self, phase: str, gradient_step: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> None:
         """Add one line to ``metrics.jsonl``."""
@@ -90,7 +96,7 @@ class RunDirectory:
     def _lines(self) -> list[dict[str, Any]]:
         text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a killed run may leave a cut last line
-        return [json.loads(line) for line in whole.splitlines()]
+        return [self._parse("metrics.jsonl", line) for line in whole.splitlines()]
 
     def save(self, state: TrainingState, gradient_step: int, metadata: Mapping[str, Any]) -> None:
         """Write a checkpoint, then remove older ones."""

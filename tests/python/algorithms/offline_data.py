@@ -21,5 +21,5 @@ def transitions(count: int = 400, observation_dim: int = 5, action_dim: int = 2)
     )
 
 
-def table(dtype: torch.dtype = torch.float64, **sizes: int) -> TransitionTable:
-    return TransitionTable.of(transitions(**sizes), action_limit=0.999, device=torch.device("cpu"), dtype=dtype)
+def table(dtype: torch.dtype = torch.float64, device: str = "cpu") -> TransitionTable:
+    return TransitionTable.of(transitions(), action_limit=0.999, device=torch.device(device), dtype=dtype)

@@ -26,7 +26,9 @@ def poison(state: cql.CQLState, position: int) -> None:
 
 
 CASE = Case(
-    create=lambda seeds, dtype: cql.create(CQLConfig(batch_size=16), table(dtype), seeds, metric_capacity=8),
+    create=lambda seeds, dtype, device="cpu": cql.create(
+        CQLConfig(batch_size=16), table(dtype, device), seeds, metric_capacity=8
+    ),
     step=cql.step,
     poison=poison,
 )

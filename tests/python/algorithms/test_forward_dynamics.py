@@ -47,9 +47,9 @@ def codebooks(
     return states.astype(np.float32), (2 * rng.rand(action_count, action_dim) - 1).astype(np.float32)
 
 
-def small(dtype: torch.dtype) -> IndexedTransitions:
+def small(dtype: torch.dtype, device: str = "cpu") -> IndexedTransitions:
     states, actions = random_mdp(7, 5, 6, 20)
-    return IndexedTransitions.of(states, actions, *codebooks(7, 5, 4, 2), device=CPU, dtype=dtype)
+    return IndexedTransitions.of(states, actions, *codebooks(7, 5, 4, 2), device=torch.device(device), dtype=dtype)
 
 
 def poison(state: forward_dynamics.ForwardDynamicsState, position: int) -> None:
@@ -57,8 +57,8 @@ def poison(state: forward_dynamics.ForwardDynamicsState, position: int) -> None:
 
 
 CASE = Case(
-    create=lambda seeds, dtype: forward_dynamics.create(
-        ForwardDynamicsConfig(batch_size=16), small(dtype), seeds, metric_capacity=8
+    create=lambda seeds, dtype, device="cpu": forward_dynamics.create(
+        ForwardDynamicsConfig(batch_size=16), small(dtype, device), seeds, metric_capacity=8
     ),
     step=forward_dynamics.step,
     poison=poison,

@@ -185,6 +185,20 @@ def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
         pretrain_cql(pretrain_config(), tmp_path / "other")
 
 
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoints/step_000000010.safetensors"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    def kill(task: str, completed: int, total: int, unit: str) -> None:
+        if completed >= 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        pretrain_cql(pretrain_config(), tmp_path / "run", kill)
+    path = tmp_path / "run" / name
+    path.write_text("{" + path.read_text(errors="replace"))
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        pretrain_cql(pretrain_config(), tmp_path / "run", resume=True)
+
+
 def test_pretrained_critics_are_where_training_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = pretrain_cql(pretrain_config(seeds=(42, 43)), tmp_path / "start")
     donor = read_checkpoint(next((start / "checkpoints").iterdir()))[0]["critic"]

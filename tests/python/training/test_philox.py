@@ -91,6 +91,16 @@ def test_sites_steps_and_seeds_do_not_share_words() -> None:
     assert len(flat.unique()) > 11_990  # 12,000 draws of 2^32: 0.02 collisions expected
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_draws_the_same_integers() -> None:
+    sizes = {"a": 1000, "b": 3}
+    ours = Dice.of([5, 2**50], sizes, CPU).roll(torch.tensor(7), 3)
+    theirs = Dice.of([5, 2**50], sizes, torch.device("cuda")).roll(torch.tensor(7, device="cuda"), 3)
+    for site, words in ours.items():
+        assert words.equal(theirs[site].cpu())
+    torch.testing.assert_close(normals(ours["a"], torch.float32), normals(theirs["a"], torch.float32).cpu())
+
+
 def test_laws_of_uniforms_normals_and_indexes() -> None:
     """200,000 draws, bounds at about 5 standard errors."""
     count = 200_000
