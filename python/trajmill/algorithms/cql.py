@@ -1,7 +1,7 @@
 """Conservative Q-Learning, CQL(H), for many seeds at once.
 
 Kumar et al., "Conservative Q-Learning for Offline Reinforcement Learning", arXiv 2006.04779, in the form of
-young-geng/CQL that arXiv 2310.00771 (section 5, Table 16) fine-tunes: N = 3 sampled actions, weight 5, Safe Q. Every
+young-geng/CQL that arXiv 2310.00771 (Table 16) fine-tunes: N = 3 sampled actions, weight 5, Safe Q. Every
 tensor leads with the seed axis S; losses are sums over seeds of per-seed means, so no seed knows of another.
 
 Deviations, all exact in real arithmetic: the policy's trunk runs once per unique state and is sampled N + 1 times; all
@@ -284,7 +284,7 @@ def act(state: CQLState, observation: NDArray[np.floating]) -> NDArray[np.float3
 
 
 def load_critic(state: CQLState, networks: Sequence[Mapping[str, Tensor]], *, load_value_layer: bool) -> None:
-    """Start the critics of every seed from pre-trained ones, and the targets as their copies (section 3.3).
+    """Start the critics of every seed from pre-trained ones, and the targets as their copies.
 
     Parameters
     ----------

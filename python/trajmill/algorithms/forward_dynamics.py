@@ -1,9 +1,9 @@
-"""Forward-dynamics pre-training of CQL's critics on a synthetic MDP (arXiv 2310.00771, section 5; methods 3.2 there).
+"""Forward-dynamics pre-training of CQL's critics on a synthetic MDP (arXiv 2310.00771 and its released code).
 
 Each critic gets a second head that predicts the next state's vector from (s, a): loss = mean over batch and dimensions
 of the squared error, summed over the two critics. The scalar value layer receives no gradient and keeps its initial
-values; there are no rewards, targets or policies. What can be learned is small: predicting zero costs 0.3425 on hopper
-sizes, the best constant 0.3394, the true law 0.3391.
+values; there are no rewards, targets or policies. What can be learned is small: on hopper sizes with 100 states and
+actions at temperature 1, predicting zero costs 0.3425, the best constant 0.3394, the true law 0.3391.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ METRICS = ("loss_critic_1", "loss_critic_2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardDynamicsConfig:
-    """What one pre-training update computes; defaults are the paper's (arXiv 2310.00771, Table 15 and code)."""
+    """What one pre-training update computes; defaults are the paper's (arXiv 2310.00771 and its released code)."""
 
     batch_size: int = 256
     """transitions per update and seed, drawn with replacement, at least 1"""

@@ -1,4 +1,4 @@
-"""CQL with and without synthetic pre-training, the second experiment of arXiv 2310.00771 (section 5).
+"""CQL with and without synthetic pre-training, the second experiment of arXiv 2310.00771.
 
 `pretrain_cql`: random MDP -> forward-dynamics pre-training of the critics -> checkpoint.
 `train_cql`: data set -> CQL from scratch or from that checkpoint -> evaluation -> scores.
@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +19,10 @@ from trajmill.algorithms import cql, forward_dynamics
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions
 from trajmill.core.progress import Progress, silent
-from trajmill.data import Dataset, environment_of, load_dataset, qlearning_transitions
+from trajmill.data import Dataset, environment_of, load_dataset, qlearning_transitions, reference_score
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import evaluate_policy
+from trajmill.evaluation.simulators import needs_margin_fix
 from trajmill.evaluation.statistics import average_last_four, best
 from trajmill.pipelines.run_directory import RunDirectory, finite_list, plain
 from trajmill.pipelines.schedule import Schedule, run_schedule
@@ -60,7 +61,7 @@ class ComputeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainCQLConfig:
-    """Pre-training on a synthetic MDP; defaults are the paper's (arXiv 2310.00771, Table 15)."""
+    """Pre-training on a synthetic MDP; defaults are the paper's (arXiv 2310.00771 and its code)."""
 
     observation_dim: int
     """numbers of an observation in the data the critics are meant for (`ENVIRONMENT_DIMENSIONS`), at least 1"""
@@ -212,7 +213,16 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
         progress=progress,
         evaluate=evaluate,
     )
-    run.finish(_scores(run) | {"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds})
+    run.finish(
+        _scores(run)
+        | {
+            "environment": environment,
+            "reference_score": asdict(reference_score(environment)),
+            "margin_fix": needs_margin_fix(environment_definition(environment)),
+            "gradient_steps": config.schedule.updates,
+            "wall_seconds": wall_seconds,
+        }
+    )
     return output
 
 

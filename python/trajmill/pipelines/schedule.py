@@ -39,7 +39,7 @@ class Schedule:
     log_interval: int = 1000
     """updates per line of metrics, at least 1; the very first update has a line of its own"""
     evaluation_interval: int = 5000
-    """updates between evaluations, at least 1 (arXiv 2310.00771 evaluates CQL every 5,000)"""
+    """updates between evaluations, at least 1 (5,000 in arXiv 2310.00771, as its Table 13 suggests)"""
     checkpoint_interval: int = 10_000
     """updates between checkpoints, at least 1"""
     unroll: int = 8

@@ -138,7 +138,7 @@ def expected_losses(state: forward_dynamics.ForwardDynamicsState) -> list[float]
 
 @pytest.mark.slow
 def test_pretraining_reaches_the_law_of_the_mdp() -> None:
-    """Hopper sizes, S = A = 100: zero costs 0.3425, the best constant 0.3394, the true law 0.3391 (methods 3.2).
+    """Hopper sizes, S = A = 100: zero costs 0.3425, the best constant 0.3394, the true law 0.3391.
 
     3,000 updates bring the loss over all 1,000,000 transitions to the best constant; 8,000 begin to go below it.
     """

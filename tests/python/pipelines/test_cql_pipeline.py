@@ -132,6 +132,7 @@ def test_training_scores_every_seed(tmp_path: Path) -> None:
     scores = np.array([x["metrics"]["normalized_score"] for x in read(run) if x["phase"] == "evaluation"])
     assert scores.shape == (5, 2)
     assert result["average_last_four"] == pytest.approx(scores[-4:].mean(0).tolist())
+    assert result["reference_score"]["maximum"] == 3234.3
     assert result["best"] == pytest.approx(scores.max(0).tolist())
     finetune = [line for line in read(run) if line["phase"] == "finetune"]
     assert [line["gradient_step"] for line in finetune] == [1, 4, 8, 12, 16, 20]
