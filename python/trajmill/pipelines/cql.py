@@ -27,7 +27,7 @@ from trajmill.evaluation.statistics import average_last_four, best
 from trajmill.pipelines.run_directory import RunDirectory, finite_list, plain
 from trajmill.pipelines.schedule import Schedule, run_schedule
 from trajmill.training.checkpoint import read_checkpoint
-from trajmill.training.device import DeviceName, Precision, resolve_device, set_precision
+from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range
 from trajmill.training.transitions import TransitionTable
 
@@ -36,27 +36,6 @@ PAPER_SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
 
 ENVIRONMENT_DIMENSIONS = {"halfcheetah": (17, 6), "hopper": (11, 3), "walker2d": (17, 6), "ant": (111, 8)}
 """observation and action numbers of D4RL's locomotion data; Ant's 111 hold 84 zeros"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComputeConfig:
-    """Where to compute; only precision changes results beyond rounding."""
-
-    device: DeviceName = "auto"
-    """auto takes the GPU where there is one"""
-    precision: Precision = "fp32"
-    """fp32 is what the paper ran; tf32 is faster on GPUs that have it"""
-    threads: int = 1
-    """CPU threads of torch, at least 1; one process per core is faster than one process on many"""
-
-    def __post_init__(self) -> None:
-        at_least("threads", self.threads, 1)
-
-    def apply(self) -> torch.device:
-        """Set torch up; gives the device."""
-        torch.set_num_threads(self.threads)
-        set_precision(self.precision)
-        return resolve_device(self.device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if name in ("aten.index", "aten.index_put_") and any(tensor.dtype == torch.bool for tensor in tensors[1:]):
             raise CaptureError(f"{func} indexes by a boolean mask, whose result shape depends on data")
-        if len({tensor.device for tensor in tensors if tensor.ndim}) > 1:
+        if len({tensor.device for tensor in tensors}) > 1:
             raise CaptureError(f"{func} mixes devices {sorted({str(tensor.device) for tensor in tensors})}")
         self.operations.append((str(func), *zip(*((tuple(t.shape), t.dtype) for t in tensors), strict=True)))  # type: ignore[arg-type]
         return func(*args, **(kwargs or {}))

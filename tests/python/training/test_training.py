@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import platform
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from trajmill.training.capture_lint import CaptureError, capture_lint
 from trajmill.training.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint
-from trajmill.training.device import resolve_device, set_precision
+from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import per_seed
 from trajmill.training.metrics import MetricRing, metrics_line
 from trajmill.training.runner import Runner
@@ -184,19 +187,39 @@ def test_transition_table_refuses_nan_and_nothing() -> None:
 
 
 def test_settings_of_device_and_precision_are_checked() -> None:
-    assert resolve_device("cpu").type == "cpu"
-    with pytest.raises(ValueError, match="device must be"):
-        resolve_device("tpu")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="precision must be"):
-        set_precision("fp8")  # type: ignore[arg-type]
+    for settings, message in (
+        ({"device": "tpu"}, "device must be"),
+        ({"precision": "fp8"}, "precision must be"),
+        ({"threads": 0}, "threads must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ComputeConfig(**settings)
     if not torch.cuda.is_available():
-        assert resolve_device("auto").type == "cpu"
+        assert ComputeConfig().apply().type == "cpu"
         with pytest.raises(ValueError, match="torch sees no GPU"):
-            resolve_device("cuda")
-    set_precision("tf32")
+            ComputeConfig(device="cuda").apply()
+    ComputeConfig(device="cpu", precision="tf32").apply()
     assert torch.get_float32_matmul_precision() == "high"
-    set_precision("fp32")
+    assert ComputeConfig(device="cpu").apply().type == "cpu"
     assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept() -> None:
+    """A 64 MB tensor made twenty times touches no fresh pages (16,384 each time otherwise) once malloc has settled."""
+    program = """
+import resource, torch
+from trajmill.training.device import keep_freed_memory
+keep_freed_memory()
+faults = []
+for _ in range(30):
+    torch.empty(2**24).fill_(1.0)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[9])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000
 
 
 def test_per_seed_settings() -> None:
