@@ -15,20 +15,24 @@ from rich.text import Text
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
+BAR_MINIMUM_WIDTH = 110
+"""columns of a terminal that has room for a bar beside the numbers"""
 
 
 class RichProgress:
     """Bars on the terminal behind stderr."""
 
     def __init__(self) -> None:
+        console = Console(file=sys.stderr)
+        bar = [rich.progress.BarColumn(bar_width=24)] if console.width >= BAR_MINIMUM_WIDTH else []
         self._bars = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(bar_width=32),
+            *bar,
             rich.progress.TaskProgressColumn(),
             _AmountColumn(),
             _RateColumn(),
             rich.progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            console=Console(file=sys.stderr),
+            console=console,
             refresh_per_second=1 / REDRAW_SECONDS,
             speed_estimate_period=10.0,
         )

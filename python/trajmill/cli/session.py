@@ -67,6 +67,8 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
         outcome = command.run(progress)
     if as_json:
         print(json.dumps(outcome.data, default=str))
+    elif isinstance(outcome.text, str):
+        print(outcome.text)
     elif outcome.text is not None:
         Console().print(outcome.text)
     else:

@@ -6,15 +6,16 @@ it goes on from its last checkpoint: give the same command with --resume.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+from trajmill.cli.progress import duration
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
 from trajmill.pipelines.cql import TrainCQLConfig, train_cql
+from trajmill.report import read_run, score
 
 EXAMPLES = """
   trajmill train cql --dataset hopper-sac-replay-10k --out runs/hopper --schedule.updates 20000
@@ -38,10 +39,21 @@ class TrainCQL:
         return tell(train_cql(self.config, self.out, progress, resume=self.resume))
 
 
-def tell(run: Path) -> Outcome:
+def tell(path: Path) -> Outcome:
     """What a finished run says of itself."""
-    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    return Outcome({"run": str(run), **result})
+    run = read_run(path)
+    result = dict(run.result or {})
+    lines = [f"{path}: {run.gradient_step:,} updates of {len(run.seeds)} seeds in {duration(run.wall_seconds)}"]
+    scored = score(run)
+    if scored.final is not None and scored.best is not None:
+        interval = f", 95 % interval over seeds {scored.final.low:.1f} to {scored.final.high:.1f}"
+        lines.append(
+            f"normalized score on {run.dataset}, average of the last {scored.evaluation_count} evaluations: "
+            f"{scored.final.estimate:.1f}{interval if len(run.seeds) > 1 else ''}; best {scored.best:.1f}"
+        )
+    if scored.failed_seeds:
+        lines.append(f"no finite score for seed {', '.join(map(str, scored.failed_seeds))}")
+    return Outcome({"run": str(path), **result}, "\n".join(lines))
 
 
 COMMANDS = {"cql": TrainCQL}

@@ -52,7 +52,7 @@ class DemoConfig:
     """Markov-chain tokens to mill, in sequences of 1,000; a multiple of 1,000"""
     transition_count: int = 1_000_000
     """MDP transitions to mill and pre-train on, in trajectories of 1,000 (the paper's number); a multiple of 1,000"""
-    pretrain_updates: int = 5_000
+    pretrain_updates: int = 3_000
     """pre-training updates, at least 1 (the paper: 100,000)"""
     finetune_updates: int = 2_400
     """CQL updates of each variant, at least 1 (the paper: 1,000,000)"""

@@ -44,6 +44,16 @@ def test_the_command_tells_people_and_machines(run, capsys):
     assert told["seeds"] == [3, 4] and np.shape(told["returns"]) == (2, 2)
 
 
+def test_train_tells_the_score(tmp_path, capsys):
+    words = ["train", "cql", "--dataset", "hopper-sac-replay-10k", "--out", str(tmp_path / "run"), "--seeds", "0", "1"]
+    words += ["--schedule.updates", "2", "--method.batch-size", "8", "--evaluation-episode-count", "1"]
+    assert main([*words, "--quiet"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "2 updates of 2 seeds" in text and "average of the last 1 evaluations" in text
+    assert main(words) == 1
+    assert "holds a finished run" in capsys.readouterr().err
+
+
 def test_what_is_no_training_run_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="not a run directory"):
         evaluate_run(tmp_path)

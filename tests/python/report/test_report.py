@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -204,3 +205,25 @@ def test_no_runs_and_no_directory(tmp_path):
 def test_reports_need_no_torch():
     code = "import sys, trajmill.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
+def test_a_browser_shows_the_page_without_complaint(tmp_path):
+    page = write_report([fabricate_run(tmp_path / "run")], tmp_path / "report.html")
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    shown = subprocess.run(
+        [
+            *command,
+            f"--user-data-dir={tmp_path / 'browser'}",
+            "--virtual-time-budget=3000",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in shown.stderr
+    assert len(Page(shown.stdout).find("score")) == 1
