@@ -64,7 +64,7 @@ def _text(result: DemoResult, scores: list[Score], config: DemoConfig) -> Render
     for name in ("made", "time", "rate"):
         rates.add_column(name, justify="right", header_style="dim", no_wrap=True)
     for rate in result.rates:
-        rates.add_row(rate.name, f"{rate.count:,} {rate.unit}", f"{rate.seconds:.3f} s", str(rate))
+        rates.add_row(rate.name, f"{rate.count:,}", f"{rate.seconds:.3f} s", str(rate))
     table = Table(
         title=f"\nNormalized scores on {config.dataset}",
         title_justify="left",

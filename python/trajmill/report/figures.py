@@ -164,7 +164,7 @@ def bars_svg(
         figure = axes.get_figure()
         if isinstance(figure, Figure):  # the same room for labels in every such figure, so that their bars line up
             figure.set_layout_engine("none")
-        axes.set_position((0.22, 0.02, 0.78, 0.96))
+        axes.set_position((0.25, 0.02, 0.75, 0.96))
 
     return _svg(name, draw, alternative, width, 0.3 + 0.36 * len(values))
 

@@ -321,7 +321,7 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     for key, item in value.items():
         if isinstance(item, Mapping):
             flat |= _flatten(item, f"{prefix}{key}.")
-        else:
+        elif item is not None:
             flat[prefix + key] = " ".join(map(str, item)) if isinstance(item, list) else str(item)
     return flat
 
