@@ -1,0 +1,23 @@
+// Which instruction set the kernels use. The bytes they make do not depend on it.
+#pragma once
+
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace trajmill {
+
+enum class SimdLevel { scalar, avx2, avx512 };
+
+[[nodiscard]] std::string_view name(SimdLevel level) noexcept;
+[[nodiscard]] std::optional<SimdLevel> simd_level_from_name(std::string_view name) noexcept;
+
+// Levels that this build holds and this processor runs, slowest first; never empty.
+[[nodiscard]] std::vector<SimdLevel> available_simd_levels();
+
+// The level in use: the fastest available, unless the environment variable TRAJMILL_SIMD or set_simd_level says
+// otherwise. Both throw std::invalid_argument for a level that is not available.
+[[nodiscard]] SimdLevel simd_level();
+void set_simd_level(SimdLevel level);
+
+}  // namespace trajmill

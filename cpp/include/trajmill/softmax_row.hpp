@@ -1,0 +1,33 @@
+// Random softmax rows: p_j = exp(u_j / temperature) / sum, with u_j uniform and hashed from (row, j).
+//
+// Paper: Wang et al., "Pre-training with Synthetic Data Helps Offline Reinforcement Learning" (arXiv 2310.00771),
+// section 3. Deviation: u_j comes from a counter-based hash on a grid of 2^24 values in (0, 1), so no table need exist.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace trajmill {
+
+// A softmax divisor > 0; infinity makes rows uniform. Construction throws std::invalid_argument otherwise.
+class Temperature {
+ public:
+  explicit Temperature(double value, const char* name = "temperature");
+  [[nodiscard]] double value() const noexcept { return value_; }
+  [[nodiscard]] std::uint64_t bits() const noexcept;
+
+ private:
+  double value_;
+};
+
+// e^x for x <= 0 from additions and multiplications in a fixed order: the same bits on every machine, error < 1 ulp or
+// so; below -708 the result is 0.
+[[nodiscard]] double portable_exp(double x) noexcept;
+
+// The logits of row `row` under `key`, each (k + 1/2) / 2^24 with k in [0, 2^24).
+void logits_row(std::uint64_t key, std::uint64_t row, std::span<double> logits) noexcept;
+
+// The probabilities of that row at `temperature`; they sum to 1 up to rounding.
+void softmax_row(std::uint64_t key, std::uint64_t row, Temperature temperature, std::span<double> probabilities) noexcept;
+
+}  // namespace trajmill

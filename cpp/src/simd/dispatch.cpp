@@ -1,0 +1,87 @@
+#include <atomic>
+#include <cstdlib>
+
+#include "kernels.hpp"
+#include "trajmill/error.hpp"
+
+namespace trajmill {
+namespace {
+
+bool is_available(SimdLevel level) {
+  switch (level) {
+    case SimdLevel::scalar: return true;
+#if TRAJMILL_X86
+    case SimdLevel::avx2: return __builtin_cpu_supports("avx2");
+    case SimdLevel::avx512: return __builtin_cpu_supports("avx512f");
+#endif
+    default: return false;
+  }
+}
+
+void require_available(SimdLevel level) {
+  if (is_available(level)) return;
+  std::string names;
+  for (const SimdLevel available : available_simd_levels()) names += message(names.empty() ? "" : ", ", name(available));
+  throw std::invalid_argument(
+      message("SIMD level '", name(level), "' is not available on this machine; available: ", names));
+}
+
+SimdLevel initial_level() {
+  const char* wanted = std::getenv("TRAJMILL_SIMD");
+  if (wanted == nullptr || *wanted == '\0') return available_simd_levels().back();
+  const std::optional<SimdLevel> level = simd_level_from_name(wanted);
+  if (!level) {
+    throw std::invalid_argument(message("TRAJMILL_SIMD must be scalar, avx2 or avx512, got '", wanted, "'"));
+  }
+  require_available(*level);
+  return *level;
+}
+
+std::atomic<SimdLevel>& current_level() {
+  static std::atomic<SimdLevel> level = initial_level();
+  return level;
+}
+
+}  // namespace
+
+std::string_view name(SimdLevel level) noexcept {
+  switch (level) {
+    case SimdLevel::avx2: return "avx2";
+    case SimdLevel::avx512: return "avx512";
+    default: return "scalar";
+  }
+}
+
+std::optional<SimdLevel> simd_level_from_name(std::string_view wanted) noexcept {
+  for (const SimdLevel level : {SimdLevel::scalar, SimdLevel::avx2, SimdLevel::avx512}) {
+    if (name(level) == wanted) return level;
+  }
+  return std::nullopt;
+}
+
+std::vector<SimdLevel> available_simd_levels() {
+  std::vector<SimdLevel> levels;
+  for (const SimdLevel level : {SimdLevel::scalar, SimdLevel::avx2, SimdLevel::avx512}) {
+    if (is_available(level)) levels.push_back(level);
+  }
+  return levels;
+}
+
+SimdLevel simd_level() { return current_level(); }
+
+void set_simd_level(SimdLevel level) {
+  require_available(level);
+  current_level() = level;
+}
+
+simd::Kernels simd::kernels() {
+  switch (simd_level()) {
+#if TRAJMILL_X86
+    case SimdLevel::avx512: return avx512_kernels();
+    case SimdLevel::avx2: return avx2_kernels();
+#endif
+    default: return scalar_kernels();
+  }
+}
+
+}  // namespace trajmill
