@@ -1,0 +1,38 @@
+#include <pybind11/stl.h>
+
+#include "bindings.hpp"
+#include "trajmill/error.hpp"
+#include "trajmill/philox.hpp"
+#include "trajmill/simd.hpp"
+
+namespace py = pybind11;
+
+namespace trajmill {
+
+void bind_machine(py::module_& module) {
+  module.attr("version") = TRAJMILL_VERSION;
+  module.attr("compiler") = TRAJMILL_COMPILER;
+  module.def(
+      "philox4x32", [](const PhiloxBlock& counter, std::uint64_t key) { return philox4x32(counter, key); },
+      py::arg("counter"), py::arg("key"), "The Philox4x32-10 block at a counter of four words under a 64-bit key.");
+  module.def(
+      "simd_level", [] { return std::string(name(simd_level())); }, "The instruction set in use.");
+  module.def(
+      "available_simd_levels",
+      [] {
+        std::vector<std::string> names;
+        for (const SimdLevel level : available_simd_levels()) names.emplace_back(name(level));
+        return names;
+      },
+      "The instruction sets that this build holds and this machine runs, slowest first.");
+  module.def(
+      "set_simd_level",
+      [](const std::string& wanted) {
+        const auto level = simd_level_from_name(wanted);
+        if (!level) throw std::invalid_argument(message("SIMD level must be scalar, avx2 or avx512, got '", wanted, "'"));
+        set_simd_level(*level);
+      },
+      py::arg("level"), "Choose the instruction set; the bytes made do not depend on it.");
+}
+
+}  // namespace trajmill

@@ -1,0 +1,70 @@
+#include <pybind11/stl.h>
+
+#include "bindings.hpp"
+
+namespace py = pybind11;
+
+namespace trajmill {
+namespace {
+
+ChainLaw chain_law(std::uint32_t state_count, std::uint32_t order, double temperature, bool uniform_initial,
+                   std::uint64_t seed) {
+  return {state_count, order, Temperature(temperature), uniform_initial ? InitialLaw::uniform : InitialLaw::softmax, seed};
+}
+
+template <class Make>
+std::unique_ptr<MarkovChain> build(std::size_t thread_count, const Make& make) {
+  std::unique_ptr<MarkovChain> chain;
+  run_released(thread_count,
+               [&](const RunOptions& options) { chain = std::make_unique<MarkovChain>(make(options)); });
+  return chain;
+}
+
+}  // namespace
+
+void bind_markov_chain(py::module_& module) {
+  py::class_<MarkovChain>(module, "MarkovChain", "Alias tables of a Markov chain and the stream that draws from them.")
+      .def(py::init([](std::uint32_t state_count, std::uint32_t order, double temperature, bool uniform_initial,
+                       std::uint64_t seed, std::size_t memory_limit, std::size_t threads) {
+             const ChainLaw law = chain_law(state_count, order, temperature, uniform_initial, seed);
+             return build(threads, [&](const RunOptions& options) { return MarkovChain(law, memory_limit, options); });
+           }),
+           py::kw_only(), py::arg("state_count"), py::arg("order"), py::arg("temperature"), py::arg("uniform_initial"),
+           py::arg("seed"), py::arg("memory_limit"), py::arg("threads"))
+      .def_static(
+          "from_probabilities",
+          [](const Doubles& initial, const Doubles& transition, std::uint64_t seed, std::size_t memory_limit,
+             std::size_t threads) {
+            return build(threads, [&](const RunOptions& options) {
+              return MarkovChain::from_probabilities(span_of(initial), span_of(transition), seed, memory_limit, options);
+            });
+          },
+          py::kw_only(), py::arg("initial"), py::arg("transition"), py::arg("seed"), py::arg("memory_limit"),
+          py::arg("threads"))
+      .def(
+          "sample",
+          [](const MarkovChain& chain, std::uint64_t first_sequence, py::array out, std::size_t threads) {
+            const Rows rows = rows_of(out);
+            run_released(threads, [&](const RunOptions& options) { chain.sample(first_sequence, rows, options); });
+          },
+          py::kw_only(), py::arg("first_sequence"), py::arg("out"), py::arg("threads"),
+          "Fill out [sequences, length] with the sequences from first_sequence on.")
+      .def_property_readonly("byte_count", [](const MarkovChain& chain) { return chain.table().byte_count(); },
+                             "Size of the tables in bytes.")
+      .def(
+          "integer_law", [](const MarkovChain& chain, std::uint64_t row) { return chain.table().integer_law(row); },
+          py::arg("row"), "The integers, in units of the table's resolution, that one row's cells hold.");
+  module.def(
+      "chain_probabilities",
+      [](const std::vector<std::uint32_t>& context, std::uint32_t state_count, std::uint32_t order, double temperature,
+         bool uniform_initial, std::uint64_t seed) {
+        Doubles row(static_cast<py::ssize_t>(state_count));
+        chain_probabilities(chain_law(state_count, order, temperature, uniform_initial, seed), context,
+                            mutable_span_of(row));
+        return row;
+      },
+      py::arg("context"), py::kw_only(), py::arg("state_count"), py::arg("order"), py::arg("temperature"),
+      py::arg("uniform_initial"), py::arg("seed"), "The exact law of what follows a context, float64 [state_count].");
+}
+
+}  // namespace trajmill

@@ -1,0 +1,112 @@
+#include "bindings.hpp"
+#include "trajmill/mdp.hpp"
+
+namespace py = pybind11;
+
+namespace trajmill {
+namespace {
+
+StartLaw start_law(bool fixed_start) { return fixed_start ? StartLaw::fixed : StartLaw::random; }
+
+MDPLaw mdp_law(std::uint32_t state_count, std::uint32_t action_count, double policy_temperature,
+               double transition_temperature, bool fixed_start, std::uint64_t seed) {
+  return {state_count,
+          action_count,
+          Temperature(policy_temperature, "policy_temperature"),
+          Temperature(transition_temperature, "transition_temperature"),
+          start_law(fixed_start),
+          seed};
+}
+
+template <class Make>
+std::unique_ptr<MDP> build(std::size_t thread_count, const Make& make) {
+  std::unique_ptr<MDP> mdp;
+  run_released(thread_count, [&](const RunOptions& options) { mdp = std::make_unique<MDP>(make(options)); });
+  return mdp;
+}
+
+py::array_t<float> codebook_array(Domain domain, std::size_t row_count, std::size_t dimension) {
+  py::array_t<float> vectors({row_count, dimension});
+  codebook(domain, row_count, dimension, {vectors.mutable_data(), row_count * dimension});
+  return vectors;
+}
+
+}  // namespace
+
+void bind_mdp(py::module_& module) {
+  py::class_<MDP>(module, "MDP", "Alias tables of an MDP and the streams that draw from them.")
+      .def(py::init([](std::uint32_t state_count, std::uint32_t action_count, double policy_temperature,
+                       double transition_temperature, bool fixed_start, std::uint64_t seed, std::size_t memory_limit,
+                       std::size_t threads) {
+             const MDPLaw law =
+                 mdp_law(state_count, action_count, policy_temperature, transition_temperature, fixed_start, seed);
+             return build(threads, [&](const RunOptions& options) { return MDP(law, memory_limit, options); });
+           }),
+           py::kw_only(), py::arg("state_count"), py::arg("action_count"), py::arg("policy_temperature"),
+           py::arg("transition_temperature"), py::arg("fixed_start"), py::arg("seed"), py::arg("memory_limit"),
+           py::arg("threads"))
+      .def_static(
+          "from_probabilities",
+          [](const Doubles& policy, const Doubles& transition, bool fixed_start, std::uint64_t seed,
+             std::size_t memory_limit, std::size_t threads) {
+            const auto state_count = static_cast<std::uint32_t>(policy.shape(0));
+            const auto action_count = static_cast<std::uint32_t>(policy.shape(1));
+            return build(threads, [&](const RunOptions& options) {
+              return MDP::from_probabilities(span_of(policy), span_of(transition), state_count, action_count,
+                                             start_law(fixed_start), seed, memory_limit, options);
+            });
+          },
+          py::kw_only(), py::arg("policy"), py::arg("transition"), py::arg("fixed_start"), py::arg("seed"),
+          py::arg("memory_limit"), py::arg("threads"))
+      .def(
+          "sample",
+          [](const MDP& mdp, std::uint64_t first_trajectory, py::array states, py::array actions, std::size_t threads) {
+            const Rows state_rows = rows_of(states);
+            const Rows action_rows = rows_of(actions);
+            run_released(threads, [&](const RunOptions& options) {
+              mdp.sample(first_trajectory, state_rows, action_rows, options);
+            });
+          },
+          py::kw_only(), py::arg("first_trajectory"), py::arg("states"), py::arg("actions"), py::arg("threads"),
+          "Fill states [N, L + 1] and actions [N, L] with the trajectories from first_trajectory on.");
+  module.def(
+      "policy_probabilities",
+      [](std::uint32_t state, std::uint32_t state_count, std::uint32_t action_count, double policy_temperature,
+         double transition_temperature, bool fixed_start, std::uint64_t seed) {
+        Doubles row(static_cast<py::ssize_t>(action_count));
+        policy_probabilities(
+            mdp_law(state_count, action_count, policy_temperature, transition_temperature, fixed_start, seed), state,
+            mutable_span_of(row));
+        return row;
+      },
+      py::arg("state"), py::kw_only(), py::arg("state_count"), py::arg("action_count"), py::arg("policy_temperature"),
+      py::arg("transition_temperature"), py::arg("fixed_start"), py::arg("seed"),
+      "The exact law of the action in a state, float64 [action_count].");
+  module.def(
+      "transition_probabilities",
+      [](std::uint32_t state, std::uint32_t action, std::uint32_t state_count, std::uint32_t action_count,
+         double policy_temperature, double transition_temperature, bool fixed_start, std::uint64_t seed) {
+        Doubles row(static_cast<py::ssize_t>(state_count));
+        transition_probabilities(
+            mdp_law(state_count, action_count, policy_temperature, transition_temperature, fixed_start, seed), state,
+            action, mutable_span_of(row));
+        return row;
+      },
+      py::arg("state"), py::arg("action"), py::kw_only(), py::arg("state_count"), py::arg("action_count"),
+      py::arg("policy_temperature"), py::arg("transition_temperature"), py::arg("fixed_start"), py::arg("seed"),
+      "The exact law of the next state after an action in a state, float64 [state_count].");
+  module.def(
+      "state_codebook",
+      [](std::size_t row_count, std::size_t dimension) {
+        return codebook_array(Domain::state_codebook, row_count, dimension);
+      },
+      py::arg("row_count"), py::arg("dimension"), "Fixed Uniform(-1, 1) vectors, float32 [row_count, dimension].");
+  module.def(
+      "action_codebook",
+      [](std::size_t row_count, std::size_t dimension) {
+        return codebook_array(Domain::action_codebook, row_count, dimension);
+      },
+      py::arg("row_count"), py::arg("dimension"), "Fixed Uniform(-1, 1) vectors, float32 [row_count, dimension].");
+}
+
+}  // namespace trajmill

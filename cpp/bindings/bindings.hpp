@@ -1,0 +1,54 @@
+// What the binding files share: each registers one idea with the module.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <span>
+#include <stdexcept>
+
+#include "trajmill/error.hpp"
+#include "trajmill/markov_chain.hpp"
+
+namespace trajmill {
+
+void bind_machine(pybind11::module_& module);
+void bind_markov_chain(pybind11::module_& module);
+void bind_mdp(pybind11::module_& module);
+
+// Runs `work` without the GIL, on `thread_count` threads, and turns a pending signal (Ctrl-C) into its Python exception.
+template <class F>
+void run_released(std::size_t thread_count, F&& work) {
+  try {
+    const pybind11::gil_scoped_release nogil;  // `work` holds C++ values only
+    work(RunOptions{thread_count, [] {
+                      const pybind11::gil_scoped_acquire gil;
+                      return PyErr_CheckSignals() != 0;
+                    }});
+  } catch (const Interrupted&) {
+    throw pybind11::error_already_set();  // PyErr_CheckSignals has set it
+  }
+}
+
+// A caller's C-contiguous two-dimensional integer array as rows to fill.
+inline Rows rows_of(pybind11::array& array) {
+  if (array.ndim() != 2 || !(array.flags() & pybind11::array::c_style) || !array.writeable() ||
+      (array.dtype().kind() != 'u' && array.dtype().kind() != 'i')) {
+    throw std::invalid_argument("out must be a writeable, C-contiguous, two-dimensional array of integers");
+  }
+  return {static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.shape(0)),
+          static_cast<std::size_t>(array.shape(1)), static_cast<std::size_t>(array.itemsize())};
+}
+
+using Doubles = pybind11::array_t<double, pybind11::array::c_style>;
+
+inline std::span<const double> span_of(const Doubles& array) {
+  return {array.data(), static_cast<std::size_t>(array.size())};
+}
+
+inline std::span<double> mutable_span_of(Doubles& array) {
+  return {array.mutable_data(), static_cast<std::size_t>(array.size())};
+}
+
+}  // namespace trajmill

@@ -1,0 +1,8 @@
+#include "bindings.hpp"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The compiled core of trajmill: seeded chains and MDPs.";
+  trajmill::bind_machine(module);
+  trajmill::bind_markov_chain(module);
+  trajmill::bind_mdp(module);
+}
