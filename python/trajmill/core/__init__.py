@@ -1,1 +1,6 @@
 """Thin NumPy face of the compiled sampler."""
+
+from trajmill.core.markov_chain import MarkovChain
+from trajmill.core.mdp import MDP, MDPSample
+
+__all__ = ["MDP", "MDPSample", "MarkovChain"]

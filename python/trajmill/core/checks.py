@@ -1,0 +1,131 @@
+"""Argument checks shared by chains and MDPs: each message says what was needed, what came and what to do."""
+
+from __future__ import annotations
+
+import operator
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntegerArray = npt.NDArray[Any]
+
+_LARGEST_STATE_COUNT = 2**32 - 1
+
+
+def integer(name: str, value: object, smallest: int, largest: int) -> int:
+    """`value` as an int in [smallest, largest]; TypeError or ValueError otherwise."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
+    if not smallest <= number <= largest:
+        raise ValueError(f"{name} must be between {smallest} and {largest}, got {number}")
+    return number
+
+
+def state_count(name: str, value: object) -> int:
+    """A number of states or actions."""
+    return integer(name, value, 1, _LARGEST_STATE_COUNT)
+
+
+def seed(value: object) -> int:
+    """A 64-bit seed."""
+    return integer("seed", value, 0, 2**64 - 1)
+
+
+def temperature(name: str, value: object) -> float:
+    """A softmax divisor > 0; infinity is allowed."""
+    if isinstance(value, bool | str) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    number = float(value)
+    if not number > 0:
+        raise ValueError(f"{name} must be > 0 (inf makes every row uniform), got {number}")
+    return number
+
+
+def choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return str(value)
+
+
+def thread_count(value: object) -> int:
+    """How many threads to use: `value`, else TRAJMILL_THREADS, else every core this process may run on."""
+    if value is not None:
+        return integer("threads", value, 1, 1024)
+    wanted = os.environ.get("TRAJMILL_THREADS")
+    if wanted:
+        if not wanted.isdigit():
+            raise ValueError(f"TRAJMILL_THREADS must be a whole number >= 1, got {wanted!r}")
+        return integer("TRAJMILL_THREADS", int(wanted), 1, 1024)
+    return len(os.sched_getaffinity(0))
+
+
+def memory_limit() -> int:
+    """Bytes a dense table may take: half of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def smallest_dtype(value_count: int) -> np.dtype[Any]:
+    """The smallest unsigned dtype that holds every number below `value_count`."""
+    return np.dtype(np.min_scalar_type(value_count - 1))
+
+
+def token_dtype(dtype: npt.DTypeLike | None, value_count: int) -> np.dtype[Any]:
+    """`dtype` if it can hold every number below `value_count`; None picks the smallest."""
+    if dtype is None:
+        return smallest_dtype(value_count)
+    wanted = np.dtype(dtype)
+    if wanted.kind not in "iu" or not wanted.isnative:
+        raise TypeError(f"dtype must be a native integer type, got {wanted}")
+    if value_count - 1 > np.iinfo(wanted).max:
+        raise ValueError(
+            f"dtype {wanted} holds values up to {np.iinfo(wanted).max}, but they go up to {value_count - 1}; "
+            f"use {smallest_dtype(value_count)} or wider"
+        )
+    return wanted
+
+
+def output(
+    name: str, out: object, shape: tuple[int, int], dtype: npt.DTypeLike | None, value_count: int
+) -> IntegerArray:
+    """The array to fill: a new one, or `out` if it has the right shape and layout and can hold the values."""
+    if out is None:
+        return np.empty(shape, token_dtype(dtype, value_count))
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
+    if dtype is not None and np.dtype(dtype) != out.dtype:
+        raise ValueError(f"{name} has dtype {out.dtype}, but dtype={np.dtype(dtype)} was asked for; give only one of them")
+    if out.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {out.shape}")
+    if not out.flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous; pass a contiguous array such as np.empty({shape}, {out.dtype})")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} must be writeable, got a read-only array")
+    token_dtype(out.dtype, value_count)
+    return out
+
+
+def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> npt.NDArray[np.float64]:
+    """Float64 rows along the last axis that are >= 0 and sum to 1 within 1e-6; returned divided by their sums."""
+    if hasattr(values, "toarray"):
+        values = values.toarray()  # scipy.sparse
+    array = np.array(values, dtype=np.float64, order="C")
+    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+        wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    if not np.isfinite(array).all() or (array < 0).any():
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(array) | (array < 0))[0])
+        raise ValueError(f"{name} must hold finite numbers >= 0, got {array[at]} at {at}")
+    sums = array.sum(axis=-1, keepdims=True)
+    if (np.abs(sums - 1) > 1e-6).any():
+        at = tuple(int(i) for i in np.argwhere(np.abs(sums - 1) > 1e-6)[0])
+        raise ValueError(f"{name} rows must sum to 1, got {sums[at]} for row {at[:-1]}; divide each row by its sum")
+    return array / sums

@@ -1,0 +1,148 @@
+"""Markov chains over discrete states, any order, sampled at the speed of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill import _core
+from trajmill.core import checks
+
+
+class MarkovChain:
+    """A random chain: the next state follows a softmax row that belongs to the last `order` states.
+
+    Each context has logits ``u ~ Uniform(0, 1)``, fixed by the seed, and probabilities ``softmax(u / temperature)``.
+    At the start of a sequence the context is the states so far, so a chain of order n also holds the rows of orders
+    0 to n - 1. Source: arXiv 2310.00771, section 3; deviations: counter-based streams (docs/streams.md).
+
+    Parameters
+    ----------
+    state_count
+        Number of states S, >= 1. States are the integers 0 to S - 1.
+    order
+        How many past states the next one depends on, >= 0; 0 draws independent tokens.
+    temperature
+        Softmax divisor > 0; inf makes every row uniform.
+    seed
+        64-bit seed; with the other parameters it fixes every token.
+    initial
+        Law of the first state: ``"softmax"`` (the row of the empty context) or ``"uniform"``.
+    threads
+        Threads that build the tables; default every core.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a value of the wrong type or out of range, or tables too large for half of the memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_count: int,
+        order: int = 1,
+        temperature: float = 1.0,
+        seed: int = 0,
+        initial: Literal["softmax", "uniform"] = "softmax",
+        threads: int | None = None,
+    ) -> None:
+        self.state_count = checks.state_count("state_count", state_count)
+        self.order = checks.integer("order", order, 0, 32)
+        self.temperature: float | None = checks.temperature("temperature", temperature)
+        self.seed = checks.seed(seed)
+        self.initial = checks.choice("initial", initial, ("softmax", "uniform"))
+        self._rows: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+        self._core = _core.MarkovChain(
+            state_count=self.state_count,
+            order=self.order,
+            temperature=self.temperature,
+            uniform_initial=self.initial == "uniform",
+            seed=self.seed,
+            memory_limit=checks.memory_limit(),
+            threads=checks.thread_count(threads),
+        )
+
+    @classmethod
+    def from_probabilities(
+        cls, transition: npt.ArrayLike, *, initial: npt.ArrayLike | None = None, seed: int = 0
+    ) -> MarkovChain:
+        """An explicit chain of order 1.
+
+        Parameters
+        ----------
+        transition
+            (S, S) rows ``P[s, s'] >= 0`` that sum to 1; dense, or a scipy.sparse matrix (made dense).
+        initial
+            (S,) law of the first state; default uniform.
+        seed
+            64-bit seed of the draws.
+        """
+        rows = checks.distributions("transition", transition, (None, None))
+        if rows.shape[0] != rows.shape[1]:
+            raise ValueError(f"transition must be square, got shape {rows.shape}")
+        states = rows.shape[0]
+        first = checks.distributions("initial", np.full(states, 1 / states) if initial is None else initial, (states,))
+        chain = cls.__new__(cls)
+        chain.state_count, chain.order, chain.temperature = states, 1, None
+        chain.seed, chain.initial = checks.seed(seed), "explicit"
+        chain._rows = (first, rows)
+        chain._core = _core.MarkovChain.from_probabilities(
+            initial=first, transition=rows, seed=chain.seed, memory_limit=checks.memory_limit(), threads=1
+        )
+        return chain
+
+    def sample(
+        self,
+        sequence_count: int,
+        length: int,
+        *,
+        first_sequence: int = 0,
+        out: npt.NDArray[Any] | None = None,
+        dtype: npt.DTypeLike | None = None,
+        threads: int | None = None,
+    ) -> npt.NDArray[Any]:
+        """Sequences `first_sequence` to `first_sequence` + `sequence_count` - 1.
+
+        Token t of sequence i depends on the chain, i and t alone: not on the call, the threads or the machine. A
+        reused `out` is fastest, since fresh memory has to be paged in. After Ctrl-C the content of `out` is undefined.
+
+        Returns
+        -------
+        (sequence_count, length) array of the smallest unsigned dtype that fits, of `dtype`, or `out` itself.
+        """
+        count = checks.integer("sequence_count", sequence_count, 0, 2**63 - 1)
+        steps = checks.integer("length", length, 0, 2**32)
+        first = checks.integer("first_sequence", first_sequence, 0, 2**64 - 1)
+        tokens = checks.output("out", out, (count, steps), dtype, self.state_count)
+        self._core.sample(first_sequence=first, out=tokens, threads=checks.thread_count(threads))
+        return tokens
+
+    def probabilities(self, context: Sequence[int] = ()) -> npt.NDArray[np.float64]:
+        """The exact law of what follows `context` (oldest state first, at most `order` states), float64 (S,).
+
+        Sampling rounds it to multiples of ``1 / (S * 2**24)`` (S <= 256) or ``1 / (S * 2**32)``.
+        """
+        states = [checks.integer("context state", state, 0, self.state_count - 1) for state in context]
+        if len(states) > self.order:
+            raise ValueError(f"context must hold at most order = {self.order} states, got {len(states)}")
+        if self._rows is not None:
+            return (self._rows[1][states[0]] if states else self._rows[0]).copy()
+        assert self.temperature is not None
+        return _core.chain_probabilities(
+            states,
+            state_count=self.state_count,
+            order=self.order,
+            temperature=self.temperature,
+            uniform_initial=self.initial == "uniform",
+            seed=self.seed,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"MarkovChain(state_count={self.state_count}, order={self.order}, temperature={self.temperature}, "
+            f"seed={self.seed}, initial={self.initial!r})"
+        )

@@ -1,0 +1,157 @@
+"""Markov decision processes with random policies and transitions, sampled at the speed of the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill import _core
+from trajmill.core import checks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MDPSample:
+    """Trajectories of an MDP: ``states[i, t + 1]`` follows ``actions[i, t]`` taken in ``states[i, t]``."""
+
+    states: npt.NDArray[Any]  # (N, L + 1) integers in [0, state_count)
+    actions: npt.NDArray[Any]  # (N, L) integers in [0, action_count)
+
+
+class MDP:
+    """A random MDP: a softmax row over actions for each state, one over next states for each (state, action).
+
+    Logits are ``u ~ Uniform(0, 1)``, fixed by the seed. Source: arXiv 2310.00771, section 4; deviations: every
+    (state, action) has a row of its own, and trajectories start anywhere (the authors' generator shares rows and starts
+    all trajectories in one state).
+
+    Parameters
+    ----------
+    state_count, action_count
+        Numbers of states S and actions A, >= 1.
+    policy_temperature, transition_temperature
+        Softmax divisors > 0; inf makes rows uniform.
+    seed
+        64-bit seed; with the other parameters it fixes every draw.
+    start
+        ``"random"``: each trajectory starts in a uniformly drawn state; ``"fixed"``: all where trajectory 0 does.
+    threads
+        Threads that build the tables; default every core.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_count: int,
+        action_count: int,
+        policy_temperature: float = 1.0,
+        transition_temperature: float = 1.0,
+        seed: int = 0,
+        start: Literal["random", "fixed"] = "random",
+        threads: int | None = None,
+    ) -> None:
+        self.state_count = checks.state_count("state_count", state_count)
+        self.action_count = checks.state_count("action_count", action_count)
+        self.policy_temperature: float | None = checks.temperature("policy_temperature", policy_temperature)
+        self.transition_temperature: float | None = checks.temperature("transition_temperature", transition_temperature)
+        self.seed = checks.seed(seed)
+        self.start = checks.choice("start", start, ("random", "fixed"))
+        self._rows: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+        self._core = _core.MDP(
+            **self._law(), memory_limit=checks.memory_limit(), threads=checks.thread_count(threads)
+        )
+
+    @classmethod
+    def from_probabilities(
+        cls,
+        policy: npt.ArrayLike,
+        transition: npt.ArrayLike,
+        *,
+        seed: int = 0,
+        start: Literal["random", "fixed"] = "random",
+    ) -> MDP:
+        """An explicit MDP: `policy` (S, A) and `transition` (S, A, S), rows >= 0 that sum to 1."""
+        pi = checks.distributions("policy", policy, (None, None))
+        states, actions = pi.shape
+        p = checks.distributions("transition", transition, (states, actions, states))
+        mdp = cls.__new__(cls)
+        mdp.state_count, mdp.action_count = states, actions
+        mdp.policy_temperature = mdp.transition_temperature = None
+        mdp.seed, mdp.start = checks.seed(seed), checks.choice("start", start, ("random", "fixed"))
+        mdp._rows = (pi, p)
+        mdp._core = _core.MDP.from_probabilities(
+            policy=pi,
+            transition=p,
+            fixed_start=mdp.start == "fixed",
+            seed=mdp.seed,
+            memory_limit=checks.memory_limit(),
+            threads=1,
+        )
+        return mdp
+
+    def sample(
+        self,
+        trajectory_count: int,
+        length: int,
+        *,
+        first_trajectory: int = 0,
+        out: MDPSample | None = None,
+        threads: int | None = None,
+    ) -> MDPSample:
+        """Trajectories `first_trajectory` to `first_trajectory` + `trajectory_count` - 1, of `length` transitions.
+
+        Trajectory i is the same whichever call makes it. `out` may be an earlier result of the same shape, to be
+        filled again.
+        """
+        count = checks.integer("trajectory_count", trajectory_count, 0, 2**63 - 1)
+        steps = checks.integer("length", length, 0, 2**32 - 1)
+        first = checks.integer("first_trajectory", first_trajectory, 0, 2**64 - 1)
+        old_states, old_actions = (None, None) if out is None else (out.states, out.actions)
+        states = checks.output("out.states", old_states, (count, steps + 1), None, self.state_count)
+        actions = checks.output("out.actions", old_actions, (count, steps), None, self.action_count)
+        self._core.sample(
+            first_trajectory=first, states=states, actions=actions, threads=checks.thread_count(threads)
+        )
+        return MDPSample(states=states, actions=actions)
+
+    def policy_probabilities(self, state: int) -> npt.NDArray[np.float64]:
+        """The exact law of the action in `state`, float64 (A,)."""
+        s = checks.integer("state", state, 0, self.state_count - 1)
+        if self._rows is not None:
+            return self._rows[0][s].copy()
+        return _core.policy_probabilities(s, **self._law())
+
+    def transition_probabilities(self, state: int, action: int) -> npt.NDArray[np.float64]:
+        """The exact law of the state after `action` in `state`, float64 (S,)."""
+        s = checks.integer("state", state, 0, self.state_count - 1)
+        a = checks.integer("action", action, 0, self.action_count - 1)
+        if self._rows is not None:
+            return self._rows[1][s, a].copy()
+        return _core.transition_probabilities(s, a, **self._law())
+
+    def state_vectors(self, dimension: int) -> npt.NDArray[np.float32]:
+        """Fixed Uniform(-1, 1) vectors that stand for the states, float32 (S, dimension); the same for every seed."""
+        return _core.state_codebook(self.state_count, checks.integer("dimension", dimension, 1, 2**31))
+
+    def action_vectors(self, dimension: int) -> npt.NDArray[np.float32]:
+        """Fixed Uniform(-1, 1) vectors that stand for the actions, float32 (A, dimension); the same for every seed."""
+        return _core.action_codebook(self.action_count, checks.integer("dimension", dimension, 1, 2**31))
+
+    def _law(self) -> dict[str, Any]:
+        return {
+            "state_count": self.state_count,
+            "action_count": self.action_count,
+            "policy_temperature": self.policy_temperature,
+            "transition_temperature": self.transition_temperature,
+            "fixed_start": self.start == "fixed",
+            "seed": self.seed,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"MDP(state_count={self.state_count}, action_count={self.action_count}, "
+            f"policy_temperature={self.policy_temperature}, transition_temperature={self.transition_temperature}, "
+            f"seed={self.seed}, start={self.start!r})"
+        )
