@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+
 from trajmill.data import DatasetWarning, environment_of, normalized_score, read_d4rl, split_episodes
 
 SOURCES = ("hopper-sac-replay", "halfcheetah-sac-replay")

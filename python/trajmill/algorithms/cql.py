@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
 from trajmill.models.critic import action_values, critic, join
 from trajmill.models.stack import Stack
 from trajmill.models.tanh_gaussian import deterministic_action, gaussian, squashed_sample, tanh_gaussian

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
 from trajmill.models.critic import critic, join, predicted_observations
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam

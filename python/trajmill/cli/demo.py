@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 from rich.console import Group, RenderableType
 from rich.table import Table
+
 from trajmill.cli.progress import duration
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress

@@ -13,6 +13,7 @@ import numpy as np
 import tyro
 from rich.console import Group
 from rich.table import Table
+
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
 from trajmill.evaluation.statistics import bootstrap_interval

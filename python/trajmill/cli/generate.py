@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
+
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
 from trajmill.pipelines.generate import (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
 from trajmill.cli.session import Outcome
 from trajmill.cli.train import tell
 from trajmill.core.progress import Progress

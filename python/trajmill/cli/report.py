@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
 from trajmill.report import write_report

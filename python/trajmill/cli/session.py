@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import tyro
 from rich.console import Console, RenderableType
+
 from trajmill.cli.progress import PlainProgress, RichProgress
 from trajmill.core.progress import Progress, silent
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+
 from trajmill.cli.progress import duration
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress

@@ -59,9 +59,7 @@ class MDP:
         self.seed = checks.seed(seed)
         self.start = checks.choice("start", start, ("random", "fixed"))
         self._rows: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
-        self._core = _core.MDP(
-            **self._law(), memory_limit=checks.memory_limit(), threads=checks.thread_count(threads)
-        )
+        self._core = _core.MDP(**self._law(), memory_limit=checks.memory_limit(), threads=checks.thread_count(threads))
 
     @classmethod
     def from_probabilities(
@@ -111,9 +109,7 @@ class MDP:
         old_states, old_actions = (None, None) if out is None else (out.states, out.actions)
         states = checks.output("out.states", old_states, (count, steps + 1), None, self.state_count)
         actions = checks.output("out.actions", old_actions, (count, steps), None, self.action_count)
-        self._core.sample(
-            first_trajectory=first, states=states, actions=actions, threads=checks.thread_count(threads)
-        )
+        self._core.sample(first_trajectory=first, states=states, actions=actions, threads=checks.thread_count(threads))
         return MDPSample(states=states, actions=actions)
 
     def policy_probabilities(self, state: int) -> npt.NDArray[np.float64]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trajmill.data.errors import DatasetError, refuse, remark
 from trajmill.data.hdf5 import check_memory, list_arrays, open_hdf5, read_array
 from trajmill.data.records import BoolArray, Dataset, Episode, FloatArray, Transitions

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trajmill.data.errors import refuse
 
 if TYPE_CHECKING:

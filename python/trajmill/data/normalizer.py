@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+
 from trajmill.data.records import FloatArray
 
 

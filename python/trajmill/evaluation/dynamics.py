@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trajmill.data import Dataset, DatasetError, environment_of
 from trajmill.evaluation.environments import EnvironmentDefinition, Float64Array, environment_definition
 from trajmill.evaluation.simulators import BatchedEnvironment, IndexArray

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trajmill.data import normalized_score
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.simulators import BatchedEnvironment, GymnasiumEnvironments, Simulator, simulator_versions

@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
 from trajmill.evaluation.environments import (
     ActionArray,
     BoolArray,

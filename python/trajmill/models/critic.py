@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+
 from trajmill.models.mlp import affine, hidden, mlp, seeded_generator
 from trajmill.models.stack import Stack
 

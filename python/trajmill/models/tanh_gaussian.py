@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
+
 from trajmill.models.mlp import affine, hidden, mlp, seeded_generator
 from trajmill.models.stack import Stack
 

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import trajmill
 from numpy.typing import NDArray
 from torch import Tensor
+
+import trajmill
 from trajmill.algorithms import cql, forward_dynamics
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions

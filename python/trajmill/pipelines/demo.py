@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import trajmill as tm
 from numpy.typing import NDArray
+
+import trajmill as tm
 from trajmill.core.progress import Progress, silent
 from trajmill.data import load_dataset
 from trajmill.report import Rate, Section, rates_section, write_report

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from trajmill.core.progress import Progress, silent
 from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
 from trajmill.models.tanh_gaussian import deterministic_action, tanh_gaussian

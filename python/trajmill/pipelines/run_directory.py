@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from trajmill.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from trajmill.training.metrics import append_line, finite_or_none, metrics_line
 from trajmill.training.state import TrainingState

@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+
 from trajmill.evaluation import statistics
 from trajmill.report import figures
 from trajmill.report.runs import RunError, RunRecord, Series, read_run

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
 from trajmill.training.state import TrainingState
 
 FORBIDDEN = {

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
 from trajmill.training.state import TrainingState
 
 FORMAT = "trajmill-checkpoint-1"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+
 from trajmill.training.hyperparameters import at_least
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
+
 from trajmill.training.state import TrainingState
 
 StateT_contra = TypeVar("StateT_contra", bound=TrainingState, contravariant=True)

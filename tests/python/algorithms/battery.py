@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
 from trajmill.training.capture_lint import capture_lint
 from trajmill.training.checkpoint import load_checkpoint, save_checkpoint
 from trajmill.training.runner import Runner

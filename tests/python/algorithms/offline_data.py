@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+
 from trajmill.training.transitions import TransitionTable
 
 

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "reference"))
 from battery import CHECKS, Case, run_check
 from cql_twin import Twin
 from offline_data import table
+
 from trajmill.algorithms import cql
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.models.mlp import export_network

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from battery import CHECKS, Case, run_check
+
 from trajmill.algorithms import forward_dynamics
 from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions
 from trajmill.models.mlp import export_network

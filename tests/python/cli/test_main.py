@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 import trajmill.cli
 from report.fabricate import fabricate_run
 from trajmill.cli import COMMANDS, main

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+
 from trajmill.cli.progress import PlainProgress, amount, duration, rate
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import trajmill.data
 from trajmill.data import (
     Dataset,

@@ -15,6 +15,7 @@ from d4rl_files import ROW_COUNT, valid_columns, write
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from trajmill.data import Dataset, DatasetError, DatasetWarning, qlearning_transitions, read_d4rl, split_episodes
 
 Columns = dict[str, NDArray[Any]]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trajmill.data import Dataset, DatasetError, load_dataset
 from trajmill.evaluation import (
     ENVIRONMENTS,

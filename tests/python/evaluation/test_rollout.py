@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from trajmill.data import normalized_score
 from trajmill.evaluation import ENVIRONMENTS, episode_seeds, evaluate_policy, make_gymnasium
 

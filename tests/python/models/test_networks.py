@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+
 from trajmill.models.critic import action_values, critic, join, predicted_observations
 from trajmill.models.mlp import export_network, import_network
 from trajmill.models.stack import ALIGNMENT, Stack

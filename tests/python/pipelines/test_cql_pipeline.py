@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
 import trajmill
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig

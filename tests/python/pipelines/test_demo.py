@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from scipy import stats
+
 from trajmill.core.progress import silent
 from trajmill.pipelines import demo
 from trajmill.pipelines.demo import AliasTables, DemoConfig, InverseCDF, run_demo

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.cli import main
 from trajmill.pipelines.cql import TrainCQLConfig, train_cql

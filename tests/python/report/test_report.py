@@ -11,9 +11,9 @@ import sys
 
 import numpy as np
 import pytest
-from trajmill.report import Rate, RunError, Section, rates_section, read_run, write_report
 
 from report.fabricate import fabricate_run, write
+from trajmill.report import Rate, RunError, Section, rates_section, read_run, write_report
 
 
 class Page(html.parser.HTMLParser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
 

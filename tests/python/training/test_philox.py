@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from trajmill.training.philox import Dice, indexes, normals, philox, uniforms
 
 WORD = st.integers(0, 2**32 - 1)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
 from trajmill.training.capture_lint import CaptureError, capture_lint
 from trajmill.training.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint
 from trajmill.training.device import ComputeConfig

@@ -1,0 +1,69 @@
+"""What this installation can do: versions, instruction sets, known answers, a one-second speed test, optional parts."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from trajmill import _core
+from trajmill.core import checks
+from trajmill.core.markov_chain import MarkovChain
+
+_EXTRAS = {
+    "data": ("h5py",),
+    "cli": ("tyro", "rich"),
+    "train": ("torch", "gymnasium", "mujoco", "safetensors", "matplotlib", "jinja2"),
+}
+
+_KNOWN_ANSWER = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123: counter 0, key 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosisRow:
+    """One fact; `ok` is false where something is missing or wrong, and `value` then says what to do."""
+
+    name: str
+    value: str
+    ok: bool = True
+
+
+def diagnose() -> list[DiagnosisRow]:
+    """All facts, the core's first; takes about a second."""
+    known = _core.philox4x32([0, 0, 0, 0], 0) == _KNOWN_ANSWER
+    rows = [
+        DiagnosisRow(name="trajmill", value=f"{_core.version}, stream v1, built by {_core.compiler}"),
+        DiagnosisRow(name="python", value=f"{platform.python_version()}, numpy {np.__version__}, {platform.machine()}"),
+        DiagnosisRow(
+            name="instruction set",
+            value=f"{_core.simd_level()} (available: {', '.join(_core.available_simd_levels())}; "
+            "TRAJMILL_SIMD chooses)",
+        ),
+        DiagnosisRow(name="threads", value=f"{checks.thread_count(None)} (TRAJMILL_THREADS chooses)"),
+        DiagnosisRow(
+            name="known answers",
+            value="Philox4x32-10 is right" if known else "Philox4x32-10 is WRONG: reinstall, and please report this",
+            ok=known,
+        ),
+        DiagnosisRow(name="speed", value=f"{_tokens_per_second() / 1e9:.2f} G tokens/s on one thread (S=100, uint8)"),
+    ]
+    for extra, modules in _EXTRAS.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        value = f"missing {', '.join(missing)}: pip install 'trajmill[{extra}]'" if missing else ", ".join(modules)
+        rows.append(DiagnosisRow(name=f"extra [{extra}]", value=value, ok=not missing))
+    return rows
+
+
+def _tokens_per_second(seconds: float = 0.5) -> float:
+    chain = MarkovChain(state_count=100)
+    out = np.zeros((16384, 1024), np.uint8)
+    chain.sample(*out.shape, out=out, threads=1)
+    started = time.perf_counter()
+    rounds = 0
+    while time.perf_counter() - started < seconds:
+        chain.sample(*out.shape, out=out, threads=1)
+        rounds += 1
+    return rounds * out.size / (time.perf_counter() - started)
