@@ -15,8 +15,7 @@ void bind_machine(py::module_& module) {
   module.def(
       "philox4x32", [](const PhiloxBlock& counter, std::uint64_t key) { return philox4x32(counter, key); },
       py::arg("counter"), py::arg("key"), "The Philox4x32-10 block at a counter of four words under a 64-bit key.");
-  module.def(
-      "simd_level", [] { return std::string(name(simd_level())); }, "The instruction set in use.");
+  module.def("simd_level", [] { return std::string(name(simd_level())); }, "The instruction set in use.");
   module.def(
       "available_simd_levels",
       [] {
@@ -29,7 +28,8 @@ void bind_machine(py::module_& module) {
       "set_simd_level",
       [](const std::string& wanted) {
         const auto level = simd_level_from_name(wanted);
-        if (!level) throw std::invalid_argument(message("SIMD level must be scalar, avx2 or avx512, got '", wanted, "'"));
+        if (!level)
+          throw std::invalid_argument(message("SIMD level must be scalar, avx2 or avx512, got '", wanted, "'"));
         set_simd_level(*level);
       },
       py::arg("level"), "Choose the instruction set; the bytes made do not depend on it.");

@@ -9,14 +9,14 @@ namespace {
 
 ChainLaw chain_law(std::uint32_t state_count, std::uint32_t order, double temperature, bool uniform_initial,
                    std::uint64_t seed) {
-  return {state_count, order, Temperature(temperature), uniform_initial ? InitialLaw::uniform : InitialLaw::softmax, seed};
+  return {state_count, order, Temperature(temperature), uniform_initial ? InitialLaw::uniform : InitialLaw::softmax,
+          seed};
 }
 
 template <class Make>
 std::unique_ptr<MarkovChain> build(std::size_t thread_count, const Make& make) {
   std::unique_ptr<MarkovChain> chain;
-  run_released(thread_count,
-               [&](const RunOptions& options) { chain = std::make_unique<MarkovChain>(make(options)); });
+  run_released(thread_count, [&](const RunOptions& options) { chain = std::make_unique<MarkovChain>(make(options)); });
   return chain;
 }
 
@@ -36,7 +36,8 @@ void bind_markov_chain(py::module_& module) {
           [](const Doubles& initial, const Doubles& transition, std::uint64_t seed, std::size_t memory_limit,
              std::size_t threads) {
             return build(threads, [&](const RunOptions& options) {
-              return MarkovChain::from_probabilities(span_of(initial), span_of(transition), seed, memory_limit, options);
+              return MarkovChain::from_probabilities(span_of(initial), span_of(transition), seed, memory_limit,
+                                                     options);
             });
           },
           py::kw_only(), py::arg("initial"), py::arg("transition"), py::arg("seed"), py::arg("memory_limit"),
@@ -49,8 +50,9 @@ void bind_markov_chain(py::module_& module) {
           },
           py::kw_only(), py::arg("first_sequence"), py::arg("out"), py::arg("threads"),
           "Fill out [sequences, length] with the sequences from first_sequence on.")
-      .def_property_readonly("byte_count", [](const MarkovChain& chain) { return chain.table().byte_count(); },
-                             "Size of the tables in bytes.")
+      .def_property_readonly(
+          "byte_count", [](const MarkovChain& chain) { return chain.table().byte_count(); },
+          "Size of the tables in bytes.")
       .def(
           "integer_law", [](const MarkovChain& chain, std::uint64_t row) { return chain.table().integer_law(row); },
           py::arg("row"), "The integers, in units of the table's resolution, that one row's cells hold.");

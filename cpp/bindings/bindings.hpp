@@ -17,7 +17,8 @@ void bind_machine(pybind11::module_& module);
 void bind_markov_chain(pybind11::module_& module);
 void bind_mdp(pybind11::module_& module);
 
-// Runs `work` without the GIL, on `thread_count` threads, and turns a pending signal (Ctrl-C) into its Python exception.
+// Runs `work` without the GIL, on `thread_count` threads, and turns a pending signal (Ctrl-C) into its Python
+// exception.
 template <class F>
 void run_released(std::size_t thread_count, F&& work) {
   try {

@@ -83,11 +83,11 @@ AliasTable::AliasTable(std::uint64_t row_count, std::uint32_t column_count, std:
   const double cell_count = static_cast<double>(row_count) * column_count;
   const double bytes = cell_count * static_cast<double>(words * sizeof(std::uint32_t));
   if (bytes > static_cast<double>(memory_limit) || cell_count > static_cast<double>(kCellLimit)) {
-    throw std::invalid_argument(message(
-        std::setprecision(4), "a dense table of ", static_cast<double>(row_count), " rows x ", column_count,
-        " columns needs ", gibibytes(bytes), " GiB, more than the ",
-        gibibytes(std::min(static_cast<double>(memory_limit), static_cast<double>(kCellLimit * words * 4))),
-        " GiB allowed here; use fewer states or a lower order"));
+    throw std::invalid_argument(
+        message(std::setprecision(4), "a dense table of ", static_cast<double>(row_count), " rows x ", column_count,
+                " columns needs ", gibibytes(bytes), " GiB, more than the ",
+                gibibytes(std::min(static_cast<double>(memory_limit), static_cast<double>(kCellLimit * words * 4))),
+                " GiB allowed here; use fewer states or a lower order"));
   }
   const std::size_t row_words = words * column_count;
   cells_.resize(row_count * row_words);

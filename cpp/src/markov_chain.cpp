@@ -18,8 +18,8 @@ void require_valid(const ChainLaw& law) {
   }
 }
 
-// First row of the contexts of each length 0 .. order + 1; the last entry is the number of rows. Saturates at kCellLimit,
-// which no table reaches.
+// First row of the contexts of each length 0 .. order + 1; the last entry is the number of rows. Saturates at
+// kCellLimit, which no table reaches.
 std::vector<std::uint64_t> context_offsets(std::uint32_t state_count, std::uint32_t order) {
   std::vector<std::uint64_t> offsets{0};
   std::uint64_t count = 1;  // contexts of this length
@@ -68,10 +68,9 @@ MarkovChain::MarkovChain(const ChainLaw& law, std::size_t memory_limit, const Ru
           [&] {
             require_valid(law);
             const std::uint64_t key = logit_key(law);
-            return AliasTable(context_offsets(law.state_count, law.order).back(), law.state_count, memory_limit, options,
-                              [&](std::uint64_t row, std::span<double> probabilities) {
-                                fill_row(law, key, row, probabilities);
-                              });
+            return AliasTable(
+                context_offsets(law.state_count, law.order).back(), law.state_count, memory_limit, options,
+                [&](std::uint64_t row, std::span<double> probabilities) { fill_row(law, key, row, probabilities); });
           }(),
           law.order, token_key(law)) {}
 
@@ -111,7 +110,8 @@ void MarkovChain::sample(std::uint64_t first_sequence, const Rows& tokens, const
 void chain_probabilities(const ChainLaw& law, std::span<const std::uint32_t> context, std::span<double> probabilities) {
   require_valid(law);
   if (context.size() > law.order) {
-    throw std::invalid_argument(message("context must hold at most order = ", law.order, " states, got ", context.size()));
+    throw std::invalid_argument(
+        message("context must hold at most order = ", law.order, " states, got ", context.size()));
   }
   std::uint64_t number = 0;
   for (const std::uint32_t state : context) {

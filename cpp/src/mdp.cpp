@@ -24,9 +24,9 @@ std::uint64_t transition_key(const MDPLaw& law) { return derive_key(law.seed, Do
 
 // MDPs that differ in any parameter draw from different streams.
 std::uint64_t draw_key(const MDPLaw& law, Domain domain) {
-  return derive_key(law.seed, domain,
-                    {law.state_count, law.action_count, law.policy_temperature.bits(),
-                     law.transition_temperature.bits()});
+  return derive_key(
+      law.seed, domain,
+      {law.state_count, law.action_count, law.policy_temperature.bits(), law.transition_temperature.bits()});
 }
 
 AliasTable policy_table(const MDPLaw& law, std::size_t memory_limit, const RunOptions& options) {
@@ -71,13 +71,13 @@ MDP MDP::from_probabilities(std::span<const double> policy, std::span<const doub
     };
   };
   const auto key = [&](Domain domain) { return derive_key(seed, domain, {state_count, action_count}); };
-  return {AliasTable(state_count, action_count, memory_limit, options, copy_row(policy)),
-          AliasTable(std::uint64_t{state_count} * action_count, state_count, memory_limit, options,
-                     copy_row(transition)),
-          start,
-          key(Domain::mdp_start_states),
-          key(Domain::mdp_actions),
-          key(Domain::mdp_next_states)};
+  return {
+      AliasTable(state_count, action_count, memory_limit, options, copy_row(policy)),
+      AliasTable(std::uint64_t{state_count} * action_count, state_count, memory_limit, options, copy_row(transition)),
+      start,
+      key(Domain::mdp_start_states),
+      key(Domain::mdp_actions),
+      key(Domain::mdp_next_states)};
 }
 
 void MDP::sample(std::uint64_t first_trajectory, const Rows& states, const Rows& actions,

@@ -11,8 +11,7 @@ namespace trajmill {
 
 Temperature::Temperature(double value, const char* name) : value_(value) {
   if (!(value > 0.0)) {  // written so that NaN fails too
-    throw std::invalid_argument(
-        message(name, " must be > 0 (infinity makes every row uniform), got ", value));
+    throw std::invalid_argument(message(name, " must be > 0 (infinity makes every row uniform), got ", value));
   }
 }
 

@@ -22,7 +22,8 @@ struct Ticket {
   std::function<void()> done;
 };
 
-// A queue of tickets and the threads that serve it. Never destroyed: workers may still wait on it when the process ends.
+// A queue of tickets and the threads that serve it. Never destroyed: workers may still wait on it when the process
+// ends.
 class Pool {
  public:
   // Runs `count` copies of `ticket`, each on a thread of its own, without waiting for the end.

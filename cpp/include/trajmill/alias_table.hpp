@@ -21,7 +21,8 @@ namespace trajmill {
 class AliasTable {
  public:
   static constexpr std::uint32_t kNarrowColumnLimit = 256;
-  static constexpr std::uint64_t kCellLimit = (std::uint64_t{1} << 31) - 1;  // a gather's index is a signed 32-bit number
+  static constexpr std::uint64_t kCellLimit =
+      (std::uint64_t{1} << 31) - 1;  // a gather's index is a signed 32-bit number
 
   // fill(row, probabilities) writes the probabilities of one row; it is called from several threads. Throws
   // std::invalid_argument if the cells would need more than `memory_limit` bytes or number more than kCellLimit.

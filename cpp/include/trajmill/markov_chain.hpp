@@ -40,15 +40,16 @@ inline constexpr std::uint32_t kLargestOrder = 32;
 
 class MarkovChain {
  public:
-  // Builds the alias tables of `law`. Throws std::invalid_argument if a number is out of range or the tables do not fit.
+  // Builds the alias tables of `law`. Throws std::invalid_argument if a number is out of range or the tables do not
+  // fit.
   MarkovChain(const ChainLaw& law, std::size_t memory_limit, const RunOptions& options);
 
   // An explicit order-1 chain: `initial` [S] and `transition` [S, S], rows that sum to 1 (checked by the caller).
   static MarkovChain from_probabilities(std::span<const double> initial, std::span<const double> transition,
                                         std::uint64_t seed, std::size_t memory_limit, const RunOptions& options);
 
-  // Fills `tokens` with sequences first_sequence, first_sequence + 1, ... Token t of sequence i depends on the law, i and
-  // t alone. Throws std::invalid_argument for rows that cannot hold the tokens, Interrupted when asked to stop.
+  // Fills `tokens` with sequences first_sequence, first_sequence + 1, ... Token t of sequence i depends on the law, i
+  // and t alone. Throws std::invalid_argument for rows that cannot hold the tokens, Interrupted when asked to stop.
   void sample(std::uint64_t first_sequence, const Rows& tokens, const RunOptions& options) const;
 
   [[nodiscard]] std::uint32_t state_count() const noexcept { return table_.column_count(); }

@@ -28,7 +28,8 @@ struct MDPLaw {
 
 class MDP {
  public:
-  // Builds the alias tables of `law`. Throws std::invalid_argument if a number is out of range or the tables do not fit.
+  // Builds the alias tables of `law`. Throws std::invalid_argument if a number is out of range or the tables do not
+  // fit.
   MDP(const MDPLaw& law, std::size_t memory_limit, const RunOptions& options);
 
   // An explicit MDP: `policy` [S, A] and `transition` [S, A, S], rows that sum to 1 (checked by the caller).

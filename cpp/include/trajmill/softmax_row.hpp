@@ -28,6 +28,7 @@ class Temperature {
 void logits_row(std::uint64_t key, std::uint64_t row, std::span<double> logits) noexcept;
 
 // The probabilities of that row at `temperature`; they sum to 1 up to rounding.
-void softmax_row(std::uint64_t key, std::uint64_t row, Temperature temperature, std::span<double> probabilities) noexcept;
+void softmax_row(std::uint64_t key, std::uint64_t row, Temperature temperature,
+                 std::span<double> probabilities) noexcept;
 
 }  // namespace trajmill

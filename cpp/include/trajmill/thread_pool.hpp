@@ -13,10 +13,10 @@ struct RunOptions {
   std::function<bool()> interrupted = {};
 };
 
-// Calls task(begin, end, cancelled) over disjoint ranges that cover [0, count), each at most `grain` long and starting at
-// a multiple of it, on options.thread_count threads. `cancelled` turns true when the call should end early. The first
-// exception of a task is rethrown; an interrupt throws Interrupted. With no interrupt check and one thread the caller
-// itself does the work.
+// Calls task(begin, end, cancelled) over disjoint ranges that cover [0, count), each at most `grain` long and starting
+// at a multiple of it, on options.thread_count threads. `cancelled` turns true when the call should end early. The
+// first exception of a task is rethrown; an interrupt throws Interrupted. With no interrupt check and one thread the
+// caller itself does the work.
 void parallel_for(std::size_t count, std::size_t grain, const RunOptions& options,
                   const std::function<void(std::size_t, std::size_t, const std::atomic<bool>&)>& task);
 

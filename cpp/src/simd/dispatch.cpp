@@ -21,7 +21,8 @@ bool is_available(SimdLevel level) {
 void require_available(SimdLevel level) {
   if (is_available(level)) return;
   std::string names;
-  for (const SimdLevel available : available_simd_levels()) names += message(names.empty() ? "" : ", ", name(available));
+  for (const SimdLevel available : available_simd_levels())
+    names += message(names.empty() ? "" : ", ", name(available));
   throw std::invalid_argument(
       message("SIMD level '", name(level), "' is not available on this machine; available: ", names));
 }

@@ -1,11 +1,11 @@
 // The sampling kernels, written once over a vector type V (scalar.cpp, avx2.cpp, avx512.cpp each bring theirs).
 //
-// V::kLanes sequences advance together, and `Groups` such vectors are interleaved so that the latency of one table look-up
-// hides behind the others. V offers
+// V::kLanes sequences advance together, and `Groups` such vectors are interleaved so that the latency of one table
+// look-up hides behind the others. V offers
 //   Vec   kLanes 32-bit numbers;
 //   Pair  the same numbers one to a 64-bit lane, where a 32 x 32 -> 64 multiplication needs no shuffle.
-// Everything here is a template over V, and nothing from the standard library is called: a function shared between files
-// that are compiled for different instruction sets could be linked from the wrong one.
+// Everything here is a template over V, and nothing from the standard library is called: a function shared between
+// files that are compiled for different instruction sets could be linked from the wrong one.
 #pragma once
 
 #include <cstring>
@@ -34,9 +34,8 @@ struct Words {
   }
 
  private:
-  static inline __attribute__((always_inline)) void philox(const typename V::RoundKeys& keys,
-                                                           typename V::Pair sequence, std::uint32_t block,
-                                                           typename V::Pair* out) {
+  static inline __attribute__((always_inline)) void philox(const typename V::RoundKeys& keys, typename V::Pair sequence,
+                                                           std::uint32_t block, typename V::Pair* out) {
     const auto multiplier0 = V::pair(kPhiloxMultiplier0);
     const auto multiplier1 = V::pair(kPhiloxMultiplier1);
     auto c0 = V::pair(block), c1 = sequence, c2 = V::high(sequence), c3 = V::pair(0);
@@ -87,7 +86,8 @@ inline __attribute__((always_inline)) typename V::Vec draw(const TableView& tabl
   }
 }
 
-// Up to kSteps values of each sequence, kept by step until whole rows can be written. Narrow values travel four to a word.
+// Up to kSteps values of each sequence, kept by step until whole rows can be written. Narrow values travel four to a
+// word.
 template <class V, bool narrow, int Groups>
 class Tile {
  public:
@@ -105,7 +105,8 @@ class Tile {
   }
 
   // Writes the first `count` steps of the first `row_count` sequences as rows[row + ...][column ...].
-  void write(const RowsView& rows, std::size_t row, std::size_t row_count, std::size_t column, std::size_t count) const {
+  void write(const RowsView& rows, std::size_t row, std::size_t row_count, std::size_t column,
+             std::size_t count) const {
     switch (rows.element_size) {
       case 1: return write_as<std::uint8_t>(rows, row, row_count, column, count);
       case 2: return write_as<std::uint16_t>(rows, row, row_count, column, count);
@@ -283,8 +284,7 @@ void sample_mdp_of_width(const MDPArguments& arguments, std::size_t begin, std::
 }
 
 template <class V>
-void sample_mdp(const MDPArguments& arguments, std::size_t begin, std::size_t end,
-                const std::atomic<bool>& cancelled) {
+void sample_mdp(const MDPArguments& arguments, std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {
   const bool narrow_policy = arguments.policy.narrow;
   if (arguments.transition.narrow) {
     return narrow_policy ? sample_mdp_of_width<V, true, true>(arguments, begin, end, cancelled)

@@ -100,9 +100,7 @@ def output(
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
     if dtype is not None and np.dtype(dtype) != out.dtype:
-        raise ValueError(
-            f"{name} has dtype {out.dtype}, but dtype={np.dtype(dtype)} was asked for; give only one of them"
-        )
+        raise ValueError(f"{name} has dtype {out.dtype}, but dtype={np.dtype(dtype)} was asked for; give only one")
     if out.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {out.shape}")
     if not out.flags.c_contiguous:

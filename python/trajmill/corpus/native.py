@@ -1,6 +1,6 @@
 """The native format: a directory of headerless little-endian shards, a receipt for each, the manifest written last.
 
-A shard of tokens is `row_count` rows of `row_length` integers, row after row, nothing else; so it is a NumPy memmap, and
+A shard of tokens is `row_count` rows of `row_length` integers and nothing else, so it is a NumPy memmap:
 row i of the corpus is at ``i * row_length`` tokens. A directory without a manifest is not a corpus.
 """
 
@@ -50,9 +50,7 @@ class CorpusWriter:
         """Append the next rows: one (rows, row_length) array for each column."""
         rows = {len(array) for array in arrays.values()}
         if set(arrays) != set(self._columns) or len(rows) != 1:
-            raise CorpusError(
-                f"a shard needs the columns {sorted(self._columns)} with equal rows, got {sorted(arrays)}"
-            )
+            raise CorpusError(f"a shard needs columns {sorted(self._columns)} of equal rows, got {sorted(arrays)}")
         receipt: dict[str, Any] = {"first_row": self._row_count, "row_count": rows.pop(), "files": {}}
         for name, array in arrays.items():
             column = self._columns[name]

@@ -1,0 +1,193 @@
+"""
+The compiled core of trajmill: seeded chains and MDPs.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "MDP",
+    "MarkovChain",
+    "action_codebook",
+    "available_simd_levels",
+    "chain_probabilities",
+    "compiler",
+    "philox4x32",
+    "policy_probabilities",
+    "set_simd_level",
+    "simd_level",
+    "state_codebook",
+    "transition_probabilities",
+    "version",
+]
+
+class MarkovChain:
+    """
+    Alias tables of a Markov chain and the stream that draws from them.
+    """
+
+    @staticmethod
+    def from_probabilities(
+        *,
+        initial: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        transition: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        memory_limit: typing.SupportsInt | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> MarkovChain: ...
+    def __init__(
+        self,
+        *,
+        state_count: typing.SupportsInt | typing.SupportsIndex,
+        order: typing.SupportsInt | typing.SupportsIndex,
+        temperature: typing.SupportsFloat | typing.SupportsIndex,
+        uniform_initial: bool,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        memory_limit: typing.SupportsInt | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def integer_law(self, row: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
+        """
+        The integers, in units of the table's resolution, that one row's cells hold.
+        """
+    def sample(
+        self,
+        *,
+        first_sequence: typing.SupportsInt | typing.SupportsIndex,
+        out: numpy.ndarray,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Fill out [sequences, length] with the sequences from first_sequence on.
+        """
+    @property
+    def byte_count(self) -> int:
+        """
+        Size of the tables in bytes.
+        """
+
+class MDP:
+    """
+    Alias tables of an MDP and the streams that draw from them.
+    """
+
+    @staticmethod
+    def from_probabilities(
+        *,
+        policy: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        transition: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+        fixed_start: bool,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        memory_limit: typing.SupportsInt | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> MDP: ...
+    def __init__(
+        self,
+        *,
+        state_count: typing.SupportsInt | typing.SupportsIndex,
+        action_count: typing.SupportsInt | typing.SupportsIndex,
+        policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
+        transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
+        fixed_start: bool,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        memory_limit: typing.SupportsInt | typing.SupportsIndex,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def sample(
+        self,
+        *,
+        first_trajectory: typing.SupportsInt | typing.SupportsIndex,
+        states: numpy.ndarray,
+        actions: numpy.ndarray,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Fill states [N, L + 1] and actions [N, L] with the trajectories from first_trajectory on.
+        """
+
+def action_codebook(
+    row_count: typing.SupportsInt | typing.SupportsIndex, dimension: typing.SupportsInt | typing.SupportsIndex
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Fixed Uniform(-1, 1) vectors, float32 [row_count, dimension].
+    """
+
+def available_simd_levels() -> list[str]:
+    """
+    The instruction sets that this build holds and this machine runs, slowest first.
+    """
+
+def chain_probabilities(
+    context: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    *,
+    state_count: typing.SupportsInt | typing.SupportsIndex,
+    order: typing.SupportsInt | typing.SupportsIndex,
+    temperature: typing.SupportsFloat | typing.SupportsIndex,
+    uniform_initial: bool,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    The exact law of what follows a context, float64 [state_count].
+    """
+
+def philox4x32(
+    counter: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"],
+    key: typing.SupportsInt | typing.SupportsIndex,
+) -> typing.Annotated[list[int], "FixedSize(4)"]:
+    """
+    The Philox4x32-10 block at a counter of four words under a 64-bit key.
+    """
+
+def policy_probabilities(
+    state: typing.SupportsInt | typing.SupportsIndex,
+    *,
+    state_count: typing.SupportsInt | typing.SupportsIndex,
+    action_count: typing.SupportsInt | typing.SupportsIndex,
+    policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
+    transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
+    fixed_start: bool,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    The exact law of the action in a state, float64 [action_count].
+    """
+
+def set_simd_level(level: str) -> None:
+    """
+    Choose the instruction set; the bytes made do not depend on it.
+    """
+
+def simd_level() -> str:
+    """
+    The instruction set in use.
+    """
+
+def state_codebook(
+    row_count: typing.SupportsInt | typing.SupportsIndex, dimension: typing.SupportsInt | typing.SupportsIndex
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Fixed Uniform(-1, 1) vectors, float32 [row_count, dimension].
+    """
+
+def transition_probabilities(
+    state: typing.SupportsInt | typing.SupportsIndex,
+    action: typing.SupportsInt | typing.SupportsIndex,
+    *,
+    state_count: typing.SupportsInt | typing.SupportsIndex,
+    action_count: typing.SupportsInt | typing.SupportsIndex,
+    policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
+    transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
+    fixed_start: bool,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    The exact law of the next state after an action in a state, float64 [state_count].
+    """
+
+compiler: str = "GNU 12.2.0"
+version: str = "0.1.0"

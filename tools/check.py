@@ -1,0 +1,82 @@
+"""The checks that people and CI run: ``python tools/check.py lint | test-cpp | sanitize | stubs``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+STUB = ROOT / "python/trajmill/_core.pyi"
+
+
+def run(*command: str | Path) -> None:
+    """Run a command in the root; a failure ends the program with its exit code."""
+    print("+", *command, flush=True)
+    result = subprocess.run([str(word) for word in command], cwd=ROOT, check=False)
+    if result.returncode:
+        raise SystemExit(result.returncode)
+
+
+def lint() -> None:
+    """Style, types, imports, C++ format, and the committed stub against the compiled module."""
+    sources = sorted(
+        p for folder in ("cpp", "tests/cpp") for p in (ROOT / folder).rglob("*.[ch]pp") if "third_party" not in p.parts
+    )
+    run(BIN / "ruff", "check", ".")
+    run(BIN / "ruff", "format", "--check", ".")
+    run(BIN / "mypy")
+    run(BIN / "lint-imports")
+    run(BIN / "clang-format", "--dry-run", "--Werror", *sources)
+    if make_stub() != STUB.read_text():
+        raise SystemExit(f"{STUB.name} differs from the compiled module; run `python tools/check.py stubs`")
+
+
+def make_stub() -> str:
+    """The stub of the compiled module, as pybind11-stubgen and ruff write it."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([BIN / "pybind11-stubgen", "trajmill._core", "-o", folder], check=True, capture_output=True)
+        path = Path(folder) / "trajmill/_core.pyi"
+        config = ROOT / "pyproject.toml"
+        for verb in (["check", "--fix", "--quiet", "--exit-zero"], ["format", "--quiet"]):
+            subprocess.run([BIN / "ruff", *verb, "--config", config, path], check=True)
+        return path.read_text()
+
+
+def test_cpp(sanitizers: str = "") -> None:
+    """Build and run the C++ tests, under sanitizers if named."""
+    build = ROOT / "build" / ("cpp-" + (sanitizers.replace(",", "-") or "release"))
+    run(
+        BIN / "cmake",
+        "-S",
+        ".",
+        "-B",
+        build,
+        "-G",
+        "Ninja",
+        f"-DCMAKE_MAKE_PROGRAM={BIN / 'ninja'}",
+        "-DTRAJMILL_BUILD_PYTHON=OFF",
+        "-DTRAJMILL_BUILD_TESTS=ON",
+        f"-DTRAJMILL_SANITIZE={sanitizers}",
+    )
+    run(BIN / "cmake", "--build", build)
+    run(BIN / "ctest", "--test-dir", build, "--output-on-failure")
+
+
+def main() -> None:
+    """Run the check that the first argument names."""
+    checks = {
+        "lint": lint,
+        "test-cpp": test_cpp,
+        "sanitize": lambda: (test_cpp("address,undefined"), test_cpp("thread")),
+        "stubs": lambda: STUB.write_text(make_stub()),
+    }
+    if len(sys.argv) != 2 or sys.argv[1] not in checks:
+        raise SystemExit(__doc__)
+    checks[sys.argv[1]]()
+
+
+if __name__ == "__main__":
+    main()
