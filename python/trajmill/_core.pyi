@@ -30,7 +30,6 @@ class MarkovChain:
     """
     Alias tables of a Markov chain and the stream that draws from them.
     """
-
     @staticmethod
     def from_probabilities(
         *,
@@ -75,7 +74,6 @@ class MDP:
     """
     Alias tables of an MDP and the streams that draw from them.
     """
-
     @staticmethod
     def from_probabilities(
         *,
@@ -189,5 +187,5 @@ def transition_probabilities(
     The exact law of the next state after an action in a state, float64 [state_count].
     """
 
-compiler: str = "GNU 12.2.0"
-version: str = "0.1.0"
+compiler: str
+version: str

@@ -115,7 +115,7 @@ def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> n
     """Float64 rows along the last axis that are >= 0 and sum to 1 within 1e-6; returned divided by their sums."""
     if hasattr(values, "toarray"):
         values = values.toarray()  # scipy.sparse
-    array = np.array(values, dtype=np.float64, order="C")
+    array: npt.NDArray[np.float64] = np.array(values, dtype=np.float64, order="C")
     if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
@@ -128,4 +128,5 @@ def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> n
     if (np.abs(sums - 1) > 1e-6).any():
         at = tuple(int(i) for i in np.argwhere(np.abs(sums - 1) > 1e-6)[0])
         raise ValueError(f"{name} rows must sum to 1, got {sums[at]} for row {at[:-1]}; divide each row by its sum")
-    return array / sums
+    array /= sums
+    return array

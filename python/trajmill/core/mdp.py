@@ -116,7 +116,7 @@ class MDP:
         """The exact law of the action in `state`, float64 (A,)."""
         s = checks.integer("state", state, 0, self.state_count - 1)
         if self._rows is not None:
-            return self._rows[0][s].copy()
+            return np.array(self._rows[0][s])
         return _core.policy_probabilities(s, **self._law())
 
     def transition_probabilities(self, state: int, action: int) -> npt.NDArray[np.float64]:
@@ -124,7 +124,7 @@ class MDP:
         s = checks.integer("state", state, 0, self.state_count - 1)
         a = checks.integer("action", action, 0, self.action_count - 1)
         if self._rows is not None:
-            return self._rows[1][s, a].copy()
+            return np.array(self._rows[1][s, a])
         return _core.transition_probabilities(s, a, **self._law())
 
     def state_vectors(self, dimension: int) -> npt.NDArray[np.float32]:

@@ -56,7 +56,7 @@ class CorpusWriter:
             column = self._columns[name]
             data = np.ascontiguousarray(array, dtype=np.dtype(column.dtype).newbyteorder("<"))
             path = self._directory / f"{name}-{len(self._shards):05d}.bin"
-            _write_whole(path, memoryview(data).cast("B"))
+            _write_whole(path, data.data.cast("B"))
             receipt["files"][name] = {"name": path.name, "bytes": data.nbytes, "sha256": _sha256(data)}
         _write_whole(self._directory / f"receipt-{len(self._shards):05d}.json", _json(receipt))
         self._shards.append(receipt)
@@ -90,7 +90,7 @@ def open_shards(directory: Path, column: str) -> list[npt.NDArray[Any]]:
     found = {c["name"]: c for c in manifest["columns"]}
     if column not in found:
         raise CorpusError(f"{directory} has the columns {sorted(found)}, not {column!r}")
-    shards = []
+    shards: list[npt.NDArray[Any]] = []
     for receipt in manifest["shards"]:
         file = receipt["files"][column]
         path = directory / file["name"]
@@ -107,7 +107,7 @@ def _json(value: object) -> bytes:
 
 
 def _sha256(data: npt.NDArray[Any]) -> str:
-    return hashlib.sha256(memoryview(data).cast("B")).hexdigest()
+    return hashlib.sha256(data.data.cast("B")).hexdigest()
 
 
 def _write_whole(path: Path, data: bytes | memoryview) -> None:

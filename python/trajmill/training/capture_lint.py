@@ -33,7 +33,7 @@ class CaptureError(AssertionError):
     """A step does something that a CUDA graph cannot hold."""
 
 
-class OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OperationRecorder(TorchDispatchMode):
     """Writes down every operation with the shapes and dtypes it sees; refuses those in `FORBIDDEN`."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ def _capture(step: Callable[[int], None], state: TrainingState, unroll: int) -> 
     """Graph of one period. Warming up (lazy handles, workspaces) runs real updates, so they are undone in place."""
     moving = state.moving()
     before = {name: tensor.clone() for name, tensor in moving.items()}
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(2):
