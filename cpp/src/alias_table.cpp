@@ -1,8 +1,6 @@
 #include "trajmill/alias_table.hpp"
 
 #include <algorithm>
-#include <iomanip>
-#include <numeric>
 
 #include "trajmill/error.hpp"
 
@@ -84,8 +82,8 @@ AliasTable::AliasTable(std::uint64_t row_count, std::uint32_t column_count, std:
   const double bytes = cell_count * static_cast<double>(words * sizeof(std::uint32_t));
   if (bytes > static_cast<double>(memory_limit) || cell_count > static_cast<double>(kCellLimit)) {
     throw std::invalid_argument(
-        message(std::setprecision(4), "a dense table of ", static_cast<double>(row_count), " rows x ", column_count,
-                " columns needs ", gibibytes(bytes), " GiB, more than the ",
+        message("a dense table of ", row_count, " rows x ", column_count, " columns needs ", gibibytes(bytes),
+                " GiB, more than the ",
                 gibibytes(std::min(static_cast<double>(memory_limit), static_cast<double>(kCellLimit * words * 4))),
                 " GiB allowed here; use fewer states or a lower order"));
   }

@@ -1,17 +1,36 @@
 // Messages that show the value that was wrong.
 #pragma once
 
-#include <sstream>
+#include <array>
+#include <charconv>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <type_traits>
 
 namespace trajmill {
 
+inline void append(std::string& text, std::string_view part) { text += part; }
+
+// Numbers go through to_chars: streams need a locale, which a statically linked libstdc++ cannot count on in a plugin.
+template <class Number>
+  requires std::is_arithmetic_v<Number>
+void append(std::string& text, Number value) {
+  std::array<char, 32> digits{};
+  char* const last = digits.data() + digits.size();
+  if constexpr (std::is_floating_point_v<Number>) {
+    text.append(digits.data(), std::to_chars(digits.data(), last, value, std::chars_format::general, 6).ptr);
+  } else {
+    text.append(digits.data(), std::to_chars(digits.data(), last, value).ptr);
+  }
+}
+
+// The parts, strings and numbers, one after another.
 template <class... Parts>
 [[nodiscard]] std::string message(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  return text.str();
+  std::string text;
+  (append(text, parts), ...);
+  return text;
 }
 
 // Thrown when the caller's interrupt check asked long work to stop; what was being written is not complete.

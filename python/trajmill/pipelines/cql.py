@@ -20,6 +20,7 @@ from trajmill.algorithms import cql, forward_dynamics
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions
 from trajmill.core.progress import Progress, silent
+from trajmill.core.reference import codebooks
 from trajmill.data import Dataset, environment_of, load_dataset, qlearning_transitions, reference_score
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import evaluate_policy
@@ -142,11 +143,14 @@ def synthetic_transitions(config: PretrainCQLConfig, device: torch.device) -> In
         seed=config.data_seed,
     )
     data = mdp.sample(trajectory_count=config.trajectory_count, length=config.length)
+    state_vectors, action_vectors = codebooks(
+        config.state_count, config.action_count, config.observation_dim, config.action_dim
+    )
     return IndexedTransitions.of(
         data.states,
         data.actions,
-        mdp.state_vectors(config.observation_dim),
-        mdp.action_vectors(config.action_dim),
+        state_vectors,
+        action_vectors,
         device=device,
         dtype=torch.float32,
     )

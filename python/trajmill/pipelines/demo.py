@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 import trajmill as tm
 from trajmill.core.progress import Progress, silent
+from trajmill.core.reference import codebooks
 from trajmill.data import load_dataset
 from trajmill.report import Rate, Section, rates_section, write_report
 
@@ -182,7 +183,9 @@ def loss_floor(config: DemoConfig, observation_dim: int) -> float:
     sample = mdp.sample(trajectory_count=config.transition_count // 1000, length=1000)
     states = sample.states.astype(np.int64)
     pair = (states[:, :-1] * 100 + sample.actions).ravel()
-    successor = mdp.state_vectors(observation_dim).astype(np.float64)[states[:, 1:].ravel()]
+    successor = codebooks(mdp.state_count, mdp.action_count, observation_dim, 1)[0].astype(np.float64)[
+        states[:, 1:].ravel()
+    ]
     count = np.maximum(np.bincount(pair), 1)
     squares = [
         (column @ column - (np.bincount(pair, weights=column) ** 2 / count).sum()) / len(pair) for column in successor.T
