@@ -58,6 +58,6 @@ struct Avx2 {
 
 }  // namespace
 
-Kernels avx2_kernels() noexcept { return {sample_chain<Avx2>, sample_mdp<Avx2>}; }
+Kernels avx2_kernels() noexcept { return {sample_chain<Avx2>, sample_mdp<Avx2>, philox_checksum<Avx2>}; }
 
 }  // namespace trajmill::simd

@@ -55,6 +55,6 @@ struct Avx512 {
 
 }  // namespace
 
-Kernels avx512_kernels() noexcept { return {sample_chain<Avx512>, sample_mdp<Avx512>}; }
+Kernels avx512_kernels() noexcept { return {sample_chain<Avx512>, sample_mdp<Avx512>, philox_checksum<Avx512>}; }
 
 }  // namespace trajmill::simd

@@ -85,4 +85,8 @@ simd::Kernels simd::kernels() {
   }
 }
 
+std::uint32_t philox_checksum(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count) {
+  return simd::kernels().philox_checksum(key, sequence_count, block_count);
+}
+
 }  // namespace trajmill

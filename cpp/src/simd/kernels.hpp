@@ -47,10 +47,15 @@ struct MDPArguments {
   RowsView actions;
 };
 
+// The exclusive or of the first `block_count` Philox blocks' words of sequences [0, sequence_count): what the generator
+// alone costs, and a check that every instruction set makes the same words.
+using PhiloxChecksum = std::uint32_t (*)(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count);
+
 // Rows [begin, end) of the outputs; returns early, leaving rows unfinished, once `cancelled` is true.
 struct Kernels {
   void (*sample_chain)(const ChainArguments&, std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled);
   void (*sample_mdp)(const MDPArguments&, std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled);
+  PhiloxChecksum philox_checksum;
 };
 
 // Rows that the kernels like to be given together.

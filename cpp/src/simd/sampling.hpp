@@ -244,6 +244,26 @@ void sample_mdp_rows(const MDPArguments& arguments, std::size_t row, std::size_t
   }
 }
 
+template <class V>
+std::uint32_t philox_checksum(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count) {
+  const auto keys = round_keys<V>(key);
+  alignas(64) std::uint32_t lanes[V::kLanes];
+  std::uint32_t checksum = 0;
+  for (std::size_t row = 0; row < sequence_count; row += V::kLanes) {
+    const auto sequence = V::pair_sequence(row);
+    auto sum = V::pair(0);
+    Words<V, true> words;
+    for (std::uint32_t block = 0; block < block_count; ++block) {
+      words.draw(keys, sequence, std::uint64_t{block} * kStepsPerBlock);
+      sum = V::exclusive_or(sum, words.word[0], words.word[1]);
+      sum = V::exclusive_or(sum, words.word[2], words.word[3]);
+    }
+    V::store(lanes, V::pack_low(sum));
+    for (std::size_t lane = 0; lane < V::kLanes && row + lane < sequence_count; ++lane) checksum ^= lanes[lane];
+  }
+  return checksum;
+}
+
 // Full groups of interleaved vectors first, then one vector at a time.
 template <class V, class F, class G>
 inline void split_rows(std::size_t begin, std::size_t end, F&& interleaved, G&& single) {

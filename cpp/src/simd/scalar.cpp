@@ -37,6 +37,6 @@ struct Scalar {
 
 }  // namespace
 
-Kernels scalar_kernels() noexcept { return {sample_chain<Scalar>, sample_mdp<Scalar>}; }
+Kernels scalar_kernels() noexcept { return {sample_chain<Scalar>, sample_mdp<Scalar>, philox_checksum<Scalar>}; }
 
 }  // namespace trajmill::simd

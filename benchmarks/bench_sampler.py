@@ -1,0 +1,83 @@
+"""How fast chains and MDPs are sampled, beside what a user would write, and how far from the machine's limits.
+
+Run alone on the machine: ``python benchmarks/bench_sampler.py``. All rates are in 10^9 tokens or transitions a second.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from baselines.markov import alias_tables, authors_way, numba_alias_chain
+from record import Row, seconds, write
+
+import trajmill as tm
+from trajmill import _core
+
+ROWS, LENGTH = 65_536, 1024
+
+
+def main() -> None:
+    chain = tm.MarkovChain(state_count=100, seed=42)
+    out = np.zeros((ROWS, LENGTH), np.uint8)
+
+    def rate(threads: int, target: np.ndarray | None = out) -> float:
+        return ROWS * LENGTH / seconds(lambda: chain.sample(ROWS, LENGTH, out=target, threads=threads)) / 1e9
+
+    tables = alias_tables(np.array([chain.probabilities([s]) for s in range(100)]))
+    small = np.zeros((8192, LENGTH), np.uint8)
+    numba = small.size / seconds(lambda: numba_alias_chain(*tables, small, 1)) / 1e9
+    authors = 32 * 256 / seconds(lambda: authors_way(100, 1.0, 666, 32, 256), rounds=3) / 1e9
+    memset = out.size / seconds(lambda: out.fill(7)) / 1e9
+    philox = ROWS * LENGTH / seconds(lambda: _core.philox_checksum(1, ROWS, LENGTH // 4)) / 1e9
+
+    one, two, fresh = rate(1), rate(2), rate(1, None)
+    unit = "G tokens/s"
+    rows = [
+        Row(
+            name="dense chain S=100, 1 thread, reused out",
+            value=one,
+            unit=unit,
+            against="numba alias loop",
+            ratio=one / numba,
+            limit="Philox alone",
+            limit_share=one / philox,
+        ),
+        Row(
+            name="  the same",
+            value=one,
+            unit=unit,
+            against="the authors' way",
+            ratio=one / authors,
+            limit="memset",
+            limit_share=one / memset,
+        ),
+        Row(name="  2 threads", value=two, unit=unit, against="1 thread", ratio=two / one),
+        Row(name="  1 thread, fresh memory", value=fresh, unit=unit, against="numba alias loop", ratio=fresh / numba),
+        Row(name="numba alias loop", value=numba, unit=unit),
+        Row(name="the authors' way", value=authors, unit=unit),
+        Row(name="limit: memset", value=memset, unit="GB/s"),
+        Row(name="limit: Philox alone, one word a token", value=philox, unit="G words/s"),
+    ]
+    best = _core.simd_level()
+    for level in _core.available_simd_levels():
+        _core.set_simd_level(level)
+        rows.append(
+            Row(
+                name=f"  {level}, 1 thread", value=rate(1), unit=unit, against="numba alias loop", ratio=rate(1) / numba
+            )
+        )
+    _core.set_simd_level(best)
+
+    for states, order in ((1000, 1), (100, 2), (10, 5)):
+        other = tm.MarkovChain(state_count=states, order=order)
+        target = other.sample(8192, LENGTH)
+        value = target.size / seconds(lambda o=other, t=target: o.sample(8192, LENGTH, out=t, threads=1)) / 1e9
+        rows.append(Row(name=f"dense chain S={states}, order {order}, 1 thread", value=value, unit=unit))
+    mdp = tm.MDP(state_count=100, action_count=100, seed=42)
+    data = mdp.sample(8192, 1000)
+    value = data.actions.size / seconds(lambda: mdp.sample(8192, 1000, out=data, threads=1)) / 1e9
+    rows.append(Row(name="MDP S=A=100, 1 thread, reused out", value=value, unit="G transitions/s"))
+    write("sampler", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Benchmark rows and the file they are kept in: machine, versions, commit and command travel with every number."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+import trajmill
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One measured value, what it is measured against, and how far the limit is."""
+
+    name: str
+    value: float
+    unit: str
+    against: str | None = None
+    ratio: float | None = None
+    limit: str | None = None
+    limit_share: float | None = None
+
+
+def seconds(work: Callable[[], object], *, rounds: int = 7) -> float:
+    """Median time of one call, after one that does not count."""
+    work()
+    times = []
+    for _ in range(rounds):
+        started = perf_counter()
+        work()
+        times.append(perf_counter() - started)
+    return median(times)
+
+
+def write(name: str, rows: Sequence[Row]) -> None:
+    """Print the rows and keep them as results/NAME.json."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    record = {
+        "rows": [asdict(row) for row in rows],
+        "machine": {"cpu": cpu, "simd": trajmill._core.simd_level(), "system": platform.platform()},
+        "versions": {"trajmill": trajmill.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "commit": commit,
+        "command": "python " + " ".join(sys.argv),
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    for row in rows:
+        ratio = f"  {row.ratio:,.1f}x {row.against}" if row.ratio is not None else ""
+        share = f"  {row.limit_share:.0%} of {row.limit}" if row.limit_share is not None else ""
+        print(f"{row.name:<44} {row.value:>10.4g} {row.unit}{ratio}{share}")
