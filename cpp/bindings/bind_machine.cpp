@@ -33,6 +33,10 @@ void bind_machine(py::module_& module) {
         set_simd_level(*level);
       },
       py::arg("level"), "Choose the instruction set; the bytes made do not depend on it.");
+  module.def("philox_checksum", &philox_checksum, py::arg("key"), py::arg("sequence_count"), py::arg("block_count"),
+             py::call_guard<py::gil_scoped_release>(),
+             "The exclusive or of each sequence's first Philox blocks, by the kernel in use: what the generator alone "
+             "costs, and a check that every instruction set makes the same words.");
 }
 
 }  // namespace trajmill

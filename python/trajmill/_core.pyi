@@ -18,6 +18,7 @@ __all__: list[str] = [
     "chain_probabilities",
     "compiler",
     "philox4x32",
+    "philox_checksum",
     "policy_probabilities",
     "set_simd_level",
     "simd_level",
@@ -139,6 +140,15 @@ def philox4x32(
 ) -> typing.Annotated[list[int], "FixedSize(4)"]:
     """
     The Philox4x32-10 block at a counter of four words under a 64-bit key.
+    """
+
+def philox_checksum(
+    key: typing.SupportsInt | typing.SupportsIndex,
+    sequence_count: typing.SupportsInt | typing.SupportsIndex,
+    block_count: typing.SupportsInt | typing.SupportsIndex,
+) -> int:
+    """
+    The exclusive or of each sequence's first Philox blocks, by the kernel in use: what the generator alone costs, and a check that every instruction set makes the same words.
     """
 
 def policy_probabilities(

@@ -30,4 +30,4 @@ def run(words: Sequence[str], *, as_json: bool) -> int:
         width = max(len(row.name) for row in rows)
         for row in rows:
             print(f"{'ok' if row.ok else '--'}  {row.name:<{width}}  {row.value}")
-    return 0
+    return int(any(not row.ok and not row.optional for row in rows))
