@@ -6,6 +6,9 @@
 (2, 5)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 try:
     from trajmill import _core
 except ImportError as error:  # pragma: no cover
@@ -14,8 +17,23 @@ except ImportError as error:  # pragma: no cover
         "run `pip install .` in the source tree, and import trajmill from outside of python/"
     ) from error
 
-from trajmill.core import MDP, MarkovChain, MDPSample
+if TYPE_CHECKING:
+    from trajmill.core import MDP, MarkovChain, MDPSample
 
 __version__: str = _core.version
 
 __all__ = ["MDP", "MDPSample", "MarkovChain", "__version__"]
+
+# Where each public name lives; it is loaded, and NumPy with it, when it is first asked for.
+_HOMES = {"MDP": "trajmill.core", "MDPSample": "trajmill.core", "MarkovChain": "trajmill.core"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trajmill' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -175,22 +175,21 @@ def _mdp() -> tm.MDP:
 
 
 def loss_floor(config: DemoConfig, observation_dim: int) -> float:
-    """Least mean squared error per element that any predictor can reach on the transitions of `config`.
+    """Mean squared error per element of the predictor that knows the MDP's law, on the transitions of `config`.
 
-    It is reached by the mean of the observed successors of each (state, action) (the centroids of arXiv 2310.00771).
+    It predicts the mean of the successor's state vector given (state, action) (0.3391 in Hopper's 11 numbers). A
+    predictor that memorised these very transitions could go about 1 % lower.
     """
     mdp = _mdp()
     sample = mdp.sample(trajectory_count=config.transition_count // 1000, length=1000)
-    states = sample.states.astype(np.int64)
-    pair = (states[:, :-1] * 100 + sample.actions).ravel()
-    successor = codebooks(mdp.state_count, mdp.action_count, observation_dim, 1)[0].astype(np.float64)[
-        states[:, 1:].ravel()
-    ]
-    count = np.maximum(np.bincount(pair), 1)
-    squares = [
-        (column @ column - (np.bincount(pair, weights=column) ** 2 / count).sum()) / len(pair) for column in successor.T
-    ]
-    return float(np.mean(squares))
+    pairs = (sample.states[:, :-1].astype(np.int64) * mdp.action_count + sample.actions).ravel()
+    visits = np.bincount(pairs, minlength=mdp.state_count * mdp.action_count) / len(pairs)
+    rows = np.array(
+        [mdp.transition_probabilities(s, a) for s in range(mdp.state_count) for a in range(mdp.action_count)]
+    )
+    vectors = codebooks(mdp.state_count, mdp.action_count, observation_dim, 1)[0].astype(np.float64)
+    variances = (rows @ vectors**2 - (rows @ vectors) ** 2).mean(axis=1)
+    return float(visits @ variances)
 
 
 def mill_tokens(chain: tm.MarkovChain, token_count: int, progress: Progress) -> MilledRate:

@@ -55,12 +55,15 @@ def test_chain_p_values_are_uniform_over_seeds(states: int, order: int, temperat
 
 @pytest.mark.parametrize("initial", ["softmax", "uniform"])
 def test_start_and_young_contexts_follow_their_rows(initial: str) -> None:
-    chain = tm.MarkovChain(state_count=10, order=3, temperature=0.3, seed=3, initial=initial)
-    tokens = chain.sample(500_000, 3)
-    assert chi_square_p(np.bincount(tokens[:, 0], minlength=10)[None], chain.probabilities()[None]) > 1e-4
-    assert (
-        chi_square_p(context_counts(tokens, 10, 2), np.array([chain.probabilities(c) for c in contexts(10, 2)])) > 1e-4
-    )
+    p_values: dict[int, list[float]] = {0: [], 1: [], 2: []}  # by the number of states that stand before
+    for seed in range(20):
+        chain = tm.MarkovChain(state_count=10, order=3, temperature=0.3, seed=seed, initial=initial)
+        tokens = chain.sample(30_000, 3)
+        for length, values in p_values.items():
+            law = np.array([chain.probabilities(c) for c in contexts(10, length)])
+            values.append(chi_square_p(context_counts(tokens[:, : length + 1], 10, length), law))
+    for values in p_values.values():
+        assert stats.kstest(values, "uniform").pvalue > 1e-4
     if initial == "uniform":
         np.testing.assert_allclose(chain.probabilities(), 0.1)
 
@@ -73,20 +76,29 @@ def test_temperature_limits() -> None:
     np.testing.assert_array_equal(tokens[:, 1:], rows.argmax(1)[tokens[:, :-1]])
 
 
-def test_mdp_follows_its_laws() -> None:
-    mdp = tm.MDP(state_count=12, action_count=9, policy_temperature=0.4, transition_temperature=0.7, seed=5)
-    data = mdp.sample(4000, 250)
-    states, actions, following = data.states[:, :-1], data.actions, data.states[:, 1:]
-    pair = states.astype(np.int64) * 9 + actions
-    policy = np.array([mdp.policy_probabilities(s) for s in range(12)])
-    transition = np.array([mdp.transition_probabilities(s, a) for s in range(12) for a in range(9)])
-    assert chi_square_p(np.bincount(pair.ravel(), minlength=108).reshape(12, 9), policy) > 1e-4
-    assert (
-        chi_square_p(np.bincount((pair * 12 + following).ravel(), minlength=1296).reshape(108, 12), transition) > 1e-4
-    )
-    assert chi_square_p(np.bincount(states[:, 0], minlength=12)[None], np.full((1, 12), 1 / 12)) > 1e-4
-    assert len(np.unique(transition, axis=0)) == 108
-    assert np.ptp(tm.MDP(state_count=12, action_count=9, start="fixed").sample(50, 2).states[:, 0]) == 0
+@pytest.mark.parametrize(("states", "actions"), [(12, 9), (300, 4), (5, 300)])
+def test_mdp_p_values_are_uniform_over_seeds(states: int, actions: int) -> None:
+    p_values: dict[str, list[float]] = {"start": [], "policy": [], "transition": []}
+    for seed in range(20):
+        mdp = tm.MDP(
+            state_count=states, action_count=actions, policy_temperature=0.4, transition_temperature=0.7, seed=seed
+        )
+        data = mdp.sample(3000, 250)
+        now, then = data.states[:, :-1].astype(np.int64), data.states[:, 1:]
+        pair = now * actions + data.actions
+        policy = np.array([mdp.policy_probabilities(s) for s in range(states)])
+        transition = np.array([mdp.transition_probabilities(s, a) for s in range(states) for a in range(actions)])
+        assert len(np.unique(transition, axis=0)) == states * actions
+        p_values["start"].append(
+            chi_square_p(np.bincount(now[:, 0], minlength=states)[None], np.full((1, states), 1 / states))
+        )
+        drawn = np.bincount(pair.ravel(), minlength=states * actions)
+        p_values["policy"].append(chi_square_p(drawn.reshape(states, actions), policy))
+        drawn = np.bincount((pair * states + then).ravel(), minlength=states * actions * states)
+        p_values["transition"].append(chi_square_p(drawn.reshape(-1, states), transition))
+    for values in p_values.values():
+        assert stats.kstest(values, "uniform").pvalue > 1e-4
+    assert np.ptp(tm.MDP(state_count=states, action_count=actions, start="fixed").sample(50, 2).states[:, 0]) == 0
 
 
 def test_golden_bytes_never_change() -> None:
@@ -190,9 +202,17 @@ def test_bad_outputs_are_refused() -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, trajmill; assert 'torch' not in sys.modules; print('ok')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "ok\n"
+    """Less than 50 ms, the best of five, and nothing heavy; every public name is there all the same."""
+    code = (
+        "import sys, time; started = time.perf_counter(); import trajmill; taken = time.perf_counter() - started\n"
+        "assert not {'numpy', 'torch'} & set(sys.modules)\n"
+        "assert all(hasattr(trajmill, name) for name in dir(trajmill)) and not hasattr(trajmill, 'Markov')\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(taken)"
+    )
+    command = [sys.executable, "-c", code]
+    times = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(5)]
+    assert min(times) < 0.05
 
 
 def test_sampling_survives_fork_and_answers_ctrl_c() -> None:
@@ -205,14 +225,16 @@ if child == 0:
     os._exit(0 if (chain.sample(200, 200, threads=2) == expected).all() else 1)
 assert os.waitpid(child, 0)[1] == 0
 out = np.zeros((1 << 20, 1024), np.uint8)
-sent = []
-threading.Timer(0.2, lambda: (sent.append(time.perf_counter()), os.kill(os.getpid(), signal.SIGINT))).start()
-try:
-    while True:
-        chain.sample(*out.shape, out=out)
-except KeyboardInterrupt:
-    delay = time.perf_counter() - sent[0]
-print(delay < 0.5, (chain.sample(200, 200) == expected).all())
+delays = []
+for _ in range(3):  # the best of three, for the machine may be busy
+    sent = []
+    threading.Timer(0.2, lambda: (sent.append(time.perf_counter()), os.kill(os.getpid(), signal.SIGINT))).start()
+    try:
+        while True:
+            chain.sample(*out.shape, out=out)
+    except KeyboardInterrupt:
+        delays.append(time.perf_counter() - sent[0])
+print(min(delays) < 0.1, (chain.sample(200, 200) == expected).all())
 """
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -12,7 +12,6 @@ import pytest
 from scipy import stats
 
 from trajmill.core.progress import silent
-from trajmill.core.reference import codebooks
 from trajmill.pipelines import demo
 from trajmill.pipelines.demo import AliasTables, DemoConfig, InverseCDF, run_demo
 
@@ -113,9 +112,9 @@ def test_the_whole_demonstration_small_and_again(tmp_path):
     assert json.loads((tmp_path / "demo" / "demo.json").read_text())["finished"]
 
 
-@pytest.mark.slow
-def test_the_floor_is_the_least_loss(tmp_path):
-    """The centroid optimum of 10^6 transitions in Hopper's 11 numbers lies 1 % below the best constant's loss."""
-    floor = demo.loss_floor(DemoConfig(), 11)
-    constant = float(codebooks(100, 100, 11, 1)[0].astype(np.float64).var(axis=0).mean())
-    assert 0.97 * constant < floor < 0.995 * constant
+@pytest.mark.parametrize(
+    ("observation_dim", "optimum"), [(11, 0.339149), (17, 0.342222), (111, 0.330665)], ids=["hopper", "cheetah", "ant"]
+)
+def test_the_floor_is_the_loss_of_the_law(observation_dim: int, optimum: float) -> None:
+    """The true rows' optimum, known from the authors' own MDP; another seed's rows move the fourth digit at most."""
+    assert demo.loss_floor(DemoConfig(), observation_dim) == pytest.approx(optimum, rel=1e-3)
