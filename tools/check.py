@@ -1,11 +1,14 @@
-"""The checks that people and CI run: ``python tools/check.py lint | test-cpp | sanitize | stubs``."""
+"""The checks that people and CI run: ``python tools/check.py lint | test-cpp | sanitize | stubs | wheel``."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,12 +70,58 @@ def test_cpp(sanitizers: str = "") -> None:
     run(BIN / "ctest", "--test-dir", build, "--output-on-failure")
 
 
+def test_wheel() -> None:
+    """Build an sdist, from it a wheel, and test the installed wheel far from this tree."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run(BIN / "python", "-m", "build", "--no-isolation", "--outdir", folder)  # the wheel is made from the sdist
+        (wheel,) = folder.glob("*.whl")
+        print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB")
+        venv.create(folder / "venv", symlinks=True)
+        python = folder / "venv/bin/python"
+        site = Path(
+            subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
+        )
+        (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # those of this environment
+        run(
+            BIN / "python",
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--force-reinstall",
+            wheel,
+        )
+        shutil.copytree(ROOT / "tests", folder / "tree/tests")
+        shutil.copy(ROOT / "pyproject.toml", folder / "tree")
+        home = subprocess.check_output([python, "-c", "import trajmill; print(trajmill.__file__)"], text=True).strip()
+        if not home.startswith(str(site)):
+            raise SystemExit(f"tested {home}, not the wheel in {site}")
+        run(
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "--rootdir",
+            folder / "tree",
+            "-c",
+            folder / "tree/pyproject.toml",
+            folder / "tree/tests/python",
+        )
+
+
 def main() -> None:
     """Run the check that the first argument names."""
     checks = {
         "lint": lint,
         "test-cpp": test_cpp,
         "sanitize": lambda: (test_cpp("address,undefined"), test_cpp("thread")),
+        "wheel": test_wheel,
         "stubs": lambda: STUB.write_text(make_stub()),
     }
     if len(sys.argv) != 2 or sys.argv[1] not in checks:
