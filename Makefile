@@ -18,7 +18,8 @@ test-all: setup lint test-cpp
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
 bench: setup
-	$(BIN)/python benchmarks/bench_sampler.py
+	for name in sampler evaluation cql; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	$(BIN)/python benchmarks/readme.py
 
 lint:
 	$(BIN)/python tools/check.py lint

@@ -1,4 +1,4 @@
-"""Bring the README's number, table and picture up to date with results/sampler.json: ``python benchmarks/readme.py``."""
+"""Bring the README's number and picture up to date with results/sampler.json: ``python benchmarks/readme.py``."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ def per_second(billions: float) -> str:
 
 def number(record: dict[str, Any]) -> str:
     """The sentence that the README begins with."""
-    rows = record["rows"]
+    rows, machine = record["rows"], record["machine"]
     rate = rows[HEADLINE]["value"]
     authors, numba = (rate / rows[name]["value"] for name in ("the authors' way", "numba alias loop"))
     return (
-        f"One core ({record['machine']['cpu']}, {record['machine']['simd'].upper().replace('AVX512', 'AVX-512')}) draws **{per_second(rate)}** "
-        f"Markov-chain tokens a second:\n{authors:,.0f} times the rate of the published generator, {numba:.0f} times that "
-        "of a numba loop, with bytes\nthat are the same on every machine, at any number of threads."
+        f"One core ({machine['cpu']}, {machine['simd'].upper().replace('AVX512', 'AVX-512')}) draws "
+        f"**{per_second(rate)}** Markov-chain tokens a second:\n"
+        f"{authors:,.0f} times the rate of the published generator, {numba:.0f} times that of a numba loop,\n"
+        "with bytes that are the same on every machine, at any number of threads."
     )
 
 
