@@ -1,6 +1,6 @@
 """Pre-train on synthetic data: no dataset, no environment, no reward.
 
-The critics of CQL learn to predict the next state of a random MDP (arXiv 2310.00771, section 5). The run that comes out
+The critics of CQL learn to predict the next state of a random MDP (arXiv 2310.00771, section 4). The run that comes out
 is what `trajmill train cql --init` starts from.
 """
 

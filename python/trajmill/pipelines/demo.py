@@ -1,6 +1,6 @@
 """From a fresh clone to a scored policy: mill synthetic data, pre-train, fine-tune on real data, score, report.
 
-A small comparison in the manner of arXiv 2310.00771 (section 5): CQL on a bundled Hopper dataset, its critics fresh or
+A small comparison in the manner of arXiv 2310.00771 (section 4): CQL on a bundled Hopper dataset, its critics fresh or
 pre-trained on the transitions of a random MDP. It shows that every part works; at these few updates it settles nothing.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
 PAPER_UPDATES = 1_000_000
-"""fine-tuning updates of arXiv 2310.00771, section 5"""
+"""fine-tuning updates of arXiv 2310.00771, section 4"""
 SCRATCH, PRETRAINED, PRETRAINING = "from scratch", "MDP pre-trained", "MDP pre-training"
 NUMPY_TOKENS = 20_000_000
 """tokens milled with each NumPy method: enough to time it, few enough to wait for"""
