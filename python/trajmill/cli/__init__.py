@@ -112,7 +112,8 @@ def _dispatch(words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("trajmill"):
             raise
-        _say(f"`trajmill {words[0]}` needs {error.name}, which is not installed: pip install 'trajmill[train]'")
+        extra = "cli" if error.name in ("tyro", "rich") else "train"
+        _say(f"`trajmill {words[0]}` needs {error.name}, which is not installed: pip install 'trajmill[{extra}]'")
         return FAILED
     try:
         run_command(module, words, quiet=quiet, as_json=as_json)

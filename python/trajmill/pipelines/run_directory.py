@@ -12,8 +12,10 @@ import json
 import math
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,9 +131,10 @@ class RunDirectory:
 
 
 def circumstances() -> dict[str, Any]:
-    """Versions, machine and commit: what a number's reader asks next."""
+    """Command, versions, machine and commit: what a number's reader asks next."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))}
         | {"python": platform.python_version()},
         "machine": {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,6 +114,7 @@ def test_pretraining_leaves_a_run_directory(tmp_path: Path) -> None:
     assert {len(values) for line in lines for values in line["metrics"].values()} == {1}
     assert seen[0] == ("pretrain", 0, 20, "updates") and seen[-1] == ("pretrain", 20, 20, "updates")
     environment = json.loads((run / "environment.json").read_text())
+    assert environment["command"] == shlex.join(sys.argv)
     assert environment["versions"]["torch"] == torch.__version__ or environment["versions"]["torch"]
     assert json.loads((run / "result.json").read_text())["gradient_steps"] == 20
     tensors, metadata = read_checkpoint(run / "checkpoints" / "step_000000020.safetensors")
