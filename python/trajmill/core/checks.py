@@ -111,6 +111,18 @@ def output(
     return out
 
 
+def indexes(name: str, values: object) -> npt.NDArray[np.uint64]:
+    """Sequence numbers below 2**64, as a contiguous array (n,)."""
+    array = np.asarray(values)
+    if array.size == 0:
+        return np.empty(0, np.uint64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be a one-dimensional list of integers, got {array.dtype} of shape {array.shape}")
+    if (array < 0).any():
+        raise ValueError(f"{name} must be >= 0, got {array.min()}")
+    return np.ascontiguousarray(array, np.uint64)
+
+
 def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> npt.NDArray[np.float64]:
     """Float64 rows along the last axis that are >= 0 and sum to 1 within 1e-6; returned divided by their sums."""
     if hasattr(values, "toarray"):
