@@ -31,7 +31,8 @@ void bind_machine(py::module_& module) {
       [](const std::string& wanted) {
         const auto level = simd_level_from_name(wanted);
         if (!level)
-          throw std::invalid_argument(message("SIMD level must be scalar, sse4, avx2, avx512 or neon, got '", wanted, "'"));
+          throw std::invalid_argument(
+              message("SIMD level must be scalar, sse4, avx2, avx512 or neon, got '", wanted, "'"));
         set_simd_level(*level);
       },
       py::arg("level"), "Choose the instruction set; the bytes made do not depend on it.");

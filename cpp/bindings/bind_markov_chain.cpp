@@ -49,8 +49,7 @@ void bind_markov_chain(py::module_& module) {
           "sample",
           [](const MarkovChain& chain, std::uint64_t first_sequence, py::array out, std::size_t threads) {
             const Rows rows = rows_of(out);
-            run_released(threads,
-                         [&](const RunOptions& options) { chain.sample({first_sequence}, rows, options); });
+            run_released(threads, [&](const RunOptions& options) { chain.sample({first_sequence}, rows, options); });
           },
           py::kw_only(), py::arg("first_sequence"), py::arg("out"), py::arg("threads"),
           "Fill out [sequences, length] with the sequences from first_sequence on.")

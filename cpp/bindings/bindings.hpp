@@ -49,8 +49,8 @@ using Indexes = pybind11::array_t<std::uint64_t, pybind11::array::c_style>;
 
 inline Sequences sequences_of(const Indexes& indexes, const Rows& rows) {
   if (static_cast<std::size_t>(indexes.size()) != rows.row_count) {
-    throw std::invalid_argument(message("there must be one row for each of ", indexes.size(), " indexes, got ",
-                                        rows.row_count));
+    throw std::invalid_argument(
+        message("there must be one row for each of ", indexes.size(), " indexes, got ", rows.row_count));
   }
   return {0, indexes.data()};
 }

@@ -50,10 +50,10 @@ std::variant<MDP::Dense, MDP::Implicit> MDP::make_rows(const MDPLaw& law, Backen
     const auto softmax = [](std::uint64_t key, Temperature temperature) {
       return [=](std::uint64_t row, std::span<double> out) { softmax_row(key, row, temperature, out); };
     };
-    return Dense{AliasTable(law.state_count, law.action_count, memory_limit, options,
-                            softmax(policy, law.policy_temperature)),
-                 AliasTable(pair_count, law.state_count, memory_limit, options,
-                            softmax(transition, law.transition_temperature))};
+    return Dense{
+        AliasTable(law.state_count, law.action_count, memory_limit, options, softmax(policy, law.policy_temperature)),
+        AliasTable(pair_count, law.state_count, memory_limit, options,
+                   softmax(transition, law.transition_temperature))};
   }
   Implicit rows{ImplicitRows(policy, law.action_count, law.policy_temperature),
                 ImplicitRows(transition, law.state_count, law.transition_temperature),

@@ -24,8 +24,7 @@ inline void require_addressable(const Sequences& sequences, std::uint64_t count,
     throw std::invalid_argument(message("length must be at most 2^32, got ", length));
   }
   if (sequences.listed == nullptr && sequences.first + count < sequences.first) {
-    throw std::invalid_argument(
-        message(what, " numbers must stay below 2^64, got ", count, " from ", sequences.first));
+    throw std::invalid_argument(message(what, " numbers must stay below 2^64, got ", count, " from ", sequences.first));
   }
 }
 
@@ -59,8 +58,12 @@ namespace simd {
 inline TableView view(const AliasTable& table) { return {table.cells(), table.column_count(), table.is_narrow()}; }
 
 inline ImplicitView view(const ImplicitRows& rows) {
-  return {&rows,          rows.logit_key(),     rows.column_count(),
-          rows.certain_limit(), rows.refusal_limit(), rows.decisions().data()};
+  return {&rows,
+          rows.logit_key(),
+          rows.column_count(),
+          rows.certain_limit(),
+          rows.refusal_limit(),
+          rows.decisions().data()};
 }
 
 inline RowsView view(const Rows& rows) { return {rows.data, rows.column_count * rows.element_size, rows.element_size}; }

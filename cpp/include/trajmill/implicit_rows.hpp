@@ -13,9 +13,10 @@ namespace trajmill {
 // The rows of softmax_row.hpp under one key. A draw proposes a column uniformly and accepts it with probability
 // exp((u - 1) / temperature), u the column's logit; the accepted column follows the row's softmax law.
 //
-// One 64-bit uniform number x serves both: x * columns / 2^64 has the column as integer part, and the column is accepted
-// if the fraction, in units of 2^-64, is below an integer threshold that depends on the logit alone. So a column's
-// probability is off by at most 2^-63 / columns x the mean number of proposals: less than the rounding of a double.
+// One 64-bit uniform number x serves both: x * columns / 2^64 has the column as integer part, and the column is
+// accepted if the fraction, in units of 2^-64, is below an integer threshold that depends on the logit alone. So a
+// column's probability is off by at most 2^-63 / columns x the mean number of proposals: less than the rounding of a
+// double.
 class ImplicitRows {
  public:
   ImplicitRows(std::uint64_t logit_key, std::uint32_t column_count, Temperature temperature);

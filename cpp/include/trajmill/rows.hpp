@@ -28,8 +28,8 @@ struct Sequences {
   }
 };
 
-// Where the rows of a law are: in alias tables, or nowhere (implicit_rows.hpp). Both draw from the same law, but not the
-// same values. `automatic` is dense where that was measured to be faster; its choice depends on the law alone.
+// Where the rows of a law are: in alias tables, or nowhere (implicit_rows.hpp). Both draw from the same law, but not
+// the same values. `automatic` is dense where that was measured to be faster; its choice depends on the law alone.
 enum class Backend { automatic, dense, implicit };
 
 }  // namespace trajmill

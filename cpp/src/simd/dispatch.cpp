@@ -39,7 +39,8 @@ SimdLevel initial_level() {
   if (wanted == nullptr || *wanted == '\0') return available_simd_levels().back();
   const std::optional<SimdLevel> level = simd_level_from_name(wanted);
   if (!level) {
-    throw std::invalid_argument(message("TRAJMILL_SIMD must be scalar, sse4, avx2, avx512 or neon, got '", wanted, "'"));
+    throw std::invalid_argument(
+        message("TRAJMILL_SIMD must be scalar, sse4, avx2, avx512 or neon, got '", wanted, "'"));
   }
   require_available(*level);
   return *level;

@@ -37,7 +37,7 @@ TRAJMILL_INLINE Proposal<V> propose(const Keys& keys, typename V::Pair word, typ
   const auto fraction = V::pack_low(product);
   typename V::Pair c[4] = {V::spread(V::template shift_right<2>(column)), V::spread(row_low), V::spread(row_high),
                            V::same(V::half(0))};
-  philox_rounds<V>(keys, 0, c);
+  philox_rounds<V, 0>(keys, c);
   const auto odd = V::test(column, V::vec(1));
   const auto logit = V::select(V::test(column, V::vec(2)), V::select(odd, V::pack_low(c[3]), V::pack_low(c[2])),
                                V::select(odd, V::pack_low(c[1]), V::pack_low(c[0])));
@@ -162,8 +162,8 @@ class MDPWalk {
 
   TRAJMILL_INLINE void advance(const Arguments& arguments, typename V::Mask accepted, Vec value) {
     const auto moving = is_moving();
-    const auto pair = V::add(V::multiply(V::spread(row_low_), V::half(arguments.policy.column_count)),
-                             V::join(value, V::vec(0)));
+    const auto pair =
+        V::add(V::multiply(V::spread(row_low_), V::half(arguments.policy.column_count)), V::join(value, V::vec(0)));
     row_low_ = V::select(accepted, V::select(moving, value, V::pack_low(pair)), row_low_);
     row_high_ = V::select(accepted, V::select(moving, V::vec(0), V::pack_high(pair)), row_high_);
     moving_ = V::select(accepted, V::subtract(V::vec(1), moving_), moving_);
@@ -333,8 +333,8 @@ void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t
     }
     for (int k = 0; k < Walk::kColumns; ++k) {
       for (std::size_t lane = 0; lane < row_count; ++lane) {
-        filled[k][lane] = sieve[k].append(Walk::rows(arguments, k), row + lane, lane, filled[k][lane],
-                                          Walk::length(arguments, k));
+        filled[k][lane] =
+            sieve[k].append(Walk::rows(arguments, k), row + lane, lane, filled[k][lane], Walk::length(arguments, k));
       }
     }
   }
@@ -360,7 +360,7 @@ void sample_implicit_chain(const ImplicitChainArguments& arguments, std::size_t 
 
 template <class V>
 constexpr Kernels kernels_of() noexcept {
-  return {sample_chain<V>,       sample_mdp<V>,     sample_implicit_chain<V>, sample_implicit<V, MDPWalk<V>>,
+  return {sample_chain<V>,    sample_mdp<V>,     sample_implicit_chain<V>, sample_implicit<V, MDPWalk<V>>,
           philox_checksum<V>, lookup_checksum<V>};
 }
 

@@ -35,18 +35,21 @@ struct SharedKeys {
 };
 
 // Rounds first .. 9 on `c`.
-template <class V, class Keys>
-TRAJMILL_INLINE void philox_rounds(const Keys& keys, int first, typename V::Pair (&c)[4]) {
+template <class V, int first, class Keys>
+TRAJMILL_INLINE void philox_rounds(const Keys& keys, typename V::Pair (&c)[4]) {
   const auto multiplier0 = V::half(kPhiloxMultiplier0);
   const auto multiplier1 = V::half(kPhiloxMultiplier1);
+  auto c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3];
+#pragma GCC unroll 10
   for (int round = first; round < kPhiloxRounds; ++round) {
-    const auto product0 = V::multiply(c[0], multiplier0);
-    const auto product1 = V::multiply(c[2], multiplier1);
-    c[0] = V::exclusive_or(V::high(product1), c[1], keys.even(round));
-    c[1] = product1;
-    c[2] = V::exclusive_or(V::high(product0), c[3], keys.odd(round));
-    c[3] = product0;
+    const auto product0 = V::multiply(c0, multiplier0);
+    const auto product1 = V::multiply(c2, multiplier1);
+    c0 = V::exclusive_or(V::high(product1), c1, keys.even(round));
+    c1 = product1;
+    c2 = V::exclusive_or(V::high(product0), c3, keys.odd(round));
+    c3 = product0;
   }
+  c[0] = c0, c[1] = c1, c[2] = c2, c[3] = c3;
 }
 
 // The stream of one key for V::kLanes sequences. Its first two rounds mix the block number, the same for all lanes,
@@ -76,7 +79,7 @@ class Stream {
     words[1] = V::same(V::half(static_cast<std::uint32_t>(product1)));
     words[2] = V::exclusive_or(c2_, V::half(static_cast<std::uint32_t>(product0)));
     words[3] = c3_;
-    philox_rounds<V>(keys, 2, words);
+    philox_rounds<V, 2>(keys, words);
   }
 
  private:

@@ -47,8 +47,8 @@ inline typename V::Pair load_group(const Sequences& sequences, std::size_t row, 
 
 // One draw from row `row` of an alias table, with the words of step `step` of the block.
 template <class V, bool narrow>
-TRAJMILL_INLINE typename V::Vec draw(const TableView& table, typename V::Vec row,
-                                                           const Words<V, narrow>& words, int step) {
+TRAJMILL_INLINE typename V::Vec draw(const TableView& table, typename V::Vec row, const Words<V, narrow>& words,
+                                     int step) {
   const auto columns = V::half(table.column_count);
   const auto first_cell = V::multiply_low(row, V::vec(table.column_count));
   if constexpr (narrow) {

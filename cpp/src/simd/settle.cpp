@@ -27,8 +27,8 @@ std::uint32_t settle(const ImplicitRows& rows, std::uint64_t proposal_key, std::
 }
 
 std::uint32_t uniform_start(std::uint64_t start_key, std::uint64_t sequence, std::uint32_t count) noexcept {
-  const PhiloxBlock words = philox4x32(
-      {0, static_cast<std::uint32_t>(sequence), static_cast<std::uint32_t>(sequence >> 32), 0}, start_key);
+  const PhiloxBlock words =
+      philox4x32({0, static_cast<std::uint32_t>(sequence), static_cast<std::uint32_t>(sequence >> 32), 0}, start_key);
   const std::uint64_t carry = std::uint64_t{words[1]} * count >> 32;
   return static_cast<std::uint32_t>((std::uint64_t{words[0]} * count + carry) >> 32);
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -111,16 +112,15 @@ def output(
     return out
 
 
-def indexes(name: str, values: object) -> npt.NDArray[np.uint64]:
+def indexes(name: str, values: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     """Sequence numbers below 2**64, as a contiguous array (n,)."""
-    array = np.asarray(values)
-    if array.size == 0:
-        return np.empty(0, np.uint64)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be a one-dimensional list of integers, got {array.dtype} of shape {array.shape}")
-    if (array < 0).any():
-        raise ValueError(f"{name} must be >= 0, got {array.min()}")
-    return np.ascontiguousarray(array, np.uint64)
+    if not isinstance(values, np.ndarray):
+        return np.array([integer(name, value, 0, 2**64 - 1) for value in values], np.uint64)
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be one-dimensional and hold integers, got {values.dtype} {values.shape}")
+    if (values < 0).any():
+        raise ValueError(f"{name} must be >= 0, got {values.min()}")
+    return np.ascontiguousarray(values, np.uint64)
 
 
 def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> npt.NDArray[np.float64]:

@@ -113,8 +113,9 @@ class MarkovChain:
     ) -> npt.NDArray[Any]:
         """Sequences `first_sequence` to `first_sequence` + `sequence_count` - 1.
 
-        Token t of sequence i depends on the chain, its backend, i and t alone: not on the call, the threads or the machine. A
-        reused `out` is fastest, since fresh memory has to be paged in. After Ctrl-C the content of `out` is undefined.
+        Token t of sequence i depends on the chain, its backend, i and t alone: not on the call, the threads or the
+        machine. A reused `out` is fastest, since fresh memory has to be paged in. After Ctrl-C the content of `out` is
+        undefined.
 
         Returns
         -------
