@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "simd/kernels.hpp"
 #include "trajmill/alias_table.hpp"
 #include "trajmill/error.hpp"
 #include "trajmill/implicit_rows.hpp"
@@ -111,7 +112,7 @@ TEST_CASE("implicit rows decide by the top half of a uniform number only what bo
         const auto fraction = static_cast<std::uint32_t>(top * columns);
         const auto column = static_cast<std::uint32_t>(top * columns >> 32);
         const std::uint32_t k = logit(7, row, column);
-        const std::uint32_t decision = rows.decisions()[k >> (24 - ImplicitRows::kDecisionBits)];
+        const std::uint32_t decision = rows.decisions()[k >> (24 - simd::kDecisionBits)];
         for (const std::uint64_t low : {std::uint64_t{0}, std::uint64_t{0xFFFFFFFF}}) {
           const auto drawn = rows.propose(row, top << 32 | low);
           if (fraction < decision << 16) {

@@ -291,9 +291,9 @@ std::uint32_t lookup_checksum(const std::uint32_t* table, std::uint32_t count, s
 }
 
 // Full groups of interleaved vectors first, then one vector at a time.
-template <class V, class F, class G>
+template <class V, int Groups, class F, class G>
 inline void split_rows(std::size_t begin, std::size_t end, F&& interleaved, G&& single) {
-  constexpr std::size_t kInterleaved = V::kLanes * V::kGroups;
+  constexpr std::size_t kInterleaved = V::kLanes * Groups;
   for (; begin + kInterleaved <= end; begin += kInterleaved) interleaved(begin, kInterleaved);
   for (; begin < end; begin += V::kLanes) single(begin, end - begin < V::kLanes ? end - begin : V::kLanes);
 }
@@ -301,7 +301,7 @@ inline void split_rows(std::size_t begin, std::size_t end, F&& interleaved, G&& 
 template <class V, bool narrow>
 void sample_chain_of_width(const ChainArguments& arguments, std::size_t begin, std::size_t end,
                            const std::atomic<bool>& cancelled) {
-  split_rows<V>(
+  split_rows<V, V::kGroups>(
       begin, end,
       [&](std::size_t row, std::size_t count) {
         sample_chain_rows<V, narrow, V::kGroups>(arguments, row, count, cancelled);
@@ -319,7 +319,7 @@ void sample_chain(const ChainArguments& arguments, std::size_t begin, std::size_
 template <class V, bool narrow_policy, bool narrow_transition>
 void sample_mdp_of_width(const MDPArguments& arguments, std::size_t begin, std::size_t end,
                          const std::atomic<bool>& cancelled) {
-  split_rows<V>(
+  split_rows<V, V::kGroups>(
       begin, end,
       [&](std::size_t row, std::size_t count) {
         sample_mdp_rows<V, narrow_policy, narrow_transition, V::kGroups>(arguments, row, count, cancelled);
