@@ -49,6 +49,15 @@ TEST_CASE("Philox4x32-10 gives Random123's known answers") {
         PhiloxBlock{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
+TEST_CASE("Philox4x32-7, which makes logits, gives Random123's known answers") {
+  constexpr std::uint32_t kOnes = 0xFFFFFFFF;
+  CHECK(philox4x32({0, 0, 0, 0}, 0, kLogitRounds) == PhiloxBlock{0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48});
+  CHECK(philox4x32({kOnes, kOnes, kOnes, kOnes}, ~std::uint64_t{0}, kLogitRounds) ==
+        PhiloxBlock{0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662});
+  CHECK(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, 0x299f31d0a4093822, kLogitRounds) ==
+        PhiloxBlock{0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a});
+}
+
 TEST_CASE("every instruction set makes the generator's words") {
   std::uint32_t expected = 0;
   for (std::uint32_t sequence = 0; sequence < 37; ++sequence) {

@@ -17,7 +17,8 @@ inline constexpr std::uint32_t kPhiloxMultiplier1 = 0xCD9E8D57;
 inline constexpr std::uint32_t kPhiloxWeyl0 = 0x9E3779B9;
 inline constexpr std::uint32_t kPhiloxWeyl1 = 0xBB67AE85;
 inline constexpr int kPhiloxRounds = 10;
-inline constexpr int kLogitRounds = 7;  // the fewest that pass BigCrush (same paper, table 2): a logit costs a whole block
+inline constexpr int kLogitRounds =
+    7;  // the fewest that pass BigCrush (same paper, table 2): a logit costs a whole block
 
 // The block at `counter` under `key` (low word first).
 [[nodiscard]] constexpr PhiloxBlock philox4x32(PhiloxBlock counter, std::uint64_t key,

@@ -85,7 +85,7 @@ class ChainWalk {
 
   TRAJMILL_INLINE Proposal<V> propose(const Arguments& arguments, const Shared& shared, typename V::Pair word) const {
     return simd::propose<V, deep>(shared.logit_keys, word, V::vec(arguments.rows.column_count), row_low_, row_high_,
-                            arguments.rows.decisions, V::vec(0));
+                                  arguments.rows.decisions, V::vec(0));
   }
   TRAJMILL_INLINE Vec refusal_limit(const Arguments& arguments) const { return V::vec(arguments.rows.refusal_limit); }
 
@@ -164,7 +164,7 @@ class MDPWalk {
                            V::spread(choose(static_cast<std::uint32_t>(policy.logit_key >> 32),
                                             static_cast<std::uint32_t>(transition.logit_key >> 32)))};
     return simd::propose<V, true>(keys, word, choose(policy.column_count, transition.column_count), row_low_, row_high_,
-                            arguments.decisions, choose(0, 1 << kDecisionBits));
+                                  arguments.decisions, choose(0, 1 << kDecisionBits));
   }
   TRAJMILL_INLINE Vec refusal_limit(const Arguments& arguments) const {
     return choose(arguments.policy.refusal_limit, arguments.transition.refusal_limit);
@@ -319,7 +319,7 @@ void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t
 
   Stream<V> stream[Groups];
   Walk walk[Groups];
-  Vec deadline[Groups];  // the proposal that gives way to a scan
+  Vec deadline[Groups];                   // the proposal that gives way to a scan
   std::uint32_t unfinished[Groups] = {};  // lanes, one bit each
   Sieve<V, Groups> sieve[Walk::kColumns];
   for (int g = 0; g < Groups; ++g) {
@@ -351,8 +351,8 @@ void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t
           any_open |= open[g];
         }
         if (any_open != 0) [[unlikely]] {
-  #pragma GCC unroll 4
-        for (int g = 0; g < Groups; ++g) {
+#pragma GCC unroll 4
+          for (int g = 0; g < Groups; ++g) {
             if (open[g] == 0) continue;
             const Walk at = walk[g];  // copies, so that what the loop works on can stay in registers
             Proposal<V> settled = proposals[g];
