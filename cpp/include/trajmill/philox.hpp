@@ -44,6 +44,7 @@ enum class Domain : std::uint64_t {
   mdp_next_states = 7,
   state_codebook = 8,
   action_codebook = 9,
+  corpus_order = 32,
 };
 
 // The key of one purpose: the seed, the domain and any parameters absorbed one after another.
