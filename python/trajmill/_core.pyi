@@ -17,6 +17,7 @@ __all__: list[str] = [
     "available_simd_levels",
     "chain_probabilities",
     "compiler",
+    "permute",
     "philox4x32",
     "philox_checksum",
     "policy_probabilities",
@@ -132,6 +133,17 @@ def chain_probabilities(
 ) -> numpy.typing.NDArray[numpy.float64]:
     """
     The exact law of what follows a context, float64 [state_count].
+    """
+
+def permute(
+    positions: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+    *,
+    size: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    epoch: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.uint64]:
+    """
+    Where a keyed bijection of [0, size) sends each position, uint64.
     """
 
 def philox4x32(

@@ -18,7 +18,8 @@ HELP = """\
 usage: trajmill doctor [--json]
 
 Says what this installation can do: versions, the instruction sets that the compiled core found, threads, the optional
-parts and how to install the missing ones, and how fast the disk of the current directory takes a corpus. Exit code 0: the core works; 1: it does not.
+parts and how to install the missing ones, and how fast the disk of the current directory takes a corpus. Exit code 0:
+the core works; 1: it does not.
 """
 
 

@@ -89,12 +89,12 @@ def build(
             found = survey(store)
             _refuse_other(store, layout, spec, found)
             todo = _unfinished(store, layout, found, mine, rehash, progress)
+            work: Callable[..., None] = local_engine
             if engine == "ray":
-                work = partial(ray_engine, address=ray_address)
-                thread_count = checks.thread_count(threads or 1)
-            else:
-                work, thread_count = local_engine, checks.thread_count(threads)
-            work(spec, todo, _absolute(out), thread_count, _reporter(layout, mine, todo, spec, progress))
+                work, threads = partial(ray_engine, address=ray_address), threads or 1
+            work(
+                spec, todo, _absolute(out), checks.thread_count(threads), _reporter(layout, mine, todo, spec, progress)
+            )
             whole = _finish(store)
     except OSError as error:
         raise CorpusError(

@@ -36,7 +36,7 @@ def ray_engine(
     try:
         remote = ray.remote(num_cpus=threads, max_retries=_RETRIES, retry_exceptions=[OSError])(make_shard)
         ahead = _TASKS_PER_NODE * max(1, len(ray.nodes()))
-        waiting, running = list(reversed(shards)), {}
+        waiting, running = list(reversed(shards)), dict[Any, int]()
         layout = layout_of(spec)
         while waiting or running:
             while waiting and len(running) < ahead:

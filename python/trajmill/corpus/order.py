@@ -26,7 +26,7 @@ class Permutation:
     def __call__(self, positions: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """The rows at `positions` (n,), each in [0, size), as int64 (n,); IndexError outside."""
         unsigned = np.asarray(positions).astype(np.uint64)  # a negative number becomes too large
-        return _core.permute(unsigned, size=self.size, seed=self.seed, epoch=self.epoch).astype(np.int64)
+        return _core.permute(unsigned, size=self.size, seed=self.seed, epoch=self.epoch).view(np.int64)
 
 
 class CorpusSampler:

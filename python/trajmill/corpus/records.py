@@ -76,7 +76,7 @@ def receipt_name(shard: int) -> str:
 
 def content_hash(data: bytes) -> str:
     """The xxh3-128 of a record's bytes, as the manifest quotes it."""
-    return xxh3_128_hexdigest(data)
+    return str(xxh3_128_hexdigest(data))
 
 
 def column_record(column: Column) -> dict[str, Any]:

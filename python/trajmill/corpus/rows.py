@@ -5,12 +5,12 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.corpus.layout import Column, CorpusError
+from trajmill.corpus.layout import Column
 from trajmill.corpus.order import Permutation
 
 Array = npt.NDArray[Any]
@@ -51,7 +51,7 @@ class Corpus(ABC):
         A corpus of one column returns one (n, row_length) array, so ``collate_fn=torch.from_numpy`` copies nothing.
         """
         numbers = np.asarray(indexes)
-        if numbers.size and not (0 <= numbers.min() and numbers.max() < len(self)):
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(self)):
             raise IndexError(f"rows must be between 0 and {len(self) - 1}, got {numbers.min()} to {numbers.max()}")
         arrays = self.read(numbers)
         if len(arrays) == 1:

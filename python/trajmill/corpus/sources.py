@@ -43,9 +43,11 @@ class ChainRows:
 
     @property
     def columns(self) -> tuple[Column, ...]:
+        """See `RowSource`."""
         return token_columns(self.chain.state_count, self.length)
 
     def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
+        """See `RowSource`."""
         tokens = arrays["tokens"]
         self.chain.sample(len(tokens), self.length, first_sequence=first_row, out=tokens, threads=threads)
 
@@ -59,9 +61,11 @@ class MDPRows:
 
     @property
     def columns(self) -> tuple[Column, ...]:
+        """See `RowSource`."""
         return trajectory_columns(self.mdp.state_count, self.mdp.action_count, self.length)
 
     def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
+        """See `RowSource`."""
         out = MDPSample(states=arrays["states"], actions=arrays["actions"])
         self.mdp.sample(len(out.actions), self.length, first_trajectory=first_row, out=out, threads=threads)
 
@@ -111,9 +115,9 @@ def _iid(spec: Mapping[str, Any]) -> RowSource:
 
 
 def _mdp(spec: Mapping[str, Any]) -> RowSource:
-    law = {name: spec[name] for name in ("state_count", "action_count", "seed", "start")}
-    temperatures = {name: float(spec[name]) for name in ("policy_temperature", "transition_temperature")}
-    return MDPRows(MDP(**law, **temperatures), spec["length"])
+    law: dict[str, Any] = {name: spec[name] for name in ("state_count", "action_count", "seed", "start")}
+    law |= {name: float(spec[name]) for name in ("policy_temperature", "transition_temperature")}
+    return MDPRows(MDP(**law), spec["length"])
 
 
 def _trajectories(spec: Mapping[str, Any]) -> tuple[Column, ...]:

@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -89,10 +88,10 @@ def open_store(location: str | Path) -> Store:
     """The store at a path or URL; ``s3://bucket/corpus`` and the like need fsspec and its driver."""
     text = os.fspath(location)
     if "://" not in text:
-        return LocalStore(Path(text))
+        return _Directory(Path(text))
     if text.startswith("file://"):
-        return LocalStore(Path(text.removeprefix("file://")))
-    return ObjectStore(text)
+        return _Directory(Path(text.removeprefix("file://")))
+    return _ObjectStore(text)
 
 
 def aligned_buffer(size: int) -> Bytes:
@@ -100,7 +99,7 @@ def aligned_buffer(size: int) -> Bytes:
     return np.frombuffer(mmap.mmap(-1, max(_padded(size), ALIGNMENT)), np.uint8)
 
 
-class LocalStore:
+class _Directory:
     """A directory; see `Store`."""
 
     def __init__(self, directory: Path) -> None:
@@ -111,7 +110,7 @@ class LocalStore:
 
     def names(self) -> list[str]:
         try:
-            return sorted(os.listdir(self.directory))
+            return sorted(path.name for path in self.directory.iterdir())
         except FileNotFoundError:
             return []
         except NotADirectoryError:
@@ -134,11 +133,11 @@ class LocalStore:
         finally:
             file.discard()
 
-    def create(self, name: str, size: int, *, direct: bool) -> _LocalNewFile:
-        return _LocalNewFile(self.directory, name, size, direct=direct)
+    def create(self, name: str, size: int, *, direct: bool) -> _NewLocalFile:
+        return _NewLocalFile(self.directory, name, size, direct=direct)
 
-    def open(self, name: str) -> _LocalOpenFile:
-        return _LocalOpenFile(self.directory / name)
+    def open(self, name: str) -> _OpenLocalFile:
+        return _OpenLocalFile(self.directory / name)
 
     @contextmanager
     def lock(self, *, shared: bool) -> Iterator[None]:
@@ -149,7 +148,7 @@ class LocalStore:
             try:
                 if not _try_lock(descriptor, shared=shared):
                     raise CorpusError(
-                        f"{self.directory} is being written by another process; wait for it, or choose another directory"
+                        f"{self.directory} is being written by another process; wait for it or choose another directory"
                     )
                 if not _same_file(descriptor, path):
                     continue  # its last holder removed the file after we opened it
@@ -171,7 +170,7 @@ class LocalStore:
                         path.unlink()
 
 
-class _LocalNewFile:
+class _NewLocalFile:
     """Written under a temporary name that only its writer knows; the name is taken by a rename."""
 
     def __init__(self, directory: Path, name: str, size: int, *, direct: bool) -> None:
@@ -186,7 +185,7 @@ class _LocalNewFile:
 
     def write(self, data: Bytes, size: int, offset: int) -> None:
         end = offset + size
-        view = memoryview(data)[: _padded(size) if self._direct and end == self._size else size]
+        view = data.data[: _padded(size) if self._direct and end == self._size else size]
         refused = False
         while view:
             try:
@@ -236,7 +235,7 @@ class _LocalNewFile:
         self._descriptor = -1
 
 
-class _LocalOpenFile:
+class _OpenLocalFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
@@ -251,7 +250,7 @@ class _LocalOpenFile:
             _drop_direct_flag(self._descriptor)
         done = 0
         while done < size:
-            view = memoryview(data)[done : done + _padded(size - done)]
+            view = data.data[done : done + _padded(size - done)]
             try:
                 count = os.preadv(self._descriptor, [view], offset + done)
             except OSError as error:
@@ -265,13 +264,11 @@ class _LocalOpenFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
 
-class ObjectStore:
+class _ObjectStore:
     """A prefix of an object store; see `Store`.
 
     A shard is put in one request, so it must fit in memory. There is no lock: two writers put the same bytes.
@@ -325,7 +322,7 @@ class ObjectStore:
 
 
 class _NewObject:
-    def __init__(self, store: ObjectStore, name: str, size: int) -> None:
+    def __init__(self, store: _ObjectStore, name: str, size: int) -> None:
         self._store, self._name = store, name
         self._data = np.empty(size, np.uint8)
 
@@ -360,7 +357,7 @@ def write_rate(directory: Path, *, seconds: float = 0.5) -> float:
     """Bytes a second that `directory` takes, written as shards are; leaves nothing behind."""
     data = aligned_buffer(2**24)
     data[:] = 7
-    file = LocalStore(directory).create("disk-test", 2**30, direct=True)
+    file = _NewLocalFile(directory, "disk-test", 2**30, direct=True)
     try:
         started = time.perf_counter()
         offset = 0

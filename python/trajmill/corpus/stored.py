@@ -12,15 +12,15 @@ import numpy.typing as npt
 from trajmill.corpus.layout import CorpusError, file_name
 from trajmill.corpus.records import MANIFEST, Manifest
 from trajmill.corpus.rows import Array, Corpus
-from trajmill.corpus.storage import LocalStore
+from trajmill.corpus.storage import Store, open_store
 from trajmill.corpus.survey import size_problems, summary, survey
 
 
 def open_corpus(directory: str | Path) -> StoredCorpus:
     """The corpus in `directory`.
 
-    Looks at the manifest (or, without one, at the receipts) and at the size of every file; `trajmill corpus verify` also
-    reads them.
+    Looks at the manifest (or, without one, at the receipts) and at the size of every file; `trajmill corpus verify`
+    also reads them.
 
     Raises
     ------
@@ -35,7 +35,7 @@ class StoredCorpus(Corpus):
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        manifest = _manifest_of(LocalStore(self.directory))
+        manifest = _manifest_of(open_store(self.directory))
         self.manifest: dict[str, Any] = manifest.to_record()
         self.layout = manifest.layout
         self.columns = self.layout.columns
@@ -81,7 +81,7 @@ class StoredCorpus(Corpus):
         return f"StoredCorpus({str(self.directory)!r})"
 
 
-def _manifest_of(store: LocalStore) -> Manifest:
+def _manifest_of(store: Store) -> Manifest:
     try:
         manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")
     except FileNotFoundError:
