@@ -56,7 +56,7 @@ def build(
     *,
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
-    part: Part = Part(),  # noqa: B008  # frozen
+    part: Part = Part(),
     threads: int | None = None,
     rehash: bool = False,
 ) -> Built:
