@@ -95,6 +95,7 @@ def build(
             work(
                 spec, todo, _absolute(out), checks.thread_count(threads), _reporter(layout, mine, todo, spec, progress)
             )
+            store.sweep()  # what the dead workers of a cluster left
             whole = _finish(store, layout, alone=part.count == 1)
     except OSError as error:
         raise CorpusError(
