@@ -199,6 +199,32 @@ def test_workers_that_are_killed_are_replaced(whole, tmp_path, monkeypatch):
     assert files(tmp_path / "ray") == whole
 
 
+def full_disk(spec, shard, out, threads=1):
+    raise OSError(28, "No space left on device")
+
+
+def always_dies(spec, shard, out, threads=1):
+    os._exit(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [(full_disk, "No space left on device; what is finished is kept"), (always_dies, "a Ray task died 5 times")],
+)
+def test_what_retries_do_not_mend_is_told_in_one_line(shard, message, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    paths = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=paths)
+    monkeypatch.setattr("trajmill.corpus.engines.make_shard", shard)
+    try:
+        with pytest.raises(CorpusError, match=message) as caught:
+            build(token_spec(row_count=8), tmp_path, engine="ray")
+        assert "\n" not in str(caught.value)
+    finally:
+        ray.shutdown()
+
+
 def test_ray_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(CorpusError, match=r"engine ray needs Ray: pip install 'trajmill\[ray\]'"):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_corpus import files, token_spec
+from small_corpus import SPECS, files, token_spec
 
 from trajmill.corpus import CorpusError
 from trajmill.corpus.build import build
@@ -91,6 +91,53 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
         "again once this is mended"
     )
     assert files(tmp_path) == {}
+
+
+def test_a_disk_that_takes_nothing_is_not_asked_for_ever(tmp_path, monkeypatch):
+    calls = iter(range(50))
+    monkeypatch.setattr("os.pwrite", lambda *_: 0 * next(calls))
+    with pytest.raises(CorpusError, match="cannot be written: nothing could be written"):
+        build(token_spec(), tmp_path)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_nothing_is_named_before_it_is_durable(spec, tmp_path, monkeypatch):
+    """A file is synced before its name appears, the directory after; receipts follow data, the manifest comes last."""
+    events: list[tuple[str, str]] = []
+
+    def traced(name, call, target):
+        def wrapper(*arguments):
+            events.append((name, target(arguments[0])))
+            return call(*arguments)
+
+        return wrapper
+
+    def path_of(descriptor):
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    for name in ("pwrite", "ftruncate", "fsync"):
+        monkeypatch.setattr(f"os.{name}", traced(name, getattr(os, name), path_of))
+    monkeypatch.setattr("os.replace", traced("replace", os.replace, os.fspath))
+    monkeypatch.setattr("os.rename", traced("replace", os.rename, os.fspath))
+    build(SPECS[spec], tmp_path, threads=1)
+
+    def times(name, path):
+        return [time for time, event in enumerate(events) if event == (name, path)]
+
+    renamed = {path: time for time, (name, path) in enumerate(events) if name == "replace"}
+    assert len(renamed) == (10 if spec == "mdp" else 7)
+    settled = {}  # when a name was safe in its directory: the next sync after the rename
+    for path, time in renamed.items():
+        last_change = max(times("pwrite", path) + times("ftruncate", path))
+        assert any(last_change < sync < time for sync in times("fsync", path)), path
+        settled[path] = min(sync for sync in times("fsync", str(tmp_path)) if sync > time)
+    for path, time in renamed.items():
+        if "manifest" in path:
+            assert all(settled[other] < time for other in renamed if other != path)
+        elif "receipt" in path:
+            shard = path.split("receipt")[1][:6]
+            data = [other for other in renamed if f"{shard}.bin" in other]
+            assert data and all(settled[other] < time for other in data)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

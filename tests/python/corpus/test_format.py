@@ -40,6 +40,15 @@ def test_bytes_are_those_of_the_law(spec, tmp_path):
         assert data == array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
+@pytest.mark.parametrize(("row_count", "length"), [(1, 1), (3, 5), (21, 1001), (5, 4097), (8, 512)])
+def test_sizes_that_no_disk_block_divides(row_count, length, tmp_path):
+    spec = token_spec(row_count=row_count, length=length)
+    build(spec, tmp_path)
+    rows = law_of(spec).sample(row_count, length)
+    assert b"".join(path.read_bytes() for path in sorted(tmp_path.glob("*.bin"))) == rows.tobytes()
+    assert not verify(tmp_path).problems
+
+
 def test_bytes_do_not_depend_on_threads_engines_or_order(spec, tmp_path):
     build(spec, tmp_path / "a", threads=1)
     build(spec, tmp_path / "b", threads=3)

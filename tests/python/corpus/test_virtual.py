@@ -181,6 +181,13 @@ def test_consumers_come_and_go_in_the_middle_of_an_epoch():
     assert flat(batches) == Permutation(1000, seed=9, epoch=1)(np.arange(1000)).tolist()
 
 
+def test_an_epoch_whose_end_is_dropped_is_over():
+    sampler = tm.CorpusSampler(10, batch_size=4, seed=3, drop_last=True)
+    epochs = [np.concatenate(list(sampler)).tolist() for _ in range(2)]
+    assert epochs == [Permutation(10, seed=3, epoch=epoch)(np.arange(8)).tolist() for epoch in range(2)]
+    assert sampler.state_dict() == {"cursor": 20}
+
+
 def test_a_cursor_of_what_training_has_had():
     """A loader that has fetched ahead: the cursor counts the batches that were used."""
     sampler = tm.CorpusSampler(100, batch_size=4, seed=1, rank=1, world_size=2)
