@@ -18,14 +18,32 @@ except ImportError as error:  # pragma: no cover
     ) from error
 
 if TYPE_CHECKING:
-    from trajmill.core import MDP, MarkovChain, MDPSample
+    from trajmill.core import MDP, MarkovChain, MDPSample, reference
+    from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
 
 __version__: str = _core.version
 
-__all__ = ["MDP", "MDPSample", "MarkovChain", "__version__"]
+__all__ = [
+    "MDP",
+    "CorpusSampler",
+    "MDPSample",
+    "MarkovChain",
+    "VirtualCorpus",
+    "__version__",
+    "open_corpus",
+    "reference",
+]
 
 # Where each public name lives; it is loaded, and NumPy with it, when it is first asked for.
-_HOMES = {"MDP": "trajmill.core", "MDPSample": "trajmill.core", "MarkovChain": "trajmill.core"}
+_HOMES = {
+    "MDP": "trajmill.core",
+    "MDPSample": "trajmill.core",
+    "MarkovChain": "trajmill.core",
+    "reference": "trajmill.core",
+    "CorpusSampler": "trajmill.corpus",
+    "VirtualCorpus": "trajmill.corpus",
+    "open_corpus": "trajmill.corpus",
+}
 
 
 def __getattr__(name: str) -> object:

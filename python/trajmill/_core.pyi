@@ -18,6 +18,7 @@ __all__: list[str] = [
     "chain_probabilities",
     "compiler",
     "lookup_checksum",
+    "permute",
     "philox4x32",
     "philox_checksum",
     "policy_probabilities",
@@ -170,6 +171,17 @@ def lookup_checksum(
 ) -> int:
     """
     The sum of look-ups in a table: what look-ups alone cost.
+    """
+
+def permute(
+    positions: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+    *,
+    size: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    epoch: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.uint64]:
+    """
+    Where a keyed bijection of [0, size) sends each position, uint64.
     """
 
 def philox4x32(
