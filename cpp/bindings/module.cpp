@@ -5,4 +5,5 @@ PYBIND11_MODULE(_core, module) {
   trajmill::bind_machine(module);
   trajmill::bind_markov_chain(module);
   trajmill::bind_mdp(module);
+  trajmill::bind_reference(module);
 }

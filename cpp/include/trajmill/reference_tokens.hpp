@@ -1,0 +1,46 @@
+// The token sequences of the authors' own programs, bit for bit: n-step Markov chains and independent tokens.
+//
+// Wang et al., "Pre-training with Synthetic Data Helps Offline Reinforcement Learning" (arXiv 2310.00771), as its
+// released generators draw them; docs/reference-streams.md describes the streams.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "trajmill/markov_chain.hpp"
+#include "trajmill/softmax_row.hpp"
+#include "trajmill/thread_pool.hpp"
+
+namespace trajmill {
+
+// One round of the authors' worker processes: worker w makes rows [w, w + 1) * (row_count / worker_count).
+struct ReferenceRound {
+  std::size_t worker_count;
+  std::uint64_t iteration;
+};
+
+class ReferenceChain {
+ public:
+  // Every context, the last min(t, order) tokens, has a softmax row; order >= 1. Rows are built when first needed and
+  // kept while they take at most `memory_limit` bytes. `edge_margin` is for tests: draws that come closer than this
+  // many 2^-53 to a threshold are decided by NumPy's arithmetic and not by the threshold.
+  ReferenceChain(std::uint32_t state_count, std::uint32_t order, Temperature temperature, std::uint64_t seed,
+                 std::size_t memory_limit, std::uint64_t edge_margin = 64);
+  ~ReferenceChain();
+  ReferenceChain(ReferenceChain&&) noexcept;
+
+  // Fills `tokens` with the blocks of all workers in worker order. Throws std::invalid_argument if rows cannot be
+  // shared out evenly, cannot hold the tokens, or need seeds of more than 64 bits.
+  void sample(const ReferenceRound& round, const Rows& tokens, const RunOptions& options) const;
+
+ private:
+  class Sampler;
+  std::unique_ptr<Sampler> sampler_;
+};
+
+// The same for independent uniform tokens, of which each worker draws its block in one go.
+void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const ReferenceRound& round,
+                          const Rows& tokens, const RunOptions& options);
+
+}  // namespace trajmill

@@ -1,0 +1,326 @@
+#include "trajmill/reference_tokens.hpp"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "reference_rows.hpp"
+#include "simd/reference_kernels.hpp"
+#include "trajmill/error.hpp"
+#include "trajmill/reference_random.hpp"
+
+namespace trajmill {
+namespace {
+
+// A one-trial multinomial draw is a series of binomial draws, one for each token but the last: given u below 2^53 it
+// hits when u is above a threshold or, for tokens that take more than half of what is left, when it is not. Both are
+// kept as one number, so that the sign bit of threshold - u says hit.
+constexpr std::uint64_t kFlipped = std::uint64_t{1} << 63;
+constexpr std::size_t kTogether = 8;
+
+struct TokenRow {
+  std::vector<std::uint64_t> thresholds;  // of the tokens that can come, then certain hits up to a multiple of eight
+  std::vector<std::uint32_t> tokens;      // of each threshold, and of the first certain hit; empty for 0, 1, 2, ...
+
+  [[nodiscard]] std::size_t byte_count() const noexcept { return thresholds.size() * 8 + tokens.size() * 4; }
+};
+
+// Thresholds are off by `edge_margin` to the side of too many hits; see DrawStream::is_near_edge.
+std::uint64_t threshold(double hit_probability, std::uint64_t edge_margin) noexcept {
+  constexpr double kCertain = 256.0;  // where rounding took a probability out of [0, 1], any number above 1 will do
+  const auto scaled = [=](double x) { return static_cast<std::uint64_t>(std::min(x, kCertain) * 0x1p53); };
+  if (hit_probability <= 0.5) return scaled(1.0 - hit_probability) - edge_margin;
+  return scaled(hit_probability) + edge_margin + kFlipped;
+}
+
+void make_token_row(std::span<const double> probabilities, std::uint64_t edge_margin, TokenRow& row) {
+  row.thresholds.clear();
+  row.tokens.clear();
+  double remaining = 1.0;
+  bool gaps = false;
+  for (std::size_t j = 0; j + 1 < probabilities.size(); ++j) {
+    const double hit_probability = probabilities[j] / remaining;
+    remaining -= probabilities[j];
+    if (hit_probability == 0.0) {  // NumPy spends no draw on it
+      if (!gaps) {
+        for (std::uint32_t k = 0; k < j; ++k) row.tokens.push_back(k);
+      }
+      gaps = true;
+      continue;
+    }
+    row.thresholds.push_back(threshold(hit_probability, edge_margin));
+    if (gaps) row.tokens.push_back(static_cast<std::uint32_t>(j));
+  }
+  if (gaps) row.tokens.push_back(static_cast<std::uint32_t>(probabilities.size() - 1));
+  row.thresholds.resize(row.thresholds.size() / kTogether * kTogether + kTogether, ~std::uint64_t{0});
+}
+
+// The draws of one generator, made ahead.
+class DrawStream {
+ public:
+  DrawStream(const simd::ReferenceKernels& kernels, std::uint64_t edge_margin)
+      : kernels_(kernels), edge_margin_(edge_margin), draws_(kCapacity) {}
+
+  // Starts over with another generator, of which some `expected` draws will be needed.
+  void start(const Pcg64& generator, std::size_t expected) noexcept {
+    generator_ = generator;
+    position_ = end_ = 0;
+    expected_ = expected;
+    is_certain_ = true;
+  }
+
+  // The token that follows by `row`.
+  std::uint32_t next(const TokenRow& row) noexcept {
+    const std::size_t count = row.thresholds.size();
+    std::size_t i = 0;
+    for (;;) {
+      if (end_ - position_ < kTogether) refill();
+      const std::size_t ready = std::min(count - i, (end_ - position_) / kTogether * kTogether);
+      const std::size_t hit = kernels_.first_negative(row.thresholds.data() + i, draws_.data() + position_, ready);
+      i += hit;
+      position_ += hit;
+      if (hit < ready) break;
+    }
+    const std::uint64_t threshold = row.thresholds[i];
+    if (threshold != ~std::uint64_t{0}) {  // the last token takes no draw
+      if (is_near_edge(threshold - draws_[position_])) is_certain_ = false;
+      ++position_;
+    }
+    return row.tokens.empty() ? static_cast<std::uint32_t>(i) : row.tokens[i];
+  }
+
+  // False if a draw came so close to a threshold, or to 1, that NumPy's own arithmetic has to decide.
+  [[nodiscard]] bool is_certain() const noexcept { return is_certain_; }
+
+ private:
+  static constexpr std::size_t kCapacity = 4096;
+  static constexpr std::size_t kGrain = 64;
+
+  // Whether threshold - u, of a hit, could be none with the exact threshold: 2^64 - k, k in [1, 2 * margin], or
+  // kFlipped + k, k in [0, 2 * margin).
+  [[nodiscard]] bool is_near_edge(std::uint64_t difference) const noexcept {
+    return ((difference + 2 * edge_margin_) & (kFlipped - 1)) < 4 * edge_margin_;
+  }
+
+  void refill() noexcept {
+    const std::size_t left = end_ - position_;
+    if (kCapacity - end_ < kGrain) {
+      std::copy_n(draws_.begin() + static_cast<std::ptrdiff_t>(position_), left, draws_.begin());
+      position_ = 0;
+      end_ = left;
+    }
+    const std::size_t room = (kCapacity - end_) / kGrain * kGrain;
+    const std::size_t count = std::clamp(expected_ / kGrain * kGrain, kGrain, room);
+    expected_ -= std::min(expected_, count);
+    if (kernels_.draw(generator_, draws_.data() + end_, count)) is_certain_ = false;
+    end_ += count;
+  }
+
+  simd::ReferenceKernels kernels_;
+  std::uint64_t edge_margin_;
+  std::vector<std::uint64_t> draws_;
+  std::size_t position_ = 0;  // the next draw
+  std::size_t end_ = 0;
+  std::size_t expected_ = 0;
+  Pcg64 generator_{0, 1};
+  bool is_certain_ = true;
+};
+
+template <class Token>
+void write_row(const std::uint32_t* tokens, std::size_t stride, std::byte* out, std::size_t count) noexcept {
+  auto* typed = reinterpret_cast<Token*>(out);
+  for (std::size_t i = 0; i < count; ++i) typed[i] = static_cast<Token>(tokens[i * stride]);
+}
+
+// tokens[0], tokens[stride], ... become row `row`.
+void write_row(const std::uint32_t* tokens, std::size_t stride, const Rows& rows, std::size_t row) noexcept {
+  std::byte* out = rows.data + row * rows.column_count * rows.element_size;
+  switch (rows.element_size) {
+    case 1: return write_row<std::uint8_t>(tokens, stride, out, rows.column_count);
+    case 2: return write_row<std::uint16_t>(tokens, stride, out, rows.column_count);
+    case 4: return write_row<std::uint32_t>(tokens, stride, out, rows.column_count);
+    default: return write_row<std::uint64_t>(tokens, stride, out, rows.column_count);
+  }
+}
+
+// Rows per worker.
+std::size_t block_size(const ReferenceRound& round, const Rows& tokens, std::uint32_t state_count) {
+  if (state_count == 0) throw std::invalid_argument("state_count must be >= 1, got 0");
+  tokens.require_room_for(state_count);
+  if (round.worker_count == 0 || tokens.row_count % round.worker_count != 0) {
+    throw std::invalid_argument(message("the number of rows must be a multiple of worker_count, got ", tokens.row_count,
+                                        " rows and ", round.worker_count, " workers"));
+  }
+  return tokens.row_count / round.worker_count;
+}
+
+// The first of `count` seeds that belong to the round's iteration.
+std::uint64_t first_seed(std::uint64_t seed, std::uint64_t iteration, std::uint64_t count) {
+  const Uint128 last = Uint128{seed} + (Uint128{iteration} + 1) * count;
+  if (last >> 64) {
+    throw std::invalid_argument(message("seeds run past 64 bits: seed ", seed, ", iteration ", iteration, ", ", count,
+                                        " seeds an iteration; use smaller numbers"));
+  }
+  return seed + iteration * count;
+}
+
+}  // namespace
+
+class ReferenceChain::Sampler {
+ public:
+  Sampler(std::uint32_t state_count, std::uint32_t order, Temperature temperature, std::uint64_t seed,
+          std::size_t memory_limit, std::uint64_t edge_margin)
+      : state_count_(state_count),
+        order_(order),
+        temperature_(temperature.value()),
+        seed_(seed),
+        edge_margin_(edge_margin),
+        first_row_(state_count),
+        cache_(context_count(state_count, order), memory_limit) {
+    fill_probabilities({}, first_row_);
+    make_cumulative(first_row_);
+  }
+
+  // One worker's block, of which `out` gets rows [first_row, first_row + block).
+  void sample_block(std::uint64_t first, std::size_t worker_count, std::size_t first_row, std::size_t block,
+                    const Rows& out, const std::atomic<bool>& cancelled) {
+    std::vector<std::uint32_t> tokens(block * out.column_count);  // [step, row]
+    DrawStream stream(simd::reference_kernels(), edge_margin_);
+    TokenRow scratch;
+    std::vector<double> probabilities(state_count_);
+    for (std::size_t step = 0; step < out.column_count && !cancelled.load(std::memory_order_relaxed); ++step) {
+      const std::uint64_t sampler_seed = first + worker_count * step;
+      Pcg64 generator({&sampler_seed, 1});
+      std::uint32_t* now = tokens.data() + step * block;
+      if (step == 0) {
+        for (std::size_t row = 0; row < block; ++row) now[row] = pick(first_row_, generator.next_double());
+        continue;
+      }
+      stream.start(generator, block * (state_count_ / 2));
+      for (std::size_t row = 0; row < block; ++row) {
+        const History history(now + row, block, std::min<std::size_t>(step, order_));
+        const auto build = [&](TokenRow& fresh) {
+          fill_probabilities(history, probabilities);
+          make_token_row(probabilities, edge_margin_, fresh);
+        };
+        now[row] = stream.next(cache_.get(number(history), scratch, build));
+      }
+      for (std::size_t row = 0; row < block && !stream.is_certain(); ++row) {
+        fill_probabilities({now + row, block, std::min<std::size_t>(step, order_)}, probabilities);
+        now[row] = static_cast<std::uint32_t>(one_trial_multinomial(generator, probabilities));
+      }
+    }
+    for (std::size_t row = 0; row < block; ++row) write_row(tokens.data() + row, block, out, first_row + row);
+  }
+
+  [[nodiscard]] std::uint32_t state_count() const noexcept { return state_count_; }
+  [[nodiscard]] std::uint64_t seed() const noexcept { return seed_; }
+
+ private:
+  // The tokens before one place in a [step, row] block, oldest first.
+  struct History {
+    History() = default;
+    History(const std::uint32_t* place, std::size_t stride_, std::size_t count_)
+        : oldest(place - stride_ * count_), stride(stride_), count(count_) {}
+    [[nodiscard]] std::uint32_t operator[](std::size_t k) const noexcept { return oldest[k * stride]; }
+    const std::uint32_t* oldest = nullptr;
+    std::size_t stride = 0;
+    std::size_t count = 0;
+  };
+
+  // Contexts of 1 to `order` tokens; saturates far above what a cache holds.
+  static std::uint64_t context_count(std::uint64_t state_count, std::uint32_t order) {
+    constexpr std::uint64_t kMany = std::uint64_t{1} << 60;
+    std::uint64_t all = 0, count = 1;
+    for (std::uint32_t length = 1; length <= order; ++length) {
+      count = std::min(kMany, count * state_count);  // state_count is below 2^32 and so is every count that matters
+      all = std::min(kMany, all + count);
+      if (count > kMany / state_count) return kMany;
+    }
+    return all;
+  }
+
+  // Contexts are numbered by length, then as numbers in base state_count. Beyond 64 bits, where nothing is kept, the
+  // number wraps around and means nothing.
+  [[nodiscard]] std::uint64_t number(const History& history) const noexcept {
+    std::uint64_t number = 0;
+    for (std::size_t k = 0; k < history.count; ++k) number = number * state_count_ + history[k] + 1;
+    return number - 1;
+  }
+
+  void fill_probabilities(const History& history, std::span<double> row) const noexcept {
+    std::array<std::uint64_t, kLargestOrder> entropy;
+    for (std::size_t k = 0; k < history.count; ++k) entropy[k] = history[k] + 1 + seed_;
+    if (history.count == 0) entropy[0] = seed_;
+    Pcg64 generator({entropy.data(), std::max<std::size_t>(1, history.count)});
+    for (double& x : row) x = generator.next_double() / temperature_;
+    softmax_in_place(row);
+  }
+
+  std::uint32_t state_count_;
+  std::uint32_t order_;
+  double temperature_;
+  std::uint64_t seed_;
+  std::uint64_t edge_margin_;
+  std::vector<double> first_row_;  // cumulative
+  RowCache<TokenRow> cache_;
+};
+
+ReferenceChain::ReferenceChain(std::uint32_t state_count, std::uint32_t order, Temperature temperature,
+                               std::uint64_t seed, std::size_t memory_limit, std::uint64_t edge_margin) {
+  if (state_count == 0) throw std::invalid_argument("state_count must be >= 1, got 0");
+  if (order == 0 || order > kLargestOrder) {
+    throw std::invalid_argument(message("order must be between 1 and ", kLargestOrder, ", got ", order));
+  }
+  first_seed(seed, 0, state_count);
+  sampler_ = std::make_unique<Sampler>(state_count, order, temperature, seed, memory_limit, edge_margin);
+}
+
+ReferenceChain::~ReferenceChain() = default;
+ReferenceChain::ReferenceChain(ReferenceChain&&) noexcept = default;
+
+void ReferenceChain::sample(const ReferenceRound& round, const Rows& tokens, const RunOptions& options) const {
+  const std::size_t block = block_size(round, tokens, sampler_->state_count());
+  const std::uint64_t first =
+      first_seed(sampler_->seed(), round.iteration, std::uint64_t{tokens.column_count} * round.worker_count);
+  parallel_for(round.worker_count, 1, options,
+               [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {
+                 for (std::size_t worker = begin; worker < end; ++worker) {
+                   sampler_->sample_block(first + worker, round.worker_count, worker * block, block, tokens, cancelled);
+                 }
+               });
+}
+
+void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const ReferenceRound& round,
+                          const Rows& tokens, const RunOptions& options) {
+  const std::size_t block = block_size(round, tokens, state_count);
+  const std::uint64_t first = first_seed(seed, round.iteration, round.worker_count);
+  const std::vector<double> probabilities(state_count, 1.0 / state_count);
+  constexpr std::uint64_t kEdgeMargin = 64;
+  TokenRow row;
+  make_token_row(probabilities, kEdgeMargin, row);
+  const auto sample_block = [&](std::size_t worker, const std::atomic<bool>& cancelled) {
+    const std::uint64_t sampler_seed = first + worker;
+    Pcg64 generator({&sampler_seed, 1});
+    DrawStream stream(simd::reference_kernels(), kEdgeMargin);
+    stream.start(generator, block * tokens.column_count * (state_count / 2));
+    std::vector<std::uint32_t> sequence(tokens.column_count);
+    const auto fill = [&](const auto& next) {
+      for (std::size_t i = 0; i < block && !cancelled.load(std::memory_order_relaxed); ++i) {
+        for (std::uint32_t& token : sequence) token = next();
+        write_row(sequence.data(), 1, tokens, worker * block + i);
+      }
+    };
+    fill([&] { return stream.next(row); });
+    if (!stream.is_certain()) {
+      fill([&] { return static_cast<std::uint32_t>(one_trial_multinomial(generator, probabilities)); });
+    }
+  };
+  parallel_for(round.worker_count, 1, options,
+               [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {
+                 for (std::size_t worker = begin; worker < end; ++worker) sample_block(worker, cancelled);
+               });
+}
+
+}  // namespace trajmill
