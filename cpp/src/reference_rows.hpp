@@ -75,12 +75,15 @@ class RowCache {
     for (const auto& slot : slots_) delete slot.load(std::memory_order_relaxed);
   }
 
+  // Row `index` if it is kept, else null.
+  const Row* find(std::uint64_t index) const noexcept {
+    return index < slots_.size() ? slots_[index].load(std::memory_order_acquire) : nullptr;
+  }
+
   // Row `index`, made by build(row) unless it is kept already; in `scratch` if it is not to be kept.
   template <class Build>
   const Row& get(std::uint64_t index, Row& scratch, const Build& build) {
-    if (index < slots_.size()) {
-      if (const Row* row = slots_[index].load(std::memory_order_acquire)) return *row;
-    }
+    if (const Row* row = find(index)) return *row;
     build(scratch);
     const auto bytes = static_cast<std::int64_t>(scratch.byte_count() + sizeof(Row));
     if (index >= slots_.size() || bytes_left_.load(std::memory_order_relaxed) < bytes) return scratch;

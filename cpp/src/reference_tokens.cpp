@@ -17,16 +17,18 @@ namespace {
 // hits when u is above a threshold or, for tokens that take more than half of what is left, when it is not. Both are
 // kept as one number, so that the sign bit of threshold - u says hit.
 constexpr std::uint64_t kFlipped = std::uint64_t{1} << 63;
-constexpr std::size_t kTogether = 8;
 
 struct TokenRow {
-  std::vector<std::uint64_t> thresholds;  // of the tokens that can come, then certain hits up to a multiple of eight
-  std::vector<std::uint32_t> tokens;      // of each threshold, and of the first certain hit; empty for 0, 1, 2, ...
+  std::vector<simd::Thresholds> thresholds;  // of the tokens that NumPy spends a draw on
+  std::vector<std::uint32_t> tokens;         // of each threshold, and the last token; empty for 0, 1, 2, ...
 
-  [[nodiscard]] std::size_t byte_count() const noexcept { return thresholds.size() * 8 + tokens.size() * 4; }
+  [[nodiscard]] std::size_t byte_count() const noexcept {
+    return thresholds.size() * sizeof(simd::Thresholds) + tokens.size() * sizeof(std::uint32_t);
+  }
+  [[nodiscard]] std::uint32_t token(std::uint32_t hit) const noexcept { return tokens.empty() ? hit : tokens[hit]; }
 };
 
-// Thresholds are off by `edge_margin` to the side of too many hits; see DrawStream::is_near_edge.
+// Off by `edge_margin` to the side of too many hits, so that what does not hit does not hit exactly either.
 std::uint64_t threshold(double hit_probability, std::uint64_t edge_margin) noexcept {
   constexpr double kCertain = 256.0;  // where rounding took a probability out of [0, 1], any number above 1 will do
   const auto scaled = [=](double x) { return static_cast<std::uint64_t>(std::min(x, kCertain) * 0x1p53); };
@@ -35,96 +37,86 @@ std::uint64_t threshold(double hit_probability, std::uint64_t edge_margin) noexc
 }
 
 void make_token_row(std::span<const double> probabilities, std::uint64_t edge_margin, TokenRow& row) {
-  row.thresholds.clear();
+  using simd::Thresholds;
+  Thresholds certain;
+  std::ranges::fill(certain.value, Thresholds::kCertainHit);
+  row.thresholds.assign((probabilities.size() + Thresholds::kCount - 1) / Thresholds::kCount, certain);
   row.tokens.clear();
   double remaining = 1.0;
-  bool gaps = false;
   for (std::size_t j = 0; j + 1 < probabilities.size(); ++j) {
     const double hit_probability = probabilities[j] / remaining;
     remaining -= probabilities[j];
-    if (hit_probability == 0.0) {  // NumPy spends no draw on it
-      if (!gaps) {
-        for (std::uint32_t k = 0; k < j; ++k) row.tokens.push_back(k);
-      }
-      gaps = true;
-      continue;
-    }
-    row.thresholds.push_back(threshold(hit_probability, edge_margin));
-    if (gaps) row.tokens.push_back(static_cast<std::uint32_t>(j));
+    if (hit_probability == 0.0) continue;  // NumPy spends no draw on it
+    const std::size_t at = row.tokens.size();
+    row.thresholds[at / Thresholds::kCount].value[at % Thresholds::kCount] = threshold(hit_probability, edge_margin);
+    row.tokens.push_back(static_cast<std::uint32_t>(j));
   }
-  if (gaps) row.tokens.push_back(static_cast<std::uint32_t>(probabilities.size() - 1));
-  row.thresholds.resize(row.thresholds.size() / kTogether * kTogether + kTogether, ~std::uint64_t{0});
+  row.tokens.push_back(static_cast<std::uint32_t>(probabilities.size() - 1));
+  if (row.tokens.size() == probabilities.size()) row.tokens.clear();
 }
 
-// The draws of one generator, made ahead.
+// The draws of one generator, made ahead, and the tokens that rows make of them.
 class DrawStream {
  public:
-  DrawStream(const simd::ReferenceKernels& kernels, std::uint64_t edge_margin)
-      : kernels_(kernels), edge_margin_(edge_margin), draws_(kCapacity) {}
+  static constexpr std::size_t kMostRows = 64;  // of one call of next
+
+  explicit DrawStream(std::uint64_t edge_margin)
+      : kernels_(simd::reference_kernels()), edge_margin_(edge_margin), draws_(kCapacity) {}
 
   // Starts over with another generator, of which some `expected` draws will be needed.
   void start(const Pcg64& generator, std::size_t expected) noexcept {
     generator_ = generator;
-    position_ = end_ = 0;
+    end_ = 0;
     expected_ = expected;
-    is_certain_ = true;
+    cursor_ = {.edge_margin = edge_margin_};
   }
 
-  // The token that follows by `row`.
-  std::uint32_t next(const TokenRow& row) noexcept {
-    const std::size_t count = row.thresholds.size();
-    std::size_t i = 0;
-    for (;;) {
-      if (end_ - position_ < kTogether) refill();
-      const std::size_t ready = std::min(count - i, (end_ - position_) / kTogether * kTogether);
-      const std::size_t hit = kernels_.first_negative(row.thresholds.data() + i, draws_.data() + position_, ready);
-      i += hit;
-      position_ += hit;
-      if (hit < ready) break;
+  // The tokens that follow by `rows`, one after another.
+  void next(std::span<const TokenRow* const> rows, std::uint32_t* tokens) noexcept {
+    const simd::Thresholds* thresholds[kMostRows];
+    for (std::size_t i = 0; i < rows.size(); ++i) thresholds[i] = rows[i]->thresholds.data();
+    std::size_t done = 0;
+    while ((done += kernels_.match(cursor_, thresholds + done, rows.size() - done, draws(), end_, tokens + done)) <
+           rows.size()) {
+      refill();
     }
-    const std::uint64_t threshold = row.thresholds[i];
-    if (threshold != ~std::uint64_t{0}) {  // the last token takes no draw
-      if (is_near_edge(threshold - draws_[position_])) is_certain_ = false;
-      ++position_;
-    }
-    return row.tokens.empty() ? static_cast<std::uint32_t>(i) : row.tokens[i];
+    for (std::size_t i = 0; i < rows.size(); ++i) tokens[i] = rows[i]->token(tokens[i]);
   }
 
   // False if a draw came so close to a threshold, or to 1, that NumPy's own arithmetic has to decide.
-  [[nodiscard]] bool is_certain() const noexcept { return is_certain_; }
+  [[nodiscard]] bool is_certain() const noexcept { return cursor_.is_certain; }
 
  private:
-  static constexpr std::size_t kCapacity = 4096;
-  static constexpr std::size_t kGrain = 64;
+  struct alignas(64) Line {
+    std::uint64_t value[8];
+  };
+  static constexpr std::size_t kCapacity = 512;  // lines
+  static constexpr std::size_t kGrain = 64;      // draws
 
-  // Whether threshold - u, of a hit, could be none with the exact threshold: 2^64 - k, k in [1, 2 * margin], or
-  // kFlipped + k, k in [0, 2 * margin).
-  [[nodiscard]] bool is_near_edge(std::uint64_t difference) const noexcept {
-    return ((difference + 2 * edge_margin_) & (kFlipped - 1)) < 4 * edge_margin_;
-  }
+  std::uint64_t* draws() noexcept { return draws_.front().value; }
 
   void refill() noexcept {
-    const std::size_t left = end_ - position_;
-    if (kCapacity - end_ < kGrain) {
-      std::copy_n(draws_.begin() + static_cast<std::ptrdiff_t>(position_), left, draws_.begin());
-      position_ = 0;
-      end_ = left;
+    constexpr std::size_t kRoom = kCapacity * 8;
+    if (kRoom - end_ < kGrain) {  // the draws not yet used move to the front
+      const std::size_t used = cursor_.draw / 8 * 8;
+      std::copy(draws() + used, draws() + end_, draws());
+      cursor_.draw -= used;
+      end_ -= used;
     }
-    const std::size_t room = (kCapacity - end_) / kGrain * kGrain;
+    const std::size_t room = (kRoom - end_) / kGrain * kGrain;
     const std::size_t count = std::clamp(expected_ / kGrain * kGrain, kGrain, room);
     expected_ -= std::min(expected_, count);
-    if (kernels_.draw(generator_, draws_.data() + end_, count)) is_certain_ = false;
+    if (kernels_.draw(generator_, draws() + end_, count)) cursor_.is_certain = false;
     end_ += count;
   }
 
   simd::ReferenceKernels kernels_;
   std::uint64_t edge_margin_;
-  std::vector<std::uint64_t> draws_;
-  std::size_t position_ = 0;  // the next draw
-  std::size_t end_ = 0;
+  std::vector<Line> draws_;
+  std::size_t end_ = 0;  // draws made
   std::size_t expected_ = 0;
   Pcg64 generator_{0, 1};
-  bool is_certain_ = true;
+  simd::MatchCursor cursor_;
 };
 
 template <class Token>
@@ -186,7 +178,7 @@ class ReferenceChain::Sampler {
   void sample_block(std::uint64_t first, std::size_t worker_count, std::size_t first_row, std::size_t block,
                     const Rows& out, const std::atomic<bool>& cancelled) {
     std::vector<std::uint32_t> tokens(block * out.column_count);  // [step, row]
-    DrawStream stream(simd::reference_kernels(), edge_margin_);
+    DrawStream stream(edge_margin_);
     TokenRow scratch;
     std::vector<double> probabilities(state_count_);
     for (std::size_t step = 0; step < out.column_count && !cancelled.load(std::memory_order_relaxed); ++step) {
@@ -198,16 +190,26 @@ class ReferenceChain::Sampler {
         continue;
       }
       stream.start(generator, block * (state_count_ / 2));
-      for (std::size_t row = 0; row < block; ++row) {
-        const History history(now + row, block, std::min<std::size_t>(step, order_));
-        const auto build = [&](TokenRow& fresh) {
-          fill_probabilities(history, probabilities);
-          make_token_row(probabilities, edge_margin_, fresh);
-        };
-        now[row] = stream.next(cache_.get(number(history), scratch, build));
+      const auto history = [&](std::size_t row) { return History(now + row, block, std::min<std::size_t>(step, order_)); };
+      for (std::size_t row = 0; row < block;) {
+        const TokenRow* rows[DrawStream::kMostRows];
+        std::size_t count = 0;
+        while (count < DrawStream::kMostRows && row + count < block &&
+               (rows[count] = cache_.find(number(history(row + count))))) {
+          ++count;
+        }
+        if (count == 0) {
+          const auto build = [&](TokenRow& fresh) {
+            fill_probabilities(history(row), probabilities);
+            make_token_row(probabilities, edge_margin_, fresh);
+          };
+          rows[count++] = &cache_.get(number(history(row)), scratch, build);
+        }
+        stream.next({rows, count}, now + row);
+        row += count;
       }
       for (std::size_t row = 0; row < block && !stream.is_certain(); ++row) {
-        fill_probabilities({now + row, block, std::min<std::size_t>(step, order_)}, probabilities);
+        fill_probabilities(history(row), probabilities);
         now[row] = static_cast<std::uint32_t>(one_trial_multinomial(generator, probabilities));
       }
     }
@@ -300,22 +302,32 @@ void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const R
   constexpr std::uint64_t kEdgeMargin = 64;
   TokenRow row;
   make_token_row(probabilities, kEdgeMargin, row);
+  std::array<const TokenRow*, DrawStream::kMostRows> rows;
+  rows.fill(&row);
   const auto sample_block = [&](std::size_t worker, const std::atomic<bool>& cancelled) {
     const std::uint64_t sampler_seed = first + worker;
     Pcg64 generator({&sampler_seed, 1});
-    DrawStream stream(simd::reference_kernels(), kEdgeMargin);
+    DrawStream stream(kEdgeMargin);
     stream.start(generator, block * tokens.column_count * (state_count / 2));
     std::vector<std::uint32_t> sequence(tokens.column_count);
-    const auto fill = [&](const auto& next) {
+    const auto fill = [&](const auto& draw_sequence) {
       for (std::size_t i = 0; i < block && !cancelled.load(std::memory_order_relaxed); ++i) {
-        for (std::uint32_t& token : sequence) token = next();
+        draw_sequence();
         write_row(sequence.data(), 1, tokens, worker * block + i);
       }
     };
-    fill([&] { return stream.next(row); });
-    if (!stream.is_certain()) {
-      fill([&] { return static_cast<std::uint32_t>(one_trial_multinomial(generator, probabilities)); });
-    }
+    fill([&] {
+      for (std::size_t i = 0; i < sequence.size(); i += rows.size()) {
+        const std::size_t count = std::min(rows.size(), sequence.size() - i);
+        stream.next(std::span(rows).first(count), sequence.data() + i);
+      }
+    });
+    if (stream.is_certain()) return;
+    fill([&] {
+      for (std::uint32_t& token : sequence) {
+        token = static_cast<std::uint32_t>(one_trial_multinomial(generator, probabilities));
+      }
+    });
   };
   parallel_for(round.worker_count, 1, options,
                [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {

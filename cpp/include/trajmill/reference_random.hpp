@@ -24,12 +24,10 @@ struct Pcg64 {
   Pcg64(Uint128 state_, Uint128 increment_) noexcept : state(state_), increment(increment_) {}
 
   // The next draw as an integer below 2^53: Generator.random() is this times 2^-53.
-  std::uint64_t next() noexcept {
-    state = state * kMultiplier + increment;
+  std::uint64_t next() noexcept { return output(state = state * kMultiplier + increment); }
+  static constexpr std::uint64_t output(Uint128 state) noexcept {
     const auto high = static_cast<std::uint64_t>(state >> 64);
-    const std::uint64_t mixed = high ^ static_cast<std::uint64_t>(state);
-    const unsigned rotation = static_cast<unsigned>(high >> 58);
-    return (mixed >> rotation | mixed << (-rotation & 63)) >> 11;
+    return std::rotr(high ^ static_cast<std::uint64_t>(state), static_cast<int>(high >> 58)) >> 11;
   }
   double next_double() noexcept { return static_cast<double>(next()) * 0x1p-53; }
 
@@ -54,7 +52,7 @@ class Mt19937 {
     return 1812433253 * (before ^ before >> 30) + i;
   }
   // A state word's successor, from itself, the next one and the one kFar ahead.
-  static constexpr std::size_t kFar = 397;
+  static constexpr std::uint32_t kFar = 397;
   static constexpr std::uint32_t twist(std::uint32_t word, std::uint32_t next, std::uint32_t far) noexcept {
     const std::uint32_t y = (word & 0x80000000) | (next & 0x7FFFFFFF);
     return far ^ y >> 1 ^ (y & 1 ? 0x9908B0DF : 0);

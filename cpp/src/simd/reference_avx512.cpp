@@ -21,9 +21,9 @@ Limbs broadcast(Uint128 value) {
           _mm512_set1_epi64(static_cast<long long>(static_cast<std::uint64_t>(value >> 104)))};
 }
 
-// a * b + c modulo 2^128.
+// a * b + c modulo 2^128. Limbs may hold excess bits above theirs, which the next multiplication does not read; those of
+// c must not.
 inline __attribute__((always_inline)) Limbs multiply_add(const Limbs& a, const Limbs& b, const Limbs& c) {
-  const __m512i mask = _mm512_set1_epi64(static_cast<long long>(kLimbMask));
   const __m512i zero = _mm512_setzero_si512();
   const __m512i low = _mm512_madd52lo_epu64(c.limb[0], a.limb[0], b.limb[0]);
   __m512i middle = _mm512_madd52hi_epu64(c.limb[1], a.limb[0], b.limb[0]);
@@ -36,31 +36,25 @@ inline __attribute__((always_inline)) Limbs multiply_add(const Limbs& a, const L
   high = _mm512_madd52lo_epu64(high, a.limb[1], b.limb[1]);
   middle = _mm512_add_epi64(_mm512_add_epi64(middle, middle2), _mm512_srli_epi64(low, 52));
   high = _mm512_add_epi64(_mm512_add_epi64(high, high2), _mm512_srli_epi64(middle, 52));
-  // madd52 reads the low 52 bits of a limb, so only the top limb's excess over 24 bits has to go: it may, at the end.
-  return {_mm512_and_si512(low, mask), _mm512_and_si512(middle, mask), high};
+  return {low, middle, high};
 }
 
-// The draws of eight states.
+Limbs normalized(const Limbs& a) {
+  const __m512i mask = _mm512_set1_epi64(static_cast<long long>(kLimbMask));
+  return {_mm512_and_si512(a.limb[0], mask), _mm512_and_si512(a.limb[1], mask), a.limb[2]};
+}
+
+// The draws of eight states: Pcg64::output.
 inline __attribute__((always_inline)) __m512i output(const Limbs& state) {
-  const __m512i low = _mm512_or_si512(state.limb[0], _mm512_slli_epi64(state.limb[1], 52));
-  const __m512i high = _mm512_or_si512(_mm512_srli_epi64(state.limb[1], 12), _mm512_slli_epi64(state.limb[2], 40));
-  const __m512i rotated = _mm512_rorv_epi64(_mm512_xor_si512(low, high), _mm512_srli_epi64(high, 58));
-  return _mm512_srli_epi64(rotated, 11);
-}
-
-// What takes a state n steps on: state * multiplier + increment * sum.
-struct Jump {
-  Uint128 multiplier = 1;
-  Uint128 sum = 0;
-};
-
-constexpr Jump jump(std::size_t steps) {
-  Jump result;
-  for (std::size_t i = 0; i < steps; ++i) {
-    result.sum = result.sum * Pcg64::kMultiplier + 1;
-    result.multiplier *= Pcg64::kMultiplier;
-  }
-  return result;
+  constexpr int kPick = 0xEA, kPickThenXor = 0x6A;  // (a & b) | c and (a & b) ^ c
+  const __m512i mask52 = _mm512_set1_epi64(static_cast<long long>(kLimbMask));
+  const __m512i mask40 = _mm512_set1_epi64((std::int64_t{1} << 40) - 1);
+  const __m512i high = _mm512_ternarylogic_epi64(_mm512_srli_epi64(state.limb[1], 12), mask40,
+                                                 _mm512_slli_epi64(state.limb[2], 40), kPick);
+  __m512i mixed = _mm512_xor_si512(high, _mm512_slli_epi64(state.limb[1], 52));
+  mixed = _mm512_ternarylogic_epi64(state.limb[0], mask52, mixed, kPickThenXor);
+  // the rotation is the top six of 128 bits, of which the instruction reads six
+  return _mm512_srli_epi64(_mm512_rorv_epi64(mixed, _mm512_srli_epi64(state.limb[2], 18)), 11);
 }
 
 // Limbs of the jumps 1 to 16, lane by lane, and of the jump 16.
@@ -93,9 +87,11 @@ bool draw(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept {
   const Limbs increment = broadcast(generator.increment * kStride.sum);
   const Limbs start = broadcast(generator.state);
   const Limbs step = broadcast(generator.increment);
-  const Limbs zero = broadcast(0);
-  Limbs even = multiply_add(start, load(kJumps.multiplier[0]), multiply_add(step, load(kJumps.sum[0]), zero));
-  Limbs odd = multiply_add(start, load(kJumps.multiplier[1]), multiply_add(step, load(kJumps.sum[1]), zero));
+  const auto ahead = [&](int half) {
+    return multiply_add(start, load(kJumps.multiplier[half]),
+                        normalized(multiply_add(step, load(kJumps.sum[half]), broadcast(0))));
+  };
+  Limbs even = ahead(0), odd = ahead(1);
   const __m512i top = _mm512_set1_epi64((std::int64_t{1} << 53) - static_cast<std::int64_t>(kTopDraws));
   __mmask8 near_one = 0;
   Uint128 last = generator.state;
@@ -112,13 +108,30 @@ bool draw(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept {
   return near_one != 0;
 }
 
-std::size_t first_negative(const std::uint64_t* thresholds, const std::uint64_t* draws, std::size_t count) noexcept {
-  for (std::size_t i = 0; i < count; i += 8) {
-    const __m512i difference = _mm512_sub_epi64(_mm512_loadu_si512(thresholds + i), _mm512_loadu_si512(draws + i));
-    const __mmask8 negative = _mm512_cmplt_epi64_mask(difference, _mm512_setzero_si512());
-    if (negative) return i + static_cast<std::size_t>(__builtin_ctz(negative));
+std::size_t match(MatchCursor& cursor, const Thresholds* const* rows, std::size_t row_count, const std::uint64_t* draws,
+                  std::size_t draw_count, std::uint32_t* hits) noexcept {
+  MatchCursor at = cursor;
+  std::size_t row = 0;
+  for (; row < row_count; ++row) {
+    const Thresholds* thresholds = rows[row];
+    __m512i difference;
+    __mmask8 hit = 0;
+    for (; at.draw + Thresholds::kCount <= draw_count; ++at.line, at.draw += Thresholds::kCount) {
+      difference =
+          _mm512_sub_epi64(_mm512_load_si512(thresholds[at.line].value), _mm512_loadu_si512(draws + at.draw));
+      hit = _mm512_cmplt_epi64_mask(difference, _mm512_setzero_si512());
+      if (hit) break;
+    }
+    if (!hit) break;
+    const auto k = static_cast<std::size_t>(__builtin_ctz(hit));
+    const std::uint64_t threshold = thresholds[at.line].value[k];
+    hits[row] = static_cast<std::uint32_t>(at.line * Thresholds::kCount + k);
+    at.line = 0;
+    at.draw += k;
+    take_hit(at, threshold, threshold - draws[at.draw]);
   }
-  return count;
+  cursor = at;
+  return row;
 }
 
 void first_words(const std::uint32_t* seeds, std::uint32_t* first, std::uint32_t* second, std::size_t count) noexcept {
@@ -159,6 +172,6 @@ void first_words(const std::uint32_t* seeds, std::uint32_t* first, std::uint32_t
 
 }  // namespace
 
-ReferenceKernels reference_avx512_kernels() noexcept { return {draw, first_negative, first_words}; }
+ReferenceKernels reference_avx512_kernels() noexcept { return {draw, match, first_words}; }
 
 }  // namespace trajmill::simd

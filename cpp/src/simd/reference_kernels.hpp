@@ -8,18 +8,59 @@
 
 namespace trajmill::simd {
 
+// What takes a generator n draws on: state * multiplier + increment * sum.
+struct Jump {
+  Uint128 multiplier = 1;
+  Uint128 sum = 0;
+};
+
+constexpr Jump jump(std::size_t draws) {
+  Jump result;
+  for (std::size_t i = 0; i < draws; ++i) {
+    result.sum = result.sum * Pcg64::kMultiplier + 1;
+    result.multiplier *= Pcg64::kMultiplier;
+  }
+  return result;
+}
+
+// Thresholds of a row, eight to a cache line. A draw u below 2^53 hits where the sign bit of threshold - u is set. The
+// row's last threshold, and what fills its last line, is kCertainHit, which stands for no draw.
+struct alignas(64) Thresholds {
+  static constexpr std::size_t kCount = 8;
+  static constexpr std::uint64_t kCertainHit = ~std::uint64_t{0};
+  std::uint64_t value[kCount];
+};
+
+// Where matching stands: the next draw, and the next line of thresholds of the row at hand.
+struct MatchCursor {
+  std::size_t draw = 0;
+  std::size_t line = 0;
+  std::uint64_t edge_margin = 0;  // hits this close to a threshold, in 2^-53, are not certain
+  bool is_certain = true;
+};
+
+// Takes note of a hit at threshold - u == difference; see make_token_row for the thresholds.
+static inline void take_hit(MatchCursor& cursor, std::uint64_t threshold, std::uint64_t difference) noexcept {
+  if (threshold == Thresholds::kCertainHit) return;
+  constexpr std::uint64_t kSignBit = std::uint64_t{1} << 63;
+  // doubtful: 2^64 - k with k in [1, 2 * margin], or 2^63 + k with k in [0, 2 * margin)
+  if (((difference + 2 * cursor.edge_margin) & (kSignBit - 1)) < 4 * cursor.edge_margin) cursor.is_certain = false;
+  ++cursor.draw;
+}
+
 // Draws this close to 1, and closer, are reported: NumPy may throw one of them away (one_trial_multinomial).
 inline constexpr std::uint64_t kTopDraws = 256;
 
-inline constexpr std::size_t kDrawGrain = 16;  // the kernels count draws and seeds in multiples of this
+inline constexpr std::size_t kDrawGrain = 16;  // draws and seeds are counted in multiples of this
 
 struct ReferenceKernels {
   // The generator's next `count` draws, a multiple of kDrawGrain; true if one is among the kTopDraws largest.
   bool (*draw)(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept;
 
-  // The first i < count, a multiple of 8, at which the sign bit of thresholds[i] - draws[i] is set, or count.
-  std::size_t (*first_negative)(const std::uint64_t* thresholds, const std::uint64_t* draws,
-                                std::size_t count) noexcept;
+  // For one row after another, the index of the first threshold that its draws hit. Returns how many of `row_count`
+  // rows were done before the draws, `draw_count` of them, ran short.
+  std::size_t (*match)(MatchCursor& cursor, const Thresholds* const* rows, std::size_t row_count,
+                       const std::uint64_t* draws, std::size_t draw_count, std::uint32_t* hits) noexcept;
 
   // The first two words of MT19937 under each seed; `count` is a multiple of kDrawGrain.
   void (*first_words)(const std::uint32_t* seeds, std::uint32_t* first, std::uint32_t* second,
