@@ -22,11 +22,6 @@ constexpr std::uint64_t row_number(std::uint64_t state, std::uint64_t action) {
   return (kSeedsPerState * state + kSeedsPerAction * action) / kSeedsPerRow;
 }
 
-struct CumulativeRow {
-  std::vector<double> values;
-  [[nodiscard]] std::size_t byte_count() const noexcept { return values.size() * sizeof(double); }
-};
-
 // The law of one kind of draw, actions or next states: a row of `value_count` for each seed that `seeds_per_row`
 // divides.
 class SeededRows {
@@ -43,7 +38,7 @@ class SeededRows {
                        CumulativeRow& scratch) {
     if (std::isinf(temperature_)) return choose_uniformly(seed, first, second);
     const auto build = [&](CumulativeRow& fresh) { fill(static_cast<std::uint32_t>(number * seeds_per_row_), fresh); };
-    return pick(cache_.get(number, scratch, build).values, Mt19937::to_double(first, second));
+    return cache_.get(number, scratch, build).pick(Mt19937::to_double(first, second));
   }
 
  private:
@@ -61,8 +56,7 @@ class SeededRows {
     std::vector<float> probabilities(value_count_);
     for (float& x : probabilities) x = static_cast<float>(generator.next_double() / temperature_);
     softmax_in_place(std::span(probabilities));
-    row.values.assign(probabilities.begin(), probabilities.end());
-    make_cumulative(row.values);
+    row.assign(std::vector<double>(probabilities.begin(), probabilities.end()));
   }
 
   std::uint32_t value_count_;
@@ -80,6 +74,12 @@ void require_valid(const ReferenceMDPLaw& law, std::uint64_t trajectory_count, s
     throw std::invalid_argument(
         "with both temperatures infinite the authors' program draws without a seed, so there is nothing to reproduce; "
         "use trajmill.MDP for uniform transitions");
+  }
+  for (const Temperature& temperature : {law.policy_temperature, law.transition_temperature}) {
+    if (std::isinf(static_cast<float>(1.0 / temperature.value()))) {
+      throw std::invalid_argument(
+          message("a temperature is too small for logits in single precision, got ", temperature.value()));
+    }
   }
   const Uint128 last_draw =
       kFirstNextStateSeed + kSeedsPerTrajectory * Uint128{trajectory_count} + kSeedsPerStep * Uint128{length};

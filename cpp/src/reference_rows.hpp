@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -45,23 +46,37 @@ void softmax_in_place(std::span<Float> row) noexcept {
   for (Float& x : row) x /= sum;
 }
 
-// cumsum() divided by its last value, as NumPy's choice() makes it; a draw u picks the first entry above u.
-inline void make_cumulative(std::span<double> row) noexcept {
-  double sum = 0.0;
-  for (double& x : row) x = sum += x;
-  for (double& x : row) x /= sum;
-}
-
-inline std::uint32_t pick(std::span<const double> cumulative, double u) noexcept {
-  const double* first = cumulative.data();
-  std::size_t count = cumulative.size();  // searchsorted(u, side="right") without unpredictable branches
-  while (count > 1) {
-    const std::size_t half = count / 2;
-    first += first[half - 1] <= u ? half : 0;
-    count -= half;
+// A row as NumPy's choice() uses it: its running sums divided by the last of them.
+class CumulativeRow {
+ public:
+  void assign(std::span<const double> probabilities) {
+    sums_.assign(probabilities.begin(), probabilities.end());
+    double sum = 0.0;
+    for (double& x : sums_) x = sum += x;
+    for (double& x : sums_) x /= sum;
+    starts_.resize(std::bit_ceil(sums_.size()));
+    std::uint32_t start = 0;
+    for (std::size_t i = 0; i < starts_.size(); ++i) {
+      while (sums_[start] <= static_cast<double>(i) / static_cast<double>(starts_.size())) ++start;
+      starts_[i] = start;
+    }
   }
-  return static_cast<std::uint32_t>(first - cumulative.data());
-}
+
+  // searchsorted(u, side="right") for u in [0, 1): the first entry above u.
+  [[nodiscard]] std::uint32_t pick(double u) const noexcept {
+    std::uint32_t i = starts_[static_cast<std::size_t>(u * static_cast<double>(starts_.size()))];
+    while (sums_[i] <= u) ++i;
+    return i;
+  }
+
+  [[nodiscard]] std::size_t byte_count() const noexcept {
+    return sums_.size() * sizeof(double) + starts_.size() * sizeof(std::uint32_t);
+  }
+
+ private:
+  std::vector<double> sums_;
+  std::vector<std::uint32_t> starts_;  // where to look from, for each of equal parts of [0, 1)
+};
 
 // Rows that threads build when they first need them and then share, as long as memory lasts.
 template <class Row>

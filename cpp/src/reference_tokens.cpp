@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
+#include <cmath>
 #include <vector>
 
 #include "reference_rows.hpp"
@@ -168,10 +168,10 @@ class ReferenceChain::Sampler {
         temperature_(temperature.value()),
         seed_(seed),
         edge_margin_(edge_margin),
-        first_row_(state_count),
         cache_(context_count(state_count, order), memory_limit) {
-    fill_probabilities({}, first_row_);
-    make_cumulative(first_row_);
+    std::vector<double> probabilities(state_count);
+    fill_probabilities({}, probabilities);
+    first_row_.assign(probabilities);
   }
 
   // One worker's block, of which `out` gets rows [first_row, first_row + block).
@@ -186,7 +186,7 @@ class ReferenceChain::Sampler {
       Pcg64 generator({&sampler_seed, 1});
       std::uint32_t* now = tokens.data() + step * block;
       if (step == 0) {
-        for (std::size_t row = 0; row < block; ++row) now[row] = pick(first_row_, generator.next_double());
+        for (std::size_t row = 0; row < block; ++row) now[row] = first_row_.pick(generator.next_double());
         continue;
       }
       stream.start(generator, block * (state_count_ / 2));
@@ -265,7 +265,7 @@ class ReferenceChain::Sampler {
   double temperature_;
   std::uint64_t seed_;
   std::uint64_t edge_margin_;
-  std::vector<double> first_row_;  // cumulative
+  CumulativeRow first_row_;  // of no history
   RowCache<TokenRow> cache_;
 };
 
@@ -274,6 +274,9 @@ ReferenceChain::ReferenceChain(std::uint32_t state_count, std::uint32_t order, T
   if (state_count == 0) throw std::invalid_argument("state_count must be >= 1, got 0");
   if (order == 0 || order > kLargestOrder) {
     throw std::invalid_argument(message("order must be between 1 and ", kLargestOrder, ", got ", order));
+  }
+  if (std::isinf(1.0 / temperature.value())) {
+    throw std::invalid_argument(message("temperature is too small to divide by, got ", temperature.value()));
   }
   first_seed(seed, 0, state_count);
   sampler_ = std::make_unique<Sampler>(state_count, order, temperature, seed, memory_limit, edge_margin);

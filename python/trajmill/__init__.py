@@ -14,8 +14,8 @@ except ImportError as error:  # pragma: no cover
         "run `pip install .` in the source tree, and import trajmill from outside of python/"
     ) from error
 
-from trajmill.core import MDP, MarkovChain, MDPSample
+from trajmill.core import MDP, MarkovChain, MDPSample, reference
 
 __version__: str = _core.version
 
-__all__ = ["MDP", "MDPSample", "MarkovChain", "__version__"]
+__all__ = ["MDP", "MDPSample", "MarkovChain", "__version__", "reference"]

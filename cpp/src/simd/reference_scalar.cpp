@@ -8,7 +8,7 @@ namespace trajmill::simd {
 namespace {
 
 bool draw(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept {
-  constexpr std::size_t kLanes = 4;  // one multiplication need not wait for the last
+  constexpr std::size_t kLanes = 2;  // one multiplication need not wait for the last
   constexpr Jump kStride = jump(kLanes);
   const Uint128 stride_increment = generator.increment * kStride.sum;
   Uint128 lane[kLanes];
