@@ -19,9 +19,8 @@ void bind_reference(py::module_& module) {
           [](const ReferenceChain& chain, std::size_t worker_count, std::uint64_t iteration, py::array out,
              std::size_t threads) {
             const Rows rows = rows_of(out);
-            run_released(threads, [&](const RunOptions& options) {
-              chain.sample({worker_count, iteration}, rows, options);
-            });
+            run_released(threads,
+                         [&](const RunOptions& options) { chain.sample({worker_count, iteration}, rows, options); });
           },
           py::kw_only(), py::arg("worker_count"), py::arg("iteration"), py::arg("out"), py::arg("threads"),
           "Fill out [sequences, length] with one iteration's blocks in worker order.");
@@ -47,8 +46,8 @@ void bind_reference(py::module_& module) {
         std::int64_t* data = columns.mutable_data();
         const std::size_t count = trajectory_count * length;
         run_released(threads, [&](const RunOptions& options) {
-          reference_mdp_transitions(law, trajectory_count, length, memory_limit,
-                                    {data, data + count, data + 2 * count}, options);
+          reference_mdp_transitions(law, trajectory_count, length, memory_limit, {data, data + count, data + 2 * count},
+                                    options);
         });
         return columns;
       },

@@ -27,7 +27,7 @@ constexpr std::uint64_t row_number(std::uint64_t state, std::uint64_t action) {
 class SeededRows {
  public:
   SeededRows(std::uint64_t row_count, std::uint32_t value_count, std::uint64_t seeds_per_row, Temperature temperature,
-       std::size_t memory_limit)
+             std::size_t memory_limit)
       : value_count_(value_count),
         seeds_per_row_(seeds_per_row),
         temperature_(temperature.value()),
@@ -67,8 +67,8 @@ class SeededRows {
 
 void require_valid(const ReferenceMDPLaw& law, std::uint64_t trajectory_count, std::uint64_t length) {
   if (law.state_count == 0 || law.action_count == 0) {
-    throw std::invalid_argument(message("state_count and action_count must be >= 1, got ", law.state_count, " and ",
-                                        law.action_count));
+    throw std::invalid_argument(
+        message("state_count and action_count must be >= 1, got ", law.state_count, " and ", law.action_count));
   }
   if (std::isinf(law.policy_temperature.value()) && std::isinf(law.transition_temperature.value())) {
     throw std::invalid_argument(
@@ -99,7 +99,7 @@ void reference_mdp_transitions(const ReferenceMDPLaw& law, std::size_t trajector
   require_valid(law, trajectory_count, length);
   SeededRows policy(law.state_count, law.action_count, 1, law.policy_temperature, memory_limit / 2);
   SeededRows transition(row_number(law.state_count, law.action_count), law.state_count, kSeedsPerRow,
-                  law.transition_temperature, memory_limit / 2);
+                        law.transition_temperature, memory_limit / 2);
   const simd::ReferenceKernels kernels = simd::reference_kernels();
   const auto start_state = [&](std::size_t trajectory) {
     const std::size_t seed = law.random_start ? trajectory : trajectory_count;

@@ -1,7 +1,5 @@
 #include "trajmill/reference_random.hpp"
 
-#include <cmath>
-
 namespace trajmill {
 namespace {
 
@@ -57,22 +55,6 @@ std::array<std::uint32_t, kPoolSize> entropy_pool(std::span<const std::uint64_t>
   return pool;
 }
 
-// Generator.binomial(1, p) by inversion, for p <= 0.5: one draw, or another where rounding left a gap below 1.
-bool inversion(Pcg64& generator, double p) noexcept {
-  const double q = 1.0 - p;
-  const double miss = std::exp(std::log(q));
-  for (;;) {
-    const double u = generator.next_double();
-    if (!(u > miss)) return false;
-    if (!(u - miss > p * miss / q)) return true;
-  }
-}
-
-bool binomial(Pcg64& generator, double p) noexcept {
-  if (p == 0.0) return false;
-  return p <= 0.5 ? inversion(generator, p) : !inversion(generator, 1.0 - p);
-}
-
 }  // namespace
 
 Pcg64::Pcg64(std::span<const std::uint64_t> entropy) noexcept {
@@ -87,15 +69,6 @@ Pcg64::Pcg64(std::span<const std::uint64_t> entropy) noexcept {
   state = (increment + (Uint128{words[0]} << 64 | words[1])) * kMultiplier + increment;
 }
 
-std::size_t one_trial_multinomial(Pcg64& generator, std::span<const double> probabilities) noexcept {
-  double remaining = 1.0;
-  for (std::size_t j = 0; j + 1 < probabilities.size(); ++j) {
-    if (binomial(generator, probabilities[j] / remaining)) return j;
-    remaining -= probabilities[j];
-  }
-  return probabilities.size() - 1;
-}
-
 Mt19937::Mt19937(std::uint32_t seed) noexcept {
   for (std::uint32_t i = 0; i < kSize; ++i) {
     words_[i] = seed;
@@ -106,8 +79,8 @@ Mt19937::Mt19937(std::uint32_t seed) noexcept {
 std::uint32_t Mt19937::next() noexcept {
   if (position_ == kSize) {
     for (std::size_t i = 0; i < kSize; ++i) {
-      words_[i] = twist(words_[i], words_[i + 1 < kSize ? i + 1 : 0],
-                        words_[i < kSize - kFar ? i + kFar : i + kFar - kSize]);
+      words_[i] =
+          twist(words_[i], words_[i + 1 < kSize ? i + 1 : 0], words_[i < kSize - kFar ? i + kFar : i + kFar - kSize]);
     }
     position_ = 0;
   }

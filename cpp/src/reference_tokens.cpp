@@ -13,10 +13,19 @@
 namespace trajmill {
 namespace {
 
-// A one-trial multinomial draw is a series of binomial draws, one for each token but the last: given u below 2^53 it
-// hits when u is above a threshold or, for tokens that take more than half of what is left, when it is not. Both are
-// kept as one number, so that the sign bit of threshold - u says hit.
-constexpr std::uint64_t kFlipped = std::uint64_t{1} << 63;
+// Generator.multinomial(1, p) is a binomial draw of one trial for each token but the last, with the token's share q of
+// the probability that is left. By inversion, NumPy compares u with exp(log(1 - q)), or, where q > 1/2, asks for the
+// opposite event and compares with exp(log(1 - r)), r = 1 - q. Both arguments lie in [1/2, 1], where log and exp that
+// are right to 0.6 of their last bit undo each other, and where NumPy's next comparison, which could ask for another u,
+// never does. So u hits if it is above 1 - q or, in the second case, not above 1 - r. Multiplied by 2^53 all of these
+// are integers, and one more bit tells the cases apart: the sign bit of threshold - u says hit.
+std::uint64_t threshold(double hit_probability) noexcept {
+  constexpr std::uint64_t kFlipped = std::uint64_t{1} << 63;
+  constexpr double kCertain = 2.0;  // rounding can take what is left, and so q, out of [0, 1], or to 0 / 0
+  const auto scaled = [=](double x) { return static_cast<std::uint64_t>(std::min(kCertain, x) * 0x1p53); };
+  if (hit_probability <= 0.5) return scaled(1.0 - hit_probability);
+  return scaled(1.0 - (1.0 - hit_probability)) + kFlipped;
+}
 
 struct TokenRow {
   std::vector<simd::Thresholds> thresholds;  // of the tokens that NumPy spends a draw on
@@ -28,15 +37,7 @@ struct TokenRow {
   [[nodiscard]] std::uint32_t token(std::uint32_t hit) const noexcept { return tokens.empty() ? hit : tokens[hit]; }
 };
 
-// Off by `edge_margin` to the side of too many hits, so that what does not hit does not hit exactly either.
-std::uint64_t threshold(double hit_probability, std::uint64_t edge_margin) noexcept {
-  constexpr double kCertain = 256.0;  // where rounding took a probability out of [0, 1], any number above 1 will do
-  const auto scaled = [=](double x) { return static_cast<std::uint64_t>(std::min(x, kCertain) * 0x1p53); };
-  if (hit_probability <= 0.5) return scaled(1.0 - hit_probability) - edge_margin;
-  return scaled(hit_probability) + edge_margin + kFlipped;
-}
-
-void make_token_row(std::span<const double> probabilities, std::uint64_t edge_margin, TokenRow& row) {
+void make_token_row(std::span<const double> probabilities, TokenRow& row) {
   using simd::Thresholds;
   Thresholds certain;
   std::ranges::fill(certain.value, Thresholds::kCertainHit);
@@ -48,7 +49,7 @@ void make_token_row(std::span<const double> probabilities, std::uint64_t edge_ma
     remaining -= probabilities[j];
     if (hit_probability == 0.0) continue;  // NumPy spends no draw on it
     const std::size_t at = row.tokens.size();
-    row.thresholds[at / Thresholds::kCount].value[at % Thresholds::kCount] = threshold(hit_probability, edge_margin);
+    row.thresholds[at / Thresholds::kCount].value[at % Thresholds::kCount] = threshold(hit_probability);
     row.tokens.push_back(static_cast<std::uint32_t>(j));
   }
   row.tokens.push_back(static_cast<std::uint32_t>(probabilities.size() - 1));
@@ -60,15 +61,14 @@ class DrawStream {
  public:
   static constexpr std::size_t kMostRows = 64;  // of one call of next
 
-  explicit DrawStream(std::uint64_t edge_margin)
-      : kernels_(simd::reference_kernels()), edge_margin_(edge_margin), draws_(kCapacity) {}
+  DrawStream() : kernels_(simd::reference_kernels()), draws_(kCapacity) {}
 
   // Starts over with another generator, of which some `expected` draws will be needed.
   void start(const Pcg64& generator, std::size_t expected) noexcept {
     generator_ = generator;
     end_ = 0;
     expected_ = expected;
-    cursor_ = {.edge_margin = edge_margin_};
+    cursor_ = {};
   }
 
   // The tokens that follow by `rows`, one after another.
@@ -82,9 +82,6 @@ class DrawStream {
     }
     for (std::size_t i = 0; i < rows.size(); ++i) tokens[i] = rows[i]->token(tokens[i]);
   }
-
-  // False if a draw came so close to a threshold, or to 1, that NumPy's own arithmetic has to decide.
-  [[nodiscard]] bool is_certain() const noexcept { return cursor_.is_certain; }
 
  private:
   struct alignas(64) Line {
@@ -106,12 +103,11 @@ class DrawStream {
     const std::size_t room = (kRoom - end_) / kGrain * kGrain;
     const std::size_t count = std::clamp(expected_ / kGrain * kGrain, kGrain, room);
     expected_ -= std::min(expected_, count);
-    if (kernels_.draw(generator_, draws() + end_, count)) cursor_.is_certain = false;
+    kernels_.draw(generator_, draws() + end_, count);
     end_ += count;
   }
 
   simd::ReferenceKernels kernels_;
-  std::uint64_t edge_margin_;
   std::vector<Line> draws_;
   std::size_t end_ = 0;  // draws made
   std::size_t expected_ = 0;
@@ -162,12 +158,11 @@ std::uint64_t first_seed(std::uint64_t seed, std::uint64_t iteration, std::uint6
 class ReferenceChain::Sampler {
  public:
   Sampler(std::uint32_t state_count, std::uint32_t order, Temperature temperature, std::uint64_t seed,
-          std::size_t memory_limit, std::uint64_t edge_margin)
+          std::size_t memory_limit)
       : state_count_(state_count),
         order_(order),
         temperature_(temperature.value()),
         seed_(seed),
-        edge_margin_(edge_margin),
         cache_(context_count(state_count, order), memory_limit) {
     std::vector<double> probabilities(state_count);
     fill_probabilities({}, probabilities);
@@ -178,7 +173,7 @@ class ReferenceChain::Sampler {
   void sample_block(std::uint64_t first, std::size_t worker_count, std::size_t first_row, std::size_t block,
                     const Rows& out, const std::atomic<bool>& cancelled) {
     std::vector<std::uint32_t> tokens(block * out.column_count);  // [step, row]
-    DrawStream stream(edge_margin_);
+    DrawStream stream;
     TokenRow scratch;
     std::vector<double> probabilities(state_count_);
     for (std::size_t step = 0; step < out.column_count && !cancelled.load(std::memory_order_relaxed); ++step) {
@@ -190,7 +185,9 @@ class ReferenceChain::Sampler {
         continue;
       }
       stream.start(generator, block * (state_count_ / 2));
-      const auto history = [&](std::size_t row) { return History(now + row, block, std::min<std::size_t>(step, order_)); };
+      const auto history = [&](std::size_t row) {
+        return History(now + row, block, std::min<std::size_t>(step, order_));
+      };
       for (std::size_t row = 0; row < block;) {
         const TokenRow* rows[DrawStream::kMostRows];
         std::size_t count = 0;
@@ -201,16 +198,12 @@ class ReferenceChain::Sampler {
         if (count == 0) {
           const auto build = [&](TokenRow& fresh) {
             fill_probabilities(history(row), probabilities);
-            make_token_row(probabilities, edge_margin_, fresh);
+            make_token_row(probabilities, fresh);
           };
           rows[count++] = &cache_.get(number(history(row)), scratch, build);
         }
         stream.next({rows, count}, now + row);
         row += count;
-      }
-      for (std::size_t row = 0; row < block && !stream.is_certain(); ++row) {
-        fill_probabilities(history(row), probabilities);
-        now[row] = static_cast<std::uint32_t>(one_trial_multinomial(generator, probabilities));
       }
     }
     for (std::size_t row = 0; row < block; ++row) write_row(tokens.data() + row, block, out, first_row + row);
@@ -264,13 +257,12 @@ class ReferenceChain::Sampler {
   std::uint32_t order_;
   double temperature_;
   std::uint64_t seed_;
-  std::uint64_t edge_margin_;
   CumulativeRow first_row_;  // of no history
   RowCache<TokenRow> cache_;
 };
 
 ReferenceChain::ReferenceChain(std::uint32_t state_count, std::uint32_t order, Temperature temperature,
-                               std::uint64_t seed, std::size_t memory_limit, std::uint64_t edge_margin) {
+                               std::uint64_t seed, std::size_t memory_limit) {
   if (state_count == 0) throw std::invalid_argument("state_count must be >= 1, got 0");
   if (order == 0 || order > kLargestOrder) {
     throw std::invalid_argument(message("order must be between 1 and ", kLargestOrder, ", got ", order));
@@ -279,7 +271,7 @@ ReferenceChain::ReferenceChain(std::uint32_t state_count, std::uint32_t order, T
     throw std::invalid_argument(message("temperature is too small to divide by, got ", temperature.value()));
   }
   first_seed(seed, 0, state_count);
-  sampler_ = std::make_unique<Sampler>(state_count, order, temperature, seed, memory_limit, edge_margin);
+  sampler_ = std::make_unique<Sampler>(state_count, order, temperature, seed, memory_limit);
 }
 
 ReferenceChain::~ReferenceChain() = default;
@@ -302,35 +294,22 @@ void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const R
   const std::size_t block = block_size(round, tokens, state_count);
   const std::uint64_t first = first_seed(seed, round.iteration, round.worker_count);
   const std::vector<double> probabilities(state_count, 1.0 / state_count);
-  constexpr std::uint64_t kEdgeMargin = 64;
   TokenRow row;
-  make_token_row(probabilities, kEdgeMargin, row);
+  make_token_row(probabilities, row);
   std::array<const TokenRow*, DrawStream::kMostRows> rows;
   rows.fill(&row);
   const auto sample_block = [&](std::size_t worker, const std::atomic<bool>& cancelled) {
     const std::uint64_t sampler_seed = first + worker;
-    Pcg64 generator({&sampler_seed, 1});
-    DrawStream stream(kEdgeMargin);
-    stream.start(generator, block * tokens.column_count * (state_count / 2));
+    DrawStream stream;
+    stream.start(Pcg64({&sampler_seed, 1}), block * tokens.column_count * (state_count / 2));
     std::vector<std::uint32_t> sequence(tokens.column_count);
-    const auto fill = [&](const auto& draw_sequence) {
-      for (std::size_t i = 0; i < block && !cancelled.load(std::memory_order_relaxed); ++i) {
-        draw_sequence();
-        write_row(sequence.data(), 1, tokens, worker * block + i);
+    for (std::size_t i = 0; i < block && !cancelled.load(std::memory_order_relaxed); ++i) {
+      for (std::size_t t = 0; t < sequence.size(); t += rows.size()) {
+        const std::size_t count = std::min(rows.size(), sequence.size() - t);
+        stream.next(std::span(rows).first(count), sequence.data() + t);
       }
-    };
-    fill([&] {
-      for (std::size_t i = 0; i < sequence.size(); i += rows.size()) {
-        const std::size_t count = std::min(rows.size(), sequence.size() - i);
-        stream.next(std::span(rows).first(count), sequence.data() + i);
-      }
-    });
-    if (stream.is_certain()) return;
-    fill([&] {
-      for (std::uint32_t& token : sequence) {
-        token = static_cast<std::uint32_t>(one_trial_multinomial(generator, probabilities));
-      }
-    });
+      write_row(sequence.data(), 1, tokens, worker * block + i);
+    }
   };
   parallel_for(round.worker_count, 1, options,
                [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {

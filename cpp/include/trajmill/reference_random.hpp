@@ -1,6 +1,6 @@
 // NumPy's generators, word for word: default_rng (SeedSequence and PCG64) and the legacy RandomState (MT19937).
 //
-// SeedSequence and the binomial draw are described in NumPy's documentation and NEP 19; O'Neill, "PCG: A Family of
+// SeedSequence is described in NumPy's documentation and NEP 19; O'Neill, "PCG: A Family of
 // Simple Fast Space-Efficient Statistically Good Algorithms" (HMC-CS-2014-0905); Matsumoto and Nishimura, "Mersenne
 // Twister" (ACM TOMACS 8, 1998).
 #pragma once
@@ -35,16 +35,12 @@ struct Pcg64 {
   Uint128 increment;
 };
 
-// Generator.multinomial(1, probabilities) as the index of its one: a binomial draw for each probability in turn, so
-// the number of draws it takes is random. Where the probabilities are used up by rounding, it does what NumPy does.
-[[nodiscard]] std::size_t one_trial_multinomial(Pcg64& generator, std::span<const double> probabilities) noexcept;
-
 // MT19937 as np.random.seed(seed) seeds it.
 class Mt19937 {
  public:
   explicit Mt19937(std::uint32_t seed) noexcept;
   std::uint32_t next() noexcept;
-  double next_double() noexcept;                         // random_sample()
+  double next_double() noexcept;                           // random_sample()
   std::uint32_t next_below(std::uint32_t count) noexcept;  // randint(count), count >= 1
 
   // How a seed becomes a state: word i follows word i - 1.

@@ -23,10 +23,9 @@ struct ReferenceRound {
 class ReferenceChain {
  public:
   // Every context, the last min(t, order) tokens, has a softmax row; order >= 1. Rows are built when first needed and
-  // kept while they take at most `memory_limit` bytes. `edge_margin` is for tests: draws that come closer than this
-  // many 2^-53 to a threshold are decided by NumPy's arithmetic and not by the threshold.
+  // kept while they take at most `memory_limit` bytes.
   ReferenceChain(std::uint32_t state_count, std::uint32_t order, Temperature temperature, std::uint64_t seed,
-                 std::size_t memory_limit, std::uint64_t edge_margin = 64);
+                 std::size_t memory_limit);
   ~ReferenceChain();
   ReferenceChain(ReferenceChain&&) noexcept;
 

@@ -21,8 +21,8 @@ Limbs broadcast(Uint128 value) {
           _mm512_set1_epi64(static_cast<long long>(static_cast<std::uint64_t>(value >> 104)))};
 }
 
-// a * b + c modulo 2^128. Limbs may hold excess bits above theirs, which the next multiplication does not read; those of
-// c must not.
+// a * b + c modulo 2^128. Limbs may hold excess bits above theirs, which the next multiplication does not read; those
+// of c must not.
 inline __attribute__((always_inline)) Limbs multiply_add(const Limbs& a, const Limbs& b, const Limbs& c) {
   const __m512i zero = _mm512_setzero_si512();
   const __m512i low = _mm512_madd52lo_epu64(c.limb[0], a.limb[0], b.limb[0]);
@@ -81,7 +81,7 @@ Limbs load(const std::uint64_t (&limbs)[3][8]) {
   return {_mm512_load_si512(limbs[0]), _mm512_load_si512(limbs[1]), _mm512_load_si512(limbs[2])};
 }
 
-bool draw(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept {
+void draw(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept {
   constexpr Jump kStride = jump(kDrawGrain);
   const Limbs multiplier = broadcast(kStride.multiplier);
   const Limbs increment = broadcast(generator.increment * kStride.sum);
@@ -92,20 +92,15 @@ bool draw(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept {
                         normalized(multiply_add(step, load(kJumps.sum[half]), broadcast(0))));
   };
   Limbs even = ahead(0), odd = ahead(1);
-  const __m512i top = _mm512_set1_epi64((std::int64_t{1} << 53) - static_cast<std::int64_t>(kTopDraws));
-  __mmask8 near_one = 0;
   Uint128 last = generator.state;
   for (std::size_t i = 0; i < count; i += kDrawGrain) {
-    const __m512i first = output(even), second = output(odd);
-    _mm512_storeu_si512(draws + i, first);
-    _mm512_storeu_si512(draws + i + 8, second);
-    near_one |= _mm512_cmpge_epi64_mask(first, top) | _mm512_cmpge_epi64_mask(second, top);
+    _mm512_storeu_si512(draws + i, output(even));
+    _mm512_storeu_si512(draws + i + 8, output(odd));
     last = last * kStride.multiplier + generator.increment * kStride.sum;
     even = multiply_add(even, multiplier, increment);
     odd = multiply_add(odd, multiplier, increment);
   }
   generator.state = last;
-  return near_one != 0;
 }
 
 std::size_t match(MatchCursor& cursor, const Thresholds* const* rows, std::size_t row_count, const std::uint64_t* draws,
@@ -114,21 +109,19 @@ std::size_t match(MatchCursor& cursor, const Thresholds* const* rows, std::size_
   std::size_t row = 0;
   for (; row < row_count; ++row) {
     const Thresholds* thresholds = rows[row];
-    __m512i difference;
     __mmask8 hit = 0;
     for (; at.draw + Thresholds::kCount <= draw_count; ++at.line, at.draw += Thresholds::kCount) {
-      difference =
+      const __m512i difference =
           _mm512_sub_epi64(_mm512_load_si512(thresholds[at.line].value), _mm512_loadu_si512(draws + at.draw));
       hit = _mm512_cmplt_epi64_mask(difference, _mm512_setzero_si512());
       if (hit) break;
     }
     if (!hit) break;
     const auto k = static_cast<std::size_t>(__builtin_ctz(hit));
-    const std::uint64_t threshold = thresholds[at.line].value[k];
+    const bool is_draw = thresholds[at.line].value[k] != Thresholds::kCertainHit;
     hits[row] = static_cast<std::uint32_t>(at.line * Thresholds::kCount + k);
     at.line = 0;
-    at.draw += k;
-    take_hit(at, threshold, threshold - draws[at.draw]);
+    at.draw += k + is_draw;
   }
   cursor = at;
   return row;
@@ -147,8 +140,10 @@ void first_words(const std::uint32_t* seeds, std::uint32_t* first, std::uint32_t
     __m512i word = _mm512_xor_si512(far, _mm512_srli_epi32(y, 1));
     word = _mm512_xor_si512(word, _mm512_and_si512(low_bit, _mm512_set1_epi32(static_cast<int>(0x9908B0DF))));
     word = _mm512_xor_si512(word, _mm512_srli_epi32(word, 11));
-    word = _mm512_xor_si512(word, _mm512_and_si512(_mm512_slli_epi32(word, 7), _mm512_set1_epi32(static_cast<int>(0x9D2C5680))));
-    word = _mm512_xor_si512(word, _mm512_and_si512(_mm512_slli_epi32(word, 15), _mm512_set1_epi32(static_cast<int>(0xEFC60000))));
+    word = _mm512_xor_si512(
+        word, _mm512_and_si512(_mm512_slli_epi32(word, 7), _mm512_set1_epi32(static_cast<int>(0x9D2C5680))));
+    word = _mm512_xor_si512(
+        word, _mm512_and_si512(_mm512_slli_epi32(word, 15), _mm512_set1_epi32(static_cast<int>(0xEFC60000))));
     return _mm512_xor_si512(word, _mm512_srli_epi32(word, 18));
   };
   constexpr int kVectors = 4;

@@ -35,27 +35,13 @@ struct alignas(64) Thresholds {
 struct MatchCursor {
   std::size_t draw = 0;
   std::size_t line = 0;
-  std::uint64_t edge_margin = 0;  // hits this close to a threshold, in 2^-53, are not certain
-  bool is_certain = true;
 };
-
-// Takes note of a hit at threshold - u == difference; see make_token_row for the thresholds.
-static inline void take_hit(MatchCursor& cursor, std::uint64_t threshold, std::uint64_t difference) noexcept {
-  if (threshold == Thresholds::kCertainHit) return;
-  constexpr std::uint64_t kSignBit = std::uint64_t{1} << 63;
-  // doubtful: 2^64 - k with k in [1, 2 * margin], or 2^63 + k with k in [0, 2 * margin)
-  if (((difference + 2 * cursor.edge_margin) & (kSignBit - 1)) < 4 * cursor.edge_margin) cursor.is_certain = false;
-  ++cursor.draw;
-}
-
-// Draws this close to 1, and closer, are reported: NumPy may throw one of them away (one_trial_multinomial).
-inline constexpr std::uint64_t kTopDraws = 256;
 
 inline constexpr std::size_t kDrawGrain = 16;  // draws and seeds are counted in multiples of this
 
 struct ReferenceKernels {
-  // The generator's next `count` draws, a multiple of kDrawGrain; true if one is among the kTopDraws largest.
-  bool (*draw)(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept;
+  // The generator's next `count` draws, a multiple of kDrawGrain.
+  void (*draw)(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept;
 
   // For one row after another, the index of the first threshold that its draws hit. Returns how many of `row_count`
   // rows were done before the draws, `draw_count` of them, ran short.

@@ -1,28 +1,23 @@
 // The inner loops of the authors' streams in plain C++, and the choice between them and their AVX-512 twins.
-#include <algorithm>
-
 #include "reference_kernels.hpp"
 #include "trajmill/simd.hpp"
 
 namespace trajmill::simd {
 namespace {
 
-bool draw(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept {
+void draw(Pcg64& generator, std::uint64_t* draws, std::size_t count) noexcept {
   constexpr std::size_t kLanes = 2;  // one multiplication need not wait for the last
   constexpr Jump kStride = jump(kLanes);
   const Uint128 stride_increment = generator.increment * kStride.sum;
   Uint128 lane[kLanes];
   for (Uint128& state : lane) state = generator.state = generator.state * Pcg64::kMultiplier + generator.increment;
-  std::uint64_t largest = 0;
   for (std::size_t i = 0; i < count; i += kLanes) {
     generator.state = lane[kLanes - 1];
     for (std::size_t k = 0; k < kLanes; ++k) {
       draws[i + k] = Pcg64::output(lane[k]);
-      largest = std::max(largest, draws[i + k]);
       lane[k] = lane[k] * kStride.multiplier + stride_increment;
     }
   }
-  return largest >= (std::uint64_t{1} << 53) - kTopDraws;
 }
 
 std::size_t match(MatchCursor& cursor, const Thresholds* const* rows, std::size_t row_count, const std::uint64_t* draws,
@@ -32,13 +27,14 @@ std::size_t match(MatchCursor& cursor, const Thresholds* const* rows, std::size_
       if (cursor.draw + Thresholds::kCount > draw_count) return row;
       const std::uint64_t* thresholds = rows[row][cursor.line].value;
       std::uint64_t difference[Thresholds::kCount], any = 0;
-      for (std::size_t k = 0; k < Thresholds::kCount; ++k) any |= difference[k] = thresholds[k] - draws[cursor.draw + k];
+      for (std::size_t k = 0; k < Thresholds::kCount; ++k)
+        any |= difference[k] = thresholds[k] - draws[cursor.draw + k];
       if (!(any >> 63)) continue;
       std::size_t k = 0;
       while (!(difference[k] >> 63)) ++k;
       hits[row] = static_cast<std::uint32_t>(cursor.line * Thresholds::kCount + k);
       cursor.draw += k;
-      take_hit(cursor, thresholds[k], difference[k]);
+      if (thresholds[k] != Thresholds::kCertainHit) ++cursor.draw;
       break;
     }
     cursor.line = 0;
