@@ -13,6 +13,7 @@ import numpy.typing
 __all__: list[str] = [
     "MDP",
     "MarkovChain",
+    "ReferenceChain",
     "action_codebook",
     "available_simd_levels",
     "chain_probabilities",
@@ -20,6 +21,8 @@ __all__: list[str] = [
     "philox4x32",
     "philox_checksum",
     "policy_probabilities",
+    "reference_iid_tokens",
+    "reference_mdp_transitions",
     "set_simd_level",
     "simd_level",
     "state_codebook",
@@ -109,6 +112,31 @@ class MDP:
         Fill states [N, L + 1] and actions [N, L] with the trajectories from first_trajectory on.
         """
 
+class ReferenceChain:
+    """
+    The authors' own n-step Markov chain and its streams.
+    """
+    def __init__(
+        self,
+        *,
+        state_count: typing.SupportsInt | typing.SupportsIndex,
+        order: typing.SupportsInt | typing.SupportsIndex,
+        temperature: typing.SupportsFloat | typing.SupportsIndex,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        memory_limit: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def sample(
+        self,
+        *,
+        worker_count: typing.SupportsInt | typing.SupportsIndex,
+        iteration: typing.SupportsInt | typing.SupportsIndex,
+        out: numpy.ndarray,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Fill out [sequences, length] with one iteration's blocks in worker order.
+        """
+
 def action_codebook(
     row_count: typing.SupportsInt | typing.SupportsIndex, dimension: typing.SupportsInt | typing.SupportsIndex
 ) -> numpy.typing.NDArray[numpy.float32]:
@@ -163,6 +191,35 @@ def policy_probabilities(
 ) -> numpy.typing.NDArray[numpy.float64]:
     """
     The exact law of the action in a state, float64 [action_count].
+    """
+
+def reference_iid_tokens(
+    *,
+    state_count: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    worker_count: typing.SupportsInt | typing.SupportsIndex,
+    iteration: typing.SupportsInt | typing.SupportsIndex,
+    out: numpy.ndarray,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Fill out [sequences, length] with independent tokens, in worker order.
+    """
+
+def reference_mdp_transitions(
+    *,
+    trajectory_count: typing.SupportsInt | typing.SupportsIndex,
+    length: typing.SupportsInt | typing.SupportsIndex,
+    state_count: typing.SupportsInt | typing.SupportsIndex,
+    action_count: typing.SupportsInt | typing.SupportsIndex,
+    policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
+    transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
+    random_start: bool,
+    memory_limit: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    States, actions and next states, int64 [3, trajectory_count * length].
     """
 
 def set_simd_level(level: str) -> None:

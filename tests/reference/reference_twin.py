@@ -12,8 +12,8 @@ import numpy as np
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax of one row in the row's own precision, the maximum subtracted first."""
-    weights = np.exp(logits - logits.max())
+    """Softmax of one row in the row's own precision, the maximum subtracted first; exp rounded correctly in float32."""
+    weights = np.exp((logits - logits.max()).astype(np.float64)).astype(logits.dtype)
     return weights / weights.sum()
 
 
