@@ -65,7 +65,7 @@ class SeededRows {
   RowCache<CumulativeRow> cache_;
 };
 
-void require_valid(const ReferenceMDPLaw& law, std::uint64_t trajectory_count, std::uint64_t length) {
+void require_valid(const ReferenceMDPLaw& law, const ReferenceTransitions& out) {
   if (law.state_count == 0 || law.action_count == 0) {
     throw std::invalid_argument(
         message("state_count and action_count must be >= 1, got ", law.state_count, " and ", law.action_count));
@@ -81,28 +81,32 @@ void require_valid(const ReferenceMDPLaw& law, std::uint64_t trajectory_count, s
           message("a temperature is too small for logits in single precision, got ", temperature.value()));
     }
   }
+  if (Uint128{out.first_trajectory} + out.trajectory_count > law.trajectory_count) {
+    throw std::invalid_argument(message("there are ", law.trajectory_count, " trajectories, asked for ",
+                                        out.trajectory_count, " from number ", out.first_trajectory));
+  }
   const Uint128 last_draw =
-      kFirstNextStateSeed + kSeedsPerTrajectory * Uint128{trajectory_count} + kSeedsPerStep * Uint128{length};
-  const std::uint64_t last_row = row_number(law.state_count, law.action_count) * kSeedsPerRow;
+      kFirstNextStateSeed + kSeedsPerTrajectory * Uint128{law.trajectory_count} + kSeedsPerStep * Uint128{out.length};
+  const Uint128 last_row = kSeedsPerState * Uint128{law.state_count} + kSeedsPerAction * Uint128{law.action_count};
   if (last_draw >> 32 || last_row >> 32) {
     throw std::invalid_argument(
         message("seeds of the authors' program must stay below 2^32: 666 + 1000 * trajectory_count + 333 * length and "
                 "888 * state_count + 777 * action_count, got ",
-                trajectory_count, ", ", length, ", ", law.state_count, " and ", law.action_count));
+                law.trajectory_count, ", ", out.length, ", ", law.state_count, " and ", law.action_count));
   }
 }
 
 }  // namespace
 
-void reference_mdp_transitions(const ReferenceMDPLaw& law, std::size_t trajectory_count, std::size_t length,
-                               std::size_t memory_limit, const ReferenceTransitions& out, const RunOptions& options) {
-  require_valid(law, trajectory_count, length);
+void reference_mdp_transitions(const ReferenceMDPLaw& law, std::size_t memory_limit, const ReferenceTransitions& out,
+                               const RunOptions& options) {
+  require_valid(law, out);
   SeededRows policy(law.state_count, law.action_count, 1, law.policy_temperature, memory_limit / 2);
   SeededRows transition(row_number(law.state_count, law.action_count), law.state_count, kSeedsPerRow,
                         law.transition_temperature, memory_limit / 2);
   const simd::ReferenceKernels kernels = simd::reference_kernels();
-  const auto start_state = [&](std::size_t trajectory) {
-    const std::size_t seed = law.random_start ? trajectory : trajectory_count;
+  const auto start_state = [&](std::uint64_t trajectory) {
+    const std::uint64_t seed = law.random_start ? trajectory : law.trajectory_count;
     return Mt19937(static_cast<std::uint32_t>(seed)).next_below(law.state_count);
   };
 
@@ -112,17 +116,18 @@ void reference_mdp_transitions(const ReferenceMDPLaw& law, std::size_t trajector
     std::uint32_t states[kGroup], action_seeds[kGroup], next_seeds[kGroup];
     std::uint32_t action_words[2][kGroup], next_words[2][kGroup];
     CumulativeRow scratch;
-    for (std::size_t k = 0; k < count; ++k) states[k] = start_state(first + k);
-    for (std::size_t t = 0; t < length && !cancelled.load(std::memory_order_relaxed); ++t) {
+    for (std::size_t k = 0; k < count; ++k) states[k] = start_state(out.first_trajectory + first + k);
+    for (std::size_t t = 0; t < out.length && !cancelled.load(std::memory_order_relaxed); ++t) {
       for (std::size_t k = 0; k < kGroup; ++k) {
-        const auto seed = static_cast<std::uint32_t>(kSeedsPerTrajectory * (first + k) + kSeedsPerStep * t);
+        const auto seed =
+            static_cast<std::uint32_t>(kSeedsPerTrajectory * (out.first_trajectory + first + k) + kSeedsPerStep * t);
         action_seeds[k] = kFirstActionSeed + seed;
         next_seeds[k] = kFirstNextStateSeed + seed;
       }
       kernels.first_words(action_seeds, action_words[0], action_words[1], kGroup);
       kernels.first_words(next_seeds, next_words[0], next_words[1], kGroup);
       for (std::size_t k = 0; k < count; ++k) {
-        const std::size_t at = (first + k) * length + t;
+        const std::size_t at = (first + k) * out.length + t;
         out.observations[at] = states[k];
         const std::uint32_t action =
             policy.choose(states[k], action_seeds[k], action_words[0][k], action_words[1][k], scratch);
@@ -133,7 +138,7 @@ void reference_mdp_transitions(const ReferenceMDPLaw& law, std::size_t trajector
       }
     }
   };
-  parallel_for(trajectory_count, kGroup, options,
+  parallel_for(out.trajectory_count, kGroup, options,
                [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {
                  sample_group(begin, end - begin, cancelled);
                });

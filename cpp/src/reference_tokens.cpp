@@ -136,11 +136,15 @@ void write_row(const std::uint32_t* tokens, std::size_t stride, const Rows& rows
 std::size_t block_size(const ReferenceRound& round, const Rows& tokens, std::uint32_t state_count) {
   if (state_count == 0) throw std::invalid_argument("state_count must be >= 1, got 0");
   tokens.require_room_for(state_count);
-  if (round.worker_count == 0 || tokens.row_count % round.worker_count != 0) {
-    throw std::invalid_argument(message("the number of rows must be a multiple of worker_count, got ", tokens.row_count,
-                                        " rows and ", round.worker_count, " workers"));
+  if (round.made_count == 0 || tokens.row_count % round.made_count != 0) {
+    throw std::invalid_argument(message("rows must be an equal share of every worker, got ", tokens.row_count,
+                                        " rows of ", round.made_count, " workers"));
   }
-  return tokens.row_count / round.worker_count;
+  if (round.first_worker > round.worker_count || round.made_count > round.worker_count - round.first_worker) {
+    throw std::invalid_argument(message("there are ", round.worker_count, " workers, asked for ", round.made_count,
+                                        " from number ", round.first_worker));
+  }
+  return tokens.row_count / round.made_count;
 }
 
 // The first of `count` seeds that belong to the round's iteration.
@@ -281,12 +285,10 @@ void ReferenceChain::sample(const ReferenceRound& round, const Rows& tokens, con
   const std::size_t block = block_size(round, tokens, sampler_->state_count());
   const std::uint64_t first =
       first_seed(sampler_->seed(), round.iteration, std::uint64_t{tokens.column_count} * round.worker_count);
-  parallel_for(round.worker_count, 1, options,
-               [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {
-                 for (std::size_t worker = begin; worker < end; ++worker) {
-                   sampler_->sample_block(first + worker, round.worker_count, worker * block, block, tokens, cancelled);
-                 }
-               });
+  parallel_for(round.made_count, 1, options, [&](std::size_t made, std::size_t, const std::atomic<bool>& cancelled) {
+    sampler_->sample_block(first + round.first_worker + made, round.worker_count, made * block, block, tokens,
+                           cancelled);
+  });
 }
 
 void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const ReferenceRound& round,
@@ -298,8 +300,8 @@ void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const R
   make_token_row(probabilities, row);
   std::array<const TokenRow*, DrawStream::kMostRows> rows;
   rows.fill(&row);
-  const auto sample_block = [&](std::size_t worker, const std::atomic<bool>& cancelled) {
-    const std::uint64_t sampler_seed = first + worker;
+  const auto sample_block = [&](std::size_t made, std::size_t, const std::atomic<bool>& cancelled) {
+    const std::uint64_t sampler_seed = first + round.first_worker + made;
     DrawStream stream;
     stream.start(Pcg64({&sampler_seed, 1}), block * tokens.column_count * (state_count / 2));
     std::vector<std::uint32_t> sequence(tokens.column_count);
@@ -308,13 +310,10 @@ void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const R
         const std::size_t count = std::min(rows.size(), sequence.size() - t);
         stream.next(std::span(rows).first(count), sequence.data() + t);
       }
-      write_row(sequence.data(), 1, tokens, worker * block + i);
+      write_row(sequence.data(), 1, tokens, made * block + i);
     }
   };
-  parallel_for(round.worker_count, 1, options,
-               [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {
-                 for (std::size_t worker = begin; worker < end; ++worker) sample_block(worker, cancelled);
-               });
+  parallel_for(round.made_count, 1, options, sample_block);
 }
 
 }  // namespace trajmill

@@ -130,11 +130,13 @@ class ReferenceChain:
         *,
         worker_count: typing.SupportsInt | typing.SupportsIndex,
         iteration: typing.SupportsInt | typing.SupportsIndex,
+        first_worker: typing.SupportsInt | typing.SupportsIndex,
+        made_count: typing.SupportsInt | typing.SupportsIndex,
         out: numpy.ndarray,
         threads: typing.SupportsInt | typing.SupportsIndex,
     ) -> None:
         """
-        Fill out [sequences, length] with one iteration's blocks in worker order.
+        Fill out [sequences, length] with the blocks of made_count workers in worker order.
         """
 
 def action_codebook(
@@ -199,15 +201,19 @@ def reference_iid_tokens(
     seed: typing.SupportsInt | typing.SupportsIndex,
     worker_count: typing.SupportsInt | typing.SupportsIndex,
     iteration: typing.SupportsInt | typing.SupportsIndex,
+    first_worker: typing.SupportsInt | typing.SupportsIndex,
+    made_count: typing.SupportsInt | typing.SupportsIndex,
     out: numpy.ndarray,
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> None:
     """
-    Fill out [sequences, length] with independent tokens, in worker order.
+    The same for independent tokens.
     """
 
 def reference_mdp_transitions(
     *,
+    first_trajectory: typing.SupportsInt | typing.SupportsIndex,
+    count: typing.SupportsInt | typing.SupportsIndex,
     trajectory_count: typing.SupportsInt | typing.SupportsIndex,
     length: typing.SupportsInt | typing.SupportsIndex,
     state_count: typing.SupportsInt | typing.SupportsIndex,
@@ -219,7 +225,7 @@ def reference_mdp_transitions(
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> numpy.typing.NDArray[numpy.int64]:
     """
-    States, actions and next states, int64 [3, trajectory_count * length].
+    States, actions and next states of `count` of the trajectories, int64 [3, count * length].
     """
 
 def set_simd_level(level: str) -> None:

@@ -32,7 +32,7 @@ std::vector<T> chain_tokens(std::uint32_t states, std::uint32_t order, double te
                             std::size_t threads = 1) {
   std::vector<T> tokens(6 * 8 * 40);
   ReferenceChain(states, order, Temperature(temperature), 666, memory_limit)
-      .sample({6, 3}, rows_over(tokens, 40), {threads, {}});
+      .sample({6, 3, 0, 6}, rows_over(tokens, 40), {threads, {}});
   return tokens;
 }
 
@@ -41,8 +41,8 @@ std::vector<std::int64_t> mdp_columns(double policy_temperature, double transiti
   constexpr std::size_t kCount = 70 * 5;  // more trajectories than advance together
   std::vector<std::int64_t> columns(3 * kCount);
   std::int64_t* data = columns.data();
-  reference_mdp_transitions({33, 70, Temperature(policy_temperature), Temperature(transition_temperature), true}, 70, 5,
-                            memory_limit, {data, data + kCount, data + 2 * kCount}, {threads, {}});
+  reference_mdp_transitions({33, 70, Temperature(policy_temperature), Temperature(transition_temperature), 70, true},
+                            memory_limit, {0, 70, 5, data, data + kCount, data + 2 * kCount}, {threads, {}});
   return columns;
 }
 
@@ -114,11 +114,13 @@ TEST_CASE("reference streams refuse what the authors' programs could not draw") 
   std::vector<std::uint8_t> bytes(12);
   const ReferenceChain chain(1000, 1, Temperature(1.0), 666, kMemory);
   const std::uint64_t large = ~std::uint64_t{0};
-  CHECK_THROWS_AS(chain.sample({5, 0}, rows_over(tokens, 3), {}), std::invalid_argument);
-  CHECK_THROWS_AS(chain.sample({0, 0}, rows_over(tokens, 3), {}), std::invalid_argument);
-  CHECK_THROWS_AS(chain.sample({2, 0}, rows_over(bytes, 3), {}), std::invalid_argument);
-  CHECK_THROWS_AS(chain.sample({2, large}, rows_over(tokens, 3), {}), std::invalid_argument);
-  CHECK_THROWS_AS(reference_iid_tokens(10, large, {2, 1}, rows_over(tokens, 3), {}), std::invalid_argument);
+  CHECK_THROWS_AS(chain.sample({5, 0, 0, 5}, rows_over(tokens, 3), {}), std::invalid_argument);
+  CHECK_THROWS_AS(chain.sample({0, 0, 0, 0}, rows_over(tokens, 3), {}), std::invalid_argument);
+  CHECK_THROWS_AS(chain.sample({2, 0, 0, 2}, rows_over(bytes, 3), {}), std::invalid_argument);
+  CHECK_THROWS_AS(chain.sample({2, 0, 1, 2}, rows_over(tokens, 3), {}), std::invalid_argument);
+  CHECK_THROWS_AS(chain.sample({2, 0, 3, 1}, rows_over(tokens, 3), {}), std::invalid_argument);
+  CHECK_THROWS_AS(chain.sample({2, large, 0, 2}, rows_over(tokens, 3), {}), std::invalid_argument);
+  CHECK_THROWS_AS(reference_iid_tokens(10, large, {2, 1, 0, 2}, rows_over(tokens, 3), {}), std::invalid_argument);
   CHECK_THROWS_AS(ReferenceChain(0, 1, Temperature(1.0), 0, kMemory), std::invalid_argument);
   CHECK_THROWS_AS(ReferenceChain(10, 0, Temperature(1.0), 0, kMemory), std::invalid_argument);
   CHECK_THROWS_AS(ReferenceChain(10, 33, Temperature(1.0), 0, kMemory), std::invalid_argument);

@@ -14,10 +14,13 @@
 
 namespace trajmill {
 
-// One round of the authors' worker processes: worker w makes rows [w, w + 1) * (row_count / worker_count).
+// One round of the authors' worker processes, or some of it: the blocks of `made_count` workers from `first_worker` on.
+// Each block is an equal share of the rows to fill.
 struct ReferenceRound {
   std::size_t worker_count;
   std::uint64_t iteration;
+  std::size_t first_worker;
+  std::size_t made_count;
 };
 
 class ReferenceChain {
@@ -29,7 +32,7 @@ class ReferenceChain {
   ~ReferenceChain();
   ReferenceChain(ReferenceChain&&) noexcept;
 
-  // Fills `tokens` with the blocks of all workers in worker order. Throws std::invalid_argument if rows cannot be
+  // Fills `tokens` with the blocks of the round in worker order. Throws std::invalid_argument if rows cannot be
   // shared out evenly, cannot hold the tokens, or need seeds of more than 64 bits.
   void sample(const ReferenceRound& round, const Rows& tokens, const RunOptions& options) const;
 

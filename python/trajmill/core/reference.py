@@ -47,15 +47,18 @@ class ReferenceChain:
         length: int,
         iteration: int,
         *,
+        workers: range | None = None,
         out: npt.NDArray[Any] | None = None,
         threads: int | None = None,
     ) -> npt.NDArray[Any]:
         """One iteration of the authors' program; see `markov_tokens`."""
-        shape = _round_shape(worker_count, batch_size, length)
+        made, shape = _round(worker_count, batch_size, length, workers)
         tokens = _tokens_out(out, shape, self.state_count)
         self._core.sample(
             worker_count=worker_count,
             iteration=checks.integer("iteration", iteration, 0, 2**63 - 1),
+            first_worker=made.start,
+            made_count=len(made),
             out=tokens,
             threads=checks.thread_count(threads),
         )
@@ -72,6 +75,7 @@ def markov_tokens(
     length: int,
     iteration: int,
     *,
+    workers: range | None = None,
     out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> npt.NDArray[Any]:
@@ -98,14 +102,16 @@ def markov_tokens(
         Tokens of a sequence.
     iteration
         Which iteration, >= 0; the authors' corpora hold iterations 0, 1, 2, ...
+    workers
+        Whose blocks to make, a range of step 1 and at least one worker; default all. The others need not be made.
     out
-        Array of integers (batch_size, length) to fill instead of a new one.
+        Array of integers to fill instead of a new one.
     threads
         Threads, of which at most `worker_count` find work; default every core.
 
     Returns
     -------
-    int64 (batch_size, length), or `out`.
+    int64 (batch_size, length), or `out`; with `workers`, ``batch_size // worker_count`` rows for each of them.
 
     Raises
     ------
@@ -113,7 +119,7 @@ def markov_tokens(
         For a value of the wrong type or out of range, or seeds that would pass 64 bits.
     """
     chain = ReferenceChain(order, state_count, temperature, seed)
-    return chain.tokens(worker_count, batch_size, length, iteration, out=out, threads=threads)
+    return chain.tokens(worker_count, batch_size, length, iteration, workers=workers, out=out, threads=threads)
 
 
 def iid_tokens(
@@ -124,17 +130,21 @@ def iid_tokens(
     length: int,
     iteration: int,
     *,
+    workers: range | None = None,
     out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> npt.NDArray[Any]:
     """One iteration of the authors' independent uniform tokens; parameters and result as for `markov_tokens`."""
     states = checks.state_count("state_count", state_count)
-    tokens = _tokens_out(out, _round_shape(worker_count, batch_size, length), states)
+    made, shape = _round(worker_count, batch_size, length, workers)
+    tokens = _tokens_out(out, shape, states)
     _core.reference_iid_tokens(
         state_count=states,
         seed=checks.seed(seed),
         worker_count=worker_count,
         iteration=checks.integer("iteration", iteration, 0, 2**63 - 1),
+        first_worker=made.start,
+        made_count=len(made),
         out=tokens,
         threads=checks.thread_count(threads),
     )
@@ -150,6 +160,7 @@ def mdp_transitions(
     transition_temperature: float,
     random_start: bool = False,
     *,
+    trajectories: range | None = None,
     threads: int | None = None,
 ) -> dict[str, npt.NDArray[np.int64]]:
     """The authors' random MDP: `trajectory_count` trajectories of `length` transitions, one after another.
@@ -168,12 +179,14 @@ def mdp_transitions(
         without a seed.
     random_start
         Whether the start state depends on the trajectory.
+    trajectories
+        Which of them to make, a range of step 1; default all. The others need not be made.
     threads
         Threads; default every core.
 
     Returns
     -------
-    ``observations``, ``actions`` and ``next_observations``, each int64 (trajectory_count * length,): indices, in the
+    ``observations``, ``actions`` and ``next_observations``, each int64 (trajectories made * length,): indices, in the
     authors' order and under their names. `codebooks` has the vectors that stand for them.
 
     Raises
@@ -183,8 +196,12 @@ def mdp_transitions(
     """
     if not isinstance(random_start, bool | np.bool_):
         raise TypeError(f"random_start must be True or False, got {random_start!r}")
+    count = checks.integer("trajectory_count", trajectory_count, 0, 2**32 - 1)
+    chosen = _some_of("trajectories", trajectories, count)
     columns = _core.reference_mdp_transitions(
-        trajectory_count=checks.integer("trajectory_count", trajectory_count, 0, 2**32 - 1),
+        first_trajectory=chosen.start,
+        count=len(chosen),
+        trajectory_count=count,
         length=checks.integer("length", length, 0, 2**32 - 1),
         state_count=checks.state_count("state_count", state_count),
         action_count=checks.state_count("action_count", action_count),
@@ -218,15 +235,27 @@ def codebooks(
     return vectors[0].astype(np.float32), vectors[1].astype(np.float32)
 
 
-def _round_shape(worker_count: int, batch_size: int, length: int) -> tuple[int, int]:
-    workers = checks.integer("worker_count", worker_count, 1, 2**32 - 1)
+def _round(worker_count: int, batch_size: int, length: int, workers: range | None) -> tuple[range, tuple[int, int]]:
+    """The workers that make tokens, and the shape of these."""
+    count = checks.integer("worker_count", worker_count, 1, 2**32 - 1)
     rows = checks.integer("batch_size", batch_size, 0, 2**63 - 1)
-    if rows % workers:
+    if rows % count:
         raise ValueError(
-            f"batch_size must be a multiple of worker_count = {workers}, got {rows}; "
-            f"the authors' program drops the rest, which leaves {rows - rows % workers}"
+            f"batch_size must be a multiple of worker_count = {count}, got {rows}; "
+            f"the authors' program drops the rest, which leaves {rows - rows % count}"
         )
-    return rows, checks.integer("length", length, 0, 2**32)
+    made = _some_of("workers", workers, count)
+    if not made:
+        raise ValueError(f"workers must hold at least one worker, got {workers!r}")
+    return made, (len(made) * (rows // count), checks.integer("length", length, 0, 2**32))
+
+
+def _some_of(name: str, chosen: range | None, count: int) -> range:
+    if chosen is None:
+        return range(count)
+    if not isinstance(chosen, range) or chosen.step != 1 or chosen.start < 0 or chosen.stop > count:
+        raise ValueError(f"{name} must be a range of step 1 within range({count}), got {chosen!r}")
+    return chosen
 
 
 def _tokens_out(out: npt.NDArray[Any] | None, shape: tuple[int, int], state_count: int) -> npt.NDArray[Any]:

@@ -186,6 +186,21 @@ def test_blocks_stand_in_worker_order():
     assert tokens[::32].tolist() == firsts
 
 
+def test_some_workers_and_trajectories_can_be_made_alone():
+    chain = {"order": 1, "state_count": 50, "temperature": 1.0, "seed": 1, "worker_count": 4, "batch_size": 12}
+    chain |= {"length": 5, "iteration": 2}
+    some = tm.reference.markov_tokens(**chain, workers=range(1, 3))
+    np.testing.assert_array_equal(some, tm.reference.markov_tokens(**chain)[3:9])
+    iid = {name: chain[name] for name in ("state_count", "seed", "worker_count", "batch_size", "length", "iteration")}
+    some = tm.reference.iid_tokens(**iid, workers=range(3, 4))
+    np.testing.assert_array_equal(some, tm.reference.iid_tokens(**iid)[9:])
+    for random_start in (False, True):
+        law = (200, 3, 20, 20, 1.0, 1.0, random_start)
+        some, whole = (tm.reference.mdp_transitions(*law, trajectories=r) for r in (range(150, 180), None))
+        for name, column in some.items():
+            np.testing.assert_array_equal(column, whole[name][450:540])
+
+
 def test_a_chain_keeps_its_rows_and_fills_what_it_is_given():
     chain = ReferenceChain(1, 100, 1.0, 666)
     for iteration in (0, 3):
@@ -220,6 +235,8 @@ MDP |= {"policy_temperature": 1.0, "transition_temperature": 1.0}
         ({"temperature": 1e-310}, ValueError, "temperature is too small"),
         ({"seed": 2**64 - 5}, ValueError, "seeds run past 64 bits"),
         ({"iteration": 2**63 - 1}, ValueError, "seeds run past 64 bits"),
+        ({"workers": range(1, 3)}, ValueError, "workers must be a range of step 1 within range\\(2\\)"),
+        ({"workers": range(1, 1)}, ValueError, "workers must hold at least one worker"),
         ({"length": 2.5}, TypeError, "length must be an integer"),
         ({"out": np.zeros((4, 4), np.uint8)}, ValueError, "out must have shape"),
         ({"out": np.zeros((4, 3), np.uint8), "state_count": 300}, ValueError, "dtype uint8 holds values up to 255"),
@@ -238,6 +255,7 @@ def test_bad_chains_are_refused_in_words(change: dict[str, object], error: type[
         ({"transition_temperature": -1.0}, ValueError, "transition_temperature must be > 0"),
         ({"trajectory_count": 5_000_000}, ValueError, "must stay below 2\\^32"),
         ({"state_count": 5_000_000}, ValueError, "must stay below 2\\^32"),
+        ({"trajectories": range(0, 2, 2)}, ValueError, "trajectories must be a range of step 1 within range\\(2\\)"),
         ({"random_start": 1}, TypeError, "random_start must be True or False"),
     ],
 )
