@@ -13,6 +13,7 @@ import numpy.typing
 __all__: list[str] = [
     "MDP",
     "MarkovChain",
+    "ReferenceChain",
     "action_codebook",
     "available_simd_levels",
     "chain_probabilities",
@@ -22,6 +23,8 @@ __all__: list[str] = [
     "philox4x32",
     "philox_checksum",
     "policy_probabilities",
+    "reference_iid_tokens",
+    "reference_mdp_transitions",
     "set_simd_level",
     "simd_level",
     "state_codebook",
@@ -140,6 +143,33 @@ class MDP:
         'dense' or 'implicit'.
         """
 
+class ReferenceChain:
+    """
+    The authors' own n-step Markov chain and its streams.
+    """
+    def __init__(
+        self,
+        *,
+        state_count: typing.SupportsInt | typing.SupportsIndex,
+        order: typing.SupportsInt | typing.SupportsIndex,
+        temperature: typing.SupportsFloat | typing.SupportsIndex,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        memory_limit: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def sample(
+        self,
+        *,
+        worker_count: typing.SupportsInt | typing.SupportsIndex,
+        iteration: typing.SupportsInt | typing.SupportsIndex,
+        first_worker: typing.SupportsInt | typing.SupportsIndex,
+        made_count: typing.SupportsInt | typing.SupportsIndex,
+        out: numpy.ndarray,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Fill out [sequences, length] with the blocks of made_count workers in worker order.
+        """
+
 def action_codebook(
     row_count: typing.SupportsInt | typing.SupportsIndex, dimension: typing.SupportsInt | typing.SupportsIndex
 ) -> numpy.typing.NDArray[numpy.float32]:
@@ -213,6 +243,39 @@ def policy_probabilities(
 ) -> numpy.typing.NDArray[numpy.float64]:
     """
     The exact law of the action in a state, float64 [action_count].
+    """
+
+def reference_iid_tokens(
+    *,
+    state_count: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    worker_count: typing.SupportsInt | typing.SupportsIndex,
+    iteration: typing.SupportsInt | typing.SupportsIndex,
+    first_worker: typing.SupportsInt | typing.SupportsIndex,
+    made_count: typing.SupportsInt | typing.SupportsIndex,
+    out: numpy.ndarray,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    The same for independent tokens.
+    """
+
+def reference_mdp_transitions(
+    *,
+    first_trajectory: typing.SupportsInt | typing.SupportsIndex,
+    count: typing.SupportsInt | typing.SupportsIndex,
+    trajectory_count: typing.SupportsInt | typing.SupportsIndex,
+    length: typing.SupportsInt | typing.SupportsIndex,
+    state_count: typing.SupportsInt | typing.SupportsIndex,
+    action_count: typing.SupportsInt | typing.SupportsIndex,
+    policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
+    transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
+    random_start: bool,
+    memory_limit: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    States, actions and next states of `count` of the trajectories, int64 [3, count * length].
     """
 
 def set_simd_level(level: str) -> None:

@@ -1,6 +1,7 @@
 """Thin NumPy face of the compiled sampler."""
 
+from trajmill.core import reference
 from trajmill.core.markov_chain import MarkovChain
 from trajmill.core.mdp import MDP, MDPSample
 
-__all__ = ["MDP", "MDPSample", "MarkovChain"]
+__all__ = ["MDP", "MDPSample", "MarkovChain", "reference"]
