@@ -52,28 +52,14 @@ class D4RL:
             raise ExportError(f"states need one column more than actions ({length}), got {states.row_length}")
         if rows.count * length < 2:
             raise ExportError(f"{rows.directory} holds one transition; D4RL's format needs at least 2")
-        state_vectors, action_vectors = self._vectors(rows)
-        dims = {
-            "observations": state_vectors.shape[1],
-            "actions": action_vectors.shape[1],
-            "next_observations": state_vectors.shape[1],
-        }
-        step_count = rows.count * length
-        with needed("h5py").File(target, "x") as file:
-            file.attrs["spec"] = json.dumps(dict(rows.spec), sort_keys=True)
-            file.attrs["vectors"] = self.vectors
-            matrices = {name: file.create_dataset(name, (step_count, dim), "<f4") for name, dim in dims.items()}
-            file.create_dataset("rewards", (step_count,), "<f4")  # what is never written reads as zero
-            file.create_dataset("terminals", (step_count,), "?")
-            timeouts = file.create_dataset("timeouts", (step_count,), "?")
-            row = 0
-            for block in rows.blocks(0, rows.count, row_bytes=4 * length * sum(dims.values())):
-                end = row + len(block["actions"]) * length
-                matrices["observations"][row:end] = _rows_of(state_vectors, block["states"][:, :-1])
-                matrices["actions"][row:end] = _rows_of(action_vectors, block["actions"])
-                matrices["next_observations"][row:end] = _rows_of(state_vectors, block["states"][:, 1:])
-                timeouts[row:end] = np.arange(1, end - row + 1) % length == 0
-                row = end
+        vectors = self._vectors(rows)
+        try:
+            with needed("h5py").File(target, "x") as file:
+                file.attrs["spec"] = json.dumps(dict(rows.spec), sort_keys=True)
+                file.attrs["vectors"] = self.vectors
+                _write_steps(file, rows, length, *vectors)
+        except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
+            raise OSError(f"HDF5 says {error}") from error
 
     def _vectors(self, rows: CorpusRows) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Vectors of the states (S, O) and the actions (A, A')."""
@@ -87,6 +73,31 @@ class D4RL:
         if self.vectors == "reference":
             return codebooks(*counts, self.observation_dim, self.action_dim)
         return _core.state_codebook(counts[0], self.observation_dim), _core.action_codebook(counts[1], self.action_dim)
+
+
+def _write_steps(
+    file: Any,
+    rows: CorpusRows,
+    length: int,
+    state_vectors: npt.NDArray[np.float32],
+    action_vectors: npt.NDArray[np.float32],
+) -> None:
+    """Fill the six arrays of D4RL's schema, one row a step."""
+    step_count, observation_dim, action_dim = rows.count * length, state_vectors.shape[1], action_vectors.shape[1]
+    observations = file.create_dataset("observations", (step_count, observation_dim), "<f4")
+    actions = file.create_dataset("actions", (step_count, action_dim), "<f4")
+    next_observations = file.create_dataset("next_observations", (step_count, observation_dim), "<f4")
+    file.create_dataset("rewards", (step_count,), "<f4")  # what is never written reads as zero
+    file.create_dataset("terminals", (step_count,), "?")
+    timeouts = file.create_dataset("timeouts", (step_count,), "?")
+    row = 0
+    for block in rows.blocks(0, rows.count, row_bytes=4 * length * (2 * observation_dim + action_dim)):
+        end = row + block["actions"].size
+        observations[row:end] = _rows_of(state_vectors, block["states"][:, :-1])
+        actions[row:end] = _rows_of(action_vectors, block["actions"])
+        next_observations[row:end] = _rows_of(state_vectors, block["states"][:, 1:])
+        timeouts[row:end] = np.arange(1, end - row + 1) % length == 0
+        row = end
 
 
 def _numbers(count: int) -> npt.NDArray[np.float32]:

@@ -20,8 +20,8 @@ _ENDS_AT_A_TIME = 2**20
 class Datatrove:
     """``tokens-00000.ds`` with index and metadata for each shard; uint16 tokens, uint32 where the corpus has them."""
 
-    link: bool = True
-    """share bytes with the corpus by hard links where they are equal; False copies"""
+    copy: bool = False
+    """copy what would otherwise be a hard link to a shard of equal bytes"""
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
@@ -31,7 +31,7 @@ class Datatrove:
         target.mkdir()
         for number, (first, end) in enumerate(rows.shard_ranges):
             path = target / f"tokens-{number:05d}.ds"
-            rows.write_values(tokens, dtype, first, end, path, link=self.link)
+            rows.write_values(tokens, dtype, first, end, path, link=not self.copy)
             _write_ends(path.with_name(f"{path.name}.index"), end - first, tokens.row_length)
             count = (end - first) * tokens.row_length
             text = f"trajmill|{dtype.itemsize}\n{count}\n{_metric(count)}"

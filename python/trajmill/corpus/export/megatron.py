@@ -26,8 +26,8 @@ class Megatron:
 
     single_file: bool = False
     """one pair ``tokens.bin`` and ``tokens.idx`` for the whole corpus, which copies it if it has several shards"""
-    link: bool = True
-    """share bytes with the corpus by hard links; False copies"""
+    copy: bool = False
+    """copy what would otherwise be a hard link to a shard of equal bytes"""
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
@@ -41,7 +41,7 @@ class Megatron:
         ranges = [(0, rows.count)] if self.single_file else rows.shard_ranges
         for number, (first, end) in enumerate(ranges):
             prefix = "tokens" if self.single_file else f"tokens-{number:05d}"
-            rows.write_values(tokens, dtype, first, end, target / f"{prefix}.bin", link=self.link)
+            rows.write_values(tokens, dtype, first, end, target / f"{prefix}.bin", link=not self.copy)
             with (target / f"{prefix}.idx").open("xb") as file:
                 write_index(file, dtype, end - first, tokens.row_length)
 

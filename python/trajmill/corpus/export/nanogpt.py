@@ -18,8 +18,8 @@ class NanoGPT:
 
     validation_fraction: float = 0.1
     """share of the sequences, the last ones, that become val.bin, in [0, 1); 0 writes no val.bin (0.1 is nanoGPT's)"""
-    link: bool = True
-    """share bytes with the corpus by hard links where they are equal; False copies"""
+    copy: bool = False
+    """copy what would otherwise be a hard link to a shard of equal bytes"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation_fraction < 1:
@@ -37,9 +37,9 @@ class NanoGPT:
             )
         target.mkdir()
         cut = rows.count - validation_rows
-        rows.write_values(tokens, "u2", 0, cut, target / "train.bin", link=self.link)
+        rows.write_values(tokens, "u2", 0, cut, target / "train.bin", link=not self.copy)
         if validation_rows:
-            rows.write_values(tokens, "u2", cut, rows.count, target / "val.bin", link=self.link)
+            rows.write_values(tokens, "u2", cut, rows.count, target / "val.bin", link=not self.copy)
         (target / "meta.pkl").write_bytes(_meta(rows.value_count("state_count", "tokens")))
 
 

@@ -73,7 +73,7 @@ class CorpusRows:
     @property
     def shard_ranges(self) -> list[tuple[int, int]]:
         """First row and end row of every shard."""
-        return [(first, end) for first, end in itertools.pairwise(self._bounds) if first < end]
+        return list(itertools.pairwise(self._bounds))
 
     def only(self, wanted: Sequence[str], words: str) -> list[Column]:
         """The columns named `wanted` if those are the corpus's; ExportError with `words` (who reads what) if not."""
@@ -121,9 +121,8 @@ class CorpusRows:
         shard = bisect.bisect_right(self._bounds, first) - 1
         while first < end:
             start, stop = self._bounds[shard], min(end, self._bounds[shard + 1])
-            if first < stop:
-                yield shard, first - start, stop - start
-            first, shard = max(first, stop), shard + 1
+            yield shard, first - start, stop - start
+            first, shard = stop, shard + 1
 
     def advance(self, row_count: int) -> None:
         """Tell that `row_count` more rows are written."""
