@@ -35,10 +35,10 @@ def test_overwriting_replaces_an_earlier_export(tmp_path):
     corpus = token_corpus(tmp_path / "corpus", "uint16")
     export_corpus(Megatron(), corpus, tmp_path / "out")
     export_corpus(NanoGPT(), corpus, tmp_path / "out", overwrite=True)
-    names = {"train.bin", "val.bin", "meta.pkl", "export.json"}
+    names = {"train.bin", "val.bin", "meta.pkl", ".trajmill-export.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    record = json.loads((tmp_path / "out/export.json").read_text())
-    assert record["format"] == "nanogpt" and set(record["files"]) == names - {"export.json"}
+    record = json.loads((tmp_path / "out/.trajmill-export.json").read_text())
+    assert record["format"] == "nanogpt" and set(record["files"]) == names - {".trajmill-export.json"}
     assert record["spec"] == corpus.manifest["spec"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out"]
     mdp = trajectory_corpus(tmp_path / "mdp")
@@ -149,7 +149,7 @@ def test_the_command_exports(tmp_path, corpus_directory, capsys):
     assert main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["linked_bytes"] == 1600 and told["files"] == 2
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"tokens.bin", "tokens.idx", "export.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"tokens.bin", "tokens.idx", ".trajmill-export.json"}
     assert main([*words, "--quiet"]) == 1
     assert "exists; choose another name or pass --overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite", "--quiet"]) == 0

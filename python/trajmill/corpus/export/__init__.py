@@ -74,7 +74,7 @@ def export_corpus(
     """Write a corpus in another format.
 
     `destination` is a directory (for `D4RL` a file) that must not exist, or with `overwrite` may be an earlier export.
-    It appears whole or not at all. A directory gets an ``export.json`` that says what it was made from.
+    It appears whole or not at all. A directory gets a ``.trajmill-export.json`` that says what it was made from.
 
     Raises
     ------

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from trajmill.corpus.export.reading import ExportError
 
-RECORD = "export.json"
-"""file in every exported directory: what it was made from, and which files belong to it"""
+RECORD = ".trajmill-export.json"
+"""file in every exported directory: what it was made from, and which files belong to it; hidden from readers that take
+every file of a directory for data"""
 
 
 @contextmanager
