@@ -31,7 +31,6 @@ from trajmill.corpus.export import (
     export_corpus,
 )
 from trajmill.corpus.export import reading as export_reading
-from trajmill.corpus.export.megatron import write_index
 from trajmill.data import load_dataset, split_episodes
 
 DTYPES = [("uint8", 250), ("uint16", 40_000), ("uint32", 60_000)]
@@ -120,49 +119,6 @@ def test_megatron_refuses_tokens_beyond_int32(tmp_path):
     message = r"Megatron reads int32 \(at most 2,147,483,647\), but .* holds the value 2,147,483,648 in column 'tokens'"
     with pytest.raises(ExportError, match=message):
         export_corpus(Megatron(), corpus, tmp_path / "out")
-
-
-class SampledFile:
-    """A file of any size that keeps a few eight-byte words and checks that nothing else is lost."""
-
-    def __init__(self, *offsets: int) -> None:
-        self.size = 0
-        self.words = dict.fromkeys(offsets, b"")
-
-    def write(self, data) -> None:
-        view = memoryview(data).cast("B")
-        for offset in self.words:
-            if self.size <= offset < self.size + len(view):
-                start = offset - self.size
-                self.words[offset] += bytes(view[start : start + 8])
-        self.size += len(view)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sequence_count", [2**31 - 1, 2**31, 2**31 + 1])
-def test_megatron_index_beyond_two_to_the_31_sequences(sequence_count, block_bytes):
-    """A whole index of 43 GB goes by; its words around the limit are kept."""
-    count, length = sequence_count, 2048
-    lengths, pointers, ends = 34, 34 + 4 * count, 34 + 12 * count
-    around = [pointers + 8 * i for i in (0, 1, count - 2, count - 1)] + [ends + 8 * i for i in (0, count - 1, count)]
-    file = SampledFile(18, 26, lengths, lengths + 4 * (count - 2), *around)
-    write_index(file, np.dtype("uint16"), count, length)
-    assert file.size == 34 + 20 * count + 8
-    words = [struct.unpack("<q", word)[0] for word in file.words.values()]
-    pair = length << 32 | length  # two int32 lengths
-    pointer = [i * length * 2 for i in (0, 1, count - 2, count - 1)]
-    assert words == [count, count + 1, pair, pair, *pointer, 0, count - 1, count]
-
-
-@pytest.mark.parametrize("first", [0, 2**31 - 2**20, 2**31, 2**32, 2**40])
-def test_megatron_index_arithmetic_is_64_bit(first, monkeypatch):
-    """The part of an index of 2^40 sequences that begins at `first`."""
-    from trajmill.corpus.export import megatron
-
-    whole = np.arange
-    monkeypatch.setattr(megatron, "range", lambda start, stop, step: [first], raising=False)
-    (block,) = megatron._ramp("<i8", first + 5, 4096)
-    assert block.tolist() == (whole(first, first + 5, dtype=object) * 4096).tolist()
 
 
 # Arrow, Parquet

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from export_corpora import token_corpus, trajectory_corpus
@@ -72,14 +74,26 @@ def test_a_directory_never_replaces_a_file_nor_a_file_a_directory(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "file", "mdp", "out"]
 
 
-def test_what_a_killed_export_left_is_named(tmp_path):
-    corpus = token_corpus(tmp_path / "corpus")
-    (tmp_path / ".out.part").mkdir()
-    (tmp_path / ".out.part/tokens-00000.bin").write_text("half")
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from export_corpora import token_corpus
+from trajmill.corpus.export import Megatron, export_corpus
+corpus = token_corpus(Path(sys.argv[2]) / "corpus")
+export_corpus(Megatron(), corpus, Path(sys.argv[2]) / "out", progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_killed_export_has_no_name_and_what_it_left_is_named(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)])
+    assert done.returncode == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.part", "corpus"]
+    corpus = token_corpus(tmp_path / "another")
     with pytest.raises(ExportError, match=r"\.out\.part is left of an export that was killed, or one that still runs"):
         export_corpus(Megatron(), corpus, tmp_path / "out")
     export_corpus(Megatron(), corpus, tmp_path / "out", overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "corpus", "out"]
 
 
 def test_a_destination_below_a_file_is_one_clear_error(tmp_path):

@@ -58,10 +58,12 @@ def list_schema(rows: CorpusRows) -> Any:
     )
 
 
-def record_batches(rows: CorpusRows, schema: Any, first: int, end: int) -> Iterator[Any]:
-    """Rows `first` to `end` as record batches over the corpus's own memory."""
+def record_batches(
+    rows: CorpusRows, schema: Any, first: int, end: int, *, row_bytes: int | None = None
+) -> Iterator[Any]:
+    """Rows `first` to `end` as record batches over the corpus's own memory; `row_bytes` as for `CorpusRows.blocks`."""
     pyarrow = needed("pyarrow")
-    for block in rows.blocks(first, end):
+    for block in rows.blocks(first, end, row_bytes):
         arrays = [
             pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block[field.name].reshape(-1)), field.type.list_size)
             for field in schema
