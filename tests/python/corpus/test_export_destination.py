@@ -139,6 +139,11 @@ def test_nothing_has_the_name_before_everything_is_written(tmp_path):
     assert seen == 3 * [{"corpus", ".out.part"}]
 
 
+def test_directories_above_the_destination_are_made(tmp_path):
+    result = export_corpus(Megatron(), token_corpus(tmp_path / "corpus"), tmp_path / "new/directories/out")
+    assert result.destination.is_dir()
+
+
 def test_interrupts_leave_nothing(tmp_path):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -198,7 +198,6 @@ def copy_bytes(source: Path, offset: int, count: int, file: BinaryIO) -> None:
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
                 raise
-        file.seek(0, os.SEEK_END)
         origin.seek(offset + done)
         while done < count:
             data = origin.read(min(BLOCK_BYTES, count - done))
