@@ -17,7 +17,7 @@ from trajmill.corpus.layout import CorpusError, Layout
 from trajmill.corpus.records import MANIFEST
 from trajmill.corpus.sources import layout_of
 from trajmill.corpus.storage import Store, open_store
-from trajmill.corpus.survey import Survey, damaged_blocks, difference, size_problems, survey
+from trajmill.corpus.survey import Survey, damaged_blocks, difference, size_problems, summary, survey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def build(
     *,
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
-    part: Part | None = None,
+    part: Part = Part(),
     threads: int | None = None,
     rehash: bool = False,
 ) -> Built:
@@ -82,9 +82,9 @@ def build(
     """
     store = open_store(out)
     layout = layout_of(spec)
-    mine = range(layout.shard_count) if part is None else range(part.number, layout.shard_count, part.count)
+    mine = range(part.number, layout.shard_count, part.count)
     try:
-        with store.lock(shared=part is not None):
+        with store.lock(shared=part.count > 1):
             store.sweep()
             found = survey(store)
             _refuse_other(store, layout, spec, found)
@@ -95,7 +95,8 @@ def build(
             work(
                 spec, todo, _absolute(out), checks.thread_count(threads), _reporter(layout, mine, todo, spec, progress)
             )
-            whole = _finish(store)
+            store.sweep()  # what the dead workers of a cluster left
+            whole = _finish(store, layout, alone=part.count == 1)
     except OSError as error:
         raise CorpusError(
             f"{store} cannot be written: {error.strerror or error}; what is finished is kept, "
@@ -156,10 +157,12 @@ def _reporter(
     return report
 
 
-def _finish(store: Store) -> bool:
-    """Write the manifest if every shard is there; says whether it is."""
+def _finish(store: Store, layout: Layout, *, alone: bool) -> bool:
+    """Write the manifest if every shard is there; says whether it is. Whoever works `alone` leaves none to others."""
     found = survey(store)
-    if found.missing_shards():
+    if len(found.receipts) < layout.shard_count:
+        if alone:
+            raise CorpusError(f"{store} is not whole: {summary(found.problems)}; give the same command again")
         return False
     manifest = found.rebuilt_manifest()
     if found.manifest != manifest:

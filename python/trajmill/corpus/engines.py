@@ -46,6 +46,10 @@ def ray_engine(
             ray.get(done)
             for reference in done:
                 block_done(len(layout.rows(running.pop(reference))))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # what went wrong on the node, without its traceback
+    except ray.exceptions.RayError as error:
+        raise CorpusError(f"a Ray task died {_RETRIES + 1} times ({type(error).__name__}); look at the node") from error
     finally:
         if ours:
             ray.shutdown()

@@ -17,7 +17,7 @@ from trajmill.core import MDP, MarkovChain, MDPSample, checks
 from trajmill.corpus.layout import Column, CorpusError, Layout, default_block_rows, default_shard_rows
 
 STREAM = "v1"
-BACKEND = "dense"
+BACKENDS = ("dense", "implicit")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """(rows, row_length) arrays under their columns' names"""
@@ -30,8 +30,15 @@ class RowSource(Protocol):
     def columns(self) -> tuple[Column, ...]:
         """The arrays that rows consist of."""
 
+    @property
+    def backend(self) -> str:
+        """``"dense"`` or ``"implicit"``."""
+
     def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
         """Fill each column's array with the rows from `first_row` on."""
+
+    def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
+        """Fill each column's array with the given rows (n,), in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +53,19 @@ class ChainRows:
         """See `RowSource`."""
         return token_columns(self.chain.state_count, self.length)
 
+    @property
+    def backend(self) -> str:
+        """See `RowSource`."""
+        return self.chain.backend
+
     def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
         """See `RowSource`."""
         tokens = arrays["tokens"]
         self.chain.sample(len(tokens), self.length, first_sequence=first_row, out=tokens, threads=threads)
+
+    def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
+        """See `RowSource`."""
+        self.chain.sample_sequences(rows, self.length, out=arrays["tokens"], threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +80,20 @@ class MDPRows:
         """See `RowSource`."""
         return trajectory_columns(self.mdp.state_count, self.mdp.action_count, self.length)
 
+    @property
+    def backend(self) -> str:
+        """See `RowSource`."""
+        return self.mdp.backend
+
     def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
         """See `RowSource`."""
         out = MDPSample(states=arrays["states"], actions=arrays["actions"])
         self.mdp.sample(len(out.actions), self.length, first_trajectory=first_row, out=out, threads=threads)
+
+    def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
+        """See `RowSource`."""
+        out = MDPSample(states=arrays["states"], actions=arrays["actions"])
+        self.mdp.sample_trajectories(rows, self.length, out=out, threads=threads)
 
 
 def rows_of(law: MarkovChain | MDP, length: int) -> RowSource:
@@ -104,24 +130,24 @@ def _tokens(spec: Mapping[str, Any]) -> tuple[Column, ...]:
     return token_columns(spec["state_count"], spec["length"])
 
 
+def _trajectories(spec: Mapping[str, Any]) -> tuple[Column, ...]:
+    return trajectory_columns(spec["state_count"], spec["action_count"], spec["length"])
+
+
 def _markov(spec: Mapping[str, Any]) -> RowSource:
-    law = {name: spec[name] for name in ("state_count", "order", "seed", "initial")}
+    law = {name: spec[name] for name in ("state_count", "order", "seed", "initial", "backend")}
     return ChainRows(MarkovChain(**law, temperature=float(spec["temperature"])), spec["length"])
 
 
 def _iid(spec: Mapping[str, Any]) -> RowSource:
-    law = {name: spec[name] for name in ("state_count", "seed")}
+    law = {name: spec[name] for name in ("state_count", "seed", "backend")}
     return ChainRows(MarkovChain(**law, order=0, temperature=math.inf), spec["length"])
 
 
 def _mdp(spec: Mapping[str, Any]) -> RowSource:
-    law: dict[str, Any] = {name: spec[name] for name in ("state_count", "action_count", "seed", "start")}
+    law: dict[str, Any] = {name: spec[name] for name in ("state_count", "action_count", "seed", "start", "backend")}
     law |= {name: float(spec[name]) for name in ("policy_temperature", "transition_temperature")}
     return MDPRows(MDP(**law), spec["length"])
-
-
-def _trajectories(spec: Mapping[str, Any]) -> tuple[Column, ...]:
-    return trajectory_columns(spec["state_count"], spec["action_count"], spec["length"])
 
 
 KINDS = {"markov": Kind(_tokens, _markov), "iid": Kind(_tokens, _iid), "mdp": Kind(_trajectories, _mdp)}
@@ -134,17 +160,21 @@ def make_spec(
 
     Parameters
     ----------
+    law
+        What `kind` needs; ``"backend"`` may be ``"auto"`` or missing, and is put down as what it comes to.
     shard_rows
         Rows of a shard, a power of two; None: as many as make 2**28 values. At least `row_count`: a single shard.
     """
     spec = {
         "kind": kind,
         "stream": STREAM,
-        "backend": BACKEND,
+        "backend": "auto",
         **{name: "inf" if value == math.inf else value for name, value in law.items()},
         "row_count": checks.integer("row count", row_count, 1, 2**63 - 1),
         "length": checks.integer("length", length, 1, 2**32 - 1),
     }
+    if spec["backend"] == "auto":
+        spec["backend"] = KINDS[kind].source(spec).backend
     columns = _kind(spec).columns(spec)
     spec["shard_rows"] = default_shard_rows(columns) if shard_rows is None else shard_rows
     spec["block_rows"] = min(default_block_rows(columns), spec["shard_rows"])
@@ -163,12 +193,7 @@ def source_of(spec: Mapping[str, Any]) -> RowSource:
 
 
 def _kind(spec: Mapping[str, Any]) -> Kind:
-    for name, known in (("kind", tuple(KINDS)), ("stream", (STREAM,)), ("backend", (BACKEND,))):
+    for name, known in (("kind", tuple(KINDS)), ("stream", (STREAM,)), ("backend", BACKENDS)):
         if spec.get(name) not in known:
             raise CorpusError(f"this trajmill makes corpora of {name} {', '.join(known)}, not {spec.get(name)!r}")
     return KINDS[spec["kind"]]
-
-
-def empty_rows(columns: tuple[Column, ...], row_count: int) -> dict[str, npt.NDArray[Any]]:
-    """Arrays for `row_count` rows."""
-    return {column.name: np.empty((row_count, column.row_length), column.dtype) for column in columns}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 import time
 import uuid
@@ -95,8 +94,11 @@ def open_store(location: str | Path) -> Store:
 
 
 def aligned_buffer(size: int) -> Bytes:
-    """At least `size` bytes that direct I/O accepts: whole pages, at a page's address."""
-    return np.frombuffer(mmap.mmap(-1, max(_padded(size), ALIGNMENT)), np.uint8)
+    """At least `size` bytes that direct I/O accepts, at an aligned address."""
+    size = max(_padded(size), ALIGNMENT)
+    data = np.empty(size + ALIGNMENT, np.uint8)
+    first = -data.ctypes.data % ALIGNMENT
+    return data[first : first + size]
 
 
 class _Directory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from trajmill.corpus.layout import Column, CorpusError, Layout, NewerFormatError
 from trajmill.corpus.records import MANIFEST, Manifest, Receipt, content_hash, receipt_name
 from trajmill.corpus.storage import Bytes, Store, aligned_buffer, open_store
 
+_MOST_NAMED = 10
 _WAITING_THREADS = 2  # reads that are under way while every core hashes
 
 RecordT = TypeVar("RecordT", Manifest, Receipt)
@@ -47,18 +49,21 @@ class Survey:
             raise CorpusError(f"{self.where} holds no manifest.json and no receipt: not a corpus{damage}")
         return record.layout
 
-    def missing_shards(self) -> list[int]:
-        """The shards that have no receipt."""
-        return [shard for shard in range(self.layout.shard_count) if shard not in self.receipts]
+    def missing_shards(self) -> str | None:
+        """How many shards have no receipt, and which are the first; None if all have."""
+        count = self.layout.shard_count
+        missing = count - len(self.receipts)
+        if missing == 0:
+            return None
+        first = islice((shard for shard in range(count) if shard not in self.receipts), _MOST_NAMED)
+        more = ", ..." if missing > _MOST_NAMED else ""
+        return f"{missing} of {count} shards are missing ({', '.join(map(str, first))}{more})"
 
     def rebuilt_manifest(self) -> Manifest:
         """The manifest that the receipts add up to; CorpusError if some are missing."""
         missing = self.missing_shards()
         if missing:
-            raise CorpusError(
-                f"{self.where} is unfinished: {len(missing)} of {self.layout.shard_count} shards are missing "
-                f"({_some(missing)}); give the command that makes it again"
-            )
+            raise CorpusError(f"{self.where} is unfinished: {missing}; give the command that makes it again")
         assert self.spec is not None
         hashes = tuple(self.hashes[shard] for shard in range(self.layout.shard_count))
         return Manifest(spec=self.spec, layout=self.layout, receipts=hashes)
@@ -113,7 +118,9 @@ def verify(location: str | Path, progress: Progress = silent, *, threads: int | 
     if found.manifest is None and not any(problem.startswith(MANIFEST) for problem in problems):
         problems.append(f"{MANIFEST} is missing")
     known = set(found.receipts)
-    problems += [f"{receipt_name(shard)} is missing" for shard in found.missing_shards()]
+    missing = found.missing_shards()
+    if missing:
+        problems.append(missing)
     if found.manifest is not None:
         problems += [
             f"{receipt_name(shard)} is not the one that {MANIFEST} names"
@@ -201,11 +208,11 @@ def difference(spec: dict[str, Any], other: dict[str, Any]) -> str:
     return ", ".join(f"{name} is {other.get(name)}, not {spec.get(name)}" for name in names)
 
 
-def summary(problems: Iterable[str], most: int = 10) -> str:
+def summary(problems: Iterable[str]) -> str:
     """The first problems in one line, and how many there are."""
     problems = list(problems)
-    more = f"; and {len(problems) - most} more" if len(problems) > most else ""
-    return "; ".join(problems[:most]) + more
+    more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
+    return "; ".join(problems[:_MOST_NAMED]) + more
 
 
 def _add_receipt(store: Store, shard: int, found: Survey) -> None:
@@ -217,6 +224,8 @@ def _add_receipt(store: Store, shard: int, found: Survey) -> None:
         found.problems.append(f"{name} is the receipt of shard {receipt.shard}")
     elif found.spec is not None and receipt.spec != found.spec:
         found.problems.append(f"{name} belongs to another corpus: {difference(found.spec, receipt.spec)}")
+    elif found.spec is not None and receipt.layout != found.layout:
+        found.problems.append(f"{name} is damaged (its columns are not those of the others)")
     else:
         found.receipts[shard] = receipt
         found.hashes[shard] = content_hash(receipt.to_bytes())
@@ -232,10 +241,6 @@ def _parsed(store: Store, name: str, parse: Callable[[bytes, str], RecordT], fou
     except OSError as error:
         found.problems.append(f"{name} cannot be read ({error.strerror or error})")
     return None
-
-
-def _some(numbers: list[int], most: int = 5) -> str:
-    return ", ".join(map(str, numbers[:most])) + (", ..." if len(numbers) > most else "")
 
 
 TaskT = TypeVar("TaskT")

@@ -25,6 +25,8 @@ class GenerateMarkovConfig:
     """64-bit seed"""
     initial: Literal["softmax", "uniform"] = "softmax"
     """law of the first state"""
+    backend: Literal["auto", "dense", "implicit"] = "auto"
+    """tables, or none; same law, other draws; auto takes the faster one"""
     sequence_count: int = 10_000
     """sequences, >= 1"""
     length: int = 1024
@@ -39,6 +41,8 @@ class GenerateIIDConfig:
     """number of states S, >= 1"""
     seed: int = 42
     """64-bit seed"""
+    backend: Literal["auto", "dense", "implicit"] = "auto"
+    """tables, or none; same law, other draws; auto takes the faster one"""
     sequence_count: int = 10_000
     """sequences, >= 1"""
     length: int = 1024
@@ -61,6 +65,8 @@ class GenerateMDPConfig:
     """64-bit seed"""
     start: Literal["random", "fixed"] = "random"
     """where trajectories start"""
+    backend: Literal["auto", "dense", "implicit"] = "auto"
+    """tables, or none; same law, other draws; auto takes the faster one"""
     trajectory_count: int = 1000
     """trajectories, >= 1"""
     length: int = 1000
