@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from trajmill.cli.corpus_export import Export
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
 from trajmill.corpus.layout import CorpusError
@@ -20,6 +21,7 @@ EXAMPLES = """
   trajmill corpus info corpus
   trajmill corpus head corpus --rows 3
   trajmill corpus verify corpus
+  trajmill corpus export megatron corpus corpus-megatron
   trajmill corpus merge corpus
 """
 
@@ -119,4 +121,4 @@ class Merge:
         return Outcome(data, f"{self.location}: whole, {manifest.layout.shard_count} shards")
 
 
-COMMANDS = {"info": Info, "head": Head, "verify": Verify, "merge": Merge}
+COMMANDS = {"info": Info, "head": Head, "verify": Verify, "export": Export, "merge": Merge}

@@ -1,0 +1,109 @@
+"""D4RL's HDF5 schema: trajectories as float vectors, one row a step, for every library that reads offline RL data.
+
+Rewards are zero and nothing is terminal, since the MDPs have neither; ``timeouts`` mark the last step of a trajectory.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill import _core
+from trajmill.core import checks
+from trajmill.core.reference import codebooks
+from trajmill.corpus.export.libraries import needed
+from trajmill.corpus.export.reading import CorpusRows, ExportError
+
+_FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class D4RL:
+    """One HDF5 file: observations, actions, next_observations, rewards, terminals, timeouts."""
+
+    vectors: Literal["reference", "codebook", "index"] = "reference"
+    """what stands for a state or an action: the vectors of arXiv 2310.00771's code, trajmill's own
+    (``MDP.state_vectors``), or the number itself, as one float"""
+    observation_dim: int | None = None
+    """numbers of an observation, for both kinds of vectors: 17 for halfcheetah and walker2d, 11 for hopper"""
+    action_dim: int | None = None
+    """numbers of an action, for both kinds of vectors: 6 for halfcheetah and walker2d, 3 for hopper"""
+
+    def __post_init__(self) -> None:
+        checks.choice("vectors", self.vectors, ("reference", "codebook", "index"))
+        for name, value in (("observation_dim", self.observation_dim), ("action_dim", self.action_dim)):
+            if self.vectors == "index" and value is not None:
+                raise ValueError(f"{name} has no meaning with vectors 'index', where every observation is one number")
+            if self.vectors != "index" and value is None:
+                raise ValueError(f"{name} is needed with vectors {self.vectors!r}; vectors 'index' needs none")
+            if value is not None:
+                checks.integer(name, value, 1, 2**31)
+
+    def write(self, rows: CorpusRows, target: Path) -> None:
+        """Create the file `target`."""
+        states, actions = rows.only(["states", "actions"], "D4RL's format holds trajectories (states and actions)")
+        length = actions.row_length
+        if states.row_length != length + 1:
+            raise ExportError(f"states need one column more than actions ({length}), got {states.row_length}")
+        if rows.count * length < 2:
+            raise ExportError(f"{rows.directory} holds one transition; D4RL's format needs at least 2")
+        vectors = self._vectors(rows)
+        try:
+            with needed("h5py").File(target, "x") as file:
+                file.attrs["spec"] = json.dumps(dict(rows.spec), sort_keys=True)
+                file.attrs["vectors"] = self.vectors
+                _write_steps(file, rows, length, *vectors)
+        except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
+            raise OSError(f"HDF5 says {error}") from error
+
+    def _vectors(self, rows: CorpusRows) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Vectors of the states (S, O) and the actions (A, A')."""
+        counts = rows.value_count("state_count", "states"), rows.value_count("action_count", "actions")
+        if self.observation_dim is None or self.action_dim is None:
+            if max(counts) > _FLOAT32_INTEGERS:
+                raise ExportError(
+                    f"float32 tells only {_FLOAT32_INTEGERS:,} of {max(counts):,} numbers apart; use vectors"
+                )
+            return _numbers(counts[0]), _numbers(counts[1])
+        if self.vectors == "reference":
+            return codebooks(*counts, self.observation_dim, self.action_dim)
+        return _core.state_codebook(counts[0], self.observation_dim), _core.action_codebook(counts[1], self.action_dim)
+
+
+def _write_steps(
+    file: Any,
+    rows: CorpusRows,
+    length: int,
+    state_vectors: npt.NDArray[np.float32],
+    action_vectors: npt.NDArray[np.float32],
+) -> None:
+    """Fill the six arrays of D4RL's schema, one row a step."""
+    step_count, observation_dim, action_dim = rows.count * length, state_vectors.shape[1], action_vectors.shape[1]
+    observations = file.create_dataset("observations", (step_count, observation_dim), "<f4")
+    actions = file.create_dataset("actions", (step_count, action_dim), "<f4")
+    next_observations = file.create_dataset("next_observations", (step_count, observation_dim), "<f4")
+    file.create_dataset("rewards", (step_count,), "<f4")  # what is never written reads as zero
+    file.create_dataset("terminals", (step_count,), "?")
+    timeouts = file.create_dataset("timeouts", (step_count,), "?")
+    row = 0
+    for block in rows.blocks(0, rows.count, row_bytes=4 * length * (2 * observation_dim + action_dim)):
+        end = row + block["actions"].size
+        observations[row:end] = _rows_of(state_vectors, block["states"][:, :-1])
+        actions[row:end] = _rows_of(action_vectors, block["actions"])
+        next_observations[row:end] = _rows_of(state_vectors, block["states"][:, 1:])
+        timeouts[row:end] = np.arange(1, end - row + 1) % length == 0
+        row = end
+
+
+def _numbers(count: int) -> npt.NDArray[np.float32]:
+    return np.arange(count, dtype=np.float32)[:, np.newaxis]
+
+
+def _rows_of(vectors: npt.NDArray[np.float32], indexes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """The vectors of all indexes, in order: float32 (indexes.size, dim)."""
+    return vectors.take(indexes.reshape(-1), axis=0)

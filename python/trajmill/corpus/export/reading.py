@@ -1,0 +1,207 @@
+"""A stored corpus as exporters see it: rows in pieces of bounded size, and files that may be linked or copied."""
+
+from __future__ import annotations
+
+import bisect
+import errno
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill.core.progress import Progress, silent
+from trajmill.corpus.layout import Column
+
+BLOCK_BYTES = 2**24
+"""what is held in memory at a time, unless one row is larger"""
+
+Block = Mapping[str, npt.NDArray[Any]]
+"""column name -> (rows, row_length), all of the same rows"""
+
+
+class ExportError(ValueError):
+    """A corpus that a format cannot hold, or a destination that cannot be written."""
+
+
+class Corpus(Protocol):
+    """What an export needs of a corpus on disk."""
+
+    @property
+    def directory(self) -> Path:
+        """Where it is."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Its manifest; ``spec`` says how it was made."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """Its arrays, all of `row_count` rows."""
+
+    @property
+    def row_count(self) -> int:
+        """Sequences or trajectories."""
+
+    def shards(self, column: str = ...) -> Sequence[npt.NDArray[Any]]:
+        """Read-only memory maps (rows, row_length) of one column, in order."""
+
+    def shard_paths(self, column: str) -> Sequence[Path]:
+        """The files behind `shards`: raw integers and nothing else."""
+
+
+class CorpusRows:
+    """The rows of a corpus, in the pieces that exporters ask for; tells `progress` of every row written."""
+
+    def __init__(self, corpus: Corpus, progress: Progress = silent) -> None:
+        if corpus.row_count < 1 or not corpus.columns:
+            raise ExportError(f"{corpus.directory} holds no rows; there is nothing to export")
+        self.directory = corpus.directory
+        self.spec: Mapping[str, Any] = corpus.manifest.get("spec", {})
+        self.columns = {column.name: column for column in corpus.columns}
+        self.count = corpus.row_count
+        self._shards = {name: corpus.shards(name) for name in self.columns}
+        self._paths = {name: [path.resolve() for path in corpus.shard_paths(name)] for name in self.columns}
+        shards = next(iter(self._shards.values()))
+        self._bounds = list(itertools.accumulate((len(shard) for shard in shards), initial=0))
+        self._progress = progress
+        self._done = 0
+
+    @property
+    def shard_ranges(self) -> list[tuple[int, int]]:
+        """First row and end row of every shard."""
+        return list(itertools.pairwise(self._bounds))
+
+    def only(self, wanted: Sequence[str], words: str) -> list[Column]:
+        """The columns named `wanted` if those are the corpus's; ExportError with `words` (who reads what) if not."""
+        if set(self.columns) != set(wanted):
+            raise ExportError(f"{words}; {self.directory} has the columns {', '.join(sorted(self.columns))}")
+        return [self.columns[name] for name in wanted]
+
+    def value_count(self, key: str, column: str) -> int:
+        """How many values a column may take: what the spec says under `key`, else the largest value there plus one."""
+        return int(self.spec.get(key) or max(int(shard.max()) for shard in self._shards[column]) + 1)
+
+    def check_values(self, column: Column, dtype: npt.DTypeLike, reader: str) -> None:
+        """ExportError if a value of `column` does not fit `dtype`; looks only where the dtypes leave a doubt."""
+        limits = np.iinfo(np.dtype(dtype))
+        if np.can_cast(column.dtype, dtype):
+            return
+        for block in self._blocks([column], 0, self.count, column.row_bytes):
+            values = block[column.name]
+            least, most = int(values.min()), int(values.max())
+            if least < limits.min or most > limits.max:
+                raise ExportError(
+                    f"{reader} reads {limits.dtype} (at most {limits.max:,}), but {self.directory} holds the value "
+                    f"{most if most > limits.max else least:,} in column {column.name!r}; choose a wider format"
+                )
+
+    def blocks(self, first: int, end: int, row_bytes: int | None = None) -> Iterator[Block]:
+        """Rows `first` to `end` of all columns, in blocks of `BLOCK_BYTES` at most that cross no shard.
+
+        `row_bytes` is what a row becomes, where that is more than it was.
+        """
+        columns = list(self.columns.values())
+        for block in self._blocks(columns, first, end, row_bytes or _row_bytes(columns)):
+            yield block
+            self.advance(len(block[columns[0].name]))
+
+    def _blocks(self, columns: Sequence[Column], first: int, end: int, row_bytes: int) -> Iterator[Block]:
+        step = max(1, BLOCK_BYTES // row_bytes)
+        for shard, start, stop in self._pieces(first, end):
+            for row in range(start, stop, step):
+                cut = slice(row, min(row + step, stop))
+                yield {column.name: np.asarray(self._shards[column.name][shard][cut]) for column in columns}
+
+    def _pieces(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """(shard, first row, end row within it) that make up rows `first` to `end` of the corpus."""
+        shard = bisect.bisect_right(self._bounds, first) - 1
+        while first < end:
+            start, stop = self._bounds[shard], min(end, self._bounds[shard + 1])
+            yield shard, first - start, stop - start
+            first, shard = stop, shard + 1
+
+    def advance(self, row_count: int) -> None:
+        """Tell that `row_count` more rows are written."""
+        self._done += row_count
+        self._progress("exporting", self._done, self.count, "rows")
+
+    def write_values(
+        self, column: Column, dtype: npt.DTypeLike, first: int, end: int, target: Path, *, link: bool
+    ) -> None:
+        """Write rows `first` to `end` of a column back to back as `dtype`, which `check_values` found wide enough.
+
+        Where the bytes are those of one whole shard, `target` becomes a hard link to it if `link` allows; where they
+        are parts of shards, the kernel copies them; else they are converted block by block.
+        """
+        wanted = np.dtype(dtype).newbyteorder("<")
+        same = column.stored_dtype.itemsize == wanted.itemsize
+        pieces = list(self._pieces(first, end))
+        whole_shard = (first, end) in self.shard_ranges
+        if link and same and whole_shard and hard_link(self._paths[column.name][pieces[0][0]], target):
+            self.advance(end - first)
+            return
+        with target.open("xb") as file:
+            if same:
+                for piece in pieces:
+                    self._copy(column, piece, file)
+                    self.advance(piece[2] - piece[1])
+                return
+            for block in self._blocks([column], first, end, column.row_length * wanted.itemsize):
+                values = block[column.name]
+                file.write(np.ascontiguousarray(values, wanted).data.cast("B"))
+                self.advance(len(values))
+
+    def copy_columns(self, columns: Sequence[Column], first: int, end: int, file: BinaryIO) -> None:
+        """Append the bytes of rows `first` to `end` of one column after the other to `file`."""
+        for column in columns:
+            for piece in self._pieces(first, end):
+                self._copy(column, piece, file)
+        self.advance(end - first)
+
+    def _copy(self, column: Column, piece: tuple[int, int, int], file: BinaryIO) -> None:
+        shard, start, stop = piece
+        size = column.row_bytes
+        copy_bytes(self._paths[column.name][shard], start * size, (stop - start) * size, file)
+
+
+def _row_bytes(columns: Sequence[Column]) -> int:
+    return sum(column.row_bytes for column in columns)
+
+
+def hard_link(source: Path, target: Path) -> bool:
+    """Make `target` another name of `source`, which is no symbolic link; False where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def copy_bytes(source: Path, offset: int, count: int, file: BinaryIO) -> None:
+    """Append `count` bytes of `source` from `offset` on to `file`, within the kernel where it can."""
+    file.flush()
+    with source.open("rb") as origin:
+        origin.seek(offset)
+        done = 0
+        try:
+            while done < count:
+                moved = os.copy_file_range(origin.fileno(), file.fileno(), min(count - done, 2**30), offset + done)
+                if not moved:
+                    break
+                done += moved
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+                raise
+        origin.seek(offset + done)
+        while done < count:
+            data = origin.read(min(BLOCK_BYTES, count - done))
+            if not data:
+                raise ExportError(f"{source} ended {count - done:,} bytes early; check the corpus")
+            file.write(data)
+            done += len(data)

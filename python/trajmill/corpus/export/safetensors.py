@@ -1,0 +1,52 @@
+"""safetensors: every column of a shard as one contiguous tensor, read by NumPy, PyTorch and JAX without a copy.
+
+The file is the length of a header (uint64), the header (JSON), and the tensors back to back. It is written here because
+the library's own writer wants whole tensors in memory. Source: the format section of the safetensors README.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from trajmill.corpus.export.reading import CorpusRows, ExportError
+from trajmill.corpus.layout import Column
+
+_ALIGNMENT = 8
+_LARGEST_HEADER = 100_000_000  # what the library reads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Safetensors:
+    """``data-00000-of-00004.safetensors`` for each shard; a tensor (rows, row_length) for each column."""
+
+    def write(self, rows: CorpusRows, target: Path) -> None:
+        """Fill the new directory `target`."""
+        # widest first, so that every tensor is aligned to its own type
+        columns = sorted(rows.columns.values(), key=lambda c: (-c.stored_dtype.itemsize, c.name))
+        target.mkdir()
+        for number, (first, end) in enumerate(rows.shard_ranges):
+            path = target / f"data-{number:05d}-of-{len(rows.shard_ranges):05d}.safetensors"
+            with path.open("xb") as file:
+                file.write(_header(rows, columns, first, end))
+                rows.copy_columns(columns, first, end, file)
+
+
+def _header(rows: CorpusRows, columns: list[Column], first: int, end: int) -> bytes:
+    spec = json.dumps(dict(rows.spec), sort_keys=True)
+    header: dict[str, object] = {"__metadata__": {"spec": spec, "first_row": str(first)}}
+    offset = 0
+    for column in columns:
+        size = (end - first) * column.row_bytes
+        header[column.name] = {
+            "dtype": f"U{8 * column.stored_dtype.itemsize}",
+            "shape": [end - first, column.row_length],
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    if len(text) > _LARGEST_HEADER:
+        raise ExportError(f"a safetensors header holds {_LARGEST_HEADER:,} bytes at most, this one has {len(text):,}")
+    return len(text).to_bytes(8, "little") + text
