@@ -26,7 +26,7 @@ def spec(request):
 
 def law_of(spec):
     if spec["kind"] == "mdp":
-        return tm.MDP(state_count=300, action_count=7, transition_temperature=np.inf, seed=7, backend="implicit")
+        return tm.MDP(state_count=300, action_count=7, transition_temperature=np.inf, seed=7, backend="dense")
     return tm.MarkovChain(state_count=300, seed=spec["seed"], backend="dense")
 
 
