@@ -15,6 +15,12 @@ from trajmill import _core
 ROWS, LENGTH = 65_536, 1024
 
 
+def chain_rate(chain: tm.MarkovChain, sequence_count: int = 8192) -> float:
+    """10^9 tokens a second on one thread, into memory that was used before."""
+    out = chain.sample(sequence_count, LENGTH)
+    return out.size / seconds(lambda: chain.sample(sequence_count, LENGTH, out=out, threads=1)) / 1e9
+
+
 def main() -> None:
     chain = tm.MarkovChain(state_count=100, seed=42)
     out = np.zeros((ROWS, LENGTH), np.uint8)
@@ -29,6 +35,11 @@ def main() -> None:
     memset = out.size / seconds(lambda: out.fill(7)) / 1e9
     philox = ROWS * LENGTH / seconds(lambda: _core.philox_checksum(1, ROWS, LENGTH // 4)) / 1e9
 
+    cells = np.zeros(101 * 100, np.uint32)  # as large as the chain's table
+    lookups = ROWS * LENGTH / seconds(lambda: _core.lookup_checksum(cells, ROWS * LENGTH)) / 1e9
+    slower = min(philox, lookups)
+    wide_authors = 32 * 4 / seconds(lambda: authors_way(100_000, 1.0, 666, 32, 4), rounds=3) / 1e9
+
     one, two, fresh = rate(1), rate(2), rate(1, None)
     unit = "G tokens/s"
     rows = [
@@ -38,8 +49,8 @@ def main() -> None:
             unit=unit,
             against="numba alias loop",
             ratio=one / numba,
-            limit="Philox alone",
-            limit_share=one / philox,
+            limit="the slower of Philox and look-ups alone",
+            limit_share=one / slower,
         ),
         Row(
             name="  the same",
@@ -56,6 +67,7 @@ def main() -> None:
         Row(name="the authors' way", value=authors, unit=unit),
         Row(name="limit: memset", value=memset, unit="GB/s"),
         Row(name="limit: Philox alone, one word a token", value=philox, unit="G words/s"),
+        Row(name="limit: look-ups alone, one a token", value=lookups, unit="G look-ups/s"),
     ]
     best = _core.simd_level()
     for level in _core.available_simd_levels():
@@ -68,14 +80,26 @@ def main() -> None:
     _core.set_simd_level(best)
 
     for states, order in ((1000, 1), (100, 2), (10, 5)):
-        other = tm.MarkovChain(state_count=states, order=order)
-        target = other.sample(8192, LENGTH)
-        value = target.size / seconds(lambda o=other, t=target: o.sample(8192, LENGTH, out=t, threads=1)) / 1e9
+        value = chain_rate(tm.MarkovChain(state_count=states, order=order, backend="dense"))
         rows.append(Row(name=f"dense chain S={states}, order {order}, 1 thread", value=value, unit=unit))
-    mdp = tm.MDP(state_count=100, action_count=100, seed=42)
-    data = mdp.sample(8192, 1000)
-    value = data.actions.size / seconds(lambda: mdp.sample(8192, 1000, out=data, threads=1)) / 1e9
-    rows.append(Row(name="MDP S=A=100, 1 thread, reused out", value=value, unit="G transitions/s"))
+    for states, order, temperature in ((100_000, 1, 1.0), (100, 5, 1.0), (100_000, 1, 0.01), (100_000, 1, 0.001)):
+        implicit = tm.MarkovChain(state_count=states, order=order, temperature=temperature, backend="implicit")
+        value = chain_rate(implicit, sequence_count=4096 if temperature == 1.0 else 64)
+        rows.append(
+            Row(
+                name=f"implicit chain S={states:,}, order {order}, T={temperature:g}, 1 thread",
+                value=value,
+                unit=unit,
+                against="the authors' way at that S" if states == 100_000 else None,
+                ratio=value / wide_authors if states == 100_000 else None,
+            )
+        )
+    rows.append(Row(name="the authors' way, S=100,000", value=wide_authors, unit=unit))
+    for size, backend in ((100, "dense"), (100_000, "implicit")):
+        mdp = tm.MDP(state_count=size, action_count=size, seed=42, backend=backend)
+        data = mdp.sample(4096, 1000)
+        value = data.actions.size / seconds(lambda m=mdp, d=data: m.sample(4096, 1000, out=d, threads=1)) / 1e9
+        rows.append(Row(name=f"{backend} MDP S=A={size:,}, 1 thread", value=value, unit="G transitions/s"))
     write("sampler", rows)
 
 

@@ -59,4 +59,4 @@ def write(name: str, rows: Sequence[Row]) -> None:
     for row in rows:
         ratio = f"  {row.ratio:,.1f}x {row.against}" if row.ratio is not None else ""
         share = f"  {row.limit_share:.0%} of {row.limit}" if row.limit_share is not None else ""
-        print(f"{row.name:<44} {row.value:>10.4g} {row.unit}{ratio}{share}")
+        print(f"{row.name:<52} {row.value:>10.4g} {row.unit}{ratio}{share}")

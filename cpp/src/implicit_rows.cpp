@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "simd/kernels.hpp"
 #include "trajmill/philox.hpp"
 
 namespace trajmill {
@@ -32,7 +33,7 @@ std::uint64_t threshold(std::uint32_t logit, Temperature temperature) {
 
 ImplicitRows::ImplicitRows(std::uint64_t logit_key, std::uint32_t column_count, Temperature temperature)
     : logit_key_(logit_key), column_count_(column_count), temperature_(temperature) {
-  constexpr std::uint32_t kBinSize = kLogitCount >> kDecisionBits;
+  constexpr std::uint32_t kBinSize = kLogitCount >> simd::kDecisionBits;
   constexpr std::uint64_t kSlack = 2;  // covers the rounding of the thresholds inside a bin
   for (std::uint32_t first = 0; first < kLogitCount; first += kBinSize) {
     const std::uint64_t smallest = threshold(first, temperature) >> 32;
@@ -52,38 +53,42 @@ std::optional<std::uint32_t> ImplicitRows::propose(std::uint64_t row, std::uint6
   return std::nullopt;
 }
 
-std::uint32_t ImplicitRows::scan(std::uint64_t row, std::uint64_t uniform) const noexcept {
-  const auto for_each_logit = [&](auto&& visit) {  // until visit returns false
-    for (std::uint32_t first = 0;; first += 4) {
-      const PhiloxBlock block = row_block(logit_key_, row, first / 4);
-      for (std::uint32_t j = 0; j < 4; ++j) {
-        if (first + j == column_count_ || !visit(first + j, block[j] >> 8)) return;
-      }
-    }
+std::uint32_t ImplicitRows::scan(std::uint64_t row, std::uint64_t uniform) const {
+  struct Candidate {
+    std::uint32_t column, logit;
   };
+  constexpr double kNegligible = 44.0;  // exp(-44) x 2^63 < 1
+  const double reach = kNegligible * temperature_.value() * kLogitCount + 1.0;
+  const std::uint32_t window = reach < kLogitCount ? static_cast<std::uint32_t>(reach) : kLogitCount;
+  std::vector<Candidate> candidates;  // whose weight was not negligible when they came
   std::uint32_t largest = 0;
-  for_each_logit([&](std::uint32_t, std::uint32_t k) { return largest = std::max(largest, k), true; });
+  for (std::uint64_t first = 0; first < column_count_; first += 4) {
+    const PhiloxBlock block = logit_block(logit_key_, row, static_cast<std::uint32_t>(first / 4));
+    for (std::uint32_t j = 0; j < 4 && first + j < column_count_; ++j) {
+      const std::uint32_t k = block[j] >> 8;
+      if (k + window < largest) continue;
+      candidates.push_back({static_cast<std::uint32_t>(first) + j, k});
+      largest = std::max(largest, k);
+    }
+  }
   const double unit = 0x1p63 / column_count_;  // so that the sum fits
-  const auto weight = [&](std::uint32_t k) {
-    const double x = (logit_value(k) - logit_value(largest)) / temperature_.value();
+  const auto weight = [&](const Candidate& candidate) {
+    const double x = (logit_value(candidate.logit) - logit_value(largest)) / temperature_.value();
     return static_cast<std::uint64_t>(portable_exp(x) * unit);
   };
   std::uint64_t total = 0;
-  for_each_logit([&](std::uint32_t, std::uint32_t k) { return total += weight(k), true; });
+  for (const Candidate& candidate : candidates) total += weight(candidate);
   std::uint64_t left = multiply(uniform, total).high;
-  std::uint32_t drawn = 0;
-  for_each_logit([&](std::uint32_t column, std::uint32_t k) {
-    drawn = column;
-    const std::uint64_t part = weight(k);
-    if (left < part) return false;
+  for (const Candidate& candidate : candidates) {
+    const std::uint64_t part = weight(candidate);
+    if (left < part) return candidate.column;
     left -= part;
-    return true;
-  });
-  return drawn;
+  }
+  return candidates.back().column;  // not reached: left < total
 }
 
 std::uint32_t ImplicitRows::refusal_limit() const noexcept {
-  constexpr std::uint64_t kProposalsPerColumn = 4;
+  constexpr std::uint64_t kProposalsPerColumn = 2;
   constexpr std::uint64_t kFewest = 256;
   return static_cast<std::uint32_t>(
       std::clamp<std::uint64_t>(kProposalsPerColumn * column_count_, kFewest, std::uint64_t{1} << 31));

@@ -71,7 +71,7 @@ std::variant<AliasTable, ImplicitRows> make_rows(const ChainLaw& law, Backend ba
                                                  const RunOptions& options) {
   require_valid(law);
   const double bytes = AliasTable::bytes_for(context_count(law.state_count, law.order), law.state_count);
-  if (is_dense(backend, bytes)) return dense_rows(law, memory_limit, options);
+  if (is_dense(backend, bytes, mean_acceptance(law.temperature))) return dense_rows(law, memory_limit, options);
   return implicit_rows(law);
 }
 

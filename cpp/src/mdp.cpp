@@ -46,7 +46,10 @@ std::variant<MDP::Dense, MDP::Implicit> MDP::make_rows(const MDPLaw& law, Backen
   require_valid(law);
   const std::uint64_t pair_count = std::uint64_t{law.state_count} * law.action_count;
   const std::uint64_t policy = policy_key(law), transition = transition_key(law);
-  if (trajmill::is_dense(backend, AliasTable::bytes_for(pair_count, law.state_count))) {
+  const double bytes = AliasTable::bytes_for(pair_count, law.state_count);
+  const double acceptance =
+      std::min(mean_acceptance(law.policy_temperature), mean_acceptance(law.transition_temperature));
+  if (trajmill::is_dense(backend, bytes, acceptance)) {
     const auto softmax = [](std::uint64_t key, Temperature temperature) {
       return [=](std::uint64_t row, std::span<double> out) { softmax_row(key, row, temperature, out); };
     };

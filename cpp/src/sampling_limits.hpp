@@ -11,6 +11,7 @@
 #include "trajmill/error.hpp"
 #include "trajmill/implicit_rows.hpp"
 #include "trajmill/rows.hpp"
+#include "trajmill/softmax_row.hpp"
 #include "trajmill/thread_pool.hpp"
 
 namespace trajmill {
@@ -28,10 +29,18 @@ inline void require_addressable(const Sequences& sequences, std::uint64_t count,
   }
 }
 
-// Whether a law whose tables would take `bytes` gets them.
-inline bool is_dense(Backend backend, double bytes) {
-  constexpr double kLargestAutomaticTables = 64.0 * 1024 * 1024;
-  return backend == Backend::dense || (backend == Backend::automatic && bytes <= kLargestAutomaticTables);
+// The share of proposals that a row of many columns accepts.
+inline double mean_acceptance(Temperature temperature) {
+  const double t = temperature.value();
+  return t < 1e6 ? t * (1.0 - portable_exp(-1.0 / t)) : 1.0;
+}
+
+// Whether a law whose tables would take `bytes` gets them. Measured on a Zen 4 core (benchmarks/bench_sampler.py):
+// tables win while they stay in its caches; past them a look-up costs as much as some five proposals.
+inline bool is_dense(Backend backend, double bytes, double acceptance) {
+  constexpr double kMiB = 1024.0 * 1024.0, kCached = 8 * kMiB, kLargest = 1024 * kMiB, kColdAcceptance = 0.2;
+  if (backend != Backend::automatic) return backend == Backend::dense;
+  return bytes <= (acceptance < kColdAcceptance ? kLargest : kCached);
 }
 
 // Rows per task: whole groups of the kernels, about a million values, or an even share where rows are few.

@@ -32,7 +32,7 @@ double portable_exp(double x) noexcept {
 
 void logits_row(std::uint64_t key, std::uint64_t row, std::span<double> logits) noexcept {
   for (std::size_t first = 0; first < logits.size(); first += 4) {
-    const PhiloxBlock block = row_block(key, row, static_cast<std::uint32_t>(first / 4));
+    const PhiloxBlock block = logit_block(key, row, static_cast<std::uint32_t>(first / 4));
     const std::size_t count = std::min<std::size_t>(4, logits.size() - first);
     for (std::size_t j = 0; j < count; ++j) logits[first + j] = logit_value(block[j] >> 8);
   }

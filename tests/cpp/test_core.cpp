@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "simd/kernels.hpp"
 #include "trajmill/alias_table.hpp"
 #include "trajmill/error.hpp"
 #include "trajmill/implicit_rows.hpp"
@@ -46,6 +47,15 @@ TEST_CASE("Philox4x32-10 gives Random123's known answers") {
         PhiloxBlock{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
   CHECK(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, 0x299f31d0a4093822) ==
         PhiloxBlock{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
+}
+
+TEST_CASE("Philox4x32-7, which makes logits, gives Random123's known answers") {
+  constexpr std::uint32_t kOnes = 0xFFFFFFFF;
+  CHECK(philox4x32({0, 0, 0, 0}, 0, kLogitRounds) == PhiloxBlock{0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48});
+  CHECK(philox4x32({kOnes, kOnes, kOnes, kOnes}, ~std::uint64_t{0}, kLogitRounds) ==
+        PhiloxBlock{0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662});
+  CHECK(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, 0x299f31d0a4093822, kLogitRounds) ==
+        PhiloxBlock{0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a});
 }
 
 TEST_CASE("every instruction set makes the generator's words") {
@@ -111,7 +121,7 @@ TEST_CASE("implicit rows decide by the top half of a uniform number only what bo
         const auto fraction = static_cast<std::uint32_t>(top * columns);
         const auto column = static_cast<std::uint32_t>(top * columns >> 32);
         const std::uint32_t k = logit(7, row, column);
-        const std::uint32_t decision = rows.decisions()[k >> (24 - ImplicitRows::kDecisionBits)];
+        const std::uint32_t decision = rows.decisions()[k >> (24 - simd::kDecisionBits)];
         for (const std::uint64_t low : {std::uint64_t{0}, std::uint64_t{0xFFFFFFFF}}) {
           const auto drawn = rows.propose(row, top << 32 | low);
           if (fraction < decision << 16) {

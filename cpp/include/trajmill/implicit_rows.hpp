@@ -30,7 +30,7 @@ class ImplicitRows {
 
   // A draw from the whole row, by inverse cumulative sums over every column. The law is that of accepted proposals, so
   // a draw may turn to it after any fixed number of refusals: rows whose logits are all small need it.
-  [[nodiscard]] std::uint32_t scan(std::uint64_t row, std::uint64_t uniform) const noexcept;
+  [[nodiscard]] std::uint32_t scan(std::uint64_t row, std::uint64_t uniform) const;
 
   // Refusals after which a draw scans its row: about as much work as the scan itself.
   [[nodiscard]] std::uint32_t refusal_limit() const noexcept;
@@ -38,7 +38,6 @@ class ImplicitRows {
   // What the top half of `uniform` alone decides, for the kernels. Entry k belongs to the logits whose top bits are k.
   // A proposal with fraction f (its top 32 bits) is accepted if f is below the entry's low half << 16, and refused if f
   // is above (entry | 0xFFFF) and below certain_limit(); in between, the low half of `uniform` has a say.
-  static constexpr int kDecisionBits = 12;
   [[nodiscard]] std::span<const std::uint32_t> decisions() const noexcept { return decisions_; }
   [[nodiscard]] std::uint32_t certain_limit() const noexcept { return 0u - column_count_; }
 

@@ -17,12 +17,15 @@ inline constexpr std::uint32_t kPhiloxMultiplier1 = 0xCD9E8D57;
 inline constexpr std::uint32_t kPhiloxWeyl0 = 0x9E3779B9;
 inline constexpr std::uint32_t kPhiloxWeyl1 = 0xBB67AE85;
 inline constexpr int kPhiloxRounds = 10;
+inline constexpr int kLogitRounds =
+    7;  // the fewest that pass BigCrush (same paper, table 2): a logit costs a whole block
 
 // The block at `counter` under `key` (low word first).
-[[nodiscard]] constexpr PhiloxBlock philox4x32(PhiloxBlock counter, std::uint64_t key) noexcept {
+[[nodiscard]] constexpr PhiloxBlock philox4x32(PhiloxBlock counter, std::uint64_t key,
+                                               int round_count = kPhiloxRounds) noexcept {
   auto key0 = static_cast<std::uint32_t>(key);
   auto key1 = static_cast<std::uint32_t>(key >> 32);
-  for (int round = 0; round < kPhiloxRounds; ++round) {
+  for (int round = 0; round < round_count; ++round) {
     const std::uint64_t product0 = std::uint64_t{kPhiloxMultiplier0} * counter[0];
     const std::uint64_t product1 = std::uint64_t{kPhiloxMultiplier1} * counter[2];
     counter = {static_cast<std::uint32_t>(product1 >> 32) ^ counter[1] ^ key0, static_cast<std::uint32_t>(product1),
@@ -66,8 +69,10 @@ enum class Domain : std::uint64_t {
 }
 
 // Word `column` of the endless row `row` under `key`: block column / 4, word column % 4.
-[[nodiscard]] constexpr PhiloxBlock row_block(std::uint64_t key, std::uint64_t row, std::uint32_t block) noexcept {
-  return philox4x32({block, static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32), 0}, key);
+[[nodiscard]] constexpr PhiloxBlock row_block(std::uint64_t key, std::uint64_t row, std::uint32_t block,
+                                              int round_count = kPhiloxRounds) noexcept {
+  return philox4x32({block, static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32), 0}, key,
+                    round_count);
 }
 
 }  // namespace trajmill

@@ -8,7 +8,7 @@ namespace {
 
 struct Avx512 {
   static constexpr std::size_t kLanes = 16;
-  static constexpr int kGroups = 4;
+  static constexpr int kGroups = 3, kMDPGroups = 2, kImplicitGroups = 3;
   using Vec = __m512i;
   using Half = __m512i;
   struct Pair {
@@ -68,8 +68,48 @@ struct Avx512 {
             _mm512_ternarylogic_epi64(a.odd, b.odd, c.odd, kExclusiveOr)};
   }
   static Pair exclusive_or(Pair a, Pair b, Half c) { return exclusive_or(a, b, same(c)); }
+  // Sixteen rows of sixteen numbers, `stride` apart: appends those of each column that are not kNoValue to its list, of
+  // which there is one every `capacity` numbers.
+  static void sift(const std::uint32_t* rows, std::size_t stride, std::uint32_t* lists, std::size_t capacity,
+                   std::uint32_t* counts) {
+    Vec column[16];
+    for (int k = 0; k < 16; ++k) column[k] = load(rows + static_cast<std::size_t>(k) * stride);
+    transpose(column);
+    for (int k = 0; k < 16; ++k) {
+      const __mmask16 accepted = _mm512_cmpneq_epi32_mask(column[k], vec(kNoValue));
+      _mm512_storeu_si512(lists + static_cast<std::size_t>(k) * capacity + counts[k],
+                          _mm512_maskz_compress_epi32(accepted, column[k]));
+      counts[k] += static_cast<std::uint32_t>(__builtin_popcount(accepted));
+    }
+  }
+
   static Vec pack_low(Pair a) { return _mm512_mask_shuffle_epi32(a.even, kOdd, a.odd, _MM_PERM_CCAA); }
   static Vec pack_high(Pair a) { return _mm512_mask_shuffle_epi32(a.odd, kEven, a.even, _MM_PERM_DDBB); }
+
+ private:
+  static void transpose(Vec (&a)[16]) {
+    Vec b[16];
+    for (int k = 0; k < 16; k += 2) {  // pairs of numbers
+      b[k] = _mm512_unpacklo_epi32(a[k], a[k + 1]);
+      b[k + 1] = _mm512_unpackhi_epi32(a[k], a[k + 1]);
+    }
+    for (int k = 0; k < 16; k += 4) {  // fours
+      a[k] = _mm512_unpacklo_epi64(b[k], b[k + 2]);
+      a[k + 1] = _mm512_unpackhi_epi64(b[k], b[k + 2]);
+      a[k + 2] = _mm512_unpacklo_epi64(b[k + 1], b[k + 3]);
+      a[k + 3] = _mm512_unpackhi_epi64(b[k + 1], b[k + 3]);
+    }
+    for (int k = 0; k < 4; ++k) {  // eights: columns k, k + 8 and k + 4, k + 12 in alternate quarters
+      b[k] = _mm512_shuffle_i32x4(a[k], a[k + 4], 0x88);
+      b[k + 4] = _mm512_shuffle_i32x4(a[k], a[k + 4], 0xDD);
+      b[k + 8] = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0x88);
+      b[k + 12] = _mm512_shuffle_i32x4(a[k + 8], a[k + 12], 0xDD);
+    }
+    for (int k = 0; k < 8; ++k) {
+      a[k] = _mm512_shuffle_i32x4(b[k], b[k + 8], 0x88);
+      a[k + 8] = _mm512_shuffle_i32x4(b[k], b[k + 8], 0xDD);
+    }
+  }
 };
 
 }  // namespace

@@ -26,18 +26,28 @@ struct LaneKeys {
   }
 };
 
-// What `word`, the top half of a uniform number, proposes in the rows row_low + 2^32 row_high of `columns` columns.
-template <class V, class Keys>
+// What `word`, the top half of a uniform number, proposes in the rows row_low + 2^32 row_high of `columns` columns;
+// row_high is 0 unless `wide`.
+template <class V, bool wide, class Keys>
 TRAJMILL_INLINE Proposal<V> propose(const Keys& keys, typename V::Pair word, typename V::Vec columns,
                                     typename V::Vec row_low, typename V::Vec row_high, const std::uint32_t* decisions,
                                     typename V::Vec first_decision) {
-  constexpr int kLogitShift = 32 - 12;  // ImplicitRows::kDecisionBits
+  constexpr int kLogitShift = 32 - kDecisionBits;
   const auto product = V::multiply(word, V::spread(columns));
   const auto column = V::pack_high(product);
   const auto fraction = V::pack_low(product);
   typename V::Pair c[4] = {V::spread(V::template shift_right<2>(column)), V::spread(row_low), V::spread(row_high),
                            V::same(V::half(0))};
-  philox_rounds<V, 0>(keys, c);
+  if constexpr (wide) {
+    philox_rounds<V, 0, kLogitRounds>(keys, c);
+  } else {  // the first round, with what multiplies zero left out
+    const auto product0 = V::multiply(c[0], V::half(kPhiloxMultiplier0));
+    c[0] = V::exclusive_or(c[1], keys.even(0));
+    c[1] = V::same(V::half(0));
+    c[2] = V::exclusive_or(V::high(product0), keys.odd(0));
+    c[3] = product0;
+    philox_rounds<V, 1, kLogitRounds>(keys, c);
+  }
   const auto odd = V::test(column, V::vec(1));
   const auto logit = V::select(V::test(column, V::vec(2)), V::select(odd, V::pack_low(c[3]), V::pack_low(c[2])),
                                V::select(odd, V::pack_low(c[1]), V::pack_low(c[0])));
@@ -74,8 +84,8 @@ class ChainWalk {
   }
 
   TRAJMILL_INLINE Proposal<V> propose(const Arguments& arguments, const Shared& shared, typename V::Pair word) const {
-    return simd::propose<V>(shared.logit_keys, word, V::vec(arguments.rows.column_count), row_low_, row_high_,
-                            arguments.rows.decisions, V::vec(0));
+    return simd::propose<V, deep>(shared.logit_keys, word, V::vec(arguments.rows.column_count), row_low_, row_high_,
+                                  arguments.rows.decisions, V::vec(0));
   }
   TRAJMILL_INLINE Vec refusal_limit(const Arguments& arguments) const { return V::vec(arguments.rows.refusal_limit); }
 
@@ -153,8 +163,8 @@ class MDPWalk {
                                             static_cast<std::uint32_t>(transition.logit_key))),
                            V::spread(choose(static_cast<std::uint32_t>(policy.logit_key >> 32),
                                             static_cast<std::uint32_t>(transition.logit_key >> 32)))};
-    return simd::propose<V>(keys, word, choose(policy.column_count, transition.column_count), row_low_, row_high_,
-                            arguments.decisions, choose(0, 1 << 12));
+    return simd::propose<V, true>(keys, word, choose(policy.column_count, transition.column_count), row_low_, row_high_,
+                                  arguments.decisions, choose(0, 1 << kDecisionBits));
   }
   TRAJMILL_INLINE Vec refusal_limit(const Arguments& arguments) const {
     return choose(arguments.policy.refusal_limit, arguments.transition.refusal_limit);
@@ -200,72 +210,108 @@ class MDPWalk {
   Vec moving_;              // 1 where the next draw is a state
 };
 
-// One output of kTries proposals: what each lane had accepted, or kNoValue.
+// One output on its way: what each lane had accepted in kTries proposals, then values waiting to fill a cache line, so
+// that rows are written a line at a time however far the lanes have drifted apart.
 template <class V, int Groups>
 class Sieve {
  public:
   static constexpr int kTries = 16;
   static constexpr std::size_t kLanes = Groups * V::kLanes;
 
+  // What proposal `attempt` gave, or kNoValue.
   TRAJMILL_INLINE void put(int attempt, int group, typename V::Vec value) {
     V::store(words_[attempt] + group * V::kLanes, value);
   }
 
-  // Appends what lane `lane` accepted to its row, which holds `filled` of `length` values; returns how many it holds.
-  std::size_t append(const RowsView& rows, std::size_t row, std::size_t lane, std::size_t filled,
-                     std::size_t length) const {
+  // Appends one value to the row of lane `lane`.
+  void push(std::size_t lane, std::uint32_t value) { waiting_[lane][waiting_count_[lane]++] = value; }
+
+  // Moves what was accepted towards rows [row, row + row_count) of `length` values; true once all are full.
+  bool flush(const RowsView& rows, std::size_t row, std::size_t row_count, std::size_t length) {
     switch (rows.element_size) {
-      case 1: return append_as<std::uint8_t>(rows, row, lane, filled, length);
-      case 2: return append_as<std::uint16_t>(rows, row, lane, filled, length);
-      case 4: return append_as<std::uint32_t>(rows, row, lane, filled, length);
-      default: return append_as<std::uint64_t>(rows, row, lane, filled, length);
+      case 1: return flush_as<std::uint8_t>(rows, row, row_count, length);
+      case 2: return flush_as<std::uint16_t>(rows, row, row_count, length);
+      case 4: return flush_as<std::uint32_t>(rows, row, row_count, length);
+      default: return flush_as<std::uint64_t>(rows, row, row_count, length);
     }
   }
+
+  // Whether the row of lane `lane` needs no more values.
+  [[nodiscard]] bool is_full(std::size_t lane, std::size_t length) const { return written_[lane] == length; }
 
  private:
-  template <class T>
-  std::size_t append_as(const RowsView& rows, std::size_t row, std::size_t lane, std::size_t filled,
-                        std::size_t length) const {
-    T* const out = reinterpret_cast<T*>(rows.data + row * rows.row_bytes);
-    if (filled + kTries <= length) {  // a refused value is overwritten by the next
-      for (int k = 0; k < kTries; ++k) {
-        const std::uint32_t value = words_[k][lane];
-        out[filled] = static_cast<T>(value);
-        filled += value != kNoValue;
-      }
-    } else {
-      for (int k = 0; k < kTries && filled < length; ++k) {
-        const std::uint32_t value = words_[k][lane];
-        if (value != kNoValue) out[filled++] = static_cast<T>(value);
+  static constexpr std::size_t kBatch = 64;  // rarely enough for branch prediction, and whole cache lines
+
+  void sift() {
+    for (std::size_t first = 0; first < kLanes; first += V::kLanes) {
+      if constexpr (requires { V::sift(words_[0], kLanes, waiting_[0], kWaiting, waiting_count_); }) {
+        V::sift(words_[0] + first, kLanes, waiting_[first], kWaiting, waiting_count_ + first);
+      } else {
+        for (std::size_t lane = first; lane < first + V::kLanes; ++lane) {
+          std::uint32_t count = waiting_count_[lane];
+          for (int k = 0; k < kTries; ++k) {  // a refused value is overwritten by the next
+            const std::uint32_t value = words_[k][lane];
+            waiting_[lane][count] = value;
+            count += value != kNoValue;
+          }
+          waiting_count_[lane] = count;
+        }
       }
     }
-    return filled;
   }
 
+  template <class T>
+  bool flush_as(const RowsView& rows, std::size_t row, std::size_t row_count, std::size_t length) {
+    sift();
+    bool full = true;
+    for (std::size_t lane = row_count; lane < kLanes; ++lane) waiting_count_[lane] = 0;
+    for (std::size_t lane = 0; lane < row_count; ++lane) {
+      T* const out = reinterpret_cast<T*>(rows.data + (row + lane) * rows.row_bytes) + written_[lane];
+      const std::size_t left = length - written_[lane];
+      std::uint32_t* const waiting = waiting_[lane];
+      if (waiting_count_[lane] >= kBatch && left >= kBatch) {
+        for (std::size_t k = 0; k < kBatch; ++k) out[k] = static_cast<T>(waiting[k]);
+        for (std::size_t k = 0; k < kTries; ++k) waiting[k] = waiting[kBatch + k];
+        waiting_count_[lane] -= static_cast<std::uint32_t>(kBatch);
+        written_[lane] += kBatch;
+      } else if (waiting_count_[lane] >= left) {
+        for (std::size_t k = 0; k < left; ++k) out[k] = static_cast<T>(waiting[k]);
+        waiting_count_[lane] = 0;
+        written_[lane] = length;
+      }
+      full = full && written_[lane] == length;
+    }
+    return full;
+  }
+
+  static constexpr std::size_t kWaiting = kBatch + kTries;  // less than a batch, and what comes next
   alignas(64) std::uint32_t words_[kTries][kLanes];
+  alignas(64) std::uint32_t waiting_[kLanes][kWaiting];
+  std::uint32_t waiting_count_[kLanes] = {};
+  std::size_t written_[kLanes] = {};
 };
 
 // Settles what the kernel left open: lanes whose proposals the top half does not decide, and those that scan.
 template <class V, class Walk>
-__attribute__((noinline)) typename V::Vec settle_lanes(const typename Walk::Arguments& arguments, const Walk& walk,
-                                                       typename V::Vec value, std::uint32_t lanes,
-                                                       std::uint32_t scanning, std::size_t row,
-                                                       std::uint64_t proposal) {
+__attribute__((noinline)) void settle_lanes(const typename Walk::Arguments& arguments, const Walk& walk,
+                                            Proposal<V>& proposal, std::uint32_t lanes, std::uint32_t scanning,
+                                            std::size_t row, std::uint64_t number) {
+  const auto none = V::vec(kNoValue);
   alignas(64) std::uint32_t values[V::kLanes];
-  V::store(values, value);
+  V::store(values, V::select(proposal.accepted, proposal.value, none));
   for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
     if ((lanes >> lane & 1) == 0) continue;
     values[lane] = settle(walk.law(arguments, lane), arguments.proposal_key, Walk::sequences(arguments)[row + lane],
-                          proposal, walk.row(lane), (scanning >> lane & 1) != 0);
+                          number, walk.row(lane), (scanning >> lane & 1) != 0);
   }
-  return V::load(values);
+  proposal.value = V::load(values);
+  proposal.accepted = V::below(proposal.value, none);
 }
 
 template <class V, class Walk, int Groups>
 void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t row, std::size_t row_count,
                           const std::atomic<bool>& cancelled) {
   using Vec = typename V::Vec;
-  constexpr std::size_t kLanes = Groups * V::kLanes;
   constexpr int kTries = Sieve<V, Groups>::kTries;
   const SharedKeys<V> keys(arguments.proposal_key);
   const typename Walk::Shared shared(arguments);
@@ -273,69 +319,67 @@ void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t
 
   Stream<V> stream[Groups];
   Walk walk[Groups];
-  Vec deadline[Groups];  // the proposal that gives way to a scan
-  std::size_t filled[Walk::kColumns][kLanes] = {};
+  Vec deadline[Groups];                   // the proposal that gives way to a scan
   std::uint32_t unfinished[Groups] = {};  // lanes, one bit each
-  const std::size_t last = Walk::kColumns - 1;
   Sieve<V, Groups> sieve[Walk::kColumns];
   for (int g = 0; g < Groups; ++g) {
     const std::size_t before = static_cast<std::size_t>(g) * V::kLanes;
     stream[g].start(arguments.proposal_key, load_group<V>(Walk::sequences(arguments), row, row_count, g));
-    alignas(64) std::uint32_t first[V::kLanes];
-    for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
-      first[lane] = 0;
-      if (before + lane >= row_count) continue;
+    alignas(64) std::uint32_t first[V::kLanes] = {};
+    for (std::size_t lane = 0; lane < V::kLanes && before + lane < row_count; ++lane) {
       first[lane] = Walk::first_value(arguments, Walk::sequences(arguments)[row + before + lane]);
+      if (first[lane] != kNoValue) sieve[0].push(before + lane, first[lane]);
       unfinished[g] |= std::uint32_t{1} << lane;
     }
     walk[g].start(arguments, V::load(first));
     deadline[g] = walk[g].refusal_limit(arguments);
-    for (int k = 0; k < kTries; ++k) sieve[0].put(k, g, k == 0 ? V::load(first) : none);
-  }
-  for (std::size_t lane = 0; lane < row_count; ++lane) {
-    filled[0][lane] = sieve[0].append(Walk::rows(arguments, 0), row + lane, lane, 0, Walk::length(arguments, 0));
   }
 
   for (std::uint64_t proposal = 0; !cancelled.load(std::memory_order_relaxed); proposal += kTries) {
-    std::uint32_t any = 0;
-    for (int g = 0; g < Groups; ++g) {
-      for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
-        const std::size_t at = static_cast<std::size_t>(g) * V::kLanes + lane;
-        const bool finished = filled[0][at] == Walk::length(arguments, 0) &&
-                              filled[last][at] == Walk::length(arguments, static_cast<int>(last));
-        if (finished) unfinished[g] &= ~(std::uint32_t{1} << lane);
-      }
-      any |= unfinished[g];
-    }
-    if (any == 0) return;
-
     for (int block = 0; block < kTries; block += 4) {
       typename V::Pair words[Groups][4];
       for (int g = 0; g < Groups; ++g) stream[g].draw(keys, (proposal + static_cast<unsigned>(block)) / 4, words[g]);
       for_each_step([&](int step) __attribute__((always_inline)) {
         const std::uint64_t now = proposal + static_cast<unsigned>(block + step);
         const Vec here = V::vec(static_cast<std::uint32_t>(now)), next = V::vec(static_cast<std::uint32_t>(now + 1));
+        Proposal<V> proposals[Groups];
+        std::uint32_t open[Groups], any_open = 0;  // lanes
+#pragma GCC unroll 4
         for (int g = 0; g < Groups; ++g) {
-          auto [column, accepted, open] = walk[g].propose(arguments, shared, words[g][step]);
-          const auto scanning = V::equal(deadline[g], here);
-          Vec value = V::select(accepted, column, none);
-          const std::uint32_t lanes = V::bits(V::either(open, scanning)) & unfinished[g];
-          if (lanes != 0) [[unlikely]] {
-            value = settle_lanes<V>(arguments, walk[g], value, lanes, V::bits(scanning),
-                                    row + static_cast<std::size_t>(g) * V::kLanes, now);
-            accepted = V::below(value, none);
+          proposals[g] = walk[g].propose(arguments, shared, words[g][step]);
+          open[g] = V::bits(V::either(proposals[g].open, V::equal(deadline[g], here))) & unfinished[g];
+          any_open |= open[g];
+        }
+        if (any_open != 0) [[unlikely]] {
+#pragma GCC unroll 4
+          for (int g = 0; g < Groups; ++g) {
+            if (open[g] == 0) continue;
+            const Walk at = walk[g];  // copies, so that what the loop works on can stay in registers
+            Proposal<V> settled = proposals[g];
+            settle_lanes<V>(arguments, at, settled, open[g], V::bits(V::equal(deadline[g], here)),
+                            row + static_cast<std::size_t>(g) * V::kLanes, now);
+            proposals[g] = settled;
           }
+        }
+#pragma GCC unroll 4
+        for (int g = 0; g < Groups; ++g) {
+          const auto [column, accepted, undecided] = proposals[g];
+          const Vec value = V::select(accepted, column, none);
           for (int k = 0; k < Walk::kColumns; ++k) sieve[k].put(block + step, g, walk[g].emitted(k, value));
-          walk[g].advance(arguments, accepted, value);
+          walk[g].advance(arguments, accepted, column);
           deadline[g] = V::select(accepted, V::add(next, walk[g].refusal_limit(arguments)), deadline[g]);
         }
       });
     }
+    bool full = true;
     for (int k = 0; k < Walk::kColumns; ++k) {
-      for (std::size_t lane = 0; lane < row_count; ++lane) {
-        filled[k][lane] =
-            sieve[k].append(Walk::rows(arguments, k), row + lane, lane, filled[k][lane], Walk::length(arguments, k));
-      }
+      full &= sieve[k].flush(Walk::rows(arguments, k), row, row_count, Walk::length(arguments, k));
+    }
+    if (full) return;
+    for (std::size_t lane = 0; lane < row_count; ++lane) {
+      bool lane_full = true;
+      for (int k = 0; k < Walk::kColumns; ++k) lane_full &= sieve[k].is_full(lane, Walk::length(arguments, k));
+      if (lane_full) unfinished[lane / V::kLanes] &= ~(std::uint32_t{1} << lane % V::kLanes);
     }
   }
 }
@@ -343,10 +387,10 @@ void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t
 template <class V, class Walk>
 void sample_implicit(const typename Walk::Arguments& arguments, std::size_t begin, std::size_t end,
                      const std::atomic<bool>& cancelled) {
-  split_rows<V>(
+  split_rows<V, V::kImplicitGroups>(
       begin, end,
       [&](std::size_t row, std::size_t count) {
-        sample_implicit_rows<V, Walk, V::kGroups>(arguments, row, count, cancelled);
+        sample_implicit_rows<V, Walk, V::kImplicitGroups>(arguments, row, count, cancelled);
       },
       [&](std::size_t row, std::size_t count) { sample_implicit_rows<V, Walk, 1>(arguments, row, count, cancelled); });
 }

@@ -53,6 +53,8 @@ struct MDPArguments {
   RowsView actions;
 };
 
+inline constexpr int kDecisionBits = 12;  // of a logit, that choose among ImplicitRows::decisions()
+
 // Rows drawn by rejection (implicit_rows.hpp).
 struct ImplicitView {
   const ImplicitRows* rows;
@@ -94,7 +96,7 @@ inline constexpr std::uint32_t kNoValue = 0xFFFFFFFF;
 // What becomes of proposal `proposal` of a sequence when the top half of its uniform number leaves that open, or when
 // the row is to be scanned: the value, or kNoValue.
 [[nodiscard]] std::uint32_t settle(const ImplicitRows& rows, std::uint64_t proposal_key, std::uint64_t sequence,
-                                   std::uint64_t proposal, std::uint64_t row, bool scan) noexcept;
+                                   std::uint64_t proposal, std::uint64_t row, bool scan);
 
 // A uniform number below `count` for the start of a sequence.
 [[nodiscard]] std::uint32_t uniform_start(std::uint64_t start_key, std::uint64_t sequence,

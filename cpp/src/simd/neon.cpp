@@ -8,7 +8,7 @@ namespace {
 
 struct Neon {
   static constexpr std::size_t kLanes = 4;
-  static constexpr int kGroups = 4;
+  static constexpr int kGroups = 4, kMDPGroups = 2, kImplicitGroups = 2;
   using Vec = uint32x4_t;
   using Half = uint64x2_t;
   struct Pair {

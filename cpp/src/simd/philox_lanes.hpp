@@ -34,14 +34,14 @@ struct SharedKeys {
   TRAJMILL_INLINE typename V::Half odd(int round) const { return odd_keys[round]; }
 };
 
-// Rounds first .. 9 on `c`.
-template <class V, int first, class Keys>
+// Rounds first .. last - 1 on `c`.
+template <class V, int first, int last, class Keys>
 TRAJMILL_INLINE void philox_rounds(const Keys& keys, typename V::Pair (&c)[4]) {
   const auto multiplier0 = V::half(kPhiloxMultiplier0);
   const auto multiplier1 = V::half(kPhiloxMultiplier1);
   auto c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3];
 #pragma GCC unroll 10
-  for (int round = first; round < kPhiloxRounds; ++round) {
+  for (int round = first; round < last; ++round) {
     const auto product0 = V::multiply(c0, multiplier0);
     const auto product1 = V::multiply(c2, multiplier1);
     c0 = V::exclusive_or(V::high(product1), c1, keys.even(round));
@@ -79,7 +79,7 @@ class Stream {
     words[1] = V::same(V::half(static_cast<std::uint32_t>(product1)));
     words[2] = V::exclusive_or(c2_, V::half(static_cast<std::uint32_t>(product0)));
     words[3] = c3_;
-    philox_rounds<V, 2>(keys, words);
+    philox_rounds<V, 2, kPhiloxRounds>(keys, words);
   }
 
  private:

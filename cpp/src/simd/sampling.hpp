@@ -1,5 +1,5 @@
 // Sampling from alias tables. V::kLanes sequences advance together, and `Groups` such vectors are interleaved so that
-// the latency of one table look-up hides behind the others.
+// the latency of one table look-up hides behind the others. How many are best was measured (kGroups and the like).
 #pragma once
 
 #include <cstring>
@@ -45,30 +45,41 @@ inline typename V::Pair load_group(const Sequences& sequences, std::size_t row, 
   return load_sequences<V>(sequences, row + before, row_count - before);
 }
 
-// One draw from row `row` of an alias table, with the words of step `step` of the block.
+// One draw from an alias table: the cell it looks up, and what decides once the cell is there.
 template <class V, bool narrow>
-TRAJMILL_INLINE typename V::Vec draw(const TableView& table, typename V::Vec row, const Words<V, narrow>& words,
-                                     int step) {
-  const auto columns = V::half(table.column_count);
-  const auto first_cell = V::multiply_low(row, V::vec(table.column_count));
-  if constexpr (narrow) {
-    const auto product = V::multiply(words.word[0][step], columns);
-    const auto column = V::pack_high(product);
-    const auto uniform = V::pack_low(product);
-    const auto cell = V::gather(table.cells, V::add(first_cell, column));
-    const auto threshold = V::bit_and(cell, V::vec(0xFFFFFF00));
-    const auto alias = V::bit_and(cell, V::vec(0xFF));
-    return V::select(V::below(V::bit_and(uniform, V::vec(0xFFFFFF00)), threshold), column, alias);
-  } else {
-    const auto* word = words.word[step / 2] + 2 * (step % 2);
-    const auto column = V::pack_high(V::multiply(word[0], columns));
-    const auto uniform = V::pack_low(word[1]);
-    const auto cell = V::add(first_cell, column);
-    const auto threshold = V::gather_even(table.cells, cell);
-    const auto alias = V::gather_odd(table.cells, cell);
-    return V::select(V::below(uniform, threshold), column, alias);
+struct Draw {
+  typename V::Vec cell, column, uniform;
+
+  // From row `row`, with the words of step `step` of the block.
+  Draw() = default;
+  TRAJMILL_INLINE Draw(const TableView& table, typename V::Vec row, const Words<V, narrow>& words, int step) {
+    const auto* word = words.word[narrow ? 0 : step / 2] + (narrow ? step : 2 * (step % 2));
+    const auto product = V::multiply(word[0], V::half(table.column_count));
+    column = V::pack_high(product);
+    uniform = narrow ? V::bit_and(V::pack_low(product), V::vec(0xFFFFFF00)) : V::pack_low(word[narrow ? 0 : 1]);
+    cell = V::add(V::multiply_low(row, V::vec(table.column_count)), column);
   }
-}
+
+  // Asks for the cell, so that it is on its way when `value` comes for it.
+  TRAJMILL_INLINE void prefetch(const TableView& table) const {
+    alignas(64) std::uint32_t cells[V::kLanes];
+    V::store(cells, cell);
+    for (const std::uint32_t at : cells) __builtin_prefetch(table.cells + (narrow ? 1 : 2) * std::size_t{at});
+  }
+
+  TRAJMILL_INLINE typename V::Vec value(const TableView& table) const {
+    if constexpr (narrow) {
+      const auto found = V::gather(table.cells, cell);
+      const auto threshold = V::bit_and(found, V::vec(0xFFFFFF00));
+      const auto alias = V::bit_and(found, V::vec(0xFF));
+      return V::select(V::below(uniform, threshold), column, alias);
+    } else {
+      const auto threshold = V::gather_even(table.cells, cell);
+      const auto alias = V::gather_odd(table.cells, cell);
+      return V::select(V::below(uniform, threshold), column, alias);
+    }
+  }
+};
 
 // Up to kSteps values of each sequence, kept by step until whole rows can be written. Narrow values travel four to a
 // word.
@@ -168,7 +179,7 @@ void sample_chain_rows(const ChainArguments& arguments, std::size_t row, std::si
       for (int g = 0; g < Groups; ++g) words[g].draw(keys, stream[g], first + static_cast<std::size_t>(block));
       for_each_step([&](int step) __attribute__((always_inline)) {
         for (int g = 0; g < Groups; ++g) {
-          const Vec state = draw<V, narrow>(arguments.table, context[g], words[g], step);
+          const Vec state = Draw<V, narrow>(arguments.table, context[g], words[g], step).value(arguments.table);
           tile.put(block + step, g, state);
           const Vec digit = V::add(state, V::vec(1));
           if (order == 1) {
@@ -214,25 +225,35 @@ void sample_mdp_rows(const MDPArguments& arguments, std::size_t row, std::size_t
   Tile<V, narrow_transition, Groups> states;
   Tile<V, narrow_policy, Groups> actions;
   constexpr int kSteps = states.kSteps < actions.kSteps ? states.kSteps : actions.kSteps;
-  Words<V, narrow_policy> action_words[Groups];
-  Words<V, narrow_transition> next_state_words[Groups];
+  Words<V, narrow_policy> action_words[2][Groups];  // of this block and of the next
+  Words<V, narrow_transition> next_state_words[2][Groups];
+  const auto draw_words = [&](int g, std::size_t step, unsigned into) __attribute__((always_inline)) {
+    action_words[into][g].draw(action_keys, action_stream[g], step);
+    next_state_words[into][g].draw(next_state_keys, next_state_stream[g], step);
+  };
+  for (int g = 0; g < Groups; ++g) draw_words(g, 0, 0);
+  unsigned now = 0;
   for (std::size_t first = 0; first <= arguments.length && !cancelled.load(std::memory_order_relaxed);
        first += kSteps) {
     for (int block = 0; block < kSteps && first + static_cast<std::size_t>(block) <= arguments.length;
          block += kStepsPerBlock) {
-      for (int g = 0; g < Groups; ++g) {
-        action_words[g].draw(action_keys, action_stream[g], first + static_cast<std::size_t>(block));
-        next_state_words[g].draw(next_state_keys, next_state_stream[g], first + static_cast<std::size_t>(block));
-      }
       for_each_step([&](int step) __attribute__((always_inline)) {
+        Draw<V, narrow_transition> moving[Groups];
         for (int g = 0; g < Groups; ++g) {
-          const Vec action = draw<V, narrow_policy>(arguments.policy, state[g], action_words[g], step);
+          const Draw<V, narrow_policy> acting(arguments.policy, state[g], action_words[now][g], step);
+          const Vec action = acting.value(arguments.policy);
           states.put(block + step, g, state[g]);
           actions.put(block + step, g, action);
           const Vec pair = V::add(V::multiply_low(state[g], action_count), action);
-          state[g] = draw<V, narrow_transition>(arguments.transition, pair, next_state_words[g], step);
+          moving[g] = Draw<V, narrow_transition>(arguments.transition, pair, next_state_words[now][g], step);
+          moving[g].prefetch(arguments.transition);
         }
+        // The transitions' table is large: while its cells arrive, words of the next block are drawn.
+        const std::size_t next = first + static_cast<std::size_t>(block) + kStepsPerBlock;
+        for (int g = step; g < Groups; g += kStepsPerBlock) draw_words(g, next, 1 - now);
+        for (int g = 0; g < Groups; ++g) state[g] = moving[g].value(arguments.transition);
       });
+      now = 1 - now;
     }
     const std::size_t left = arguments.length - first;  // actions; one state more
     states.write(arguments.states, row, row_count, first, left + 1 < kSteps ? left + 1 : kSteps);
@@ -291,9 +312,9 @@ std::uint32_t lookup_checksum(const std::uint32_t* table, std::uint32_t count, s
 }
 
 // Full groups of interleaved vectors first, then one vector at a time.
-template <class V, class F, class G>
+template <class V, int Groups, class F, class G>
 inline void split_rows(std::size_t begin, std::size_t end, F&& interleaved, G&& single) {
-  constexpr std::size_t kInterleaved = V::kLanes * V::kGroups;
+  constexpr std::size_t kInterleaved = V::kLanes * Groups;
   for (; begin + kInterleaved <= end; begin += kInterleaved) interleaved(begin, kInterleaved);
   for (; begin < end; begin += V::kLanes) single(begin, end - begin < V::kLanes ? end - begin : V::kLanes);
 }
@@ -301,7 +322,7 @@ inline void split_rows(std::size_t begin, std::size_t end, F&& interleaved, G&& 
 template <class V, bool narrow>
 void sample_chain_of_width(const ChainArguments& arguments, std::size_t begin, std::size_t end,
                            const std::atomic<bool>& cancelled) {
-  split_rows<V>(
+  split_rows<V, V::kGroups>(
       begin, end,
       [&](std::size_t row, std::size_t count) {
         sample_chain_rows<V, narrow, V::kGroups>(arguments, row, count, cancelled);
@@ -319,10 +340,10 @@ void sample_chain(const ChainArguments& arguments, std::size_t begin, std::size_
 template <class V, bool narrow_policy, bool narrow_transition>
 void sample_mdp_of_width(const MDPArguments& arguments, std::size_t begin, std::size_t end,
                          const std::atomic<bool>& cancelled) {
-  split_rows<V>(
+  split_rows<V, V::kMDPGroups>(
       begin, end,
       [&](std::size_t row, std::size_t count) {
-        sample_mdp_rows<V, narrow_policy, narrow_transition, V::kGroups>(arguments, row, count, cancelled);
+        sample_mdp_rows<V, narrow_policy, narrow_transition, V::kMDPGroups>(arguments, row, count, cancelled);
       },
       [&](std::size_t row, std::size_t count) {
         sample_mdp_rows<V, narrow_policy, narrow_transition, 1>(arguments, row, count, cancelled);

@@ -8,7 +8,7 @@ namespace {
 
 struct Sse4 {
   static constexpr std::size_t kLanes = 4;
-  static constexpr int kGroups = 4;
+  static constexpr int kGroups = 4, kMDPGroups = 2, kImplicitGroups = 2;
   using Vec = __m128i;
   using Half = __m128i;
   struct Pair {
