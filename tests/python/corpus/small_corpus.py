@@ -23,7 +23,7 @@ def mdp_spec(*, row_count: int = 21, length: int = 5) -> dict[str, Any]:
         "transition_temperature": float("inf"),
         "seed": 7,
         "start": "random",
-        "backend": "implicit",
+        "backend": "dense",
     }
     return make_spec("mdp", law, row_count=row_count, length=length, shard_rows=8) | {"block_rows": 4}
 
