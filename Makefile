@@ -14,6 +14,7 @@ test: setup lint test-cpp test-python
 
 test-all: setup lint test-cpp
 	$(BIN)/python tools/check.py sanitize
+	$(BIN)/python tools/check.py neon
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
 bench: setup

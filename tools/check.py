@@ -1,8 +1,9 @@
-"""The checks that people and CI run: ``python tools/check.py lint | test-cpp | sanitize | stubs``."""
+"""The checks that people and CI run: ``python tools/check.py lint | test-cpp | sanitize | neon | stubs``."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,28 @@ def make_stub() -> str:
 
 def test_cpp(sanitizers: str = "") -> None:
     """Build and run the C++ tests, under sanitizers if named."""
-    build = ROOT / "build" / ("cpp-" + (sanitizers.replace(",", "-") or "release"))
+    build_and_test("cpp-" + (sanitizers.replace(",", "-") or "release"), f"-DTRAJMILL_SANITIZE={sanitizers}")
+
+
+def neon() -> None:
+    """Build the C++ tests for 64-bit Arm and run them in an emulator."""
+    tools = {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
+    missing = [package for program, package in tools.items() if shutil.which(program) is None]
+    if missing:
+        print(f"NEON kernels not tested: install {' and '.join(missing)} (Debian's names)")
+        return
+    build_and_test(
+        "cpp-neon",
+        "-DCMAKE_SYSTEM_NAME=Linux",
+        "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+        "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",
+        "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu",
+    )
+
+
+def build_and_test(folder: str, *options: str) -> None:
+    """Configure, build and run the C++ tests in build/`folder`."""
+    build = ROOT / "build" / folder
     run(
         BIN / "cmake",
         "-S",
@@ -61,7 +83,7 @@ def test_cpp(sanitizers: str = "") -> None:
         f"-DCMAKE_MAKE_PROGRAM={BIN / 'ninja'}",
         "-DTRAJMILL_BUILD_PYTHON=OFF",
         "-DTRAJMILL_BUILD_TESTS=ON",
-        f"-DTRAJMILL_SANITIZE={sanitizers}",
+        *options,
     )
     run(BIN / "cmake", "--build", build)
     run(BIN / "ctest", "--test-dir", build, "--output-on-failure")
@@ -73,6 +95,7 @@ def main() -> None:
         "lint": lint,
         "test-cpp": test_cpp,
         "sanitize": lambda: (test_cpp("address,undefined"), test_cpp("thread")),
+        "neon": neon,
         "stubs": lambda: STUB.write_text(make_stub()),
     }
     if len(sys.argv) != 2 or sys.argv[1] not in checks:

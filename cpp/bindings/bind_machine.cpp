@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <span>
+
 #include "bindings.hpp"
 #include "trajmill/error.hpp"
 #include "trajmill/philox.hpp"
@@ -29,7 +31,8 @@ void bind_machine(py::module_& module) {
       [](const std::string& wanted) {
         const auto level = simd_level_from_name(wanted);
         if (!level)
-          throw std::invalid_argument(message("SIMD level must be scalar, avx2 or avx512, got '", wanted, "'"));
+          throw std::invalid_argument(
+              message("SIMD level must be scalar, sse4, avx2, avx512 or neon, got '", wanted, "'"));
         set_simd_level(*level);
       },
       py::arg("level"), "Choose the instruction set; the bytes made do not depend on it.");
@@ -37,6 +40,15 @@ void bind_machine(py::module_& module) {
              py::call_guard<py::gil_scoped_release>(),
              "The exclusive or of each sequence's first Philox blocks, by the kernel in use: what the generator alone "
              "costs, and a check that every instruction set makes the same words.");
+  module.def(
+      "lookup_checksum",
+      [](const py::array_t<std::uint32_t, py::array::c_style>& table, std::size_t lookup_count) {
+        const std::span<const std::uint32_t> cells(table.data(), static_cast<std::size_t>(table.size()));
+        if (cells.empty()) throw std::invalid_argument("table must not be empty");
+        const py::gil_scoped_release nogil;
+        return lookup_checksum(cells, lookup_count);
+      },
+      py::arg("table"), py::arg("lookup_count"), "The sum of look-ups in a table: what look-ups alone cost.");
 }
 
 }  // namespace trajmill

@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings.hpp"
+#include "trajmill/markov_chain.hpp"
 
 namespace py = pybind11;
 
@@ -25,12 +26,14 @@ std::unique_ptr<MarkovChain> build(std::size_t thread_count, const Make& make) {
 void bind_markov_chain(py::module_& module) {
   py::class_<MarkovChain>(module, "MarkovChain", "Alias tables of a Markov chain and the stream that draws from them.")
       .def(py::init([](std::uint32_t state_count, std::uint32_t order, double temperature, bool uniform_initial,
-                       std::uint64_t seed, std::size_t memory_limit, std::size_t threads) {
+                       std::uint64_t seed, const std::string& backend, std::size_t memory_limit, std::size_t threads) {
              const ChainLaw law = chain_law(state_count, order, temperature, uniform_initial, seed);
-             return build(threads, [&](const RunOptions& options) { return MarkovChain(law, memory_limit, options); });
+             return build(threads, [&](const RunOptions& options) {
+               return MarkovChain(law, backend_of(backend), memory_limit, options);
+             });
            }),
            py::kw_only(), py::arg("state_count"), py::arg("order"), py::arg("temperature"), py::arg("uniform_initial"),
-           py::arg("seed"), py::arg("memory_limit"), py::arg("threads"))
+           py::arg("seed"), py::arg("backend"), py::arg("memory_limit"), py::arg("threads"))
       .def_static(
           "from_probabilities",
           [](const Doubles& initial, const Doubles& transition, std::uint64_t seed, std::size_t memory_limit,
@@ -46,16 +49,26 @@ void bind_markov_chain(py::module_& module) {
           "sample",
           [](const MarkovChain& chain, std::uint64_t first_sequence, py::array out, std::size_t threads) {
             const Rows rows = rows_of(out);
-            run_released(threads, [&](const RunOptions& options) { chain.sample(first_sequence, rows, options); });
+            run_released(threads, [&](const RunOptions& options) { chain.sample({first_sequence}, rows, options); });
           },
           py::kw_only(), py::arg("first_sequence"), py::arg("out"), py::arg("threads"),
           "Fill out [sequences, length] with the sequences from first_sequence on.")
-      .def_property_readonly(
-          "byte_count", [](const MarkovChain& chain) { return chain.table().byte_count(); },
-          "Size of the tables in bytes.")
       .def(
-          "integer_law", [](const MarkovChain& chain, std::uint64_t row) { return chain.table().integer_law(row); },
-          py::arg("row"), "The integers, in units of the table's resolution, that one row's cells hold.");
+          "sample_sequences",
+          [](const MarkovChain& chain, const Indexes& indexes, py::array out, std::size_t threads) {
+            const Rows rows = rows_of(out);
+            const Sequences sequences = sequences_of(indexes, rows);
+            run_released(threads, [&](const RunOptions& options) { chain.sample(sequences, rows, options); });
+          },
+          py::kw_only(), py::arg("indexes"), py::arg("out"), py::arg("threads"),
+          "Fill row k of out [sequences, length] with the sequence of number indexes[k].")
+      .def_property_readonly(
+          "backend", [](const MarkovChain& chain) { return backend_name(chain.table() != nullptr); },
+          "'dense' or 'implicit'.")
+      .def_property_readonly(
+          "byte_count",
+          [](const MarkovChain& chain) { return chain.table() == nullptr ? 0 : chain.table()->byte_count(); },
+          "Size of the tables in bytes.");
   module.def(
       "chain_probabilities",
       [](const std::vector<std::uint32_t>& context, std::uint32_t state_count, std::uint32_t order, double temperature,

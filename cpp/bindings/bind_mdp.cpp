@@ -36,15 +36,17 @@ py::array_t<float> codebook_array(Domain domain, std::size_t row_count, std::siz
 void bind_mdp(py::module_& module) {
   py::class_<MDP>(module, "MDP", "Alias tables of an MDP and the streams that draw from them.")
       .def(py::init([](std::uint32_t state_count, std::uint32_t action_count, double policy_temperature,
-                       double transition_temperature, bool fixed_start, std::uint64_t seed, std::size_t memory_limit,
-                       std::size_t threads) {
+                       double transition_temperature, bool fixed_start, std::uint64_t seed, const std::string& backend,
+                       std::size_t memory_limit, std::size_t threads) {
              const MDPLaw law =
                  mdp_law(state_count, action_count, policy_temperature, transition_temperature, fixed_start, seed);
-             return build(threads, [&](const RunOptions& options) { return MDP(law, memory_limit, options); });
+             return build(threads, [&](const RunOptions& options) {
+               return MDP(law, backend_of(backend), memory_limit, options);
+             });
            }),
            py::kw_only(), py::arg("state_count"), py::arg("action_count"), py::arg("policy_temperature"),
-           py::arg("transition_temperature"), py::arg("fixed_start"), py::arg("seed"), py::arg("memory_limit"),
-           py::arg("threads"))
+           py::arg("transition_temperature"), py::arg("fixed_start"), py::arg("seed"), py::arg("backend"),
+           py::arg("memory_limit"), py::arg("threads"))
       .def_static(
           "from_probabilities",
           [](const Doubles& policy, const Doubles& transition, bool fixed_start, std::uint64_t seed,
@@ -64,11 +66,25 @@ void bind_mdp(py::module_& module) {
             const Rows state_rows = rows_of(states);
             const Rows action_rows = rows_of(actions);
             run_released(threads, [&](const RunOptions& options) {
-              mdp.sample(first_trajectory, state_rows, action_rows, options);
+              mdp.sample({first_trajectory}, state_rows, action_rows, options);
             });
           },
           py::kw_only(), py::arg("first_trajectory"), py::arg("states"), py::arg("actions"), py::arg("threads"),
-          "Fill states [N, L + 1] and actions [N, L] with the trajectories from first_trajectory on.");
+          "Fill states [N, L + 1] and actions [N, L] with the trajectories from first_trajectory on.")
+      .def(
+          "sample_trajectories",
+          [](const MDP& mdp, const Indexes& indexes, py::array states, py::array actions, std::size_t threads) {
+            const Rows state_rows = rows_of(states);
+            const Rows action_rows = rows_of(actions);
+            const Sequences trajectories = sequences_of(indexes, action_rows);
+            run_released(threads, [&](const RunOptions& options) {
+              mdp.sample(trajectories, state_rows, action_rows, options);
+            });
+          },
+          py::kw_only(), py::arg("indexes"), py::arg("states"), py::arg("actions"), py::arg("threads"),
+          "Fill row k of states [N, L + 1] and actions [N, L] with the trajectory of number indexes[k].")
+      .def_property_readonly(
+          "backend", [](const MDP& mdp) { return backend_name(mdp.is_dense()); }, "'dense' or 'implicit'.");
   module.def(
       "policy_probabilities",
       [](std::uint32_t state, std::uint32_t state_count, std::uint32_t action_count, double policy_temperature,

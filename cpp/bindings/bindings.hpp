@@ -7,15 +7,18 @@
 #include <memory>
 #include <span>
 #include <stdexcept>
+#include <string>
 
 #include "trajmill/error.hpp"
-#include "trajmill/markov_chain.hpp"
+#include "trajmill/rows.hpp"
+#include "trajmill/thread_pool.hpp"
 
 namespace trajmill {
 
 void bind_machine(pybind11::module_& module);
 void bind_markov_chain(pybind11::module_& module);
 void bind_mdp(pybind11::module_& module);
+void bind_permutation(pybind11::module_& module);
 void bind_reference(pybind11::module_& module);
 
 // Runs `work` without the GIL, on `thread_count` threads, and turns a pending signal (Ctrl-C) into its Python
@@ -42,6 +45,26 @@ inline Rows rows_of(pybind11::array& array) {
   return {static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.shape(0)),
           static_cast<std::size_t>(array.shape(1)), static_cast<std::size_t>(array.itemsize())};
 }
+
+// A caller's sequence numbers, one for each row, each depends on its own alone.
+using Indexes = pybind11::array_t<std::uint64_t, pybind11::array::c_style>;
+
+inline Sequences sequences_of(const Indexes& indexes, const Rows& rows) {
+  if (static_cast<std::size_t>(indexes.size()) != rows.row_count) {
+    throw std::invalid_argument(
+        message("there must be one row for each of ", indexes.size(), " indexes, got ", rows.row_count));
+  }
+  return {0, indexes.data()};
+}
+
+inline Backend backend_of(const std::string& name) {
+  if (name == "auto") return Backend::automatic;
+  if (name == "dense") return Backend::dense;
+  if (name == "implicit") return Backend::implicit;
+  throw std::invalid_argument(message("backend must be auto, dense or implicit, got '", name, "'"));
+}
+
+inline std::string backend_name(bool dense) { return dense ? "dense" : "implicit"; }
 
 using Doubles = pybind11::array_t<double, pybind11::array::c_style>;
 

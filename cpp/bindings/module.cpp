@@ -5,5 +5,6 @@ PYBIND11_MODULE(_core, module) {
   trajmill::bind_machine(module);
   trajmill::bind_markov_chain(module);
   trajmill::bind_mdp(module);
+  trajmill::bind_permutation(module);
   trajmill::bind_reference(module);
 }

@@ -79,13 +79,13 @@ AliasTable::AliasTable(std::uint64_t row_count, std::uint32_t column_count, std:
   if (row_count == 0 || column_count == 0) throw std::invalid_argument("a table needs at least one row and one column");
   const std::size_t words = is_narrow() ? 1 : 2;
   const double cell_count = static_cast<double>(row_count) * column_count;
-  const double bytes = cell_count * static_cast<double>(words * sizeof(std::uint32_t));
+  const double bytes = bytes_for(row_count, column_count);
   if (bytes > static_cast<double>(memory_limit) || cell_count > static_cast<double>(kCellLimit)) {
     throw std::invalid_argument(
         message("a dense table of ", row_count, " rows x ", column_count, " columns needs ", gibibytes(bytes),
                 " GiB, more than the ",
                 gibibytes(std::min(static_cast<double>(memory_limit), static_cast<double>(kCellLimit * words * 4))),
-                " GiB allowed here; use fewer states or a lower order"));
+                " GiB allowed here; use fewer states, a lower order, or backend=\"implicit\""));
   }
   const std::size_t row_words = words * column_count;
   cells_.resize(row_count * row_words);
@@ -97,6 +97,11 @@ AliasTable::AliasTable(std::uint64_t row_count, std::uint32_t column_count, std:
       writer.write(cells_.data() + row * row_words);
     }
   });
+}
+
+double AliasTable::bytes_for(std::uint64_t row_count, std::uint32_t column_count) noexcept {
+  const double words = column_count <= kNarrowColumnLimit ? 1 : 2;
+  return static_cast<double>(row_count) * column_count * words * sizeof(std::uint32_t);
 }
 
 std::vector<std::uint64_t> AliasTable::integer_law(std::uint64_t row) const {

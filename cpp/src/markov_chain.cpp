@@ -1,6 +1,7 @@
 #include "trajmill/markov_chain.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "sampling_limits.hpp"
@@ -11,6 +12,8 @@
 namespace trajmill {
 namespace {
 
+constexpr std::uint64_t kManyContexts = ~std::uint64_t{0};
+
 void require_valid(const ChainLaw& law) {
   if (law.state_count == 0) throw std::invalid_argument("state_count must be >= 1, got 0");
   if (law.order > kLargestOrder) {
@@ -18,16 +21,21 @@ void require_valid(const ChainLaw& law) {
   }
 }
 
-// First row of the contexts of each length 0 .. order + 1; the last entry is the number of rows. Saturates at
-// kCellLimit, which no table reaches.
-std::vector<std::uint64_t> context_offsets(std::uint32_t state_count, std::uint32_t order) {
-  std::vector<std::uint64_t> offsets{0};
-  std::uint64_t count = 1;  // contexts of this length
-  for (std::uint32_t length = 0; length <= order; ++length) {
-    offsets.push_back(std::min(offsets.back() + count, AliasTable::kCellLimit));
-    count = std::min(count * state_count, AliasTable::kCellLimit);
+// The number of contexts of at most `order` states; saturates.
+std::uint64_t context_count(std::uint32_t state_count, std::uint32_t order) {
+  std::uint64_t count = 1;
+  for (std::uint32_t k = 0; k < order; ++k) {
+    if (count > (kManyContexts - 1) / state_count) return kManyContexts;
+    count = count * state_count + 1;
   }
-  return offsets;
+  return count;
+}
+
+// The base in which contexts are numbered (kernels.hpp). Where numbers would exceed 64 bits, an odd multiplier makes
+// them a hash instead: two contexts then share a row with a probability of about 2^-64.
+std::uint64_t context_radix(std::uint32_t state_count, std::uint32_t order) {
+  constexpr std::uint64_t kHashMultiplier = 0x9E3779B97F4A7C15;
+  return context_count(state_count, order) < kManyContexts ? state_count : kHashMultiplier;
 }
 
 // Fills the row of one context: uniform for the empty context if asked for, else a softmax row.
@@ -42,37 +50,42 @@ void fill_row(const ChainLaw& law, std::uint64_t key, std::uint64_t row, std::sp
 std::uint64_t logit_key(const ChainLaw& law) { return derive_key(law.seed, Domain::chain_logits); }
 
 // Chains that differ in any parameter draw from different streams.
-std::uint64_t token_key(const ChainLaw& law) {
-  return derive_key(law.seed, Domain::chain_tokens,
+std::uint64_t draw_key(const ChainLaw& law, Domain domain) {
+  return derive_key(law.seed, domain,
                     {law.state_count, law.order, law.temperature.bits(), static_cast<std::uint64_t>(law.initial)});
+}
+
+AliasTable dense_rows(const ChainLaw& law, std::size_t memory_limit, const RunOptions& options) {
+  const std::uint64_t key = logit_key(law);
+  return {context_count(law.state_count, law.order), law.state_count, memory_limit, options,
+          [&](std::uint64_t row, std::span<double> probabilities) { fill_row(law, key, row, probabilities); }};
+}
+
+ImplicitRows implicit_rows(const ChainLaw& law) {
+  const bool only_row_is_uniform = law.order == 0 && law.initial == InitialLaw::uniform;
+  const Temperature uniform(std::numeric_limits<double>::infinity());
+  return {logit_key(law), law.state_count, only_row_is_uniform ? uniform : law.temperature};
+}
+
+std::variant<AliasTable, ImplicitRows> make_rows(const ChainLaw& law, Backend backend, std::size_t memory_limit,
+                                                 const RunOptions& options) {
+  require_valid(law);
+  const double bytes = AliasTable::bytes_for(context_count(law.state_count, law.order), law.state_count);
+  if (is_dense(backend, bytes)) return dense_rows(law, memory_limit, options);
+  return implicit_rows(law);
 }
 
 }  // namespace
 
-void Rows::require_room_for(std::uint64_t count) const {
-  if (element_size < 8 && count > std::uint64_t{1} << (8 * element_size)) {
-    throw std::invalid_argument(
-        message(count, " different values do not fit into integers of ", element_size, " byte(s)"));
-  }
-}
+MarkovChain::MarkovChain(std::variant<AliasTable, ImplicitRows> rows, std::uint32_t order, InitialLaw initial,
+                         const Keys& keys)
+    : rows_(std::move(rows)), order_(order), initial_(initial), keys_(keys) {}
 
-MarkovChain::MarkovChain(AliasTable table, std::uint32_t order, std::uint64_t key)
-    : table_(std::move(table)), order_(order), token_key_(key) {
-  for (const std::uint64_t offset : context_offsets(table_.column_count(), order)) {
-    context_offsets_.push_back(static_cast<std::uint32_t>(offset));
-  }
-}
-
-MarkovChain::MarkovChain(const ChainLaw& law, std::size_t memory_limit, const RunOptions& options)
-    : MarkovChain(
-          [&] {
-            require_valid(law);
-            const std::uint64_t key = logit_key(law);
-            return AliasTable(
-                context_offsets(law.state_count, law.order).back(), law.state_count, memory_limit, options,
-                [&](std::uint64_t row, std::span<double> probabilities) { fill_row(law, key, row, probabilities); });
-          }(),
-          law.order, token_key(law)) {}
+MarkovChain::MarkovChain(const ChainLaw& law, Backend backend, std::size_t memory_limit, const RunOptions& options)
+    : MarkovChain(make_rows(law, backend, memory_limit, options), law.order, law.initial,
+                  {.tokens = draw_key(law, Domain::chain_tokens),
+                   .starts = draw_key(law, Domain::chain_start_states),
+                   .proposals = draw_key(law, Domain::chain_proposals)}) {}
 
 MarkovChain MarkovChain::from_probabilities(std::span<const double> initial, std::span<const double> transition,
                                             std::uint64_t seed, std::size_t memory_limit, const RunOptions& options) {
@@ -80,31 +93,47 @@ MarkovChain MarkovChain::from_probabilities(std::span<const double> initial, std
   const auto fill = [&](std::uint64_t row, std::span<double> probabilities) {
     std::ranges::copy(row == 0 ? initial : transition.subspan((row - 1) * states, states), probabilities.begin());
   };
-  return {AliasTable(states + 1, static_cast<std::uint32_t>(states), memory_limit, options, fill), 1,
-          derive_key(seed, Domain::chain_tokens, {states})};
+  return {AliasTable(states + 1, static_cast<std::uint32_t>(states), memory_limit, options, fill),
+          1,
+          InitialLaw::softmax,
+          {.tokens = derive_key(seed, Domain::chain_tokens, {states}), .starts = 0, .proposals = 0}};
 }
 
-void MarkovChain::sample(std::uint64_t first_sequence, const Rows& tokens, const RunOptions& options) const {
+std::uint32_t MarkovChain::state_count() const noexcept {
+  return std::visit([](const auto& rows) { return rows.column_count(); }, rows_);
+}
+
+void MarkovChain::sample(const Sequences& sequences, const Rows& tokens, const RunOptions& options) const {
   tokens.require_room_for(state_count());
-  require_addressable(first_sequence, tokens.row_count, tokens.column_count, "sequence");
-  if (tokens.row_count == 0 || tokens.column_count == 0) return;
+  require_addressable(sequences, tokens.row_count, tokens.column_count, "sequence");
+  const std::uint64_t radix = context_radix(state_count(), order_);
   std::uint64_t oldest_weight = 1;
-  for (std::uint32_t k = 1; k < order_; ++k) oldest_weight *= state_count();
-  const simd::ChainArguments arguments{
-      .table = {table_.cells(), table_.column_count(), table_.is_narrow()},
+  for (std::uint32_t k = 0; k < order_; ++k) oldest_weight *= radix;
+  if (const AliasTable* table = this->table()) {
+    const simd::ChainArguments arguments{
+        .table = simd::view(*table),
+        .order = order_,
+        .oldest_weight = static_cast<std::uint32_t>(oldest_weight),
+        .token_key = keys_.tokens,
+        .sequences = sequences,
+        .length = tokens.column_count,
+        .tokens = simd::view(tokens),
+    };
+    return sample_rows(simd::kernels().sample_chain, arguments, tokens.row_count, tokens.column_count, options);
+  }
+  const simd::ImplicitChainArguments arguments{
+      .rows = simd::view(std::get<ImplicitRows>(rows_)),
       .order = order_,
-      .context_offsets = context_offsets_.data(),
-      .oldest_weight = static_cast<std::uint32_t>(oldest_weight),
-      .token_key = token_key_,
-      .first_sequence = first_sequence,
+      .radix = radix,
+      .oldest_weight = oldest_weight,
+      .uniform_initial = initial_ == InitialLaw::uniform,
+      .start_key = keys_.starts,
+      .proposal_key = keys_.proposals,
+      .sequences = sequences,
       .length = tokens.column_count,
-      .tokens = {tokens.data, tokens.column_count * tokens.element_size, tokens.element_size},
+      .tokens = simd::view(tokens),
   };
-  const auto kernel = simd::kernels().sample_chain;
-  parallel_for(tokens.row_count, row_grain(tokens.row_count, tokens.column_count, options.thread_count), options,
-               [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {
-                 kernel(arguments, begin, end, cancelled);
-               });
+  sample_rows(simd::kernels().sample_implicit_chain, arguments, tokens.row_count, tokens.column_count, options);
 }
 
 void chain_probabilities(const ChainLaw& law, std::span<const std::uint32_t> context, std::span<double> probabilities) {
@@ -113,15 +142,15 @@ void chain_probabilities(const ChainLaw& law, std::span<const std::uint32_t> con
     throw std::invalid_argument(
         message("context must hold at most order = ", law.order, " states, got ", context.size()));
   }
-  std::uint64_t number = 0;
+  const std::uint64_t radix = context_radix(law.state_count, law.order);
+  std::uint64_t row = 0;
   for (const std::uint32_t state : context) {
     if (state >= law.state_count) {
       throw std::invalid_argument(
           message("context states must be below state_count = ", law.state_count, ", got ", state));
     }
-    number = number * law.state_count + state;
+    row = row * radix + state + 1;
   }
-  const std::uint64_t row = context_offsets(law.state_count, law.order)[context.size()] + number;
   fill_row(law, logit_key(law), row, probabilities);
 }
 

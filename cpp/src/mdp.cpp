@@ -29,38 +29,40 @@ std::uint64_t draw_key(const MDPLaw& law, Domain domain) {
       {law.state_count, law.action_count, law.policy_temperature.bits(), law.transition_temperature.bits()});
 }
 
-AliasTable policy_table(const MDPLaw& law, std::size_t memory_limit, const RunOptions& options) {
-  require_valid(law);
-  const std::uint64_t key = policy_key(law);
-  return {law.state_count, law.action_count, memory_limit, options,
-          [&](std::uint64_t row, std::span<double> out) { softmax_row(key, row, law.policy_temperature, out); }};
-}
-
-AliasTable transition_table(const MDPLaw& law, std::size_t memory_limit, const RunOptions& options) {
-  const std::uint64_t key = transition_key(law);
-  return {std::uint64_t{law.state_count} * law.action_count, law.state_count, memory_limit, options,
-          [&](std::uint64_t row, std::span<double> out) { softmax_row(key, row, law.transition_temperature, out); }};
-}
-
-simd::TableView view(const AliasTable& table) { return {table.cells(), table.column_count(), table.is_narrow()}; }
-
-simd::RowsView view(const Rows& rows) { return {rows.data, rows.column_count * rows.element_size, rows.element_size}; }
-
 }  // namespace
 
-MDP::MDP(AliasTable policy, AliasTable transition, StartLaw start, std::uint64_t start_key, std::uint64_t action_key,
-         std::uint64_t next_state_key)
-    : policy_(std::move(policy)),
-      transition_(std::move(transition)),
-      start_(start),
-      start_key_(start_key),
-      action_key_(action_key),
-      next_state_key_(next_state_key) {}
+MDP::MDP(std::variant<Dense, Implicit> rows, StartLaw start, const Keys& keys)
+    : rows_(std::move(rows)), start_(start), keys_(keys) {}
 
-MDP::MDP(const MDPLaw& law, std::size_t memory_limit, const RunOptions& options)
-    : MDP(policy_table(law, memory_limit, options), transition_table(law, memory_limit, options), law.start,
-          draw_key(law, Domain::mdp_start_states), draw_key(law, Domain::mdp_actions),
-          draw_key(law, Domain::mdp_next_states)) {}
+MDP::MDP(const MDPLaw& law, Backend backend, std::size_t memory_limit, const RunOptions& options)
+    : MDP(make_rows(law, backend, memory_limit, options), law.start,
+          {.starts = draw_key(law, Domain::mdp_start_states),
+           .actions = draw_key(law, Domain::mdp_actions),
+           .next_states = draw_key(law, Domain::mdp_next_states),
+           .proposals = draw_key(law, Domain::mdp_proposals)}) {}
+
+std::variant<MDP::Dense, MDP::Implicit> MDP::make_rows(const MDPLaw& law, Backend backend, std::size_t memory_limit,
+                                                       const RunOptions& options) {
+  require_valid(law);
+  const std::uint64_t pair_count = std::uint64_t{law.state_count} * law.action_count;
+  const std::uint64_t policy = policy_key(law), transition = transition_key(law);
+  if (trajmill::is_dense(backend, AliasTable::bytes_for(pair_count, law.state_count))) {
+    const auto softmax = [](std::uint64_t key, Temperature temperature) {
+      return [=](std::uint64_t row, std::span<double> out) { softmax_row(key, row, temperature, out); };
+    };
+    return Dense{
+        AliasTable(law.state_count, law.action_count, memory_limit, options, softmax(policy, law.policy_temperature)),
+        AliasTable(pair_count, law.state_count, memory_limit, options,
+                   softmax(transition, law.transition_temperature))};
+  }
+  Implicit rows{ImplicitRows(policy, law.action_count, law.policy_temperature),
+                ImplicitRows(transition, law.state_count, law.transition_temperature),
+                {}};
+  for (const ImplicitRows* part : {&rows.policy, &rows.transition}) {
+    rows.decisions.insert(rows.decisions.end(), part->decisions().begin(), part->decisions().end());
+  }
+  return rows;
+}
 
 MDP MDP::from_probabilities(std::span<const double> policy, std::span<const double> transition,
                             std::uint32_t state_count, std::uint32_t action_count, StartLaw start, std::uint64_t seed,
@@ -71,16 +73,25 @@ MDP MDP::from_probabilities(std::span<const double> policy, std::span<const doub
     };
   };
   const auto key = [&](Domain domain) { return derive_key(seed, domain, {state_count, action_count}); };
-  return {
-      AliasTable(state_count, action_count, memory_limit, options, copy_row(policy)),
-      AliasTable(std::uint64_t{state_count} * action_count, state_count, memory_limit, options, copy_row(transition)),
-      start,
-      key(Domain::mdp_start_states),
-      key(Domain::mdp_actions),
-      key(Domain::mdp_next_states)};
+  return {Dense{AliasTable(state_count, action_count, memory_limit, options, copy_row(policy)),
+                AliasTable(std::uint64_t{state_count} * action_count, state_count, memory_limit, options,
+                           copy_row(transition))},
+          start,
+          {.starts = key(Domain::mdp_start_states),
+           .actions = key(Domain::mdp_actions),
+           .next_states = key(Domain::mdp_next_states),
+           .proposals = 0}};
 }
 
-void MDP::sample(std::uint64_t first_trajectory, const Rows& states, const Rows& actions,
+std::uint32_t MDP::state_count() const noexcept {
+  return std::visit([](const auto& rows) { return rows.transition.column_count(); }, rows_);
+}
+
+std::uint32_t MDP::action_count() const noexcept {
+  return std::visit([](const auto& rows) { return rows.policy.column_count(); }, rows_);
+}
+
+void MDP::sample(const Sequences& trajectories, const Rows& states, const Rows& actions,
                  const RunOptions& options) const {
   if (states.row_count != actions.row_count || states.column_count != actions.column_count + 1) {
     throw std::invalid_argument(message("states must be [N, L + 1] where actions are [N, L], got [", states.row_count,
@@ -89,25 +100,36 @@ void MDP::sample(std::uint64_t first_trajectory, const Rows& states, const Rows&
   }
   states.require_room_for(state_count());
   actions.require_room_for(action_count());
-  require_addressable(first_trajectory, actions.row_count, actions.column_count, "trajectory");
-  if (actions.row_count == 0) return;
-  const simd::MDPArguments arguments{
-      .policy = view(policy_),
-      .transition = view(transition_),
-      .start_key = start_key_,
-      .action_key = action_key_,
-      .next_state_key = next_state_key_,
+  require_addressable(trajectories, actions.row_count, actions.column_count, "trajectory");
+  if (const Dense* dense = std::get_if<Dense>(&rows_)) {
+    const simd::MDPArguments arguments{
+        .policy = simd::view(dense->policy),
+        .transition = simd::view(dense->transition),
+        .start_key = keys_.starts,
+        .action_key = keys_.actions,
+        .next_state_key = keys_.next_states,
+        .fixed_start = start_ == StartLaw::fixed,
+        .trajectories = trajectories,
+        .length = actions.column_count,
+        .states = simd::view(states),
+        .actions = simd::view(actions),
+    };
+    return sample_rows(simd::kernels().sample_mdp, arguments, actions.row_count, actions.column_count, options);
+  }
+  const Implicit& implicit = std::get<Implicit>(rows_);
+  const simd::ImplicitMDPArguments arguments{
+      .policy = simd::view(implicit.policy),
+      .transition = simd::view(implicit.transition),
+      .decisions = implicit.decisions.data(),
+      .start_key = keys_.starts,
+      .proposal_key = keys_.proposals,
       .fixed_start = start_ == StartLaw::fixed,
-      .first_trajectory = first_trajectory,
+      .trajectories = trajectories,
       .length = actions.column_count,
-      .states = view(states),
-      .actions = view(actions),
+      .states = simd::view(states),
+      .actions = simd::view(actions),
   };
-  const auto kernel = simd::kernels().sample_mdp;
-  parallel_for(actions.row_count, row_grain(actions.row_count, actions.column_count, options.thread_count), options,
-               [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {
-                 kernel(arguments, begin, end, cancelled);
-               });
+  sample_rows(simd::kernels().sample_implicit_mdp, arguments, actions.row_count, actions.column_count, options);
 }
 
 void policy_probabilities(const MDPLaw& law, std::uint32_t state, std::span<double> probabilities) {

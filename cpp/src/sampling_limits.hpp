@@ -1,4 +1,5 @@
-// What a sampling call may ask for, and how its rows are shared out. Internal to the core.
+// What chains and MDPs share: limits, the automatic backend, what kernels are handed and how rows are shared out.
+// Internal to the core.
 #pragma once
 
 #include <algorithm>
@@ -6,20 +7,31 @@
 #include <cstdint>
 
 #include "simd/kernels.hpp"
+#include "trajmill/alias_table.hpp"
 #include "trajmill/error.hpp"
+#include "trajmill/implicit_rows.hpp"
+#include "trajmill/rows.hpp"
+#include "trajmill/thread_pool.hpp"
 
 namespace trajmill {
 
 // Words of one sequence are numbered by a 32-bit block of four; wide tables spend two words a step.
 inline constexpr std::uint64_t kLongestSequence = std::uint64_t{1} << 32;
 
-inline void require_addressable(std::uint64_t first, std::uint64_t count, std::uint64_t length, const char* what) {
+inline void require_addressable(const Sequences& sequences, std::uint64_t count, std::uint64_t length,
+                                const char* what) {
   if (length > kLongestSequence) {
     throw std::invalid_argument(message("length must be at most 2^32, got ", length));
   }
-  if (first + count < first) {
-    throw std::invalid_argument(message(what, " numbers must stay below 2^64, got ", count, " from ", first));
+  if (sequences.listed == nullptr && sequences.first + count < sequences.first) {
+    throw std::invalid_argument(message(what, " numbers must stay below 2^64, got ", count, " from ", sequences.first));
   }
+}
+
+// Whether a law whose tables would take `bytes` gets them.
+inline bool is_dense(Backend backend, double bytes) {
+  constexpr double kLargestAutomaticTables = 64.0 * 1024 * 1024;
+  return backend == Backend::dense || (backend == Backend::automatic && bytes <= kLargestAutomaticTables);
 }
 
 // Rows per task: whole groups of the kernels, about a million values, or an even share where rows are few.
@@ -31,4 +43,30 @@ inline std::size_t row_grain(std::size_t row_count, std::size_t length, std::siz
   return simd::kRowGrain * std::max<std::size_t>(1, kValuesPerTask / (simd::kRowGrain * (length + 1)));
 }
 
+// Runs a kernel over all rows, on options.thread_count threads.
+template <class Arguments>
+void sample_rows(simd::Sample<Arguments> kernel, const Arguments& arguments, std::size_t row_count, std::size_t length,
+                 const RunOptions& options) {
+  parallel_for(row_count, row_grain(row_count, length, options.thread_count), options,
+               [&](std::size_t begin, std::size_t end, const std::atomic<bool>& cancelled) {
+                 kernel(arguments, begin, end, cancelled);
+               });
+}
+
+namespace simd {
+
+inline TableView view(const AliasTable& table) { return {table.cells(), table.column_count(), table.is_narrow()}; }
+
+inline ImplicitView view(const ImplicitRows& rows) {
+  return {&rows,
+          rows.logit_key(),
+          rows.column_count(),
+          rows.certain_limit(),
+          rows.refusal_limit(),
+          rows.decisions().data()};
+}
+
+inline RowsView view(const Rows& rows) { return {rows.data, rows.column_count * rows.element_size, rows.element_size}; }
+
+}  // namespace simd
 }  // namespace trajmill

@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "trajmill/error.hpp"
-#include "trajmill/philox.hpp"
 
 namespace trajmill {
 
@@ -35,7 +34,7 @@ void logits_row(std::uint64_t key, std::uint64_t row, std::span<double> logits) 
   for (std::size_t first = 0; first < logits.size(); first += 4) {
     const PhiloxBlock block = row_block(key, row, static_cast<std::uint32_t>(first / 4));
     const std::size_t count = std::min<std::size_t>(4, logits.size() - first);
-    for (std::size_t j = 0; j < count; ++j) logits[first + j] = (static_cast<double>(block[j] >> 8) + 0.5) * 0x1p-24;
+    for (std::size_t j = 0; j < count; ++j) logits[first + j] = logit_value(block[j] >> 8);
   }
 }
 

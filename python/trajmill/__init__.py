@@ -14,8 +14,31 @@ except ImportError as error:  # pragma: no cover
         "run `pip install .` in the source tree, and import trajmill from outside of python/"
     ) from error
 
+from typing import TYPE_CHECKING, Any
+
 from trajmill.core import MDP, MarkovChain, MDPSample, reference
+
+if TYPE_CHECKING:
+    from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
 
 __version__: str = _core.version
 
-__all__ = ["MDP", "MDPSample", "MarkovChain", "__version__", "reference"]
+__all__ = [
+    "MDP",
+    "CorpusSampler",
+    "MDPSample",
+    "MarkovChain",
+    "VirtualCorpus",
+    "__version__",
+    "open_corpus",
+    "reference",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What costs time to import, when it is first asked for."""
+    if name in ("CorpusSampler", "VirtualCorpus", "open_corpus"):
+        from trajmill import corpus
+
+        return getattr(corpus, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,6 +18,8 @@ __all__: list[str] = [
     "available_simd_levels",
     "chain_probabilities",
     "compiler",
+    "lookup_checksum",
+    "permute",
     "philox4x32",
     "philox_checksum",
     "policy_probabilities",
@@ -51,13 +53,10 @@ class MarkovChain:
         temperature: typing.SupportsFloat | typing.SupportsIndex,
         uniform_initial: bool,
         seed: typing.SupportsInt | typing.SupportsIndex,
+        backend: str,
         memory_limit: typing.SupportsInt | typing.SupportsIndex,
         threads: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
-    def integer_law(self, row: typing.SupportsInt | typing.SupportsIndex) -> list[int]:
-        """
-        The integers, in units of the table's resolution, that one row's cells hold.
-        """
     def sample(
         self,
         *,
@@ -67,6 +66,21 @@ class MarkovChain:
     ) -> None:
         """
         Fill out [sequences, length] with the sequences from first_sequence on.
+        """
+    def sample_sequences(
+        self,
+        *,
+        indexes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+        out: numpy.ndarray,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Fill row k of out [sequences, length] with the sequence of number indexes[k].
+        """
+    @property
+    def backend(self) -> str:
+        """
+        'dense' or 'implicit'.
         """
     @property
     def byte_count(self) -> int:
@@ -97,6 +111,7 @@ class MDP:
         transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
         fixed_start: bool,
         seed: typing.SupportsInt | typing.SupportsIndex,
+        backend: str,
         memory_limit: typing.SupportsInt | typing.SupportsIndex,
         threads: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
@@ -110,6 +125,22 @@ class MDP:
     ) -> None:
         """
         Fill states [N, L + 1] and actions [N, L] with the trajectories from first_trajectory on.
+        """
+    def sample_trajectories(
+        self,
+        *,
+        indexes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+        states: numpy.ndarray,
+        actions: numpy.ndarray,
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Fill row k of states [N, L + 1] and actions [N, L] with the trajectory of number indexes[k].
+        """
+    @property
+    def backend(self) -> str:
+        """
+        'dense' or 'implicit'.
         """
 
 class ReferenceChain:
@@ -162,6 +193,25 @@ def chain_probabilities(
 ) -> numpy.typing.NDArray[numpy.float64]:
     """
     The exact law of what follows a context, float64 [state_count].
+    """
+
+def lookup_checksum(
+    table: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32],
+    lookup_count: typing.SupportsInt | typing.SupportsIndex,
+) -> int:
+    """
+    The sum of look-ups in a table: what look-ups alone cost.
+    """
+
+def permute(
+    positions: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+    *,
+    size: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    epoch: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.uint64]:
+    """
+    Where a keyed bijection of [0, size) sends each position, uint64.
     """
 
 def philox4x32(

@@ -2,6 +2,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -9,6 +10,7 @@
 
 #include "trajmill/alias_table.hpp"
 #include "trajmill/error.hpp"
+#include "trajmill/implicit_rows.hpp"
 #include "trajmill/markov_chain.hpp"
 #include "trajmill/mdp.hpp"
 #include "trajmill/philox.hpp"
@@ -25,11 +27,13 @@ ChainLaw chain_law(std::uint32_t states, std::uint32_t order, double temperature
   return {states, order, Temperature(temperature), InitialLaw::softmax, 42};
 }
 
+MarkovChain make_chain(const ChainLaw& law, Backend backend = Backend::dense) { return {law, backend, kMemory, {}}; }
+
 template <class T>
-std::vector<T> sample(const MarkovChain& chain, std::uint64_t first, std::size_t rows, std::size_t columns,
+std::vector<T> sample(const MarkovChain& chain, const Sequences& sequences, std::size_t rows, std::size_t columns,
                       std::size_t threads = 1) {
   std::vector<T> out(rows * columns);
-  chain.sample(first, {reinterpret_cast<std::byte*>(out.data()), rows, columns, sizeof(T)}, {threads, {}});
+  chain.sample(sequences, {reinterpret_cast<std::byte*>(out.data()), rows, columns, sizeof(T)}, {threads, {}});
   return out;
 }
 
@@ -95,63 +99,152 @@ TEST_CASE("an alias table holds its law to the resolution, and zeros exactly") {
 TEST_CASE("a table that does not fit is refused") {
   const auto fill = [](std::uint64_t, std::span<double>) {};
   CHECK_THROWS_AS(AliasTable(1000, 1000, 1000, {}, fill), std::invalid_argument);
-  CHECK_THROWS_AS(MarkovChain(chain_law(100000, 5), kMemory, {}), std::invalid_argument);
+  CHECK_THROWS_AS(make_chain(chain_law(100000, 5)), std::invalid_argument);
 }
 
-TEST_CASE("bytes do not depend on instruction set, threads, split, element size or length") {
-  for (const auto& [states, order] : {std::pair{100u, 1u}, {7u, 3u}, {2u, 0u}, {300u, 1u}, {1u, 2u}, {20u, 2u}}) {
-    const MarkovChain chain(chain_law(states, order), kMemory, {});
+TEST_CASE("implicit rows decide by the top half of a uniform number only what both halves agree on") {
+  for (const double temperature : {0.01, 0.3, 1.0, 10.0, kInfinity}) {
+    for (const std::uint32_t columns : {1u, 2u, 100u, 100000u, 3000000019u, 0xFFFFFFFFu}) {
+      const ImplicitRows rows(7, columns, Temperature(temperature));
+      for (std::uint64_t row = 0; row < 2000; ++row) {
+        const std::uint64_t top = philox4x32({1, static_cast<std::uint32_t>(row), columns, 0}, 3)[0];
+        const auto fraction = static_cast<std::uint32_t>(top * columns);
+        const auto column = static_cast<std::uint32_t>(top * columns >> 32);
+        const std::uint32_t k = logit(7, row, column);
+        const std::uint32_t decision = rows.decisions()[k >> (24 - ImplicitRows::kDecisionBits)];
+        for (const std::uint64_t low : {std::uint64_t{0}, std::uint64_t{0xFFFFFFFF}}) {
+          const auto drawn = rows.propose(row, top << 32 | low);
+          if (fraction < decision << 16) {
+            CHECK(drawn == column);
+          } else if (fraction > (decision | 0xFFFF) && fraction < rows.certain_limit()) {
+            CHECK(!drawn);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a scan and accepted proposals draw from the same row, which is the dense one") {
+  constexpr std::uint32_t kColumns = 37;
+  constexpr int kDraws = 400000;
+  const Temperature temperature(0.2);
+  const ImplicitRows rows(5, kColumns, temperature);
+  std::vector<double> law(kColumns);
+  softmax_row(5, 11, temperature, law);
+  std::vector<double> scanned(kColumns), proposed(kColumns);
+  double accepted_count = 0;
+  for (std::uint32_t i = 0; i < kDraws; ++i) {
+    const PhiloxBlock words = philox4x32({i, 0, 0, 0}, 99);
+    const std::uint64_t uniform = words[0] | std::uint64_t{words[1]} << 32;
+    ++scanned[rows.scan(11, uniform)];
+    const auto drawn = rows.propose(11, uniform);
+    if (drawn) ++proposed[*drawn], ++accepted_count;
+  }
+  for (std::uint32_t j = 0; j < kColumns; ++j) {  // six standard deviations
+    CHECK(std::abs(scanned[j] - kDraws * law[j]) < 6 * std::sqrt(kDraws * law[j]) + 1);
+    CHECK(std::abs(proposed[j] - accepted_count * law[j]) < 6 * std::sqrt(accepted_count * law[j]) + 1);
+  }
+}
+
+TEST_CASE("bytes do not depend on instruction set, threads, split, list, element size or length") {
+  struct Case {
+    std::uint32_t states, order;
+    Backend backend;
+    double temperature = 1.0;
+    InitialLaw initial = InitialLaw::softmax;
+  };
+  const auto dense = Backend::dense, implicit = Backend::implicit;
+  for (const Case& c : {Case{100, 1, dense}, Case{7, 3, dense}, Case{2, 0, dense}, Case{300, 1, dense},
+                        Case{1, 2, dense}, Case{20, 2, dense}, Case{100, 1, implicit}, Case{60000, 0, implicit},
+                        Case{60000, 1, implicit, 0.05, InitialLaw::uniform}, Case{100, 5, implicit},
+                        Case{1000, 32, implicit}, Case{3, 2, implicit, 0.001}, Case{1, 1, implicit},
+                        Case{9, 0, implicit, 1.0, InitialLaw::uniform}, Case{50, 2, implicit, kInfinity}}) {
+    CAPTURE(c.states);
+    CAPTURE(c.order);
+    const MarkovChain chain = make_chain({c.states, c.order, Temperature(c.temperature), c.initial, 42}, c.backend);
     set_simd_level(SimdLevel::scalar);
-    const auto expected = sample<std::uint16_t>(chain, 0, 150, 131);
+    const auto expected = sample<std::uint16_t>(chain, {0}, 150, 131);
     for (const SimdLevel level : available_simd_levels()) {
       set_simd_level(level);
       for (const std::size_t threads : {1, 2, 3, 7}) {
-        CHECK(sample<std::uint16_t>(chain, 0, 150, 131, threads) == expected);
+        CHECK(sample<std::uint16_t>(chain, {0}, 150, 131, threads) == expected);
       }
-      const auto wide = sample<std::uint64_t>(chain, 0, 150, 131);
+      const auto wide = sample<std::uint64_t>(chain, {0}, 150, 131);
       CHECK(std::equal(wide.begin(), wide.end(), expected.begin()));
-      const auto tail = sample<std::uint16_t>(chain, 61, 89, 131);
+      const auto tail = sample<std::uint16_t>(chain, {61}, 89, 131);
       CHECK(std::equal(tail.begin(), tail.end(), expected.begin() + 61 * 131));
-      const auto shorter = sample<std::uint16_t>(chain, 3, 1, 5);
+      const auto shorter = sample<std::uint16_t>(chain, {3}, 1, 5);
       CHECK(std::equal(shorter.begin(), shorter.end(), expected.begin() + 3 * 131));
+      std::vector<std::uint64_t> indexes;
+      for (std::uint64_t k = 0; k < 90; ++k) indexes.push_back(k * 77 % 150);
+      const auto listed = sample<std::uint16_t>(chain, {0, indexes.data()}, indexes.size(), 131, 2);
+      for (std::size_t k = 0; k < indexes.size(); ++k) {
+        CHECK(std::equal(listed.begin() + k * 131, listed.begin() + (k + 1) * 131,
+                         expected.begin() + static_cast<std::ptrdiff_t>(indexes[k]) * 131));
+      }
     }
   }
-  set_simd_level(available_simd_levels().back());
 }
 
-TEST_CASE("MDP bytes do not depend on instruction set or threads, for every mix of table widths") {
-  for (const auto& [states, actions] : {std::pair{10u, 7u}, {10u, 300u}, {300u, 5u}, {300u, 300u}}) {
-    const MDP mdp({states, actions, Temperature(1.0), Temperature(0.5), StartLaw::random, 7}, kMemory, {});
-    const auto draw = [&](std::uint64_t first, std::size_t rows, std::size_t threads) {
+TEST_CASE("chains of 2^32 - 1 states are the same for every instruction set") {
+  const MarkovChain chain = make_chain(chain_law(0xFFFFFFFF, 3), Backend::implicit);
+  set_simd_level(SimdLevel::scalar);
+  const auto expected = sample<std::uint32_t>(chain, {~std::uint64_t{0} - 100}, 100, 40);
+  for (const SimdLevel level : available_simd_levels()) {
+    set_simd_level(level);
+    CHECK(sample<std::uint32_t>(chain, {~std::uint64_t{0} - 100}, 100, 40) == expected);
+  }
+  CHECK(*std::ranges::max_element(expected) > 0xF0000000);
+}
+
+TEST_CASE("MDP bytes do not depend on instruction set or threads, for every backend and mix of table widths") {
+  struct Case {
+    std::uint32_t states, actions;
+    Backend backend = Backend::dense;
+    double temperature = 0.5;
+  };
+  for (const Case& c :
+       {Case{10, 7}, Case{10, 300}, Case{300, 5}, Case{300, 300}, Case{10, 7, Backend::implicit},
+        Case{60000, 50000, Backend::implicit}, Case{300, 1, Backend::implicit}, Case{5, 9, Backend::implicit, 0.001}}) {
+    CAPTURE(c.states);
+    CAPTURE(c.actions);
+    const MDPLaw law{c.states, c.actions, Temperature(1.0), Temperature(c.temperature), StartLaw::random, 7};
+    const MDP mdp(law, c.backend, kMemory, {});
+    const auto draw = [&](const Sequences& trajectories, std::size_t rows, std::size_t threads) {
       std::vector<std::uint16_t> s(rows * 71), a(rows * 70);
-      mdp.sample(first, {reinterpret_cast<std::byte*>(s.data()), rows, 71, 2},
+      mdp.sample(trajectories, {reinterpret_cast<std::byte*>(s.data()), rows, 71, 2},
                  {reinterpret_cast<std::byte*>(a.data()), rows, 70, 2}, {threads, {}});
       return std::pair(s, a);
     };
     set_simd_level(SimdLevel::scalar);
-    const auto expected = draw(0, 100, 1);
+    const auto expected = draw({0}, 100, 1);
     for (const SimdLevel level : available_simd_levels()) {
       set_simd_level(level);
-      CHECK(draw(0, 100, 3) == expected);
-      const auto tail = draw(33, 67, 2);
+      CHECK(draw({0}, 100, 3) == expected);
+      const auto tail = draw({33}, 67, 2);
       CHECK(std::equal(tail.first.begin(), tail.first.end(), expected.first.begin() + 33 * 71));
+      const std::uint64_t indexes[] = {99, 0, 45};
+      const auto listed = draw({0, indexes}, 3, 1);
+      CHECK(std::equal(listed.second.begin(), listed.second.begin() + 70, expected.second.begin() + 99 * 70));
+      CHECK(std::equal(listed.first.begin() + 142, listed.first.end(), expected.first.begin() + 45 * 71));
     }
   }
 }
 
 TEST_CASE("rows that cannot hold the values are refused") {
-  const MarkovChain chain(chain_law(300, 1), kMemory, {});
-  CHECK_THROWS_AS(sample<std::uint8_t>(chain, 0, 2, 2), std::invalid_argument);
-  CHECK_THROWS_AS(sample<std::uint16_t>(chain, ~std::uint64_t{0}, 2, 2), std::invalid_argument);
-  CHECK(sample<std::uint16_t>(chain, 0, 0, 5).empty());
+  const MarkovChain chain = make_chain(chain_law(300, 1));
+  CHECK_THROWS_AS(sample<std::uint8_t>(chain, {0}, 2, 2), std::invalid_argument);
+  CHECK_THROWS_AS(sample<std::uint16_t>(chain, {~std::uint64_t{0}}, 2, 2), std::invalid_argument);
+  CHECK(sample<std::uint16_t>(chain, {0}, 0, 5).empty());
 }
 
 TEST_CASE("an interrupt stops long work, and the pool serves the next call") {
-  const MarkovChain chain(chain_law(100, 1), kMemory, {});
+  const MarkovChain chain = make_chain(chain_law(100, 1));
   std::vector<std::uint8_t> out(std::size_t{1} << 28);
   const Rows rows{reinterpret_cast<std::byte*>(out.data()), 1 << 18, 1 << 10, 1};
-  CHECK_THROWS_AS(chain.sample(0, rows, {2, [] { return true; }}), Interrupted);
-  CHECK(sample<std::uint8_t>(chain, 0, 100, 10, 2) == sample<std::uint8_t>(chain, 0, 100, 10, 1));
+  CHECK_THROWS_AS(chain.sample({0}, rows, {2, [] { return true; }}), Interrupted);
+  CHECK(sample<std::uint8_t>(chain, {0}, 100, 10, 2) == sample<std::uint8_t>(chain, {0}, 100, 10, 1));
 }
 
 TEST_CASE("parallel_for covers every index once and passes exceptions on") {

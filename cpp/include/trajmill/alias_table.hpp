@@ -29,6 +29,9 @@ class AliasTable {
   AliasTable(std::uint64_t row_count, std::uint32_t column_count, std::size_t memory_limit, const RunOptions& options,
              const std::function<void(std::uint64_t, std::span<double>)>& fill);
 
+  // What a table takes, as a double: it may be more than any memory.
+  [[nodiscard]] static double bytes_for(std::uint64_t row_count, std::uint32_t column_count) noexcept;
+
   [[nodiscard]] bool is_narrow() const noexcept { return column_count_ <= kNarrowColumnLimit; }
   [[nodiscard]] std::uint32_t column_count() const noexcept { return column_count_; }
   [[nodiscard]] std::uint64_t row_count() const noexcept { return row_count_; }

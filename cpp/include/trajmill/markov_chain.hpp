@@ -4,25 +4,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string_view>
-#include <vector>
+#include <variant>
 
 #include "trajmill/alias_table.hpp"
+#include "trajmill/implicit_rows.hpp"
+#include "trajmill/rows.hpp"
 #include "trajmill/softmax_row.hpp"
 #include "trajmill/thread_pool.hpp"
 
 namespace trajmill {
-
-// Where samples go: rows of unsigned integers, one row a sequence, without gaps. The caller owns the memory.
-struct Rows {
-  std::byte* data;
-  std::size_t row_count;
-  std::size_t column_count;
-  std::size_t element_size;  // bytes: 1, 2, 4 or 8
-
-  // Throws std::invalid_argument unless elements can hold every number below `count`.
-  void require_room_for(std::uint64_t count) const;
-};
 
 // How the first state of a sequence is drawn: from the softmax row of the empty context, or uniformly.
 enum class InitialLaw { softmax, uniform };
@@ -40,29 +30,30 @@ inline constexpr std::uint32_t kLargestOrder = 32;
 
 class MarkovChain {
  public:
-  // Builds the alias tables of `law`. Throws std::invalid_argument if a number is out of range or the tables do not
-  // fit.
-  MarkovChain(const ChainLaw& law, std::size_t memory_limit, const RunOptions& options);
+  // Throws std::invalid_argument if a number is out of range or tables do not fit.
+  MarkovChain(const ChainLaw& law, Backend backend, std::size_t memory_limit, const RunOptions& options);
 
   // An explicit order-1 chain: `initial` [S] and `transition` [S, S], rows that sum to 1 (checked by the caller).
   static MarkovChain from_probabilities(std::span<const double> initial, std::span<const double> transition,
                                         std::uint64_t seed, std::size_t memory_limit, const RunOptions& options);
 
-  // Fills `tokens` with sequences first_sequence, first_sequence + 1, ... Token t of sequence i depends on the law, i
-  // and t alone. Throws std::invalid_argument for rows that cannot hold the tokens, Interrupted when asked to stop.
-  void sample(std::uint64_t first_sequence, const Rows& tokens, const RunOptions& options) const;
+  // Fills `tokens`. Token t of sequence i depends on the law, the backend, i and t alone. Throws std::invalid_argument
+  // for rows that cannot hold the tokens, Interrupted when asked to stop.
+  void sample(const Sequences& sequences, const Rows& tokens, const RunOptions& options) const;
 
-  [[nodiscard]] std::uint32_t state_count() const noexcept { return table_.column_count(); }
-  [[nodiscard]] std::uint32_t order() const noexcept { return order_; }
-  [[nodiscard]] const AliasTable& table() const noexcept { return table_; }
+  [[nodiscard]] std::uint32_t state_count() const noexcept;
+  [[nodiscard]] const AliasTable* table() const noexcept { return std::get_if<AliasTable>(&rows_); }  // null: implicit
 
  private:
-  MarkovChain(AliasTable table, std::uint32_t order, std::uint64_t token_key);
+  struct Keys {
+    std::uint64_t tokens, starts, proposals;
+  };
+  MarkovChain(std::variant<AliasTable, ImplicitRows> rows, std::uint32_t order, InitialLaw initial, const Keys& keys);
 
-  AliasTable table_;
+  std::variant<AliasTable, ImplicitRows> rows_;
   std::uint32_t order_;
-  std::uint64_t token_key_;
-  std::vector<std::uint32_t> context_offsets_;
+  InitialLaw initial_;
+  Keys keys_;  // of the draws
 };
 
 // The exact law of what follows `context` (oldest state first, at most `order` states).

@@ -4,10 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <variant>
+#include <vector>
 
 #include "trajmill/alias_table.hpp"
-#include "trajmill/markov_chain.hpp"
+#include "trajmill/implicit_rows.hpp"
 #include "trajmill/philox.hpp"
+#include "trajmill/rows.hpp"
 #include "trajmill/softmax_row.hpp"
 #include "trajmill/thread_pool.hpp"
 
@@ -28,29 +31,39 @@ struct MDPLaw {
 
 class MDP {
  public:
-  // Builds the alias tables of `law`. Throws std::invalid_argument if a number is out of range or the tables do not
-  // fit.
-  MDP(const MDPLaw& law, std::size_t memory_limit, const RunOptions& options);
+  // Throws std::invalid_argument if a number is out of range or tables do not fit.
+  MDP(const MDPLaw& law, Backend backend, std::size_t memory_limit, const RunOptions& options);
 
   // An explicit MDP: `policy` [S, A] and `transition` [S, A, S], rows that sum to 1 (checked by the caller).
   static MDP from_probabilities(std::span<const double> policy, std::span<const double> transition,
                                 std::uint32_t state_count, std::uint32_t action_count, StartLaw start,
                                 std::uint64_t seed, std::size_t memory_limit, const RunOptions& options);
 
-  // Fills `states` [N, L + 1] and `actions` [N, L] with trajectories first_trajectory, first_trajectory + 1, ...
-  void sample(std::uint64_t first_trajectory, const Rows& states, const Rows& actions, const RunOptions& options) const;
+  // Fills `states` [N, L + 1] and `actions` [N, L].
+  void sample(const Sequences& trajectories, const Rows& states, const Rows& actions, const RunOptions& options) const;
 
-  [[nodiscard]] std::uint32_t state_count() const noexcept { return transition_.column_count(); }
-  [[nodiscard]] std::uint32_t action_count() const noexcept { return policy_.column_count(); }
+  [[nodiscard]] std::uint32_t state_count() const noexcept;
+  [[nodiscard]] std::uint32_t action_count() const noexcept;
+  [[nodiscard]] bool is_dense() const noexcept { return std::holds_alternative<Dense>(rows_); }
 
  private:
-  MDP(AliasTable policy, AliasTable transition, StartLaw start, std::uint64_t start_key, std::uint64_t action_key,
-      std::uint64_t next_state_key);
+  struct Dense {
+    AliasTable policy, transition;
+  };
+  struct Implicit {
+    ImplicitRows policy, transition;
+    std::vector<std::uint32_t> decisions;  // of the policy, then of the transitions
+  };
+  struct Keys {
+    std::uint64_t starts, actions, next_states, proposals;
+  };
+  MDP(std::variant<Dense, Implicit> rows, StartLaw start, const Keys& keys);
+  static std::variant<Dense, Implicit> make_rows(const MDPLaw& law, Backend backend, std::size_t memory_limit,
+                                                 const RunOptions& options);
 
-  AliasTable policy_;
-  AliasTable transition_;
+  std::variant<Dense, Implicit> rows_;
   StartLaw start_;
-  std::uint64_t start_key_, action_key_, next_state_key_;
+  Keys keys_;  // of the draws
 };
 
 // The exact laws: of the action in `state`, and of the next state after `action` in `state`.

@@ -44,6 +44,10 @@ enum class Domain : std::uint64_t {
   mdp_next_states = 7,
   state_codebook = 8,
   action_codebook = 9,
+  chain_start_states = 10,  // of the implicit backend, as are the next two
+  chain_proposals = 11,
+  mdp_proposals = 12,
+  corpus_order = 13,
 };
 
 // The key of one purpose: the seed, the domain and any parameters absorbed one after another.

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <span>
 
+#include "trajmill/philox.hpp"
+
 namespace trajmill {
 
 // A softmax divisor > 0; infinity makes rows uniform. Construction throws std::invalid_argument otherwise.
@@ -24,7 +26,16 @@ class Temperature {
 // so; below -708 the result is 0.
 [[nodiscard]] double portable_exp(double x) noexcept;
 
-// The logits of row `row` under `key`, each (k + 1/2) / 2^24 with k in [0, 2^24).
+// Logits are kept as k in [0, kLogitCount); k stands for (k + 1/2) / kLogitCount.
+inline constexpr std::uint32_t kLogitCount = std::uint32_t{1} << 24;
+[[nodiscard]] constexpr double logit_value(std::uint32_t k) noexcept { return (k + 0.5) * 0x1p-24; }
+
+// The logit of column `column` of row `row` under `key`.
+[[nodiscard]] constexpr std::uint32_t logit(std::uint64_t key, std::uint64_t row, std::uint32_t column) noexcept {
+  return row_block(key, row, column / 4)[column % 4] >> 8;
+}
+
+// The values of the logits of row `row` under `key`.
 void logits_row(std::uint64_t key, std::uint64_t row, std::span<double> logits) noexcept;
 
 // The probabilities of that row at `temperature`; they sum to 1 up to rounding.

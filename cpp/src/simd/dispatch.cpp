@@ -7,12 +7,19 @@
 namespace trajmill {
 namespace {
 
+constexpr SimdLevel kLevels[] = {SimdLevel::scalar, SimdLevel::sse4, SimdLevel::avx2, SimdLevel::avx512,
+                                 SimdLevel::neon};
+
 bool is_available(SimdLevel level) {
   switch (level) {
     case SimdLevel::scalar: return true;
 #if TRAJMILL_X86
+    case SimdLevel::sse4: return __builtin_cpu_supports("sse4.1");
     case SimdLevel::avx2: return __builtin_cpu_supports("avx2");
     case SimdLevel::avx512: return __builtin_cpu_supports("avx512f");
+#endif
+#if TRAJMILL_NEON
+    case SimdLevel::neon: return true;  // part of every 64-bit Arm processor
 #endif
     default: return false;
   }
@@ -32,7 +39,8 @@ SimdLevel initial_level() {
   if (wanted == nullptr || *wanted == '\0') return available_simd_levels().back();
   const std::optional<SimdLevel> level = simd_level_from_name(wanted);
   if (!level) {
-    throw std::invalid_argument(message("TRAJMILL_SIMD must be scalar, avx2 or avx512, got '", wanted, "'"));
+    throw std::invalid_argument(
+        message("TRAJMILL_SIMD must be scalar, sse4, avx2, avx512 or neon, got '", wanted, "'"));
   }
   require_available(*level);
   return *level;
@@ -47,14 +55,16 @@ std::atomic<SimdLevel>& current_level() {
 
 std::string_view name(SimdLevel level) noexcept {
   switch (level) {
+    case SimdLevel::sse4: return "sse4";
     case SimdLevel::avx2: return "avx2";
     case SimdLevel::avx512: return "avx512";
+    case SimdLevel::neon: return "neon";
     default: return "scalar";
   }
 }
 
 std::optional<SimdLevel> simd_level_from_name(std::string_view wanted) noexcept {
-  for (const SimdLevel level : {SimdLevel::scalar, SimdLevel::avx2, SimdLevel::avx512}) {
+  for (const SimdLevel level : kLevels) {
     if (name(level) == wanted) return level;
   }
   return std::nullopt;
@@ -62,7 +72,7 @@ std::optional<SimdLevel> simd_level_from_name(std::string_view wanted) noexcept 
 
 std::vector<SimdLevel> available_simd_levels() {
   std::vector<SimdLevel> levels;
-  for (const SimdLevel level : {SimdLevel::scalar, SimdLevel::avx2, SimdLevel::avx512}) {
+  for (const SimdLevel level : kLevels) {
     if (is_available(level)) levels.push_back(level);
   }
   return levels;
@@ -80,6 +90,10 @@ simd::Kernels simd::kernels() {
 #if TRAJMILL_X86
     case SimdLevel::avx512: return avx512_kernels();
     case SimdLevel::avx2: return avx2_kernels();
+    case SimdLevel::sse4: return sse4_kernels();
+#endif
+#if TRAJMILL_NEON
+    case SimdLevel::neon: return neon_kernels();
 #endif
     default: return scalar_kernels();
   }
@@ -87,6 +101,10 @@ simd::Kernels simd::kernels() {
 
 std::uint32_t philox_checksum(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count) {
   return simd::kernels().philox_checksum(key, sequence_count, block_count);
+}
+
+std::uint32_t lookup_checksum(std::span<const std::uint32_t> table, std::size_t lookup_count) {
+  return simd::kernels().lookup_checksum(table.data(), static_cast<std::uint32_t>(table.size()), lookup_count);
 }
 
 }  // namespace trajmill

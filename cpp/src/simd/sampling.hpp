@@ -1,17 +1,10 @@
-// The sampling kernels, written once over a vector type V (scalar.cpp, avx2.cpp, avx512.cpp each bring theirs).
-//
-// V::kLanes sequences advance together, and `Groups` such vectors are interleaved so that the latency of one table
-// look-up hides behind the others. V offers
-//   Vec   kLanes 32-bit numbers;
-//   Pair  the same numbers one to a 64-bit lane, where a 32 x 32 -> 64 multiplication needs no shuffle.
-// Everything here is a template over V, and nothing from the standard library is called: a function shared between
-// files that are compiled for different instruction sets could be linked from the wrong one.
+// Sampling from alias tables. V::kLanes sequences advance together, and `Groups` such vectors are interleaved so that
+// the latency of one table look-up hides behind the others.
 #pragma once
 
 #include <cstring>
 
-#include "kernels.hpp"
-#include "trajmill/philox.hpp"
+#include "philox_lanes.hpp"
 
 namespace trajmill::simd {
 
@@ -20,69 +13,60 @@ inline constexpr int kStepsPerBlock = 4;  // steps of one Philox block in a narr
 // Where one row stands in its stream of draws: four steps' worth of words at a time.
 template <class V, bool narrow>
 struct Words {
-  typename V::Pair word[narrow ? 4 : 8];
+  typename V::Pair word[narrow ? 1 : 2][4];
 
   // The words of steps [step, step + 4) of each sequence, step a multiple of 4.
-  inline __attribute__((always_inline)) void draw(const typename V::RoundKeys& keys, typename V::Pair sequence,
-                                                  std::uint64_t step) {
+  TRAJMILL_INLINE void draw(const SharedKeys<V>& keys, const Stream<V>& stream, std::uint64_t step) {
     if constexpr (narrow) {
-      philox(keys, sequence, static_cast<std::uint32_t>(step / 4), word);
+      stream.draw(keys, step / 4, word[0]);
     } else {
-      philox(keys, sequence, static_cast<std::uint32_t>(step / 2), word);
-      philox(keys, sequence, static_cast<std::uint32_t>(step / 2 + 1), word + 4);
+      stream.draw(keys, step / 2, word[0]);
+      stream.draw(keys, step / 2 + 1, word[1]);
     }
-  }
-
- private:
-  static inline __attribute__((always_inline)) void philox(const typename V::RoundKeys& keys, typename V::Pair sequence,
-                                                           std::uint32_t block, typename V::Pair* out) {
-    const auto multiplier0 = V::pair(kPhiloxMultiplier0);
-    const auto multiplier1 = V::pair(kPhiloxMultiplier1);
-    auto c0 = V::pair(block), c1 = sequence, c2 = V::high(sequence), c3 = V::pair(0);
-    for (int round = 0; round < kPhiloxRounds; ++round) {
-      const auto product0 = V::multiply(c0, multiplier0);
-      const auto product1 = V::multiply(c2, multiplier1);
-      c0 = V::exclusive_or(V::high(product1), c1, keys.even[round]);
-      c1 = product1;
-      c2 = V::exclusive_or(V::high(product0), c3, keys.odd[round]);
-      c3 = product0;
-    }
-    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
   }
 };
 
-// The round keys of a stream, ready in vectors.
+// The numbers of the sequences in rows [row, row + kLanes); those past the last row repeat it.
 template <class V>
-inline typename V::RoundKeys round_keys(std::uint64_t key) {
-  typename V::RoundKeys keys;
-  for (int round = 0; round < kPhiloxRounds; ++round) {
-    keys.even[round] = V::pair(static_cast<std::uint32_t>(key) + static_cast<std::uint32_t>(round) * kPhiloxWeyl0);
-    keys.odd[round] = V::pair(static_cast<std::uint32_t>(key >> 32) + static_cast<std::uint32_t>(round) * kPhiloxWeyl1);
+inline typename V::Pair load_sequences(const Sequences& sequences, std::size_t row, std::size_t row_count) {
+  alignas(64) std::uint32_t low[V::kLanes], high[V::kLanes];
+  for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
+    const std::uint64_t number = sequences[row + (lane < row_count ? lane : row_count - 1)];
+    low[lane] = static_cast<std::uint32_t>(number);
+    high[lane] = static_cast<std::uint32_t>(number >> 32);
   }
-  return keys;
+  return V::join(V::load(low), V::load(high));
+}
+
+// Those of the `group`-th vector of rows [row, row + row_count).
+template <class V>
+inline typename V::Pair load_group(const Sequences& sequences, std::size_t row, std::size_t row_count, int group) {
+  const std::size_t before = static_cast<std::size_t>(group) * V::kLanes;
+  return load_sequences<V>(sequences, row + before, row_count - before);
 }
 
 // One draw from row `row` of an alias table, with the words of step `step` of the block.
 template <class V, bool narrow>
-inline __attribute__((always_inline)) typename V::Vec draw(const TableView& table, typename V::Vec row,
-                                                           const Words<V, narrow>& words, int step) {
-  const auto columns = V::pair(table.column_count);
+TRAJMILL_INLINE typename V::Vec draw(const TableView& table, typename V::Vec row, const Words<V, narrow>& words,
+                                     int step) {
+  const auto columns = V::half(table.column_count);
   const auto first_cell = V::multiply_low(row, V::vec(table.column_count));
   if constexpr (narrow) {
-    const auto product = V::multiply(words.word[step], columns);
+    const auto product = V::multiply(words.word[0][step], columns);
     const auto column = V::pack_high(product);
     const auto uniform = V::pack_low(product);
     const auto cell = V::gather(table.cells, V::add(first_cell, column));
     const auto threshold = V::bit_and(cell, V::vec(0xFFFFFF00));
     const auto alias = V::bit_and(cell, V::vec(0xFF));
-    return V::select_below(V::bit_and(uniform, V::vec(0xFFFFFF00)), threshold, column, alias);
+    return V::select(V::below(V::bit_and(uniform, V::vec(0xFFFFFF00)), threshold), column, alias);
   } else {
-    const auto column = V::pack_high(V::multiply(words.word[2 * step], columns));
-    const auto uniform = V::pack_low(words.word[2 * step + 1]);
+    const auto* word = words.word[step / 2] + 2 * (step % 2);
+    const auto column = V::pack_high(V::multiply(word[0], columns));
+    const auto uniform = V::pack_low(word[1]);
     const auto cell = V::add(first_cell, column);
     const auto threshold = V::gather_even(table.cells, cell);
     const auto alias = V::gather_odd(table.cells, cell);
-    return V::select_below(uniform, threshold, column, alias);
+    return V::select(V::below(uniform, threshold), column, alias);
   }
 }
 
@@ -94,10 +78,10 @@ class Tile {
   static constexpr int kSteps = narrow ? 64 : 16;
 
   // Value of `step` (counted within the tile), which must come in order.
-  inline __attribute__((always_inline)) void put(int step, int group, typename V::Vec value) {
+  TRAJMILL_INLINE void put(int step, int group, typename V::Vec value) {
     if constexpr (narrow) {
       auto& packed = packed_[group];
-      packed = step % 4 == 0 ? value : V::bit_or(packed, V::shift_left(value, 8 * (step % 4)));
+      packed = step % 4 == 0 ? value : V::bit_or(packed, shifted(value, step % 4));
       if (step % 4 == 3) V::store(words_[step / 4] + group * V::kLanes, packed);
     } else {
       V::store(words_[step] + group * V::kLanes, value);
@@ -116,6 +100,15 @@ class Tile {
   }
 
  private:
+  static TRAJMILL_INLINE typename V::Vec shifted(typename V::Vec value, int byte) {
+    switch (byte) {
+      case 0: return value;
+      case 1: return V::template shift_left<8>(value);
+      case 2: return V::template shift_left<16>(value);
+      default: return V::template shift_left<24>(value);
+    }
+  }
+
   template <class T>
   void write_as(const RowsView& rows, std::size_t row, std::size_t row_count, std::size_t column,
                 std::size_t count) const {
@@ -142,7 +135,7 @@ class Tile {
 
 // Calls function(0), ..., function(3) with constants.
 template <class F>
-inline __attribute__((always_inline)) void for_each_step(F&& function) {
+TRAJMILL_INLINE void for_each_step(F&& function) {
   function(0), function(1), function(2), function(3);
 }
 
@@ -151,16 +144,16 @@ void sample_chain_rows(const ChainArguments& arguments, std::size_t row, std::si
                        const std::atomic<bool>& cancelled) {
   using Vec = typename V::Vec;
   constexpr std::uint32_t kOrderLimit = 32;  // two states and 2^31 cells cannot reach it; one state is its own history
-  const auto keys = round_keys<V>(arguments.token_key);
+  const SharedKeys<V> keys(arguments.token_key);
   const std::uint32_t order = arguments.order;
   const Vec state_count = V::vec(arguments.table.column_count);
   const Vec oldest_weight = V::vec(arguments.oldest_weight);
 
-  typename V::Pair sequence[Groups];
-  Vec context[Groups];               // number of the context among those of its length
-  Vec history[kOrderLimit][Groups];  // the last `order` states, a ring
+  Stream<V> stream[Groups];
+  Vec context[Groups];               // its number
+  Vec history[kOrderLimit][Groups];  // the last `order` digits, a ring
   for (int g = 0; g < Groups; ++g) {
-    sequence[g] = V::pair_sequence(arguments.first_sequence + row + static_cast<std::size_t>(g) * V::kLanes);
+    stream[g].start(arguments.token_key, load_group<V>(arguments.sequences, row, row_count, g));
     context[g] = V::vec(0);
     for (std::uint32_t k = 0; k < order; ++k) history[k][g] = V::vec(0);
   }
@@ -172,19 +165,18 @@ void sample_chain_rows(const ChainArguments& arguments, std::size_t row, std::si
        first += tile.kSteps) {
     for (int block = 0; block < tile.kSteps && first + static_cast<std::size_t>(block) < arguments.length;
          block += kStepsPerBlock) {
-      for (int g = 0; g < Groups; ++g) words[g].draw(keys, sequence[g], first + static_cast<std::size_t>(block));
+      for (int g = 0; g < Groups; ++g) words[g].draw(keys, stream[g], first + static_cast<std::size_t>(block));
       for_each_step([&](int step) __attribute__((always_inline)) {
-        const std::size_t t = first + static_cast<std::size_t>(block + step);
-        const Vec offset = V::vec(arguments.context_offsets[t < order ? t : order]);
         for (int g = 0; g < Groups; ++g) {
-          const Vec state = draw<V, narrow>(arguments.table, V::add(offset, context[g]), words[g], step);
+          const Vec state = draw<V, narrow>(arguments.table, context[g], words[g], step);
           tile.put(block + step, g, state);
+          const Vec digit = V::add(state, V::vec(1));
           if (order == 1) {
-            context[g] = state;
-          } else if (order > 1) {  // drop the oldest state (zero while the sequence is young), append the new one
-            const Vec rest = V::subtract(context[g], V::multiply_low(history[ring][g], oldest_weight));
-            context[g] = V::add(V::multiply_low(rest, state_count), state);
-            history[ring][g] = state;
+            context[g] = digit;
+          } else if (order > 1) {  // append the new digit, drop the oldest (zero while the sequence is young)
+            const Vec oldest = V::multiply_low(history[ring][g], oldest_weight);
+            context[g] = V::add(V::subtract(V::multiply_low(context[g], state_count), oldest), digit);
+            history[ring][g] = digit;
           }
         }
         ring = ring + 1 < order ? ring + 1 : 0;
@@ -199,19 +191,23 @@ template <class V, bool narrow_policy, bool narrow_transition, int Groups>
 void sample_mdp_rows(const MDPArguments& arguments, std::size_t row, std::size_t row_count,
                      const std::atomic<bool>& cancelled) {
   using Vec = typename V::Vec;
-  const auto action_keys = round_keys<V>(arguments.action_key);
-  const auto next_state_keys = round_keys<V>(arguments.next_state_key);
-  const auto start_keys = round_keys<V>(arguments.start_key);
+  const SharedKeys<V> action_keys(arguments.action_key);
+  const SharedKeys<V> next_state_keys(arguments.next_state_key);
+  const SharedKeys<V> start_keys(arguments.start_key);
   const Vec action_count = V::vec(arguments.policy.column_count);
-  const auto state_count = V::pair(arguments.transition.column_count);
+  const auto state_count = V::half(arguments.transition.column_count);
 
-  typename V::Pair sequence[Groups];
+  Stream<V> action_stream[Groups], next_state_stream[Groups];
   Vec state[Groups];
   for (int g = 0; g < Groups; ++g) {
-    sequence[g] = V::pair_sequence(arguments.first_trajectory + row + static_cast<std::size_t>(g) * V::kLanes);
-    Words<V, true> start;
-    start.draw(start_keys, arguments.fixed_start ? V::pair(0) : sequence[g], 0);
-    state[g] = V::pack_high(V::multiply(start.word[0], state_count));
+    const auto trajectory = load_group<V>(arguments.trajectories, row, row_count, g);
+    action_stream[g].start(arguments.action_key, trajectory);
+    next_state_stream[g].start(arguments.next_state_key, trajectory);
+    Stream<V> start;
+    start.start(arguments.start_key, arguments.fixed_start ? V::same(V::half(0)) : trajectory);
+    Words<V, true> words;
+    words.draw(start_keys, start, 0);
+    state[g] = V::pack_high(V::multiply(words.word[0][0], state_count));
   }
 
   // One step more than there are actions, for the last state; both tiles hold the same number of steps.
@@ -225,8 +221,8 @@ void sample_mdp_rows(const MDPArguments& arguments, std::size_t row, std::size_t
     for (int block = 0; block < kSteps && first + static_cast<std::size_t>(block) <= arguments.length;
          block += kStepsPerBlock) {
       for (int g = 0; g < Groups; ++g) {
-        action_words[g].draw(action_keys, sequence[g], first + static_cast<std::size_t>(block));
-        next_state_words[g].draw(next_state_keys, sequence[g], first + static_cast<std::size_t>(block));
+        action_words[g].draw(action_keys, action_stream[g], first + static_cast<std::size_t>(block));
+        next_state_words[g].draw(next_state_keys, next_state_stream[g], first + static_cast<std::size_t>(block));
       }
       for_each_step([&](int step) __attribute__((always_inline)) {
         for (int g = 0; g < Groups; ++g) {
@@ -246,20 +242,50 @@ void sample_mdp_rows(const MDPArguments& arguments, std::size_t row, std::size_t
 
 template <class V>
 std::uint32_t philox_checksum(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count) {
-  const auto keys = round_keys<V>(key);
+  const SharedKeys<V> keys(key);
   alignas(64) std::uint32_t lanes[V::kLanes];
   std::uint32_t checksum = 0;
   for (std::size_t row = 0; row < sequence_count; row += V::kLanes) {
-    const auto sequence = V::pair_sequence(row);
-    auto sum = V::pair(0);
-    Words<V, true> words;
+    Stream<V> stream;
+    stream.start(key, load_sequences<V>({0, nullptr}, row, V::kLanes));
+    auto sum = V::same(V::half(0));
     for (std::uint32_t block = 0; block < block_count; ++block) {
-      words.draw(keys, sequence, std::uint64_t{block} * kStepsPerBlock);
-      sum = V::exclusive_or(sum, words.word[0], words.word[1]);
-      sum = V::exclusive_or(sum, words.word[2], words.word[3]);
+      typename V::Pair words[4];
+      stream.draw(keys, block, words);
+      sum = V::exclusive_or(sum, words[0], words[1]);
+      sum = V::exclusive_or(sum, words[2], words[3]);
     }
     V::store(lanes, V::pack_low(sum));
     for (std::size_t lane = 0; lane < V::kLanes && row + lane < sequence_count; ++lane) checksum ^= lanes[lane];
+  }
+  return checksum;
+}
+
+// `lookup_count` look-ups at places that do not depend on what was found, kGroups vectors at a time.
+template <class V>
+std::uint32_t lookup_checksum(const std::uint32_t* table, std::uint32_t count, std::size_t lookup_count) {
+  using Vec = typename V::Vec;
+  alignas(64) std::uint32_t lanes[V::kLanes];
+  Vec index[V::kGroups], sum[V::kGroups];
+  for (int g = 0; g < V::kGroups; ++g) {
+    for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
+      lanes[lane] = static_cast<std::uint32_t>((static_cast<std::size_t>(g) * V::kLanes + lane) * 7919 % count);
+    }
+    index[g] = V::load(lanes);
+    sum[g] = V::vec(0);
+  }
+  const Vec stride = V::vec(static_cast<std::uint32_t>(104729 % count)), limit = V::vec(count);
+  for (std::size_t done = 0; done < lookup_count; done += V::kLanes * V::kGroups) {
+    for (int g = 0; g < V::kGroups; ++g) {
+      sum[g] = V::add(sum[g], V::gather(table, index[g]));
+      index[g] = V::add(index[g], stride);
+      index[g] = V::select(V::below(index[g], limit), index[g], V::subtract(index[g], limit));
+    }
+  }
+  std::uint32_t checksum = 0;
+  for (int g = 0; g < V::kGroups; ++g) {
+    V::store(lanes, sum[g]);
+    for (const std::uint32_t lane : lanes) checksum += lane;
   }
   return checksum;
 }

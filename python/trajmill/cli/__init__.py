@@ -29,8 +29,10 @@ class Entry:
 
 _RESUME = "the last checkpoint is kept: give the same command with --resume to go on from it"
 _AGAIN = "nothing half-done is left: give the same command again"
+_GO_ON = "finished shards are kept: give the same command again to go on from them"
 COMMANDS = {
-    "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory", _AGAIN),
+    "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory", _GO_ON),
+    "corpus": Entry("corpus", "corpus info|head|verify|merge", "look at a corpus, check every bit of it", _AGAIN),
     "pretrain": Entry("pretrain", "pretrain cql", "pre-train critics on MDP transitions", _RESUME),
     "train": Entry("train", "train cql", "train a policy on a real dataset, many seeds at once", _RESUME),
     "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
@@ -60,6 +62,7 @@ examples
   trajmill demo --out runs/demo
   trajmill generate markov --out corpus --state-count 100 --sequence-count 1000000
   trajmill generate mdp --out transitions
+  trajmill corpus verify corpus
   trajmill pretrain cql --environment hopper --out runs/pretrain
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
   trajmill report runs/pretrain runs/hopper --out report.html
@@ -130,7 +133,7 @@ def _take(words: list[str], flag: str) -> tuple[bool, list[str]]:
 
 
 def _overview() -> str:
-    lines = [f"  {entry.words:<26}{entry.summary}\n" for entry in COMMANDS.values()]
+    lines = [f"  {entry.words:<31}{entry.summary}\n" for entry in COMMANDS.values()]
     return OVERVIEW_HEAD + "".join(lines) + OVERVIEW_TAIL
 
 

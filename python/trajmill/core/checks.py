@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,17 @@ def output(
         raise ValueError(f"{name} must be writeable, got a read-only array")
     token_dtype(out.dtype, value_count)
     return out
+
+
+def indexes(name: str, values: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """Sequence numbers below 2**64, as a contiguous array (n,)."""
+    if not isinstance(values, np.ndarray):
+        return np.array([integer(name, value, 0, 2**64 - 1) for value in values], np.uint64)
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be one-dimensional and hold integers, got {values.dtype} {values.shape}")
+    if (values < 0).any():
+        raise ValueError(f"{name} must be >= 0, got {values.min()}")
+    return np.ascontiguousarray(values, np.uint64)
 
 
 def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ from trajmill.core.markov_chain import MarkovChain
 
 _EXTRAS = {
     "data": ("h5py",),
+    "corpus": ("xxhash",),
     "cli": ("tyro", "rich"),
     "train": ("torch", "gymnasium", "mujoco", "safetensors", "matplotlib", "jinja2"),
 }

@@ -31,8 +31,12 @@ class MarkovChain:
         64-bit seed; with the other parameters it fixes every token.
     initial
         Law of the first state: ``"softmax"`` (the row of the empty context) or ``"uniform"``.
+    backend
+        ``"dense"`` draws from alias tables, ``"implicit"`` by rejection from hashed logits, without any table; both
+        draw from the same law, but not the same tokens. ``"auto"`` is the faster of the two for this law, on every
+        machine alike.
     threads
-        Threads that build the tables; default every core.
+        Threads that build tables; default every core.
 
     Raises
     ------
@@ -48,6 +52,7 @@ class MarkovChain:
         temperature: float = 1.0,
         seed: int = 0,
         initial: Literal["softmax", "uniform"] = "softmax",
+        backend: Literal["auto", "dense", "implicit"] = "auto",
         threads: int | None = None,
     ) -> None:
         self.state_count = checks.state_count("state_count", state_count)
@@ -62,6 +67,7 @@ class MarkovChain:
             temperature=self.temperature,
             uniform_initial=self.initial == "uniform",
             seed=self.seed,
+            backend=checks.choice("backend", backend, ("auto", "dense", "implicit")),
             memory_limit=checks.memory_limit(),
             threads=checks.thread_count(threads),
         )
@@ -107,8 +113,9 @@ class MarkovChain:
     ) -> npt.NDArray[Any]:
         """Sequences `first_sequence` to `first_sequence` + `sequence_count` - 1.
 
-        Token t of sequence i depends on the chain, i and t alone: not on the call, the threads or the machine. A
-        reused `out` is fastest, since fresh memory has to be paged in. After Ctrl-C the content of `out` is undefined.
+        Token t of sequence i depends on the chain, its backend, i and t alone: not on the call, the threads or the
+        machine. A reused `out` is fastest, since fresh memory has to be paged in. After Ctrl-C the content of `out` is
+        undefined.
 
         Returns
         -------
@@ -121,10 +128,37 @@ class MarkovChain:
         self._core.sample(first_sequence=first, out=tokens, threads=checks.thread_count(threads))
         return tokens
 
+    def sample_sequences(
+        self,
+        indexes: Sequence[int] | npt.NDArray[Any],
+        length: int,
+        *,
+        out: npt.NDArray[Any] | None = None,
+        dtype: npt.DTypeLike | None = None,
+        threads: int | None = None,
+    ) -> npt.NDArray[Any]:
+        """The sequences of the given numbers (n,), in that order: row k is sequence ``indexes[k]`` of `sample`.
+
+        Returns
+        -------
+        (n, length) array, as `sample` makes it.
+        """
+        numbers = checks.indexes("indexes", indexes)
+        steps = checks.integer("length", length, 0, 2**32)
+        tokens = checks.output("out", out, (len(numbers), steps), dtype, self.state_count)
+        self._core.sample_sequences(indexes=numbers, out=tokens, threads=checks.thread_count(threads))
+        return tokens
+
+    @property
+    def backend(self) -> str:
+        """``"dense"`` or ``"implicit"``: where tokens come from."""
+        return self._core.backend
+
     def probabilities(self, context: Sequence[int] = ()) -> npt.NDArray[np.float64]:
         """The exact law of what follows `context` (oldest state first, at most `order` states), float64 (S,).
 
-        Sampling rounds it to multiples of ``1 / (S * 2**24)`` (S <= 256) or ``1 / (S * 2**32)``.
+        The dense backend rounds it to multiples of ``1 / (S * 2**24)`` (S <= 256) or ``1 / (S * 2**32)``; the implicit
+        one draws from it up to the rounding of a double (docs/streams.md).
         """
         states = [checks.integer("context state", state, 0, self.state_count - 1) for state in context]
         if len(states) > self.order:
@@ -144,5 +178,5 @@ class MarkovChain:
     def __repr__(self) -> str:
         return (
             f"MarkovChain(state_count={self.state_count}, order={self.order}, temperature={self.temperature}, "
-            f"seed={self.seed}, initial={self.initial!r})"
+            f"seed={self.seed}, initial={self.initial!r}, backend={self.backend!r})"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,8 +38,12 @@ class MDP:
         64-bit seed; with the other parameters it fixes every draw.
     start
         ``"random"``: each trajectory starts in a uniformly drawn state; ``"fixed"``: all where trajectory 0 does.
+    backend
+        ``"dense"`` draws from alias tables, ``"implicit"`` by rejection from hashed logits, without any table; both
+        draw from the same laws, but not the same values. ``"auto"`` is the faster of the two for this MDP, on every
+        machine alike.
     threads
-        Threads that build the tables; default every core.
+        Threads that build tables; default every core.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class MDP:
         transition_temperature: float = 1.0,
         seed: int = 0,
         start: Literal["random", "fixed"] = "random",
+        backend: Literal["auto", "dense", "implicit"] = "auto",
         threads: int | None = None,
     ) -> None:
         self.state_count = checks.state_count("state_count", state_count)
@@ -59,7 +65,12 @@ class MDP:
         self.seed = checks.seed(seed)
         self.start = checks.choice("start", start, ("random", "fixed"))
         self._rows: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
-        self._core = _core.MDP(**self._law(), memory_limit=checks.memory_limit(), threads=checks.thread_count(threads))
+        self._core = _core.MDP(
+            **self._law(),
+            backend=checks.choice("backend", backend, ("auto", "dense", "implicit")),
+            memory_limit=checks.memory_limit(),
+            threads=checks.thread_count(threads),
+        )
 
     @classmethod
     def from_probabilities(
@@ -104,13 +115,44 @@ class MDP:
         filled again.
         """
         count = checks.integer("trajectory_count", trajectory_count, 0, 2**63 - 1)
-        steps = checks.integer("length", length, 0, 2**32 - 1)
         first = checks.integer("first_trajectory", first_trajectory, 0, 2**64 - 1)
+        data = self._output(count, length, out)
+        self._core.sample(
+            first_trajectory=first,
+            states=data.states,
+            actions=data.actions,
+            threads=checks.thread_count(threads),
+        )
+        return data
+
+    def sample_trajectories(
+        self,
+        indexes: Sequence[int] | npt.NDArray[Any],
+        length: int,
+        *,
+        out: MDPSample | None = None,
+        threads: int | None = None,
+    ) -> MDPSample:
+        """The trajectories of the given numbers (n,), in that order: row k is trajectory ``indexes[k]`` of `sample`."""
+        numbers = checks.indexes("indexes", indexes)
+        data = self._output(len(numbers), length, out)
+        self._core.sample_trajectories(
+            indexes=numbers, states=data.states, actions=data.actions, threads=checks.thread_count(threads)
+        )
+        return data
+
+    @property
+    def backend(self) -> str:
+        """``"dense"`` or ``"implicit"``: where draws come from."""
+        return self._core.backend
+
+    def _output(self, count: int, length: int, out: MDPSample | None) -> MDPSample:
+        steps = checks.integer("length", length, 0, 2**32 - 1)
         old_states, old_actions = (None, None) if out is None else (out.states, out.actions)
-        states = checks.output("out.states", old_states, (count, steps + 1), None, self.state_count)
-        actions = checks.output("out.actions", old_actions, (count, steps), None, self.action_count)
-        self._core.sample(first_trajectory=first, states=states, actions=actions, threads=checks.thread_count(threads))
-        return MDPSample(states=states, actions=actions)
+        return MDPSample(
+            states=checks.output("out.states", old_states, (count, steps + 1), None, self.state_count),
+            actions=checks.output("out.actions", old_actions, (count, steps), None, self.action_count),
+        )
 
     def policy_probabilities(self, state: int) -> npt.NDArray[np.float64]:
         """The exact law of the action in `state`, float64 (A,)."""
@@ -149,5 +191,5 @@ class MDP:
         return (
             f"MDP(state_count={self.state_count}, action_count={self.action_count}, "
             f"policy_temperature={self.policy_temperature}, transition_temperature={self.transition_temperature}, "
-            f"seed={self.seed}, start={self.start!r})"
+            f"seed={self.seed}, start={self.start!r}, backend={self.backend!r})"
         )

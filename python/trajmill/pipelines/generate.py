@@ -1,22 +1,14 @@
-"""Milling synthetic data into a corpus directory."""
+"""Milling synthetic data into a corpus: a config becomes a spec, and the spec fixes every byte."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from trajmill.core import MDP, MarkovChain, MDPSample, checks
 from trajmill.core.progress import Progress, silent
-from trajmill.corpus.native import Column, CorpusWriter
-
-_VALUES_PER_SHARD = 2**26
-_VALUES_PER_STEP = 2**22  # made between two looks at the progress bar
+from trajmill.corpus.build import Built, Part, build
+from trajmill.corpus.sources import make_spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,87 +67,58 @@ class GenerateMDPConfig:
     """transitions of a trajectory, >= 1"""
 
 
-def generate_markov(config: GenerateMarkovConfig, output: Path, progress: Progress = silent) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MillConfig:
+    """How a corpus is cut into files, and who makes them; only the first changes what is written."""
+
+    shard_rows: int | None = None
+    """rows of a shard, a power of two; by default what makes 2**28 tokens; at least the row count makes one shard"""
+    engine: Literal["local", "ray"] = "local"
+    """this process, or the tasks of a Ray cluster"""
+    ray_address: str | None = None
+    """address of a running Ray cluster; by default one is started on this machine"""
+    shard: str = "0/1"
+    """which part of the work this job does, k/N with 0 <= k < N; the last of the N jobs writes the manifest"""
+    threads: int | None = None
+    """threads that draw, >= 1; by default every core, with Ray one for each task"""
+    rehash: bool = False
+    """read the shards that are there, and make those anew that are damaged"""
+
+
+def generate_markov(
+    config: GenerateMarkovConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
+) -> Built:
     """Write the sequences of a chain as the corpus `output`; its column is ``tokens`` (sequence_count, length)."""
-    chain = MarkovChain(
-        state_count=config.state_count,
-        order=config.order,
-        temperature=config.temperature,
-        seed=config.seed,
-        initial=config.initial,
-    )
-    return _write_tokens(chain, config, "markov", config.sequence_count, config.length, output, progress)
+    return _build("markov", config, "sequence_count", output, progress, mill)
 
 
-def generate_iid(config: GenerateIIDConfig, output: Path, progress: Progress = silent) -> Path:
+def generate_iid(
+    config: GenerateIIDConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
+) -> Built:
     """Write independent uniform tokens as the corpus `output`; its column is ``tokens`` (sequence_count, length)."""
-    chain = MarkovChain(state_count=config.state_count, order=0, temperature=math.inf, seed=config.seed)
-    return _write_tokens(chain, config, "iid", config.sequence_count, config.length, output, progress)
+    return _build("iid", config, "sequence_count", output, progress, mill)
 
 
-def generate_mdp(config: GenerateMDPConfig, output: Path, progress: Progress = silent) -> Path:
+def generate_mdp(
+    config: GenerateMDPConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
+) -> Built:
     """Write trajectories as the corpus `output`: columns ``states`` (N, L + 1) and ``actions`` (N, L)."""
-    rows, length = _sizes(config.trajectory_count, config.length)
-    mdp = MDP(
-        state_count=config.state_count,
-        action_count=config.action_count,
-        policy_temperature=config.policy_temperature,
-        transition_temperature=config.transition_temperature,
-        seed=config.seed,
-        start=config.start,
+    return _build("mdp", config, "trajectory_count", output, progress, mill)
+
+
+def _build(
+    kind: str, config: Any, count: str, output: str | Path, progress: Progress, mill: MillConfig | None
+) -> Built:
+    mill = mill or MillConfig()
+    law = asdict(config)
+    row_count, length = law.pop(count), law.pop("length")
+    return build(
+        make_spec(kind, law, row_count=row_count, length=length, shard_rows=mill.shard_rows),
+        output,
+        progress,
+        engine=mill.engine,
+        ray_address=mill.ray_address,
+        part=Part.parse(mill.shard),
+        threads=mill.threads,
+        rehash=mill.rehash,
     )
-    columns = [
-        Column(name="states", dtype=checks.smallest_dtype(config.state_count).name, row_length=length + 1),
-        Column(name="actions", dtype=checks.smallest_dtype(config.action_count).name, row_length=length),
-    ]
-
-    def fill(first: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        out = MDPSample(states=arrays["states"], actions=arrays["actions"])
-        mdp.sample(len(out.actions), length, first_trajectory=first, out=out)
-
-    return _write(columns, _spec("mdp", config), rows, length, "transitions", fill, output, progress)
-
-
-def _write_tokens(
-    chain: MarkovChain, config: Any, law: str, sequence_count: int, length: int, output: Path, progress: Progress
-) -> Path:
-    rows, length = _sizes(sequence_count, length)
-    columns = [Column(name="tokens", dtype=checks.smallest_dtype(chain.state_count).name, row_length=length)]
-
-    def fill(first: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        chain.sample(len(arrays["tokens"]), length, first_sequence=first, out=arrays["tokens"])
-
-    return _write(columns, _spec(law, config), rows, length, "tokens", fill, output, progress)
-
-
-def _write(
-    columns: list[Column],
-    spec: dict[str, Any],
-    rows: int,
-    length: int,
-    unit: str,
-    fill: Callable[[int, dict[str, npt.NDArray[Any]]], None],
-    output: Path,
-    progress: Progress,
-) -> Path:
-    writer = CorpusWriter(output, spec, columns)
-    shard_rows = min(rows, max(1, _VALUES_PER_SHARD // length))
-    step_rows = max(1, _VALUES_PER_STEP // length)
-    buffers = {c.name: np.empty((shard_rows, c.row_length), c.dtype) for c in columns}
-    for first in range(0, rows, shard_rows):
-        count = min(shard_rows, rows - first)
-        for step in range(0, count, step_rows):
-            end = min(step + step_rows, count)
-            fill(first + step, {name: buffer[step:end] for name, buffer in buffers.items()})
-            progress("milling", (first + end) * length, rows * length, unit)
-        writer.write_shard({name: buffer[:count] for name, buffer in buffers.items()})
-    return writer.finish()
-
-
-def _sizes(row_count: int, length: int) -> tuple[int, int]:
-    return checks.integer("row count", row_count, 1, 2**63 - 1), checks.integer("length", length, 1, 2**32 - 1)
-
-
-def _spec(law: str, config: Any) -> dict[str, Any]:
-    values = {k: "inf" if v == math.inf else v for k, v in asdict(config).items()}
-    return {"law": law, "stream": "v1", **values}

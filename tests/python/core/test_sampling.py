@@ -6,6 +6,7 @@ import hashlib
 import math
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,13 +40,15 @@ def contexts(states: int, order: int) -> list[tuple[int, ...]]:
     return list(np.ndindex(*(states,) * order))
 
 
+@pytest.mark.parametrize("backend", ["dense", "implicit"])
 @pytest.mark.parametrize(
     ("states", "order", "temperature"), [(100, 1, 1.0), (7, 2, 0.3), (5, 3, 1.0), (300, 1, 0.2), (6, 0, 0.5)]
 )
-def test_chain_p_values_are_uniform_over_seeds(states: int, order: int, temperature: float) -> None:
+def test_chain_p_values_are_uniform_over_seeds(states: int, order: int, temperature: float, backend: Any) -> None:
     p_values = []
     for seed in range(30):
-        chain = tm.MarkovChain(state_count=states, order=order, temperature=temperature, seed=seed)
+        chain = tm.MarkovChain(state_count=states, order=order, temperature=temperature, seed=seed, backend=backend)
+        assert chain.backend == backend
         tokens = chain.sample(2000, 200 + order)
         law = np.array([chain.probabilities(c) for c in contexts(states, order)])
         p_values.append(chi_square_p(context_counts(tokens, states, order), law))
@@ -53,9 +56,10 @@ def test_chain_p_values_are_uniform_over_seeds(states: int, order: int, temperat
     assert stats.kstest(p_values, "uniform").pvalue > 1e-4
 
 
+@pytest.mark.parametrize("backend", ["dense", "implicit"])
 @pytest.mark.parametrize("initial", ["softmax", "uniform"])
-def test_start_and_young_contexts_follow_their_rows(initial: str) -> None:
-    chain = tm.MarkovChain(state_count=10, order=3, temperature=0.3, seed=3, initial=initial)
+def test_start_and_young_contexts_follow_their_rows(initial: Any, backend: Any) -> None:
+    chain = tm.MarkovChain(state_count=10, order=3, temperature=0.3, seed=3, initial=initial, backend=backend)
     tokens = chain.sample(500_000, 3)
     assert chi_square_p(np.bincount(tokens[:, 0], minlength=10)[None], chain.probabilities()[None]) > 1e-4
     assert (
@@ -65,16 +69,63 @@ def test_start_and_young_contexts_follow_their_rows(initial: str) -> None:
         np.testing.assert_allclose(chain.probabilities(), 0.1)
 
 
-def test_temperature_limits() -> None:
-    np.testing.assert_array_equal(tm.MarkovChain(state_count=8, temperature=math.inf).probabilities([3]), 1 / 8)
-    cold = tm.MarkovChain(state_count=50, temperature=1e-7, seed=1)
+@pytest.mark.parametrize("backend", ["dense", "implicit"])
+def test_temperature_limits(backend: Any) -> None:
+    uniform = tm.MarkovChain(state_count=8, temperature=math.inf, backend=backend)
+    np.testing.assert_array_equal(uniform.probabilities([3]), 1 / 8)
+    assert chi_square_p(context_counts(uniform.sample(1000, 100), 8, 1), np.full((8, 8), 1 / 8)) > 1e-4
+    cold = tm.MarkovChain(state_count=50, temperature=1e-7, seed=1, backend=backend)
     rows = np.array([cold.probabilities([s]) for s in range(50)])
     tokens = cold.sample(100, 100)
     np.testing.assert_array_equal(tokens[:, 1:], rows.argmax(1)[tokens[:, :-1]])
 
 
-def test_mdp_follows_its_laws() -> None:
-    mdp = tm.MDP(state_count=12, action_count=9, policy_temperature=0.4, transition_temperature=0.7, seed=5)
+@pytest.mark.parametrize("temperature", [0.001, 0.01, 0.05])
+def test_cold_implicit_chains_follow_their_rows(temperature: float) -> None:
+    """Rows whose logits are all small refuse most proposals, and are scanned in the end."""
+    chain = tm.MarkovChain(state_count=60, temperature=temperature, seed=8, backend="implicit")
+    tokens = chain.sample(500, 400)
+    law = np.array([chain.probabilities([s]) for s in range(60)])
+    counts = context_counts(tokens, 60, 1)
+    expected = counts.sum(1, keepdims=True) * law
+    common = expected >= 5
+    statistic = ((counts - expected)[common] ** 2 / expected[common]).sum()
+    assert stats.chi2.sf(statistic, common.sum()) > 1e-4
+    assert abs(counts[~common].sum() - expected[~common].sum()) < 5 * math.sqrt(expected[~common].sum()) + 1
+    assert not counts[expected < 1e-9].any()
+
+
+def test_large_implicit_chains_follow_their_rows() -> None:
+    """From one state of 100,000, into bins of columns of like probability; and from deep contexts."""
+    wide = tm.MarkovChain(state_count=100_000, temperature=0.1, seed=2, backend="implicit")
+    law = wide.probabilities()
+    bins = np.argsort(law).argsort() // 1000
+    counts = np.bincount(bins[wide.sample(200_000, 1)[:, 0]], minlength=100)
+    assert chi_square_p(counts[None], np.bincount(bins, law)[None]) > 1e-4
+    deep = tm.MarkovChain(state_count=3, order=32, temperature=0.05, seed=2, backend="implicit")
+    tokens = deep.sample(1, 100_000)[0]
+    expected = np.zeros(3)
+    for t in range(32, 2032):
+        expected += deep.probabilities(tokens[t - 32 : t])
+    assert chi_square_p(np.bincount(tokens[32:2032], minlength=3)[None], expected[None] / 2000) > 1e-4
+    favorite = [deep.probabilities(tokens[t - 32 : t]).argmax() for t in range(32, 532)]
+    assert (tokens[32:532] == favorite).mean() > 0.8
+
+
+def test_as_many_states_as_there_are_words() -> None:
+    chain = tm.MarkovChain(state_count=2**32 - 1, order=2, backend="implicit")
+    tokens = chain.sample(3000, 40)
+    assert tokens.dtype == np.uint32
+    assert stats.kstest(tokens.ravel() / 2**32, "uniform").pvalue > 1e-4
+    assert len(np.unique(tokens[:, 0])) == 3000
+
+
+@pytest.mark.parametrize("backend", ["dense", "implicit"])
+def test_mdp_follows_its_laws(backend: Any) -> None:
+    mdp = tm.MDP(
+        state_count=12, action_count=9, policy_temperature=0.4, transition_temperature=0.7, seed=5, backend=backend
+    )
+    assert mdp.backend == backend
     data = mdp.sample(4000, 250)
     states, actions, following = data.states[:, :-1], data.actions, data.states[:, 1:]
     pair = states.astype(np.int64) * 9 + actions
@@ -86,7 +137,8 @@ def test_mdp_follows_its_laws() -> None:
     )
     assert chi_square_p(np.bincount(states[:, 0], minlength=12)[None], np.full((1, 12), 1 / 12)) > 1e-4
     assert len(np.unique(transition, axis=0)) == 108
-    assert np.ptp(tm.MDP(state_count=12, action_count=9, start="fixed").sample(50, 2).states[:, 0]) == 0
+    fixed = tm.MDP(state_count=12, action_count=9, start="fixed", backend=backend)
+    assert np.ptp(fixed.sample(50, 2).states[:, 0]) == 0
 
 
 def test_golden_bytes_never_change() -> None:
@@ -101,11 +153,24 @@ def test_golden_bytes_never_change() -> None:
     assert digest(data.states) == "4530b37a388de287"
     assert digest(data.actions) == "a2f0dc0f297be636"
     assert digest(tm.MDP(state_count=10, action_count=10).state_vectors(17)) == "c8cbf10972250c1f"
+    implicit = tm.MarkovChain(state_count=100_000, seed=42, backend="implicit").sample(100, 100)
+    assert implicit[0, :4].tolist() == [55782, 85636, 43992, 73488]
+    assert digest(implicit) == "e95e65cf4b2e2674"
+    cold = tm.MarkovChain(state_count=50, order=2, temperature=0.002, initial="uniform", backend="implicit")
+    assert digest(cold.sample(100, 100)) == "cae8346f9b3c921f"
+    assert (
+        digest(tm.MarkovChain(state_count=1000, order=32, seed=5, backend="implicit").sample(100, 100))
+        == "e86cc38b0405cbcb"
+    )
+    data = tm.MDP(state_count=100_000, action_count=300, seed=42, backend="implicit").sample(100, 100)
+    assert digest(data.states) == "d93f78e5b65e10e3"
+    assert digest(data.actions) == "6588442a043e3b77"
 
 
+@pytest.mark.parametrize("backend", ["dense", "implicit"])
 @pytest.mark.parametrize("level", _core.available_simd_levels())
-def test_bytes_do_not_depend_on_machine_threads_or_split(level: str) -> None:
-    chain = tm.MarkovChain(state_count=100, order=1, seed=9)
+def test_bytes_do_not_depend_on_machine_threads_or_split(level: str, backend: Any) -> None:
+    chain = tm.MarkovChain(state_count=100, order=1, seed=9, backend=backend)
     expected = chain.sample(300, 77, threads=1)
     before = _core.simd_level()
     try:
@@ -116,8 +181,50 @@ def test_bytes_do_not_depend_on_machine_threads_or_split(level: str) -> None:
         np.testing.assert_array_equal(np.concatenate(parts), expected)
         np.testing.assert_array_equal(chain.sample(300, 20), expected[:, :20])
         np.testing.assert_array_equal(chain.sample(300, 77, dtype="int64"), expected)
+        indexes = np.random.default_rng(1).integers(0, 300, 200)
+        np.testing.assert_array_equal(chain.sample_sequences(indexes, 77, threads=2), expected[indexes])
     finally:
         _core.set_simd_level(before)
+
+
+def test_any_list_of_sequences() -> None:
+    chain = tm.MarkovChain(state_count=10, seed=1)
+    far = 2**64 - 1
+    tokens = chain.sample_sequences([far, 0, far], 9)
+    np.testing.assert_array_equal(tokens[[0]], tokens[[2]])
+    np.testing.assert_array_equal(tokens[[1]], chain.sample(1, 9))
+    assert chain.sample_sequences([], 9).shape == (0, 9)
+    out = np.zeros((2, 9), np.int32)
+    assert chain.sample_sequences(np.array([5, 3], np.int32), 9, out=out) is out
+    np.testing.assert_array_equal(out, chain.sample(6, 9)[[5, 3]])
+    mdp = tm.MDP(state_count=10, action_count=7, seed=1)
+    data, some = mdp.sample(50, 9), mdp.sample_trajectories([40, 2], 9)
+    np.testing.assert_array_equal(some.states, data.states[[40, 2]])
+    np.testing.assert_array_equal(some.actions, data.actions[[40, 2]])
+    with pytest.raises(ValueError, match="indexes must be >= 0, got -1"):
+        chain.sample_sequences(np.array([3, -1]), 9)
+    with pytest.raises(ValueError, match=r"indexes must be between 0 and .*, got -1"):
+        chain.sample_sequences([3, -1], 9)
+    with pytest.raises(TypeError, match="must be an integer"):
+        chain.sample_sequences([0.5], 9)
+    with pytest.raises(TypeError, match="one-dimensional"):
+        mdp.sample_trajectories(np.array([[1, 2]]), 9)
+    with pytest.raises(ValueError, match="shape"):
+        chain.sample_sequences([1, 2, 3], 9, out=out)
+
+
+def test_backends() -> None:
+    assert tm.MarkovChain(state_count=100).backend == "dense"
+    assert tm.MarkovChain(state_count=100_000).backend == "implicit"
+    assert tm.MDP(state_count=100, action_count=100).backend == "dense"
+    assert tm.MDP(state_count=100_000, action_count=100_000).backend == "implicit"
+    assert tm.MarkovChain.from_probabilities([[1.0]]).backend == "dense"
+    for name in ("dense", "implicit"):
+        assert f"backend='{name}'" in repr(tm.MarkovChain(state_count=3, backend=name))
+    laws = [
+        tm.MarkovChain(state_count=7, order=2, seed=3, backend=b).probabilities([1, 2]) for b in ("dense", "implicit")
+    ]
+    np.testing.assert_array_equal(*laws)
 
 
 def test_chains_that_differ_share_no_draws() -> None:
@@ -161,7 +268,8 @@ def test_explicit_laws() -> None:
         ({"state_count": 10, "order": -1}, ValueError, "order must be between 0 and 32"),
         ({"state_count": 10, "seed": -1}, ValueError, "seed must be"),
         ({"state_count": 10, "initial": "zero"}, ValueError, "'softmax', 'uniform'"),
-        ({"state_count": 10**6, "order": 2}, ValueError, "GiB"),
+        ({"state_count": 10**6, "order": 2, "backend": "dense"}, ValueError, 'GiB.*or backend="implicit"'),
+        ({"state_count": 10, "backend": "sparse"}, ValueError, "'auto', 'dense', 'implicit'"),
     ],
 )
 def test_bad_chains_are_refused(arguments: dict[str, object], error: type[Exception], words: str) -> None:

@@ -1,0 +1,367 @@
+// Sampling by rejection. Every lane makes one proposal at a time and moves on to its next value when it is accepted, so
+// lanes drift apart; proposal n of a sequence is word n % 4 of block n / 4 of its stream, whatever it is for.
+#pragma once
+
+#include "sampling.hpp"
+
+namespace trajmill::simd {
+
+template <class V>
+struct Proposal {
+  typename V::Vec value;
+  typename V::Mask accepted;
+  typename V::Mask open;  // the top half of the uniform number does not decide
+};
+
+// Logit keys that differ from lane to lane.
+template <class V>
+struct LaneKeys {
+  typename V::Pair even_key, odd_key;
+
+  TRAJMILL_INLINE typename V::Pair even(int round) const {
+    return V::add(even_key, V::half(static_cast<std::uint32_t>(round) * kPhiloxWeyl0));
+  }
+  TRAJMILL_INLINE typename V::Pair odd(int round) const {
+    return V::add(odd_key, V::half(static_cast<std::uint32_t>(round) * kPhiloxWeyl1));
+  }
+};
+
+// What `word`, the top half of a uniform number, proposes in the rows row_low + 2^32 row_high of `columns` columns.
+template <class V, class Keys>
+TRAJMILL_INLINE Proposal<V> propose(const Keys& keys, typename V::Pair word, typename V::Vec columns,
+                                    typename V::Vec row_low, typename V::Vec row_high, const std::uint32_t* decisions,
+                                    typename V::Vec first_decision) {
+  constexpr int kLogitShift = 32 - 12;  // ImplicitRows::kDecisionBits
+  const auto product = V::multiply(word, V::spread(columns));
+  const auto column = V::pack_high(product);
+  const auto fraction = V::pack_low(product);
+  typename V::Pair c[4] = {V::spread(V::template shift_right<2>(column)), V::spread(row_low), V::spread(row_high),
+                           V::same(V::half(0))};
+  philox_rounds<V, 0>(keys, c);
+  const auto odd = V::test(column, V::vec(1));
+  const auto logit = V::select(V::test(column, V::vec(2)), V::select(odd, V::pack_low(c[3]), V::pack_low(c[2])),
+                               V::select(odd, V::pack_low(c[1]), V::pack_low(c[0])));
+  const auto decision = V::gather(decisions, V::add(first_decision, V::template shift_right<kLogitShift>(logit)));
+  const auto accepted = V::below(fraction, V::template shift_left<16>(decision));
+  const auto refused = V::both(V::below(V::bit_or(decision, V::vec(0xFFFF)), fraction),
+                               V::below(fraction, V::subtract(V::vec(0), columns)));
+  return {column, accepted, V::neither(accepted, refused)};
+}
+
+// What a chain is between two tokens. Without memory beyond one state (`deep` false) rows are numbered in 32 bits.
+template <class V, bool deep>
+class ChainWalk {
+ public:
+  using Arguments = ImplicitChainArguments;
+  using Vec = typename V::Vec;
+  struct Shared {
+    SharedKeys<V> logit_keys;
+    explicit Shared(const Arguments& arguments) : logit_keys(arguments.rows.logit_key) {}
+  };
+
+  static const Sequences& sequences(const Arguments& arguments) { return arguments.sequences; }
+  static std::uint32_t first_value(const Arguments& arguments, std::uint64_t sequence) {
+    return arguments.uniform_initial ? uniform_start(arguments.start_key, sequence, arguments.rows.column_count)
+                                     : kNoValue;
+  }
+
+  void start(const Arguments& arguments, Vec first) {
+    row_low_ = row_high_ = V::vec(0);
+    if (deep) {
+      for (std::uint32_t k = 0; k < arguments.order; ++k) history_[k] = V::vec(0);
+    }
+    if (arguments.uniform_initial) advance(arguments, V::below(first, V::vec(kNoValue)), first);
+  }
+
+  TRAJMILL_INLINE Proposal<V> propose(const Arguments& arguments, const Shared& shared, typename V::Pair word) const {
+    return simd::propose<V>(shared.logit_keys, word, V::vec(arguments.rows.column_count), row_low_, row_high_,
+                            arguments.rows.decisions, V::vec(0));
+  }
+  TRAJMILL_INLINE Vec refusal_limit(const Arguments& arguments) const { return V::vec(arguments.rows.refusal_limit); }
+
+  TRAJMILL_INLINE void advance(const Arguments& arguments, typename V::Mask accepted, Vec value) {
+    const Vec digit = V::add(value, V::vec(1));
+    if constexpr (!deep) {
+      if (arguments.order == 1) row_low_ = V::select(accepted, digit, row_low_);
+    } else {
+      const auto oldest = V::spread(history_[0]);
+      const auto row = V::join(row_low_, row_high_);
+      const auto next = V::subtract(multiply_64(row, arguments.radix), multiply_32(oldest, arguments.oldest_weight));
+      const auto sum = V::add(next, V::join(digit, V::vec(0)));
+      row_low_ = V::select(accepted, V::pack_low(sum), row_low_);
+      row_high_ = V::select(accepted, V::pack_high(sum), row_high_);
+      for (std::uint32_t k = 0; k < arguments.order; ++k) {
+        history_[k] = V::select(accepted, k + 1 < arguments.order ? history_[k + 1] : digit, history_[k]);
+      }
+    }
+  }
+
+  static constexpr int kColumns = 1;
+  TRAJMILL_INLINE Vec emitted(int, Vec value) const { return value; }
+  static RowsView rows(const Arguments& arguments, int) { return arguments.tokens; }
+  static std::size_t length(const Arguments& arguments, int) { return arguments.length; }
+
+  // The law and the row that lane `lane` draws from.
+  const ImplicitRows& law(const Arguments& arguments, std::size_t) const { return *arguments.rows.rows; }
+  std::uint64_t row(std::size_t lane) const {
+    alignas(64) std::uint32_t low[V::kLanes], high[V::kLanes];
+    V::store(low, row_low_), V::store(high, row_high_);
+    return low[lane] | std::uint64_t{high[lane]} << 32;
+  }
+
+ private:
+  using Pair = typename V::Pair;
+
+  static TRAJMILL_INLINE Pair multiply_32(Pair a, std::uint64_t b) {  // modulo 2^64, the low halves of a
+    return V::add(V::multiply(a, V::half(static_cast<std::uint32_t>(b))),
+                  V::to_high(V::multiply(a, V::half(static_cast<std::uint32_t>(b >> 32)))));
+  }
+  static TRAJMILL_INLINE Pair multiply_64(Pair a, std::uint64_t b) {
+    return V::add(multiply_32(a, b), V::to_high(V::multiply(V::high(a), V::half(static_cast<std::uint32_t>(b)))));
+  }
+
+  Vec row_low_, row_high_;
+  Vec history_[deep ? 32 : 1];  // the last `order` digits, oldest first
+};
+
+// What an MDP is between two draws: about to act in a state, or to move on from a state and an action.
+template <class V>
+class MDPWalk {
+ public:
+  using Arguments = ImplicitMDPArguments;
+  using Vec = typename V::Vec;
+  struct Shared {
+    explicit Shared(const Arguments&) {}
+  };
+
+  static const Sequences& sequences(const Arguments& arguments) { return arguments.trajectories; }
+  static std::uint32_t first_value(const Arguments& arguments, std::uint64_t trajectory) {
+    return uniform_start(arguments.start_key, arguments.fixed_start ? 0 : trajectory,
+                         arguments.transition.column_count);
+  }
+
+  void start(const Arguments&, Vec first) {
+    row_low_ = first;
+    row_high_ = V::vec(0);
+    moving_ = V::vec(0);
+  }
+
+  TRAJMILL_INLINE Proposal<V> propose(const Arguments& arguments, const Shared&, typename V::Pair word) const {
+    const auto& policy = arguments.policy;
+    const auto& transition = arguments.transition;
+    const LaneKeys<V> keys{V::spread(choose(static_cast<std::uint32_t>(policy.logit_key),
+                                            static_cast<std::uint32_t>(transition.logit_key))),
+                           V::spread(choose(static_cast<std::uint32_t>(policy.logit_key >> 32),
+                                            static_cast<std::uint32_t>(transition.logit_key >> 32)))};
+    return simd::propose<V>(keys, word, choose(policy.column_count, transition.column_count), row_low_, row_high_,
+                            arguments.decisions, choose(0, 1 << 12));
+  }
+  TRAJMILL_INLINE Vec refusal_limit(const Arguments& arguments) const {
+    return choose(arguments.policy.refusal_limit, arguments.transition.refusal_limit);
+  }
+
+  TRAJMILL_INLINE void advance(const Arguments& arguments, typename V::Mask accepted, Vec value) {
+    const auto moving = is_moving();
+    const auto pair =
+        V::add(V::multiply(V::spread(row_low_), V::half(arguments.policy.column_count)), V::join(value, V::vec(0)));
+    row_low_ = V::select(accepted, V::select(moving, value, V::pack_low(pair)), row_low_);
+    row_high_ = V::select(accepted, V::select(moving, V::vec(0), V::pack_high(pair)), row_high_);
+    moving_ = V::select(accepted, V::subtract(V::vec(1), moving_), moving_);
+  }
+
+  static constexpr int kColumns = 2;  // states, actions
+  TRAJMILL_INLINE Vec emitted(int column, Vec value) const {
+    return column == 0 ? V::select(is_moving(), value, V::vec(kNoValue))
+                       : V::select(is_moving(), V::vec(kNoValue), value);
+  }
+  static RowsView rows(const Arguments& arguments, int column) {
+    return column == 0 ? arguments.states : arguments.actions;
+  }
+  static std::size_t length(const Arguments& arguments, int column) { return arguments.length + (column == 0); }
+
+  const ImplicitRows& law(const Arguments& arguments, std::size_t lane) const {
+    alignas(64) std::uint32_t moving[V::kLanes];
+    V::store(moving, moving_);
+    return moving[lane] == 0 ? *arguments.policy.rows : *arguments.transition.rows;
+  }
+  std::uint64_t row(std::size_t lane) const {
+    alignas(64) std::uint32_t low[V::kLanes], high[V::kLanes];
+    V::store(low, row_low_), V::store(high, row_high_);
+    return low[lane] | std::uint64_t{high[lane]} << 32;
+  }
+
+ private:
+  TRAJMILL_INLINE typename V::Mask is_moving() const { return V::test(moving_, V::vec(1)); }
+  TRAJMILL_INLINE Vec choose(std::uint32_t policy, std::uint32_t transition) const {
+    return V::select(is_moving(), V::vec(transition), V::vec(policy));
+  }
+
+  Vec row_low_, row_high_;  // the state, or state x action_count + action
+  Vec moving_;              // 1 where the next draw is a state
+};
+
+// One output of kTries proposals: what each lane had accepted, or kNoValue.
+template <class V, int Groups>
+class Sieve {
+ public:
+  static constexpr int kTries = 16;
+  static constexpr std::size_t kLanes = Groups * V::kLanes;
+
+  TRAJMILL_INLINE void put(int attempt, int group, typename V::Vec value) {
+    V::store(words_[attempt] + group * V::kLanes, value);
+  }
+
+  // Appends what lane `lane` accepted to its row, which holds `filled` of `length` values; returns how many it holds.
+  std::size_t append(const RowsView& rows, std::size_t row, std::size_t lane, std::size_t filled,
+                     std::size_t length) const {
+    switch (rows.element_size) {
+      case 1: return append_as<std::uint8_t>(rows, row, lane, filled, length);
+      case 2: return append_as<std::uint16_t>(rows, row, lane, filled, length);
+      case 4: return append_as<std::uint32_t>(rows, row, lane, filled, length);
+      default: return append_as<std::uint64_t>(rows, row, lane, filled, length);
+    }
+  }
+
+ private:
+  template <class T>
+  std::size_t append_as(const RowsView& rows, std::size_t row, std::size_t lane, std::size_t filled,
+                        std::size_t length) const {
+    T* const out = reinterpret_cast<T*>(rows.data + row * rows.row_bytes);
+    if (filled + kTries <= length) {  // a refused value is overwritten by the next
+      for (int k = 0; k < kTries; ++k) {
+        const std::uint32_t value = words_[k][lane];
+        out[filled] = static_cast<T>(value);
+        filled += value != kNoValue;
+      }
+    } else {
+      for (int k = 0; k < kTries && filled < length; ++k) {
+        const std::uint32_t value = words_[k][lane];
+        if (value != kNoValue) out[filled++] = static_cast<T>(value);
+      }
+    }
+    return filled;
+  }
+
+  alignas(64) std::uint32_t words_[kTries][kLanes];
+};
+
+// Settles what the kernel left open: lanes whose proposals the top half does not decide, and those that scan.
+template <class V, class Walk>
+__attribute__((noinline)) typename V::Vec settle_lanes(const typename Walk::Arguments& arguments, const Walk& walk,
+                                                       typename V::Vec value, std::uint32_t lanes,
+                                                       std::uint32_t scanning, std::size_t row,
+                                                       std::uint64_t proposal) {
+  alignas(64) std::uint32_t values[V::kLanes];
+  V::store(values, value);
+  for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
+    if ((lanes >> lane & 1) == 0) continue;
+    values[lane] = settle(walk.law(arguments, lane), arguments.proposal_key, Walk::sequences(arguments)[row + lane],
+                          proposal, walk.row(lane), (scanning >> lane & 1) != 0);
+  }
+  return V::load(values);
+}
+
+template <class V, class Walk, int Groups>
+void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t row, std::size_t row_count,
+                          const std::atomic<bool>& cancelled) {
+  using Vec = typename V::Vec;
+  constexpr std::size_t kLanes = Groups * V::kLanes;
+  constexpr int kTries = Sieve<V, Groups>::kTries;
+  const SharedKeys<V> keys(arguments.proposal_key);
+  const typename Walk::Shared shared(arguments);
+  const Vec none = V::vec(kNoValue);
+
+  Stream<V> stream[Groups];
+  Walk walk[Groups];
+  Vec deadline[Groups];  // the proposal that gives way to a scan
+  std::size_t filled[Walk::kColumns][kLanes] = {};
+  std::uint32_t unfinished[Groups] = {};  // lanes, one bit each
+  const std::size_t last = Walk::kColumns - 1;
+  Sieve<V, Groups> sieve[Walk::kColumns];
+  for (int g = 0; g < Groups; ++g) {
+    const std::size_t before = static_cast<std::size_t>(g) * V::kLanes;
+    stream[g].start(arguments.proposal_key, load_group<V>(Walk::sequences(arguments), row, row_count, g));
+    alignas(64) std::uint32_t first[V::kLanes];
+    for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
+      first[lane] = 0;
+      if (before + lane >= row_count) continue;
+      first[lane] = Walk::first_value(arguments, Walk::sequences(arguments)[row + before + lane]);
+      unfinished[g] |= std::uint32_t{1} << lane;
+    }
+    walk[g].start(arguments, V::load(first));
+    deadline[g] = walk[g].refusal_limit(arguments);
+    for (int k = 0; k < kTries; ++k) sieve[0].put(k, g, k == 0 ? V::load(first) : none);
+  }
+  for (std::size_t lane = 0; lane < row_count; ++lane) {
+    filled[0][lane] = sieve[0].append(Walk::rows(arguments, 0), row + lane, lane, 0, Walk::length(arguments, 0));
+  }
+
+  for (std::uint64_t proposal = 0; !cancelled.load(std::memory_order_relaxed); proposal += kTries) {
+    std::uint32_t any = 0;
+    for (int g = 0; g < Groups; ++g) {
+      for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
+        const std::size_t at = static_cast<std::size_t>(g) * V::kLanes + lane;
+        const bool finished = filled[0][at] == Walk::length(arguments, 0) &&
+                              filled[last][at] == Walk::length(arguments, static_cast<int>(last));
+        if (finished) unfinished[g] &= ~(std::uint32_t{1} << lane);
+      }
+      any |= unfinished[g];
+    }
+    if (any == 0) return;
+
+    for (int block = 0; block < kTries; block += 4) {
+      typename V::Pair words[Groups][4];
+      for (int g = 0; g < Groups; ++g) stream[g].draw(keys, (proposal + static_cast<unsigned>(block)) / 4, words[g]);
+      for_each_step([&](int step) __attribute__((always_inline)) {
+        const std::uint64_t now = proposal + static_cast<unsigned>(block + step);
+        const Vec here = V::vec(static_cast<std::uint32_t>(now)), next = V::vec(static_cast<std::uint32_t>(now + 1));
+        for (int g = 0; g < Groups; ++g) {
+          auto [column, accepted, open] = walk[g].propose(arguments, shared, words[g][step]);
+          const auto scanning = V::equal(deadline[g], here);
+          Vec value = V::select(accepted, column, none);
+          const std::uint32_t lanes = V::bits(V::either(open, scanning)) & unfinished[g];
+          if (lanes != 0) [[unlikely]] {
+            value = settle_lanes<V>(arguments, walk[g], value, lanes, V::bits(scanning),
+                                    row + static_cast<std::size_t>(g) * V::kLanes, now);
+            accepted = V::below(value, none);
+          }
+          for (int k = 0; k < Walk::kColumns; ++k) sieve[k].put(block + step, g, walk[g].emitted(k, value));
+          walk[g].advance(arguments, accepted, value);
+          deadline[g] = V::select(accepted, V::add(next, walk[g].refusal_limit(arguments)), deadline[g]);
+        }
+      });
+    }
+    for (int k = 0; k < Walk::kColumns; ++k) {
+      for (std::size_t lane = 0; lane < row_count; ++lane) {
+        filled[k][lane] =
+            sieve[k].append(Walk::rows(arguments, k), row + lane, lane, filled[k][lane], Walk::length(arguments, k));
+      }
+    }
+  }
+}
+
+template <class V, class Walk>
+void sample_implicit(const typename Walk::Arguments& arguments, std::size_t begin, std::size_t end,
+                     const std::atomic<bool>& cancelled) {
+  split_rows<V>(
+      begin, end,
+      [&](std::size_t row, std::size_t count) {
+        sample_implicit_rows<V, Walk, V::kGroups>(arguments, row, count, cancelled);
+      },
+      [&](std::size_t row, std::size_t count) { sample_implicit_rows<V, Walk, 1>(arguments, row, count, cancelled); });
+}
+
+template <class V>
+void sample_implicit_chain(const ImplicitChainArguments& arguments, std::size_t begin, std::size_t end,
+                           const std::atomic<bool>& cancelled) {
+  return arguments.order > 1 ? sample_implicit<V, ChainWalk<V, true>>(arguments, begin, end, cancelled)
+                             : sample_implicit<V, ChainWalk<V, false>>(arguments, begin, end, cancelled);
+}
+
+template <class V>
+constexpr Kernels kernels_of() noexcept {
+  return {sample_chain<V>,    sample_mdp<V>,     sample_implicit_chain<V>, sample_implicit<V, MDPWalk<V>>,
+          philox_checksum<V>, lookup_checksum<V>};
+}
+
+}  // namespace trajmill::simd
