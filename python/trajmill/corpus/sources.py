@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trajmill.core import MDP, MarkovChain, MDPSample, checks
+from trajmill.corpus import mapped_rows, reference_rows
 from trajmill.corpus.layout import Column, CorpusError, Layout, default_block_rows, default_shard_rows
 
-STREAM = "v1"
 BACKEND = "dense"
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -124,11 +124,34 @@ def _trajectories(spec: Mapping[str, Any]) -> tuple[Column, ...]:
     return trajectory_columns(spec["state_count"], spec["action_count"], spec["length"])
 
 
-KINDS = {"markov": Kind(_tokens, _markov), "iid": Kind(_tokens, _iid), "mdp": Kind(_trajectories, _mdp)}
+def _mapped(spec: Mapping[str, Any]) -> RowSource:
+    return mapped_rows.mapped_rows(spec, mapped_rows.columns_of(spec))
+
+
+STREAMS = {
+    "v1": {
+        "markov": Kind(_tokens, _markov),
+        "iid": Kind(_tokens, _iid),
+        "mdp": Kind(_trajectories, _mdp),
+        "identity": Kind(mapped_rows.columns_of, _mapped),
+        "mapping": Kind(mapped_rows.columns_of, _mapped),
+    },
+    "reference": {
+        "markov": Kind(_tokens, lambda spec: reference_rows.markov_rows(spec, _tokens(spec))),
+        "iid": Kind(_tokens, lambda spec: reference_rows.iid_rows(spec, _tokens(spec))),
+        "mdp": Kind(_trajectories, lambda spec: reference_rows.ReferenceMDPRows(_trajectories(spec), spec)),
+    },
+}
 
 
 def make_spec(
-    kind: str, law: Mapping[str, Any], *, row_count: int, length: int, shard_rows: int | None = None
+    kind: str,
+    law: Mapping[str, Any],
+    *,
+    row_count: int,
+    length: int,
+    shard_rows: int | None = None,
+    stream: str = "v1",
 ) -> dict[str, Any]:
     """The spec of `row_count` rows of a `kind` whose parameters are `law`.
 
@@ -139,7 +162,7 @@ def make_spec(
     """
     spec = {
         "kind": kind,
-        "stream": STREAM,
+        "stream": stream,
         "backend": BACKEND,
         **{name: "inf" if value == math.inf else value for name, value in law.items()},
         "row_count": checks.integer("row count", row_count, 1, 2**63 - 1),
@@ -163,10 +186,11 @@ def source_of(spec: Mapping[str, Any]) -> RowSource:
 
 
 def _kind(spec: Mapping[str, Any]) -> Kind:
-    for name, known in (("kind", tuple(KINDS)), ("stream", (STREAM,)), ("backend", (BACKEND,))):
+    kinds = STREAMS.get(str(spec.get("stream")), {})
+    for name, known in (("stream", tuple(STREAMS)), ("kind", tuple(kinds)), ("backend", (BACKEND,))):
         if spec.get(name) not in known:
             raise CorpusError(f"this trajmill makes corpora of {name} {', '.join(known)}, not {spec.get(name)!r}")
-    return KINDS[spec["kind"]]
+    return kinds[spec["kind"]]
 
 
 def empty_rows(columns: tuple[Column, ...], row_count: int) -> dict[str, npt.NDArray[Any]]:
