@@ -21,14 +21,14 @@ class ReferenceTokenRows:
     """Iterations 0, 1, 2, ... of `batch_size` sequences, each in worker order: the column ``tokens``."""
 
     columns: tuple[Column, ...]
-    worker_count: int
     batch_size: int
+    block_size: int  # sequences of one worker
     make: MakeBlocks
 
     def fill(self, first_row: int, arrays: Mapping[str, npt.NDArray[Any]], threads: int | None) -> None:
         """See `RowSource`."""
         tokens = arrays["tokens"]
-        block = self.batch_size // self.worker_count
+        block = self.block_size
         row = 0
         while row < len(tokens):
             iteration, place = divmod(first_row + row, self.batch_size)
@@ -53,7 +53,7 @@ def markov_rows(spec: Mapping[str, Any], columns: tuple[Column, ...]) -> Referen
     def make(iteration: int, some: range, out: npt.NDArray[Any], threads: int | None) -> object:
         return chain.tokens(workers, batch, length, iteration, workers=some, out=out, threads=threads)
 
-    return ReferenceTokenRows(columns, workers, batch, make)
+    return ReferenceTokenRows(columns, batch, reference.block_size(workers, batch), make)
 
 
 def iid_rows(spec: Mapping[str, Any], columns: tuple[Column, ...]) -> ReferenceTokenRows:
@@ -63,7 +63,8 @@ def iid_rows(spec: Mapping[str, Any], columns: tuple[Column, ...]) -> ReferenceT
     def make(iteration: int, some: range, out: npt.NDArray[Any], threads: int | None) -> object:
         return reference.iid_tokens(**law, iteration=iteration, workers=some, out=out, threads=threads)
 
-    return ReferenceTokenRows(columns, spec["worker_count"], spec["batch_size"], make)
+    block = reference.block_size(spec["worker_count"], spec["batch_size"])
+    return ReferenceTokenRows(columns, spec["batch_size"], block, make)
 
 
 @dataclass(frozen=True, slots=True)
