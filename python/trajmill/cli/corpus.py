@@ -70,7 +70,9 @@ class Head:
         """Print them."""
         corpus = open_corpus(self.location)
         rows = range(len(corpus))[max(0, self.first) :][: max(0, self.rows)]
-        arrays = {name: array[:, : max(0, self.values)] for name, array in corpus.read(rows).items()}
+        arrays = {
+            name: array[:, : max(0, self.values)] for name, array in corpus.read(np.array(rows, np.int64)).items()
+        }
         lines = []
         for i, row in enumerate(rows):
             for name, array in arrays.items():

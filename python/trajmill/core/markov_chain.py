@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -174,6 +175,14 @@ class MarkovChain:
             uniform_initial=self.initial == "uniform",
             seed=self.seed,
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it was made from, for the workers of a data loader."""
+        if self._rows is not None:
+            initial, transition = self._rows
+            return partial(MarkovChain.from_probabilities, transition, initial=initial, seed=self.seed), ()
+        names = ("state_count", "order", "temperature", "seed", "initial", "backend")
+        return partial(MarkovChain, **{name: getattr(self, name) for name in names}), ()
 
     def __repr__(self) -> str:
         return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -186,6 +187,23 @@ class MDP:
             "fixed_start": self.start == "fixed",
             "seed": self.seed,
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it was made from, for the workers of a data loader."""
+        if self._rows is not None:
+            policy, transition = self._rows
+            choices: dict[str, Any] = {"seed": self.seed, "start": self.start}
+            return partial(MDP.from_probabilities, policy, transition, **choices), ()
+        names = (
+            "state_count",
+            "action_count",
+            "policy_temperature",
+            "transition_temperature",
+            "seed",
+            "start",
+            "backend",
+        )
+        return partial(MDP, **{name: getattr(self, name) for name in names}), ()
 
     def __repr__(self) -> str:
         return (

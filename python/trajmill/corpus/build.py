@@ -56,7 +56,7 @@ def build(
     *,
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
-    part: Part = Part(),  # noqa: B008  # frozen
+    part: Part = Part(),
     threads: int | None = None,
     rehash: bool = False,
 ) -> Built:
@@ -95,6 +95,7 @@ def build(
             work(
                 spec, todo, _absolute(out), checks.thread_count(threads), _reporter(layout, mine, todo, spec, progress)
             )
+            store.sweep()  # what the dead workers of a cluster left
             whole = _finish(store, layout, alone=part.count == 1)
     except OSError as error:
         raise CorpusError(

@@ -34,8 +34,13 @@ class MappedRows:
     action_count: int  # 0: tokens
     length: int
 
+    @property
+    def backend(self) -> str:
+        """See `RowRuns`."""
+        return self.chain.backend
+
     def fill(self, first_row: int, arrays: Mapping[str, npt.NDArray[Any]], threads: int | None) -> None:
-        """See `RowSource`."""
+        """See `RowRuns`."""
         rows = len(next(iter(arrays.values())))
         drawn = self.chain.sample(rows, self.length, first_sequence=first_row, threads=threads)
         mapped = drawn if self.target is None else self.target(drawn)

@@ -24,9 +24,10 @@ class ReferenceTokenRows:
     batch_size: int
     block_size: int  # sequences of one worker
     make: MakeBlocks
+    backend = "dense"
 
     def fill(self, first_row: int, arrays: Mapping[str, npt.NDArray[Any]], threads: int | None) -> None:
-        """See `RowSource`."""
+        """See `RowRuns`."""
         tokens = arrays["tokens"]
         block = self.block_size
         row = 0
@@ -73,9 +74,10 @@ class ReferenceMDPRows:
 
     columns: tuple[Column, ...]
     spec: Mapping[str, Any]
+    backend = "dense"
 
     def fill(self, first_row: int, arrays: Mapping[str, npt.NDArray[Any]], threads: int | None) -> None:
-        """See `RowSource`."""
+        """See `RowRuns`."""
         states, actions, spec = arrays["states"], arrays["actions"], self.spec
         data = reference.mdp_transitions(
             spec["row_count"],

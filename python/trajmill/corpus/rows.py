@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trajmill.core import checks
 from trajmill.corpus.layout import Column
 from trajmill.corpus.order import Permutation
 
@@ -29,7 +30,7 @@ class Corpus(ABC):
     row_count: int
 
     @abstractmethod
-    def read(self, indexes: Sequence[int] | npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
+    def read(self, indexes: npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
         """The rows at `indexes`, each in [0, row_count), in their order: an (n, row_length) array for each column."""
 
     def __len__(self) -> int:
@@ -38,11 +39,11 @@ class Corpus(ABC):
     def __getitem__(self, key: int | slice) -> Rows:
         """Row `key`, or the rows of a slice."""
         if isinstance(key, slice):
-            return self._rows(self.read(range(*key.indices(len(self)))))
+            return self._rows(self.read(np.arange(*key.indices(len(self)))))
         index = operator.index(key)
         if not -len(self) <= index < len(self):
             raise IndexError(f"row must be between {-len(self)} and {len(self) - 1}, got {index}")
-        arrays = self.read([index % len(self)])
+        arrays = self.read(np.array([index % len(self)]))
         return self._rows({name: array[0] for name, array in arrays.items()})
 
     def __getitems__(self, indexes: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Array | list[dict[str, Array]]:
@@ -50,9 +51,9 @@ class Corpus(ABC):
 
         A corpus of one column returns one (n, row_length) array, so ``collate_fn=torch.from_numpy`` copies nothing.
         """
-        numbers = np.asarray(indexes)
-        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(self)):
-            raise IndexError(f"rows must be between 0 and {len(self) - 1}, got {numbers.min()} to {numbers.max()}")
+        numbers = checks.indexes("rows", indexes)
+        if len(numbers) and numbers.max() >= len(self):
+            raise IndexError(f"rows must be between 0 and {len(self) - 1}, got {numbers.max()}")
         arrays = self.read(numbers)
         if len(arrays) == 1:
             return arrays[self.columns[0].name]
@@ -76,6 +77,11 @@ class ShuffledCorpus(Corpus):
         self.columns, self.row_count = corpus.columns, corpus.row_count
         self._corpus, self._permutation = corpus, permutation
 
-    def read(self, indexes: Sequence[int] | npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
+    def read(self, indexes: npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
         """See `Corpus.read`."""
-        return self._corpus.read(self._permutation(np.asarray(indexes)))
+        return self._corpus.read(self._permutation(indexes))
+
+
+def empty_rows(columns: tuple[Column, ...], row_count: int) -> dict[str, Array]:
+    """Arrays for `row_count` rows."""
+    return {column.name: np.empty((row_count, column.row_length), column.dtype) for column in columns}

@@ -17,21 +17,32 @@ from trajmill.core import MDP, MarkovChain, MDPSample, checks
 from trajmill.corpus import mapped_rows, reference_rows
 from trajmill.corpus.layout import Column, CorpusError, Layout, default_block_rows, default_shard_rows
 
-BACKEND = "dense"
+BACKENDS = ("dense", "implicit")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """(rows, row_length) arrays under their columns' names"""
 
 
-class RowSource(Protocol):
-    """Makes any rows of a corpus, in any order."""
+class RowRuns(Protocol):
+    """Makes rows of a corpus, any number that stand side by side."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The arrays that rows consist of."""
 
+    @property
+    def backend(self) -> str:
+        """``"dense"`` or ``"implicit"``."""
+
     def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
         """Fill each column's array with the rows from `first_row` on."""
+
+
+class RowSource(RowRuns, Protocol):
+    """Makes any rows of a corpus, in any order."""
+
+    def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
+        """Fill each column's array with the given rows (n,), in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +57,19 @@ class ChainRows:
         """See `RowSource`."""
         return token_columns(self.chain.state_count, self.length)
 
+    @property
+    def backend(self) -> str:
+        """See `RowSource`."""
+        return self.chain.backend
+
     def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
         """See `RowSource`."""
         tokens = arrays["tokens"]
         self.chain.sample(len(tokens), self.length, first_sequence=first_row, out=tokens, threads=threads)
+
+    def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
+        """See `RowSource`."""
+        self.chain.sample_sequences(rows, self.length, out=arrays["tokens"], threads=threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +84,20 @@ class MDPRows:
         """See `RowSource`."""
         return trajectory_columns(self.mdp.state_count, self.mdp.action_count, self.length)
 
+    @property
+    def backend(self) -> str:
+        """See `RowSource`."""
+        return self.mdp.backend
+
     def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
         """See `RowSource`."""
         out = MDPSample(states=arrays["states"], actions=arrays["actions"])
         self.mdp.sample(len(out.actions), self.length, first_trajectory=first_row, out=out, threads=threads)
+
+    def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
+        """See `RowSource`."""
+        out = MDPSample(states=arrays["states"], actions=arrays["actions"])
+        self.mdp.sample_trajectories(rows, self.length, out=out, threads=threads)
 
 
 def rows_of(law: MarkovChain | MDP, length: int) -> RowSource:
@@ -97,34 +127,34 @@ class Kind:
     """A word that a spec may use: which columns it has, and what makes their rows."""
 
     columns: Callable[[Mapping[str, Any]], tuple[Column, ...]]
-    source: Callable[[Mapping[str, Any]], RowSource]
+    source: Callable[[Mapping[str, Any]], RowRuns]
 
 
 def _tokens(spec: Mapping[str, Any]) -> tuple[Column, ...]:
     return token_columns(spec["state_count"], spec["length"])
 
 
-def _markov(spec: Mapping[str, Any]) -> RowSource:
-    law = {name: spec[name] for name in ("state_count", "order", "seed", "initial")}
-    return ChainRows(MarkovChain(**law, temperature=float(spec["temperature"])), spec["length"])
-
-
-def _iid(spec: Mapping[str, Any]) -> RowSource:
-    law = {name: spec[name] for name in ("state_count", "seed")}
-    return ChainRows(MarkovChain(**law, order=0, temperature=math.inf), spec["length"])
-
-
-def _mdp(spec: Mapping[str, Any]) -> RowSource:
-    law: dict[str, Any] = {name: spec[name] for name in ("state_count", "action_count", "seed", "start")}
-    law |= {name: float(spec[name]) for name in ("policy_temperature", "transition_temperature")}
-    return MDPRows(MDP(**law), spec["length"])
-
-
 def _trajectories(spec: Mapping[str, Any]) -> tuple[Column, ...]:
     return trajectory_columns(spec["state_count"], spec["action_count"], spec["length"])
 
 
-def _mapped(spec: Mapping[str, Any]) -> RowSource:
+def _markov(spec: Mapping[str, Any]) -> RowSource:
+    law = {name: spec[name] for name in ("state_count", "order", "seed", "initial", "backend")}
+    return ChainRows(MarkovChain(**law, temperature=float(spec["temperature"])), spec["length"])
+
+
+def _iid(spec: Mapping[str, Any]) -> RowSource:
+    law = {name: spec[name] for name in ("state_count", "seed", "backend")}
+    return ChainRows(MarkovChain(**law, order=0, temperature=math.inf), spec["length"])
+
+
+def _mdp(spec: Mapping[str, Any]) -> RowSource:
+    law: dict[str, Any] = {name: spec[name] for name in ("state_count", "action_count", "seed", "start", "backend")}
+    law |= {name: float(spec[name]) for name in ("policy_temperature", "transition_temperature")}
+    return MDPRows(MDP(**law), spec["length"])
+
+
+def _mapped(spec: Mapping[str, Any]) -> RowRuns:
     return mapped_rows.mapped_rows(spec, mapped_rows.columns_of(spec))
 
 
@@ -157,17 +187,22 @@ def make_spec(
 
     Parameters
     ----------
+    law
+        What `kind` needs; ``"backend"`` may be ``"auto"`` or missing, and is put down as what it comes to.
     shard_rows
         Rows of a shard, a power of two; None: as many as make 2**28 values. At least `row_count`: a single shard.
     """
     spec = {
         "kind": kind,
         "stream": stream,
-        "backend": BACKEND,
+        "backend": "auto",
         **{name: "inf" if value == math.inf else value for name, value in law.items()},
         "row_count": checks.integer("row count", row_count, 1, 2**63 - 1),
         "length": checks.integer("length", length, 1, 2**32 - 1),
     }
+    known = _kind(spec | {"backend": BACKENDS[0]})
+    if spec["backend"] == "auto":
+        spec["backend"] = known.source(spec).backend
     columns = _kind(spec).columns(spec)
     spec["shard_rows"] = default_shard_rows(columns) if shard_rows is None else shard_rows
     spec["block_rows"] = min(default_block_rows(columns), spec["shard_rows"])
@@ -180,19 +215,14 @@ def layout_of(spec: Mapping[str, Any]) -> Layout:
     return Layout.of(spec, _kind(spec).columns(spec))
 
 
-def source_of(spec: Mapping[str, Any]) -> RowSource:
+def source_of(spec: Mapping[str, Any]) -> RowRuns:
     """What makes the rows that `spec` asks for; builds the law's tables."""
     return _kind(spec).source(spec)
 
 
 def _kind(spec: Mapping[str, Any]) -> Kind:
     kinds = STREAMS.get(str(spec.get("stream")), {})
-    for name, known in (("stream", tuple(STREAMS)), ("kind", tuple(kinds)), ("backend", (BACKEND,))):
+    for name, known in (("stream", tuple(STREAMS)), ("kind", tuple(kinds)), ("backend", BACKENDS)):
         if spec.get(name) not in known:
             raise CorpusError(f"this trajmill makes corpora of {name} {', '.join(known)}, not {spec.get(name)!r}")
     return kinds[spec["kind"]]
-
-
-def empty_rows(columns: tuple[Column, ...], row_count: int) -> dict[str, npt.NDArray[Any]]:
-    """Arrays for `row_count` rows."""
-    return {column.name: np.empty((row_count, column.row_length), column.dtype) for column in columns}

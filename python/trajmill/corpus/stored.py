@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from trajmill.corpus.layout import CorpusError, file_name
 from trajmill.corpus.records import MANIFEST, Manifest
-from trajmill.corpus.rows import Array, Corpus
+from trajmill.corpus.rows import Array, Corpus, empty_rows
 from trajmill.corpus.storage import Store, open_store
 from trajmill.corpus.survey import size_problems, summary, survey
 
@@ -51,11 +50,10 @@ class StoredCorpus(Corpus):
         """Each shard's `column` as a read-only memory map (rows, row_length)."""
         return [self._map(column, shard) for shard in range(self.layout.shard_count)]
 
-    def read(self, indexes: Sequence[int] | npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
+    def read(self, indexes: npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
         """See `Corpus.read`."""
-        numbers = np.asarray(indexes, dtype=np.int64)
-        shards, rows = np.divmod(numbers, self.layout.shard_rows)
-        arrays = {c.name: np.empty((len(numbers), c.row_length), c.dtype) for c in self.columns}
+        shards, rows = np.divmod(indexes.astype(np.int64), self.layout.shard_rows)
+        arrays = empty_rows(self.columns, len(indexes))
         for shard in np.unique(shards).tolist():
             here = np.flatnonzero(shards == shard)
             for name, array in arrays.items():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trajmill.core import MDP, MarkovChain, checks
-from trajmill.corpus.rows import Array, Corpus
-from trajmill.corpus.sources import empty_rows, rows_of
+from trajmill.corpus.rows import Array, Corpus, empty_rows
+from trajmill.corpus.sources import rows_of
 
 
 class VirtualCorpus(Corpus):
@@ -38,21 +37,11 @@ class VirtualCorpus(Corpus):
         self._threads = checks.thread_count(threads)
         self.columns = self._source.columns
 
-    def read(self, indexes: Sequence[int] | npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
+    def read(self, indexes: npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
         """See `Corpus.read`."""
         arrays = empty_rows(self.columns, len(indexes))
-        for begin, end in _runs(np.asarray(indexes)):
-            part = {name: array[begin:end] for name, array in arrays.items()}
-            self._source.fill(int(indexes[begin]), part, self._threads)
+        self._source.pick(indexes, arrays, self._threads)
         return arrays
 
     def __repr__(self) -> str:
         return f"VirtualCorpus({self.law!r}, sequence_count={self.row_count}, length={self.length})"
-
-
-def _runs(indexes: npt.NDArray[np.integer[Any]]) -> list[tuple[int, int]]:
-    """The longest pieces [begin, end) of `indexes` whose numbers follow each other."""
-    if not len(indexes):
-        return []
-    breaks = (np.flatnonzero(np.diff(indexes) != 1) + 1).tolist()
-    return list(zip([0, *breaks], [*breaks, len(indexes)], strict=True))

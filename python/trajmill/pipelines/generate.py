@@ -25,6 +25,8 @@ class GenerateMarkovConfig:
     """64-bit seed"""
     initial: Literal["softmax", "uniform"] = "softmax"
     """law of the first state"""
+    backend: Literal["auto", "dense", "implicit"] = "auto"
+    """tables, or none; same law, other draws; auto takes the faster one"""
     sequence_count: int = 10_000
     """sequences, >= 1"""
     length: int = 1024
@@ -45,6 +47,8 @@ class GenerateIIDConfig:
     """number of states S, >= 1"""
     seed: int = 42
     """64-bit seed"""
+    backend: Literal["auto", "dense", "implicit"] = "auto"
+    """tables, or none; same law, other draws; auto takes the faster one"""
     sequence_count: int = 10_000
     """sequences, >= 1"""
     length: int = 1024
@@ -73,6 +77,8 @@ class GenerateMDPConfig:
     """64-bit seed"""
     start: Literal["random", "fixed"] = "random"
     """where trajectories start: anywhere, or all in one state (what the authors' program does unless told otherwise)"""
+    backend: Literal["auto", "dense", "implicit"] = "auto"
+    """tables, or none; same law, other draws; auto takes the faster one"""
     trajectory_count: int = 1000
     """trajectories, >= 1"""
     length: int = 1000
@@ -176,6 +182,8 @@ def _keep_what_counts(law: dict[str, Any], stream: str) -> None:
     else:
         if law.get("initial", "softmax") != "softmax":
             raise ValueError("the reference stream draws first tokens from a softmax row, so initial must be softmax")
-        unused = {"initial"} | ({"seed"} if "start" in law else set())  # the authors' MDP has no seed to choose
+        unused = {"initial", "backend"}
+        if "start" in law:
+            unused.add("seed")  # the authors' MDP has none to choose
     for name in unused & law.keys():
         del law[name]

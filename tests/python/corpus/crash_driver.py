@@ -16,8 +16,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import trajmill as tm
 from small_corpus import SPECS, files
+
+import trajmill as tm
 from trajmill.corpus import CorpusError
 from trajmill.corpus.build import build
 from trajmill.corpus.survey import verify
@@ -27,7 +28,7 @@ def main() -> None:
     directory, spec, rounds, rng = Path(sys.argv[1]), SPECS[sys.argv[2]], int(sys.argv[3]), random.Random(sys.argv[4])
     spec = spec | {"row_count": 93}  # twelve shards
     started = time.perf_counter()
-    if child_of(lambda: build(spec, directory / "whole", threads=1)).wait() != 0:
+    if Child(lambda: build(spec, directory / "whole", threads=1)).wait() != 0:
         raise SystemExit("the uninterrupted run failed")
     duration = time.perf_counter() - started
     whole = files(directory / "whole")
@@ -35,18 +36,18 @@ def main() -> None:
     finished = unfinished = left_over = 0
     for _ in range(rounds):
         shutil.rmtree(out, ignore_errors=True)
-        child = child_of(lambda: build(spec, out, threads=2))
+        child = Child(lambda: build(spec, out, threads=2))
         time.sleep(rng.uniform(0, 1.1 * duration))
         child.kill()
         done = check_what_is_there(out, whole, spec)
         finished, unfinished = finished + done, unfinished + (not done)
         left_over += any(path.name.startswith(".tmp") for path in out.glob(".*"))
-        assert child_of(lambda: build(spec, out, threads=2)).wait() == 0
+        assert Child(lambda: build(spec, out, threads=2)).wait() == 0
         assert files(out) == whole
     print(json.dumps({"finished": finished, "unfinished": unfinished, "left_over": left_over}))
 
 
-class child_of:  # noqa: N801
+class Child:
     """A process that does `work` and ends with 0, or 1 after an exception."""
 
     def __init__(self, work):
@@ -77,9 +78,9 @@ def check_what_is_there(out: Path, whole: dict[str, bytes], spec: dict) -> bool:
             assert there[name] == whole[name], name
         if name.startswith("receipt-"):
             shard = name.removeprefix("receipt-").removesuffix(".json")
-            for other in whole:
+            for other, data in whole.items():
                 if other.endswith(f"-{shard}.bin"):
-                    assert there[other] == whole[other], other
+                    assert there[other] == data, other
     complete = sum(name.startswith("receipt-") for name in there) == 12
     opened = False
     with suppress(CorpusError):

@@ -10,9 +10,11 @@ import errno
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from small_corpus import SPECS, files
+
 from trajmill.corpus import CorpusError
 from trajmill.corpus.build import build
 from trajmill.corpus.survey import verify
@@ -51,7 +53,10 @@ def writing(directory: Path, spec: dict, function: str, kind: int, sticky: bool)
             assert os.strerror(kind) in str(error), error
             for path in out.glob("receipt-*"):  # a shard with a receipt is whole
                 shard = path.name.removeprefix("receipt-").removesuffix(".json")
-                assert all(whole[file.name] == file.read_bytes() for file in out.glob(f"*-{shard}.bin")), (number, shard)
+                assert all(whole[file.name] == file.read_bytes() for file in out.glob(f"*-{shard}.bin")), (
+                    number,
+                    shard,
+                )
         build(spec, out, threads=2)
         assert files(out) == whole, (number, files(out).keys() ^ whole.keys())
 
@@ -64,7 +69,8 @@ def reading(directory: Path, spec: dict, kind: int) -> int:
     while True:
         number += 1
         problems: list[str] = []
-        error, count = attempt(lambda: problems.extend(verify(out, threads=2).problems), "preadv", number, kind, False, out)
+        work = partial(lambda found: found.extend(verify(out, threads=2).problems), problems)
+        error, count = attempt(work, "preadv", number, kind, False, out)
         assert error is None, error
         if count < number:
             return number - 1

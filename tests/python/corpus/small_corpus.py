@@ -10,7 +10,7 @@ from trajmill.corpus.sources import make_spec
 
 def token_spec(*, row_count: int = 21, length: int = 4096, seed: int = 7) -> dict[str, Any]:
     """Three shards of up to eight rows, blocks of four rows that direct I/O can write."""
-    law = {"state_count": 300, "order": 1, "temperature": 1.0, "seed": seed, "initial": "softmax"}
+    law = {"state_count": 300, "order": 1, "temperature": 1.0, "seed": seed, "initial": "softmax", "backend": "dense"}
     return make_spec("markov", law, row_count=row_count, length=length, shard_rows=8) | {"block_rows": 4}
 
 
@@ -23,6 +23,7 @@ def mdp_spec(*, row_count: int = 21, length: int = 5) -> dict[str, Any]:
         "transition_temperature": float("inf"),
         "seed": 7,
         "start": "random",
+        "backend": "implicit",
     }
     return make_spec("mdp", law, row_count=row_count, length=length, shard_rows=8) | {"block_rows": 4}
 

@@ -1,4 +1,4 @@
-"""A disk that is full or broken, at every single call: one clear error, and the same command goes on to the same bytes."""
+"""A disk that is full or broken, at every single call: one clear error, then the same bytes after all."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from small_corpus import files, token_spec
+
 from trajmill.corpus import CorpusError
 from trajmill.corpus.build import build
 

@@ -8,7 +8,8 @@ import pytest
 import trajmill as tm
 from trajmill.cli import main
 from trajmill.corpus.layout import CorpusError
-from trajmill.corpus.sources import empty_rows, layout_of, make_spec, source_of
+from trajmill.corpus.rows import empty_rows
+from trajmill.corpus.sources import layout_of, make_spec, source_of
 
 WORKERS = {"worker_count": 4, "batch_size": 12}
 MARKOV = {"state_count": 300, "order": 2, "temperature": 0.5, "seed": 666} | WORKERS

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from small_corpus import SPECS, files, mdp_spec, token_spec
+
 from trajmill.corpus import CorpusError
 from trajmill.corpus.build import Part, build
 from trajmill.corpus.mill import Mill
@@ -80,15 +80,22 @@ def test_progress_counts_what_was_there(tmp_path):
     (tmp_path / "receipt-00001.json").unlink()
     seen = []
     build(token_spec(), tmp_path, lambda *words: seen.append(words))
-    milling = [completed for task, completed, total, unit in seen if (task, total, unit) == ("milling", 21 * 4096, "tokens")]
-    writing = [completed for task, completed, total, unit in seen if (task, total, unit) == ("writing", 21 * 8192, "bytes")]
+    milling = [
+        completed for task, completed, total, unit in seen if (task, total, unit) == ("milling", 21 * 4096, "tokens")
+    ]
+    writing = [
+        completed for task, completed, total, unit in seen if (task, total, unit) == ("writing", 21 * 8192, "bytes")
+    ]
     assert milling == [13 * 4096, 17 * 4096, 21 * 4096] and writing == [2 * count for count in milling]
 
 
 def test_another_corpus_is_refused(tmp_path):
     build(token_spec(), tmp_path)
     before = files(tmp_path)
-    for other, words in ((token_spec(seed=8), "seed is 7, not 8"), (token_spec(row_count=30), "row_count is 21, not 30")):
+    for other, words in (
+        (token_spec(seed=8), "seed is 7, not 8"),
+        (token_spec(row_count=30), "row_count is 21, not 30"),
+    ):
         with pytest.raises(CorpusError, match=f"holds another corpus: {words}; choose another directory"):
             build(other, tmp_path)
     assert files(tmp_path) == before

@@ -32,7 +32,9 @@ def test_more_rows_than_32_bits_count(row_count, tmp_path):
     sparse_corpus(tmp_path, row_count, 1, 2**30, marks)
     corpus = tm.open_corpus(tmp_path)
     assert len(corpus) == row_count
-    around = sorted({max(0, mark + step) for mark in marks for step in (-1, 0, 1)} & set(range(row_count - 5, row_count)) | marks)
+    around = sorted(
+        {max(0, mark + step) for mark in marks for step in (-1, 0, 1)} & set(range(row_count - 5, row_count)) | marks
+    )
     assert [int(corpus[row][-1]) for row in around] == [int(row in marks) for row in around]
     assert corpus.__getitems__(np.array(sorted(marks))).tolist() == [[1]] * len(marks)
     with pytest.raises(IndexError):

@@ -8,9 +8,9 @@ import shutil
 from contextlib import suppress
 
 import pytest
+from small_corpus import SPECS, files, mdp_spec, token_spec
 
 import trajmill as tm
-from small_corpus import SPECS, files, mdp_spec, token_spec
 from trajmill.corpus import CorpusError
 from trajmill.corpus.build import build
 from trajmill.corpus.records import Manifest, Receipt, sign
@@ -169,7 +169,9 @@ def test_a_newer_format_is_refused_with_words(name, tmp_path):
     record = {**json.loads(path.read_text()), "format_version": 2, "news": True}
     path.write_text(json.dumps(record))
     for use in (verify, merge, lambda place: build(token_spec(), place)):
-        with pytest.raises(CorpusError, match=f"{name} was written by a newer trajmill .format 2, this one knows 1.; upgrade"):
+        with pytest.raises(
+            CorpusError, match=f"{name} was written by a newer trajmill .format 2, this one knows 1.; upgrade"
+        ):
             use(tmp_path)
     if name == "manifest.json":
         with pytest.raises(CorpusError, match="newer trajmill"):
@@ -211,7 +213,25 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
             del place[key]
         else:
             place[key] = rng.choice(
-                [None, True, -1, 0, 3, 2**64, 10**30, 1.5, float("nan"), "", "x", "../x", [], {}, [[]], ["0" * 32], {"a": 1}]
+                [
+                    None,
+                    True,
+                    -1,
+                    0,
+                    3,
+                    2**64,
+                    10**30,
+                    1.5,
+                    float("nan"),
+                    "",
+                    "x",
+                    "../x",
+                    [],
+                    {},
+                    [[]],
+                    ["0" * 32],
+                    {"a": 1},
+                ]
             )
     return sign(record)
 

@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+from corpus_order import row_at
 from scipy import stats
 
 import trajmill as tm
-from corpus_order import row_at
 from trajmill.corpus.order import Permutation
 
 
@@ -65,7 +65,7 @@ def test_rows_that_do_not_exist(chain, wrong):
     for rows in (corpus, corpus.shuffled(1)):
         with pytest.raises(IndexError, match="row must be between -100 and 99"):
             rows[wrong]
-        with pytest.raises((IndexError, OverflowError)):
+        with pytest.raises((IndexError, ValueError), match="rows must be between 0 and"):
             rows.__getitems__([wrong])
     with pytest.raises(TypeError):
         corpus["tokens"]
@@ -99,8 +99,8 @@ def test_a_large_order_equals_its_twin(size):
 
 def test_an_order_is_frozen():
     """Values of v1; added to, never edited."""
-    assert Permutation(10**12, seed=42)(np.arange(3)).tolist() == [0, 0, 0]
-    assert Permutation(10, seed=42, epoch=3)(np.arange(10)).tolist() == [0]
+    assert Permutation(10**12, seed=42)(np.arange(3)).tolist() == [815856305684, 526118100472, 29750965099]
+    assert Permutation(10, seed=42, epoch=3)(np.arange(10)).tolist() == [3, 1, 7, 0, 6, 5, 4, 8, 2, 9]
 
 
 @pytest.mark.parametrize("size", [5, 16, 24])
@@ -210,19 +210,18 @@ def test_a_sampler_that_cannot_be(change, message):
         tm.CorpusSampler(**{"row_count": 10, "batch_size": 2, **change})
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    ("workers", "start"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.slow)]
+)
 def test_a_torch_loader_meets_every_row_once(workers, start, chain):
     torch = pytest.importorskip("torch")
-    if workers == 0 and start == "spawn":
-        pytest.skip("no process to start")
     corpus = tm.VirtualCorpus(chain, sequence_count=50, length=8)
     loader = torch.utils.data.DataLoader(
         corpus,
         batch_sampler=tm.CorpusSampler(50, batch_size=8, seed=2),
         collate_fn=torch.from_numpy,
         num_workers=workers,
-        multiprocessing_context=start if workers else None,
+        multiprocessing_context=start,
     )
     rows = torch.cat(list(loader))
     assert np.array_equal(rows.numpy(), corpus.shuffled(2)[:])
@@ -233,11 +232,19 @@ def test_a_torch_loader_collates_trajectories(mdp):
     corpus = tm.VirtualCorpus(mdp, sequence_count=10, length=6)
     batch = next(iter(torch.utils.data.DataLoader(corpus, batch_size=10)))
     data = mdp.sample(10, 6)
-    assert np.array_equal(batch["states"].numpy(), data.states) and np.array_equal(batch["actions"].numpy(), data.actions)
+    assert np.array_equal(batch["states"].numpy(), data.states) and np.array_equal(
+        batch["actions"].numpy(), data.actions
+    )
 
 
 def test_corpora_can_be_pickled(chain, mdp):
-    for law in (chain, mdp, tm.MarkovChain.from_probabilities(np.eye(3), initial=[0, 0, 1], seed=8)):
+    half = np.full((2, 2), 0.5)
+    explicit = [
+        tm.MarkovChain.from_probabilities(np.eye(3)[[1, 2, 0]] * 0.5 + np.eye(3) * 0.5, initial=[0, 0, 1], seed=8),
+        tm.MDP.from_probabilities(half, [half, half], seed=8, start="fixed"),
+        tm.MarkovChain(state_count=9, temperature=0.3, initial="uniform", seed=8, backend="implicit"),
+    ]
+    for law in (chain, mdp, *explicit):
         corpus = tm.VirtualCorpus(law, sequence_count=10, length=6).shuffled(4)
         again = pickle.loads(pickle.dumps(corpus))
         assert str(again.__getitems__([3, 4])) == str(corpus.__getitems__([3, 4]))
