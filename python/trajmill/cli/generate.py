@@ -17,10 +17,13 @@ from trajmill.core.progress import Progress
 from trajmill.corpus.build import Built
 from trajmill.pipelines.generate import (
     GenerateIIDConfig,
+    GenerateMappedConfig,
     GenerateMarkovConfig,
     GenerateMDPConfig,
     MillConfig,
+    generate_identity,
     generate_iid,
+    generate_mapping,
     generate_markov,
     generate_mdp,
 )
@@ -29,6 +32,8 @@ EXAMPLES = """
   trajmill generate markov --state-count 100 --sequence-count 1000000 --length 1024 --out corpus
   trajmill generate mdp --state-count 100 --action-count 100 --out transitions
   trajmill generate iid --state-count 100 --out uniform --engine ray
+  trajmill generate markov --stream reference --seed 666 --sequence-count 128000 --out authors
+  trajmill generate mapping --state-count 100 --action-count 100 --out pairs
   trajmill generate markov --sequence-count 1000000000 --out corpus --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
 """
 
@@ -78,6 +83,34 @@ class GenerateIID:
         return _timed(generate_iid, self.config, self.out, progress, self.mill)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateIdentity:
+    """Tokens, or state-action pairs, that are their own targets: a control of the paper's."""
+
+    out: str
+    """directory to create or go on with, or a URL such as s3://bucket/corpus"""
+    config: Annotated[GenerateMappedConfig, tyro.conf.arg(name="")] = field(default_factory=GenerateMappedConfig)
+    mill: Mill = field(default_factory=MillConfig)
+
+    def run(self, progress: Progress) -> Outcome:
+        """Mill them."""
+        return _timed(generate_identity, self.config, self.out, progress, self.mill)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateMapping:
+    """Tokens, or state-action pairs, with the targets of a fixed one-to-one map: a control of the paper's."""
+
+    out: str
+    """directory to create or go on with, or a URL such as s3://bucket/corpus"""
+    config: Annotated[GenerateMappedConfig, tyro.conf.arg(name="")] = field(default_factory=GenerateMappedConfig)
+    mill: Mill = field(default_factory=MillConfig)
+
+    def run(self, progress: Progress) -> Outcome:
+        """Mill them."""
+        return _timed(generate_mapping, self.config, self.out, progress, self.mill)
+
+
 def _timed(
     generate: Callable[[ConfigT, str, Progress, MillConfig], Built],
     config: ConfigT,
@@ -97,4 +130,10 @@ def _timed(
     return Outcome(data, text)
 
 
-COMMANDS = {"markov": GenerateMarkov, "mdp": GenerateMDP, "iid": GenerateIID}
+COMMANDS = {
+    "markov": GenerateMarkov,
+    "mdp": GenerateMDP,
+    "iid": GenerateIID,
+    "identity": GenerateIdentity,
+    "mapping": GenerateMapping,
+}

@@ -235,19 +235,25 @@ def codebooks(
     return vectors[0].astype(np.float32), vectors[1].astype(np.float32)
 
 
-def _round(worker_count: int, batch_size: int, length: int, workers: range | None) -> tuple[range, tuple[int, int]]:
-    """The workers that make tokens, and the shape of these."""
+def block_size(worker_count: int, batch_size: int) -> int:
+    """Sequences that one worker makes in an iteration; ValueError unless all make equally many, at least one."""
     count = checks.integer("worker_count", worker_count, 1, 2**32 - 1)
-    rows = checks.integer("batch_size", batch_size, 0, 2**63 - 1)
+    rows = checks.integer("batch_size", batch_size, 1, 2**63 - 1)
     if rows % count:
         raise ValueError(
             f"batch_size must be a multiple of worker_count = {count}, got {rows}; "
             f"the authors' program drops the rest, which leaves {rows - rows % count}"
         )
-    made = _some_of("workers", workers, count)
+    return rows // count
+
+
+def _round(worker_count: int, batch_size: int, length: int, workers: range | None) -> tuple[range, tuple[int, int]]:
+    """The workers that make tokens, and the shape of these."""
+    block = block_size(worker_count, batch_size)
+    made = _some_of("workers", workers, worker_count)
     if not made:
         raise ValueError(f"workers must hold at least one worker, got {workers!r}")
-    return made, (len(made) * (rows // count), checks.integer("length", length, 0, 2**32))
+    return made, (len(made) * block, checks.integer("length", length, 0, 2**32))
 
 
 def _some_of(name: str, chosen: range | None, count: int) -> range:

@@ -14,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from trajmill.core import MDP, MarkovChain, MDPSample, checks
+from trajmill.corpus import mapped_rows, reference_rows
 from trajmill.corpus.layout import Column, CorpusError, Layout, default_block_rows, default_shard_rows
 
-STREAM = "v1"
 BACKENDS = ("dense", "implicit")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """(rows, row_length) arrays under their columns' names"""
 
 
-class RowSource(Protocol):
-    """Makes any rows of a corpus, in any order."""
+class RowRuns(Protocol):
+    """Makes rows of a corpus, any number that stand side by side."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -36,6 +36,10 @@ class RowSource(Protocol):
 
     def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
         """Fill each column's array with the rows from `first_row` on."""
+
+
+class RowSource(RowRuns, Protocol):
+    """Makes any rows of a corpus, in any order."""
 
     def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
         """Fill each column's array with the given rows (n,), in their order."""
@@ -123,7 +127,7 @@ class Kind:
     """A word that a spec may use: which columns it has, and what makes their rows."""
 
     columns: Callable[[Mapping[str, Any]], tuple[Column, ...]]
-    source: Callable[[Mapping[str, Any]], RowSource]
+    source: Callable[[Mapping[str, Any]], RowRuns]
 
 
 def _tokens(spec: Mapping[str, Any]) -> tuple[Column, ...]:
@@ -150,11 +154,34 @@ def _mdp(spec: Mapping[str, Any]) -> RowSource:
     return MDPRows(MDP(**law), spec["length"])
 
 
-KINDS = {"markov": Kind(_tokens, _markov), "iid": Kind(_tokens, _iid), "mdp": Kind(_trajectories, _mdp)}
+def _mapped(spec: Mapping[str, Any]) -> RowRuns:
+    return mapped_rows.mapped_rows(spec, mapped_rows.columns_of(spec))
+
+
+STREAMS = {
+    "v1": {
+        "markov": Kind(_tokens, _markov),
+        "iid": Kind(_tokens, _iid),
+        "mdp": Kind(_trajectories, _mdp),
+        "identity": Kind(mapped_rows.columns_of, _mapped),
+        "mapping": Kind(mapped_rows.columns_of, _mapped),
+    },
+    "reference": {
+        "markov": Kind(_tokens, lambda spec: reference_rows.markov_rows(spec, _tokens(spec))),
+        "iid": Kind(_tokens, lambda spec: reference_rows.iid_rows(spec, _tokens(spec))),
+        "mdp": Kind(_trajectories, lambda spec: reference_rows.ReferenceMDPRows(_trajectories(spec), spec)),
+    },
+}
 
 
 def make_spec(
-    kind: str, law: Mapping[str, Any], *, row_count: int, length: int, shard_rows: int | None = None
+    kind: str,
+    law: Mapping[str, Any],
+    *,
+    row_count: int,
+    length: int,
+    shard_rows: int | None = None,
+    stream: str = "v1",
 ) -> dict[str, Any]:
     """The spec of `row_count` rows of a `kind` whose parameters are `law`.
 
@@ -167,14 +194,15 @@ def make_spec(
     """
     spec = {
         "kind": kind,
-        "stream": STREAM,
+        "stream": stream,
         "backend": "auto",
         **{name: "inf" if value == math.inf else value for name, value in law.items()},
         "row_count": checks.integer("row count", row_count, 1, 2**63 - 1),
         "length": checks.integer("length", length, 1, 2**32 - 1),
     }
+    known = _kind(spec | {"backend": BACKENDS[0]})
     if spec["backend"] == "auto":
-        spec["backend"] = KINDS[kind].source(spec).backend
+        spec["backend"] = known.source(spec).backend
     columns = _kind(spec).columns(spec)
     spec["shard_rows"] = default_shard_rows(columns) if shard_rows is None else shard_rows
     spec["block_rows"] = min(default_block_rows(columns), spec["shard_rows"])
@@ -187,13 +215,14 @@ def layout_of(spec: Mapping[str, Any]) -> Layout:
     return Layout.of(spec, _kind(spec).columns(spec))
 
 
-def source_of(spec: Mapping[str, Any]) -> RowSource:
+def source_of(spec: Mapping[str, Any]) -> RowRuns:
     """What makes the rows that `spec` asks for; builds the law's tables."""
     return _kind(spec).source(spec)
 
 
 def _kind(spec: Mapping[str, Any]) -> Kind:
-    for name, known in (("kind", tuple(KINDS)), ("stream", (STREAM,)), ("backend", BACKENDS)):
+    kinds = STREAMS.get(str(spec.get("stream")), {})
+    for name, known in (("stream", tuple(STREAMS)), ("kind", tuple(kinds)), ("backend", BACKENDS)):
         if spec.get(name) not in known:
             raise CorpusError(f"this trajmill makes corpora of {name} {', '.join(known)}, not {spec.get(name)!r}")
-    return KINDS[spec["kind"]]
+    return kinds[spec["kind"]]

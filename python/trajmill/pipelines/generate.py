@@ -31,6 +31,12 @@ class GenerateMarkovConfig:
     """sequences, >= 1"""
     length: int = 1024
     """tokens of a sequence, >= 1"""
+    stream: Literal["v1", "reference"] = "v1"
+    """the numbers drawn: trajmill's, or the authors' own (docs/reference-streams.md)"""
+    worker_count: int = 8
+    """workers of the authors' program, >= 1; for the reference stream alone"""
+    batch_size: int = 256
+    """sequences of its workers together in an iteration; for the reference stream alone"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,12 @@ class GenerateIIDConfig:
     """sequences, >= 1"""
     length: int = 1024
     """tokens of a sequence, >= 1"""
+    stream: Literal["v1", "reference"] = "v1"
+    """the numbers drawn: trajmill's, or the authors' own (docs/reference-streams.md)"""
+    worker_count: int = 8
+    """workers of the authors' program, >= 1; for the reference stream alone"""
+    batch_size: int = 256
+    """sequences of its workers together in an iteration; for the reference stream alone"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +76,31 @@ class GenerateMDPConfig:
     seed: int = 42
     """64-bit seed"""
     start: Literal["random", "fixed"] = "random"
-    """where trajectories start"""
+    """where trajectories start: anywhere, or all in one state (what the authors' program does unless told otherwise)"""
     backend: Literal["auto", "dense", "implicit"] = "auto"
     """tables, or none; same law, other draws; auto takes the faster one"""
     trajectory_count: int = 1000
     """trajectories, >= 1"""
     length: int = 1000
     """transitions of a trajectory, >= 1"""
+    stream: Literal["v1", "reference"] = "v1"
+    """the numbers drawn: trajmill's, or the authors' own (docs/reference-streams.md)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateMappedConfig:
+    """Independent uniform tokens with targets, or state-action pairs with targets."""
+
+    state_count: int = 100
+    """number of tokens or states S, >= 1"""
+    action_count: int = 0
+    """number of actions, >= 0; 0 makes tokens instead of state-action pairs"""
+    seed: int = 42
+    """64-bit seed of the tokens and of the map"""
+    sequence_count: int = 10_000
+    """sequences, >= 1"""
+    length: int = 1024
+    """tokens or pairs of a sequence, >= 1"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +142,29 @@ def generate_mdp(
     return _build("mdp", config, "trajectory_count", output, progress, mill)
 
 
+def generate_identity(
+    config: GenerateMappedConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
+) -> Built:
+    """Write tokens or pairs that are their own targets as the corpus `output`."""
+    return _build("identity", config, "sequence_count", output, progress, mill)
+
+
+def generate_mapping(
+    config: GenerateMappedConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
+) -> Built:
+    """Write tokens or pairs, and targets that a fixed one-to-one map makes of them, as the corpus `output`."""
+    return _build("mapping", config, "sequence_count", output, progress, mill)
+
+
 def _build(
     kind: str, config: Any, count: str, output: str | Path, progress: Progress, mill: MillConfig | None
 ) -> Built:
     mill = mill or MillConfig()
     law = asdict(config)
-    row_count, length = law.pop(count), law.pop("length")
+    row_count, length, stream = law.pop(count), law.pop("length"), law.pop("stream", "v1")
+    _keep_what_counts(law, stream)
     return build(
-        make_spec(kind, law, row_count=row_count, length=length, shard_rows=mill.shard_rows),
+        make_spec(kind, law, row_count=row_count, length=length, shard_rows=mill.shard_rows, stream=stream),
         output,
         progress,
         engine=mill.engine,
@@ -128,3 +173,17 @@ def _build(
         threads=mill.threads,
         rehash=mill.rehash,
     )
+
+
+def _keep_what_counts(law: dict[str, Any], stream: str) -> None:
+    """Drop the parameters that a stream knows nothing of; ValueError if one asks for what it cannot do."""
+    if stream == "v1":
+        unused = {"worker_count", "batch_size"}
+    else:
+        if law.get("initial", "softmax") != "softmax":
+            raise ValueError("the reference stream draws first tokens from a softmax row, so initial must be softmax")
+        unused = {"initial", "backend"}
+        if "start" in law:
+            unused.add("seed")  # the authors' MDP has none to choose
+    for name in unused & law.keys():
+        del law[name]
