@@ -99,7 +99,7 @@ class Mill:
                 }
                 with self._cores:
                     self._source.fill(shard.first_row + rows.start, arrays, threads=1)
-                    hashes = {name: xxh3_128_hexdigest(array) for name, array in arrays.items()}
+                    hashes = {name: xxh3_128_hexdigest(array.data) for name, array in arrays.items()}
                 shard.write(rows, buffers, hashes)
                 block_done(len(rows))
         finally:

@@ -161,7 +161,7 @@ def damaged_blocks(
         try:
             with store.open(name) as file:
                 file.read(data, size, rows.start * column.row_bytes)
-            right = xxh3_128_hexdigest(data[:size]) == receipt.blocks[column.name][rows.start // layout.block_rows]
+            right = xxh3_128_hexdigest(data[:size].data) == receipt.blocks[column.name][rows.start // layout.block_rows]
             problem = None if right else f"{name} is damaged in rows {rows.start} to {rows.stop - 1} of the shard"
         except OSError as error:
             problem = f"{name} cannot be read ({error.strerror or error})"
