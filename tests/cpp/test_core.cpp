@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <optional>
+#include <tuple>
 #include <vector>
 
 #include "simd/kernels.hpp"
@@ -193,6 +195,37 @@ TEST_CASE("bytes do not depend on instruction set, threads, split, list, element
         CHECK(std::equal(listed.begin() + k * 131, listed.begin() + (k + 1) * 131,
                          expected.begin() + static_cast<std::ptrdiff_t>(indexes[k]) * 131));
       }
+    }
+  }
+}
+
+TEST_CASE("implicit chains are what docs/streams.md says") {
+  for (const auto& [states, order, temperature] :
+       {std::tuple{100u, 1u, 1.0}, {100u, 3u, 0.1}, {40u, 1u, 0.002}, {1000000u, 2u, 1.0}, {7u, 0u, 1.0}}) {
+    const ChainLaw law = chain_law(states, order, temperature);
+    const ImplicitRows rows(derive_key(42, Domain::chain_logits), states, law.temperature);
+    const std::uint64_t key = derive_key(42, Domain::chain_proposals, {states, order, law.temperature.bits(), 0});
+    for (const std::uint64_t sequence : {std::uint64_t{0}, std::uint64_t{5} << 32 | 3}) {
+      const auto tokens = sample<std::uint32_t>(make_chain(law, Backend::implicit), {sequence}, 1, 3000);
+      std::vector<std::uint32_t> twin;
+      std::uint32_t refused = 0;
+      for (std::uint32_t n = 0; twin.size() < tokens.size(); ++n) {
+        const auto word = [&](std::uint32_t last) {
+          return philox4x32(
+              {n / 4, static_cast<std::uint32_t>(sequence), static_cast<std::uint32_t>(sequence >> 32), last},
+              key)[n % 4];
+        };
+        const std::uint64_t uniform = std::uint64_t{word(0)} << 32 | word(0x80000000);
+        std::uint64_t row = 0;
+        for (std::size_t t = twin.size() - std::min<std::size_t>(twin.size(), order); t < twin.size(); ++t) {
+          row = row * states + twin[t] + 1;
+        }
+        const bool scan = refused == std::max(256u, 2 * states);
+        const auto drawn = scan ? std::optional(rows.scan(row, uniform)) : rows.propose(row, uniform);
+        refused = drawn ? 0 : refused + 1;
+        if (drawn) twin.push_back(*drawn);
+      }
+      CHECK(tokens == twin);
     }
   }
 }

@@ -344,24 +344,18 @@ void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t
         const Vec here = V::vec(static_cast<std::uint32_t>(now)), next = V::vec(static_cast<std::uint32_t>(now + 1));
         Proposal<V> proposals[Groups];
         std::uint32_t open[Groups], any_open = 0;  // lanes
-#pragma GCC unroll 4
         for (int g = 0; g < Groups; ++g) {
           proposals[g] = walk[g].propose(arguments, shared, words[g][step]);
           open[g] = V::bits(V::either(proposals[g].open, V::equal(deadline[g], here))) & unfinished[g];
           any_open |= open[g];
         }
         if (any_open != 0) [[unlikely]] {
-#pragma GCC unroll 4
           for (int g = 0; g < Groups; ++g) {
             if (open[g] == 0) continue;
-            const Walk at = walk[g];  // copies, so that what the loop works on can stay in registers
-            Proposal<V> settled = proposals[g];
-            settle_lanes<V>(arguments, at, settled, open[g], V::bits(V::equal(deadline[g], here)),
+            settle_lanes<V>(arguments, walk[g], proposals[g], open[g], V::bits(V::equal(deadline[g], here)),
                             row + static_cast<std::size_t>(g) * V::kLanes, now);
-            proposals[g] = settled;
           }
         }
-#pragma GCC unroll 4
         for (int g = 0; g < Groups; ++g) {
           const auto [column, accepted, undecided] = proposals[g];
           const Vec value = V::select(accepted, column, none);
