@@ -8,7 +8,7 @@ namespace {
 
 struct Avx512 {
   static constexpr std::size_t kLanes = 16;
-  static constexpr int kGroups = 3, kMDPGroups = 2, kImplicitGroups = 2;
+  static constexpr int kGroups = 4, kMDPGroups = 2, kImplicitGroups = 2;
   using Vec = __m512i;
   using Half = __m512i;
   struct Pair {

@@ -71,6 +71,13 @@ class Stream {
 
   // The words of counter (block low, sequence low, sequence high, block high).
   TRAJMILL_INLINE void draw(const SharedKeys<V>& keys, std::uint64_t block, Pair (&words)[4]) const {
+    begin(block, words);
+    philox_rounds<V, kBegun, kPhiloxRounds>(keys, words);
+  }
+
+  // What is left of that to do after kBegun rounds.
+  static constexpr int kBegun = 2;
+  TRAJMILL_INLINE void begin(std::uint64_t block, Pair (&words)[4]) const {
     const std::uint64_t product0 = std::uint64_t{kPhiloxMultiplier0} * static_cast<std::uint32_t>(block);
     const std::uint32_t c2 = static_cast<std::uint32_t>(product0 >> 32) ^ static_cast<std::uint32_t>(block >> 32) ^
                              static_cast<std::uint32_t>(key_ >> 32);
@@ -79,7 +86,6 @@ class Stream {
     words[1] = V::same(V::half(static_cast<std::uint32_t>(product1)));
     words[2] = V::exclusive_or(c2_, V::half(static_cast<std::uint32_t>(product0)));
     words[3] = c3_;
-    philox_rounds<V, 2, kPhiloxRounds>(keys, words);
   }
 
  private:

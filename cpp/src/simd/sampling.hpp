@@ -24,6 +24,24 @@ struct Words {
       stream.draw(keys, step / 2 + 1, word[1]);
     }
   }
+
+  // The same in quarters, one after another, to be put between other work.
+  TRAJMILL_INLINE void draw_quarter(const SharedKeys<V>& keys, const Stream<V>& stream, std::uint64_t step,
+                                    int quarter) {
+    constexpr int first = Stream<V>::kBegun, rounds = (kPhiloxRounds - first) / 4;
+    static_assert(first + 4 * rounds == kPhiloxRounds);
+    constexpr std::size_t kBlocks = narrow ? 1 : 2;
+#pragma GCC unroll 2
+    for (std::size_t k = 0; k < kBlocks; ++k) {
+      if (quarter == 0) stream.begin(step / 4 * kBlocks + k, word[k]);
+      switch (quarter) {
+        case 0: philox_rounds<V, first, first + rounds>(keys, word[k]); break;
+        case 1: philox_rounds<V, first + rounds, first + 2 * rounds>(keys, word[k]); break;
+        case 2: philox_rounds<V, first + 2 * rounds, first + 3 * rounds>(keys, word[k]); break;
+        default: philox_rounds<V, first + 3 * rounds, kPhiloxRounds>(keys, word[k]);
+      }
+    }
+  }
 };
 
 // The numbers of the sequences in rows [row, row + kLanes); those past the last row repeat it.
@@ -56,7 +74,7 @@ struct Draw {
     const auto* word = words.word[narrow ? 0 : step / 2] + (narrow ? step : 2 * (step % 2));
     const auto product = V::multiply(word[0], V::half(table.column_count));
     column = V::pack_high(product);
-    uniform = narrow ? V::bit_and(V::pack_low(product), V::vec(0xFFFFFF00)) : V::pack_low(word[narrow ? 0 : 1]);
+    uniform = narrow ? V::bit_or(V::pack_low(product), V::vec(0xFF)) : V::pack_low(word[narrow ? 0 : 1]);
     cell = V::add(V::multiply_low(row, V::vec(table.column_count)), column);
   }
 
@@ -70,9 +88,8 @@ struct Draw {
   TRAJMILL_INLINE typename V::Vec value(const TableView& table) const {
     if constexpr (narrow) {
       const auto found = V::gather(table.cells, cell);
-      const auto threshold = V::bit_and(found, V::vec(0xFFFFFF00));
       const auto alias = V::bit_and(found, V::vec(0xFF));
-      return V::select(V::below(uniform, threshold), column, alias);
+      return V::select(V::below(uniform, found), column, alias);  // the alias below the threshold decides nothing
     } else {
       const auto threshold = V::gather_even(table.cells, cell);
       const auto alias = V::gather_odd(table.cells, cell);
@@ -170,16 +187,23 @@ void sample_chain_rows(const ChainArguments& arguments, std::size_t row, std::si
   }
 
   Tile<V, narrow, Groups> tile;
-  Words<V, narrow> words[Groups];
+  Words<V, narrow> words[2][Groups];  // of this block and of the next
+  for (int g = 0; g < Groups; ++g) words[0][g].draw(keys, stream[g], 0);
+  unsigned now = 0;
   std::uint32_t ring = 0;  // where the oldest state stands
   for (std::size_t first = 0; first < arguments.length && !cancelled.load(std::memory_order_relaxed);
        first += tile.kSteps) {
     for (int block = 0; block < tile.kSteps && first + static_cast<std::size_t>(block) < arguments.length;
          block += kStepsPerBlock) {
-      for (int g = 0; g < Groups; ++g) words[g].draw(keys, stream[g], first + static_cast<std::size_t>(block));
+      const std::size_t next_block = first + static_cast<std::size_t>(block) + kStepsPerBlock;
+      Words<V, narrow> drawn;  // the next block's words of one group after another, in the shadow of the look-ups
       for_each_step([&](int step) __attribute__((always_inline)) {
+#pragma GCC unroll 8
         for (int g = 0; g < Groups; ++g) {
-          const Vec state = Draw<V, narrow>(arguments.table, context[g], words[g], step).value(arguments.table);
+          const Vec state = Draw<V, narrow>(arguments.table, context[g], words[now][g], step).value(arguments.table);
+          const int turn = step * Groups + g;
+          drawn.draw_quarter(keys, stream[turn / 4], next_block, turn % 4);
+          if (turn % 4 == 3) words[now ^ 1][turn / 4] = drawn;
           tile.put(block + step, g, state);
           const Vec digit = V::add(state, V::vec(1));
           if (order == 1) {
@@ -192,6 +216,7 @@ void sample_chain_rows(const ChainArguments& arguments, std::size_t row, std::si
         }
         ring = ring + 1 < order ? ring + 1 : 0;
       });
+      now ^= 1;
     }
     const std::size_t left = arguments.length - first;
     tile.write(arguments.tokens, row, row_count, first, left < tile.kSteps ? left : tile.kSteps);
