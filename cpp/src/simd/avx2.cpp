@@ -8,7 +8,7 @@ namespace {
 
 struct Avx2 {
   static constexpr std::size_t kLanes = 8;
-  static constexpr int kGroups = 4, kMDPGroups = 2, kImplicitGroups = 3;
+  static constexpr int kGroups = 4, kMDPGroups = 3, kImplicitGroups = 3;
   using Vec = __m256i;
   using Half = __m256i;
   struct Pair {

@@ -262,8 +262,12 @@ void sample_mdp_rows(const MDPArguments& arguments, std::size_t row, std::size_t
        first += kSteps) {
     for (int block = 0; block < kSteps && first + static_cast<std::size_t>(block) <= arguments.length;
          block += kStepsPerBlock) {
+      Words<V, narrow_policy> acting_drawn;
+      Words<V, narrow_transition> moving_drawn;
       for_each_step([&](int step) __attribute__((always_inline)) {
         Draw<V, narrow_transition> moving[Groups];
+        const std::size_t next = first + static_cast<std::size_t>(block) + kStepsPerBlock;
+#pragma GCC unroll 8
         for (int g = 0; g < Groups; ++g) {
           const Draw<V, narrow_policy> acting(arguments.policy, state[g], action_words[now][g], step);
           const Vec action = acting.value(arguments.policy);
@@ -273,10 +277,17 @@ void sample_mdp_rows(const MDPArguments& arguments, std::size_t row, std::size_t
           moving[g] = Draw<V, narrow_transition>(arguments.transition, pair, next_state_words[now][g], step);
           moving[g].prefetch(arguments.transition);
         }
-        // The transitions' table is large: while its cells arrive, words of the next block are drawn.
-        const std::size_t next = first + static_cast<std::size_t>(block) + kStepsPerBlock;
-        for (int g = step; g < Groups; g += kStepsPerBlock) draw_words(g, next, 1 - now);
-        for (int g = 0; g < Groups; ++g) state[g] = moving[g].value(arguments.transition);
+#pragma GCC unroll 8
+        for (int g = 0; g < Groups; ++g) {
+          const int turn = step * Groups + g;
+          acting_drawn.draw_quarter(action_keys, action_stream[turn / 4], next, turn % 4);
+          state[g] = moving[g].value(arguments.transition);
+          moving_drawn.draw_quarter(next_state_keys, next_state_stream[turn / 4], next, turn % 4);
+          if (turn % 4 == 3) {
+            action_words[1 - now][turn / 4] = acting_drawn;
+            next_state_words[1 - now][turn / 4] = moving_drawn;
+          }
+        }
       });
       now = 1 - now;
     }
