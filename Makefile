@@ -19,7 +19,7 @@ test-all: setup lint test-cpp
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
 bench: setup
-	for name in sampler evaluation cql; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	for name in sampler corpus reference evaluation cql; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
 lint:

@@ -26,7 +26,7 @@ def main() -> None:
     out = np.zeros((ROWS, LENGTH), np.uint8)
 
     def rate(threads: int, target: np.ndarray | None = out) -> float:
-        return ROWS * LENGTH / seconds(lambda: chain.sample(ROWS, LENGTH, out=target, threads=threads)) / 1e9
+        return ROWS * LENGTH / seconds(lambda: chain.sample(ROWS, LENGTH, out=target, threads=threads), rounds=25) / 1e9
 
     tables = alias_tables(np.array([chain.probabilities([s]) for s in range(100)]))
     small = np.zeros((8192, LENGTH), np.uint8)

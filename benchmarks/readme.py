@@ -18,6 +18,7 @@ BARS = {  # row of the results -> name in the picture
     "the authors' way": "the authors' way (NumPy)",
     "numba alias loop": "numba loop over alias tables",
     "  scalar, 1 thread": "trajmill without SIMD",
+    "  sse4, 1 thread": "trajmill, SSE4.1",
     "  avx2, 1 thread": "trajmill, AVX2",
     "  avx512, 1 thread": "trajmill, AVX-512",
     "  2 threads": "trajmill, AVX-512, 2 threads",
