@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
+import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -235,3 +239,20 @@ def test_fsspec_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(CorpusError, match=r"s3://bucket/corpus needs fsspec: pip install 'trajmill\[remote\]'"):
         build(token_spec(), "s3://bucket/corpus")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="the tests above have run with Ray")
+def test_ray_in_an_environment_of_its_own(tmp_path):
+    """The slow tests above, with Ray from pip beside the packages of this environment."""
+    venv.create(tmp_path / "ray", with_pip=True)
+    python = tmp_path / "ray/bin/python"
+    (packages,) = (tmp_path / "ray/lib").glob("python*/site-packages")
+    (packages / "here.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    done = subprocess.run([python, "-m", "pip", "install", "--quiet", "ray>=2.60"], capture_output=True, text=True)
+    if done.returncode and re.search("No matching distribution|NewConnectionError|name resolution", done.stderr):
+        pytest.skip("pip has no network to fetch Ray from")
+    assert done.returncode == 0, done.stderr
+    tests = [python, "-m", "pytest", "-q", "-m", "slow", "-k", "ray or node or killed or retries", "-rs", __file__]
+    done = subprocess.run([*tests, "-W", "default"], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and "skipped" not in done.stdout.replace("1 skipped", ""), done.stdout + done.stderr
