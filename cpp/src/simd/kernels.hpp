@@ -53,7 +53,7 @@ struct MDPArguments {
   RowsView actions;
 };
 
-inline constexpr int kDecisionBits = 12;  // of a logit, that choose among ImplicitRows::decisions()
+inline constexpr int kDecisionBits = 11;  // of a logit, that choose among ImplicitRows::decisions()
 
 // Rows drawn by rejection (implicit_rows.hpp).
 struct ImplicitView {
