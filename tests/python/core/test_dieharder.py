@@ -1,8 +1,8 @@
 """The streams under dieharder: alone, and interleaved over sequences, seeds, chains and domains.
 
 With 256 states at temperature inf a token is eight bits of its draw, so the tokens are the stream itself. Needs the
-program ``dieharder`` (Debian's package of that name). Its p-values lean high at 20 samples, for NumPy's PCG64 too, so only
-small ones count.
+program ``dieharder`` (Debian's package of that name). Its p-values lean high at 20 samples, for NumPy's PCG64 too, so
+only small ones count.
 """
 
 from __future__ import annotations
