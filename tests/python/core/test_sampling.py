@@ -159,6 +159,35 @@ def test_as_many_states_as_there_are_words() -> None:
     assert len(np.unique(tokens[:, 0])) == 3000
 
 
+def test_all_rows_of_the_papers_mdp_differ() -> None:
+    mdp = tm.MDP(state_count=100, action_count=100, seed=42)
+    rows = np.array([mdp.transition_probabilities(s, a) for s in range(100) for a in range(100)])
+    assert len(np.unique(rows, axis=0)) == 10_000
+    assert len(np.unique([mdp.policy_probabilities(s) for s in range(100)], axis=0)) == 100
+
+
+@pytest.mark.slow
+def test_very_many_samples_leave_nothing_behind() -> None:
+    """10^5 calls on two threads: memory within 2 MB, no descriptor more."""
+    code = """
+import os, trajmill as tm
+chains = [tm.MarkovChain(state_count=100, backend=backend) for backend in ("dense", "implicit")]
+def burden():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd"))
+for round in range(2):
+    for i in range(50_000 if round else 1_000):
+        for chain in chains:
+            chain.sample(130, 20, first_sequence=i, threads=2)
+    if round == 0:
+        before = burden()
+after = burden()
+print(after[0] - before[0] < 2e6, after[1] == before[1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout == "True True\n", done.stderr + done.stdout
+
+
 def test_golden_bytes_never_change() -> None:
     """Stream v1: a change here is a new stream, not a new golden value."""
     digest = lambda array: hashlib.sha256(array.tobytes()).hexdigest()[:16]  # noqa: E731
