@@ -8,6 +8,7 @@ only small ones count.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import shutil
 import subprocess
@@ -24,8 +25,14 @@ SAMPLES = 20
 BLOCK = 1 << 22
 
 
+@functools.cache
 def uniform_chain(seed: int = 0, order: int = 0) -> tm.MarkovChain:
     return tm.MarkovChain(state_count=256, order=order, temperature=np.inf, seed=seed)
+
+
+@functools.cache
+def uniform_mdp() -> tm.MDP:
+    return tm.MDP(state_count=256, action_count=256, policy_temperature=np.inf, transition_temperature=np.inf)
 
 
 def one_sequence_after_another(block: int) -> np.ndarray:
@@ -49,9 +56,8 @@ def interleaved_chains(block: int) -> np.ndarray:
 
 def interleaved_domains(block: int) -> np.ndarray:
     """States and actions of one MDP, and tokens of the chain with the same seed."""
-    mdp = tm.MDP(state_count=256, action_count=256, policy_temperature=np.inf, transition_temperature=np.inf)
     length = BLOCK // 4
-    data = mdp.sample(1, length, first_trajectory=block)
+    data = uniform_mdp().sample(1, length, first_trajectory=block)
     tokens = uniform_chain().sample(2, length, first_sequence=2 * block)
     return np.stack([data.states[0, 1:], data.actions[0], *tokens], -1)
 
