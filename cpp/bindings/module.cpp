@@ -1,7 +1,8 @@
 #include "bindings.hpp"
 
 PYBIND11_MODULE(_core, module) {
-  module.doc() = "The compiled core of trajmill: seeded chains and MDPs.";
+  module.doc() = "The compiled core of trajmill: seeded chains and MDPs, replay.";
+  trajmill::bind_batch_source(module);
   trajmill::bind_machine(module);
   trajmill::bind_markov_chain(module);
   trajmill::bind_mdp(module);

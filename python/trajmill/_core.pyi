@@ -1,5 +1,5 @@
 """
-The compiled core of trajmill: seeded chains and MDPs.
+The compiled core of trajmill: seeded chains and MDPs, replay.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy.typing
 
 __all__: list[str] = [
     "MDP",
+    "BatchSource",
     "MarkovChain",
     "ReferenceChain",
     "action_codebook",
@@ -31,6 +32,25 @@ __all__: list[str] = [
     "transition_probabilities",
     "version",
 ]
+
+class BatchSource:
+    """
+    What batches are drawn from.
+    """
+    def sample(
+        self,
+        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        out: typing.Any = None,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> dict:
+        """
+        The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.
+        """
+    @property
+    def batch_columns(self) -> list:
+        """
+        Name, row shape and dtype of each column of a batch.
+        """
 
 class MarkovChain:
     """

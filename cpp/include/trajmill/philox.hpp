@@ -51,6 +51,9 @@ enum class Domain : std::uint64_t {
   chain_proposals = 11,
   mdp_proposals = 12,
   corpus_order = 13,
+  replay_indexes = 14,
+  replay_order = 15,  // drawing without replacement
+  replay_windows = 16,
 };
 
 // The key of one purpose: the seed, the domain and any parameters absorbed one after another.

@@ -1,0 +1,32 @@
+#include "trajmill/batch_source.hpp"
+
+#include <functional>
+#include <numeric>
+
+namespace trajmill {
+
+std::size_t size_of(DataType type) noexcept {
+  switch (type) {
+    case DataType::boolean:
+    case DataType::u1:
+    case DataType::i1: return 1;
+    case DataType::u2:
+    case DataType::i2:
+    case DataType::f2: return 2;
+    case DataType::u4:
+    case DataType::i4:
+    case DataType::f4: return 4;
+    case DataType::u8:
+    case DataType::i8:
+    case DataType::f8: return 8;
+  }
+  return 0;  // no other value exists
+}
+
+std::size_t Column::element_count() const noexcept {
+  return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<>());
+}
+
+std::size_t Column::byte_count() const noexcept { return element_count() * size_of(type); }
+
+}  // namespace trajmill
