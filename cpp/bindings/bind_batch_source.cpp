@@ -1,4 +1,5 @@
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <array>
 
@@ -94,7 +95,7 @@ void bind_batch_source(py::module_& module) {
       .def_property_readonly(
           "batch_columns",
           [](const BatchSource& source) {
-            py::list columns;
+            py::typing::List<py::typing::Tuple<py::str, py::typing::Tuple<py::int_, py::ellipsis>, py::dtype>> columns;
             for (const Column& column : source.batch_columns()) {
               columns.append(py::make_tuple(column.name, py::tuple(py::cast(column.shape)), dtype_of(column.type)));
             }
@@ -105,7 +106,7 @@ void bind_batch_source(py::module_& module) {
           "sample",
           [](BatchSource& source, std::size_t batch_size, const py::object& out, std::size_t threads) {
             std::vector<std::byte*> pointers;
-            py::dict batch = batch_for(source.batch_columns(), batch_size, out, pointers);
+            py::typing::Dict<py::str, py::array> batch = batch_for(source.batch_columns(), batch_size, out, pointers);
             {
               const py::gil_scoped_release nogil;
               source.sample(batch_size, pointers, threads);

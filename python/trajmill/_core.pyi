@@ -42,12 +42,12 @@ class BatchSource:
         batch_size: typing.SupportsInt | typing.SupportsIndex,
         out: typing.Any = None,
         threads: typing.SupportsInt | typing.SupportsIndex = 1,
-    ) -> dict:
+    ) -> dict[str, numpy.ndarray]:
         """
         The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.
         """
     @property
-    def batch_columns(self) -> list:
+    def batch_columns(self) -> list[tuple[str, tuple[int, ...], numpy.dtype[typing.Any]]]:
         """
         Name, row shape and dtype of each column of a batch.
         """
