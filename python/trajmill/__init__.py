@@ -20,6 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
+    from trajmill.replay.feed import feed
 
 __version__: str = _core.version
 
@@ -30,6 +31,7 @@ __all__ = [
     "MarkovChain",
     "VirtualCorpus",
     "__version__",
+    "feed",
     "open_corpus",
     "reference",
 ]
@@ -43,6 +45,7 @@ _HOMES = {
     "CorpusSampler": "trajmill.corpus",
     "VirtualCorpus": "trajmill.corpus",
     "open_corpus": "trajmill.corpus",
+    "feed": "trajmill.replay.feed",
 }
 
 

@@ -12,6 +12,7 @@ import numpy.typing
 
 __all__: list[str] = [
     "MDP",
+    "BatchFeed",
     "BatchSource",
     "MarkovChain",
     "ReferenceChain",
@@ -50,6 +51,33 @@ class BatchSource:
     def batch_columns(self) -> list[tuple[str, tuple[int, ...], numpy.dtype[typing.Any]]]:
         """
         Name, row shape and dtype of each column of a batch.
+        """
+
+class BatchFeed:
+    """
+    Draws batches ahead into a ring of slots, on a thread of its own.
+    """
+    def __init__(
+        self,
+        source: BatchSource,
+        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        slots: list[dict[str, numpy.ndarray]],
+        threads: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        `slots` are batches, dicts of arrays, that are not changed while the feed lives.
+        """
+    def next(self) -> int:
+        """
+        The slot of the next batch, once it is filled.
+        """
+    def ready(self) -> bool:
+        """
+        Is the next batch drawn already?
+        """
+    def release(self) -> None:
+        """
+        Give the oldest slot in use back to be filled again.
         """
 
 class MarkovChain:

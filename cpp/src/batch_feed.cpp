@@ -1,0 +1,86 @@
+#include "trajmill/batch_feed.hpp"
+
+#include <chrono>
+#include <stdexcept>
+#include <utility>
+
+#include "trajmill/error.hpp"
+
+namespace trajmill {
+
+BatchFeed::BatchFeed(BatchSource& source, std::size_t batch_size, std::vector<Slot> slots, std::size_t thread_count)
+    : source_(source), batch_size_(batch_size), slots_(std::move(slots)), thread_count_(thread_count) {
+  if (slots_.empty()) throw std::invalid_argument("a feed needs at least one slot");
+  if (thread_count_ == 0) throw std::invalid_argument("a feed needs at least one thread");
+  for (const Slot& slot : slots_) {
+    if (slot.size() != source_.batch_columns().size()) {
+      throw std::invalid_argument(message("a slot needs room for the ", source_.batch_columns().size(),
+                                          " columns of the source, got ", slot.size()));
+    }
+  }
+  thread_ = std::thread([this] { fill(); });
+}
+
+BatchFeed::~BatchFeed() {
+  {
+    const std::scoped_lock lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void BatchFeed::fill() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [this] { return stopping_ || filled_ - released_ < slots_.size(); });
+    if (stopping_) return;
+    const Slot& slot = slots_[filled_ % slots_.size()];
+    lock.unlock();
+    std::exception_ptr failure;
+    try {
+      source_.sample(batch_size_, slot, thread_count_);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    if (failure == nullptr) {
+      ++filled_;
+    } else {
+      failure_ = failure;
+    }
+    changed_.notify_all();
+    if (failure != nullptr) return;
+  }
+}
+
+bool BatchFeed::ready() const {
+  const std::scoped_lock lock(mutex_);
+  return filled_ > taken_;
+}
+
+std::size_t BatchFeed::next(const std::function<bool()>& interrupted) {
+  std::unique_lock lock(mutex_);
+  if (taken_ - released_ == slots_.size()) {
+    throw std::logic_error(message("all ", slots_.size(), " slots are in use; release one first"));
+  }
+  while (!changed_.wait_for(lock, std::chrono::milliseconds(50),
+                            [this] { return filled_ > taken_ || failure_ != nullptr; })) {
+    lock.unlock();
+    if (interrupted && interrupted()) throw Interrupted();
+    lock.lock();
+  }
+  if (filled_ > taken_) return taken_++ % slots_.size();
+  std::rethrow_exception(failure_);
+}
+
+void BatchFeed::release() {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (released_ == taken_) throw std::logic_error("no slot is in use");
+    ++released_;
+  }
+  changed_.notify_all();
+}
+
+}  // namespace trajmill

@@ -1,0 +1,185 @@
+"""Feeding a device: batches are drawn ahead by a thread of the core and copied while the device computes."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trajmill import _core
+from trajmill.core import checks
+
+_ALIGNMENT = 64
+"""bytes: where a column of a slot begins, a cache line"""
+
+
+class BatchSource(Protocol):
+    """A `ReplayBuffer`, `TrajectoryBuffer` or `MixedReplay`."""
+
+    @property
+    def _core(self) -> _core.BatchSource: ...
+
+
+class Feed(Iterator[dict[str, Tensor]]):
+    """An endless iterator over the batches of a source, as tensors on a device.
+
+    A thread of the core, which does not need Python's lock, draws up to `ahead` batches into memory that the device
+    reads directly ("pinned"). On a GPU the next batch is copied on a stream of its own while the current one is used,
+    in one transfer for all columns. The batches are those that ``source.sample(batch_size)`` would give, in that order;
+    drawing ahead means that priorities and new transitions take effect up to `ahead` + 1 batches later.
+
+    While the feed is open the source's `draw_count` runs ahead of the batches handed out, by at most `ahead`.
+
+    Parameters
+    ----------
+    source
+        A `ReplayBuffer`, `TrajectoryBuffer` or `MixedReplay`.
+    device
+        Where the tensors live. On ``"cpu"`` they are views of the ring: a batch is valid until the next one is taken.
+        On a GPU every batch has memory of its own.
+    batch_size
+        Rows of a batch, >= 1.
+    ahead
+        Batches to draw ahead, >= 2.
+    threads
+        Threads that draw one batch together; worth it for batches of 10^5 rows.
+
+    Yields
+    ------
+    Column name -> tensor (batch_size, ...) of the column's dtype.
+
+    Raises
+    ------
+    ValueError
+        For sizes out of range; on iteration, whatever the source raises, such as a buffer without transitions.
+
+    Examples
+    --------
+    >>> import trajmill as tm
+    >>> buffer = tm.ReplayBuffer(4, {"reward": ((), "f4")}, seed=0)
+    >>> _ = buffer.add(reward=[1.0, 2.0, 3.0, 4.0])
+    >>> with tm.feed(buffer, "cpu", batch_size=2) as feed:
+    ...     next(feed)["reward"].shape
+    torch.Size([2])
+    """
+
+    def __init__(
+        self,
+        source: BatchSource,
+        device: str | torch.device = "cuda",
+        *,
+        batch_size: int,
+        ahead: int = 4,
+        threads: int = 1,
+    ) -> None:
+        self.device = torch.device(device)
+        self.batch_size = checks.integer("batch_size", batch_size, 1, 2**40)
+        on_gpu = self.device.type == "cuda"
+        slot_count = checks.integer("ahead", ahead, 2, 2**16)
+        self._places = _Place.of_columns(source._core.batch_columns, self.batch_size)
+        block_size = self._places[-1].bytes.stop
+        self._blocks = [torch.empty(block_size, dtype=torch.uint8, pin_memory=on_gpu) for _ in range(slot_count)]
+        self._copies: deque[tuple[torch.cuda.Event, Tensor]] = deque()  # batches on their way to the GPU, oldest first
+        self._used: deque[torch.cuda.Event] = deque()  # ends of copies whose slots have not been given back
+        self._stream = torch.cuda.Stream(self.device) if on_gpu else None
+        self._holds_slot = False
+        self._core: _core.BatchFeed | None = _core.BatchFeed(
+            source._core,
+            self.batch_size,
+            [{name: view.numpy() for name, view in _views(block, self._places).items()} for block in self._blocks],
+            checks.integer("threads", threads, 1, 1024),
+        )
+
+    def __next__(self) -> dict[str, Tensor]:
+        """Give the next batch; waits only when none has been drawn."""
+        if self._core is None:
+            raise ValueError("this feed is closed; open a new one with tm.feed")
+        block = self._next_on_host(self._core) if self._stream is None else self._next_on_gpu(self._core, self._stream)
+        return _views(block, self._places)
+
+    def _next_on_host(self, core: _core.BatchFeed) -> Tensor:
+        if self._holds_slot:
+            core.release()
+        self._holds_slot = False
+        slot = core.next()
+        self._holds_slot = True
+        return self._blocks[slot]
+
+    def _next_on_gpu(self, core: _core.BatchFeed, stream: torch.cuda.Stream) -> Tensor:
+        while len(self._copies) < 2 and (not self._copies or core.ready()):
+            self._free_slots(core, len(self._used) == len(self._blocks))
+            block = self._blocks[core.next()]
+            with torch.cuda.stream(stream):
+                copy = block.to(self.device, non_blocking=True)
+                copied = stream.record_event()
+            self._copies.append((copied, copy))
+            self._used.append(copied)
+        self._free_slots(core, wait=False)
+        copied, copy = self._copies.popleft()
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(copied)
+        copy.record_stream(current)
+        return copy
+
+    def _free_slots(self, core: _core.BatchFeed, wait: bool) -> None:
+        """Give back the slots that have been copied; with `wait`, at least one."""
+        if wait:
+            self._used[0].synchronize()
+        while self._used and self._used[0].query():
+            self._used.popleft()
+            core.release()
+
+    def close(self) -> None:
+        """Stop drawing ahead; the batches drawn and not taken are dropped."""
+        for copied in self._used:
+            copied.synchronize()
+        self._core = None
+        self._used.clear()
+        self._copies.clear()
+
+    def __enter__(self) -> Self:
+        """Give the feed itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+
+feed = Feed  # as in tm.feed(buffer, "cuda", batch_size=256)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a column lies in the block of bytes that holds a batch."""
+
+    name: str
+    bytes: slice
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of_columns(columns: Sequence[tuple[str, tuple[int, ...], np.dtype[Any]]], batch_size: int) -> list[_Place]:
+        """The columns one after another, each from a multiple of `_ALIGNMENT` on."""
+        places, start = [], 0
+        for name, row_shape, dtype in columns:
+            shape = (batch_size, *row_shape)
+            stop = start + math.prod(shape) * dtype.itemsize
+            places.append(_Place(name, slice(start, stop), torch_dtype(dtype), shape))
+            start = -(-stop // _ALIGNMENT) * _ALIGNMENT
+        return places
+
+
+def _views(block: Tensor, places: Sequence[_Place]) -> dict[str, Tensor]:
+    return {place.name: block[place.bytes].view(place.dtype).view(place.shape) for place in places}
+
+
+def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """Torch's name of a NumPy dtype."""
+    return torch.from_numpy(np.empty(0, dtype)).dtype
