@@ -19,7 +19,8 @@ test-all: setup lint test-cpp
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
 bench: setup
-	for name in sampler corpus reference evaluation cql; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[bench]"
+	for name in sampler corpus reference replay evaluation cql; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
 lint:
@@ -39,7 +40,7 @@ $(STAMP): pyproject.toml CMakeLists.txt $(shell find cpp -type f)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=3.0" cmake ninja
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test,bench]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test]"
 	touch $(STAMP)
 
 clean:

@@ -6,13 +6,10 @@ GPU is not measured by this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import perf_counter
-
 import numpy as np
 import torch
 from baselines.cql import cql_updates, forward_dynamics_updates
-from record import Row, write
+from record import Row, in_turns, write
 
 import trajmill as tm
 from trajmill.algorithms import cql, forward_dynamics
@@ -22,27 +19,6 @@ from trajmill.training.device import keep_freed_memory
 from trajmill.training.transitions import TransitionTable
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
-ROUNDS = 9
-
-
-def side_by_side(ours: Callable[[], None], peer: Callable[[], None], updates: int) -> tuple[float, float]:
-    """Median updates a second of both, measured in turns so that a busy machine slows both alike."""
-    rates: tuple[list[float], list[float]] = ([], [])
-    for turn in range(ROUNDS + 1):
-        for work, kept in zip((ours, peer), rates, strict=True):
-            started = perf_counter()
-            work()
-            if turn:  # the first does not count
-                kept.append(updates / (perf_counter() - started))
-    return float(np.median(rates[0])), float(np.median(rates[1]))
-
-
-def repeated(work: Callable[[], None], count: int) -> Callable[[], None]:
-    def run() -> None:
-        for _ in range(count):
-            work()
-
-    return run
 
 
 def main() -> None:
@@ -57,9 +33,8 @@ def main() -> None:
     table = TransitionTable.of(transitions, action_limit=0.999, device=CPU, dtype=FLOAT)
     for seeds in (1, 8):
         state = cql.create(cql.CQLConfig(), table, list(range(seeds)))
-        ours, peer = side_by_side(
-            lambda s=state, count=16 // seeds: cql.step(s, count), repeated(cql_updates(columns), 16), updates=16
-        )
+        taken = in_turns({"ours": lambda s=state: cql.step(s, 1), "peer": cql_updates(columns)}, target_seconds=0.5)
+        ours, peer = seeds / taken["ours"], 1 / taken["peer"]
         name = f"CQL update, HalfCheetah, {seeds} seed{'s' * (seeds > 1)} (each counted)"
         rows.append(Row(name=name, value=ours, unit=unit, against=against, ratio=ours / peer))
         rows.append(Row(name=f"  eager PyTorch beside {seeds} of ours", value=peer, unit=unit))
@@ -69,11 +44,12 @@ def main() -> None:
     indexed = forward_dynamics.IndexedTransitions.of(mdp.states, mdp.actions, *vectors, device=CPU, dtype=FLOAT)
     pretraining = forward_dynamics.create(forward_dynamics.ForwardDynamicsConfig(), indexed, [0])
     triples = indexed.triples.numpy().astype(np.int64)
-    ours, peer = side_by_side(
-        lambda: forward_dynamics.step(pretraining, 100),
-        repeated(forward_dynamics_updates(triples, *vectors), 100),
-        updates=100,
-    )
+    works = {
+        "ours": lambda: forward_dynamics.step(pretraining, 1),
+        "peer": forward_dynamics_updates(triples, *vectors),
+    }
+    taken = in_turns(works, target_seconds=0.5)
+    ours, peer = 1 / taken["ours"], 1 / taken["peer"]
     rows.append(Row(name="pre-training update, 1 seed", value=ours, unit=unit, against=against, ratio=ours / peer))
     rows.append(Row(name="  eager PyTorch", value=peer, unit=unit))
     write("cql", rows)

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -41,6 +41,36 @@ def seconds(work: Callable[[], object], *, rounds: int = 7) -> float:
         work()
         times.append(perf_counter() - started)
     return median(times)
+
+
+def in_turns(
+    works: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 9,
+    target_seconds: float = 0.1,
+    finish: Callable[[], object] = lambda: None,
+) -> dict[str, float]:
+    """Median seconds of one call of each, measured in turns so that a busy machine slows all alike.
+
+    A turn repeats the call for about `target_seconds`, then calls `finish` (waiting for a GPU, say).
+    """
+    repeats = {}
+    for name, work in works.items():
+        work()
+        finish()
+        started = perf_counter()
+        work()
+        finish()
+        repeats[name] = max(1, round(target_seconds / (perf_counter() - started)))
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            started = perf_counter()
+            for _ in range(repeats[name]):
+                work()
+            finish()
+            times[name].append((perf_counter() - started) / repeats[name])
+    return {name: median(values) for name, values in times.items()}
 
 
 def write(name: str, rows: Sequence[Row]) -> None:
