@@ -1,4 +1,4 @@
-"""The replay engine beside its peers, a million transitions, one thread: ``python benchmarks/bench_replay.py [FOLDER]``.
+"""The replay engine beside its peers, 10^6 transitions, one thread: ``python benchmarks/bench_replay.py [FOLDER]``.
 
 Needs the peers: ``pip install -e ".[bench]"``. Everything is measured in turns in one process, so that a busy machine
 slows all alike. Files go to FOLDER (default: the current one), whose disk is measured with ``dd``.

@@ -1,9 +1,13 @@
+// Drawing ahead: order, limits, failures, interrupts.
+#include <doctest.h>
+
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
-#include <doctest.h>
 #include "trajmill/batch_feed.hpp"
 #include "trajmill/error.hpp"
 
