@@ -6,26 +6,22 @@ Neither threads, engines nor interruptions change them. The same command given a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Annotated, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Annotated, Generic, TypeVar
 
 import tyro
 
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
-from trajmill.corpus.build import Built
 from trajmill.pipelines.generate import (
+    GenerateConfig,
+    GenerateIdentityConfig,
     GenerateIIDConfig,
-    GenerateMappedConfig,
+    GenerateMappingConfig,
     GenerateMarkovConfig,
     GenerateMDPConfig,
     MillConfig,
-    generate_identity,
-    generate_iid,
-    generate_mapping,
-    generate_markov,
-    generate_mdp,
+    generate,
 )
 
 EXAMPLES = """
@@ -37,97 +33,49 @@ EXAMPLES = """
   trajmill generate markov --sequence-count 1000000000 --out corpus --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
 """
 
-ConfigT = TypeVar("ConfigT")
-Mill = Annotated[MillConfig, tyro.conf.arg(name="")]
+ConfigT = TypeVar("ConfigT", bound=GenerateConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateMarkov:
+class _Generate(Generic[ConfigT]):
+    out: str
+    """directory to create or go on with, or a URL such as s3://bucket/corpus"""
+    config: Annotated[ConfigT, tyro.conf.arg(name="")]
+    mill: Annotated[MillConfig, tyro.conf.arg(name="")]
+
+    def run(self, progress: Progress) -> Outcome:
+        """Mill them."""
+        started = time.perf_counter()
+        built = generate(self.config, self.out, progress, self.mill)
+        seconds = time.perf_counter() - started
+        data = {"directory": self.out, **asdict(built), "seconds": seconds}
+        text = f"{self.out}: {built.made} of {built.shard_count} shards made"
+        if built.made:
+            text += f", {built.byte_count:,} bytes in {seconds:.2f} s, {built.byte_count / seconds / 1e9:.2f} GB/s"
+        if not built.whole:
+            text += "; other jobs have shards to make, and the last writes the manifest"
+            text += f" (or `trajmill corpus merge {self.out}`)"
+        return Outcome(data, text)
+
+
+class GenerateMarkov(_Generate[GenerateMarkovConfig]):
     """Tokens of a Markov chain whose rows are softmaxes of random logits."""
 
-    out: str
-    """directory to create or go on with, or a URL such as s3://bucket/corpus"""
-    config: Annotated[GenerateMarkovConfig, tyro.conf.arg(name="")] = field(default_factory=GenerateMarkovConfig)
-    mill: Mill = field(default_factory=MillConfig)
 
-    def run(self, progress: Progress) -> Outcome:
-        """Mill them."""
-        return _timed(generate_markov, self.config, self.out, progress, self.mill)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateMDP:
+class GenerateMDP(_Generate[GenerateMDPConfig]):
     """States and actions of a random MDP under a random policy."""
 
-    out: str
-    """directory to create or go on with, or a URL such as s3://bucket/corpus"""
-    config: Annotated[GenerateMDPConfig, tyro.conf.arg(name="")] = field(default_factory=GenerateMDPConfig)
-    mill: Mill = field(default_factory=MillConfig)
 
-    def run(self, progress: Progress) -> Outcome:
-        """Mill them."""
-        return _timed(generate_mdp, self.config, self.out, progress, self.mill)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateIID:
+class GenerateIID(_Generate[GenerateIIDConfig]):
     """Independent uniform tokens: what is left of a Markov chain when nothing depends on the past."""
 
-    out: str
-    """directory to create or go on with, or a URL such as s3://bucket/corpus"""
-    config: Annotated[GenerateIIDConfig, tyro.conf.arg(name="")] = field(default_factory=GenerateIIDConfig)
-    mill: Mill = field(default_factory=MillConfig)
 
-    def run(self, progress: Progress) -> Outcome:
-        """Mill them."""
-        return _timed(generate_iid, self.config, self.out, progress, self.mill)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateIdentity:
+class GenerateIdentity(_Generate[GenerateIdentityConfig]):
     """Tokens, or state-action pairs, that are their own targets: a control of the paper's."""
 
-    out: str
-    """directory to create or go on with, or a URL such as s3://bucket/corpus"""
-    config: Annotated[GenerateMappedConfig, tyro.conf.arg(name="")] = field(default_factory=GenerateMappedConfig)
-    mill: Mill = field(default_factory=MillConfig)
 
-    def run(self, progress: Progress) -> Outcome:
-        """Mill them."""
-        return _timed(generate_identity, self.config, self.out, progress, self.mill)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateMapping:
+class GenerateMapping(_Generate[GenerateMappingConfig]):
     """Tokens, or state-action pairs, with the targets of a fixed one-to-one map: a control of the paper's."""
-
-    out: str
-    """directory to create or go on with, or a URL such as s3://bucket/corpus"""
-    config: Annotated[GenerateMappedConfig, tyro.conf.arg(name="")] = field(default_factory=GenerateMappedConfig)
-    mill: Mill = field(default_factory=MillConfig)
-
-    def run(self, progress: Progress) -> Outcome:
-        """Mill them."""
-        return _timed(generate_mapping, self.config, self.out, progress, self.mill)
-
-
-def _timed(
-    generate: Callable[[ConfigT, str, Progress, MillConfig], Built],
-    config: ConfigT,
-    out: str,
-    progress: Progress,
-    mill: MillConfig,
-) -> Outcome:
-    started = time.perf_counter()
-    built = generate(config, out, progress, mill)
-    seconds = time.perf_counter() - started
-    data = {"directory": out, **asdict(built), "seconds": seconds}
-    text = f"{out}: {built.made} of {built.shard_count} shards made"
-    if built.made:
-        text += f", {built.byte_count:,} bytes in {seconds:.2f} s, {built.byte_count / seconds / 1e9:.2f} GB/s"
-    if not built.whole:
-        text += f"; other jobs have shards to make, and the last writes the manifest (or `trajmill corpus merge {out}`)"
-    return Outcome(data, text)
 
 
 COMMANDS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.build import Built, Part, build
@@ -14,6 +14,9 @@ from trajmill.corpus.sources import make_spec
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateMarkovConfig:
     """Sequences of a random Markov chain; the defaults are the paper's chain at a hundredth of its size."""
+
+    kind: ClassVar[str] = "markov"
+    rows: ClassVar[str] = "sequence_count"
 
     state_count: int = 100
     """number of states S, >= 1"""
@@ -43,6 +46,9 @@ class GenerateMarkovConfig:
 class GenerateIIDConfig:
     """Independent uniform tokens."""
 
+    kind: ClassVar[str] = "iid"
+    rows: ClassVar[str] = "sequence_count"
+
     state_count: int = 100
     """number of states S, >= 1"""
     seed: int = 42
@@ -64,6 +70,9 @@ class GenerateIIDConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateMDPConfig:
     """Trajectories of a random MDP; the defaults are the paper's."""
+
+    kind: ClassVar[str] = "mdp"
+    rows: ClassVar[str] = "trajectory_count"
 
     state_count: int = 100
     """number of states S, >= 1"""
@@ -91,6 +100,8 @@ class GenerateMDPConfig:
 class GenerateMappedConfig:
     """Independent uniform tokens with targets, or state-action pairs with targets."""
 
+    rows: ClassVar[str] = "sequence_count"
+
     state_count: int = 100
     """number of tokens or states S, >= 1"""
     action_count: int = 0
@@ -101,6 +112,30 @@ class GenerateMappedConfig:
     """sequences, >= 1"""
     length: int = 1024
     """tokens or pairs of a sequence, >= 1"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateIdentityConfig(GenerateMappedConfig):
+    """Tokens or pairs that are their own targets."""
+
+    kind: ClassVar[str] = "identity"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateMappingConfig(GenerateMappedConfig):
+    """Tokens or pairs, and targets that a fixed one-to-one map makes of them."""
+
+    kind: ClassVar[str] = "mapping"
+
+
+class GenerateConfig(Protocol):
+    """What to mill: a dataclass of a law's parameters, a row count, a length and perhaps a stream."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    kind: ClassVar[str]
+    """name of the law in a spec"""
+    rows: ClassVar[str]
+    """the field that counts the rows"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,50 +156,16 @@ class MillConfig:
     """read the shards that are there, and make those anew that are damaged"""
 
 
-def generate_markov(
-    config: GenerateMarkovConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
+def generate(
+    config: GenerateConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
 ) -> Built:
-    """Write the sequences of a chain as the corpus `output`; its column is ``tokens`` (sequence_count, length)."""
-    return _build("markov", config, "sequence_count", output, progress, mill)
-
-
-def generate_iid(
-    config: GenerateIIDConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
-) -> Built:
-    """Write independent uniform tokens as the corpus `output`; its column is ``tokens`` (sequence_count, length)."""
-    return _build("iid", config, "sequence_count", output, progress, mill)
-
-
-def generate_mdp(
-    config: GenerateMDPConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
-) -> Built:
-    """Write trajectories as the corpus `output`: columns ``states`` (N, L + 1) and ``actions`` (N, L)."""
-    return _build("mdp", config, "trajectory_count", output, progress, mill)
-
-
-def generate_identity(
-    config: GenerateMappedConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
-) -> Built:
-    """Write tokens or pairs that are their own targets as the corpus `output`."""
-    return _build("identity", config, "sequence_count", output, progress, mill)
-
-
-def generate_mapping(
-    config: GenerateMappedConfig, output: str | Path, progress: Progress = silent, mill: MillConfig | None = None
-) -> Built:
-    """Write tokens or pairs, and targets that a fixed one-to-one map makes of them, as the corpus `output`."""
-    return _build("mapping", config, "sequence_count", output, progress, mill)
-
-
-def _build(
-    kind: str, config: Any, count: str, output: str | Path, progress: Progress, mill: MillConfig | None
-) -> Built:
+    """Write a corpus: ``tokens`` (N, length), or ``states`` and ``actions``, and ``targets`` where the law has them."""
     mill = mill or MillConfig()
     law = asdict(config)
-    row_count, length, stream = law.pop(count), law.pop("length"), law.pop("stream", "v1")
+    row_count, length, stream = law.pop(config.rows), law.pop("length"), law.pop("stream", "v1")
     _keep_what_counts(law, stream)
     return build(
-        make_spec(kind, law, row_count=row_count, length=length, shard_rows=mill.shard_rows, stream=stream),
+        make_spec(config.kind, law, row_count=row_count, length=length, shard_rows=mill.shard_rows, stream=stream),
         output,
         progress,
         engine=mill.engine,

@@ -15,7 +15,7 @@ from export_corpora import token_corpus, trajectory_corpus
 
 from trajmill.cli import main
 from trajmill.corpus.export import D4RL, FORMATS, ExportError, Megatron, NanoGPT, export_corpus
-from trajmill.pipelines.generate import GenerateMarkovConfig, generate_markov
+from trajmill.pipelines.generate import GenerateMarkovConfig, generate
 
 
 def tree(directory):
@@ -160,7 +160,7 @@ def test_interrupts_leave_nothing(tmp_path):
 def corpus_directory(tmp_path):
     pytest.importorskip("xxhash")
     config = GenerateMarkovConfig(state_count=20, sequence_count=100, length=16)
-    return generate_markov(config, tmp_path / "corpus") and tmp_path / "corpus"
+    return generate(config, tmp_path / "corpus") and tmp_path / "corpus"
 
 
 def test_the_command_exports(tmp_path, corpus_directory, capsys):
