@@ -1,0 +1,92 @@
+"""A buffer's transitions on a device, drawn there with the numbers that the buffer itself would draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trajmill.core import checks
+from trajmill.replay.feed import torch_dtype
+from trajmill.training.philox import philox
+
+_MASK = 0xFFFF_FFFF
+_UNIT = 8
+"""bytes: rows are gathered as int64, so every element has its own alignment"""
+_DRAWS_AT_ONCE = 32
+
+
+class ResidentReplay:
+    """A copy of the transitions of a `ReplayBuffer` on one device, sampled without the host; made by `ReplayBuffer.to`.
+
+    Draw d gives the rows that draw d of the buffer gives, as it was when it was copied: same seed, same counter, same
+    integers (tests/python/replay/test_resident.py). One row is one run of memory, so that a batch is one gather.
+    How draws are numbered: ``cpp/include/trajmill/replay_buffer.hpp``.
+
+    Attributes
+    ----------
+    draw_count
+        Draws made so far, which is the number of the next one.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, NDArray[Any]], *, key: int, draw_count: int, device: str | torch.device
+    ) -> None:
+        """Pack `columns` (N, ...), in the order in which draws count rows; `key` is the buffer's."""
+        self.draw_count = draw_count
+        self._size = len(next(iter(columns.values())))
+        if not 0 < self._size < 2**31:
+            raise ValueError(f"a resident copy needs 1 to 2**31 - 1 transitions, got {self._size}")
+        wide_first = sorted(columns.items(), key=lambda item: -item[1].itemsize)
+        widths = [array[0].nbytes for _, array in wide_first]
+        stride = -(-sum(widths) // _UNIT) * _UNIT
+        rows = np.zeros((self._size, stride), np.uint8)
+        places, start = {}, 0
+        for (name, array), width in zip(wide_first, widths, strict=True):
+            place = slice(start, start + width)
+            rows[:, place] = np.ascontiguousarray(array).reshape(self._size, -1).view(np.uint8)
+            places[name] = (place, torch_dtype(array.dtype), array.shape[1:])
+            start += width
+        self._places = {name: places[name] for name in columns}
+        self._rows = torch.from_numpy(rows).to(device).view(torch.int64)
+        self._key = tuple(torch.tensor(word, device=device) for word in (key & _MASK, key >> 32))
+        self._ahead: tuple[int, Tensor] = (0, torch.empty(0, 0, dtype=torch.int64))  # first draw, indexes of some draws
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return self._size
+
+    def sample(self, batch_size: int) -> dict[str, Tensor]:
+        """The next draw: column -> (batch_size, ...) on the device; uniform, with replacement."""
+        size = checks.integer("batch_size", batch_size, 1, 2**32)
+        first, indexes = self._ahead
+        if indexes.shape[1] != size or not first <= self.draw_count < first + len(indexes):
+            first = self.draw_count
+            indexes = self.indexes(torch.tensor(first, device=self._rows.device), _DRAWS_AT_ONCE, size)
+            self._ahead = (first, indexes)
+        self.draw_count += 1
+        return self.gather(indexes[self.draw_count - 1 - first])
+
+    def indexes(self, draw: Tensor, count: int, batch_size: int) -> Tensor:
+        """Which rows the `count` draws from `draw` (int64 scalar on the device) on take: (count, batch_size) int64.
+
+        Reads nothing back to the host, so that it can be captured in a CUDA graph, whose `draw` is advanced in place.
+        """
+        device = self._rows.device
+        draws = (draw + torch.arange(count, device=device))[:, None]
+        pairs = torch.arange(-(-batch_size // 2), device=device)
+        words = philox((pairs, draws & _MASK, draws >> 32, torch.zeros_like(draws)), self._key)
+        high, low = torch.stack(words[::2], -1).flatten(-2), torch.stack(words[1::2], -1).flatten(-2)
+        return ((high * self._size + (low * self._size >> 32)) >> 32)[:, :batch_size]
+
+    def gather(self, indexes: Tensor) -> dict[str, Tensor]:
+        """The rows of the given indexes (...): column -> (..., *row shape), views of one block of memory."""
+        rows = self._rows[indexes].view(torch.uint8)
+        return {
+            name: rows[..., place].view(dtype).unflatten(-1, shape) if shape else rows[..., place].view(dtype)[..., 0]
+            for name, (place, dtype, shape) in self._places.items()
+        }
