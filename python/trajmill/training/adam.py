@@ -15,6 +15,9 @@ from trajmill.models.stack import Stack
 class Adam:
     """Kingma & Ba's Adam as ``torch.optim.Adam`` computes it, without host scalars, so that it can be captured.
 
+    With `weight_decay` it is ``torch.optim.AdamW`` (Loshchilov & Hutter 2019); `clip_norm` scales each seed's gradient
+    as ``clip_grad_norm_`` does, for stacks of one row a seed.
+
     The loss it minimizes must be a *sum* over seeds of per-seed means: then no seed's update depends on another's.
     """
 
@@ -29,9 +32,21 @@ class Adam:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    weight_decay: tuple[float, ...] | None = None
+    """one per stack; None decays nothing"""
+    clip_norm: float | None = None
+    """greatest L2 norm of one seed's gradient; None clips nothing"""
 
     @classmethod
-    def of(cls, parameters: Sequence[Stack], learning_rates: Sequence[Tensor]) -> Adam:
+    def of(
+        cls,
+        parameters: Sequence[Stack],
+        learning_rates: Sequence[Tensor],
+        *,
+        epsilon: float = 1e-8,
+        weight_decay: tuple[float, ...] | None = None,
+        clip_norm: float | None = None,
+    ) -> Adam:
         """Fresh optimizer; `learning_rates` holds one (rows,) tensor per stack."""
         return cls(
             parameters=tuple(parameters),
@@ -40,12 +55,18 @@ class Adam:
             first_moments=tuple(torch.zeros_like(stack.flat) for stack in parameters),
             second_moments=tuple(torch.zeros_like(stack.flat) for stack in parameters),
             update_count=parameters[0].flat.new_zeros((), dtype=torch.float64),
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
         )
 
-    def minimize(self, loss: Tensor) -> None:
-        """One update of every stack from a scalar loss; leaves that the loss does not reach keep their values."""
+    def minimize(self, loss: Tensor, factor: Tensor | float = 1.0) -> None:
+        """One update of every stack from a scalar loss, all learning rates times `factor`.
+
+        Leaves that the loss does not reach keep their values, but for the decay.
+        """
         self.differentiate(loss)
-        self.apply()
+        self.apply(factor)
 
     def differentiate(self, loss: Tensor) -> None:
         """Fill `gradients`."""
@@ -54,16 +75,34 @@ class Adam:
         found = torch.autograd.grad(loss, leaves, materialize_grads=True)
         torch._foreach_copy_(slots, list(found))
 
+    def gradient_norms(self) -> Tensor:
+        """L2 norm of each row of `gradients` over all stacks, (rows,); for stacks of one row a seed."""
+        return torch.stack([gradient.flat.square().sum(1) for gradient in self.gradients]).sum(0).sqrt()
+
     @torch.no_grad()
-    def apply(self) -> None:
-        """Move the parameters along `gradients`."""
+    def apply(self, factor: Tensor | float = 1.0) -> None:
+        """Move the parameters along `gradients`, all learning rates times `factor`."""
+        if self.clip_norm is not None:
+            scale = (self.clip_norm / (self.gradient_norms() + 1e-6)).clamp_(max=1.0)
+            for gradient in self.gradients:
+                gradient.flat.mul_(scale[:, None])
         self.update_count.add_(1.0)
         correction1 = 1.0 - self.beta1**self.update_count
         correction2 = (1.0 - self.beta2**self.update_count).sqrt()
-        for stack, rate, gradient, first, second in zip(
-            self.parameters, self.learning_rates, self.gradients, self.first_moments, self.second_moments, strict=True
+        decays = self.weight_decay or (0.0,) * len(self.parameters)
+        for stack, base_rate, gradient, first, second, decay in zip(
+            self.parameters,
+            self.learning_rates,
+            self.gradients,
+            self.first_moments,
+            self.second_moments,
+            decays,
+            strict=True,
         ):
             dtype = stack.flat.dtype
+            rate = base_rate * factor
+            if decay:
+                stack.flat.mul_((1.0 - rate * decay).to(dtype))
             first.lerp_(gradient.flat, 1.0 - self.beta1)
             second.mul_(self.beta2).addcmul_(gradient.flat, gradient.flat, value=1.0 - self.beta2)
             # rate/c1 · m / (√v/c2 + ε), with c2 multiplied through

@@ -1,0 +1,192 @@
+"""Decision Transformer fine-tuning on windows of offline data (arXiv 2310.00771, section 3 and Table 10).
+
+Loss per seed: mean over the real steps and the action's numbers of (predicted - action)^2; padded steps count nothing.
+Deviations from the released code: dropout and window starts have addresses (seed, update), so that runs repeat; weights
+of the state and return heads, which it never trains, do not exist.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trajmill.models.decision_transformer import (
+    TOKENS_PER_STEP,
+    DecisionTransformerConfig,
+    embeddings,
+    predicted_actions,
+)
+from trajmill.models.gpt import GPTConfig, gpt
+from trajmill.models.mlp import seeded_generator
+from trajmill.models.stack import Stack
+from trajmill.training.adam import Adam
+from trajmill.training.dropout import dropout_factors, dropout_sizes
+from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
+from trajmill.training.metrics import MetricRing
+from trajmill.training.philox import Dice, indexes
+from trajmill.training.state import prefixed
+from trajmill.training.windows import WindowBatch, WindowTable
+
+METRICS = ("loss", "gradient_norm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DTConfig:
+    """What one fine-tuning update computes; defaults are the paper's (arXiv 2310.00771, Table 10)."""
+
+    batch_size: int = 64
+    """windows per update and seed, at least 1"""
+    context_length: int = 20
+    """steps of a window, K, at least 1"""
+    learning_rate: float | tuple[float, ...] = 1e-4
+    """AdamW step size, > 0; one for all seeds or one each"""
+    warmup_updates: int = 5000
+    """updates over which the step size rises linearly, at least 1"""
+    backbone_weight_decay: float = 0.0
+    """of the backbone, >= 0; the released code decays it by 1e-4 as well, against the paper's table"""
+    weight_decay: float = 1e-4
+    """of embeddings and heads, >= 0"""
+    adam_epsilon: float = 1e-8
+    """> 0; the released code has 1e-6 with pre-trained weights"""
+    clip_norm: float = 0.25
+    """greatest norm of one seed's gradient, > 0"""
+    embedding_order: Literal["normalize-first", "timestep-first"] = "normalize-first"
+    """normalize-first is Reid et al.'s (2201.12122), on which the paper builds; timestep-first Chen et al.'s"""
+    shared_projection: bool = False
+    """predict actions with the transposed action embedding"""
+    backbone: GPTConfig = field(default_factory=lambda: GPTConfig(residual_dropout=0.2))
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "context_length", "warmup_updates"):
+            at_least(name, getattr(self, name), 1)
+        for name in ("learning_rate", "adam_epsilon", "clip_norm"):
+            in_range(name, getattr(self, name), 0.0, math.inf, open_low=True, open_high=True)
+        for name in ("backbone_weight_decay", "weight_decay"):
+            in_range(name, getattr(self, name), 0.0, math.inf, open_high=True)
+
+    def network(self, observation_dim: int, action_dim: int, timestep_count: int = 1000) -> DecisionTransformerConfig:
+        """The network for data of the given dimensions."""
+        return DecisionTransformerConfig(
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            timestep_count=timestep_count,
+            embedding_order=self.embedding_order,
+            shared_projection=self.shared_projection,
+            backbone=self.backbone,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DTState:
+    """Everything an update reads or writes; written in place only."""
+
+    config: DTConfig
+    network: DecisionTransformerConfig
+    table: WindowTable
+    dice: Dice
+    step: Tensor
+    """int64 scalar: updates made"""
+    outer: Stack
+    """embeddings and head, one row per seed"""
+    inner: Stack
+    """backbone, one row per seed"""
+    optimizer: Adam
+    metrics: MetricRing
+
+    def moving(self) -> dict[str, Tensor]:
+        """Every tensor that training changes."""
+        return {
+            "step": self.step,
+            "metrics": self.metrics.values,
+            "outer": self.outer.flat,
+            "inner": self.inner.flat,
+        } | prefixed("adam", self.optimizer.moving())
+
+
+def create(
+    config: DTConfig,
+    table: WindowTable,
+    seeds: Sequence[int],
+    *,
+    backbone: Mapping[str, Tensor] | None = None,
+    positions: Tensor | None = None,
+    metric_capacity: int = 1000,
+) -> DTState:
+    """Fresh networks on the table's device, in its precision.
+
+    `backbone` (leaves of `trajmill.models.gpt.gpt`) starts every seed's backbone from one pre-trained one; `positions`
+    (P, width), its position embeddings, also replaces the table of timesteps ("extended positions").
+    """
+    seeds = check_seeds(seeds)
+    device, dtype = table.rows.device, table.rows.dtype
+    timestep_count = 1000 if positions is None else len(positions)
+    network = config.network(table.observation_dim, table.action_dim, timestep_count)
+    if int(table.timestep.max()) >= timestep_count:
+        raise ValueError(f"timesteps must be below {timestep_count}, got {int(table.timestep.max())}")
+    outer = [embeddings(network, seeded_generator(seed, "dt.outer")) for seed in seeds]
+    inner = [dict(backbone) if backbone else gpt(config.backbone, seeded_generator(seed, "dt.inner")) for seed in seeds]
+    if positions is not None:
+        outer = [values | {"embed_timestep.weight": positions.to(torch.float32)} for values in outer]
+    stacks = Stack.of(outer).to(device, dtype), Stack.of(inner).to(device, dtype)
+    rate = per_seed("learning_rate", config.learning_rate, len(seeds), device)
+    sites = config.backbone.dropout_shapes(config.batch_size, TOKENS_PER_STEP * config.context_length)
+    return DTState(
+        config=config,
+        network=network,
+        table=table,
+        dice=Dice.of(seeds, {"window": config.batch_size} | dropout_sizes(sites), device),
+        step=torch.zeros((), dtype=torch.int64, device=device),
+        outer=stacks[0],
+        inner=stacks[1],
+        optimizer=Adam.of(
+            stacks,
+            [rate, rate],
+            epsilon=config.adam_epsilon,
+            weight_decay=(config.weight_decay, config.backbone_weight_decay),
+            clip_norm=config.clip_norm,
+        ),
+        metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
+    )
+
+
+def step(state: DTState, count: int = 1) -> None:
+    """Make `count` updates of every seed, in place."""
+    config = state.config
+    sites = config.backbone.dropout_shapes(config.batch_size, TOKENS_PER_STEP * config.context_length)
+    for _ in range(count):
+        words = {site: rolled[0] for site, rolled in state.dice.roll(state.step, 1).items()}
+        batch = state.table.gather(indexes(words["window"], len(state.table)), config.context_length)
+        update(state, batch, dropout_factors(sites, words, state.table.rows.dtype))
+
+
+def update(state: DTState, batch: WindowBatch, dropout: Mapping[str, Tensor] | None) -> None:
+    """One update of every seed on its windows; `dropout` as `trajmill.models.gpt.backbone` takes it."""
+    losses = loss(state, batch, dropout)
+    warmup = ((state.step + 1) / state.config.warmup_updates).clamp(max=1.0).to(torch.float64)
+    state.optimizer.differentiate(losses.sum())
+    norms = state.optimizer.gradient_norms()
+    state.optimizer.apply(warmup)
+    state.metrics.write(state.step, {"loss": losses.detach(), "gradient_norm": norms})
+    state.step.add_(1)
+
+
+def loss(state: DTState, batch: WindowBatch, dropout: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Mean squared error of the actions of real steps, (S,)."""
+    predicted = predicted_actions(
+        state.outer.leaves,
+        state.inner.leaves,
+        state.network,
+        return_to_go=batch.return_to_go,
+        observation=batch.observation,
+        action=batch.action,
+        timestep=batch.timestep,
+        mask=batch.mask,
+        dropout=dropout,
+    )
+    errors = torch.where(batch.mask, (predicted - batch.action).square().sum(-1), 0.0)
+    return errors.sum((1, 2)) / (batch.mask.sum((1, 2)) * batch.action.shape[-1])

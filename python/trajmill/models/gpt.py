@@ -1,0 +1,169 @@
+"""A GPT-2 backbone for many seeds at once: pre-normed blocks of causal attention and a ReLU perceptron.
+
+Names and shapes of the leaves are those of Hugging Face's GPT-2 without the leading axis of seeds, so that weights
+travel by name (`trajmill.models.gpt2_files`). Sizes and initial values are arXiv 2310.00771's and its code's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from trajmill.models.mlp import affine, named
+
+MASKED = -1e4
+"""score of a key that may not be seen; finite, as in the released code, so that a row without keys is no NaN"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GPTConfig:
+    """Shape of a backbone; the defaults are the paper's."""
+
+    layer_count: int = 3
+    """blocks, at least 1"""
+    head_count: int = 1
+    """attention heads, a divisor of `width`"""
+    width: int = 128
+    """numbers that stand for one token"""
+    activation: Literal["relu", "gelu"] = "relu"
+    """of the perceptron; gelu is GPT-2's own (its tanh form)"""
+    embedding_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    residual_dropout: float = 0.1
+    """probabilities in [0, 1) of dropping an embedding, an attention weight, a block's contribution"""
+
+    def __post_init__(self) -> None:
+        if min(self.layer_count, self.head_count, self.width) < 1 or self.width % self.head_count:
+            raise ValueError(
+                f"layer_count, head_count and width must be at least 1 and head_count divide width, got "
+                f"{self.layer_count}, {self.head_count}, {self.width}"
+            )
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+    def dropout_shapes(self, batch_size: int, length: int) -> dict[str, tuple[float, tuple[int, ...]]]:
+        """Site -> (probability, shape for one seed) of every place where a backbone drops numbers."""
+        residual = (self.residual_dropout, (batch_size, length, self.width))
+        sites: dict[str, tuple[float, tuple[int, ...]]] = {"embedding": (self.embedding_dropout, residual[1])}
+        for layer in range(self.layer_count):
+            attention = (batch_size, self.head_count, length, length)
+            sites[f"h.{layer}.attn.weights"] = (self.attention_dropout, attention)
+            sites |= {f"h.{layer}.attn": residual, f"h.{layer}.mlp": residual}
+        return {site: (probability, shape) for site, (probability, shape) in sites.items() if probability > 0.0}
+
+
+def normal(shape: tuple[int, ...], generator: Generator, deviation: float = 0.02) -> Tensor:
+    """GPT-2's initial values of weights and embeddings."""
+    return torch.empty(shape).normal_(0.0, deviation, generator=generator)
+
+
+def gpt(config: GPTConfig, generator: Generator) -> dict[str, Tensor]:
+    """Initial values of one backbone: blocks ``h.<i>.*`` and the last normalization ``ln_f.*``."""
+    width = config.width
+    projected = 0.02 / math.sqrt(2 * config.layer_count)  # what a block adds to the residual stream starts small
+    values: dict[str, Tensor] = {}
+    for layer in range(config.layer_count):
+        parts = {
+            "ln_1": unit_norm(width),
+            "attn.c_attn": _linear(width, 3 * width, generator),
+            "attn.c_proj": _linear(width, width, generator, projected),
+            "ln_2": unit_norm(width),
+            "mlp.c_fc": _linear(width, 4 * width, generator),
+            "mlp.c_proj": _linear(4 * width, width, generator, projected),
+        }
+        for name, part in parts.items():
+            values |= named(f"h.{layer}.{name}", part)
+    return values | named("ln_f", unit_norm(width))
+
+
+def unit_norm(width: int) -> dict[str, Tensor]:
+    """Initial values of a layer normalization."""
+    return {"weight": torch.ones(width), "bias": torch.zeros(width)}
+
+
+def _linear(input_dim: int, output_dim: int, generator: Generator, deviation: float = 0.02) -> dict[str, Tensor]:
+    return {"weight": normal((input_dim, output_dim), generator, deviation), "bias": torch.zeros(output_dim)}
+
+
+def backbone(
+    leaves: Mapping[str, Tensor],
+    config: GPTConfig,
+    inputs: Tensor,
+    *,
+    visible: Tensor | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Outputs (S, B, T, width) for embedded tokens (S, B, T, width).
+
+    `visible` (S, B, T) bool says which positions may be looked at, besides the past only; None: all. `masks` holds a
+    factor for each number of the sites of `GPTConfig.dropout_shapes`, each (S, ...); None drops nothing.
+    """
+    masks = masks or {}
+    stream = _dropped(inputs, masks, "embedding")
+    allowed = None if visible is None else _allowed(visible)
+    for layer in range(config.layer_count):
+        block = f"h.{layer}"
+        attended = _attention(leaves, f"{block}.attn", config, norm(leaves, f"{block}.ln_1", stream), allowed, masks)
+        stream = stream + _dropped(attended, masks, f"{block}.attn")
+        inner = rows(leaves, f"{block}.mlp.c_fc", norm(leaves, f"{block}.ln_2", stream))
+        inner = F.relu(inner) if config.activation == "relu" else F.gelu(inner, approximate="tanh")
+        stream = stream + _dropped(rows(leaves, f"{block}.mlp.c_proj", inner), masks, f"{block}.mlp")
+    return norm(leaves, "ln_f", stream)
+
+
+def norm(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor) -> Tensor:
+    """Layer normalization over the last axis (epsilon 1e-5), each seed with its own gain and offset."""
+    gain, offset = (leaves[f"{layer}.{name}"][:, None, None] for name in ("weight", "bias"))
+    return torch.addcmul(offset, F.layer_norm(inputs, inputs.shape[-1:]), gain)
+
+
+def rows(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor) -> Tensor:
+    """``x W + b`` for every position: (S, B, T, in) -> (S, B, T, out)."""
+    return affine(leaves, layer, inputs.flatten(1, 2)).view(*inputs.shape[:3], -1)
+
+
+def _attention(
+    leaves: Mapping[str, Tensor],
+    layer: str,
+    config: GPTConfig,
+    inputs: Tensor,
+    allowed: Tensor | None,
+    masks: Mapping[str, Tensor],
+) -> Tensor:
+    seeds, batch, length, width = inputs.shape
+    heads = (seeds * batch, length, config.head_count, width // config.head_count)
+    query, key, value = (
+        part.reshape(heads).transpose(1, 2) for part in rows(leaves, f"{layer}.c_attn", inputs).chunk(3, -1)
+    )
+    dropout = masks.get(f"{layer}.weights")
+    if allowed is None and dropout is None:  # FlashAttention, where it is to be had
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    else:
+        scores = query @ key.transpose(-1, -2) / math.sqrt(heads[-1])
+        seen = allowed if allowed is not None else _causal(length, inputs.device)
+        weights = scores.masked_fill(~seen, MASKED).softmax(-1)
+        if dropout is not None:
+            weights = weights * dropout.flatten(0, 1)
+        mixed = weights @ value
+    return rows(leaves, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(inputs.shape))
+
+
+def _causal(length: int, device: torch.device) -> Tensor:
+    """(T, T) bool: may position i look at position j."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def _allowed(visible: Tensor) -> Tensor:
+    """(S·B, 1, T, T) bool: may position i look at position j."""
+    return _causal(visible.shape[-1], visible.device) & visible.flatten(0, 1)[:, None, None, :]
+
+
+def _dropped(inputs: Tensor, masks: Mapping[str, Tensor], site: str) -> Tensor:
+    return inputs * masks[site] if site in masks else inputs

@@ -1,0 +1,108 @@
+"""Slow, obvious Decision Transformer of one seed in float64: one window at a time, without padding; plain torch.
+
+Weights are dicts of (in, out) matrices by the names of the released code. A window of n real steps in a frame of K is
+computed alone, as 3 n tokens; dropout factors are those of the frame's last 3 n places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The real steps of one window: (n, O), (n, A), (n,), (n,)."""
+
+    observation: Tensor
+    action: Tensor
+    return_to_go: Tensor
+    timestep: Tensor
+
+
+def layer_norm(x: Tensor, weights: Weights, name: str) -> Tensor:
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    return (x - mean) / torch.sqrt(variance + 1e-5) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def linear(x: Tensor, weights: Weights, name: str) -> Tensor:
+    return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def gpt2(weights: Weights, x: Tensor, *, layers: int, heads: int, factors: Mapping[str, Tensor]) -> Tensor:
+    """(n, width) -> (n, width); `factors` hold the dropout factors of this sequence, by site."""
+    length, width = x.shape
+    size = width // heads
+    x = x * factors["embedding"]
+    for layer in range(layers):
+        h = f"h.{layer}"
+        qkv = linear(layer_norm(x, weights, f"{h}.ln_1"), weights, f"{h}.attn.c_attn")
+        q, k, v = qkv[:, :width], qkv[:, width : 2 * width], qkv[:, 2 * width :]
+        mixed = torch.zeros_like(q)
+        for head in range(heads):
+            part = slice(head * size, (head + 1) * size)
+            for i in range(length):  # position i looks at 0 ... i
+                scores = k[: i + 1, part] @ q[i, part] / math.sqrt(size)
+                attention = torch.softmax(scores, 0) * factors[f"{h}.attn.weights"][head, i, : i + 1]
+                mixed[i, part] = attention @ v[: i + 1, part]
+        x = x + linear(mixed, weights, f"{h}.attn.c_proj") * factors[f"{h}.attn"]
+        inner = torch.relu(linear(layer_norm(x, weights, f"{h}.ln_2"), weights, f"{h}.mlp.c_fc"))
+        x = x + linear(inner, weights, f"{h}.mlp.c_proj") * factors[f"{h}.mlp"]
+    return layer_norm(x, weights, "ln_f")
+
+
+def predict(
+    weights: Weights,
+    window: Window,
+    *,
+    order: str,
+    shared: bool,
+    layers: int,
+    heads: int,
+    factors: Mapping[str, Tensor],
+) -> Tensor:
+    """Actions (n, A) of the real steps."""
+    time = weights["embed_timestep.weight"][window.timestep]
+    parts = [
+        linear(window.return_to_go[:, None], weights, "embed_return"),
+        linear(window.observation, weights, "embed_state"),
+        linear(window.action, weights, "embed_action"),
+    ]
+    tokens = []
+    for t in range(len(window.action)):
+        for part in parts:
+            if order == "timestep-first":
+                tokens.append(layer_norm(part[t] + time[t], weights, "embed_ln"))
+            else:
+                tokens.append(layer_norm(part[t], weights, "embed_ln") + time[t])
+    out = gpt2(weights, torch.stack(tokens), layers=layers, heads=heads, factors=factors)[1::3]
+    if shared:
+        return torch.tanh(out @ weights["embed_action.weight"].T)
+    return torch.tanh(linear(out, weights, "predict_action"))
+
+
+def cut(factors: Mapping[str, Tensor], row: int, places: int) -> dict[str, Tensor]:
+    """Dropout factors of window `row` for its last `places` tokens."""
+    found = {}
+    for site, values in factors.items():
+        one = values[row]
+        found[site] = one[:, -places:, -places:] if site.endswith("weights") else one[-places:]
+    return found
+
+
+def mean_squared_error(
+    weights: Weights, windows: list[Window], factors: Mapping[str, Tensor], **shape: object
+) -> Tensor:
+    """Over all numbers of the actions of all real steps."""
+    errors = []
+    for row, window in enumerate(windows):
+        found = predict(weights, window, factors=cut(factors, row, 3 * len(window.action)), **shape)
+        errors.append(((found - window.action) ** 2).flatten())
+    return torch.cat(errors).mean()
