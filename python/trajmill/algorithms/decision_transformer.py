@@ -21,7 +21,7 @@ from trajmill.models.decision_transformer import (
     embeddings,
     predicted_actions,
 )
-from trajmill.models.gpt import GPTConfig, gpt
+from trajmill.models.gpt import Dropout, GPTConfig, gpt
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
@@ -164,7 +164,7 @@ def step(state: DTState, count: int = 1) -> None:
         update(state, batch, dropout_factors(sites, words, state.table.rows.dtype))
 
 
-def update(state: DTState, batch: WindowBatch, dropout: Mapping[str, Tensor] | None) -> None:
+def update(state: DTState, batch: WindowBatch, dropout: Dropout) -> None:
     """One update of every seed on its windows; `dropout` as `trajmill.models.gpt.backbone` takes it."""
     losses = loss(state, batch, dropout)
     warmup = ((state.step + 1) / state.config.warmup_updates).clamp(max=1.0).to(torch.float64)
@@ -175,7 +175,7 @@ def update(state: DTState, batch: WindowBatch, dropout: Mapping[str, Tensor] | N
     state.step.add_(1)
 
 
-def loss(state: DTState, batch: WindowBatch, dropout: Mapping[str, Tensor] | None = None) -> Tensor:
+def loss(state: DTState, batch: WindowBatch, dropout: Dropout = None) -> Tensor:
     """Mean squared error of the actions of real steps, (S,)."""
     predicted = predicted_actions(
         state.outer.leaves,

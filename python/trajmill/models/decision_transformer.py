@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from trajmill.models.gpt import GPTConfig, backbone, norm, normal, rows, unit_norm
+from trajmill.models.gpt import Dropout, GPTConfig, backbone, looked_up, norm, normal, rows, unit_norm
 from trajmill.models.mlp import linear, named
 
 TOKENS_PER_STEP = 3
@@ -60,7 +60,7 @@ def predicted_actions(
     action: Tensor,
     timestep: Tensor,
     mask: Tensor,
-    dropout: Mapping[str, Tensor] | None = None,
+    dropout: Dropout = None,
 ) -> Tensor:
     """Actions in (-1, 1) for every step, each from its past and its own return-to-go and observation.
 
@@ -71,7 +71,7 @@ def predicted_actions(
     -------
     (S, B, K, A); where the mask is false the values mean nothing.
     """
-    time = _looked_up(outer["embed_timestep.weight"], timestep)
+    time = looked_up(outer["embed_timestep.weight"], timestep)
     tokens = torch.stack(
         [
             rows(outer, "embed_return", return_to_go[..., None]),
@@ -86,16 +86,9 @@ def predicted_actions(
     else:
         inputs = norm(outer, "embed_ln", tokens.flatten(2, 3)) + time.expand_as(tokens).flatten(2, 3)
     visible = mask.repeat_interleave(TOKENS_PER_STEP, -1)
-    outputs = backbone(inner, config.backbone, inputs, visible=visible, masks=dropout)
+    outputs = backbone(inner, config.backbone, inputs, visible=visible, dropout=dropout)
     after_observation: Tensor = outputs.view(*mask.shape, TOKENS_PER_STEP, -1)[:, :, :, 1]
     if config.shared_projection:
         flat: Tensor = after_observation.flatten(1, 2) @ outer["embed_action.weight"].transpose(1, 2)
         return flat.view(*mask.shape, -1).tanh()
     return rows(outer, "predict_action", after_observation).tanh()
-
-
-def _looked_up(table: Tensor, index: Tensor) -> Tensor:
-    """Rows of each seed's table: (S, N, width), (S, ...) int64 -> (S, ..., width)."""
-    seeds, count, width = table.shape
-    offset = torch.arange(seeds, device=table.device).view(-1, *[1] * (index.ndim - 1)) * count
-    return table.reshape(-1, width).index_select(0, (index + offset).flatten()).view(*index.shape, width)

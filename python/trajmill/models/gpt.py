@@ -17,6 +17,10 @@ from torch import Generator, Tensor
 
 from trajmill.models.mlp import affine, named
 
+Dropout = Mapping[str, Tensor] | Literal["torch"] | None
+"""how numbers are dropped: by factors (S, ...) for the sites of `GPTConfig.dropout_shapes`, with addresses; by torch's
+own generator, which is faster for long sequences; or not at all"""
+
 MASKED = -1e4
 """score of a key that may not be seen; finite, as in the released code, so that a row without keys is no NaN"""
 
@@ -98,23 +102,22 @@ def backbone(
     inputs: Tensor,
     *,
     visible: Tensor | None = None,
-    masks: Mapping[str, Tensor] | None = None,
+    dropout: Dropout = None,
 ) -> Tensor:
     """Outputs (S, B, T, width) for embedded tokens (S, B, T, width).
 
-    `visible` (S, B, T) bool says which positions may be looked at, besides the past only; None: all. `masks` holds a
-    factor for each number of the sites of `GPTConfig.dropout_shapes`, each (S, ...); None drops nothing.
+    A position looks at itself and at those before it; of these `visible` (S, B, T) bool may hide some.
     """
-    masks = masks or {}
-    stream = _dropped(inputs, masks, "embedding")
+    stream = _dropped(inputs, dropout, "embedding", config.embedding_dropout)
     allowed = None if visible is None else _allowed(visible)
     for layer in range(config.layer_count):
         block = f"h.{layer}"
-        attended = _attention(leaves, f"{block}.attn", config, norm(leaves, f"{block}.ln_1", stream), allowed, masks)
-        stream = stream + _dropped(attended, masks, f"{block}.attn")
+        attended = _attention(leaves, f"{block}.attn", config, norm(leaves, f"{block}.ln_1", stream), allowed, dropout)
+        stream = stream + _dropped(attended, dropout, f"{block}.attn", config.residual_dropout)
         inner = rows(leaves, f"{block}.mlp.c_fc", norm(leaves, f"{block}.ln_2", stream))
         inner = F.relu(inner) if config.activation == "relu" else F.gelu(inner, approximate="tanh")
-        stream = stream + _dropped(rows(leaves, f"{block}.mlp.c_proj", inner), masks, f"{block}.mlp")
+        added = rows(leaves, f"{block}.mlp.c_proj", inner)
+        stream = stream + _dropped(added, dropout, f"{block}.mlp", config.residual_dropout)
     return norm(leaves, "ln_f", stream)
 
 
@@ -135,23 +138,22 @@ def _attention(
     config: GPTConfig,
     inputs: Tensor,
     allowed: Tensor | None,
-    masks: Mapping[str, Tensor],
+    dropout: Dropout,
 ) -> Tensor:
     seeds, batch, length, width = inputs.shape
     heads = (seeds * batch, length, config.head_count, width // config.head_count)
     query, key, value = (
         part.reshape(heads).transpose(1, 2) for part in rows(leaves, f"{layer}.c_attn", inputs).chunk(3, -1)
     )
-    dropout = masks.get(f"{layer}.weights")
-    if allowed is None and dropout is None:  # FlashAttention, where it is to be had
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    site, probability = f"{layer}.weights", config.attention_dropout
+    if allowed is None and (probability == 0.0 or not isinstance(dropout, Mapping)):  # fused, where that is to be had
+        dropped = probability if dropout == "torch" else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
     else:
         scores = query @ key.transpose(-1, -2) / math.sqrt(heads[-1])
         seen = allowed if allowed is not None else _causal(length, inputs.device)
-        weights = scores.masked_fill(~seen, MASKED).softmax(-1)
-        if dropout is not None:
-            weights = weights * dropout.flatten(0, 1)
-        mixed = weights @ value
+        weights = scores.masked_fill(~seen, MASKED).softmax(-1).unflatten(0, (seeds, batch))
+        mixed = _dropped(weights, dropout, site, probability).flatten(0, 1) @ value
     return rows(leaves, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(inputs.shape))
 
 
@@ -165,5 +167,14 @@ def _allowed(visible: Tensor) -> Tensor:
     return _causal(visible.shape[-1], visible.device) & visible.flatten(0, 1)[:, None, None, :]
 
 
-def _dropped(inputs: Tensor, masks: Mapping[str, Tensor], site: str) -> Tensor:
-    return inputs * masks[site] if site in masks else inputs
+def looked_up(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of each seed's table: (S, N, width), (S, ...) int64 -> (S, ..., width)."""
+    seeds, count, width = table.shape
+    offset = torch.arange(seeds, device=table.device).view(-1, *[1] * (index.ndim - 1)) * count
+    return table.reshape(-1, width).index_select(0, (index + offset).flatten()).view(*index.shape, width)
+
+
+def _dropped(inputs: Tensor, dropout: Dropout, site: str, probability: float) -> Tensor:
+    if dropout is None or probability == 0.0:
+        return inputs
+    return F.dropout(inputs, probability) if dropout == "torch" else inputs * dropout[site]

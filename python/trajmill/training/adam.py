@@ -36,6 +36,8 @@ class Adam:
     """one per stack; None decays nothing"""
     clip_norm: float | None = None
     """greatest L2 norm of one seed's gradient; None clips nothing"""
+    huggingface: bool = False
+    """add epsilon before the bias correction and decay after the step, as the AdamW of the transformers library did"""
 
     @classmethod
     def of(
@@ -46,6 +48,7 @@ class Adam:
         epsilon: float = 1e-8,
         weight_decay: tuple[float, ...] | None = None,
         clip_norm: float | None = None,
+        huggingface: bool = False,
     ) -> Adam:
         """Fresh optimizer; `learning_rates` holds one (rows,) tensor per stack."""
         return cls(
@@ -58,6 +61,7 @@ class Adam:
             epsilon=epsilon,
             weight_decay=weight_decay,
             clip_norm=clip_norm,
+            huggingface=huggingface,
         )
 
     def minimize(self, loss: Tensor, factor: Tensor | float = 1.0) -> None:
@@ -101,14 +105,18 @@ class Adam:
         ):
             dtype = stack.flat.dtype
             rate = base_rate * factor
-            if decay:
-                stack.flat.mul_((1.0 - rate * decay).to(dtype))
+            kept = (1.0 - rate * decay).to(dtype)
+            if decay and not self.huggingface:
+                stack.flat.mul_(kept)
             first.lerp_(gradient.flat, 1.0 - self.beta1)
             second.mul_(self.beta2).addcmul_(gradient.flat, gradient.flat, value=1.0 - self.beta2)
             # rate/c1 · m / (√v/c2 + ε), with c2 multiplied through
-            scale = second.sqrt().add_((self.epsilon * correction2).to(dtype))
+            epsilon = self.epsilon if self.huggingface else (self.epsilon * correction2).to(dtype)
+            scale = second.sqrt().add_(epsilon)
             direction = torch.div(first, scale, out=scale)
             stack.flat.addcmul_(direction, (rate * (correction2 / correction1)).to(dtype), value=-1.0)
+            if decay and self.huggingface:
+                stack.flat.mul_(kept)
 
     def moving(self) -> dict[str, Tensor]:
         """Everything an update changes beside the parameters."""
