@@ -5,7 +5,13 @@ from trajmill.data.d4rl import qlearning_transitions, read_d4rl, split_episodes
 from trajmill.data.errors import DatasetError, DatasetWarning
 from trajmill.data.normalizer import Normalizer
 from trajmill.data.records import Dataset, Episode, Transitions
-from trajmill.data.reference_scores import REFERENCE_SCORES, ReferenceScore, normalized_score, reference_score
+from trajmill.data.reference_scores import (
+    REFERENCE_SCORES,
+    ReferenceScore,
+    has_reference_score,
+    normalized_score,
+    reference_score,
+)
 
 __all__ = [
     "REFERENCE_SCORES",
@@ -18,6 +24,7 @@ __all__ = [
     "Transitions",
     "bundled_datasets",
     "environment_of",
+    "has_reference_score",
     "load_dataset",
     "normalized_score",
     "qlearning_transitions",
