@@ -10,9 +10,9 @@ Environment steps/s of Hopper and HalfCheetah, measured with MuJoCo 4.0 on an AM
 `mj_step` per slot (`LoopPhysics`)    15.0 k and 36.2 k   28.3 k and 55.1 k
 ====================================  ==================  ==================
 
-With eight slots on two threads `mujoco.batch` makes 29.3 k and 69.4 k, `mujoco.rollout` 22.7 k and 40.9 k. It also carries
-the solver's warm start, which `mujoco.rollout` neither keeps nor returns; without it HalfCheetah's states differ by 1.5
-after a hundred steps.
+With eight slots on two threads `mujoco.batch` makes 29.3 k and 69.4 k, `mujoco.rollout` 22.7 k and 40.9 k. It also
+carries the solver's warm start, which `mujoco.rollout` neither keeps nor returns; without it HalfCheetah's states
+differ by 1.5 after a hundred steps.
 """
 
 from __future__ import annotations

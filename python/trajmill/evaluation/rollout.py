@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,9 +35,9 @@ class Policy(Protocol):
 class EpisodicPolicy(Policy, Protocol):
     """Policies that remember: their actions depend on the episode so far, as a Decision Transformer's do.
 
-    All S × E episodes of an evaluation start together and each slot plays one, so every history has the same length: a
-    policy may keep plain arrays (S, E, T, ...), and no slot is ever reset alone. Calls come in this order: `start`, then
-    for each environment step the policy itself and `observe`.
+    All S × E episodes of an evaluation start together and each slot plays one, so every history has the same length:
+    a policy may keep plain arrays (S, E, T, ...), and no slot is ever reset alone. Calls come in this order: `start`,
+    then for each environment step the policy itself and `observe`.
     """
 
     def start(self, seed_count: int, episode_count: int) -> None:
@@ -96,13 +96,14 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def episode_seeds(episode_seed: int, episode_count: int) -> list[int]:
-    """Return the reset seeds of the first `episode_count` episodes of the series named by `episode_seed` (>= 0).
+def episode_seeds(episode_seed: int, episode_count: int, *, first: int = 0) -> list[int]:
+    """Return the reset seeds of `episode_count` episodes, from number `first` on, of the series `episode_seed` (>= 0).
 
     Each is a 63-bit hash of its address (episode_seed, episode number), so a longer series begins with the shorter one
     and two series share no episode. Gymnasium's ``reset(seed=...)`` takes them as they are.
     """
-    sequences = [np.random.SeedSequence(episode_seed, spawn_key=(episode,)) for episode in range(episode_count)]
+    episodes = range(first, first + episode_count)
+    sequences = [np.random.SeedSequence(episode_seed, spawn_key=(episode,)) for episode in episodes]
     return [int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)) for sequence in sequences]
 
 
@@ -167,26 +168,33 @@ def evaluate_policy(
         simulator = GymnasiumEnvironments(environment_id, len(seeds))
     else:
         simulator = BatchedEnvironment(environment_id, len(seeds), threads=threads)
-    returns, lengths = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
-    failed = np.zeros(seed_count, np.bool_)
     try:
-        for step in play(act, simulator, seeds, seed_count, maximum_steps, observation_dim=observation_dim):
-            returns[step.slots] += step.result.reward
-            lengths[step.slots] += 1
-            failed[step.failed_seeds] = True
+        steps = play(act, simulator, seeds, seed_count, maximum_steps, observation_dim=observation_dim)
+        returns, lengths = add_up(steps, (seed_count, episode_count))
     finally:
         simulator.close()
-    returns[np.repeat(failed, episode_count)] = np.nan
     return EvaluationResult(
         environment_id=simulator.definition.environment_id,
-        returns=returns.reshape(seed_count, episode_count),
-        lengths=lengths.reshape(seed_count, episode_count),
+        returns=returns,
+        lengths=lengths,
         episode_seed=episode_seed,
         maximum_steps=maximum_steps,
         exact=exact,
         margin_fix=simulator.margin_fix,
         versions=simulator_versions(),
     )
+
+
+def add_up(steps: Iterable[PlayedStep], shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Undiscounted returns and lengths, both (S, E), of the episodes that `play` plays; NaN for failed seeds."""
+    returns, lengths = np.zeros(shape), np.zeros(shape, np.int64)
+    failed = np.zeros(shape[0], np.bool_)
+    for step in steps:
+        returns.flat[step.slots] += step.result.reward
+        lengths.flat[step.slots] += 1
+        failed[step.failed_seeds] = True
+    returns[failed] = np.nan
+    return returns, lengths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,9 +217,9 @@ def play(
     *,
     observation_dim: int | None = None,
 ) -> Iterator[PlayedStep]:
-    """Play one episode in every slot, started from `seeds` (S * E,); yields each step once it is made.
+    """Start an episode from each of `seeds` (S * E,), in a slot each, and yield each step once it is made.
 
-    Arguments are those of `evaluate_policy`. Between two steps the simulator rests in the state before the next one.
+    Other arguments are those of `evaluate_policy`. Between two steps the simulator rests in the state before the next.
     """
     definition, slot_count = simulator.definition, len(seeds)
     shape = seed_count, slot_count // seed_count
@@ -222,16 +230,26 @@ def play(
     observations = np.zeros((slot_count, width), np.float32)
     shown = observations[:, : definition.observation_dim]
     shown[:] = simulator.reset(seeds)
+    return _steps(act, simulator, observations, shape, maximum_steps)
+
+
+def _steps(
+    act: Policy, simulator: Simulator, observations: NDArray[np.float32], shape: tuple[int, int], maximum_steps: int
+) -> Iterator[PlayedStep]:
+    """The steps of `play`; observations (S * E, O or wider) are kept up to date in place."""
+    definition = simulator.definition
+    shown = observations[:, : definition.observation_dim]
     memory = act if isinstance(act, EpisodicPolicy) else None
     if memory is not None:
         memory.start(*shape)
-    active = np.arange(slot_count)
+    active = np.arange(len(observations))
     for _ in range(maximum_steps):
-        actions = _act(act, observations.reshape(*shape, width), definition.action_dim)[active]
+        actions = _act(act, observations.reshape(*shape, -1), definition.action_dim)[active]
         seed_of = active // shape[1]
         failed_seeds = np.unique(seed_of[~np.isfinite(actions).all(axis=1)])
-        playing = ~np.isin(seed_of, failed_seeds)
-        actions, active = actions[playing], active[playing]
+        if len(failed_seeds):
+            playing = ~np.isin(seed_of, failed_seeds)
+            actions, active = actions[playing], active[playing]
         before = shown[active]
         result = simulator.step(actions, active)
         shown[active] = result.observation
