@@ -1,9 +1,11 @@
 """Real datasets: reading, checking, normalizing, reference scores, bundled files."""
 
-from trajmill.data.catalog import bundled_datasets, environment_of, load_dataset
-from trajmill.data.d4rl import qlearning_transitions, read_d4rl, split_episodes
+from trajmill.data.catalog import bundled_datasets, load_dataset
+from trajmill.data.cuts import qlearning_transitions, split_episodes
+from trajmill.data.d4rl import read_d4rl, read_policy_weights, write_d4rl
 from trajmill.data.errors import DatasetError, DatasetWarning
 from trajmill.data.normalizer import Normalizer
+from trajmill.data.origin import environment_of
 from trajmill.data.records import Dataset, Episode, Transitions
 from trajmill.data.reference_scores import (
     REFERENCE_SCORES,
@@ -29,6 +31,8 @@ __all__ = [
     "normalized_score",
     "qlearning_transitions",
     "read_d4rl",
+    "read_policy_weights",
     "reference_score",
     "split_episodes",
+    "write_d4rl",
 ]
