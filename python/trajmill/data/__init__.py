@@ -1,11 +1,19 @@
 """Real datasets: reading, checking, normalizing, reference scores, bundled files."""
 
-from trajmill.data.catalog import bundled_datasets, environment_of, load_dataset
-from trajmill.data.d4rl import qlearning_transitions, read_d4rl, split_episodes
+from trajmill.data.catalog import bundled_datasets, load_dataset
+from trajmill.data.cuts import qlearning_transitions, split_episodes
+from trajmill.data.d4rl import read_d4rl, read_policy_weights, write_d4rl
 from trajmill.data.errors import DatasetError, DatasetWarning
 from trajmill.data.normalizer import Normalizer
+from trajmill.data.origin import environment_of
 from trajmill.data.records import Dataset, Episode, Transitions
-from trajmill.data.reference_scores import REFERENCE_SCORES, ReferenceScore, normalized_score, reference_score
+from trajmill.data.reference_scores import (
+    REFERENCE_SCORES,
+    ReferenceScore,
+    has_reference_score,
+    normalized_score,
+    reference_score,
+)
 
 __all__ = [
     "REFERENCE_SCORES",
@@ -18,10 +26,13 @@ __all__ = [
     "Transitions",
     "bundled_datasets",
     "environment_of",
+    "has_reference_score",
     "load_dataset",
     "normalized_score",
     "qlearning_transitions",
     "read_d4rl",
+    "read_policy_weights",
     "reference_score",
     "split_episodes",
+    "write_d4rl",
 ]

@@ -1,4 +1,4 @@
-"""D4RL's HDF5 schema: a strict reader, and D4RL's two ways to cut a file into transitions and episodes.
+"""D4RL's HDF5 schema: a strict reader, and a writer.
 
 Checks run from cheap to dear: what the file is, its keys, shapes, memory, dtypes, finiteness, ranges, episodes. What
 cannot be trusted is refused with a `DatasetError`; what can be repaired in one known way is, with a `DatasetWarning`.
@@ -6,46 +6,65 @@ cannot be trusted is refused with a `DatasetError`; what can be repaired in one 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from trajmill.data.errors import DatasetError, refuse, remark
-from trajmill.data.hdf5 import check_memory, list_arrays, open_hdf5, read_array
-from trajmill.data.records import BoolArray, Dataset, Episode, FloatArray, Transitions
+from trajmill.data.columns import (
+    INFOS,
+    check_contents,
+    check_dtypes,
+    check_finite,
+    check_keys,
+    check_shapes,
+    clean_column,
+    is_column,
+)
+from trajmill.data.episodes import settle_episodes, settle_flags
+from trajmill.data.errors import refuse
+from trajmill.data.hdf5 import (
+    check_memory,
+    import_h5py,
+    is_short_scalar,
+    list_arrays,
+    open_hdf5,
+    plain,
+    read_array,
+    read_attributes,
+)
+from trajmill.data.official import Release, describe_size, recognize, remark_release
+from trajmill.data.records import Dataset
+from trajmill.data.writing import whole
 
 if TYPE_CHECKING:
     import h5py
 
-EPISODE_LIMIT = 1000
-"""Steps after which the four locomotion tasks cut an episode (`max_episode_steps` in Gymnasium's registry)."""
-
-NextObservation = Literal["stored", "d4rl"]
-"""Which observation follows a step: the one the file stores, or the next row's as D4RL's own function takes it."""
-
-_REQUIRED = ("observations", "actions", "rewards", "terminals")
-_MATRICES = ("observations", "actions", "next_observations")
-_VECTORS = ("rewards", "terminals", "timeouts")
-_FLAGS = ("terminals", "timeouts")
-_CONTINUITY_TOLERANCE = 1e-3  # far above float32 rounding of an observation, far below a reset
+_METADATA = "metadata/"
+_POLICY = "metadata/policy/"
+_SIMULATOR_STATES = ("infos/qpos", "infos/qvel")
+_CHUNK_BYTES = 2**19
 
 
-def read_d4rl(path: str | Path, *, memory_budget: int | None = None) -> Dataset:
+def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
     """Read and check a file in D4RL's schema.
 
     Floats become float32 and flags bool, whatever the file holds (D4RL's replay files were float64). Repaired with a
     warning: columns stored as (N, 1); both flags in one row (the limit wins, as in D4RL); no ``timeouts`` (a limit of
-    1,000 steps is assumed). Only remarked: actions outside [-1, 1], an unfinished last episode, stored next
-    observations that disagree with the next row.
+    1,000 steps is assumed). Only remarked: actions outside [-1, 1], constant observations, an unfinished last episode,
+    stored next observations that disagree with the next row, an official name on a file that is not the official one.
 
     Parameters
     ----------
     path
         An HDF5 file with ``observations`` (N, O), ``actions`` (N, A), ``rewards`` and ``terminals`` (N,), and if it has
         them ``timeouts`` (N,), ``next_observations`` (N, O), ``infos/*`` (N, ...) and scalars under ``metadata/``.
+    fix_timeouts
+        Mark ends of episodes that the flags leave out, and read terminals as timeouts where every one of them stands
+        at the limit of 1,000 steps. Without it the first are refused, the second remarked.
     memory_budget
         Most bytes the arrays may declare; None is half of the machine's memory.
 
@@ -57,17 +76,20 @@ def read_d4rl(path: str | Path, *, memory_budget: int | None = None) -> Dataset:
         If h5py is absent.
     """
     path = Path(path)
-    with open_hdf5(path) as file:
+    release = recognize(path)
+    with open_hdf5(path, describe_size(path)) as file:
+        _check_layout(path, file)
         handles = list_arrays(file, path)
-        _check_keys(path, handles, set(file))
-        columns = {name: array for name, array in handles.items() if _is_column(name)}
-        row_count = _check_shapes(path, columns)
+        check_keys(path, handles)
+        columns = {name: array for name, array in handles.items() if is_column(name)}
+        if release is Release.OLD:
+            columns = {name: array for name, array in columns.items() if name not in _SIMULATOR_STATES}
+        check_shapes(path, columns)
         check_memory(path, handles, memory_budget)
-        _check_dtypes(path, columns)
-        arrays = {name: _read_column(path, name, array, row_count) for name, array in columns.items()}
-        metadata = _read_metadata(file, handles)
-    _remark_actions(path, arrays["actions"])
-    terminals, timeouts = _episode_flags(path, arrays["terminals"], arrays.get("timeouts"))
+        check_dtypes(path, columns)
+        arrays = {name: clean_column(path, name, read_array(path, name, array)) for name, array in columns.items()}
+        metadata = read_attributes(file) | _read_scalars(handles)
+    terminals, timeouts = settle_flags(path, arrays["terminals"], arrays.get("timeouts"))
     dataset = Dataset(
         name=path.stem,
         path=path,
@@ -77,246 +99,154 @@ def read_d4rl(path: str | Path, *, memory_budget: int | None = None) -> Dataset:
         terminals=terminals,
         timeouts=timeouts,
         next_observations=arrays.get("next_observations"),
-        infos={name.removeprefix("infos/"): array for name, array in arrays.items() if name.startswith("infos/")},
+        infos={name.removeprefix(INFOS): array for name, array in arrays.items() if name.startswith(INFOS)},
         metadata=metadata,
+        ordered=metadata.get("ordered", True) is not False,
     )
-    _remark_episodes(dataset)
-    return dataset
+    check_contents(dataset)
+    remark_release(path, release)
+    return settle_episodes(dataset, fix_timeouts=fix_timeouts)
 
 
-def _check_keys(path: Path, handles: Mapping[str, h5py.Dataset], top_level: set[str]) -> None:
-    """Refuse Minari's layout and files without the four keys every step needs."""
-    if any(name.startswith("episode_") for name in top_level):
-        raise refuse(path, "the file has Minari's layout (one group per episode)", "give a file in D4RL's schema")
-    missing = [key for key in _REQUIRED if key not in handles]
-    if missing:
-        present = ", ".join(sorted(top_level)) or "none"
-        raise refuse(path, f"key {missing[0]!r} is missing (present: {present})", "give a file in D4RL's schema")
+def _check_layout(path: Path, file: h5py.File) -> None:
+    """Refuse Minari's layout."""
+    if any(name.startswith("episode_") for name in file):
+        fault = "the file has Minari's layout (one group 'episode_...' per episode)"
+        raise refuse(path, fault, "read it with load_dataset or read_minari")
 
 
-def _is_column(name: str) -> bool:
-    """True for the keys of which a step has one entry each; other keys are not read."""
-    return name in _MATRICES + _VECTORS or name.startswith("infos/")
+def _read_scalars(handles: Mapping[str, h5py.Dataset]) -> dict[str, Any]:
+    """The single values under ``metadata/``, such as ``algorithm``, as plain Python values."""
+    scalars = {name.removeprefix(_METADATA): array for name, array in handles.items() if name.startswith(_METADATA)}
+    return {name: plain(array[()]) for name, array in scalars.items() if is_short_scalar(array)}
 
 
-def _check_shapes(path: Path, columns: Mapping[str, h5py.Dataset]) -> int:
-    """Check dimensions and equal lengths; return the number of rows."""
-    shapes = {name: tuple(array.shape or ()) for name, array in columns.items()}
-    for name, shape in shapes.items():
-        _check_shape(path, name, shape)
-    row_count = int(shapes["observations"][0])
-    for name, shape in shapes.items():
-        if shape[0] != row_count:
-            fault = f"key {name!r} has {shape[0]} rows where 'observations' has {row_count}"
-            raise refuse(path, fault, "all keys need one row per step; write the file again")
-    if row_count < 2:
-        raise refuse(path, f"the file has {row_count} rows", "at least 2 are needed")
-    if shapes.get("next_observations", shapes["observations"]) != shapes["observations"]:
-        fault = f"'next_observations' has shape {shapes['next_observations']}, observations {shapes['observations']}"
-        raise refuse(path, fault, "both need the same shape")
-    return row_count
-
-
-def _check_shape(path: Path, name: str, shape: tuple[int, ...]) -> None:
-    """Refuse an array of the wrong number of dimensions or without columns."""
-    if name in _MATRICES and (len(shape) != 2 or shape[1] == 0):
-        raise refuse(path, f"key {name!r} has shape {shape}", "it must be a matrix, one row per step")
-    if name in _VECTORS and len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
-        raise refuse(path, f"key {name!r} has shape {shape}", "it must hold one number per step, shape (N,)")
-    if not shape:
-        raise refuse(path, f"key {name!r} is a single value", "it must have one row per step")
-
-
-def _check_dtypes(path: Path, columns: Mapping[str, h5py.Dataset]) -> None:
-    """Refuse strings, objects, complex numbers; remark on casts that change more than the byte order."""
-    cast = []
-    for name, array in columns.items():
-        kinds = "biuf" if name in _FLAGS else "iuf"
-        if array.dtype.kind not in kinds:
-            raise refuse(path, f"key {name!r} has dtype {array.dtype}, not numbers", "store it as float32 or bool")
-        if name in _MATRICES or name == "rewards":
-            cast += [f"{name} from {array.dtype}"] if array.dtype.newbyteorder("=") != np.float32 else []
-    if cast:
-        remark(path, f"cast to float32: {', '.join(cast)}")
-
-
-def _read_column(path: Path, name: str, array: h5py.Dataset, row_count: int) -> NDArray[Any]:
-    """Read one array, cast it, squeeze (N, 1), and refuse numbers that are not finite or not flags."""
-    values = read_array(path, name, array)
-    if name in _VECTORS and values.ndim == 2:
-        remark(path, f"key {name!r} has shape {values.shape}, read as ({row_count},)")
-        values = values[:, 0]
-    if name in _FLAGS:
-        return _as_flags(path, name, values)
-    if not name.startswith("infos/"):
-        with np.errstate(over="ignore"):  # what overflows float32 is refused just below
-            values = values.astype(np.float32)
-    elif values.dtype.byteorder not in "=|":
-        values = values.astype(values.dtype.newbyteorder("="))
-    _check_finite(path, name, values)
-    return values
-
-
-def _as_flags(path: Path, name: str, values: NDArray[Any]) -> BoolArray:
-    """Cast bool, integer or float flags to bool; refuse anything but 0 and 1."""
-    odd = (values != 0) & (values != 1)
-    if odd.any():
-        row = int(odd.argmax())
-        raise refuse(path, f"key {name!r} holds {values[row]} in row {row}", "flags must be 0 or 1")
-    flags: BoolArray = values.astype(np.bool_)
-    return flags
-
-
-def _check_finite(path: Path, name: str, values: NDArray[Any]) -> None:
-    """Refuse NaN and infinity, naming the first row and the number of rows."""
-    if values.dtype.kind != "f":
-        return
-    bad_rows = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if bad_rows.any():
-        first, count = int(bad_rows.argmax()), int(bad_rows.sum())
-        fault = f"key {name!r} holds NaN or infinity in {count} rows, first in row {first}"
-        raise refuse(path, fault, "the file is damaged or was written by a diverged run; copy or make it again")
-
-
-def _remark_actions(path: Path, actions: FloatArray) -> None:
-    """Remark on actions that a policy bounded to [-1, 1] cannot take."""
-    outside = np.abs(actions) > 1.0
-    if outside.any():
-        count, share = int(outside.sum()), float(outside.mean())
-        remark(path, f"{count} action entries ({share:.1%}) lie outside [-1, 1]; clip them before training")
-
-
-def _episode_flags(path: Path, terminals: BoolArray, timeouts: BoolArray | None) -> tuple[BoolArray, BoolArray]:
-    """Return flags that never hold together; without timeouts assume the usual limit."""
-    if timeouts is None:
-        remark(path, f"no key 'timeouts'; episodes are cut after {EPISODE_LIMIT} steps without a terminal")
-        return terminals, _infer_timeouts(terminals)
-    both = int((terminals & timeouts).sum())
-    if both:
-        remark(path, f"terminal and timeout are both set in {both} rows; read as timeouts, as D4RL does")
-    return terminals & ~timeouts, timeouts
-
-
-def _infer_timeouts(terminals: BoolArray) -> BoolArray:
-    """Mark every EPISODE_LIMIT-th row since the last terminal, unless it is a terminal itself."""
-    rows = np.arange(len(terminals))
-    last_terminal = np.maximum.accumulate(np.where(terminals, rows, -1))
-    last_terminal_before = np.concatenate(([-1], last_terminal[:-1]))
-    at_limit: BoolArray = (rows - last_terminal_before) % EPISODE_LIMIT == 0
-    return at_limit & ~terminals
-
-
-def _remark_episodes(dataset: Dataset) -> None:
-    """Remark on an unfinished last episode and on stored next observations that are not the next row's."""
-    ends = dataset.episode_ends
-    if not ends[-1]:
-        tail = len(ends) - (int(ends.nonzero()[0][-1]) + 1 if ends.any() else 0)
-        remark(dataset.path, f"the last {tail} rows are an unfinished episode (no flag set)")
-    if dataset.next_observations is None:
-        return
-    difference = np.abs(dataset.next_observations[:-1] - dataset.observations[1:]).max(axis=1)
-    jumps = (difference > _CONTINUITY_TOLERANCE) & ~ends[:-1]
-    if jumps.any():
-        count, row, largest = int(jumps.sum()), int(jumps.argmax()), float(difference[jumps].max())
-        oddity = (
-            f"the stored next observation is not the next row's observation in {count} rows inside episodes, "
-            f"first in row {row}, by up to {largest:.3g}; episode ends may be unmarked"
-        )
-        remark(dataset.path, oddity)
-
-
-def _read_metadata(file: h5py.File, handles: Mapping[str, h5py.Dataset]) -> dict[str, Any]:
-    """Collect the file's attributes and the scalars directly under ``metadata/`` as plain Python values."""
-    values = dict(file.attrs)
-    for name, array in handles.items():
-        key = name.removeprefix("metadata/")
-        if key != name and "/" not in key and array.shape == ():
-            values[key] = array[()]
-    return {key: _plain(value) for key, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy scalars and bytes into Python values."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = "stored") -> Transitions:
-    """Cut a data set into transitions for Q-learning.
-
-    Parameters
-    ----------
-    dataset
-        N consecutive steps.
-    next_observation
-        ``"stored"`` takes the file's next observations and keeps **every** row: those cut by a limit, because what
-        came next is known (they are ``truncated``, never ``terminal``), and the file's last row. A file that stores
-        none falls back to ``"d4rl"``.
-
-        ``"d4rl"`` is the rule of D4RL's `qlearning_dataset` exactly: the next row's observation follows; rows cut by a
-        limit are dropped, and so is the last row. On a terminal row the next observation then is the first of another
-        episode: harmless where the target stops at terminals, wrong for models of the dynamics.
+def read_policy_weights(path: str | Path, *, memory_budget: int | None = None) -> dict[str, NDArray[Any]]:
+    """Read the behavior policy that D4RL's medium and expert files carry.
 
     Returns
     -------
-    Transitions
-        In the order of the file: N of them, or by D4RL's rule N - 1 less the limits in the first N - 1 rows.
-        ``"stored"`` shares memory with `dataset`.
-
-    Raises
-    ------
-    ValueError
-        If `next_observation` is neither.
-    """
-    if next_observation not in ("stored", "d4rl"):
-        raise ValueError(f"next_observation must be 'stored' or 'd4rl', got {next_observation!r}")
-    if next_observation == "stored" and dataset.next_observations is not None:
-        return Transitions(
-            observation=dataset.observations,
-            action=dataset.actions,
-            reward=dataset.rewards,
-            next_observation=dataset.next_observations,
-            terminal=dataset.terminals,
-            truncated=dataset.timeouts,
-        )
-    rows = (~dataset.timeouts[:-1]).nonzero()[0]
-    return Transitions(
-        observation=dataset.observations[rows],
-        action=dataset.actions[rows],
-        reward=dataset.rewards[rows],
-        next_observation=dataset.observations[rows + 1],
-        terminal=dataset.terminals[rows],
-        truncated=dataset.timeouts[rows],
-    )
-
-
-def split_episodes(dataset: Dataset) -> tuple[Episode, ...]:
-    """Cut a data set into episodes at every terminal or limit; an unfinished tail is dropped.
-
-    Returns
-    -------
-    tuple of Episode
-        In the order of the file; their arrays are views.
+    dict
+        The arrays under ``metadata/policy/``, such as ``fc0/weight`` (256, O); empty if the file has none. The names of
+        its functions are in `Dataset.metadata`: ``policy/nonlinearity``, ``policy/output_distribution``.
 
     Raises
     ------
     DatasetError
-        If no episode is finished.
+        As `read_d4rl`, and if a weight is not a finite number.
     """
-    ends = dataset.episode_ends.nonzero()[0] + 1
-    if len(ends) == 0:
-        raise DatasetError(f"{dataset.path}: no row ends an episode; sequence methods need the flags to be set")
-    starts = np.concatenate(([0], ends[:-1]))
-    return tuple(_episode(dataset, int(start), int(end)) for start, end in zip(starts, ends, strict=True))
+    path = Path(path)
+    with open_hdf5(path) as file:
+        handles = list_arrays(file, path)
+        check_memory(path, handles, memory_budget)
+        weights = {
+            name.removeprefix(_POLICY): read_array(path, name, array)
+            for name, array in handles.items()
+            if name.startswith(_POLICY) and array.shape and array.dtype.kind == "f"
+        }
+    for name, values in weights.items():
+        check_finite(path, f"{_POLICY}{name}", values)
+    return weights
 
 
-def _episode(dataset: Dataset, start: int, end: int) -> Episode:
-    """View rows `start` to `end` (exclusive) as one episode."""
-    return Episode(
-        start=start,
-        observation=dataset.observations[start:end],
-        action=dataset.actions[start:end],
-        reward=dataset.rewards[start:end],
-        terminal=bool(dataset.terminals[end - 1]),
+def write_d4rl(
+    path: str | Path,
+    *,
+    observations: ArrayLike,
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    terminals: ArrayLike,
+    timeouts: ArrayLike,
+    next_observations: ArrayLike | None,
+    infos: Mapping[str, ArrayLike] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write steps in D4RL's schema: packed with gzip, guarded by checksums, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file to create; missing directories are made.
+    observations, actions, next_observations
+        Numbers (N, O), (N, A), (N, O), N >= 2, stored as float32. `next_observations` is what really followed, also
+        where an episode ends; None leaves the key out.
+    rewards
+        Numbers (N,), stored as float32.
+    terminals, timeouts
+        Flags (N,), stored as bool: the task ended here, a limit cut the episode here. Never both in one row.
+    infos
+        Columns (N, ...) to put under ``infos/``, in their own dtype: ``qpos`` and ``qvel`` before the step.
+    metadata
+        Provenance, one file attribute each: text, numbers, or whatever JSON can hold.
+    overwrite
+        Replace a file at `path`.
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Raises
+    ------
+    DatasetError
+        If a column has the wrong shape or dtype or holds NaN or infinity, or `path` exists; nothing is written.
+    OSError
+        If the disk fails or is full; nothing is left.
+    """
+    path = Path(path)
+    columns = _columns_to_write(
+        path,
+        {
+            "observations": observations,
+            "actions": actions,
+            "rewards": rewards,
+            "terminals": terminals,
+            "timeouts": timeouts,
+            **({} if next_observations is None else {"next_observations": next_observations}),
+            **{f"{INFOS}{name}": values for name, values in (infos or {}).items()},
+        },
     )
+    attributes = {name: _attribute(path, name, value) for name, value in (metadata or {}).items()}
+    library = import_h5py()
+    with whole(path, overwrite=overwrite) as part:
+        try:
+            with library.File(part, "x") as file:
+                file.attrs.update(attributes)
+                for name, values in columns.items():
+                    create_packed(file, name, values)
+        except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
+            raise OSError(f"{path}: HDF5 says {error}") from error
+    return path
+
+
+def _columns_to_write(path: Path, given: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+    arrays = {name: np.asarray(values) for name, values in given.items()}
+    check_shapes(path, arrays)
+    check_dtypes(path, arrays, silent=True)
+    columns = {name: clean_column(path, name, values) for name, values in arrays.items()}
+    both = columns["terminals"] & columns["timeouts"]
+    if both.any():
+        fault = f"'terminals' and 'timeouts' are both set in {int(both.sum())} rows, first in row {int(both.argmax())}"
+        raise refuse(path, fault, "a step that a limit cut is a timeout, else a terminal")
+    return columns
+
+
+def create_packed(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
+    """Create an array in chunks of whole rows, packed and with checksums, readable by every HDF5 library."""
+    row_bytes = max(1, values.nbytes // len(values))
+    rows = min(len(values), max(1, _CHUNK_BYTES // row_bytes))
+    packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+    group.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), **packing)
+
+
+def _attribute(path: Path, name: str, value: Any) -> Any:
+    """A value that HDF5 keeps as it is, else its JSON."""
+    if isinstance(value, str | bool | int | float | np.generic):
+        return value
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise refuse(
+            path, f"metadata {name!r} cannot be written: {error}", "give text, numbers or plain lists"
+        ) from None

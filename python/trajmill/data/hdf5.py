@@ -1,9 +1,15 @@
-"""Opening HDF5 files that strangers wrote: say what a file really is, and read no array before it was looked at."""
+"""Opening HDF5 files that strangers wrote: say what a file really is, and read no array before it was looked at.
+
+A file can ask for more than it holds: shapes of terabytes, chunks that unpack to gigabytes, names that lead to other
+files, groups that contain themselves. All of that is refused before HDF5 gets to do it.
+"""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.data.errors import refuse
+from trajmill.data.errors import DatasetError, refuse
 
 if TYPE_CHECKING:
     import h5py
@@ -27,6 +33,14 @@ _IMPOSTORS = (
     (b"\x93NUMPY", "a NumPy .npy array under an HDF5 name", "give the HDF5 file itself"),
     (b"\x80", "a pickle, which can run any code and is never loaded", "convert it to HDF5 where you trust it"),
 )
+_GZIP = 1
+_FILTERS = {_GZIP: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+_EXPANSION = {_GZIP: 1032, 32000: 264}  # most bytes that one packed byte can become
+_EXPECTED_RATIO = 2  # of an honest chunk's bytes, unpacked, to what its shape says
+_LARGEST_CHUNK = 2**28  # bytes that one chunk may always take
+_PIECE = 2**20
+_DEEPEST = 8
+_LONGEST_TEXT, _LONGEST_ATTRIBUTE = 2**20, 2**10
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
@@ -46,24 +60,31 @@ def import_h5py() -> Any:
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open `path` for reading after a look at its first bytes.
+def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
+    """Open `path` for reading after a look at its first bytes; `expected` ends the sentence on its size, if it is cut.
 
     Raises
     ------
     DatasetError
-        If the file is missing, empty, cut short, or no HDF5 file; the message says what it is instead.
+        If the file is missing, empty, cut short, or no HDF5 file; the message says what it is instead. So too where
+        anything inside, read in the block, turns out to be damaged.
     """
     _sniff(path)
     library = import_h5py()
     try:
         file = library.File(path, "r")
-    except OSError as error:
+    except Exception as error:  # h5py raises OSError here, and others on a structure that makes no sense
         size = path.stat().st_size
-        fault = f"the HDF5 file cannot be opened and is probably cut short at {size:,} bytes ({error})"
+        fault = f"the HDF5 file cannot be opened and is probably cut short at {size:,} bytes{expected} ({error})"
         raise refuse(path, fault, "copy or download it again and compare the size with the source") from error
     with file:
-        yield file
+        try:
+            yield file
+        except DatasetError:
+            raise
+        except Exception as error:  # what h5py makes of damaged structures has a dozen types
+            fault = f"the HDF5 structure is damaged ({type(error).__name__}: {error})"
+            raise refuse(path, fault, "copy or download it again") from error
 
 
 def _sniff(path: Path) -> None:
@@ -92,41 +113,75 @@ def list_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     Raises
     ------
     DatasetError
-        At a soft or external link, or an array whose bytes lie in another file: reading could leave the file.
+        At a soft or external link, a group reached twice or too deep, or an array whose bytes lie in another file:
+        reading could leave the file or never end.
     """
     library = import_h5py()
     arrays: dict[str, h5py.Dataset] = {}
+    seen = {_address(file)}
     groups = [("", file)]
     while groups:
         prefix, group = groups.pop()
         for key in group:
             name = f"{prefix}{key}"
-            if not isinstance(group.get(key, getlink=True), library.HardLink):
-                raise refuse(path, f"key {name!r} is a link", "write a plain copy of the data, without links")
-            entry = group[key]
-            if isinstance(entry, library.Group):
-                groups.append((f"{name}/", entry))
-            elif entry.external or entry.is_virtual:
-                raise refuse(path, f"the bytes of key {name!r} lie in another file", "write a plain copy of the data")
-            else:
+            entry = open_entry(path, group, key, name)
+            if isinstance(entry, library.Dataset):
                 arrays[name] = entry
+            elif isinstance(entry, library.Group):
+                if _address(entry) in seen or name.count("/") > _DEEPEST:
+                    fault = f"group {name!r} contains itself or lies more than {_DEEPEST} groups deep"
+                    raise refuse(path, fault, "write the data again, without links between groups")
+                seen.add(_address(entry))
+                groups.append((f"{name}/", entry))
     return arrays
 
 
-def check_memory(path: Path, arrays: dict[str, h5py.Dataset], memory_budget: int | None) -> None:
+def open_entry(path: Path, group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Dataset:
+    """Open one entry of a group, unread; `name` is what messages call it.
+
+    Raises
+    ------
+    DatasetError
+        If it is a soft or external link, or an array whose bytes lie in another file.
+    """
+    library = import_h5py()
+    link = group.id.links.get_info(key.encode(errors="surrogateescape")).type
+    if link != library.h5l.TYPE_HARD:
+        raise refuse(path, f"key {name!r} is a link", "write a plain copy of the data, without links")
+    entry = group[key]
+    if isinstance(entry, library.Dataset) and (entry.external or entry.is_virtual):
+        raise refuse(path, f"the bytes of key {name!r} lie in another file", "write a plain copy of the data")
+    return entry
+
+
+def _address(entry: h5py.Group) -> int:
+    """Where in its file a group lies."""
+    return int(import_h5py().h5o.get_info(entry.id).addr)
+
+
+def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: int | None) -> None:
     """Refuse a file whose declared shapes need more than `memory_budget` bytes (None: half of the machine's memory).
 
     A file of some hundred bytes can declare terabytes.
     """
     budget = _physical_memory() // 2 if memory_budget is None else memory_budget
-    need = sum(int(array.size) * int(array.dtype.itemsize) for array in arrays.values())
+    sizes = {name: _byte_count(array) for name, array in arrays.items()}
+    need = sum(sizes.values())
     if need > budget:
-        largest = max(arrays, key=lambda name: int(arrays[name].size) * int(arrays[name].dtype.itemsize))
+        largest = max(sizes, key=sizes.__getitem__)
         fault = (
             f"the arrays declare {need:,} bytes, more than the memory budget of {budget:,}; "
             f"the largest is {largest!r} with shape {arrays[largest].shape}"
         )
         raise refuse(path, fault, "check that the file is genuine, or pass a larger memory_budget")
+    for name, array in arrays.items():
+        if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > max(budget - need, _LARGEST_CHUNK):
+            fault = f"key {name!r} with shape {array.shape} is stored in chunks of {array.chunks}"
+            raise refuse(path, fault, "one chunk is larger than the memory budget; store it in smaller ones")
+
+
+def _byte_count(array: h5py.Dataset) -> int:
+    return int(array.size or 0) * int(array.dtype.itemsize)
 
 
 def _physical_memory() -> int:
@@ -140,13 +195,52 @@ def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
     Raises
     ------
     DatasetError
-        If stored bytes fail to decompress or to match their checksum; the message names the rows.
+        If stored bytes fail to decompress or to match their checksum; the message names the rows. So too if they are
+        packed by a filter that trajmill does not know, or unpack to more than they should.
     """
+    _check_filters(path, name, array)
     try:
         return np.asarray(array[()])
     except OSError as error:
         fault = f"key {name!r} holds corrupted data{_first_unreadable_rows(array)} ({error})"
         raise refuse(path, fault, "copy or download the file again") from error
+
+
+def _check_filters(path: Path, name: str, array: h5py.Dataset) -> None:
+    """Refuse chunks that HDF5 would unpack without end: its gzip filter grows until the packed stream is over."""
+    properties = array.id.get_create_plist()
+    filters = [int(properties.get_filter(i)[0]) for i in range(properties.get_nfilters())]
+    if not filters:
+        return
+    unknown = set(filters) - set(_FILTERS)
+    if unknown or len(set(filters)) < len(filters):
+        fault = f"key {name!r} is packed by the HDF5 filters {filters}"
+        raise refuse(path, fault, f"only {', '.join(_FILTERS.values())} are read, each once; pack it with gzip")
+    expansion = max(_EXPANSION.get(number, 1) for number in filters)
+    limit = max(_LARGEST_CHUNK, _EXPECTED_RATIO * math.prod(array.chunks) * array.dtype.itemsize)
+    suspects: list[Any] = []
+    array.id.chunk_iter(lambda chunk: suspects.append(chunk) if chunk.size * expansion > limit else None)
+    for chunk in suspects:
+        if not _unpacks_within(array, chunk.chunk_offset, limit, gzip=_GZIP in filters):
+            fault = f"key {name!r} holds a chunk at row {chunk.chunk_offset[0]} that unpacks to more than its rows"
+            raise refuse(path, fault, "the file was made to exhaust memory or is damaged; do not use it")
+
+
+def _unpacks_within(array: h5py.Dataset, offset: tuple[int, ...], limit: int, *, gzip: bool) -> bool:
+    """True if one chunk unpacks to at most `limit` bytes; only gzip's need a look, by unpacking piece by piece."""
+    if not gzip:
+        return False
+    _, packed = array.id.read_direct_chunk(offset)
+    stream, total, rest = zlib.decompressobj(), 0, packed
+    try:
+        while rest and not stream.eof:
+            total += len(stream.decompress(rest, _PIECE))
+            rest = stream.unconsumed_tail
+            if total > limit:
+                return False
+    except zlib.error:
+        pass  # damage, of which reading tells
+    return True
 
 
 def _first_unreadable_rows(array: h5py.Dataset) -> str:
@@ -161,3 +255,35 @@ def _first_unreadable_rows(array: h5py.Dataset) -> str:
         except OSError:
             return f" in rows {first} to {last - 1}"
     return ""
+
+
+def read_attributes(entry: h5py.File | h5py.Group) -> dict[str, Any]:
+    """The short attributes of a file or group as plain Python values: numbers, text and small arrays of numbers."""
+    attributes = {}
+    for key in entry.attrs:
+        identifier = entry.attrs.get_id(key)
+        if is_short_scalar(identifier) or _is_short_array(identifier):
+            attributes[key] = plain(entry.attrs[key])
+    return attributes
+
+
+def is_short_scalar(array: h5py.Dataset | h5py.h5a.AttrID) -> bool:
+    """True for one number, flag or text that can be read without harm."""
+    text = import_h5py().check_string_dtype(array.dtype)
+    readable = array.dtype.kind in "biufS" or text is not None
+    return array.shape == () and readable and int(array.dtype.itemsize) <= _LONGEST_TEXT
+
+
+def _is_short_array(attribute: h5py.h5a.AttrID) -> bool:
+    """True for a few numbers."""
+    shape = attribute.shape
+    return bool(shape) and attribute.dtype.kind in "biuf" and math.prod(shape) <= _LONGEST_ATTRIBUTE
+
+
+def plain(value: Any) -> Any:
+    """Turn NumPy scalars, arrays and bytes into Python values."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value

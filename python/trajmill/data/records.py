@@ -32,6 +32,7 @@ class Dataset:
     next_observations: FloatArray | None  # (N, O), the observation that really followed, also at the end of an episode
     infos: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # before the step: "qpos" (N, nq), "qvel" (N, nv)
     metadata: Mapping[str, Any] = field(default_factory=dict)  # provenance: file attributes, scalars of `metadata/`
+    ordered: bool = True  # False: a set of transitions, whose rows do not follow each other
 
     def __len__(self) -> int:
         """Number of rows N."""

@@ -39,11 +39,19 @@ def reference_score(environment: str) -> ReferenceScore:
     ValueError
         If the part before the first hyphen, in any case, names no environment with reference scores.
     """
-    key = environment.split("-", 1)[0].lower()
-    if key not in REFERENCE_SCORES:
+    if not has_reference_score(environment):
         known = ", ".join(REFERENCE_SCORES)
         raise ValueError(f"no reference scores for environment {environment!r}; known: {known}")
-    return REFERENCE_SCORES[key]
+    return REFERENCE_SCORES[_key(environment)]
+
+
+def has_reference_score(environment: str) -> bool:
+    """Whether `reference_score` knows the environment."""
+    return _key(environment) in REFERENCE_SCORES
+
+
+def _key(environment: str) -> str:
+    return environment.split("-", 1)[0].lower()
 
 
 def normalized_score(environment: str, returns: ArrayLike) -> NDArray[np.float64]:

@@ -2,7 +2,8 @@
 
 from trajmill.evaluation.dynamics import DynamicsReport, check_dynamics
 from trajmill.evaluation.environments import ENVIRONMENTS, EnvironmentDefinition, environment_definition
-from trajmill.evaluation.rollout import EvaluationResult, Policy, episode_seeds, evaluate_policy
+from trajmill.evaluation.record import Recording, record_episodes
+from trajmill.evaluation.rollout import EpisodicPolicy, EvaluationResult, Policy, episode_seeds, evaluate_policy
 from trajmill.evaluation.simulators import BatchedEnvironment, GymnasiumEnvironments, make_gymnasium
 
 __all__ = [
@@ -10,12 +11,15 @@ __all__ = [
     "BatchedEnvironment",
     "DynamicsReport",
     "EnvironmentDefinition",
+    "EpisodicPolicy",
     "EvaluationResult",
     "GymnasiumEnvironments",
     "Policy",
+    "Recording",
     "check_dynamics",
     "environment_definition",
     "episode_seeds",
     "evaluate_policy",
     "make_gymnasium",
+    "record_episodes",
 ]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from trajmill.data import Dataset, DatasetError, environment_of
 from trajmill.evaluation.environments import EnvironmentDefinition, Float64Array, environment_definition
-from trajmill.evaluation.simulators import BatchedEnvironment, IndexArray
+from trajmill.evaluation.physics import IndexArray
+from trajmill.evaluation.simulators import BatchedEnvironment
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 _SLOT_COUNT = 64
@@ -97,9 +98,18 @@ def _check_sizes(dataset: Dataset, definition: EnvironmentDefinition) -> None:
     """Refuse data of another environment."""
     sizes = dataset.observation_dim, dataset.action_dim
     needed = definition.observation_dim, definition.action_dim
-    if sizes != needed:
+    padded = definition.padded_observation_dim, definition.action_dim
+    if sizes == padded and dataset.observations[:, definition.observation_dim :].any():
+        fault = f"observations are not zero past number {definition.observation_dim}, as D4RL's are"
+        raise DatasetError(f"{dataset.path}: {fault}; {definition.environment_id} does not show what they hold")
+    if sizes not in (needed, padded):
         fault = f"observations and actions have {sizes[0]} and {sizes[1]} numbers, {definition.environment_id} {needed}"
         raise DatasetError(f"{dataset.path}: {fault}; name the environment the data was recorded in")
+
+
+def _shown(observations: NDArray[np.float32], definition: EnvironmentDefinition) -> Float64Array:
+    """What the environment shows, without the zeros that D4RL's files add."""
+    return observations[:, : definition.observation_dim].astype(np.float64)
 
 
 def _has_states(dataset: Dataset) -> bool:
@@ -110,7 +120,7 @@ def _comparable_rows(dataset: Dataset, definition: EnvironmentDefinition) -> Ind
     """Rows whose state and next observation are both known."""
     known = np.ones(len(dataset), np.bool_)
     if not _has_states(dataset):
-        known &= definition.shows_state(dataset.observations.astype(np.float64))
+        known &= definition.shows_state(_shown(dataset.observations, definition))
     if dataset.next_observations is None:
         known &= ~dataset.episode_ends
         known[-1] = False
@@ -126,14 +136,15 @@ def _block_errors(
     if _has_states(dataset):
         qpos, qvel = (dataset.infos[key][rows].astype(np.float64) for key in ("qpos", "qvel"))
     else:
-        qpos, qvel = environment.definition.state_from_observation(dataset.observations[rows].astype(np.float64))
+        shown = _shown(dataset.observations[rows], environment.definition)
+        qpos, qvel = environment.definition.state_from_observation(shown)
     environment.set_state(qpos, qvel)
     result = environment.step(dataset.actions[rows], np.arange(len(rows)))
     if dataset.next_observations is None:
         next_observation = dataset.observations[rows + 1]
     else:
         next_observation = dataset.next_observations[rows]
-    observation_error = np.abs(result.observation - next_observation).max(axis=1)
+    observation_error = np.abs(result.observation - _shown(next_observation, environment.definition)).max(axis=1)
     reward_error = np.abs(result.reward - dataset.rewards[rows])
     mismatch = (result.terminal != dataset.terminals[rows]) & ~dataset.timeouts[rows]  # a limit hides a termination
     return observation_error, reward_error, mismatch

@@ -2,8 +2,8 @@
 
 Each definition repeats Gymnasium's ``-v4`` class in the same floating-point operations, so that results can be compared
 bit for bit. ``-v4`` is the living successor of the ``-v2`` environments of D4RL's files. A further environment is one
-more definition at the end of this file. Arrays: ``qpos`` (B, nq) and ``qvel`` (B, nv) float64 as in MuJoCo, ``action``
-(B, A) float32 within [-1, 1], ``observation`` (B, O) float64.
+more definition at the end of this file, and the tests that run over all of them. Arrays: ``qpos`` (B, nq) and ``qvel``
+(B, nv) float64 as in MuJoCo, ``action`` (B, A) float32 within the limits, ``observation`` (B, O) float64.
 """
 
 from __future__ import annotations
@@ -22,19 +22,25 @@ ActionArray = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentDefinition:
-    """One MuJoCo locomotion task."""
+    """One MuJoCo task."""
 
     environment_id: str
     observation_dim: int
     action_dim: int
     frame_skip: int
     """Physics steps per environment step, the action held."""
+    action_limit: float = 1.0
+    """Actions are clipped to [-action_limit, action_limit] in every dimension."""
+    progress_body: str | None = None
+    """Body whose x coordinate measures progress, as MuJoCo computed it last; None: the first of `qpos`."""
     reset_scale: float
     """Size of the noise on the initial state: positions are uniform within it."""
     reset_velocity: Literal["uniform", "normal"]
     """Law of the noise on the initial velocities: uniform within `reset_scale`, or normal with that deviation."""
     margin_fix: bool
     """Whether contacts have margins, which MuJoCo 3.5 and later add where earlier versions took the larger."""
+    padded_observation_dim: int | None = None
+    """D4RL's files pad observations with zeros to this many numbers, of which the environment shows none."""
     observe: Callable[[Float64Array, Float64Array], Float64Array]
     """(qpos, qvel) to observation (B, O)."""
     reward: Callable[[Float64Array, ActionArray], Float64Array]
@@ -56,16 +62,17 @@ class EnvironmentDefinition:
 
 
 def environment_definition(environment_id: str) -> EnvironmentDefinition:
-    """Return the definition of ``"Hopper-v4"`` and its like.
+    """Return the definition of ``"Hopper-v4"``, also by the short name ``"hopper"``.
 
     Raises
     ------
     ValueError
         If there is none of that name.
     """
-    if environment_id not in ENVIRONMENTS:
-        raise ValueError(f"unknown environment {environment_id!r}; known: {', '.join(ENVIRONMENTS)}")
-    return ENVIRONMENTS[environment_id]
+    for known, definition in ENVIRONMENTS.items():
+        if environment_id.lower() in (known.lower(), known.lower().removesuffix("-v4")):
+            return definition
+    raise ValueError(f"unknown environment {environment_id!r}; known: {', '.join(ENVIRONMENTS)}")
 
 
 def _control_cost(weight: float, action: ActionArray) -> ActionArray:
@@ -92,14 +99,26 @@ def _always_shown(observation: Float64Array) -> BoolArray:
     return np.ones(len(observation), np.bool_)
 
 
-_HOPPER_VELOCITY_LIMIT = 10.0
+def _never_terminal(qpos: Float64Array, qvel: Float64Array) -> BoolArray:
+    return np.zeros(len(qpos), np.bool_)
 
 
-def _hopper_observe(qpos: Float64Array, qvel: Float64Array) -> Float64Array:
-    return _planar_observe(qpos, np.clip(qvel, -_HOPPER_VELOCITY_LIMIT, _HOPPER_VELOCITY_LIMIT))
+_VELOCITY_LIMIT = 10.0
+"""Hopper and Walker2d show velocities clipped to it."""
 
 
-def _hopper_reward(forward_velocity: Float64Array, action: ActionArray) -> Float64Array:
+def _clipped_observe(qpos: Float64Array, qvel: Float64Array) -> Float64Array:
+    return _planar_observe(qpos, np.clip(qvel, -_VELOCITY_LIMIT, _VELOCITY_LIMIT))
+
+
+def _clipped_shows_state(observation: Float64Array) -> BoolArray:
+    velocity = _planar_state(observation)[1]
+    shown: BoolArray = np.all(np.abs(velocity) < _VELOCITY_LIMIT, axis=1)
+    return shown
+
+
+def _walking_reward(forward_velocity: Float64Array, action: ActionArray) -> Float64Array:
+    """Velocity, one for being alive, and a small cost of the action; also given on the step that ends the task."""
     return forward_velocity + 1.0 - _control_cost(1e-3, action)
 
 
@@ -111,18 +130,53 @@ def _hopper_is_terminal(qpos: Float64Array, qvel: Float64Array) -> BoolArray:
     return ~healthy
 
 
-def _hopper_shows_state(observation: Float64Array) -> BoolArray:
-    velocity = _planar_state(observation)[1]
-    shown: BoolArray = np.all(np.abs(velocity) < _HOPPER_VELOCITY_LIMIT, axis=1)
-    return shown
-
-
 def _half_cheetah_reward(forward_velocity: Float64Array, action: ActionArray) -> Float64Array:
     return forward_velocity - _control_cost(0.1, action)
 
 
-def _half_cheetah_is_terminal(qpos: Float64Array, qvel: Float64Array) -> BoolArray:
-    return np.zeros(len(qpos), np.bool_)
+def _walker_is_terminal(qpos: Float64Array, qvel: Float64Array) -> BoolArray:
+    height, angle = qpos[:, 1], qpos[:, 2]
+    healthy: BoolArray = (height > 0.8) & (height < 2.0) & (angle > -1.0) & (angle < 1.0)
+    return ~healthy
+
+
+def _ant_observe(qpos: Float64Array, qvel: Float64Array) -> Float64Array:
+    """All positions but x and y, then all velocities; the 84 contact forces of D4RL's files are zero and left out."""
+    return np.concatenate((qpos[:, 2:], qvel), axis=1)
+
+
+def _ant_reward(forward_velocity: Float64Array, action: ActionArray) -> Float64Array:
+    return forward_velocity + 1.0 - _control_cost(0.5, action)
+
+
+def _ant_is_terminal(qpos: Float64Array, qvel: Float64Array) -> BoolArray:
+    height = qpos[:, 2]
+    finite = np.isfinite(qpos).all(axis=1) & np.isfinite(qvel).all(axis=1)
+    healthy: BoolArray = finite & (height >= 0.2) & (height <= 1.0)
+    return ~healthy
+
+
+def _ant_state(observation: Float64Array) -> tuple[Float64Array, Float64Array]:
+    plane = np.zeros((len(observation), 2))
+    return np.concatenate((plane, observation[:, :13]), axis=1), observation[:, 13:27]
+
+
+def _pendulum_observe(qpos: Float64Array, qvel: Float64Array) -> Float64Array:
+    return np.concatenate((qpos, qvel), axis=1)
+
+
+def _pendulum_reward(forward_velocity: Float64Array, action: ActionArray) -> Float64Array:
+    return np.ones(len(action))
+
+
+def _pendulum_is_terminal(qpos: Float64Array, qvel: Float64Array) -> BoolArray:
+    finite = np.isfinite(qpos).all(axis=1) & np.isfinite(qvel).all(axis=1)
+    upright: BoolArray = finite & (np.abs(qpos[:, 1]) <= 0.2)
+    return ~upright
+
+
+def _pendulum_state(observation: Float64Array) -> tuple[Float64Array, Float64Array]:
+    return observation[:, :2], observation[:, 2:]
 
 
 HOPPER = EnvironmentDefinition(
@@ -133,11 +187,11 @@ HOPPER = EnvironmentDefinition(
     reset_scale=5e-3,
     reset_velocity="uniform",
     margin_fix=True,
-    observe=_hopper_observe,
-    reward=_hopper_reward,
+    observe=_clipped_observe,
+    reward=_walking_reward,
     is_terminal=_hopper_is_terminal,
     state_from_observation=_planar_state,
-    shows_state=_hopper_shows_state,
+    shows_state=_clipped_shows_state,
 )
 
 HALF_CHEETAH = EnvironmentDefinition(
@@ -150,9 +204,59 @@ HALF_CHEETAH = EnvironmentDefinition(
     margin_fix=False,
     observe=_planar_observe,
     reward=_half_cheetah_reward,
-    is_terminal=_half_cheetah_is_terminal,
+    is_terminal=_never_terminal,
     state_from_observation=_planar_state,
     shows_state=_always_shown,
 )
 
-ENVIRONMENTS = {definition.environment_id: definition for definition in (HOPPER, HALF_CHEETAH)}
+WALKER2D = EnvironmentDefinition(
+    environment_id="Walker2d-v4",
+    observation_dim=17,
+    action_dim=6,
+    frame_skip=4,
+    reset_scale=5e-3,
+    reset_velocity="uniform",
+    margin_fix=False,
+    observe=_clipped_observe,
+    reward=_walking_reward,
+    is_terminal=_walker_is_terminal,
+    state_from_observation=_planar_state,
+    shows_state=_clipped_shows_state,
+)
+
+ANT = EnvironmentDefinition(
+    environment_id="Ant-v4",
+    observation_dim=27,
+    action_dim=8,
+    frame_skip=5,
+    progress_body="torso",
+    reset_scale=0.1,
+    reset_velocity="normal",
+    margin_fix=True,
+    padded_observation_dim=111,
+    observe=_ant_observe,
+    reward=_ant_reward,
+    is_terminal=_ant_is_terminal,
+    state_from_observation=_ant_state,
+    shows_state=_always_shown,
+)
+
+INVERTED_PENDULUM = EnvironmentDefinition(
+    environment_id="InvertedPendulum-v4",
+    observation_dim=4,
+    action_dim=1,
+    frame_skip=2,
+    action_limit=3.0,
+    reset_scale=0.01,
+    reset_velocity="uniform",
+    margin_fix=False,
+    observe=_pendulum_observe,
+    reward=_pendulum_reward,
+    is_terminal=_pendulum_is_terminal,
+    state_from_observation=_pendulum_state,
+    shows_state=_always_shown,
+)
+
+ENVIRONMENTS = {
+    definition.environment_id: definition for definition in (HOPPER, HALF_CHEETAH, WALKER2D, ANT, INVERTED_PENDULUM)
+}

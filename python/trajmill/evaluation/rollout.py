@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.data import normalized_score
-from trajmill.evaluation.environments import environment_definition
-from trajmill.evaluation.simulators import BatchedEnvironment, GymnasiumEnvironments, Simulator, simulator_versions
+from trajmill.data import has_reference_score, normalized_score
+from trajmill.evaluation.physics import IndexArray
+from trajmill.evaluation.simulators import (
+    BatchedEnvironment,
+    GymnasiumEnvironments,
+    Simulator,
+    StepResult,
+    simulator_versions,
+)
 
 
 class Policy(Protocol):
@@ -22,6 +29,22 @@ class Policy(Protocol):
 
         Episodes that are over keep their last observation, and what is answered to it is ignored.
         """
+
+
+@runtime_checkable
+class EpisodicPolicy(Policy, Protocol):
+    """Policies that remember: their actions depend on the episode so far, as a Decision Transformer's do.
+
+    All S × E episodes of an evaluation start together and each slot plays one, so every history has the same length:
+    a policy may keep plain arrays (S, E, T, ...), and no slot is ever reset alone. Calls come in this order: `start`,
+    then for each environment step the policy itself and `observe`.
+    """
+
+    def start(self, seed_count: int, episode_count: int) -> None:
+        """Forget everything: S × E new episodes begin."""
+
+    def observe(self, rewards: NDArray[np.float32], playing: NDArray[np.bool_]) -> None:
+        """Take the rewards (S, E) of the step just made, and which episodes go on (S, E); a finished one earns zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +62,14 @@ class EvaluationResult:
 
     @property
     def normalized_scores(self) -> NDArray[np.float64]:
-        """Score of each seed's mean return, (S,); 100 is D4RL's expert. NaN for a failed seed."""
-        return normalized_score(self.environment_id, self.returns.mean(axis=1))
+        """Score of each seed's mean return, (S,); 100 is D4RL's expert.
+
+        NaN for a failed seed, and for all where D4RL has no reference returns (InvertedPendulum).
+        """
+        means = self.returns.mean(axis=1)
+        if not has_reference_score(self.environment_id):
+            return np.full_like(means, np.nan)
+        return normalized_score(self.environment_id, means)
 
     @property
     def environment_steps(self) -> int:
@@ -67,13 +96,14 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def episode_seeds(episode_seed: int, episode_count: int) -> list[int]:
-    """Return the reset seeds of the first `episode_count` episodes of the series named by `episode_seed` (>= 0).
+def episode_seeds(episode_seed: int, episode_count: int, *, first: int = 0) -> list[int]:
+    """Return the reset seeds of `episode_count` episodes, from number `first` on, of the series `episode_seed` (>= 0).
 
     Each is a 63-bit hash of its address (episode_seed, episode number), so a longer series begins with the shorter one
     and two series share no episode. Gymnasium's ``reset(seed=...)`` takes them as they are.
     """
-    sequences = [np.random.SeedSequence(episode_seed, spawn_key=(episode,)) for episode in range(episode_count)]
+    episodes = range(first, first + episode_count)
+    sequences = [np.random.SeedSequence(episode_seed, spawn_key=(episode,)) for episode in episodes]
     return [int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)) for sequence in sequences]
 
 
@@ -85,8 +115,9 @@ def evaluate_policy(
     episode_count: int = 10,
     episode_seed: int = 0,
     maximum_steps: int = 1000,
+    observation_dim: int | None = None,
     exact: bool = False,
-    threads: int = 1,
+    threads: int | None = None,
 ) -> EvaluationResult:
     """Play `episode_count` episodes with each of `seed_count` policies, all at once.
 
@@ -96,7 +127,8 @@ def evaluate_policy(
     Parameters
     ----------
     act
-        The policies of S seeds as one function (`Policy`); called once per step with all S × E observations.
+        The policies of S seeds as one function (`Policy`); called once per step with all S × E observations. One with
+        a memory is an `EpisodicPolicy`.
     environment_id
         Such as ``"Hopper-v4"``; see `trajmill.evaluation.environments`.
     seed_count, episode_count
@@ -105,10 +137,14 @@ def evaluate_policy(
         Names the series of episodes, >= 0.
     maximum_steps
         Steps after which an episode is cut, >= 1.
+    observation_dim
+        Numbers of an observation that the policy takes, if they are more than the environment's: zeros follow. Ant
+        shows 27, and 111 in D4RL's files.
     exact
         Step Gymnasium itself, one environment after another: slower, and equal to the last bit.
     threads
-        Threads to simulate on (not with `exact`); results do not depend on it.
+        Threads to simulate on (not with `exact`), >= 1; None means every core this process may use. Results do not
+        depend on it.
 
     Returns
     -------
@@ -133,11 +169,12 @@ def evaluate_policy(
     else:
         simulator = BatchedEnvironment(environment_id, len(seeds), threads=threads)
     try:
-        returns, lengths = _play(act, simulator, seeds, (seed_count, episode_count), maximum_steps)
+        steps = play(act, simulator, seeds, seed_count, maximum_steps, observation_dim=observation_dim)
+        returns, lengths = add_up(steps, (seed_count, episode_count))
     finally:
         simulator.close()
     return EvaluationResult(
-        environment_id=environment_definition(environment_id).environment_id,
+        environment_id=simulator.definition.environment_id,
         returns=returns,
         lengths=lengths,
         episode_seed=episode_seed,
@@ -148,32 +185,91 @@ def evaluate_policy(
     )
 
 
-def _play(
-    act: Policy, simulator: Simulator, seeds: list[int], shape: tuple[int, int], maximum_steps: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Play one episode in every slot; returns and lengths (S, E). Slot of (seed k, episode e): ``k * E + e``."""
-    slot_count, episode_count = len(seeds), shape[1]
-    observations = simulator.reset(seeds).astype(np.float32)
-    returns, lengths = np.zeros(slot_count), np.zeros(slot_count, np.int64)
+def add_up(steps: Iterable[PlayedStep], shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Undiscounted returns and lengths, both (S, E), of the episodes that `play` plays; NaN for failed seeds."""
+    returns, lengths = np.zeros(shape), np.zeros(shape, np.int64)
     failed = np.zeros(shape[0], np.bool_)
-    active = np.arange(slot_count)
-    for _ in range(maximum_steps):
-        actions = _act(act, observations.reshape(*shape, -1), simulator.definition.action_dim)[active]
-        not_finite = ~np.isfinite(actions).all(axis=1)
-        failed[active[not_finite] // episode_count] = True
-        playing = ~failed[active // episode_count]
-        actions, active = actions[playing], active[playing]
-        if len(active) > 0:
-            result = simulator.step(actions, active)
-            observations[active] = result.observation
-            returns[active] += result.reward
-            lengths[active] += 1
-            active = active[~result.terminal]
-        if len(active) == 0:
-            break
-    returns = returns.reshape(shape)
+    for step in steps:
+        returns.flat[step.slots] += step.result.reward
+        lengths.flat[step.slots] += 1
+        failed[step.failed_seeds] = True
     returns[failed] = np.nan
-    return returns, lengths.reshape(shape)
+    return returns, lengths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlayedStep:
+    """One environment step of the B slots that still played. Slot of (seed k, episode e): ``k * E + e``."""
+
+    slots: IndexArray  # (B,) ascending
+    observation: NDArray[np.float32]  # (B, O) before the step
+    action: NDArray[np.float32]  # (B, A) as the policy gave it, not clipped yet
+    result: StepResult
+    failed_seeds: IndexArray  # seeds that just gave an action not finite, and whose episodes stop here
+
+
+def play(
+    act: Policy,
+    simulator: Simulator,
+    seeds: Sequence[int],
+    seed_count: int,
+    maximum_steps: int,
+    *,
+    observation_dim: int | None = None,
+) -> Iterator[PlayedStep]:
+    """Start an episode from each of `seeds` (S * E,), in a slot each, and yield each step once it is made.
+
+    Other arguments are those of `evaluate_policy`. Between two steps the simulator rests in the state before the next.
+    """
+    definition, slot_count = simulator.definition, len(seeds)
+    shape = seed_count, slot_count // seed_count
+    width = definition.observation_dim if observation_dim is None else observation_dim
+    if width < definition.observation_dim:
+        fault = f"observation_dim must be at least the {definition.observation_dim} of {definition.environment_id}"
+        raise ValueError(f"{fault}, got {width}")
+    observations = np.zeros((slot_count, width), np.float32)
+    shown = observations[:, : definition.observation_dim]
+    shown[:] = simulator.reset(seeds)
+    return _steps(act, simulator, observations, shape, maximum_steps)
+
+
+def _steps(
+    act: Policy, simulator: Simulator, observations: NDArray[np.float32], shape: tuple[int, int], maximum_steps: int
+) -> Iterator[PlayedStep]:
+    """The steps of `play`; observations (S * E, O or wider) are kept up to date in place."""
+    definition = simulator.definition
+    shown = observations[:, : definition.observation_dim]
+    memory = act if isinstance(act, EpisodicPolicy) else None
+    if memory is not None:
+        memory.start(*shape)
+    active = np.arange(len(observations))
+    for _ in range(maximum_steps):
+        actions = _act(act, observations.reshape(*shape, -1), definition.action_dim)[active]
+        seed_of = active // shape[1]
+        failed_seeds = np.unique(seed_of[~np.isfinite(actions).all(axis=1)])
+        if len(failed_seeds):
+            playing = ~np.isin(seed_of, failed_seeds)
+            actions, active = actions[playing], active[playing]
+        before = shown[active]
+        result = simulator.step(actions, active)
+        shown[active] = result.observation
+        yield PlayedStep(slots=active, observation=before, action=actions, result=result, failed_seeds=failed_seeds)
+        going_on = active[~result.terminal]
+        if memory is not None:
+            memory.observe(*_spread(active, result.reward, going_on, shape))
+        active = going_on
+        if len(active) == 0:
+            return
+
+
+def _spread(
+    slots: IndexArray, rewards: NDArray[np.float64], going_on: IndexArray, shape: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Rewards and whether the episode goes on, of all slots, both (S, E)."""
+    all_rewards, playing = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+    all_rewards.flat[slots] = rewards
+    playing.flat[going_on] = True
+    return all_rewards, playing
 
 
 def _act(act: Policy, observations: NDArray[np.float32], action_dim: int) -> NDArray[np.float32]:

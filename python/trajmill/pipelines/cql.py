@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 import trajmill
@@ -177,11 +176,12 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
 
     def evaluate(gradient_step: int) -> dict[str, list[float]]:
         result = evaluate_policy(
-            lambda observation: cql.act(state, _padded(observation, table.observation_dim)),
+            lambda observation: cql.act(state, observation),
             environment,
             seed_count=len(config.seeds),
             episode_count=config.evaluation_episode_count,
             episode_seed=gradient_step,
+            observation_dim=table.observation_dim,
         )
         returns = result.returns.mean(axis=1)
         return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
@@ -236,11 +236,6 @@ def _checked_environment(environment: str, dataset: Dataset) -> str:
             f"data set {dataset.name} has {dataset.observation_dim} and {dataset.action_dim}"
         )
     return environment
-
-
-def _padded(observation: NDArray[np.float32], observation_dim: int) -> NDArray[np.float32]:
-    missing = observation_dim - observation.shape[-1]
-    return np.pad(observation, ((0, 0), (0, 0), (0, missing))) if missing else observation
 
 
 def _pretrained(init: Path, dataset: Dataset) -> list[dict[str, Tensor]]:

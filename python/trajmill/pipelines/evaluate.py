@@ -28,10 +28,13 @@ class EvaluateConfig:
     """names the series of initial states, at least 0; all seeds play the same episodes"""
     exact: bool = False
     """step Gymnasium itself instead of batches that equal it: slower, the same to the last bit"""
+    threads: int | None = None
+    """threads to simulate on, at least 1; None takes every core; results do not depend on it"""
 
     def __post_init__(self) -> None:
         at_least("episode_count", self.episode_count, 1)
         at_least("episode_seed", self.episode_seed, 0)
+        at_least("threads", 1 if self.threads is None else self.threads, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,22 +64,36 @@ def evaluate_run(run: Path, config: EvaluateConfig | None = None, progress: Prog
     checkpoint = RunDirectory(run).newest_checkpoint()
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoint yet; let it run further")
-    policy, seeds, gradient_step = load_policy(checkpoint)
-    progress("evaluate", 0, len(seeds) * config.episode_count, "episodes")
+    policy = load_policy(checkpoint)
+    progress("evaluate", 0, len(policy.seeds) * config.episode_count, "episodes")
     result = evaluate_policy(
-        policy,
+        policy.act,
         environment,
-        seed_count=len(seeds),
+        seed_count=len(policy.seeds),
         episode_count=config.episode_count,
         episode_seed=config.episode_seed,
+        observation_dim=policy.observation_dim,
         exact=config.exact,
+        threads=config.threads,
     )
     progress("evaluate", result.returns.size, result.returns.size, "episodes")
-    return RunEvaluation(run=run, seeds=seeds, gradient_step=gradient_step, result=result)
+    return RunEvaluation(run=run, seeds=policy.seeds, gradient_step=policy.gradient_step, result=result)
 
 
-def load_policy(checkpoint: Path) -> tuple[Policy, tuple[int, ...], int]:
-    """The deterministic policies of a checkpoint of `train_cql`, its seeds, and the updates behind it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedPolicy:
+    """The deterministic policies of a checkpoint."""
+
+    act: Policy
+    seeds: tuple[int, ...]
+    gradient_step: int
+    """updates behind the policies"""
+    observation_dim: int
+    """numbers of an observation that they take"""
+
+
+def load_policy(checkpoint: Path) -> TrainedPolicy:
+    """Read the policies of a checkpoint of `train_cql`."""
     tensors, metadata = read_checkpoint(checkpoint)
     if metadata.get("kind") != "train_cql":
         raise ValueError(f"{checkpoint} holds no policy: it is of {metadata.get('kind')}, not of train_cql")
@@ -87,10 +104,10 @@ def load_policy(checkpoint: Path) -> tuple[Policy, tuple[int, ...], int]:
         stack.flat.copy_(tensors["policy"])
 
     def act(observation: NDArray[np.floating]) -> NDArray[np.float32]:
-        missing = observation_dim - observation.shape[-1]  # Ant's data hold zeros that the environment leaves out
-        padded = np.pad(observation, ((0, 0), (0, 0), (0, missing)))
         with torch.no_grad():
-            action = deterministic_action(stack.fixed(), torch.as_tensor(padded, dtype=torch.float32))
+            action = deterministic_action(stack.fixed(), torch.as_tensor(observation, dtype=torch.float32))
         return np.asarray(action)
 
-    return act, seeds, int(metadata["gradient_step"])
+    return TrainedPolicy(
+        act=act, seeds=seeds, gradient_step=int(metadata["gradient_step"]), observation_dim=observation_dim
+    )

@@ -60,10 +60,10 @@ def test_bundled_files_are_small_and_have_their_hash_on_record(name: str) -> Non
 
 
 def test_a_path_is_as_good_as_a_name(tmp_path: Path) -> None:
-    path = tmp_path / "hopper_medium-v2.hdf5"
+    path = tmp_path / "hopper-mine.hdf5"
     path.write_bytes((BUNDLED / "hopper-sac-replay-10k.hdf5").read_bytes())
     dataset = load_dataset(path)
-    assert (dataset.name, dataset.path) == ("hopper_medium-v2", path)
+    assert (dataset.name, dataset.path) == ("hopper-mine", path)
 
 
 @pytest.mark.parametrize("name", ["hopper-medium-v2", "absent/file.hdf5", "../bundled/hopper-sac-replay-10k"])

@@ -59,9 +59,9 @@ def test_a_valid_file_is_read_without_a_warning(tmp_path: Path) -> None:
     columns = valid_columns()
     qpos = np.arange(ROW_COUNT * 3, dtype=np.float64).reshape(ROW_COUNT, 3)
     path = write(
-        tmp_path / "hopper-toy-v2.hdf5",
+        tmp_path / "toy-v2.hdf5",
         columns | {"infos/qpos": qpos, "metadata/algorithm": np.array(b"SAC"), "metadata/policy/fc0/weight": qpos},
-        environment="Hopper-v4",
+        environment="Pendulum-v1",
         margin_fix=np.True_,
     )
     dataset = read_d4rl(path)
@@ -69,8 +69,8 @@ def test_a_valid_file_is_read_without_a_warning(tmp_path: Path) -> None:
         read = getattr(dataset, name)
         assert read.dtype == values.dtype
         np.testing.assert_array_equal(read, values)
-    assert dataset.name == "hopper-toy-v2"
-    assert dataset.metadata == {"algorithm": "SAC", "environment": "Hopper-v4", "margin_fix": True}
+    assert dataset.name == "toy-v2"
+    assert dataset.metadata == {"algorithm": "SAC", "environment": "Pendulum-v1", "margin_fix": True}
     assert list(dataset.infos) == ["qpos"]
     np.testing.assert_array_equal(dataset.infos["qpos"], qpos)
     assert (len(dataset), dataset.observation_dim, dataset.action_dim) == (ROW_COUNT, 4, 2)
@@ -181,8 +181,8 @@ REFUSED: dict[str, tuple[Callable[[Columns], Columns], str]] = {
         "'terminals' holds nan in row 5; flags must be 0 or 1",
     ),
     "odd flag": (replaced("timeouts", lambda v: v.astype(np.int64) * 2), "flags must be 0 or 1"),
-    "one row": (lambda columns: {key: values[:1] for key, values in columns.items()}, "the file has 1 rows"),
-    "no rows": (lambda columns: {key: values[:0] for key, values in columns.items()}, "the file has 0 rows"),
+    "one row": (lambda columns: {key: values[:1] for key, values in columns.items()}, "'observations' has 1 rows"),
+    "no rows": (lambda columns: {key: values[:0] for key, values in columns.items()}, "'observations' has 0 rows"),
 }
 
 
@@ -328,7 +328,9 @@ def test_flags_of_any_type_become_bool_silently(tmp_path: Path, dtype: str) -> N
 def test_actions_out_of_range_are_counted_and_kept(tmp_path: Path) -> None:
     columns = valid_columns()
     columns["actions"][5] = (1.5, -2.0)
-    dataset = read_remarked(write(tmp_path / "set.hdf5", columns), r"2 action entries \(1\.7%\) lie outside \[-1, 1\]")
+    dataset = read_remarked(
+        write(tmp_path / "set.hdf5", columns), r"2 entries of 'actions' \(1\.7%\) lie outside \[-1, 1\], first in row 5"
+    )
     assert dataset.actions[5, 0] == 1.5
 
 
@@ -353,7 +355,7 @@ def test_missing_timeouts_are_inferred_from_the_limit(tmp_path: Path) -> None:
 def test_an_unfinished_tail_is_remarked(tmp_path: Path) -> None:
     columns = valid_columns()
     columns["terminals"][-1] = False
-    read_remarked(write(tmp_path / "set.hdf5", columns), "last 29 rows are an unfinished episode")
+    read_remarked(write(tmp_path / "set.hdf5", columns), "last 29 rows, from row 31 on, are an unfinished episode")
 
 
 def test_next_observations_of_another_mdp_are_remarked(tmp_path: Path) -> None:

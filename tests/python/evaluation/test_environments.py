@@ -26,9 +26,10 @@ SEEDS = [3, 2**62 + 11, 0]
 
 
 def random_actions(environment_id: str, step_count: int, slot_count: int) -> np.ndarray:
-    """Float32 (T, B, A) uniform in [-1.5, 1.5]: a third of them must be clipped."""
+    """Float32 (T, B, A) uniform in 1.5 times the limits: a third of them must be clipped."""
     shape = (step_count, slot_count, ENVIRONMENTS[environment_id].action_dim)
-    return np.random.default_rng(5).uniform(-1.5, 1.5, shape).astype(np.float32)
+    size = 1.5 * ENVIRONMENTS[environment_id].action_limit
+    return np.random.default_rng(5).uniform(-size, size, shape).astype(np.float32)
 
 
 @pytest.mark.parametrize("environment_id", NAMES)
@@ -58,12 +59,13 @@ def test_gymnasium_is_what_a_user_gets_from_make(environment_id: str) -> None:
     """With the repair taken back, `make_gymnasium` is `gymnasium.make` with clipped actions."""
     import gymnasium
 
+    limit = ENVIRONMENTS[environment_id].action_limit
     ours = make_gymnasium(environment_id, margin_fix=False)
     with pytest.warns(DeprecationWarning, match="out of date"):
         theirs = gymnasium.make(environment_id)
     np.testing.assert_array_equal(ours.reset(seed=1)[0], theirs.reset(seed=1)[0])
     for actions in random_actions(environment_id, 20, 1):
-        mine, other = ours.step(actions[0]), theirs.step(np.clip(actions[0], -1, 1))
+        mine, other = ours.step(actions[0]), theirs.step(np.clip(actions[0], -limit, limit))
         np.testing.assert_array_equal(mine[0], other[0])
         assert mine[1:3] == other[1:3]
     ours.close()
@@ -79,7 +81,7 @@ def test_stepping_some_slots_leaves_the_others_alone(environment_id: str) -> Non
         for step in range(4):
             expected = whole.step(actions[step])
         for step in range(8):  # slot 1 rests in every second step
-            slots = np.array([2, 1, 0] if step % 2 == 0 else [2, 0])
+            slots = np.array([0, 1, 2] if step % 2 == 0 else [0, 2])
             result = part.step(actions[step // 2 if step % 2 == 0 else step, slots], slots)
             if step == 6:
                 np.testing.assert_array_equal(result.observation[1], expected.observation[1])
@@ -98,30 +100,40 @@ def test_nothing_of_the_last_episode_survives_a_reset(environment_id: str) -> No
 
 
 def test_wrong_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown environment 'Hopper-v5'; known: Hopper-v4, HalfCheetah-v4"):
+    with pytest.raises(ValueError, match="unknown environment 'Hopper-v5'; known: Hopper-v4, HalfCheetah-v4, Walk"):
         environment_definition("Hopper-v5")
     with pytest.raises(ValueError, match="count=0"):
         BatchedEnvironment("Hopper-v4", 0)
     with BatchedEnvironment("Hopper-v4", 2) as environment:
-        with pytest.raises(ValueError, match=r"one entry per slot \(2\), got 3"):
+        with pytest.raises(ValueError, match="1 to 2 entries, at most one per slot, got 3"):
             environment.reset([1, 2, 3])
         with pytest.raises(ValueError, match=r"shape \(2, 3\), got \(2, 4\)"):
             environment.step(np.zeros((2, 4), np.float32))
+
+
+SIZES = {"Hopper-v4": (6, 6), "HalfCheetah-v4": (9, 9), "Walker2d-v4": (9, 9), "Ant-v4": (15, 14)}
+SIZES["InvertedPendulum-v4"] = (2, 2)
+HIDDEN = {"InvertedPendulum-v4": 0, "Ant-v4": 2}
+"""Positions that no observation shows; one elsewhere."""
 
 
 @given(seed=st.integers(0, 2**32 - 1), environment_id=st.sampled_from(NAMES))
 @settings(max_examples=25)
 def test_states_return_from_their_observations(seed: int, environment_id: str) -> None:
     definition = ENVIRONMENTS[environment_id]
-    size = (definition.observation_dim + 1) // 2
+    nq, nv = SIZES[environment_id]
     generator = np.random.default_rng(seed)
-    qpos, qvel = generator.normal(size=(20, size)), 6 * generator.normal(size=(20, size))
+    qpos, qvel = generator.normal(size=(20, nq)), 6 * generator.normal(size=(20, nv))
     observation = definition.observe(qpos, qvel)
+    assert observation.shape == (20, definition.observation_dim)
     shown = definition.shows_state(observation)
     found_qpos, found_qvel = definition.state_from_observation(observation)
-    np.testing.assert_array_equal(found_qpos[:, 1:], qpos[:, 1:])
+    hidden = HIDDEN.get(environment_id, 1)
+    np.testing.assert_array_equal(found_qpos[:, hidden:], qpos[:, hidden:])
+    assert (found_qpos[:, :hidden] == 0).all()
     np.testing.assert_array_equal(found_qvel[shown], qvel[shown])
-    assert shown.all() == (environment_id == "HalfCheetah-v4" or bool((np.abs(qvel) < 10).all()))
+    clipped = environment_id in ("Hopper-v4", "Walker2d-v4")
+    assert shown.all() == (not clipped or bool((np.abs(qvel) < 10).all()))
 
 
 # --- the margin repair, seen in recorded data ---

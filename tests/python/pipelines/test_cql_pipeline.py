@@ -47,9 +47,10 @@ class StandInMDP:
         return np.random.default_rng(2).uniform(-1, 1, (self.settings["action_count"], dim)).astype(np.float32)
 
 
-def played(act, environment_id, *, seed_count, episode_count, episode_seed) -> EvaluationResult:
+def played(act, environment_id, *, seed_count, episode_count, episode_seed, observation_dim) -> EvaluationResult:
     """A stand-in for an evaluation: returns depend on what the policy does and on the series of episodes."""
-    observation = np.random.default_rng(episode_seed).normal(size=(1, episode_count, 11)).astype(np.float32)
+    shape = (1, episode_count, observation_dim)
+    observation = np.random.default_rng(episode_seed).normal(size=shape).astype(np.float32)
     action = act(np.repeat(observation, seed_count, 0))
     assert action.shape == (seed_count, episode_count, 3)
     return EvaluationResult(

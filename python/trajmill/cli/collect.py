@@ -1,0 +1,50 @@
+"""Make a data set in MuJoCo: random, medium, medium-replay or expert episodes in D4RL's HDF5 schema.
+
+The policies are linear, found by augmented random search (arXiv:1803.07055). Bundled ones play Hopper and HalfCheetah;
+--train finds new ones, in about a minute. Equal settings give equal data on one machine, whatever the threads. The file
+holds next observations, MuJoCo's states, and where it all comes from; its name says ars, since D4RL's sets come from
+another method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from trajmill.cli.session import Outcome
+from trajmill.core.progress import Progress
+from trajmill.pipelines.collect import CollectConfig, collect
+
+EXAMPLES = """
+  trajmill collect hopper --out hopper-ars-medium.hdf5
+  trajmill collect halfcheetah --kind medium-replay --rows 1000000 --out halfcheetah-ars-medium-replay.hdf5
+  trajmill collect ant --kind random --out ant-random.hdf5
+  trajmill collect hopper --kind expert --train --policies hopper.safetensors --seed 1 --out hopper-ars-expert.hdf5
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collect:
+    """Collect episodes of ENV."""
+
+    environment: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
+    """hopper, halfcheetah, walker2d, ant or invertedpendulum"""
+    out: Path
+    """HDF5 file to create"""
+    config: Annotated[CollectConfig, tyro.conf.arg(name="")] = field(default_factory=CollectConfig)
+
+    def run(self, progress: Progress) -> Outcome:
+        """Collect them and tell."""
+        made = collect(self.environment, self.out, self.config, progress)
+        score = "" if made.normalized_score is None else f" (normalized {made.normalized_score:.1f})"
+        text = (
+            f"{made.path}: {made.dataset}, {made.row_count:,} rows in {made.episode_count:,} episodes, "
+            f"return {made.return_mean:,.1f} ± {made.return_deviation:,.1f}{score}"
+        )
+        return Outcome(asdict(made), text)
+
+
+COMMANDS = {"": Collect}

@@ -1,0 +1,65 @@
+"""Writing a file or a directory so that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trajmill.data.errors import refuse
+
+
+@contextmanager
+def whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A name beside `path` to write a file or a directory at; flushed and renamed to `path` if the block ends well.
+
+    Whatever fails, nothing new is left, and what was at `path` stays.
+
+    Raises
+    ------
+    DatasetError
+        If `path` exists and `overwrite` is false, or it is a directory that is not empty.
+    """
+    _check_free(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        _flush(part)
+        _check_free(path, overwrite=overwrite)
+        part.replace(path)
+        sync(path.parent)
+    finally:
+        _remove(part)
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise refuse(path, "the directory exists and is not empty", "choose another name or remove it")
+    elif os.path.lexists(path) and not overwrite:
+        raise refuse(path, "the file exists", "choose another name or allow to overwrite it")
+
+
+def _flush(part: Path) -> None:
+    for path in [*part.rglob("*"), part] if part.is_dir() else [part]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file's bytes or a directory's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    else:
+        part.unlink(missing_ok=True)

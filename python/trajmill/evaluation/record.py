@@ -1,0 +1,86 @@
+"""Recording what policies do, step by step: the columns that a data set is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajmill.evaluation.rollout import Policy, play
+from trajmill.evaluation.simulators import BatchedEnvironment
+
+EPISODE_LIMIT = 1000
+"""Steps after which every environment here cuts an episode (`max_episode_steps` in Gymnasium's registry)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """Whole episodes one after another, a row a step; N rows, E episodes."""
+
+    observations: NDArray[np.float32]  # (N, O)
+    actions: NDArray[np.float32]  # (N, A), clipped to the environment's limits
+    rewards: NDArray[np.float32]  # (N,)
+    next_observations: NDArray[np.float32]  # (N, O)
+    terminals: NDArray[np.bool_]  # (N,) the task ended
+    timeouts: NDArray[np.bool_]  # (N,) the limit cut the episode; then never terminal, as D4RL has it
+    qpos: NDArray[np.float32]  # (N, nq) before the step
+    qvel: NDArray[np.float32]  # (N, nv) before the step
+    lengths: NDArray[np.int64]  # (E,)
+    returns: NDArray[np.float64]  # (E,) undiscounted
+
+
+def record_episodes(
+    act: Policy, environment: BatchedEnvironment, seeds: Sequence[int], *, maximum_steps: int = EPISODE_LIMIT
+) -> Recording:
+    """Play one episode per seed with one policy (S = 1), all at once, and keep every step.
+
+    Parameters
+    ----------
+    act
+        As in `evaluate_policy`; it sees observations (1, E, O).
+    environment
+        With at least E slots; it is left where the episodes end.
+    seeds
+        Reset seed of each episode (E,).
+    maximum_steps
+        Steps after which an episode is cut, >= 1.
+
+    Raises
+    ------
+    ValueError
+        If the policy gives an action that is not finite, or there are more seeds than slots.
+    """
+    definition = environment.definition
+    steps = play(act, environment, seeds, 1, maximum_steps)
+    qpos, qvel = environment.state(np.arange(len(seeds)))
+    lengths, returns = np.zeros(len(seeds), np.int64), np.zeros(len(seeds))
+    rows = []
+    for step in steps:
+        if len(step.failed_seeds):
+            raise ValueError(f"the policy gave an action with NaN or infinity in step {len(rows)}")
+        slots, result = step.slots, step.result
+        actions = np.clip(step.action, -definition.action_limit, definition.action_limit)
+        state = qpos[slots], qvel[slots]
+        rows.append((slots, step.observation, actions, result.reward, result.observation, result.terminal, *state))
+        qpos[slots], qvel[slots] = environment.state(slots)
+        lengths[slots] += 1
+        returns[slots] += result.reward
+    slots, *columns = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    order = np.argsort(slots, kind="stable")  # steps of an episode stay in their order
+    observation, action, reward, next_observation, terminal, *states = (column[order] for column in columns)
+    timeout = np.zeros(len(order), np.bool_)
+    timeout[np.cumsum(lengths) - 1] = lengths == maximum_steps
+    return Recording(
+        observations=observation,
+        actions=action,
+        rewards=reward.astype(np.float32),
+        next_observations=next_observation.astype(np.float32),
+        terminals=terminal & ~timeout,
+        timeouts=timeout,
+        qpos=states[0].astype(np.float32),
+        qvel=states[1].astype(np.float32),
+        lengths=lengths,
+        returns=returns,
+    )
