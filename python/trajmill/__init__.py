@@ -20,6 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
+    from trajmill.replay import TrajectoryBuffer
     from trajmill.replay.feed import feed
 
 __version__: str = _core.version
@@ -29,6 +30,7 @@ __all__ = [
     "CorpusSampler",
     "MDPSample",
     "MarkovChain",
+    "TrajectoryBuffer",
     "VirtualCorpus",
     "__version__",
     "feed",
@@ -46,6 +48,7 @@ _HOMES = {
     "VirtualCorpus": "trajmill.corpus",
     "open_corpus": "trajmill.corpus",
     "feed": "trajmill.replay.feed",
+    "TrajectoryBuffer": "trajmill.replay",
 }
 
 

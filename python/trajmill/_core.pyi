@@ -14,19 +14,23 @@ __all__: list[str] = [
     "MDP",
     "BatchFeed",
     "BatchSource",
+    "EpisodeIndex",
     "MarkovChain",
     "ReferenceChain",
+    "TrajectoryBuffer",
     "action_codebook",
     "available_simd_levels",
     "chain_probabilities",
     "compiler",
     "lookup_checksum",
+    "normalize_rows",
     "permute",
     "philox4x32",
     "philox_checksum",
     "policy_probabilities",
     "reference_iid_tokens",
     "reference_mdp_transitions",
+    "returns_to_go",
     "set_simd_level",
     "simd_level",
     "state_codebook",
@@ -218,6 +222,61 @@ class ReferenceChain:
         Fill out [sequences, length] with the blocks of made_count workers in worker order.
         """
 
+class EpisodeIndex:
+    """
+    Which episode a step belongs to, in constant time.
+    """
+    def __init__(self, episodes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]) -> None:
+        """
+        From rows of (first row, length), uint64 [M, 2].
+        """
+    def find(self, steps: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]) -> numpy.typing.NDArray[numpy.uint64]:
+        """
+        Row, timestep and steps left of each step, uint64 [n, 3].
+        """
+    @property
+    def step_count(self) -> int: ...
+
+class TrajectoryBuffer(BatchSource):
+    """
+    Windows of steps; arrays are kept, not copied.
+    """
+    def __init__(
+        self,
+        *,
+        episodes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+        arrays: tuple[tuple[str, numpy.ndarray, numpy.ndarray], ...],
+        context_length: typing.SupportsInt | typing.SupportsIndex,
+        timestep_limit: typing.SupportsInt | typing.SupportsIndex,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        From rows of (first row, length) and tuples of (name, steps, padding of one step).
+        """
+    def windows(
+        self,
+        starts: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+        out: typing.Any = None,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+    ) -> dict[str, numpy.ndarray]:
+        """
+        The windows that start at these steps, numbered through all episodes: a batch as `sample` gives it.
+        """
+    @property
+    def draw_count(self) -> int:
+        """
+        Draws made so far; also the number of the next.
+        """
+    @draw_count.setter
+    def draw_count(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def step_count(self) -> int:
+        """
+        Steps that a window may start at.
+        """
+
 def action_codebook(
     row_count: typing.SupportsInt | typing.SupportsIndex, dimension: typing.SupportsInt | typing.SupportsIndex
 ) -> numpy.typing.NDArray[numpy.float32]:
@@ -249,6 +308,15 @@ def lookup_checksum(
 ) -> int:
     """
     The sum of look-ups in a table: what look-ups alone cost.
+    """
+
+def normalize_rows(
+    rows: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    mean: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    scale: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    (row - mean) / scale in double precision, rounded once, float32 [N, O].
     """
 
 def permute(
@@ -324,6 +392,16 @@ def reference_mdp_transitions(
 ) -> numpy.typing.NDArray[numpy.int64]:
     """
     States, actions and next states of `count` of the trajectories, int64 [3, count * length].
+    """
+
+def returns_to_go(
+    reward: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    episodes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+    discount: typing.SupportsFloat | typing.SupportsIndex,
+    scale: typing.SupportsFloat | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Discounted suffix sums of each episode, divided by `scale`, float32 [N].
     """
 
 def set_simd_level(level: str) -> None:

@@ -48,6 +48,16 @@ def temperature(name: str, value: object) -> float:
     return number
 
 
+def number(name: str, value: object, smallest: float, largest: float) -> float:
+    """`value` as a float in [smallest, largest]; TypeError or ValueError otherwise."""
+    if isinstance(value, bool | str) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    result = float(value)
+    if not smallest <= result <= largest:
+        raise ValueError(f"{name} must be between {smallest} and {largest}, got {result}")
+    return result
+
+
 def choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     """One of a few words."""
     if value not in choices:

@@ -1,0 +1,131 @@
+#include <pybind11/stl.h>
+#include <pybind11/typing.h>
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+#include "batches.hpp"
+#include "trajmill/trajectory_buffer.hpp"
+
+namespace py = pybind11;
+
+namespace trajmill {
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style>;
+using NamedArray = std::tuple<std::string, py::array, py::array>;  // name, steps, padding of one step
+
+using NamedArrays = py::typing::Tuple<py::typing::Tuple<py::str, py::array, py::array>, py::ellipsis>;
+
+// Rows of (first row, length).
+std::vector<Episode> episodes_of(const Indexes& rows) {
+  if (rows.ndim() != 2 || rows.shape(1) != 2) {
+    throw std::invalid_argument("episodes must be rows of (first row, length), shape (M, 2)");
+  }
+  std::vector<Episode> episodes;
+  for (py::ssize_t row = 0; row < rows.shape(0); ++row) episodes.push_back({rows.at(row, 0), rows.at(row, 1)});
+  return episodes;
+}
+
+StepArray step_array(const NamedArray& named) {
+  const auto& [name, steps, padding] = named;
+  if (steps.ndim() == 0 || (steps.flags() & py::array::c_style) == 0) {
+    throw std::invalid_argument(message("'", name, "' must be a C-contiguous array with one row a step"));
+  }
+  const std::vector<std::size_t> shape(steps.shape() + 1, steps.shape() + steps.ndim());
+  Column column = column_of(name, shape, steps.dtype());
+  if (!padding.dtype().equal(steps.dtype()) || static_cast<std::size_t>(padding.nbytes()) != column.byte_count() ||
+      (padding.flags() & py::array::c_style) == 0) {
+    throw std::invalid_argument(message("the padding of '", name, "' must look like one of its steps"));
+  }
+  std::vector<std::byte> pad(column.byte_count());
+  std::memcpy(pad.data(), padding.data(), pad.size());
+  return {std::move(column), static_cast<const std::byte*>(steps.data()), static_cast<std::size_t>(steps.shape(0)),
+          std::move(pad)};
+}
+
+std::span<const float> span_of(const Floats& array) { return {array.data(), static_cast<std::size_t>(array.size())}; }
+
+std::span<float> mutable_span_of(Floats& array) {
+  return {array.mutable_data(), static_cast<std::size_t>(array.size())};
+}
+
+}  // namespace
+
+void bind_trajectory_buffer(py::module_& module) {
+  py::class_<EpisodeIndex>(module, "EpisodeIndex", "Which episode a step belongs to, in constant time.")
+      .def(py::init([](const Indexes& episodes) { return EpisodeIndex(episodes_of(episodes)); }), py::arg("episodes"),
+           "From rows of (first row, length), uint64 [M, 2].")
+      .def_property_readonly("step_count", &EpisodeIndex::step_count)
+      .def(
+          "find",
+          [](const EpisodeIndex& index, const Indexes& steps) {
+            Indexes places({steps.size(), py::ssize_t{3}});
+            std::uint64_t* out = places.mutable_data();
+            for (py::ssize_t k = 0; k < steps.size(); ++k) {
+              const std::uint64_t step = steps.data()[k];
+              if (step >= index.step_count()) {
+                throw std::out_of_range(message("steps must be below ", index.step_count(), ", got ", step));
+              }
+              const StepPlace place = index.find(step);
+              for (const std::size_t number : {place.row, place.timestep, place.remaining}) *out++ = number;
+            }
+            return places;
+          },
+          py::arg("steps"), "Row, timestep and steps left of each step, uint64 [n, 3].");
+
+  py::class_<TrajectoryBuffer, BatchSource>(module, "TrajectoryBuffer",
+                                            "Windows of steps; arrays are kept, not copied.")
+      .def(py::init([](const Indexes& episodes, const NamedArrays& arrays, std::size_t context_length,
+                       std::size_t timestep_limit, std::uint64_t seed) {
+             std::vector<StepArray> steps;
+             for (const py::handle& array : arrays) steps.push_back(step_array(array.cast<NamedArray>()));
+             return std::make_unique<TrajectoryBuffer>(episodes_of(episodes), std::move(steps), context_length,
+                                                       timestep_limit, seed);
+           }),
+           py::kw_only(), py::arg("episodes"), py::arg("arrays"), py::arg("context_length"), py::arg("timestep_limit"),
+           py::arg("seed"), py::keep_alive<1, 3>(),
+           "From rows of (first row, length) and tuples of (name, steps, padding of one step).")
+      .def(
+          "windows",
+          [](const TrajectoryBuffer& buffer, const Indexes& starts, const py::object& out, std::size_t threads) {
+            std::vector<std::byte*> pointers;
+            const auto count = static_cast<std::size_t>(starts.size());
+            py::typing::Dict<py::str, py::array> batch = batch_for(buffer.batch_columns(), count, out, pointers);
+            const std::span steps(starts.data(), count);
+            {
+              const py::gil_scoped_release nogil;  // the arrays are held by the buffer, `starts` and `batch`
+              buffer.windows(steps, pointers, threads);
+            }
+            return batch;
+          },
+          py::arg("starts"), py::arg("out") = py::none(), py::arg("threads") = 1,
+          "The windows that start at these steps, numbered through all episodes: a batch as `sample` gives it.")
+      .def_property_readonly("step_count", &TrajectoryBuffer::step_count, "Steps that a window may start at.")
+      .def_property_readonly("seed", &TrajectoryBuffer::seed)
+      .def_property("draw_count", &TrajectoryBuffer::draw_count, &TrajectoryBuffer::set_draw_count,
+                    "Draws made so far; also the number of the next.");
+
+  module.def(
+      "normalize_rows",
+      [](const Floats& rows, const Floats& mean, const Floats& scale) {
+        Floats out({rows.shape(0), rows.shape(1)});
+        normalize_rows(span_of(rows), span_of(mean), span_of(scale), mutable_span_of(out));
+        return out;
+      },
+      py::arg("rows"), py::arg("mean"), py::arg("scale"),
+      "(row - mean) / scale in double precision, rounded once, float32 [N, O].");
+  module.def(
+      "returns_to_go",
+      [](const Floats& reward, const Indexes& episodes, double discount, double scale) {
+        Floats out(reward.size());
+        std::ranges::fill(mutable_span_of(out), 0.0F);
+        returns_to_go(span_of(reward), episodes_of(episodes), discount, scale, mutable_span_of(out));
+        return out;
+      },
+      py::arg("reward"), py::arg("episodes"), py::arg("discount"), py::arg("scale"),
+      "Discounted suffix sums of each episode, divided by `scale`, float32 [N].");
+}
+
+}  // namespace trajmill

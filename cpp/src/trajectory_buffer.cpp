@@ -1,0 +1,114 @@
+#include "trajmill/trajectory_buffer.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+#include "trajmill/addressed_draws.hpp"
+#include "trajmill/error.hpp"
+#include "trajmill/thread_pool.hpp"
+
+namespace trajmill {
+namespace {
+
+constexpr std::size_t kGrain = 256;  // windows of a task
+
+}  // namespace
+
+TrajectoryBuffer::TrajectoryBuffer(std::span<const Episode> episodes, std::vector<StepArray> arrays,
+                                   std::size_t context_length, std::size_t timestep_limit, std::uint64_t seed)
+    : index_(episodes),
+      arrays_(std::move(arrays)),
+      context_length_(context_length),
+      timestep_limit_(timestep_limit),
+      seed_(seed),
+      key_(derive_key(seed, Domain::replay_windows)) {
+  if (context_length == 0) throw std::invalid_argument("context_length must be >= 1, got 0");
+  if (timestep_limit == 0) throw std::invalid_argument("timestep_limit must be >= 1, got 0");
+  for (const StepArray& array : arrays_) {
+    for (const Episode& episode : episodes) {
+      if (episode.first_row > array.row_count || episode.length > array.row_count - episode.first_row) {
+        throw std::invalid_argument(message("'", array.column.name, "' has ", array.row_count,
+                                            " rows, an episode needs rows ", episode.first_row, " to ",
+                                            episode.first_row + episode.length - 1));
+      }
+    }
+    const std::size_t step_size = array.column.byte_count();
+    step_sizes_.push_back(step_size);
+    std::vector<std::byte>& padding = paddings_.emplace_back(context_length * step_size);
+    for (std::size_t k = 0; k < context_length; ++k) {
+      std::ranges::copy(array.padding, padding.begin() + static_cast<std::ptrdiff_t>(k * step_size));
+    }
+    Column column = array.column;
+    column.shape.insert(column.shape.begin(), context_length);
+    columns_.push_back(std::move(column));
+  }
+  columns_.push_back({"timestep", DataType::i8, {context_length}});
+  columns_.push_back({"mask", DataType::boolean, {context_length}});
+}
+
+void TrajectoryBuffer::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {
+  const std::uint64_t draw = draw_count_++;
+  fill(batch_size, columns, thread_count,
+       [&](std::size_t window) { return draw_below(step_count(), key_, draw, window); });
+}
+
+void TrajectoryBuffer::windows(std::span<const std::uint64_t> steps, std::span<std::byte* const> columns,
+                               std::size_t thread_count) const {
+  for (const std::uint64_t step : steps) {
+    if (step >= step_count()) throw std::out_of_range(message("steps must be below ", step_count(), ", got ", step));
+  }
+  fill(steps.size(), columns, thread_count, [&](std::size_t window) { return steps[window]; });
+}
+
+template <class StepOf>
+void TrajectoryBuffer::fill(std::size_t window_count, std::span<std::byte* const> columns, std::size_t thread_count,
+                            const StepOf& step_of) const {
+  parallel_for(window_count, kGrain, {thread_count, {}}, [&](std::size_t begin, std::size_t end, const auto&) {
+    for (std::size_t window = begin; window < end; ++window) write(window, index_.find(step_of(window)), columns);
+  });
+}
+
+void TrajectoryBuffer::write(std::size_t window, const StepPlace& place,
+                             std::span<std::byte* const> columns) const noexcept {
+  const std::size_t kept = std::min(place.remaining, context_length_);
+  const std::size_t missing = context_length_ - kept;
+  for (std::size_t a = 0; a < arrays_.size(); ++a) {
+    const std::size_t size = step_sizes_[a];
+    std::byte* const to = columns[a] + window * context_length_ * size;
+    std::memcpy(to, paddings_[a].data(), missing * size);
+    std::memcpy(to + missing * size, arrays_[a].steps + place.row * size, kept * size);
+  }
+  auto* const timestep = reinterpret_cast<std::int64_t*>(columns[arrays_.size()]) + window * context_length_;
+  std::fill_n(timestep, missing, 0);
+  for (std::size_t k = 0; k < kept; ++k) {
+    timestep[missing + k] = static_cast<std::int64_t>(std::min(place.timestep + k, timestep_limit_ - 1));
+  }
+  std::byte* const mask = columns[arrays_.size() + 1] + window * context_length_;
+  std::memset(mask, 0, missing);
+  std::memset(mask + missing, 1, kept);
+}
+
+void normalize_rows(std::span<const float> rows, std::span<const float> mean, std::span<const float> scale,
+                    std::span<float> out) noexcept {
+  const std::size_t width = mean.size();
+  for (std::size_t start = 0; start < rows.size(); start += width) {
+    for (std::size_t k = 0; k < width; ++k) {
+      out[start + k] = static_cast<float>((double{rows[start + k]} - double{mean[k]}) / double{scale[k]});
+    }
+  }
+}
+
+void returns_to_go(std::span<const float> reward, std::span<const Episode> episodes, double discount, double scale,
+                   std::span<float> out) noexcept {
+  for (const Episode& episode : episodes) {
+    double sum = 0.0;
+    for (std::size_t row = episode.first_row + episode.length; row-- > episode.first_row;) {
+      sum = double{reward[row]} + discount * sum;
+      out[row] = static_cast<float>(sum / scale);
+    }
+  }
+}
+
+}  // namespace trajmill

@@ -1,0 +1,287 @@
+"""Windows of consecutive steps for the Decision Transformer, drawn and padded in the compiled core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypedDict, Unpack, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill import _core
+from trajmill.core import checks
+from trajmill.data.normalizer import Normalizer
+from trajmill.data.records import BoolArray, Dataset, FloatArray
+from trajmill.replay.counters import Resumable
+
+StepColumn = Literal["observation", "action", "reward", "return_to_go", "terminal", "truncated"]
+"""What a window may show of each step; ``timestep`` and ``mask`` always come with it."""
+
+NORMALIZER_EPSILON = 1e-6
+"""Added to the standard deviation, as in the Decision Transformer's code."""
+
+_SMALLEST, _LARGEST = (float(bound) for bound in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+_FLAG_PADDING = 2  # neither False nor True
+_CHECKED_AT_ONCE = 1 << 16  # rows
+
+
+class WindowOptions(TypedDict, total=False):
+    """The options of a `TrajectoryBuffer`; it describes them."""
+
+    context_length: int
+    columns: Sequence[StepColumn]
+    normalizer: Normalizer | Literal["fit"] | None
+    observation_padding: Literal["before", "after"]
+    action_padding: float
+    discount: float
+    return_scale: float
+    timestep_limit: int | None
+    top_fraction: float
+    strict_budget: bool
+    keep_tail: bool
+    seed: int
+
+
+class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
+    """Episodes from which windows of K steps are drawn (arXiv 2106.01345 and the code of arXiv 2201.12122).
+
+    An episode is chosen with probability proportional to its length, with replacement, and a start uniformly in it:
+    together a uniform step of all. The window holds the K steps from there, or those left in the episode behind
+    padding. A batch of B windows has
+
+    ==================  =================  ================================================================
+    ``observation``     float32 (B, K, O)  normalized; padding is a zero observation, see `observation_padding`
+    ``action``          float32 (B, K, A)  padding is `action_padding`
+    ``reward``          float32 (B, K)     as given; padding 0
+    ``return_to_go``    float32 (B, K)     rewards from this step to the end of the episode / `return_scale`; padding 0
+    ``timestep``        int64 (B, K)       number of the step in its episode, at most `timestep_limit` - 1; padding 0
+    ``mask``            bool (B, K)        False in the padding
+    ``terminal``        uint8 (B, K)       if asked for: 0 or 1; padding 2
+    ``truncated``       uint8 (B, K)       if asked for: 0 or 1; padding 2
+    ==================  =================  ================================================================
+
+    Window i of draw n depends on the seed, n and i alone: not on threads, nor on the batch size. Sums run in double
+    precision from the end of an episode and are rounded once, where the authors' code adds float32 numbers for each
+    sample again; it also makes a return more than steps, which its training step throws away. Normalized observations
+    and returns are computed once and kept; other float32 arrays are kept as they are, without a copy (they may be
+    memory-mapped), so do not write to them.
+
+    Parameters
+    ----------
+    observation, action
+        Float (N, O) and (N, A): row i is the step at time i of a recording, episodes follow each other.
+    reward
+        Float (N,).
+    terminal, truncated
+        Bool (N,): the episode ends with this row, because the MDP ended or because a limit cut it.
+    context_length
+        Steps K of a window, >= 1.
+    columns
+        Which of the step columns a batch has.
+    normalizer
+        ``"fit"`` measures mean and population standard deviation + 1e-6 of all episodes; a `Normalizer` is used as it
+        is; None leaves observations alone. ``buffer.normalizer`` is the one to evaluate with.
+    observation_padding
+        ``"before"``: padding is 0 before normalization, hence -mean / scale after it, as in the authors' training
+        code; ``"after"``: 0 after it, as in their evaluation code.
+    action_padding
+        -10 in the authors' training code, 0 in their evaluation code.
+    discount
+        In [0, 1]; 1 in the paper.
+    return_scale
+        What returns-to-go are divided by, > 0; 1000 for the locomotion tasks.
+    timestep_limit
+        Later timesteps count as the last one before the limit; None for no limit.
+    top_fraction
+        Keep the episodes of highest return while their steps are at most this fraction of all, in (0, 1]; the first
+        is kept always, and of equal returns the later one comes first. Normalization measures all episodes all the
+        same.
+    strict_budget
+        True: "less than" in place of "at most", as in the code of arXiv 2201.12122, which therefore never samples the
+        episode of lowest return.
+    keep_tail
+        Whether rows after the last end are an episode too; by default an unfinished episode is dropped.
+    seed
+        64-bit seed of the draws.
+
+    Attributes
+    ----------
+    normalizer : Normalizer or None
+        How observations were normalized.
+    episodes : uint64 (M, 2)
+        First row and length of each episode windows are drawn from; `windows` numbers their steps in this order.
+    step_count : int
+        Steps of these episodes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For shapes that disagree, numbers that are not finite or out of range, or if no episode is finished.
+    """
+
+    normalizer: Normalizer | None
+    episodes: npt.NDArray[np.uint64]
+
+    def __init__(
+        self,
+        *,
+        observation: npt.ArrayLike,
+        action: npt.ArrayLike,
+        reward: npt.ArrayLike,
+        terminal: npt.ArrayLike,
+        truncated: npt.ArrayLike,
+        context_length: int = 20,
+        columns: Sequence[StepColumn] = ("observation", "action", "reward", "return_to_go"),
+        normalizer: Normalizer | Literal["fit"] | None = "fit",
+        observation_padding: Literal["before", "after"] = "before",
+        action_padding: float = -10.0,
+        discount: float = 1.0,
+        return_scale: float = 1000.0,
+        timestep_limit: int | None = 1000,
+        top_fraction: float = 1.0,
+        strict_budget: bool = False,
+        keep_tail: bool = False,
+        seed: int = 0,
+    ) -> None:
+        observations = _floats("observation", observation, 2)
+        row_count = len(observations)
+        actions = _floats("action", action, 2, row_count)
+        rewards = _floats("reward", reward, 1, row_count)
+        flags = {
+            "terminal": _flags("terminal", terminal, row_count),
+            "truncated": _flags("truncated", truncated, row_count),
+        }
+        checks.number("discount", discount, 0.0, 1.0)
+        checks.number("return_scale", return_scale, _SMALLEST, _LARGEST)
+        checks.number("action_padding", action_padding, -_LARGEST, _LARGEST)
+        episodes = _split(flags["terminal"] | flags["truncated"], keep_tail)
+
+        if normalizer == "fit":
+            normalizer = Normalizer.fit(_rows_of(observations, episodes), NORMALIZER_EPSILON)
+        self.normalizer = normalizer
+        zero = np.zeros((1, observations.shape[1]), np.float32)
+        if normalizer is not None:
+            observations = _core.normalize_rows(observations, normalizer.mean, normalizer.scale)
+            if checks.choice("observation_padding", observation_padding, ("before", "after")) == "before":
+                zero = _core.normalize_rows(zero, normalizer.mean, normalizer.scale)
+
+        def padded(name: StepColumn) -> tuple[str, npt.NDArray[Any], npt.NDArray[Any]]:
+            match name:
+                case "observation":
+                    return name, observations, zero[0]
+                case "action":
+                    return name, actions, np.full(actions.shape[1], action_padding, np.float32)
+                case "reward":
+                    return name, rewards, np.zeros((), np.float32)
+                case "return_to_go":
+                    returns = _core.returns_to_go(rewards, episodes, discount, return_scale)
+                    return name, returns, np.zeros((), np.float32)
+                case "terminal" | "truncated":
+                    return name, flags[name].view(np.uint8), np.full((), _FLAG_PADDING, np.uint8)
+
+        self.episodes = _select(episodes, rewards, top_fraction, strict_budget)
+        super().__init__(
+            episodes=self.episodes,
+            arrays=tuple(padded(name) for name in _column_names(columns)),
+            context_length=checks.integer("context_length", context_length, 1, 2**32 - 1),
+            timestep_limit=2**63 - 1
+            if timestep_limit is None
+            else checks.integer("timestep_limit", timestep_limit, 1, 2**63 - 1),
+            seed=checks.seed(seed),
+        )
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset, **options: Unpack[WindowOptions]) -> TrajectoryBuffer:
+        """Windows of a data set; its timeouts are the truncated steps. Options as for the class."""
+        return cls(
+            observation=dataset.observations,
+            action=dataset.actions,
+            reward=dataset.rewards,
+            terminal=dataset.terminals,
+            truncated=dataset.timeouts,
+            **options,
+        )
+
+    def windows(  # type: ignore[override]  # any integers here, uint64 in the core
+        self,
+        starts: Sequence[int] | npt.NDArray[Any],
+        out: dict[str, npt.NDArray[Any]] | None = None,
+        threads: int = 1,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The windows that start at the given steps, numbered from 0 to `step_count` - 1 through ``episodes``.
+
+        A batch as `sample` gives it, one window for each start; IndexError if there is no such step.
+        """
+        return super().windows(checks.indexes("starts", starts), out, threads)
+
+
+def _floats(name: str, values: npt.ArrayLike, axes: int, row_count: int | None = None) -> FloatArray:
+    """Finite float32 numbers, one row a step, C-contiguous; `values` themselves where they are that already."""
+    with np.errstate(over="ignore"):  # what overflows float32 is refused below
+        array = np.ascontiguousarray(values, np.float32)
+    if array.ndim != axes or 0 in array.shape[1:]:
+        wanted = "(N, dimension >= 1)" if axes == 2 else "(N,)"
+        raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
+    _require_rows(name, len(array), row_count)
+    for first in range(0, len(array), _CHECKED_AT_ONCE):
+        bad = ~np.isfinite(array[first : first + _CHECKED_AT_ONCE]).reshape(-1, array[0].size).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"{name} must be finite in float32, got {array[first + bad.argmax()]} in row {first + bad.argmax()}"
+            )
+    return array
+
+
+def _flags(name: str, values: npt.ArrayLike, row_count: int) -> BoolArray:
+    array = np.ascontiguousarray(values)
+    if array.dtype != np.bool_ or array.ndim != 1:
+        raise TypeError(f"{name} must be bool (N,), got {array.dtype} {array.shape}; cast flags with .astype(bool)")
+    _require_rows(name, len(array), row_count)
+    return array
+
+
+def _require_rows(name: str, got: int, wanted: int | None) -> None:
+    if wanted is not None and got != wanted:
+        raise ValueError(f"{name} must have one row a step like observation, {wanted}, got {got}")
+
+
+def _column_names(columns: Sequence[StepColumn]) -> Sequence[StepColumn]:
+    for name in columns:
+        checks.choice("columns", name, get_args(StepColumn))
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"columns must be different, got {tuple(columns)}")
+    return columns
+
+
+def _split(ends: BoolArray, keep_tail: bool) -> npt.NDArray[np.uint64]:
+    """First row and length of each episode."""
+    stops = ends.nonzero()[0] + 1
+    if keep_tail and len(ends) and not ends[-1]:
+        stops = np.append(stops, len(ends))
+    if len(stops) == 0:
+        raise ValueError(
+            f"none of the {len(ends)} rows ends an episode, so no whole one is there; set terminal or truncated, or "
+            "keep_tail=True"
+        )
+    starts = np.concatenate(([0], stops[:-1]))
+    return np.stack([starts, stops - starts], axis=1).astype(np.uint64)
+
+
+def _rows_of(values: FloatArray, episodes: npt.NDArray[np.uint64]) -> FloatArray:
+    """The rows up to the end of the last episode; episodes follow each other from row 0 on."""
+    return values[: int(episodes[-1].sum())]
+
+
+def _select(
+    episodes: npt.NDArray[np.uint64], rewards: FloatArray, top_fraction: float, strict_budget: bool
+) -> npt.NDArray[np.uint64]:
+    """The episodes of highest return that fit the budget of steps, in the order of the recording."""
+    fraction = checks.number("top_fraction", top_fraction, _SMALLEST, 1.0)
+    lengths = episodes[:, 1].astype(np.int64)
+    budget = max(int(fraction * lengths.sum()), 1)
+    returns = np.add.reduceat(_rows_of(rewards, episodes), episodes[:, 0].astype(np.intp), dtype=np.float64)
+    best_first = np.argsort(returns, kind="stable")[::-1]
+    steps = np.cumsum(lengths[best_first])
+    kept = steps < budget if strict_budget else steps <= budget
+    kept[0] = True
+    return episodes[np.sort(best_first[kept])]
