@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,13 +17,6 @@ from trajmill.core import checks
 
 _ALIGNMENT = 64
 """bytes: where a column of a slot begins, a cache line"""
-
-
-class BatchSource(Protocol):
-    """A `ReplayBuffer`, `TrajectoryBuffer` or `MixedReplay`."""
-
-    @property
-    def _core(self) -> _core.BatchSource: ...
 
 
 class Feed(Iterator[dict[str, Tensor]]):
@@ -71,7 +64,7 @@ class Feed(Iterator[dict[str, Tensor]]):
 
     def __init__(
         self,
-        source: BatchSource,
+        source: _core.BatchSource,
         device: str | torch.device = "cuda",
         *,
         batch_size: int,
@@ -82,7 +75,7 @@ class Feed(Iterator[dict[str, Tensor]]):
         self.batch_size = checks.integer("batch_size", batch_size, 1, 2**40)
         on_gpu = self.device.type == "cuda"
         slot_count = checks.integer("ahead", ahead, 2, 2**16)
-        self._places = _Place.of_columns(source._core.batch_columns, self.batch_size)
+        self._places = _Place.of_columns(source.batch_columns, self.batch_size)
         block_size = self._places[-1].bytes.stop
         self._blocks = [torch.empty(block_size, dtype=torch.uint8, pin_memory=on_gpu) for _ in range(slot_count)]
         self._copies: deque[tuple[torch.cuda.Event, Tensor]] = deque()  # batches on their way to the GPU, oldest first
@@ -90,7 +83,7 @@ class Feed(Iterator[dict[str, Tensor]]):
         self._stream = torch.cuda.Stream(self.device) if on_gpu else None
         self._holds_slot = False
         self._core: _core.BatchFeed | None = _core.BatchFeed(
-            source._core,
+            source,
             self.batch_size,
             [{name: view.numpy() for name, view in _views(block, self._places).items()} for block in self._blocks],
             checks.integer("threads", threads, 1, 1024),

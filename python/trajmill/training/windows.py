@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-PADDING_ACTION = -10.0
-"""action of a padded step in the released code (arXiv 2310.00771; Chen et al. 2021)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,45 +40,27 @@ class WindowTable:
     observation_dim: int
 
     @classmethod
-    def of(
-        cls,
-        observations: NDArray[np.float32],
-        actions: NDArray[np.float32],
-        rewards: NDArray[np.float32],
-        lengths: Sequence[int],
-        *,
-        mean: NDArray[np.float32],
-        deviation: NDArray[np.float32],
-        return_scale: float,
-        timestep_limit: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> WindowTable:
-        """From episodes of the given lengths, one after another; observations become (o - mean) / deviation.
+    def of(cls, pairs: Mapping[str, NDArray[Any]], *, device: torch.device, dtype: torch.dtype) -> WindowTable:
+        """From the windows of two steps that begin at every step, in order.
 
-        A padded step has the observation 0 before normalization, the action -10, return-to-go and timestep 0; returns
-        are sums of all later rewards divided by `return_scale`; timesteps stop at `timestep_limit` - 1.
+        `pairs` is what a `TrajectoryBuffer` with ``context_length=2`` makes of them: its options, normalization and
+        padding are those of the windows here, of any length.
         """
-        count = len(rewards)
-        if count == 0 or sum(lengths) != count or min(lengths) < 1:
-            raise ValueError(f"lengths must be >= 1 and add up to the {count} > 0 steps, got {sum(lengths)}")
-        bounds = np.cumsum([0, *lengths])
-        returns = np.concatenate([rewards[a:b].astype(np.float64)[::-1].cumsum()[::-1] for a, b in pairwise(bounds)])
-        timestep = np.minimum(np.arange(count) - np.repeat(bounds[:-1], lengths), timestep_limit - 1)
-        width = observations.shape[1] + actions.shape[1] + 1
-        rows = np.zeros((count + 1, width), np.float64)
-        rows[:count, : observations.shape[1]] = observations
-        rows[:, : observations.shape[1]] = (rows[:, : observations.shape[1]] - mean) / deviation
-        rows[:count, observations.shape[1] : -1] = actions
-        rows[count, observations.shape[1] : -1] = PADDING_ACTION
-        rows[:count, -1] = returns / return_scale
-        if not np.isfinite(rows).all():
-            raise ValueError(f"step {int((~np.isfinite(rows)).any(1).argmax())} holds NaN or infinity; clean the data")
+        alone = ~pairs["mask"][:, 0]  # the last step of an episode has a padded one before it
+        if not alone[-1]:
+            raise ValueError("pairs must hold the windows of all steps of whole episodes")
+        every, padded = np.arange(len(alone)), (np.array([len(alone) - 1]), np.array([0]))
+
+        def steps(name: str) -> NDArray[Any]:
+            return np.concatenate([pairs[name][every, alone.astype(np.intp)], pairs[name][padded]])
+
+        columns = [steps("observation"), steps("action"), steps("return_to_go")[:, None]]
+        ends = np.flatnonzero(alone) + 1
         return cls(
-            rows=torch.from_numpy(rows).to(device, dtype),
-            timestep=torch.from_numpy(np.append(timestep, 0)).to(device),
-            end=torch.from_numpy(np.repeat(bounds[1:], lengths)).to(device),
-            observation_dim=observations.shape[1],
+            rows=torch.from_numpy(np.concatenate(columns, 1)).to(device, dtype),
+            timestep=torch.from_numpy(steps("timestep")).to(device),
+            end=torch.from_numpy(ends[np.searchsorted(ends, every, side="right")]).to(device),
+            observation_dim=pairs["observation"].shape[2],
         )
 
     def __len__(self) -> int:

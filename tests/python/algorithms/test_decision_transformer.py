@@ -12,6 +12,7 @@ import torch
 from battery import CHECKS, Case, run_check
 from dt_twin import Window, mean_squared_error
 
+import trajmill as tm
 from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.models.gpt import GPTConfig
@@ -26,22 +27,22 @@ SMALL = GPTConfig(layer_count=2, head_count=2, width=8, residual_dropout=0.2)
 CONFIG = DTConfig(batch_size=6, context_length=4, warmup_updates=10, backbone=SMALL)
 
 
-def table(dtype: torch.dtype, device: str = "cpu", observation_dim: int = 3, action_dim: int = 2) -> WindowTable:
+def episodes(observation_dim: int = 3, action_dim: int = 2, **options: object) -> tm.TrajectoryBuffer:
     rng = np.random.default_rng(0)
     count = sum(LENGTHS)
-    observations = rng.normal(1.0, 2.0, (count, observation_dim)).astype(np.float32)
-    return WindowTable.of(
-        observations,
-        rng.uniform(-1, 1, (count, action_dim)).astype(np.float32),
-        rng.normal(size=count).astype(np.float32),
-        LENGTHS,
-        mean=observations.mean(0),
-        deviation=observations.std(0) + 1e-6,
-        return_scale=1000.0,
-        timestep_limit=1000,
-        device=torch.device(device),
-        dtype=dtype,
+    return tm.TrajectoryBuffer(
+        observation=rng.normal(1.0, 2.0, (count, observation_dim)).astype(np.float32),
+        action=rng.uniform(-1, 1, (count, action_dim)).astype(np.float32),
+        reward=rng.normal(size=count).astype(np.float32),
+        terminal=np.isin(np.arange(count), np.cumsum(LENGTHS) - 1),
+        truncated=np.zeros(count, bool),
+        **options,
     )
+
+
+def table(dtype: torch.dtype, device: str = "cpu", observation_dim: int = 3, action_dim: int = 2) -> WindowTable:
+    buffer = episodes(observation_dim, action_dim, context_length=2)
+    return WindowTable.of(buffer.windows(range(buffer.step_count)), device=torch.device(device), dtype=dtype)
 
 
 def poison(state: dt.DTState, position: int) -> None:
@@ -147,17 +148,16 @@ def test_padded_steps_change_nothing() -> None:
         assert torch.equal(one, two)
 
 
-def test_windows_are_those_of_the_released_code() -> None:
-    data = table(torch.float64)
-    batch = data.gather(torch.tensor([[17, 20, 0]]), 4)
-    assert batch.mask.tolist() == [[[True] * 4, [False, False, True, True], [False] * 3 + [True]]]
-    assert batch.timestep.tolist() == [[[4, 5, 6, 7], [0, 0, 7, 8], [0, 0, 0, 0]]]
-    assert (batch.action[0, 2, :3] == -10).all()
-    assert (batch.return_to_go[0, 2, :3] == 0).all()
-    assert torch.equal(batch.observation[0, 2, 0], data.rows[-1, :3])
-    raw = np.random.default_rng(0).normal(1.0, 2.0, (22, 3)).astype(np.float32)
-    expected = -raw.mean(0) / (raw.std(0) + 1e-6)
-    np.testing.assert_allclose(batch.observation[0, 2, 0].numpy(), expected, rtol=1e-6)
+@pytest.mark.parametrize("options", [{}, {"observation_padding": "after", "action_padding": 0.0, "timestep_limit": 3}])
+def test_windows_are_those_of_the_trajectory_buffer(options: dict[str, object]) -> None:
+    pairs = episodes(context_length=2, **options)
+    steps = range(pairs.step_count)
+    data = WindowTable.of(pairs.windows(steps), device=CPU, dtype=torch.float32)
+    for length in (1, 2, 4, 12):
+        expected = episodes(context_length=length, **options).windows(steps)
+        batch = data.gather(torch.arange(len(data))[None], length)
+        for name in ("observation", "action", "return_to_go", "timestep", "mask"):
+            assert torch.equal(getattr(batch, name)[0], torch.from_numpy(expected[name])), (name, length)
 
 
 def test_rate_of_dropping_and_expectation_are_exact() -> None:

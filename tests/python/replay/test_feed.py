@@ -1,0 +1,119 @@
+"""Feeding a device: the batches of the source, in order, drawn ahead; on a GPU too where there is one."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import trajmill as tm
+
+torch = pytest.importorskip("torch")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+def source(seed: int = 0, count: int = 1000) -> tm.TrajectoryBuffer:
+    rng = np.random.default_rng(1)
+    return tm.TrajectoryBuffer(
+        observation=rng.normal(size=(count, 3)).astype(np.float32),
+        action=rng.normal(size=(count, 2)).astype(np.float32),
+        reward=rng.normal(size=count).astype(np.float32),
+        terminal=np.arange(count) % 50 == 49,
+        truncated=np.zeros(count, bool),
+        context_length=5,
+        columns=("observation", "action", "terminal"),
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("ahead", "threads"), [(2, 1), (5, 2)])
+def test_a_feed_gives_the_batches_of_its_source_in_order(device: str, ahead: int, threads: int) -> None:
+    direct = source()
+    with tm.feed(source(), device, batch_size=33, ahead=ahead, threads=threads) as feed:
+        for _ in range(40):
+            batch, expected = next(feed), direct.sample(33)
+            assert list(batch) == list(expected)
+            for name, array in expected.items():
+                assert batch[name].device.type == device
+                assert batch[name].dtype == torch.from_numpy(array).dtype
+                assert batch[name].shape == array.shape
+                assert torch.equal(batch[name].cpu(), torch.from_numpy(array)), name
+
+
+def test_batches_are_drawn_while_the_caller_is_busy_and_no_further_than_asked() -> None:
+    buffer = source()
+    with tm.feed(buffer, "cpu", batch_size=7, ahead=3) as feed:
+        next(feed)
+        deadline = time.monotonic() + 10
+        while buffer.draw_count < 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert buffer.draw_count == 3
+
+
+def test_on_a_gpu_batches_outlive_the_ring() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    direct = source()
+    with tm.feed(source(), "cuda", batch_size=64, ahead=2) as feed:
+        kept = [next(feed) for _ in range(20)]
+    for batch in kept:
+        assert np.array_equal(batch["observation"].cpu().numpy(), direct.sample(64)["observation"])
+
+
+def test_a_closed_feed_says_so_and_leaves_no_thread() -> None:
+    before = len(os.listdir("/proc/self/task"))  # noqa: PTH208
+    feed = tm.feed(source(), "cpu", batch_size=7)
+    next(feed)
+    assert len(os.listdir("/proc/self/task")) == before + 1  # noqa: PTH208
+    feed.close()
+    feed.close()
+    assert len(os.listdir("/proc/self/task")) == before  # noqa: PTH208
+    with pytest.raises(ValueError, match=r"this feed is closed; open a new one with tm\.feed"):
+        next(feed)
+
+
+def test_a_dropped_feed_leaves_no_thread_and_no_memory() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def use() -> None:
+        feed = tm.feed(source(), "cpu", batch_size=4096)
+        for _ in range(3):
+            next(feed)
+
+    use()
+    gc.collect()
+    threads, memory = threading.active_count(), resident()
+    for _ in range(30):
+        use()
+    gc.collect()
+    assert threading.active_count() == threads
+    assert resident() < memory + 2**23
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be between .*, got 0"),
+        ({"ahead": 1}, "ahead must be between .*, got 1"),
+        ({"threads": 0}, "threads must be between .*, got 0"),
+    ],
+)
+def test_bad_sizes_are_named(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tm.feed(source(), "cpu", **({"batch_size": 4} | change))
+
+
+def test_importing_the_buffers_does_not_import_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, trajmill as tm; tm.TrajectoryBuffer; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
