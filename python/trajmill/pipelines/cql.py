@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,14 +19,17 @@ from trajmill.algorithms.cql import CQLConfig
 from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions
 from trajmill.core.progress import Progress, silent
 from trajmill.core.reference import codebooks
-from trajmill.data import Dataset, environment_of, load_dataset, qlearning_transitions, reference_score
-from trajmill.evaluation.environments import environment_definition
+from trajmill.data import Dataset, environment_of, load_dataset, qlearning_transitions
 from trajmill.evaluation.rollout import evaluate_policy
-from trajmill.evaluation.simulators import needs_margin_fix
-from trajmill.evaluation.statistics import average_last_four, best
-from trajmill.pipelines.run_directory import RunDirectory, finite_list, plain
+from trajmill.pipelines.finetuning import (
+    checked_environment,
+    final_scores,
+    metadata_of,
+    pretrained_checkpoint,
+    record,
+)
+from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule, run_schedule
-from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range
 from trajmill.training.transitions import TransitionTable
@@ -110,7 +112,7 @@ class TrainCQLConfig:
 def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
     """Pre-train critics on a random MDP; gives the run directory, which `train_cql` takes as ``init``."""
     device = config.compute.apply()
-    run = RunDirectory.open(output, _record("pretrain_cql", config, "synthetic-mdp", None), resume=resume)
+    run = RunDirectory.open(output, record("pretrain_cql", config, "synthetic-mdp", None), resume=resume)
     if run.finished:
         return output
     transitions = synthetic_transitions(config, device)
@@ -124,7 +126,7 @@ def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = s
         config.schedule,
         phase="pretrain",
         seeds=config.seeds,
-        metadata=_metadata("pretrain_cql", config.seeds, config.observation_dim, config.action_dim),
+        metadata=metadata_of("pretrain_cql", config.seeds, config.observation_dim, config.action_dim),
         progress=progress,
     )
     last = run.lines("pretrain")[-1]["metrics"]
@@ -159,9 +161,9 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
     """Train CQL for every seed at once and score it; gives the run directory."""
     device = config.compute.apply()
     dataset = load_dataset(config.dataset)
-    environment = _checked_environment(config.environment or environment_of(dataset), dataset)
+    environment = checked_environment(config.environment or environment_of(dataset), dataset)
     critics = None if config.init is None else _pretrained(config.init, dataset)
-    run = RunDirectory.open(output, _record("train_cql", config, dataset.name, environment), resume=resume)
+    run = RunDirectory.open(output, record("train_cql", config, dataset.name, environment), resume=resume)
     if run.finished:
         return output
     table = TransitionTable.of(
@@ -193,76 +195,23 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
         config.schedule,
         phase="finetune",
         seeds=config.seeds,
-        metadata=_metadata("train_cql", config.seeds, table.observation_dim, table.action_dim),
+        metadata=metadata_of("train_cql", config.seeds, table.observation_dim, table.action_dim),
         progress=progress,
         evaluate=evaluate,
     )
     run.finish(
-        _scores(run)
-        | {
-            "environment": environment,
-            "reference_score": asdict(reference_score(environment)),
-            "margin_fix": needs_margin_fix(environment_definition(environment)),
-            "gradient_steps": config.schedule.updates,
-            "wall_seconds": wall_seconds,
-        }
+        final_scores(run, environment) | {"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds}
     )
     return output
 
 
-def _record(kind: str, config: PretrainCQLConfig | TrainCQLConfig, dataset: str, environment: str | None) -> Any:
-    return {
-        "kind": kind,
-        "seeds": list(config.seeds),
-        "dataset": dataset,
-        "environment": environment,
-        "variant": config.variant,
-        "config": plain(config),
-    }
-
-
-def _metadata(kind: str, seeds: tuple[int, ...], observation_dim: int, action_dim: int) -> dict[str, Any]:
-    return {"kind": kind, "seeds": list(seeds), "observation_dim": observation_dim, "action_dim": action_dim}
-
-
-def _checked_environment(environment: str, dataset: Dataset) -> str:
-    """The id, if its observations and actions fit; Ant's data have 84 zeros that the environment leaves out."""
-    definition = environment_definition(environment)
-    padding = dataset.observation_dim - definition.observation_dim
-    fits = padding == 0 or (padding > 0 and not dataset.observations[:, definition.observation_dim :].any())
-    if not fits or dataset.action_dim != definition.action_dim:
-        raise ValueError(
-            f"{environment} has {definition.observation_dim} observation and {definition.action_dim} action numbers, "
-            f"data set {dataset.name} has {dataset.observation_dim} and {dataset.action_dim}"
-        )
-    return environment
-
-
 def _pretrained(init: Path, dataset: Dataset) -> list[dict[str, Tensor]]:
     """Both critics of the first seed of a pre-training run, checked against the data."""
-    path = init
-    if init.is_dir():
-        newest = RunDirectory(init).newest_checkpoint()
-        if newest is None:
-            raise ValueError(f"init {init} has no checkpoint; give a run directory of pretrain_cql")
-        path = newest
-    tensors, metadata = read_checkpoint(path)
-    if metadata.get("kind") != "pretrain_cql":
-        raise ValueError(f"init {path} must be a checkpoint of pretrain_cql, got one of {metadata.get('kind')}")
+    tensors, metadata = pretrained_checkpoint(init, "pretrain_cql")
     sizes = (metadata["observation_dim"], metadata["action_dim"])
     if sizes != (dataset.observation_dim, dataset.action_dim):
         raise ValueError(
-            f"init {path} was pre-trained for {sizes[0]} observation and {sizes[1]} action numbers, "
+            f"init {init} was pre-trained for {sizes[0]} observation and {sizes[1]} action numbers, "
             f"data set {dataset.name} has {dataset.observation_dim} and {dataset.action_dim}"
         )
     return forward_dynamics.pretrained_critics(tensors["critic"], *sizes)
-
-
-def _scores(run: RunDirectory) -> dict[str, Any]:
-    """Average of the last four evaluations and the best one, per seed; None for a seed that diverged."""
-    evaluations = [line["metrics"]["normalized_score"] for line in run.lines("evaluation")]
-    curve = np.array(evaluations, dtype=np.float64)  # None becomes NaN
-    return {
-        "average_last_four": finite_list(average_last_four(curve).tolist()),
-        "best": finite_list(best(curve).tolist()),
-    }

@@ -13,7 +13,7 @@ from trajmill.core.progress import Progress
 from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.training.hyperparameters import at_least
 from trajmill.training.metrics import MetricRing
-from trajmill.training.runner import Runner, Step
+from trajmill.training.runner import Feed, Runner, Step
 from trajmill.training.state import TrainingState
 
 
@@ -71,12 +71,16 @@ def run_schedule(
     metadata: Mapping[str, Any],
     progress: Progress,
     evaluate: Evaluate | None = None,
+    feed: Feed | None = None,
 ) -> float:
-    """Train `state` from its newest checkpoint, if any, to the end of the schedule; gives the wall seconds in all."""
+    """Train `state` from its newest checkpoint, if any, to the end of the schedule; gives the wall seconds in all.
+
+    `feed` is for states whose updates read what the host makes, see `Runner`.
+    """
     restored = run.restore(state)
     done = int(restored["gradient_step"])
     began = time.monotonic() - float(restored.get("wall_seconds", 0.0))
-    runner = Runner(step, state, schedule.unroll)
+    runner = Runner(step, state, schedule.unroll, feed=feed, done=done)
     diverged: set[int] = set()
     logged = max(done - done % schedule.log_interval, min(done, 1))
     progress(phase, done, schedule.updates, "updates")
