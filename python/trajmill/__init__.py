@@ -20,6 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
+    from trajmill.replay import ReplayBuffer
 
 __version__: str = _core.version
 
@@ -28,6 +29,7 @@ __all__ = [
     "CorpusSampler",
     "MDPSample",
     "MarkovChain",
+    "ReplayBuffer",
     "VirtualCorpus",
     "__version__",
     "open_corpus",
@@ -43,6 +45,7 @@ _HOMES = {
     "CorpusSampler": "trajmill.corpus",
     "VirtualCorpus": "trajmill.corpus",
     "open_corpus": "trajmill.corpus",
+    "ReplayBuffer": "trajmill.replay",
 }
 
 

@@ -1,1 +1,5 @@
-"""Replay: buffers, mixtures and windows in the compiled core, and feeding their batches to a GPU."""
+"""Batches for training loops: a replay buffer, and the sources that are mixed with it."""
+
+from trajmill.replay.replay_buffer import ReplayBuffer
+
+__all__ = ["ReplayBuffer"]
