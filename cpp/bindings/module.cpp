@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, module) {
   trajmill::bind_permutation(module);
   trajmill::bind_reference(module);
   trajmill::bind_trajectory_buffer(module);
+  trajmill::bind_replay_buffer(module);
 }

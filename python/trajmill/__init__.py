@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
-    from trajmill.replay import TrajectoryBuffer
+    from trajmill.replay import ReplayBuffer, TrajectoryBuffer
     from trajmill.replay.feed import feed
 
 __version__: str = _core.version
@@ -30,6 +30,7 @@ __all__ = [
     "CorpusSampler",
     "MDPSample",
     "MarkovChain",
+    "ReplayBuffer",
     "TrajectoryBuffer",
     "VirtualCorpus",
     "__version__",
@@ -49,6 +50,7 @@ _HOMES = {
     "open_corpus": "trajmill.corpus",
     "feed": "trajmill.replay.feed",
     "TrajectoryBuffer": "trajmill.replay",
+    "ReplayBuffer": "trajmill.replay",
 }
 
 
