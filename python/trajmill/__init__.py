@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
-    from trajmill.replay import TrajectoryBuffer
+    from trajmill.replay import MDPTransitions, MixedReplay, TrajectoryBuffer
 
 __version__: str = _core.version
 
@@ -28,7 +28,9 @@ __all__ = [
     "MDP",
     "CorpusSampler",
     "MDPSample",
+    "MDPTransitions",
     "MarkovChain",
+    "MixedReplay",
     "TrajectoryBuffer",
     "VirtualCorpus",
     "__version__",
@@ -45,6 +47,8 @@ _HOMES = {
     "CorpusSampler": "trajmill.corpus",
     "VirtualCorpus": "trajmill.corpus",
     "open_corpus": "trajmill.corpus",
+    "MDPTransitions": "trajmill.replay",
+    "MixedReplay": "trajmill.replay",
     "TrajectoryBuffer": "trajmill.replay",
 }
 

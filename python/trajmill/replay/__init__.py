@@ -1,5 +1,7 @@
 """Replay: buffers, mixtures and windows in the compiled core, and feeding their batches to a GPU."""
 
+from trajmill.replay.mdp_transitions import MDPTransitions
+from trajmill.replay.mixed_replay import MixedReplay, linear
 from trajmill.replay.trajectory_buffer import TrajectoryBuffer, WindowOptions
 
-__all__ = ["TrajectoryBuffer", "WindowOptions"]
+__all__ = ["MDPTransitions", "MixedReplay", "TrajectoryBuffer", "WindowOptions", "linear"]
