@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
-    from trajmill.replay import ReplayBuffer, TrajectoryBuffer
+    from trajmill.replay import MDPTransitions, MixedReplay, ReplayBuffer, TrajectoryBuffer
     from trajmill.replay.feed import feed
 
 __version__: str = _core.version
@@ -29,7 +29,9 @@ __all__ = [
     "MDP",
     "CorpusSampler",
     "MDPSample",
+    "MDPTransitions",
     "MarkovChain",
+    "MixedReplay",
     "ReplayBuffer",
     "TrajectoryBuffer",
     "VirtualCorpus",
@@ -49,6 +51,8 @@ _HOMES = {
     "VirtualCorpus": "trajmill.corpus",
     "open_corpus": "trajmill.corpus",
     "feed": "trajmill.replay.feed",
+    "MDPTransitions": "trajmill.replay",
+    "MixedReplay": "trajmill.replay",
     "TrajectoryBuffer": "trajmill.replay",
     "ReplayBuffer": "trajmill.replay",
 }

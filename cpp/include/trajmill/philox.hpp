@@ -54,6 +54,7 @@ enum class Domain : std::uint64_t {
   replay_indexes = 14,
   replay_order = 15,  // drawing without replacement
   replay_windows = 16,
+  replay_mdp = 17,  // transitions of a discrete MDP
 };
 
 // The key of one purpose: the seed, the domain and any parameters absorbed one after another.

@@ -1,0 +1,214 @@
+#include <pybind11/stl.h>
+#include <pybind11/typing.h>
+
+#include <cstring>
+#include <optional>
+#include <tuple>
+
+#include "batches.hpp"
+#include "trajmill/mdp_transitions.hpp"
+#include "trajmill/mixed_replay.hpp"
+
+namespace py = pybind11;
+
+namespace trajmill {
+namespace {
+
+// A Python callable that C++ threads may hold, copy and drop.
+using Callable = std::shared_ptr<py::function>;
+
+Callable shared_callable(py::function function) {
+  return {new py::function(std::move(function)), [](py::function* held) {
+            const py::gil_scoped_acquire gil;
+            delete held;
+          }};
+}
+
+std::string text_of(const py::handle& object) { return py::str(object).cast<std::string>(); }
+
+std::vector<py::ssize_t> shape_of(const Column& column, std::size_t row_count) {
+  std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(row_count)};
+  shape.insert(shape.end(), column.shape.begin(), column.shape.end());
+  return shape;
+}
+
+py::dict as_dict(const std::string& who, const py::object& rows) {
+  if (!py::isinstance<py::dict>(rows)) {
+    throw py::type_error(message(who, " must return a dict of arrays, got ", text_of(py::type::of(rows))));
+  }
+  return py::reinterpret_borrow<py::dict>(rows);
+}
+
+// Copies what Python made for a column to its place in a batch.
+void copy_rows(const std::string& who, const py::handle& value, const Column& column, std::size_t row_count,
+               std::byte* target) {
+  const py::module_ numpy = py::module_::import("numpy");
+  const py::dtype dtype = dtype_of(column.type);
+  py::array array = numpy.attr("asarray")(value);
+  if (!numpy.attr("can_cast")(array.dtype(), dtype, "same_kind").cast<bool>()) {
+    throw py::type_error(
+        message(who, " must give '", column.name, "' as ", text_of(dtype), ", got ", text_of(array.dtype())));
+  }
+  const std::vector<py::ssize_t> wanted = shape_of(column, row_count);
+  if (!std::equal(wanted.begin(), wanted.end(), array.shape(), array.shape() + array.ndim())) {
+    throw std::invalid_argument(message(who, " must give '", column.name, "' with shape ",
+                                        text_of(py::tuple(py::cast(wanted))), ", got ", text_of(array.attr("shape"))));
+  }
+  array = numpy.attr("ascontiguousarray")(array, dtype);
+  std::memcpy(target, array.data(), row_count * column.byte_count());
+}
+
+// Rows that a Python function makes: function(row_count) -> dict of arrays.
+class CallableSource final : public BatchSource {
+ public:
+  CallableSource(std::string name, py::function function, std::vector<Column> columns)
+      : name_(message("source '", name, "'")),
+        function_(shared_callable(std::move(function))),
+        columns_(std::move(columns)) {}
+
+  [[nodiscard]] const std::vector<Column>& batch_columns() const noexcept override { return columns_; }
+
+  void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t) override {
+    const py::gil_scoped_acquire gil;
+    const py::dict rows = as_dict(name_, (*function_)(batch_size));
+    for (std::size_t c = 0; c < columns_.size(); ++c) {
+      const py::str key(columns_[c].name);
+      if (!rows.contains(key)) throw std::invalid_argument(message(name_, " must give '", columns_[c].name, "'"));
+      copy_rows(name_, rows[key], columns_[c], batch_size, columns[c]);
+    }
+  }
+
+ private:
+  std::string name_;
+  Callable function_;
+  std::vector<Column> columns_;
+};
+
+Weight weight_of(const std::string& name, const py::object& weight) {
+  if (py::isinstance<LinearWeight>(weight)) return weight.cast<LinearWeight>();
+  return [name, callable = shared_callable(weight)](std::uint64_t draw) {
+    const py::gil_scoped_acquire gil;
+    const py::object value = (*callable)(draw);
+    try {
+      return value.cast<double>();
+    } catch (const py::cast_error&) {
+      throw py::type_error(message("the weight of source '", name, "' must be a number, got ",
+                                   py::repr(value).cast<std::string>(), " at draw ", draw));
+    }
+  };
+}
+
+// The function sees copies of the rows, so nothing it does or keeps reaches a buffer or a batch but what it returns.
+Transform transform_of(const std::string& name, const py::object& function, const std::vector<Column>& columns) {
+  if (function.is_none()) return {};
+  return [who = message("the transform of '", name, "'"), columns, callable = shared_callable(function)](
+             std::size_t row_count, std::span<std::byte* const> targets) {
+    const py::gil_scoped_acquire gil;
+    py::dict rows;
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      rows[py::str(columns[c].name)] =
+          py::array(dtype_of(columns[c].type), shape_of(columns[c], row_count), targets[c]);
+    }
+    for (const auto& [key, value] : as_dict(who, (*callable)(rows))) {
+      const auto column = std::ranges::find(columns, text_of(key), &Column::name);
+      if (column == columns.end()) {
+        throw std::invalid_argument(message(who, " returned '", text_of(key), "', which the batch does not have"));
+      }
+      copy_rows(who, value, *column, row_count, targets[static_cast<std::size_t>(column - columns.begin())]);
+    }
+  };
+}
+
+// Name, source, weight (a LinearWeight or a function of the draw), transform or None.
+using NamedSources = py::typing::Tuple<py::typing::Tuple<py::str, BatchSource, py::object, py::object>, py::ellipsis>;
+// Name, row shape, dtype, a row for sources that lack the column or None.
+using NamedColumn = std::tuple<std::string, std::vector<std::size_t>, py::dtype, std::optional<py::array>>;
+
+std::vector<std::byte> fill_of(const Column& column, const std::optional<py::array>& row) {
+  if (!row) return {};
+  std::vector<std::byte> bytes(column.byte_count());
+  if (static_cast<std::size_t>(row->nbytes()) != bytes.size()) {
+    throw std::invalid_argument(message("the fill of '", column.name, "' must be one row of it"));
+  }
+  std::memcpy(bytes.data(), row->data(), bytes.size());
+  return bytes;
+}
+
+std::unique_ptr<MixedReplay> make_mixture(const NamedSources& named, const std::vector<NamedColumn>& described) {
+  std::vector<MixedColumn> mixed;
+  std::vector<Column> columns;
+  for (const auto& [name, shape, dtype, fill] : described) {
+    columns.push_back(column_of(name, shape, dtype));
+    mixed.push_back({columns.back(), fill_of(columns.back(), fill)});
+  }
+  std::vector<MixedSource> sources;
+  for (const py::handle& item : named) {
+    const auto [name, source, weight, transform] =
+        item.cast<std::tuple<std::string, BatchSource*, py::object, py::object>>();
+    sources.push_back({name, source, weight_of(name, weight), transform_of(name, transform, columns)});
+  }
+  return std::make_unique<MixedReplay>(std::move(sources), mixed);
+}
+
+Codebook codebook_of(const py::array_t<float, py::array::c_style>& vectors) {
+  return {{vectors.data(), vectors.data() + vectors.size()}, static_cast<std::size_t>(vectors.shape(1))};
+}
+
+}  // namespace
+
+void bind_mixed_replay(py::module_& module) {
+  py::class_<LinearWeight>(module, "LinearWeight", "A weight that goes from one value to another in a straight line.")
+      .def(py::init<double, double, std::uint64_t>(), py::arg("start"), py::arg("end"), py::arg("step_count"))
+      .def("__call__", &LinearWeight::operator(), py::arg("draw"));
+
+  py::class_<CallableSource, BatchSource>(module, "CallableSource", "Rows that a Python function makes.")
+      .def(py::init([](std::string name, py::function function,
+                       const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns) {
+             std::vector<Column> made;
+             for (const auto& [column, shape, dtype] : columns) made.push_back(column_of(column, shape, dtype));
+             return std::make_unique<CallableSource>(std::move(name), std::move(function), std::move(made));
+           }),
+           py::arg("name"), py::arg("function"), py::arg("columns"),
+           "function(row_count) must return a dict of arrays with these columns: (name, row shape, dtype).");
+
+  py::class_<MDPTransitions, BatchSource>(module, "MDPTransitions", "Transitions of a discrete MDP as vectors.")
+      .def(py::init([](const py::array& rows, const py::array_t<float, py::array::c_style>& state_vectors,
+                       const py::array_t<float, py::array::c_style>& action_vectors, std::uint64_t seed) {
+             if (rows.ndim() != 2 || rows.shape(1) != 3 || (rows.flags() & py::array::c_style) == 0 ||
+                 rows.dtype().kind() != 'u' || rows.itemsize() > 4) {
+               throw std::invalid_argument("rows must be C-contiguous (state, action, next state), uint8 to uint32");
+             }
+             return std::make_unique<MDPTransitions>(static_cast<const std::byte*>(rows.data()),
+                                                     static_cast<std::size_t>(rows.shape(0)),
+                                                     static_cast<std::size_t>(rows.itemsize()),
+                                                     codebook_of(state_vectors), codebook_of(action_vectors), seed);
+           }),
+           py::kw_only(), py::arg("rows"), py::arg("state_vectors"), py::arg("action_vectors"), py::arg("seed"),
+           py::keep_alive<1, 2>(), "From unsigned integers [M, 3], kept and not copied, and float32 codebooks.")
+      .def("__len__", &MDPTransitions::row_count)
+      .def_property_readonly("seed", &MDPTransitions::seed)
+      .def_property("draw_count", &MDPTransitions::draw_count, &MDPTransitions::set_draw_count,
+                    "Draws made so far; also the number of the next.");
+
+  py::class_<MixedReplay, BatchSource>(module, "MixedReplay", "Batches whose rows come from several sources.")
+      .def(py::init(&make_mixture), py::kw_only(), py::arg("sources"), py::arg("columns"), py::keep_alive<1, 2>(),
+           "From tuples of (name, source, weight, transform) and of (name, row shape, dtype, fill).")
+      .def_property(
+          "state",
+          [](const MixedReplay& mixture) {
+            MixedReplay::State state;
+            {
+              const py::gil_scoped_release nogil;  // a draw that is under way may be waiting for the GIL
+              state = mixture.state();
+            }
+            return py::typing::Tuple<py::int_, py::typing::List<py::float_>>(
+                py::make_tuple(state.draw_count, py::cast(state.credit)));
+          },
+          [](MixedReplay& mixture, std::tuple<std::uint64_t, std::vector<double>> state) {
+            const py::gil_scoped_release nogil;  // as above
+            mixture.set_state({std::get<0>(state), std::move(std::get<1>(state))});
+          },
+          "Draws made so far, and for each source the rows it was owed less those it got.");
+}
+
+}  // namespace trajmill

@@ -1,0 +1,55 @@
+// Transitions of a discrete MDP as vectors: rows of (state, action, next state) looked up in two codebooks.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "trajmill/batch_source.hpp"
+
+namespace trajmill {
+
+// One row of float32 numbers for each state or action.
+struct Codebook {
+  std::vector<float> vectors;
+  std::size_t dimension;
+
+  [[nodiscard]] std::size_t row_count() const noexcept { return vectors.size() / dimension; }
+};
+
+class MDPTransitions final : public BatchSource {
+ public:
+  // From `row_count` >= 1 rows of three unsigned integers of `element_size` bytes (1, 2 or 4), one after another,
+  // owned by the caller and never changed. Batches have `observation`, `action` and `next_observation`. Throws
+  // std::invalid_argument if a number has no vector.
+  MDPTransitions(const std::byte* rows, std::size_t row_count, std::size_t element_size, Codebook states,
+                 Codebook actions, std::uint64_t seed);
+
+  [[nodiscard]] const std::vector<Column>& batch_columns() const noexcept override { return columns_; }
+  void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) override;
+
+  [[nodiscard]] std::size_t row_count() const noexcept { return row_count_; }
+  [[nodiscard]] std::uint64_t seed() const noexcept { return seed_; }
+
+  // Draws made so far, which is also the number of the next: row i of draw n depends on (seed, n, i) alone.
+  [[nodiscard]] std::uint64_t draw_count() const noexcept { return draw_count_; }
+  void set_draw_count(std::uint64_t count) noexcept { draw_count_ = count; }
+
+ private:
+  template <class F>
+  auto with_rows(F&& use) const;
+
+  const std::byte* rows_;
+  std::size_t row_count_;
+  std::size_t element_size_;
+  Codebook states_;
+  Codebook actions_;
+  std::vector<Column> columns_;
+  std::uint64_t seed_;
+  std::uint64_t key_;
+  std::atomic<std::uint64_t> draw_count_ = 0;
+};
+
+}  // namespace trajmill

@@ -1,0 +1,147 @@
+#include "trajmill/mixed_replay.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+#include "trajmill/error.hpp"
+
+namespace trajmill {
+namespace {
+
+constexpr std::size_t kMostSources = 1 + std::size_t{std::numeric_limits<std::uint8_t>::max()};
+
+std::string shape_text(const Column& column) {
+  static constexpr const char* kNames[] = {"bool",  "uint8", "uint16", "uint32",  "uint64",  "int8",
+                                           "int16", "int32", "int64",  "float16", "float32", "float64"};
+  std::string text = message(kNames[static_cast<std::size_t>(column.type)], " (");
+  for (std::size_t axis = 0; axis < column.shape.size(); ++axis) {
+    append(text, message(axis == 0 ? "" : ", ", column.shape[axis]));
+  }
+  return text + ")";
+}
+
+}  // namespace
+
+double LinearWeight::operator()(std::uint64_t draw) const noexcept {
+  if (draw >= step_count) return end;
+  return start + (end - start) * (static_cast<double>(draw) / static_cast<double>(step_count));
+}
+
+MixedReplay::MixedReplay(std::vector<MixedSource> sources, const std::vector<MixedColumn>& columns)
+    : shares_(sources.size()) {
+  if (sources.empty() || sources.size() > kMostSources) {
+    throw std::invalid_argument(message("a mixture needs 1 to ", kMostSources, " sources, got ", sources.size()));
+  }
+  for (const auto& [column, fill] : columns) {
+    if (column.name == "source") {
+      throw std::invalid_argument("the column 'source' is the mixture's own; leave it out with columns=");
+    }
+    columns_.push_back(column);
+    fills_.push_back(fill);
+    row_sizes_.push_back(column.byte_count());
+  }
+  for (MixedSource& source : sources) parts_.push_back(part_of(std::move(source)));
+  columns_.push_back({"source", DataType::u1, {}});
+}
+
+MixedReplay::Part MixedReplay::part_of(MixedSource mixed) const {
+  Part part{std::move(mixed), {}, {}, {}, {}};
+  const std::vector<Column>& theirs = part.mixed.source->batch_columns();
+  part.targets.assign(theirs.size(), kDropped);
+  for (std::size_t c = 0; c < columns_.size(); ++c) {
+    const auto found = std::ranges::find(theirs, columns_[c].name, &Column::name);
+    if (found == theirs.end()) {
+      if (fills_[c].empty()) {
+        throw std::invalid_argument(message("source '", part.mixed.name, "' lacks the column '", columns_[c].name,
+                                            "', ", shape_text(columns_[c]),
+                                            "; give it a value with fill= or leave it out with "
+                                            "columns="));
+      }
+      part.filled.push_back(c);
+    } else if (*found != columns_[c]) {
+      throw std::invalid_argument(message("source '", part.mixed.name, "' must have the column '", columns_[c].name,
+                                          "' as ", shape_text(columns_[c]), " a row, got ", shape_text(*found)));
+    } else {
+      part.targets[static_cast<std::size_t>(found - theirs.begin())] = c;
+    }
+  }
+  part.dropped.resize(theirs.size());
+  part.pointers.resize(theirs.size());
+  return part;
+}
+
+std::vector<double> MixedReplay::weights() const {
+  std::vector<double> weights;
+  for (const Part& part : parts_) {
+    const double weight = part.mixed.weight(draw_count_);
+    if (!(weight >= 0) || std::isinf(weight)) {
+      throw std::invalid_argument(message("the weight of source '", part.mixed.name, "' must be finite and >= 0, got ",
+                                          weight, " at draw ", draw_count_));
+    }
+    weights.push_back(weight);
+  }
+  if (std::ranges::none_of(weights, [](double weight) { return weight > 0; })) {
+    throw std::invalid_argument(message("at least one weight must be > 0, all are 0 at draw ", draw_count_));
+  }
+  return weights;
+}
+
+void MixedReplay::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {
+  const std::scoped_lock lock(mutex_);
+  Shares shares = shares_;
+  std::vector<std::size_t> counts(parts_.size());
+  shares.split(batch_size, weights(), counts);
+  std::size_t row = 0;
+  for (std::size_t k = 0; k < parts_.size(); ++k) {
+    if (counts[k] == 0) continue;
+    write(parts_[k], row, counts[k], columns, thread_count);
+    std::memset(columns[row_sizes_.size()] + row, static_cast<int>(k), counts[k]);
+    row += counts[k];
+  }
+  shares_ = std::move(shares);
+  ++draw_count_;
+}
+
+void MixedReplay::write(Part& part, std::size_t row, std::size_t count, std::span<std::byte* const> columns,
+                        std::size_t thread_count) {
+  const auto target = [&](std::size_t c) { return columns[c] + row * row_sizes_[c]; };
+  const std::vector<Column>& theirs = part.mixed.source->batch_columns();
+  for (std::size_t c = 0; c < theirs.size(); ++c) {
+    if (part.targets[c] == kDropped) {
+      part.dropped[c].resize(std::max(part.dropped[c].size(), count * theirs[c].byte_count()));
+      part.pointers[c] = part.dropped[c].data();
+    } else {
+      part.pointers[c] = target(part.targets[c]);
+    }
+  }
+  part.mixed.source->sample(count, part.pointers, thread_count);
+  for (const std::size_t c : part.filled) {
+    for (std::size_t k = 0; k < count; ++k) std::ranges::copy(fills_[c], target(c) + k * row_sizes_[c]);
+  }
+  if (part.mixed.transform) {
+    std::vector<std::byte*> rows;
+    for (std::size_t c = 0; c < row_sizes_.size(); ++c) rows.push_back(target(c));
+    part.mixed.transform(count, rows);
+  }
+}
+
+MixedReplay::State MixedReplay::state() const {
+  const std::scoped_lock lock(mutex_);
+  return {draw_count_, shares_.credit()};
+}
+
+void MixedReplay::set_state(const State& state) {
+  const std::scoped_lock lock(mutex_);
+  if (state.credit.size() != parts_.size()) {
+    throw std::invalid_argument(
+        message("the state of ", parts_.size(), " sources needs as many credits, got ", state.credit.size()));
+  }
+  draw_count_ = state.draw_count;
+  shares_.set_credit(state.credit);
+}
+
+}  // namespace trajmill

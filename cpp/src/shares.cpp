@@ -1,0 +1,40 @@
+#include "trajmill/shares.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <tuple>
+
+namespace trajmill {
+
+void Shares::split(std::size_t batch_size, std::span<const double> weights, std::span<std::size_t> counts) {
+  const std::size_t source_count = weights.size();
+  const double whole = std::accumulate(weights.begin(), weights.end(), 0.0);
+  std::size_t given = 0;
+  for (std::size_t k = 0; k < source_count; ++k) {
+    credit_[k] += static_cast<double>(batch_size) * (weights[k] / whole);
+    const bool due = weights[k] > 0 && credit_[k] >= 1;
+    counts[k] = due ? static_cast<std::size_t>(std::floor(credit_[k])) : 0;
+    given += counts[k];
+  }
+  const auto best = [&](const auto& is_candidate, const auto& rank) {
+    std::size_t found = source_count;
+    for (std::size_t k = 0; k < source_count; ++k) {
+      if (is_candidate(k) && (found == source_count || rank(k) < rank(found))) found = k;
+    }
+    return found;
+  };
+  const auto surplus = [&](std::size_t k) { return static_cast<double>(counts[k]) - credit_[k]; };
+  // More rows than seats are due only after a change of weights; those who are owed least beyond their rows wait.
+  for (; given > batch_size; --given) {
+    --counts[best([&](std::size_t k) { return counts[k] > 0; }, [&](std::size_t k) { return -surplus(k); })];
+  }
+  for (; given < batch_size; ++given) {
+    ++counts[best([&](std::size_t k) { return weights[k] > 0; },
+                  [&](std::size_t k) { return std::tuple(surplus(k) >= 0, (surplus(k) + 1) / weights[k]); })];
+  }
+  for (std::size_t k = 0; k < source_count; ++k) credit_[k] -= static_cast<double>(counts[k]);
+}
+
+}  // namespace trajmill

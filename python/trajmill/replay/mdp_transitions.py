@@ -1,0 +1,129 @@
+"""Random transitions of a discrete MDP, as vectors: the synthetic data of CQL's pre-training as a batch source."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill import _core
+from trajmill.core import MDP, checks
+from trajmill.replay.counters import Resumable
+
+
+class MDPTransitions(Resumable, _core.MDPTransitions):
+    """Transitions drawn uniformly, with replacement, from trajectories of an MDP (arXiv 2310.00771, section 4).
+
+    Only the numbers of state, action and next state are kept, 3 bytes a transition up to 256 states, so the paper's
+    million takes 3 MB. Batches hold their vectors: ``observation`` float32 (B, observation_dim), ``action`` (B, action_dim) and
+    ``next_observation`` (B, observation_dim). Row i of draw n depends on the seed, n and i alone.
+
+    Parameters
+    ----------
+    mdp
+        Where the trajectories come from.
+    observation_dim, action_dim
+        Lengths of the vectors; ``mdp.state_vectors`` and ``mdp.action_vectors`` are the codebooks.
+    trajectory_count, length
+        Trajectories, and transitions of each; the paper has 1000 of 1000.
+    first_trajectory
+        Number of the first trajectory, to keep the data of several sources apart.
+    seed
+        64-bit seed of the draws; the trajectories depend on the MDP alone.
+    threads
+        Threads that make the trajectories; default every core.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a value of the wrong type or out of range.
+    """
+
+    def __init__(
+        self,
+        mdp: MDP,
+        *,
+        observation_dim: int,
+        action_dim: int,
+        trajectory_count: int = 1000,
+        length: int = 1000,
+        first_trajectory: int = 0,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        sample = mdp.sample(
+            checks.integer("trajectory_count", trajectory_count, 1, 2**63 - 1),
+            checks.integer("length", length, 1, 2**32 - 1),
+            first_trajectory=first_trajectory,
+            threads=threads,
+        )
+        super().__init__(
+            rows=_packed(sample.states[:, :-1], sample.actions, sample.states[:, 1:]),
+            state_vectors=mdp.state_vectors(observation_dim),
+            action_vectors=mdp.action_vectors(action_dim),
+            seed=checks.seed(seed),
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        states: npt.NDArray[Any],
+        actions: npt.NDArray[Any],
+        next_states: npt.NDArray[Any],
+        *,
+        state_vectors: npt.ArrayLike,
+        action_vectors: npt.ArrayLike,
+        seed: int = 0,
+    ) -> Self:
+        """Transitions and codebooks from anywhere, such as a corpus or the authors' own stream.
+
+        Parameters
+        ----------
+        states, actions, next_states
+            Integers >= 0 of equal shapes: transition i goes from ``states.flat[i]`` to ``next_states.flat[i]``.
+        state_vectors, action_vectors
+            Float32 (S, observation_dim) and (A, action_dim): row k stands for state or action k.
+        seed
+            64-bit seed of the draws.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shapes disagree, there is no transition, or a number has no vector.
+        """
+        if not states.shape == actions.shape == next_states.shape:
+            raise ValueError(
+                "states, actions and next_states must have equal shapes, got "
+                f"{states.shape}, {actions.shape} and {next_states.shape}"
+            )
+        source = cls.__new__(cls)
+        _core.MDPTransitions.__init__(
+            source,
+            rows=_packed(states, actions, next_states),
+            state_vectors=_codebook("state_vectors", state_vectors),
+            action_vectors=_codebook("action_vectors", action_vectors),
+            seed=checks.seed(seed),
+        )
+        return source
+
+
+def _packed(*columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(state, action, next state) of every transition, in the smallest unsigned dtype."""
+    for name, values in zip(("states", "actions", "next_states"), columns, strict=True):
+        if values.dtype.kind not in "iu":
+            raise TypeError(f"{name} must hold integers, got {values.dtype}")
+        if values.size == 0 or values.min() < 0 or values.max() >= 2**32:
+            raise ValueError(f"{name} must hold at least one number, all in [0, 2**32)")
+    largest = max(int(values.max()) for values in columns)
+    packed = np.empty((columns[0].size, 3), checks.smallest_dtype(largest + 1))
+    for column, values in enumerate(columns):
+        packed[:, column] = values.reshape(-1)
+    return packed
+
+
+def _codebook(name: str, vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    array = np.ascontiguousarray(vectors, np.float32)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"{name} must have shape (count, dimension), both >= 1, got {array.shape}")
+    return array

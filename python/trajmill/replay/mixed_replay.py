@@ -1,0 +1,176 @@
+"""Batches whose rows come from several sources, real and synthetic, in exact proportions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill import _core
+from trajmill.core import checks
+
+Batch: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+class Sampler(Protocol):
+    """Anything that makes batches: an object with this method, or the bare function."""
+
+    def sample(self, batch_size: int, /) -> Batch:
+        """A dict of arrays with `batch_size` rows."""
+
+
+Source: TypeAlias = _core.BatchSource | Sampler | Callable[[int], Batch]
+Weight: TypeAlias = float | _core.LinearWeight | Callable[[int], float]
+Transform: TypeAlias = Callable[[Batch], Batch]
+_Column: TypeAlias = tuple[str, tuple[int, ...], np.dtype[Any]]
+
+UNPRIORITIZED: Mapping[str, float] = {"indexes": -1, "weights": 1.0}
+"""What a prioritised buffer's columns hold in the rows of other sources."""
+
+
+def linear(start: float, end: float, steps: int) -> _core.LinearWeight:
+    """A weight that goes from `start` at draw 0 in a straight line to `end` at draw `steps`, and stays there."""
+    return _core.LinearWeight(
+        checks.number("start", start, 0.0, _LARGEST),
+        checks.number("end", end, 0.0, _LARGEST),
+        checks.integer("steps", steps, 1, 2**64 - 1),
+    )
+
+
+class MixedReplay(_core.MixedReplay):
+    """Batches from several sources: exactly ``batch_size`` rows, exactly as many of each source as its weight asks.
+
+    A batch holds the rows of the first source, then those of the second and so on, and a column ``source``, uint8 (B,):
+    the number of each row's source in `names`. While the weights do not change, the rows that a source gave and those
+    it was owed since the start differ by less than one at the end of every batch, whatever the batch sizes and
+    fractions. Compiled sources write their rows into the batch in place; those of Python functions are copied once.
+
+    >>> import trajmill as tm
+    >>> mdp = tm.MDP(state_count=100, action_count=100)
+    >>> first = tm.MDPTransitions(mdp, observation_dim=17, action_dim=6, trajectory_count=10, length=10, seed=1)
+    >>> other = tm.MDPTransitions(mdp, observation_dim=17, action_dim=6, trajectory_count=10, length=10, seed=2)
+    >>> mixed = tm.MixedReplay({"first": (first, 2), "other": (other, 1)})
+    >>> [int((mixed.sample(4)["source"] == 0).sum()) for _ in range(3)]
+    [3, 3, 2]
+
+    Parameters
+    ----------
+    sources
+        Name -> (source, weight), 1 to 256 of them. A source is a buffer or anything compiled, an object with
+        ``sample(batch_size)``, or a function of the batch size; the latter two return dicts of arrays with the columns
+        of the mixture that `fill` does not give, and at least one source must be compiled. One buffer may come under
+        two names. Weights are relative: numbers >= 0, `linear`, or functions of the number of the draw (0, 1, ...). A
+        source of weight 0 gives no row, so it may still be empty. While weights change the rounding follows them.
+    columns
+        Which columns a batch has; default those of all sources. Any that a source has beyond them are dropped.
+    fill
+        Column -> value in the rows of sources that lack it. ``indexes`` -1 and ``weights`` 1 are given, so that
+        priorities are updated where ``batch["source"]`` is that of the prioritised buffer.
+    transform
+        Name -> function that replaces columns in the rows of that source, such as a world model's next observations. It
+        gets a dict of copies of these rows without ``source`` and returns a dict of the columns to replace: arrays of
+        the same shape and of a dtype that casts to the column's. Nothing else in the batch, and nothing in a buffer,
+        can change.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From the constructor if sources disagree about a column or lack it; from `sample` if a weight is negative or
+        all are zero, or a function returns something else. A draw that failed does not count. A function must not draw
+        from the mixture itself.
+    """
+
+    names: tuple[str, ...]
+    sources: tuple[Source, ...]
+
+    def __init__(
+        self,
+        sources: Mapping[str, tuple[Source, Weight]],
+        *,
+        columns: Sequence[str] | None = None,
+        fill: Mapping[str, float] | None = None,
+        transform: Mapping[str, Transform] | None = None,
+    ) -> None:
+        fill = {**UNPRIORITIZED, **(fill or {})}
+        transform = transform or {}
+        for name in transform:
+            checks.choice("transform", name, tuple(sources))
+        self.names = tuple(sources)
+        self.sources = tuple(source for source, _ in sources.values())
+        mixed = _mixed_columns(self.sources, columns)
+        from_functions = [column for column in mixed if column[0] not in fill]
+        super().__init__(
+            sources=tuple(
+                (name, _compiled(name, source, from_functions), _weight(name, weight), transform.get(name))
+                for name, (source, weight) in sources.items()
+            ),
+            columns=[(name, shape, dtype, _filled(name, shape, dtype, fill)) for name, shape, dtype in mixed],
+        )
+
+    @property
+    def draw_count(self) -> int:
+        """Draws made so far; also the number of the next."""
+        return self.state[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the next draws, ready for JSON if the sources' states are.
+
+        The states of sources are included where they have a ``state_dict``; for the others it is up to the caller.
+        """
+        draw_count, credit = self.state
+        states = {
+            name: source.state_dict()
+            for name, source in zip(self.names, self.sources, strict=True)
+            if hasattr(source, "state_dict")
+        }
+        return {"draw_count": draw_count, "credit": dict(zip(self.names, credit, strict=True)), "sources": states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken, sources included; ValueError if it is of other sources."""
+        if list(state["credit"]) != list(self.names):
+            raise ValueError(
+                f"the state is of the sources {list(state['credit'])}, this mixture has {list(self.names)}"
+            )
+        for name, source in zip(self.names, self.sources, strict=True):
+            if hasattr(source, "load_state_dict"):
+                source.load_state_dict(state["sources"][name])
+        self.state = (checks.integer("draw_count", state["draw_count"], 0, 2**64 - 1), list(state["credit"].values()))
+
+
+_LARGEST = float(np.finfo(np.float64).max)
+
+
+def _mixed_columns(sources: Sequence[Source], wanted: Sequence[str] | None) -> list[_Column]:
+    """The columns of all compiled sources, each as the first source that has it describes it, or those wanted."""
+    known: dict[str, _Column] = {}
+    for source in sources:
+        if isinstance(source, _core.BatchSource):
+            for name, shape, dtype in source.batch_columns:
+                known.setdefault(name, (name, shape, dtype))
+    if not known:
+        raise ValueError("at least one source must be compiled, such as a buffer: it says what the columns are")
+    return [known[checks.choice("columns", name, tuple(known))] for name in (known if wanted is None else wanted)]
+
+
+def _compiled(name: str, source: Source, columns: Sequence[_Column]) -> _core.BatchSource:
+    if isinstance(source, _core.BatchSource):
+        return source
+    function = getattr(source, "sample", source)
+    if not callable(function):
+        raise TypeError(f"source {name!r} must be a buffer, have a method sample or be a function, got {source!r}")
+    return _core.CallableSource(name, function, columns)
+
+
+def _weight(name: str, weight: Weight) -> _core.LinearWeight | Callable[[int], float]:
+    if isinstance(weight, _core.LinearWeight) or callable(weight):
+        return weight
+    constant = checks.number(f"the weight of source {name!r}", weight, 0.0, _LARGEST)
+    return _core.LinearWeight(constant, constant, 0)
+
+
+def _filled(
+    name: str, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Mapping[str, float]
+) -> npt.NDArray[Any] | None:
+    return np.full(shape, fill[name], dtype) if name in fill else None
