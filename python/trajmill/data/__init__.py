@@ -4,6 +4,7 @@ from trajmill.data.catalog import bundled_datasets, load_dataset
 from trajmill.data.cuts import qlearning_transitions, split_episodes
 from trajmill.data.d4rl import read_d4rl, read_policy_weights, write_d4rl
 from trajmill.data.errors import DatasetError, DatasetWarning
+from trajmill.data.minari import read_minari, write_minari
 from trajmill.data.normalizer import Normalizer
 from trajmill.data.origin import environment_of
 from trajmill.data.records import Dataset, Episode, Transitions
@@ -24,8 +25,10 @@ __all__ = [
     "normalized_score",
     "qlearning_transitions",
     "read_d4rl",
+    "read_minari",
     "read_policy_weights",
     "reference_score",
     "split_episodes",
     "write_d4rl",
+    "write_minari",
 ]
