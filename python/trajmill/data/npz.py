@@ -7,6 +7,7 @@ Source: github.com/conglu1997/SynthER, what its trainer saves with `numpy.savez_
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -74,7 +75,7 @@ def read_npz(path: str | Path, *, memory_budget: int | None = None) -> Dataset:
         arrays = _read_arrays(path, memory_budget)
     except DatasetError:
         raise
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError) as error:
         fault = f"the archive is damaged ({type(error).__name__}: {error})"
         raise refuse(path, fault, "copy or make it again") from error
     if arrays["terminals"].dtype.kind == "f":
@@ -227,7 +228,8 @@ def write_npz(
         next_observations=next_observations,
         infos=None,
     )
-    columns["terminals"] = columns["terminals"].astype(np.float32)
+    arrays: dict[str, Any] = {key: columns[key] for key in KEYS}
+    arrays["terminals"] = arrays["terminals"].astype(np.float32)
     with whole(path, overwrite=overwrite) as part, part.open("xb") as file:
-        np.savez_compressed(file, **{key: columns[key] for key in KEYS})
+        np.savez_compressed(file, **arrays)
     return path

@@ -65,11 +65,11 @@ def _equal_lines(path: Path, content: bytes) -> list[tuple[int, bytes]]:
 
 
 def _parse(path: Path, number: int, line: bytes) -> NDArray[np.int64]:
-    try:
-        tokens = np.array(line.split(b","), dtype=np.bytes_).astype(np.int64)
-    except (ValueError, OverflowError):
-        tokens = np.array([-1])
-    if tokens.min() < 0 or tokens.max() > _LARGEST_TOKEN:
+    fields = line.split(b",")
+    digits = [len(field) for field in fields]
+    fits = min(digits) > 0 and max(digits) <= len(str(_LARGEST_TOKEN))
+    tokens = np.array(fields if fits else []).astype(np.int64)
+    if not fits or tokens.max() > _LARGEST_TOKEN:
         fault = f"line {number} has an empty field or a number above {_LARGEST_TOKEN:,}"
         raise refuse(path, fault, "a token is a number of a state")
     return tokens
