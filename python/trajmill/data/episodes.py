@@ -51,6 +51,8 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
     DatasetError
         If ends are unmarked and not to be fixed.
     """
+    if not dataset.ordered:
+        return dataset
     dataset = _settle_unmarked_ends(dataset, fix=fix_timeouts)
     dataset = _settle_terminal_limits(dataset, fix=fix_timeouts)
     _remark_disagreement(dataset)

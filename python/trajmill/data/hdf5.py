@@ -40,6 +40,7 @@ _EXPECTED_RATIO = 2  # of an honest chunk's bytes, unpacked, to what its shape s
 _LARGEST_CHUNK = 2**28  # bytes that one chunk may always take
 _PIECE = 2**20
 _DEEPEST = 8
+_CHUNK_BYTES = 2**19
 _LONGEST_TEXT, _LONGEST_ATTRIBUTE = 2**20, 2**10
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
@@ -159,14 +160,14 @@ def _address(entry: h5py.Group) -> int:
     return int(import_h5py().h5o.get_info(entry.id).addr)
 
 
-def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: int | None) -> None:
-    """Refuse a file whose declared shapes need more than `memory_budget` bytes (None: half of the machine's memory).
+def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: int | None, used: int = 0) -> int:
+    """Refuse arrays whose declared shapes need more than `memory_budget` bytes (None: half of the machine's memory).
 
-    A file of some hundred bytes can declare terabytes.
+    A file of some hundred bytes can declare terabytes. `used` bytes of the budget are taken; returns how many are now.
     """
-    budget = _physical_memory() // 2 if memory_budget is None else memory_budget
+    budget = memory_budget_of(memory_budget)
     sizes = {name: _byte_count(array) for name, array in arrays.items()}
-    need = sum(sizes.values())
+    need = used + sum(sizes.values())
     if need > budget:
         largest = max(sizes, key=sizes.__getitem__)
         fault = (
@@ -178,15 +179,18 @@ def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: 
         if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > max(budget - need, _LARGEST_CHUNK):
             fault = f"key {name!r} with shape {array.shape} is stored in chunks of {array.chunks}"
             raise refuse(path, fault, "one chunk is larger than the memory budget; store it in smaller ones")
+    return need
 
 
 def _byte_count(array: h5py.Dataset) -> int:
     return int(array.size or 0) * int(array.dtype.itemsize)
 
 
-def _physical_memory() -> int:
-    """Bytes of memory in this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def memory_budget_of(memory_budget: int | None) -> int:
+    """The bytes that arrays may take: `memory_budget`, or half of the machine's memory."""
+    if memory_budget is not None:
+        return memory_budget
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
@@ -287,3 +291,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value.item() if isinstance(value, np.generic) else value
+
+
+def create_packed(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
+    """Create an array in chunks of whole rows, packed and with checksums, readable by every HDF5 library."""
+    row_bytes = max(1, values.nbytes // len(values))
+    rows = min(len(values), max(1, _CHUNK_BYTES // row_bytes))
+    packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+    group.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), **packing)
