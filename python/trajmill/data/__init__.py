@@ -12,7 +12,6 @@ from trajmill.data.npz import read_npz, write_npz
 from trajmill.data.official import OFFICIAL_FILES
 from trajmill.data.origin import environment_of
 from trajmill.data.records import Dataset, Episode, Transitions
-<<<<<<< HEAD
 from trajmill.data.reference_scores import (
     REFERENCE_SCORES,
     ReferenceScore,
@@ -20,12 +19,9 @@ from trajmill.data.reference_scores import (
     normalized_score,
     reference_score,
 )
-=======
-from trajmill.data.reference_scores import REFERENCE_SCORES, ReferenceScore, normalized_score, reference_score
 from trajmill.data.subsets import Subset
 from trajmill.data.summary import DatasetSummary, summarize
 from trajmill.data.tokens import read_token_csv
->>>>>>> datasets
 
 __all__ = [
     "OFFICIAL_FILES",
@@ -43,11 +39,8 @@ __all__ = [
     "clip_actions",
     "download_dataset",
     "environment_of",
-<<<<<<< HEAD
     "has_reference_score",
-=======
     "keep_observations",
->>>>>>> datasets
     "load_dataset",
     "normalized_score",
     "qlearning_transitions",
