@@ -12,9 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from trajmill.data.normalizer import Normalizer
 from trajmill.models.decision_transformer import (
     TOKENS_PER_STEP,
     DecisionTransformerConfig,
@@ -190,3 +193,70 @@ def loss(state: DTState, batch: WindowBatch, dropout: Dropout = None) -> Tensor:
     )
     errors = torch.where(batch.mask, (predicted - batch.action).square().sum(-1), 0.0)
     return errors.sum((1, 2)) / (batch.mask.sum((1, 2)) * batch.action.shape[-1])
+
+
+class Policy:
+    """The policies of all seeds, asked for a return: an `EpisodicPolicy` for S × E episodes that start together.
+
+    Before each action the return still to go is the target minus the rewards so far, and the network sees the last K
+    steps (Chen et al. 2021, algorithm 1). Steps before the first are masked.
+    """
+
+    def __init__(
+        self,
+        network: DecisionTransformerConfig,
+        outer: Stack,
+        inner: Stack,
+        *,
+        context_length: int,
+        normalizer: Normalizer,
+        target_return: float,
+        return_scale: float,
+    ) -> None:
+        self._network, self._outer, self._inner = network, outer, inner
+        self._length, self._normalizer = context_length, normalizer
+        self._target, self._scale = target_return, return_scale
+
+    def start(self, seed_count: int, episode_count: int) -> None:
+        """Forget everything: S × E new episodes begin."""
+        flat = self._outer.flat
+        steps = (seed_count, episode_count, self._length)
+        self._observation = flat.new_zeros(*steps, self._network.observation_dim)
+        self._action = flat.new_zeros(*steps, self._network.action_dim)
+        self._return_to_go = flat.new_zeros(steps)
+        self._timestep = flat.new_zeros(steps, dtype=torch.int64)
+        self._mask = flat.new_zeros(steps, dtype=torch.bool)
+        self._left = flat.new_full(steps[:2], self._target / self._scale)
+        self._time = 0
+
+    @torch.no_grad()
+    def __call__(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map observations (S, E, O) to actions (S, E, A)."""
+        observation = torch.from_numpy(self._normalizer.normalize(observations)).to(self._left)
+        time = min(self._time, self._network.timestep_count - 1)
+        for history, newest in (
+            (self._observation, observation),
+            (self._action, torch.zeros_like(self._action[:, :, -1])),
+            (self._return_to_go, self._left),
+            (self._timestep, torch.full_like(self._timestep[:, :, -1], time)),
+            (self._mask, torch.ones_like(self._mask[:, :, -1])),
+        ):
+            history[:, :, :-1] = history[:, :, 1:].clone()
+            history[:, :, -1] = newest
+        predicted = predicted_actions(
+            self._outer.fixed(),
+            self._inner.fixed(),
+            self._network,
+            return_to_go=self._return_to_go,
+            observation=self._observation,
+            action=self._action,
+            timestep=self._timestep,
+            mask=self._mask,
+        )
+        self._action[:, :, -1] = predicted[:, :, -1]
+        self._time += 1
+        return predicted[:, :, -1].float().cpu().numpy()
+
+    def observe(self, rewards: NDArray[np.float32], playing: NDArray[np.bool_]) -> None:
+        """Take the rewards (S, E) of the step just made off the return to go."""
+        self._left = self._left - torch.from_numpy(rewards).to(self._left) / self._scale

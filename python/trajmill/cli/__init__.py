@@ -35,8 +35,8 @@ COMMANDS = {
     "corpus": Entry("corpus", "corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
     "collect": Entry("collect", "collect ENV", "make a data set in MuJoCo: random, medium, replay, expert", _AGAIN),
     "dataset": Entry("dataset", "dataset info|validate|...", "look at real data, check, convert, download it", _AGAIN),
-    "pretrain": Entry("pretrain", "pretrain cql", "pre-train critics on MDP transitions", _RESUME),
-    "train": Entry("train", "train cql", "train a policy on a real dataset, many seeds at once", _RESUME),
+    "pretrain": Entry("pretrain", "pretrain dt|cql", "pre-train on synthetic tokens or transitions", _RESUME),
+    "train": Entry("train", "train dt|cql", "train a policy on a real dataset, many seeds at once", _RESUME),
     "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
     "report": Entry("report", "report RUN...", "one self-contained HTML page about runs", _AGAIN),
     "demo": Entry(

@@ -1,7 +1,8 @@
 """Pre-train on synthetic data: no dataset, no environment, no reward.
 
-The critics of CQL learn to predict the next state of a random MDP (arXiv 2310.00771, section 4). The run that comes out
-is what `trajmill train cql --init` starts from.
+The backbone of a Decision Transformer learns to predict the tokens of a random Markov chain, the critics of CQL the
+next state of a random MDP (arXiv 2310.00771, sections 3 and 4). `trajmill train dt|cql --init` starts from the run that
+comes out.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from trajmill.cli.session import Outcome
 from trajmill.cli.train import tell
 from trajmill.core.progress import Progress
 from trajmill.pipelines.cql import ENVIRONMENT_DIMENSIONS, PretrainCQLConfig, pretrain_cql
+from trajmill.pipelines.decision_transformer import PretrainDTConfig, pretrain_dt
 
 EXAMPLES = """
+  trajmill pretrain dt --out runs/backbone
+  trajmill pretrain dt --law iid --schedule.updates 1000 --method.length 128 --out runs/iid
   trajmill pretrain cql --environment hopper --out runs/pretrain
   trajmill pretrain cql --environment ant --schedule.updates 20000 --state-count 1000 --action-count 1000 --out runs/ant
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
@@ -50,4 +54,19 @@ class PretrainCQL:
         return tell(pretrain_cql(config, self.out, progress, resume=self.resume))
 
 
-COMMANDS = {"cql": PretrainCQL}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainDT:
+    """Pre-train a Decision Transformer's backbone on the tokens of a random chain."""
+
+    out: Path
+    """run directory to create"""
+    resume: bool = False
+    """go on with an unfinished run in --out that has the same settings"""
+    config: Annotated[PretrainDTConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainDTConfig)
+
+    def run(self, progress: Progress) -> Outcome:
+        """Pre-train."""
+        return tell(pretrain_dt(self.config, self.out, progress, resume=self.resume))
+
+
+COMMANDS = {"cql": PretrainCQL, "dt": PretrainDT}

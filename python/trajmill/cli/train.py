@@ -16,12 +16,14 @@ from trajmill.cli.progress import duration
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
 from trajmill.pipelines.cql import TrainCQLConfig, train_cql
+from trajmill.pipelines.decision_transformer import TrainDTConfig, train_dt
 from trajmill.report import read_run, score
 
 EXAMPLES = """
   trajmill train cql --dataset hopper-sac-replay-10k --out runs/hopper --schedule.updates 20000
   trajmill train cql --dataset hopper_medium-v2.hdf5 --seeds 0 1 2 3 --out runs/hopper-medium
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --variant pre-trained --out runs/pretrained
+  trajmill train dt --dataset hopper-sac-replay-10k --init runs/backbone --variant synthetic --out runs/transformer
 """
 
 
@@ -38,6 +40,21 @@ class TrainCQL:
     def run(self, progress: Progress) -> Outcome:
         """Train."""
         return tell(train_cql(self.config, self.out, progress, resume=self.resume))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainDT:
+    """Train a Decision Transformer, from scratch or on a backbone pre-trained on synthetic tokens."""
+
+    out: Path
+    """run directory to create"""
+    resume: bool = False
+    """go on with an unfinished run in --out that has the same settings"""
+    config: Annotated[TrainDTConfig, tyro.conf.arg(name="")]
+
+    def run(self, progress: Progress) -> Outcome:
+        """Train."""
+        return tell(train_dt(self.config, self.out, progress, resume=self.resume))
 
 
 def tell(path: Path) -> Outcome:
@@ -57,4 +74,4 @@ def tell(path: Path) -> Outcome:
     return Outcome({"run": str(path), **result}, "\n".join(lines))
 
 
-COMMANDS = {"cql": TrainCQL}
+COMMANDS = {"cql": TrainCQL, "dt": TrainDT}

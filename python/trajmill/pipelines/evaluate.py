@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trajmill.core.progress import Progress, silent
 from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
 from trajmill.models.tanh_gaussian import deterministic_action, tanh_gaussian
+from trajmill.pipelines.decision_transformer import trained_policy
 from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.hyperparameters import at_least
@@ -93,13 +97,21 @@ class TrainedPolicy:
 
 
 def load_policy(checkpoint: Path) -> TrainedPolicy:
-    """Read the policies of a checkpoint of `train_cql`."""
+    """Read the policies of a checkpoint of `train_cql` or `train_dt`."""
     tensors, metadata = read_checkpoint(checkpoint)
-    if metadata.get("kind") != "train_cql":
-        raise ValueError(f"{checkpoint} holds no policy: it is of {metadata.get('kind')}, not of train_cql")
-    seeds = tuple(metadata["seeds"])
-    observation_dim = int(metadata["observation_dim"])
-    stack = tanh_gaussian(observation_dim, int(metadata["action_dim"]), seeds)
+    if metadata.get("kind") not in _POLICIES:
+        kinds = " or ".join(_POLICIES)
+        raise ValueError(f"{checkpoint} holds no policy: it is of {metadata.get('kind')}, not of {kinds}")
+    return TrainedPolicy(
+        act=_POLICIES[metadata["kind"]](tensors, metadata),
+        seeds=tuple(metadata["seeds"]),
+        gradient_step=int(metadata["gradient_step"]),
+        observation_dim=int(metadata["observation_dim"]),
+    )
+
+
+def _cql_policy(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Policy:
+    stack = tanh_gaussian(metadata["observation_dim"], metadata["action_dim"], metadata["seeds"])
     with torch.no_grad():
         stack.flat.copy_(tensors["policy"])
 
@@ -108,6 +120,10 @@ def load_policy(checkpoint: Path) -> TrainedPolicy:
             action = deterministic_action(stack.fixed(), torch.as_tensor(observation, dtype=torch.float32))
         return np.asarray(action)
 
-    return TrainedPolicy(
-        act=act, seeds=seeds, gradient_step=int(metadata["gradient_step"]), observation_dim=observation_dim
-    )
+    return act
+
+
+_POLICIES: dict[str, Callable[[Mapping[str, Tensor], Mapping[str, Any]], Policy]] = {
+    "train_cql": _cql_policy,
+    "train_dt": trained_policy,
+}

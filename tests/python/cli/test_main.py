@@ -57,7 +57,7 @@ def test_nothing_to_do_is_a_usage_error(capsys):
 
 def test_unknown_command(capsys):
     assert main(["trian"]) == 2
-    assert "there is no command 'trian'; commands are generate, corpus, pretrain" in capsys.readouterr().err
+    assert "there is no command 'trian'; commands are generate, corpus, collect, dataset," in capsys.readouterr().err
 
 
 def test_help_teaches(capsys):
@@ -116,7 +116,7 @@ def test_ctrl_c_says_how_to_go_on(words, advice, capsys, monkeypatch):
 def test_a_missing_second_word_is_a_usage_error(words, capsys):
     assert main(words) == 2
     streams = capsys.readouterr()
-    assert "usage: trajmill train cql [OPTIONS]" in streams.err and not streams.out
+    assert "usage: trajmill train cql|dt [OPTIONS]" in streams.err and not streams.out
 
 
 def test_help_of_a_family_of_commands(capsys):

@@ -1,0 +1,340 @@
+"""Decision Transformer with and without synthetic pre-training, the first experiment of arXiv 2310.00771.
+
+`pretrain_dt`: tokens of a random chain -> next-token pre-training of a GPT-2 -> checkpoint.
+`train_dt`: data set -> Decision Transformer from scratch or on that backbone -> evaluation -> scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trajmill.algorithms import decision_transformer as dt
+from trajmill.algorithms import language_model as lm
+from trajmill.algorithms.decision_transformer import DTConfig
+from trajmill.algorithms.language_model import LMConfig
+from trajmill.core.progress import Progress, silent
+from trajmill.corpus.layout import Column
+from trajmill.corpus.sources import RowRuns, make_spec, source_of
+from trajmill.data import Normalizer, environment_of, load_dataset
+from trajmill.evaluation.rollout import evaluate_policy
+from trajmill.models.decision_transformer import embeddings
+from trajmill.models.gpt import GPTConfig, gpt
+from trajmill.models.language_model import language_model, token_losses
+from trajmill.models.stack import Stack
+from trajmill.pipelines.finetuning import (
+    checked_environment,
+    final_scores,
+    metadata_of,
+    pretrained_checkpoint,
+    record,
+)
+from trajmill.pipelines.run_directory import RunDirectory, plain
+from trajmill.pipelines.schedule import Schedule, run_schedule
+from trajmill.replay import TrajectoryBuffer
+from trajmill.training.device import ComputeConfig
+from trajmill.training.hyperparameters import at_least, check_seeds
+from trajmill.training.windows import WindowTable
+
+TARGET_RETURNS = {"HalfCheetah-v4": 6000.0, "Hopper-v4": 3600.0, "Walker2d-v4": 5000.0, "Ant-v4": 5000.0}
+"""what the paper asks of its policies (arXiv 2310.00771, Table 10)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainDTConfig:
+    """Pre-training on synthetic tokens; defaults are the paper's (arXiv 2310.00771 and its code)."""
+
+    law: Literal["markov", "iid", "identity", "mapping"] = "markov"
+    """markov, iid: predict the next token; identity, mapping: the token itself, or what a fixed map makes of it"""
+    state_count: int = 100
+    """tokens, at least 1"""
+    order: int = 1
+    """past tokens that the next one depends on, >= 0; for markov alone"""
+    temperature: float = 1.0
+    """softmax divisor of the chain's rows, > 0; for markov alone"""
+    data_seed: int = 42
+    """seed of the law and its sequences"""
+    sequence_count: int = 128_000
+    """sequences, taken in order and then again from the first"""
+    held_out_count: int = 4000
+    """of these the last ones, kept to measure the loss on, at least a batch"""
+    seeds: tuple[int, ...] = (42,)
+    """seeds of initial values; the paper has one, and fine-tuning starts from the first"""
+    method: LMConfig = field(default_factory=LMConfig)
+    schedule: Schedule = field(default_factory=lambda: Schedule(updates=20_000, evaluation_interval=10_000))
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    variant: str = "Synthetic"
+    """label in reports"""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        at_least("held_out_count", self.held_out_count, self.method.batch_size)
+        at_least("sequence_count", self.sequence_count, self.held_out_count + self.method.batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainDTConfig:
+    """Decision Transformer on a data set; defaults are the paper's (arXiv 2310.00771, Table 10)."""
+
+    dataset: str
+    """name of a bundled data set, or path of a file"""
+    environment: str | None = None
+    """Gymnasium id to evaluate in; None takes the data set's own"""
+    init: Path | None = None
+    """run directory or checkpoint of `pretrain_dt` to take the backbone from; None starts from scratch"""
+    extend_positions: bool = False
+    """with `init`, also take its position embeddings, as the table of timesteps"""
+    target_return: float | None = None
+    """return to ask for; None takes the paper's for the environment (`TARGET_RETURNS`)"""
+    return_scale: float = 1000.0
+    """what returns are divided by, > 0"""
+    top_fraction: float = 1.0
+    """share of the data's steps to keep, in episodes of highest return, in (0, 1]"""
+    strict_budget: bool = False
+    """never train on the episode of lowest return, as the released code does"""
+    seeds: tuple[int, ...] = (0,)
+    """all trained in one program"""
+    evaluation_episode_count: int = 10
+    """episodes per evaluation and seed, at least 1 (the paper's)"""
+    method: DTConfig = field(default_factory=DTConfig)
+    schedule: Schedule = field(default_factory=lambda: Schedule(updates=100_000))
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    variant: str = "DT"
+    """label in reports"""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        at_least("evaluation_episode_count", self.evaluation_episode_count, 1)
+
+
+def pretrain_dt(config: PretrainDTConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
+    """Pre-train a language model on a law's tokens; gives the run directory, which `train_dt` takes as ``init``."""
+    device = config.compute.apply()
+    method = config.method
+    if config.law in ("identity", "mapping"):
+        method = dataclasses.replace(method, objective="given")
+    tokens = _Tokens(config)
+    run = RunDirectory.open(output, record("pretrain_dt", config, f"{config.law}-tokens", None), resume=resume)
+    if run.finished:
+        return output
+    state = lm.create(
+        method,
+        config.state_count,
+        config.seeds,
+        device=device,
+        target_count=config.state_count if config.law == "mapping" else 0,
+        slots=config.schedule.unroll,
+        metric_capacity=config.schedule.log_interval,
+    )
+
+    def feed(first: int, count: int) -> None:
+        torch.manual_seed(config.seeds[0] + (first << 20))  # of dropout: a resumed run drops what an unbroken one does
+        for slot in range(count):
+            _place(state, slot, tokens.training(first + slot))
+
+    def evaluate(gradient_step: int) -> dict[str, list[float]]:
+        losses = []
+        for batch in tokens.held_out():
+            _place(state, 0, batch)
+            with torch.no_grad():
+                goal = None if state.targets is None else state.targets[0].long()
+                losses.append(token_losses(state.model.fixed(), method.backbone, state.tokens[0].long(), goal))
+        return {"held_out_loss": torch.stack(losses).mean(0).tolist()}
+
+    wall_seconds = run_schedule(
+        run,
+        lm.step,
+        state,
+        config.schedule,
+        phase="pretrain",
+        seeds=config.seeds,
+        metadata={
+            "kind": "pretrain_dt",
+            "seeds": list(config.seeds),
+            "vocabulary_size": config.state_count,
+            "target_count": config.state_count if config.law == "mapping" else 0,
+            "position_count": method.position_count,
+            "backbone": plain(method.backbone),
+        },
+        progress=progress,
+        evaluate=evaluate,
+        feed=feed,
+    )
+    last = run.lines("evaluation")[-1]["metrics"]
+    run.finish({"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "last_metrics": last})
+    return output
+
+
+class _Tokens:
+    """The sequences of a law, in batches."""
+
+    def __init__(self, config: PretrainDTConfig) -> None:
+        law: dict[str, Any] = {"state_count": config.state_count, "seed": config.data_seed}
+        if config.law == "markov":
+            law |= {"order": config.order, "temperature": config.temperature, "initial": "softmax"}
+        if config.law in ("identity", "mapping"):
+            law |= {"action_count": 0}
+        spec = make_spec(config.law, law, row_count=config.sequence_count, length=config.method.length)
+        self._rows: RowRuns = source_of(spec)
+        self._batch_size = config.method.batch_size
+        self._training_count = config.sequence_count - config.held_out_count
+        self._held_out_count = config.held_out_count
+
+    def training(self, update: int) -> dict[str, np.ndarray]:
+        """The batch of an update: the next sequences, after the last training one the first again."""
+        first = update * self._batch_size % self._training_count
+        head = min(self._batch_size, self._training_count - first)
+        parts = [self._read(first, head)] + (
+            [self._read(0, self._batch_size - head)] if head < self._batch_size else []
+        )
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def held_out(self) -> list[dict[str, np.ndarray]]:
+        """Whole batches of the sequences that are not trained on."""
+        counts = range(self._held_out_count // self._batch_size)
+        return [self._read(self._training_count + index * self._batch_size, self._batch_size) for index in counts]
+
+    def _read(self, first: int, count: int) -> dict[str, np.ndarray]:
+        arrays = {column.name: self._empty(column, count) for column in self._rows.columns}
+        self._rows.fill(first, arrays, 1)
+        return arrays
+
+    @staticmethod
+    def _empty(column: Column, count: int) -> np.ndarray:
+        return np.empty((count, column.row_length), column.dtype)
+
+
+def _place(state: lm.LMState, slot: int, batch: dict[str, np.ndarray]) -> None:
+    """Put one batch where update `slot` of a period reads it; every seed gets the same."""
+    state.tokens[slot].copy_(torch.from_numpy(batch["tokens"].astype(np.int32)))
+    if state.targets is not None:
+        state.targets[slot].copy_(torch.from_numpy(batch["targets"].astype(np.int32)))
+
+
+def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
+    """Train the Decision Transformer for every seed at once and score it; gives the run directory."""
+    device = config.compute.apply()
+    dataset = load_dataset(config.dataset)
+    environment = checked_environment(config.environment or environment_of(dataset), dataset)
+    target_return = config.target_return if config.target_return is not None else TARGET_RETURNS.get(environment)
+    if target_return is None:
+        raise ValueError(f"the paper names no target return for {environment}; give --target-return")
+    backbone, positions = (None, None) if config.init is None else pretrained_backbone(config.init, config.method)
+    run = RunDirectory.open(output, record("train_dt", config, dataset.name, environment), resume=resume)
+    if run.finished:
+        return output
+    pairs = TrajectoryBuffer.from_dataset(
+        dataset,
+        context_length=2,
+        return_scale=config.return_scale,
+        top_fraction=config.top_fraction,
+        strict_budget=config.strict_budget,
+    )
+    assert pairs.normalizer is not None
+    table = WindowTable.of(pairs.windows(range(pairs.step_count)), device=device, dtype=torch.float32)
+    state = dt.create(
+        config.method,
+        table,
+        config.seeds,
+        backbone=backbone,
+        positions=positions if config.extend_positions else None,
+        metric_capacity=config.schedule.log_interval,
+    )
+    policy = dt.Policy(
+        state.network,
+        state.outer,
+        state.inner,
+        context_length=config.method.context_length,
+        normalizer=pairs.normalizer,
+        target_return=target_return,
+        return_scale=config.return_scale,
+    )
+
+    def evaluate(gradient_step: int) -> dict[str, list[float]]:
+        result = evaluate_policy(
+            policy,
+            environment,
+            seed_count=len(config.seeds),
+            episode_count=config.evaluation_episode_count,
+            episode_seed=gradient_step,
+            observation_dim=table.observation_dim,
+        )
+        returns = result.returns.mean(axis=1)
+        return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
+
+    wall_seconds = run_schedule(
+        run,
+        dt.step,
+        state,
+        config.schedule,
+        phase="finetune",
+        seeds=config.seeds,
+        metadata=metadata_of("train_dt", config.seeds, table.observation_dim, table.action_dim)
+        | {
+            "method": plain(config.method),
+            "timestep_count": state.network.timestep_count,
+            "normalizer": pairs.normalizer.to_dict(),
+            "target_return": target_return,
+            "return_scale": config.return_scale,
+        },
+        progress=progress,
+        evaluate=evaluate,
+    )
+    run.finish(
+        final_scores(run, environment)
+        | {"target_return": target_return, "gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds}
+    )
+    return output
+
+
+def trained_policy(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dt.Policy:
+    """The policies of a checkpoint of `train_dt`."""
+    described = dict(metadata["method"])
+    method = DTConfig(**described | {"backbone": GPTConfig(**described["backbone"]), "learning_rate": 1.0})
+    network = method.network(metadata["observation_dim"], metadata["action_dim"], metadata["timestep_count"])
+    layouts = Stack.of([embeddings(network, torch.Generator())]), Stack.of([gpt(method.backbone, torch.Generator())])
+    outer, inner = (layout.like(tensors[name]) for layout, name in zip(layouts, ("outer", "inner"), strict=True))
+    return dt.Policy(
+        network,
+        outer,
+        inner,
+        context_length=method.context_length,
+        normalizer=Normalizer.from_dict(metadata["normalizer"]),
+        target_return=metadata["target_return"],
+        return_scale=metadata["return_scale"],
+    )
+
+
+def pretrained_backbone(init: Path, method: DTConfig) -> tuple[dict[str, Tensor], Tensor]:
+    """Backbone and position embeddings of the first seed of a pre-training run.
+
+    The blocks and the last normalization carry over; token embeddings and output layer stay behind
+    (arXiv 2310.00771's released code; Reid et al. 2022).
+    """
+    tensors, metadata = pretrained_checkpoint(init, "pretrain_dt")
+    donor = GPTConfig(**metadata["backbone"])
+    for name in ("layer_count", "head_count", "width", "activation"):
+        have, want = getattr(donor, name), getattr(method.backbone, name)
+        if have != want:
+            raise ValueError(f"init {init} has a backbone with {name} {have}, the Decision Transformer wants {want}")
+    layout = Stack.of(
+        [
+            language_model(
+                donor,
+                metadata["vocabulary_size"],
+                torch.Generator(),
+                position_count=metadata["position_count"],
+                targets=metadata["target_count"],
+            )
+        ]
+    )
+    leaves = {name: leaf[0] for name, leaf in layout.like(tensors["model"]).leaves.items()}
+    backbone = {name: leaf for name, leaf in leaves.items() if name.startswith(("h.", "ln_f."))}
+    return backbone, leaves["wpe.weight"]

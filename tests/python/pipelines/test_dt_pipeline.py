@@ -1,0 +1,205 @@
+"""The Decision Transformer pipelines end to end at toy size: feeding, resume, transfer, acting, scores, errors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trajmill.algorithms import decision_transformer as dt
+from trajmill.algorithms.decision_transformer import DTConfig
+from trajmill.algorithms.language_model import LMConfig
+from trajmill.core import MarkovChain
+from trajmill.data import Normalizer
+from trajmill.models.decision_transformer import predicted_actions
+from trajmill.models.gpt import GPTConfig
+from trajmill.pipelines.decision_transformer import (
+    ComputeConfig,
+    PretrainDTConfig,
+    TrainDTConfig,
+    _Tokens,
+    pretrain_dt,
+    pretrained_backbone,
+    train_dt,
+)
+from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run, load_policy
+from trajmill.pipelines.schedule import Schedule
+from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.windows import WindowTable
+
+SMALL = GPTConfig(layer_count=2, head_count=2, width=16)
+CPU = ComputeConfig(device="cpu")
+PRETRAIN = PretrainDTConfig(
+    state_count=7,
+    sequence_count=40,
+    held_out_count=9,
+    seeds=(3, 4),
+    method=LMConfig(batch_size=8, length=12, position_count=1024, warmup_updates=2, decay_updates=50, backbone=SMALL),
+    schedule=Schedule(updates=12, log_interval=4, evaluation_interval=6, checkpoint_interval=6, unroll=4),
+    compute=CPU,
+)
+TRAIN = TrainDTConfig(
+    dataset="hopper-sac-replay-10k",
+    seeds=(0, 1),
+    evaluation_episode_count=2,
+    method=DTConfig(batch_size=8, context_length=4, backbone=SMALL),
+    schedule=Schedule(updates=12, log_interval=4, evaluation_interval=6, checkpoint_interval=6, unroll=4),
+    compute=CPU,
+)
+
+
+class Killed(Exception):
+    """Stands for a run that is killed."""
+
+
+def killing(at: int):
+    def progress(phase: str, done: int, total: int, unit: str) -> None:
+        if done >= at:
+            raise Killed
+
+    return progress
+
+
+def without_times(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "wall_seconds"} for line in lines]
+
+
+def checkpoint(run: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(next((run / "checkpoints").glob("*.safetensors")))[0]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    return pretrain_dt(PRETRAIN, tmp_path_factory.mktemp("runs") / "pretrained")
+
+
+def test_pretraining_reads_the_sequences_of_the_law_in_order_and_again() -> None:
+    tokens = _Tokens(PRETRAIN)
+    rows = MarkovChain(state_count=7, seed=42).sample(40, 12)
+    for update in range(10):
+        wanted = (update * 8 + np.arange(8)) % 31
+        assert np.array_equal(tokens.training(update)["tokens"], rows[wanted])
+    (held_out,) = tokens.held_out()
+    assert np.array_equal(held_out["tokens"], rows[31:39])
+
+
+@pytest.mark.parametrize("law", ["iid", "identity", "mapping"])
+def test_controls_are_pretrained_too(law: str, tmp_path: Path) -> None:
+    run = pretrain_dt(replace(PRETRAIN, law=law, seeds=(3,)), tmp_path / law)
+    assert json.loads((run / "result.json").read_text())["last_metrics"]["held_out_loss"][0] == pytest.approx(
+        2, abs=0.2
+    )
+    tensors, metadata = read_checkpoint(next((run / "checkpoints").glob("*.safetensors")))
+    assert metadata["target_count"] == (7 if law == "mapping" else 0)
+    backbone, positions = pretrained_backbone(run, TRAIN.method)
+    assert positions.shape == (1024, 16) and "h.1.mlp.c_proj.weight" in backbone
+    assert tensors["model"].shape[0] == 1
+
+
+@pytest.mark.parametrize("at", [7, 9])
+def test_a_killed_pretraining_resumes_to_the_same_numbers(at: int, pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        pretrain_dt(PRETRAIN, tmp_path / "run", killing(at))
+    pretrain_dt(PRETRAIN, tmp_path / "run", resume=True)
+    assert without_times(tmp_path / "run") == without_times(pretrained)
+    for name, tensor in checkpoint(pretrained).items():
+        if name != "metrics":
+            assert torch.equal(checkpoint(tmp_path / "run")[name], tensor), name
+
+
+def test_a_killed_training_resumes_to_the_same_numbers(tmp_path: Path) -> None:
+    train_dt(TRAIN, tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        train_dt(TRAIN, tmp_path / "run", killing(9))
+    train_dt(TRAIN, tmp_path / "run", resume=True)
+    assert without_times(tmp_path / "run") == without_times(tmp_path / "unbroken")
+
+
+def test_training_starts_from_the_pretrained_backbone_and_is_scored(pretrained: Path, tmp_path: Path) -> None:
+    config = replace(TRAIN, init=pretrained, extend_positions=True, schedule=replace(TRAIN.schedule, updates=1))
+    run = train_dt(config, tmp_path / "run")
+    backbone, _ = pretrained_backbone(pretrained, TRAIN.method)
+    policy = load_policy(next((run / "checkpoints").glob("*.safetensors")))
+    moved = policy.act._inner.fixed()  # by one update at a five-thousandth of the step size
+    for name, value in backbone.items():
+        assert torch.allclose(moved[name][1], value, atol=1e-7), name
+    result = json.loads((run / "result.json").read_text())
+    assert result["target_return"] == 3600 and len(result["average_last_four"]) == 2
+    evaluated = evaluate_run(run, EvaluateConfig(episode_count=2, episode_seed=1)).result
+    logged = without_times(run)[-1]["metrics"]["return_mean"]
+    assert evaluated.returns.mean(1).tolist() == pytest.approx(logged)
+
+
+def test_acting_step_by_step_is_the_network_on_windows() -> None:
+    """Actions of an episode played one step at a time equal those of the network on the padded windows of its data."""
+    rng = np.random.default_rng(0)
+    steps, episodes, length = 7, 3, 4
+    config = DTConfig(context_length=length, backbone=SMALL)
+    observations = rng.normal(size=(2, episodes, steps, 5)).astype(np.float32)
+    rewards = rng.normal(size=(2, episodes, steps))
+    normalizer = Normalizer(mean=np.full(5, 0.3, np.float32), scale=np.full(5, 2.0, np.float32), epsilon=1e-6)
+    pairs = {
+        "observation": np.zeros((1, 2, 5), np.float32),
+        "action": np.zeros((1, 2, 2), np.float32),
+        "return_to_go": np.zeros((1, 2), np.float32),
+        "timestep": np.zeros((1, 2), np.int64),
+        "mask": np.array([[False, True]]),
+    }
+    table = WindowTable.of(pairs, device=torch.device("cpu"), dtype=torch.float32)
+    state = dt.create(config, table, [5, 6])
+    policy = dt.Policy(
+        state.network,
+        state.outer,
+        state.inner,
+        context_length=length,
+        normalizer=normalizer,
+        target_return=50.0,
+        return_scale=10.0,
+    )
+    policy.start(2, episodes)
+    actions = np.zeros((2, episodes, steps, 2), np.float32)
+    for t in range(steps):
+        actions[:, :, t] = policy(observations[:, :, t])
+        policy.observe(rewards[:, :, t], np.ones((2, episodes), bool))
+    left = (50.0 - np.concatenate([np.zeros((2, episodes, 1)), rewards.cumsum(-1)[..., :-1]], -1)) / 10.0
+    for t in range(steps):
+        first = max(0, t - length + 1)
+        window = slice(first, t + 1)
+        past = torch.from_numpy(actions[:, :, window]).clone()
+        past[:, :, -1] = 0.0
+        expected = predicted_actions(
+            state.outer.fixed(),
+            state.inner.fixed(),
+            state.network,
+            return_to_go=torch.from_numpy(left[:, :, window]).float(),
+            observation=torch.from_numpy(normalizer.normalize(observations[:, :, window])),
+            action=past,
+            timestep=torch.arange(first, t + 1).expand(2, episodes, -1),
+            mask=torch.ones(2, episodes, t + 1 - first, dtype=torch.bool),
+        )
+        np.testing.assert_allclose(actions[:, :, t], expected[:, :, -1].numpy(), atol=1e-5)
+
+
+def test_a_backbone_of_another_shape_is_refused(pretrained: Path, tmp_path: Path) -> None:
+    wide = replace(TRAIN, init=pretrained, method=replace(TRAIN.method, backbone=GPTConfig(layer_count=2, width=32)))
+    with pytest.raises(ValueError, match=r"head_count 2, the Decision Transformer wants 1"):
+        train_dt(wide, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_kind_is_refused(tmp_path: Path) -> None:
+    train_dt(replace(TRAIN, schedule=replace(TRAIN.schedule, updates=1)), tmp_path / "run")
+    with pytest.raises(ValueError, match="must be a checkpoint of pretrain_dt, got one of train_dt"):
+        train_dt(replace(TRAIN, init=tmp_path / "run"), tmp_path / "other")
+
+
+def test_too_few_sequences_are_refused() -> None:
+    with pytest.raises(ValueError, match="held_out_count must be at least 8, got 5"):
+        replace(PRETRAIN, held_out_count=5)
+    with pytest.raises(ValueError, match="sequence_count must be at least 17, got 10"):
+        replace(PRETRAIN, sequence_count=10)
