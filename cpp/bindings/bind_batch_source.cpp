@@ -1,3 +1,4 @@
+#include <pybind11/gil_safe_call_once.h>
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
@@ -10,21 +11,20 @@ namespace py = pybind11;
 namespace trajmill {
 namespace {
 
-// NumPy's kind of each data type; with the size it is the whole type.
-struct TypeKind {
-  DataType type;
-  char kind;
-};
+// NumPy's name of each data type, at the type's number.
+constexpr std::array kTypeNames = {"?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"};
 
-constexpr std::array kTypeKinds = {
-    TypeKind{DataType::boolean, 'b'}, TypeKind{DataType::u1, 'u'}, TypeKind{DataType::u2, 'u'},
-    TypeKind{DataType::u4, 'u'},      TypeKind{DataType::u8, 'u'}, TypeKind{DataType::i1, 'i'},
-    TypeKind{DataType::i2, 'i'},      TypeKind{DataType::i4, 'i'}, TypeKind{DataType::i8, 'i'},
-    TypeKind{DataType::f2, 'f'},      TypeKind{DataType::f4, 'f'}, TypeKind{DataType::f8, 'f'}};
+using DataTypes = std::array<py::dtype, kTypeNames.size()>;
 
-bool is(const py::dtype& dtype, const TypeKind& candidate) {
-  return dtype.kind() == candidate.kind && static_cast<std::size_t>(dtype.itemsize()) == size_of(candidate.type) &&
-         dtype.byteorder() != '>';
+const DataTypes& data_types() {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<DataTypes> storage;
+  return storage
+      .call_once_and_store_result([] {
+        DataTypes types;
+        for (std::size_t i = 0; i < types.size(); ++i) types[i] = py::dtype(std::string(kTypeNames[i]));
+        return types;
+      })
+      .get_stored();
 }
 
 std::string text_of(const py::handle& object) { return py::str(object).cast<std::string>(); }
@@ -35,32 +35,39 @@ std::vector<py::ssize_t> batch_shape(const Column& column, std::size_t batch_siz
   return shape;
 }
 
-bool fits(const py::array& array, const Column& column, std::size_t batch_size) {
-  if (static_cast<std::size_t>(array.ndim()) != column.shape.size() + 1) return false;
-  if (static_cast<std::size_t>(array.shape(0)) != batch_size) return false;
-  for (std::size_t axis = 0; axis < column.shape.size(); ++axis) {
-    if (static_cast<std::size_t>(array.shape(static_cast<py::ssize_t>(axis) + 1)) != column.shape[axis]) return false;
-  }
-  return (array.flags() & py::array::c_style) != 0 && array.writeable() &&
-         is(array.dtype(), kTypeKinds[static_cast<std::size_t>(column.type)]);
+bool fits(const py::handle& value, const Column& column, std::size_t batch_size) {
+  if (!py::isinstance<py::array>(value)) return false;
+  const auto array = py::reinterpret_borrow<py::array>(value);
+  return array.writeable() && static_cast<std::size_t>(array.ndim()) == column.shape.size() + 1 &&
+         static_cast<std::size_t>(array.shape(0)) == batch_size && holds_rows(array, column);
 }
 
 }  // namespace
 
 Column column_of(const std::string& name, const std::vector<std::size_t>& shape, const py::dtype& dtype) {
-  for (const TypeKind& candidate : kTypeKinds) {
-    if (is(dtype, candidate)) return {name, candidate.type, shape};
+  const DataTypes& types = data_types();
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    if (types[i].equal(dtype)) return {name, static_cast<DataType>(i), shape};
   }
   throw py::type_error(message("column '", name, "' needs a bool, integer or float dtype of the machine's byte order, ",
                                "got ", text_of(dtype)));
 }
 
-py::dtype dtype_of(DataType type) {
-  const char kind = kTypeKinds[static_cast<std::size_t>(type)].kind;
-  return type == DataType::boolean ? py::dtype::of<bool>() : py::dtype(message(std::string(1, kind), size_of(type)));
+const py::dtype& dtype_of(DataType type) { return data_types()[static_cast<std::size_t>(type)]; }
+
+bool holds_rows(const py::array& array, const Column& column) {
+  constexpr int kWanted = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
+  if ((array.flags() & kWanted) != kWanted) return false;
+  const std::size_t row_axes = column.shape.size(), axes = static_cast<std::size_t>(array.ndim());
+  if (axes < row_axes) return false;
+  for (std::size_t axis = 0; axis < row_axes; ++axis) {
+    if (static_cast<std::size_t>(array.shape()[axes - row_axes + axis]) != column.shape[axis]) return false;
+  }
+  const py::dtype& wanted = dtype_of(column.type);
+  return array.dtype().is(wanted) || wanted.equal(array.dtype());
 }
 
-py::dict batch_for(const std::vector<Column>& columns, std::size_t batch_size, const py::object& out,
+py::dict batch_for(std::span<const Column> columns, std::size_t batch_size, const py::object& out,
                    std::vector<std::byte*>& pointers) {
   pointers.clear();
   if (out.is_none()) {
@@ -75,32 +82,32 @@ py::dict batch_for(const std::vector<Column>& columns, std::size_t batch_size, c
   if (!py::isinstance<py::dict>(out)) {
     throw py::type_error(message("out must be a batch, a dict of arrays, got ", text_of(py::type::of(out))));
   }
-  auto batch = py::reinterpret_borrow<py::dict>(out);
   for (const Column& column : columns) {
-    const py::str key(column.name);
-    if (!batch.contains(key)) throw std::invalid_argument(message("out lacks the column '", column.name, "'"));
-    const py::object value = batch[key];
-    if (!py::isinstance<py::array>(value) || !fits(py::reinterpret_borrow<py::array>(value), column, batch_size)) {
+    PyObject* const value = PyDict_GetItemString(out.ptr(), column.name.c_str());  // borrowed
+    if (value == nullptr) throw std::invalid_argument(message("out lacks the column '", column.name, "'"));
+    if (!fits(value, column, batch_size)) {
       throw std::invalid_argument(message("out['", column.name, "'] must be a writeable C-contiguous array ",
-                                          text_of(py::cast(batch_shape(column, batch_size))), " of ",
+                                          text_of(py::tuple(py::cast(batch_shape(column, batch_size)))), " of ",
                                           text_of(dtype_of(column.type))));
     }
-    pointers.push_back(static_cast<std::byte*>(py::reinterpret_borrow<py::array>(value).mutable_data()));
+    pointers.push_back(reinterpret_cast<std::byte*>(py::detail::array_proxy(value)->data));
   }
-  return batch;
+  return py::reinterpret_borrow<py::dict>(out);
+}
+
+py::list describe(std::span<const Column> columns) {
+  py::list described;
+  for (const Column& column : columns) {
+    described.append(py::make_tuple(column.name, py::tuple(py::cast(column.shape)), dtype_of(column.type)));
+  }
+  return described;
 }
 
 void bind_batch_source(py::module_& module) {
+  using Columns = py::typing::List<py::typing::Tuple<py::str, py::typing::Tuple<py::int_, py::ellipsis>, py::dtype>>;
   py::class_<BatchSource>(module, "BatchSource", "What batches are drawn from.")
       .def_property_readonly(
-          "batch_columns",
-          [](const BatchSource& source) {
-            py::typing::List<py::typing::Tuple<py::str, py::typing::Tuple<py::int_, py::ellipsis>, py::dtype>> columns;
-            for (const Column& column : source.batch_columns()) {
-              columns.append(py::make_tuple(column.name, py::tuple(py::cast(column.shape)), dtype_of(column.type)));
-            }
-            return columns;
-          },
+          "batch_columns", [](const BatchSource& source) -> Columns { return describe(source.batch_columns()); },
           "Name, row shape and dtype of each column of a batch.")
       .def(
           "sample",

@@ -22,6 +22,7 @@ void bind_mdp(pybind11::module_& module);
 void bind_mixed_replay(pybind11::module_& module);
 void bind_permutation(pybind11::module_& module);
 void bind_reference(pybind11::module_& module);
+void bind_replay_buffer(pybind11::module_& module);
 void bind_trajectory_buffer(pybind11::module_& module);
 
 // Runs `work` without the GIL, on `thread_count` threads, and turns a pending signal (Ctrl-C) into its Python

@@ -9,5 +9,6 @@ PYBIND11_MODULE(_core, module) {
   trajmill::bind_mixed_replay(module);
   trajmill::bind_permutation(module);
   trajmill::bind_reference(module);
+  trajmill::bind_replay_buffer(module);
   trajmill::bind_trajectory_buffer(module);
 }

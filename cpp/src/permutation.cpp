@@ -17,7 +17,9 @@ constexpr std::uint64_t mask(std::uint32_t bits) { return (std::uint64_t{1} << b
 }  // namespace
 
 Permutation::Permutation(std::uint64_t size, std::uint64_t seed, std::uint64_t epoch)
-    : size_(size), key_(derive_key(seed, Domain::corpus_order, {size, epoch})) {
+    : Permutation(size, derive_key(seed, Domain::corpus_order, {size, epoch})) {}
+
+Permutation::Permutation(std::uint64_t size, std::uint64_t key) : size_(size), key_(key) {
   if (size == 0) throw std::invalid_argument("a permutation needs at least one row");
   const auto bits = std::max<std::uint32_t>(2, static_cast<std::uint32_t>(std::bit_width(size - 1)));
   low_bits_ = bits / 2;

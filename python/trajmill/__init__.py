@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
-    from trajmill.replay import MDPTransitions, MixedReplay, TrajectoryBuffer
+    from trajmill.replay import MDPTransitions, MixedReplay, ReplayBuffer, TrajectoryBuffer
 
 __version__: str = _core.version
 
@@ -31,6 +31,7 @@ __all__ = [
     "MDPTransitions",
     "MarkovChain",
     "MixedReplay",
+    "ReplayBuffer",
     "TrajectoryBuffer",
     "VirtualCorpus",
     "__version__",
@@ -49,6 +50,7 @@ _HOMES = {
     "open_corpus": "trajmill.corpus",
     "MDPTransitions": "trajmill.replay",
     "MixedReplay": "trajmill.replay",
+    "ReplayBuffer": "trajmill.replay",
     "TrajectoryBuffer": "trajmill.replay",
 }
 

@@ -15,6 +15,9 @@ class Permutation {
   // The order of `size` >= 1 rows that belongs to a seed and an epoch.
   Permutation(std::uint64_t size, std::uint64_t seed, std::uint64_t epoch);
 
+  // The order of `size` >= 1 rows that belongs to a key.
+  Permutation(std::uint64_t size, std::uint64_t key);
+
   [[nodiscard]] std::uint64_t size() const noexcept { return size_; }
 
   // Where `position` < size() goes.

@@ -1,0 +1,202 @@
+// A ring of transitions: one packed row each, so that a random read touches few cache lines.
+//
+// Rows. Row number s, counted from the first ever added, is in slot s % capacity and is overwritten by row s +
+// capacity. Rows of `environment_count` = E environments that step together alternate: what follows row s in its
+// environment is row s + E, its successor.
+//
+// Draws. Draw d (the d-th call of sample) needs one 64-bit number u for each row of the batch: words 2 (r % 2), high,
+// and 2 (r % 2) + 1, low, of the Philox4x32-10 block at counter (r / 2, d low, d high, 0) under
+// derive_key(seed, Domain::replay_indexes). Row r of the batch is the buffer's floor(u * size / 2^64)-th row by slots:
+// slot i where no row was overwritten yet or none is missing, else the i-th from the oldest on. For sizes
+// below 2^31 that is (high * size + (low * size >> 32)) >> 32 in signed 64-bit arithmetic. Prioritised: the weights'
+// sum is cut into `batch_size` equal parts and row r is drawn from part r, at (r + (u >> 11) / 2^53) / batch_size of
+// the sum. Without replacement: row r is Permutation(size, key)(r), key = derive_key(seed, Domain::replay_order,
+// {size, d}); epoch e is the permutation of key derive_key(seed, Domain::replay_order, {size, e, 1}).
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "trajmill/batch_source.hpp"
+#include "trajmill/sum_tree.hpp"
+
+namespace trajmill {
+
+inline constexpr double kLargestPriority = 1e28;  // whose power alpha <= 10 the sum tree takes
+
+// A column that repeats another one of the next row, as next_observation does observation. It is stored only where it
+// differs, byte by byte, from `of` in the successor, or where there is no successor yet.
+struct SharedColumn {
+  std::string name;
+  std::string of;
+};
+
+struct ReplaySettings {
+  std::size_t capacity;         // rows; a multiple of environment_count
+  std::vector<Column> columns;  // of a transition, in the caller's order
+  std::vector<SharedColumn> shared = {};
+  std::uint64_t seed = 0;
+  std::size_t environment_count = 1;
+  std::size_t n_step = 1;
+  double discount = 0.99;            // per step, in [0, 1]; used where n_step > 1
+  std::optional<double> alpha = {};  // draws in proportion to priority^alpha; none: uniform
+};
+
+// How one draw differs from the usual.
+struct DrawOptions {
+  bool replace = true;
+  std::optional<double> beta = {};  // exponent of the weights that make up for priorities; none: the buffer's
+};
+
+// Where the parts of a buffer lie in its memory, in bytes; each begins at a page.
+struct ReplayLayout {
+  std::size_t row_stride;
+  std::vector<std::size_t> offsets;    // of each column in a row; those shared: in an entry of the side store
+  std::size_t entry_offset;            // in a row: which entry of the side store it has
+  std::size_t entry_size;              // of the side store; 0: nothing is shared
+  std::size_t rows, weights, entries;  // begins of the parts; the state comes first
+  std::size_t byte_count;
+};
+
+// Whether readers may enter is decided in the order of asking, so neither side starves.
+class FairMutex {
+ public:
+  void lock() {
+    const std::scoped_lock turn(gate_);
+    mutex_.lock();
+  }
+  void unlock() { mutex_.unlock(); }
+  void lock_shared() {
+    const std::scoped_lock turn(gate_);
+    mutex_.lock_shared();
+  }
+  void unlock_shared() { mutex_.unlock_shared(); }
+
+ private:
+  std::mutex gate_;
+  std::shared_mutex mutex_;
+};
+
+// Everything here is safe to call from several threads: draws run side by side, changes alone.
+class ReplayBuffer : public BatchSource {
+ public:
+  // In memory of its own, or in the caller's: layout(settings).byte_count bytes at a page boundary that outlive the
+  // buffer, all zero or what an earlier buffer of equal settings left there. A change is complete or not there at
+  // all, whenever the process dies. Throws std::invalid_argument for settings that contradict each other and for
+  // memory that holds no such buffer.
+  explicit ReplayBuffer(ReplaySettings settings, std::span<std::byte> memory = {});
+  ~ReplayBuffer() override;
+
+  // The columns of a transition; n_step > 1 adds `discount`, priorities add `indexes` and `weights`.
+  [[nodiscard]] const std::vector<Column>& batch_columns() const noexcept override { return batch_columns_; }
+  [[nodiscard]] const ReplaySettings& settings() const noexcept { return settings_; }
+  [[nodiscard]] const ReplayLayout& layout() const noexcept { return layout_; }
+  [[nodiscard]] static ReplayLayout layout(const ReplaySettings& settings);
+
+  [[nodiscard]] std::size_t size() const;
+  [[nodiscard]] std::uint64_t row_count() const;   // rows ever added, which is the number of the next one
+  [[nodiscard]] std::uint64_t draw_count() const;  // draws ever made, which is the number of the next one
+  void set_draw_count(std::uint64_t count);
+  [[nodiscard]] double largest_priority() const;
+  [[nodiscard]] double beta() const noexcept { return beta_; }
+  void set_beta(double beta);  // in [0, 10]
+
+  // Appends `count` rows, a multiple of environment_count and at most the capacity: column c from columns[c], in the
+  // order of settings().columns. They get the largest priority ever set, which starts at 1. Returns the first slot;
+  // the others follow it around the ring.
+  std::size_t add(std::size_t count, std::span<const std::byte* const> columns);
+
+  void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) override {
+    sample(batch_size, {}, columns, thread_count);
+  }
+  void sample(std::size_t batch_size, const DrawOptions& options, std::span<std::byte* const> columns,
+              std::size_t thread_count);
+
+  // The rows in the given slots, without `indexes` and `weights`; throws std::out_of_range for an empty slot.
+  void gather(std::span<const std::int64_t> slots, std::span<std::byte* const> columns, std::size_t thread_count);
+  [[nodiscard]] std::size_t gathered_column_count() const noexcept;
+
+  // The slots at positions first, first + 1, ... of an epoch's order, in which every row comes once.
+  void epoch_slots(std::uint64_t epoch, std::size_t first, std::span<std::int64_t> slots) const;
+
+  // Sets priorities >= 0; zero is never drawn. Where a slot comes twice the last one holds; a slot that was overwritten
+  // since means the row that is there now. Nothing changes if it throws: std::invalid_argument for a bad priority,
+  // std::out_of_range for an empty slot.
+  void update_priorities(std::span<const std::int64_t> slots, std::span<const double> priorities);
+
+  // Weights priority^alpha of slots.
+  void priority_weights(std::span<const std::int64_t> slots, std::span<double> weights) const;
+
+  void clear();
+
+  // --- for files: the memory with nobody changing it ---
+  void lock_shared() { mutex_.lock_shared(); }
+  void unlock_shared() { mutex_.unlock_shared(); }
+  struct Extent {
+    std::size_t begin, size;
+  };
+  [[nodiscard]] std::vector<Extent> used_extents() const;  // of state, rows, weights, entries; under lock_shared
+  [[nodiscard]] std::span<std::byte> memory() const noexcept { return memory_; }
+  // Takes over what was put into memory(): checks it, throwing std::invalid_argument, and rebuilds what is derived.
+  void restore();
+  // Gives the memory up; every later call throws std::invalid_argument.
+  void close();
+
+ private:
+  struct State;
+  struct Piece;  // how a batch column is made
+  class Slots;   // where rows are
+  class Block;   // some rows on their way out
+
+  void require_open() const;
+  [[nodiscard]] std::size_t size_now() const noexcept;
+  void require_rows(std::span<const std::int64_t> slots) const;
+  [[nodiscard]] std::byte* row(std::size_t slot) const noexcept { return rows_ + slot * layout_.row_stride; }
+  [[nodiscard]] std::int64_t& entry_of(std::size_t slot) const noexcept;
+  [[nodiscard]] std::byte* entry(std::int64_t number) const noexcept;
+  std::int64_t take_entry();
+  void evict(std::uint64_t first_kept);
+  void store_rows(std::uint64_t number, std::size_t count, std::size_t from, std::span<const std::byte* const> columns);
+  void share_rows(std::uint64_t number, std::size_t count, std::span<const std::byte* const> columns);
+  [[nodiscard]] bool has_end(const std::byte* row) const noexcept;
+  [[nodiscard]] bool continues(std::size_t slot, std::size_t successor) const noexcept;
+  void draw(std::uint64_t draw, const DrawOptions& options, std::size_t begin, std::size_t batch_size,
+            std::span<std::int64_t> slots) const;
+  void copy_out(std::span<const std::int64_t> slots, std::span<const std::int64_t> next, std::size_t first_row,
+                std::span<std::byte* const> columns) const noexcept;
+  template <class SlotsOf>
+  void copy_rows(std::size_t begin, std::size_t end, std::span<std::byte* const> columns,
+                 const SlotsOf& slots_of) const;
+  void prefetch(std::span<const std::int64_t> slots) const noexcept;
+  void weigh(std::size_t batch_size, double beta, const std::byte* indexes, std::byte* out) const;
+
+  ReplaySettings settings_;
+  ReplayLayout layout_;
+  std::vector<Column> batch_columns_;
+  std::vector<Piece> pieces_;  // one for each batch column before `indexes`
+  std::uint64_t key_;
+  std::size_t reward_ = 0, terminal_ = 0, truncated_ = 0;  // columns that n-step returns read; none: column count
+  std::size_t observation_ = 0, next_observation_ = 0;
+  std::size_t prefetched_bytes_;
+
+  std::atomic<double> beta_ = 0.4;  // Schaul et al. 2016, table 3
+  mutable FairMutex mutex_;
+  std::shared_ptr<std::byte[]> owned_;
+  std::span<std::byte> memory_;
+  State* state_ = nullptr;
+  std::byte* rows_ = nullptr;
+  std::byte* entries_ = nullptr;
+  std::optional<SumTree> tree_;
+  std::vector<std::int64_t> free_entries_;
+  std::size_t entry_count_ = 0;  // entries ever in use
+};
+
+}  // namespace trajmill

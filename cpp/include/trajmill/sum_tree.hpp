@@ -1,0 +1,48 @@
+// Draws in proportion to weights that change: a tree whose nodes are the sums of eight children.
+//
+// A node is always summed afresh from its children, in one fixed order. So sums never drift, and a tree built from the
+// same weights is equal bit for bit, whatever happened before.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace trajmill {
+
+class SumTree {
+ public:
+  static constexpr std::size_t kFanOut = 8;          // doubles of a cache line
+  static constexpr double kLargestWeight = 0x1p960;  // so that no sum of them is infinite
+
+  // How many weights there must be room for: `count`, filled up with zeros.
+  [[nodiscard]] static constexpr std::size_t padded(std::size_t count) noexcept {
+    return (count + kFanOut - 1) / kFanOut * kFanOut;
+  }
+
+  // A tree over the caller's weights, each in [0, kLargestWeight]; there are padded(n) of them, and they outlive it.
+  explicit SumTree(std::span<double> weights);
+
+  [[nodiscard]] double total() const noexcept { return levels_.back().front(); }
+  [[nodiscard]] double weight(std::size_t index) const noexcept { return weights_[index]; }
+
+  // Sets many weights; where an index comes twice the last one holds.
+  void set(std::span<const std::int64_t> indexes, std::span<const double> weights);
+
+  // Sets the weights of [begin, end) to one value.
+  void fill(std::size_t begin, std::size_t end, double weight);
+
+  // The index under each target in [0, total()]: the i with w_0 + ... + w_{i-1} <= target < w_0 + ... + w_i up to
+  // rounding. Never one of weight zero, provided that total() > 0.
+  void find(std::span<const double> targets, std::int64_t* indexes) const noexcept;
+
+ private:
+  void refresh(std::span<std::size_t> nodes);
+
+  std::span<double> weights_;
+  std::vector<std::vector<double>> levels_;  // sums of the weights, then sums of sums, up to a single one
+  std::vector<std::size_t> changed_;         // nodes that a call of set() has to sum again; kept for its memory
+};
+
+}  // namespace trajmill

@@ -1,0 +1,135 @@
+"""A replay buffer whose draws have addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any, NoReturn, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill import _core
+from trajmill.core import checks
+from trajmill.data.records import Transitions
+from trajmill.replay.schema import ColumnSpec, columns_of
+
+Batch = dict[str, npt.NDArray[Any]]
+
+
+class ReplayBuffer(_core.ReplayBuffer):
+    """A ring of transitions of any columns, one packed row each.
+
+    ``add(**columns)`` appends one row, given without a leading axis, or many, with one; once `capacity` rows are there
+    the oldest are overwritten. It returns the slot in [0, capacity) of the first new row; the others follow it around
+    the ring. Integers and booleans are converted to a column's dtype if every value survives, floats are rounded;
+    everything else is a TypeError. Values are stored as they come, NaN included.
+
+    ``sample(batch_size, out=None, *, replace=True, beta=None, threads=1)`` makes the next draw: a dict of arrays
+    (batch_size, ...) under the names of the columns. `out`, a batch that an earlier call gave, is filled and returned,
+    which saves the time to find memory. Draw d of `seed` over `size` rows is the same on every machine and for any
+    number of threads; ``draw_count`` says which one is next and may be set. ``replace=False`` gives distinct rows.
+
+    ``update_priorities(indexes, priorities)`` sets priorities of rows by slot: finite numbers >= 0, nothing is changed
+    if one is not. Where a slot comes twice the last one holds. A slot that was overwritten since the batch was drawn
+    means the row that is there now.
+
+    Safe to use from several threads: draws run side by side, changes alone, in the order of asking. The lock is not the
+    interpreter's, which is free while rows are copied; a build of Python without a global lock takes it back on import.
+
+    Parameters
+    ----------
+    capacity
+        The most rows there can be, a multiple of `environment_count`.
+    schema
+        What each column holds: ``{"observation": ((17,), "f4"), "reward": ((), "f4"), ...}``, shape of a row and dtype
+        (bool, integer or float); ``(17, "f4")`` and ``"f4"`` are short for ``((17,), "f4")`` and ``((), "f4")``. Names
+        are free; the project's own are observation, action, reward, next_observation, terminal and truncated.
+    seed
+        64-bit seed of the draws.
+    shared
+        Columns that repeat another one in the next row of their environment: ``{"next_observation": "observation"}``.
+        They are stored only where they differ from it, byte by byte, or where there is no next row yet. So what is
+        drawn is always what was added, and flags play no part in it.
+    environment_count
+        Rows of E environments that step together are added E at a time, or a multiple: row i of a batch belongs to
+        environment i % E.
+    n_step, discount
+        With ``n_step`` n > 1 a drawn row looks ahead over m rows of its environment, m <= n. It stops after a row that
+        is terminal or truncated, before a row that was not added yet, and where ``next_observation`` is not byte by
+        byte the ``observation`` of the next row (if the schema has both). Then ``reward`` is
+        ``r_0 + discount r_1 + ... + discount^(m-1) r_(m-1)``, added in float64; ``next_observation``, ``terminal``,
+        ``truncated`` and all shared columns are those of the last row; the batch has a column ``discount``, float32
+        ``discount^m``, by which the value of ``next_observation`` counts; other columns are those of the first row.
+    prioritized, alpha
+        Draw row i with probability ``priority_i^alpha / sum_j priority_j^alpha`` (Schaul et al. 2016): the sum is cut
+        into `batch_size` equal parts and one row is drawn from each. New rows get the largest priority ever set, which
+        starts at 1. Zero is never drawn. A batch has the columns ``indexes``, int64 slots, and ``weights``, float32
+        ``(N P(i))^-beta`` divided by the largest of the batch.
+    beta
+        Exponent of the weights where `sample` is not given one; an attribute, for schedules to set.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        schema: Mapping[str, ColumnSpec],
+        *,
+        seed: int = 0,
+        shared: Mapping[str, str] | None = None,
+        environment_count: int = 1,
+        n_step: int = 1,
+        discount: float = 0.99,
+        prioritized: bool = False,
+        alpha: float = 0.6,
+        beta: float = 0.4,
+    ) -> None:
+        super().__init__(
+            capacity=checks.integer("capacity", capacity, 1, 2**62),
+            columns=columns_of(schema),
+            shared=list((shared or {}).items()),
+            seed=checks.seed(seed),
+            environment_count=checks.integer("environment_count", environment_count, 1, 2**31),
+            n_step=checks.integer("n_step", n_step, 1, 2**31),
+            discount=discount,
+            alpha=alpha if prioritized else None,
+        )
+        self.beta = beta
+
+    @classmethod
+    def from_transitions(cls, transitions: Transitions, *, capacity: int | None = None, **options: Any) -> Self:
+        """A buffer that holds a data set's transitions, in order; `options` are those of the class."""
+        arrays = {field.name: getattr(transitions, field.name) for field in fields(transitions)}
+        schema: dict[str, ColumnSpec] = {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
+        buffer = cls(len(transitions) if capacity is None else capacity, schema, **options)
+        buffer.add(**arrays)
+        return buffer
+
+    def __getitem__(self, indexes: slice | npt.ArrayLike) -> Batch:
+        """The rows in the given slots, integers (n,) or a slice, as a batch without ``indexes`` and ``weights``.
+
+        IndexError for a slot that holds no row.
+        """
+        if isinstance(indexes, slice):
+            indexes = np.arange(*indexes.indices(len(self)))
+        return self._gather(indexes)
+
+    def epoch(self, batch_size: int, *, epoch: int = 0, first_row: int = 0) -> Iterator[Batch]:
+        """Batches that together hold every row once, in an order that `epoch` and the seed fix.
+
+        The last one may be short. `first_row` is how many rows were had before, to go on from there. RuntimeError if
+        rows are added meanwhile.
+        """
+        step = checks.integer("batch_size", batch_size, 1, 2**62)
+        row_count, size = self.row_count, len(self)
+        for begin in range(checks.integer("first_row", first_row, 0, size), size, step):
+            if self.row_count != row_count:
+                raise RuntimeError("rows were added during an epoch; begin a new one")
+            yield self._gather(self._epoch_slots(epoch, begin, min(step, size - begin)))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ReplayBuffer is not pickled; use save() and ReplayBuffer.load()")
+
+    def __repr__(self) -> str:
+        columns = ", ".join(name for name, _, _ in self.batch_columns)
+        return f"ReplayBuffer({len(self)} of {self.capacity} rows: {columns})"
