@@ -162,7 +162,7 @@ void bind_mixed_replay(py::module_& module) {
       .def("__call__", &LinearWeight::operator(), py::arg("draw"));
 
   py::class_<CallableSource, BatchSource>(module, "CallableSource", "Rows that a Python function makes.")
-      .def(py::init([](std::string name, py::function function,
+      .def(py::init([](std::string name, py::typing::Callable<py::typing::Dict<py::str, py::object>(py::int_)> function,
                        const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns) {
              std::vector<Column> made;
              for (const auto& [column, shape, dtype] : columns) made.push_back(column_of(column, shape, dtype));

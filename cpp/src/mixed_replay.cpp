@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <utility>
 
@@ -84,8 +85,10 @@ std::vector<double> MixedReplay::weights() const {
     }
     weights.push_back(weight);
   }
-  if (std::ranges::none_of(weights, [](double weight) { return weight > 0; })) {
-    throw std::invalid_argument(message("at least one weight must be > 0, all are 0 at draw ", draw_count_));
+  const double whole = std::accumulate(weights.begin(), weights.end(), 0.0);
+  if (whole == 0 || std::isinf(whole)) {
+    throw std::invalid_argument(
+        message("weights must have a finite sum > 0, which is ", whole, " at draw ", draw_count_));
   }
   return weights;
 }

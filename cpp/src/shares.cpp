@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numeric>
 #include <tuple>
 
 namespace trajmill {
+namespace {
+
+constexpr double kRounding = 1e-9;  // rows; a source that is owed less than this beyond its rows is owed none
+
+}  // namespace
 
 void Shares::split(std::size_t batch_size, std::span<const double> weights, std::span<std::size_t> counts) {
   const std::size_t source_count = weights.size();
@@ -26,13 +30,13 @@ void Shares::split(std::size_t batch_size, std::span<const double> weights, std:
     return found;
   };
   const auto surplus = [&](std::size_t k) { return static_cast<double>(counts[k]) - credit_[k]; };
-  // More rows than seats are due only after a change of weights; those who are owed least beyond their rows wait.
+  // Only after a change of weights can more rows be due than there are seats; the source that lags least waits.
   for (; given > batch_size; --given) {
     --counts[best([&](std::size_t k) { return counts[k] > 0; }, [&](std::size_t k) { return -surplus(k); })];
   }
   for (; given < batch_size; ++given) {
     ++counts[best([&](std::size_t k) { return weights[k] > 0; },
-                  [&](std::size_t k) { return std::tuple(surplus(k) >= 0, (surplus(k) + 1) / weights[k]); })];
+                  [&](std::size_t k) { return std::tuple(surplus(k) > -kRounding, (surplus(k) + 1) / weights[k]); })];
   }
   for (std::size_t k = 0; k < source_count; ++k) credit_[k] -= static_cast<double>(counts[k]);
 }

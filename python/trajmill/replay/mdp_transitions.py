@@ -16,8 +16,8 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
     """Transitions drawn uniformly, with replacement, from trajectories of an MDP (arXiv 2310.00771, section 4).
 
     Only the numbers of state, action and next state are kept, 3 bytes a transition up to 256 states, so the paper's
-    million takes 3 MB. Batches hold their vectors: ``observation`` float32 (B, observation_dim), ``action`` (B, action_dim) and
-    ``next_observation`` (B, observation_dim). Row i of draw n depends on the seed, n and i alone.
+    million takes 3 MB. Batches hold their vectors: ``observation`` float32 (B, observation_dim), ``action`` float32
+    (B, action_dim) and ``next_observation`` as ``observation``. Row i of draw n depends on the seed, n and i alone.
 
     Parameters
     ----------

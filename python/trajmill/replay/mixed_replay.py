@@ -117,25 +117,19 @@ class MixedReplay(_core.MixedReplay):
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the next draws, ready for JSON if the sources' states are.
 
-        The states of sources are included where they have a ``state_dict``; for the others it is up to the caller.
+        A source's part is its ``state_dict``, or else its ``draw_count`` (a ReplayBuffer saves its rows by itself), or
+        None: then it is up to the caller.
         """
         draw_count, credit = self.state
-        states = {
-            name: source.state_dict()
-            for name, source in zip(self.names, self.sources, strict=True)
-            if hasattr(source, "state_dict")
-        }
+        states = {name: _state_of(source) for name, source in zip(self.names, self.sources, strict=True)}
         return {"draw_count": draw_count, "credit": dict(zip(self.names, credit, strict=True)), "sources": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken, sources included; ValueError if it is of other sources."""
         if list(state["credit"]) != list(self.names):
-            raise ValueError(
-                f"the state is of the sources {list(state['credit'])}, this mixture has {list(self.names)}"
-            )
+            raise ValueError(f"the state is of sources {list(state['credit'])}, this mixture has {list(self.names)}")
         for name, source in zip(self.names, self.sources, strict=True):
-            if hasattr(source, "load_state_dict"):
-                source.load_state_dict(state["sources"][name])
+            _set_state(source, state["sources"][name])
         self.state = (checks.integer("draw_count", state["draw_count"], 0, 2**64 - 1), list(state["credit"].values()))
 
 
@@ -174,3 +168,16 @@ def _filled(
     name: str, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Mapping[str, float]
 ) -> npt.NDArray[Any] | None:
     return np.full(shape, fill[name], dtype) if name in fill else None
+
+
+def _state_of(source: Any) -> Any:
+    if hasattr(source, "state_dict"):
+        return source.state_dict()
+    return source.draw_count if hasattr(source, "draw_count") else None
+
+
+def _set_state(source: Any, state: Any) -> None:
+    if hasattr(source, "load_state_dict"):
+        source.load_state_dict(state)
+    elif hasattr(source, "draw_count"):
+        source.draw_count = state
