@@ -11,6 +11,7 @@ Deterministic on one machine: sums run row by row, so no number depends on how m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ class LinearPolicies:
 
     def __call__(self, observations: Float32Array, /) -> Float32Array:
         """Observations (S, E, O) to actions (S, E, A)."""
-        actions = (self._weights * (observations - self._mean)[:, :, None]).sum(axis=3)
+        actions: Float64Array = (self._weights * (observations - self._mean)[:, :, None]).sum(axis=3)
         return actions.astype(np.float32)
 
 
@@ -119,7 +120,7 @@ class Moments:
 class Watched:
     """Policies that keep the moments of the observations of all episodes still played (an `EpisodicPolicy`)."""
 
-    def __init__(self, policies: LinearPolicies, moments: Moments) -> None:
+    def __init__(self, policies: Callable[[Float32Array], Float32Array], moments: Moments) -> None:
         self._policies = policies
         self.moments = moments
 
@@ -168,12 +169,10 @@ def draw_directions(state: ARSState, config: ARSConfig, seed: int) -> Float64Arr
     return generator.standard_normal((config.direction_count, *state.matrix.shape))
 
 
-def perturbed_policies(state: ARSState, config: ARSConfig, directions: Float64Array) -> Watched:
+def perturbed_policies(state: ARSState, config: ARSConfig, directions: Float64Array) -> LinearPolicies:
     """The 2N policies of an iteration: all directions forwards, then all backwards."""
     offsets = config.perturbation * np.concatenate((directions, -directions))
-    moments = state.moments
-    policies = LinearPolicies(state.matrix + offsets, moments.mean, moments.deviation())
-    return Watched(policies, moments)
+    return LinearPolicies(state.matrix + offsets, state.moments.mean, state.moments.deviation())
 
 
 def update(
@@ -193,7 +192,7 @@ def update(
     returns, lengths
         (2N,) return and number of steps of each of `perturbed_policies`.
     moments
-        Of all observations so far, as the perturbed policies kept them.
+        Of all observations so far, as `Watched` keeps them.
     """
     forwards, backwards = (returns - config.survival_bonus * lengths).reshape(2, -1)
     top = np.argsort(-np.maximum(forwards, backwards), kind="stable")[: config.top_direction_count]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def record_episodes(
     steps = play(act, environment, seeds, 1, maximum_steps)
     qpos, qvel = environment.state(np.arange(len(seeds)))
     lengths, returns = np.zeros(len(seeds), np.int64), np.zeros(len(seeds))
-    rows = []
+    rows: list[tuple[NDArray[Any], ...]] = []
     for step in steps:
         if len(step.failed_seeds):
             raise ValueError(f"the policy gave an action with NaN or infinity in step {len(rows)}")

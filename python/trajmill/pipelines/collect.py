@@ -17,7 +17,6 @@ published for D4RL's are not to be expected on them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -32,7 +31,7 @@ from trajmill.core.progress import Progress, silent
 from trajmill.data import has_reference_score, normalized_score, reference_score, write_d4rl
 from trajmill.evaluation.environments import EnvironmentDefinition, environment_definition
 from trajmill.evaluation.record import EPISODE_LIMIT, Recording, record_episodes
-from trajmill.evaluation.rollout import add_up, episode_seeds, play
+from trajmill.evaluation.rollout import Policy, add_up, episode_seeds, play
 from trajmill.evaluation.simulators import BatchedEnvironment, simulator_versions, usable_cores
 from trajmill.pipelines.linear_policies import LinearCheckpoint, bundled_policies, read_policies, write_policies
 from trajmill.training.hyperparameters import at_least
@@ -42,7 +41,6 @@ Kind = Literal["random", "medium", "medium-replay", "expert"]
 REACHED = {"medium": 1 / 3, "expert": 0.9}
 """Shares of the reference return at which a policy is called so."""
 REPLAY_POLICY_COUNT = 11
-_EVALUATION_INTERVAL = 5  # iterations of the search
 _EVALUATION_EPISODES = 10
 _LARGEST_BLOCK = 256  # episodes played at once
 
@@ -79,6 +77,8 @@ class CollectConfig:
         at_least("seed", self.seed, 0)
         at_least("training_steps", self.training_steps, 1)
         at_least("threads", 1 if self.threads is None else self.threads, 1)
+        if self.kind == "random" and (self.train or self.policies is not None):
+            raise ValueError("kind random plays no policy: leave out train and policies")
         if not 0 <= self.noise < np.inf:
             raise ValueError(f"noise must be at least 0, got {self.noise}")
 
@@ -133,17 +133,26 @@ def collect(
         "kind": config.kind,
         "algorithm": "uniform random actions" if config.kind == "random" else "ARS V2-t (arXiv:1803.07055), linear",
         "policy_mode": "uniform" if config.kind == "random" else f"linear policy plus N(0, {config.noise}^2), clipped",
-        "policies": json.dumps([checkpoint.described() for checkpoint in checkpoints]),
+        "policies": [checkpoint.described() for checkpoint in checkpoints],
         "seed": config.seed,
         "margin_fix": margin_fix,
         "episode_count": len(lengths),
         "return_mean": float(returns.mean()),
         "return_deviation": float(returns.std()),
         "normalized_score": np.nan if score is None else score,
-        "versions": json.dumps({"trajmill": version("trajmill"), **simulator_versions()}),
+        "versions": {"trajmill": version("trajmill"), **simulator_versions()},
     }
-    infos = {name: columns.pop(name) for name in ("qpos", "qvel")}
-    write_d4rl(out, **columns, infos=infos, metadata=metadata)
+    write_d4rl(
+        out,
+        observations=columns["observations"],
+        actions=columns["actions"],
+        rewards=columns["rewards"],
+        next_observations=columns["next_observations"],
+        terminals=columns["terminals"],
+        timeouts=columns["timeouts"],
+        infos={"qpos": columns["qpos"], "qvel": columns["qvel"]},
+        metadata=metadata,
+    )
     return Collected(
         path=out,
         dataset=label,
@@ -184,14 +193,16 @@ def _record(
     at once does not matter.
     """
     row_count = episode = 0
-    policies = [checkpoint.policies() for checkpoint in checkpoints] or [None]
+    policies: list[ars.LinearPolicies | None] = [checkpoint.policies() for checkpoint in checkpoints]
+    if config.kind == "random":
+        policies = [None]
     for index, policy in enumerate(policies):
         share = -(-config.rows * (index + 1) // len(policies))
         expected_length = 20.0  # of an episode; falling at once is common
         while row_count < share:
             count = int(np.clip((share - row_count) / expected_length, 1, environment.count))
             seeds = episode_seeds(config.seed, count, first=episode)
-            act = _NoisyPolicy(policy, environment.definition, config, range(episode, episode + count))
+            act = _Noisy(policy, _action_noise(environment.definition, config, range(episode, episode + count)))
             block = record_episodes(act, environment, seeds)
             expected_length = float(block.lengths.mean())
             totals = row_count + np.cumsum(block.lengths)
@@ -207,36 +218,29 @@ def _first_episodes(block: Recording, count: int) -> Recording:
     return Recording(**columns, lengths=block.lengths[:count], returns=block.returns[:count])
 
 
-class _NoisyPolicy:
-    """A linear policy with Gaussian noise, or uniform actions alone; each episode has noise of its own."""
+def _action_noise(definition: EnvironmentDefinition, config: CollectConfig, episodes: range) -> NDArray[np.float32]:
+    """Noise (1, E, T, A) of whole episodes, each from a stream of its own; for kind random it is all of the action."""
+    limit, shape = definition.action_limit, (EPISODE_LIMIT, definition.action_dim)
+    noise = np.empty((1, len(episodes), *shape), np.float32)
+    for index, episode in enumerate(episodes):
+        generator = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(episode, 1)))
+        if config.kind == "random":
+            noise[0, index] = generator.uniform(-limit, limit, shape)
+        else:
+            noise[0, index] = config.noise * limit * generator.standard_normal(shape)
+    return noise
 
-    def __init__(
-        self,
-        policy: ars.LinearPolicies | None,
-        definition: EnvironmentDefinition,
-        config: CollectConfig,
-        episodes: range,
-    ) -> None:
+
+class _Noisy:
+    """Actions of a policy (None: zeros) plus given noise (S or 1, E, T, A); plays once."""
+
+    def __init__(self, policy: Policy | None, noise: NDArray[np.float32]) -> None:
         self._policy = policy
-        limit, shape = definition.action_limit, (EPISODE_LIMIT, definition.action_dim)
-        self._noise = np.empty((1, len(episodes), *shape), np.float32)
-        for noise, episode in zip(self._noise[0], episodes, strict=True):
-            generator = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(episode, 1)))
-            if policy is None:
-                noise[:] = generator.uniform(-limit, limit, shape)
-            else:
-                noise[:] = config.noise * limit * generator.standard_normal(shape)
-
-    def start(self, seed_count: int, episode_count: int) -> None:
-        self._timestep = -1
+        self._noise = iter(np.moveaxis(noise, 2, 0))
 
     def __call__(self, observations: NDArray[np.float32], /) -> NDArray[np.float32]:
-        self._timestep += 1
-        noise: NDArray[np.float32] = self._noise[:, :, self._timestep]
+        noise: NDArray[np.float32] = next(self._noise)
         return noise if self._policy is None else self._policy(observations) + noise
-
-    def observe(self, rewards: NDArray[np.float32], playing: NDArray[np.bool_]) -> None:
-        pass
 
 
 # --- policies ---
@@ -298,33 +302,34 @@ def train_linear_policies(
     trail: list[LinearCheckpoint] = []
     with BatchedEnvironment(definition.environment_id, slot_count, threads=_threads(config)) as environment:
         while True:
-            if state.iteration % _EVALUATION_INTERVAL == 0:
-                trail.append(_evaluated(state, environment, config.seed))
-                if trail[-1].return_mean >= target:
-                    break
-            progress("train", min(state.environment_steps, config.training_steps), config.training_steps, "steps")
-            if state.environment_steps >= config.training_steps:
+            trail.append(_evaluated(state, environment, config))
+            reached = max(checkpoint.return_mean for checkpoint in trail)
+            progress("train", int(np.clip(reached, 0, target)), int(target), "points of return")
+            if reached >= target or state.environment_steps >= config.training_steps:
                 break
-            state = _iterate(state, settings, environment, config.seed)
-    progress("train", state.environment_steps, state.environment_steps, "steps")
+            state = _iterate(state, settings, environment, config)
     return _thinned(trail, _target(definition, config, "medium"))
 
 
-def _iterate(state: ars.ARSState, settings: ars.ARSConfig, environment: BatchedEnvironment, seed: int) -> ars.ARSState:
-    """One iteration of the search, all its policies from the same initial state."""
-    directions = ars.draw_directions(state, settings, seed)
-    act = ars.perturbed_policies(state, settings, directions)
+def _iterate(
+    state: ars.ARSState, settings: ars.ARSConfig, environment: BatchedEnvironment, config: CollectConfig
+) -> ars.ARSState:
+    """One iteration of the search: all its policies from the same initial state, under the same action noise."""
+    directions = ars.draw_directions(state, settings, config.seed)
+    noise = _action_noise(environment.definition, config, range(state.iteration, state.iteration + 1))
+    act = ars.Watched(_Noisy(ars.perturbed_policies(state, settings, directions), noise), state.moments)
     slot_count = 2 * settings.direction_count
-    seeds = episode_seeds(seed, 1, first=state.iteration) * slot_count
+    seeds = episode_seeds(config.seed, 1, first=state.iteration) * slot_count
     steps = play(act, environment, seeds, slot_count, settings.episode_length)
     returns, lengths = add_up(steps, (slot_count, 1))
     return ars.update(state, settings, directions, returns[:, 0], lengths[:, 0], act.moments)
 
 
-def _evaluated(state: ars.ARSState, environment: BatchedEnvironment, seed: int) -> LinearCheckpoint:
-    """The policy found so far, with its mean return over whole episodes without noise."""
-    seeds = episode_seeds(seed, _EVALUATION_EPISODES)
-    returns, _ = add_up(play(state.policies(), environment, seeds, 1, EPISODE_LIMIT), (1, _EVALUATION_EPISODES))
+def _evaluated(state: ars.ARSState, environment: BatchedEnvironment, config: CollectConfig) -> LinearCheckpoint:
+    """The policy found so far, with the mean return of whole episodes played as the data's are, with noise."""
+    act = _Noisy(state.policies(), _action_noise(environment.definition, config, range(_EVALUATION_EPISODES)))
+    seeds = episode_seeds(config.seed, _EVALUATION_EPISODES)
+    returns, _ = add_up(play(act, environment, seeds, 1, EPISODE_LIMIT), (1, _EVALUATION_EPISODES))
     return LinearCheckpoint(
         matrix=state.matrix,
         mean=state.moments.mean,
