@@ -220,7 +220,7 @@ class CallableSource(BatchSource):
     def __init__(
         self,
         name: str,
-        function: collections.abc.Callable,
+        function: collections.abc.Callable[[int], dict[str, typing.Any]],
         columns: collections.abc.Sequence[
             tuple[str, collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], numpy.dtype[typing.Any]]
         ],
