@@ -91,9 +91,8 @@ def test_pretraining_reads_the_sequences_of_the_law_in_order_and_again() -> None
 @pytest.mark.parametrize("law", ["iid", "identity", "mapping"])
 def test_controls_are_pretrained_too(law: str, tmp_path: Path) -> None:
     run = pretrain_dt(replace(PRETRAIN, law=law, seeds=(3,)), tmp_path / law)
-    assert json.loads((run / "result.json").read_text())["last_metrics"]["held_out_loss"][0] == pytest.approx(
-        2, abs=0.2
-    )
+    loss = json.loads((run / "result.json").read_text())["last_metrics"]["held_out_loss"][0]
+    assert 1.5 < loss < 2.1  # ln 7 = 1.95; a token's own embedding already points at it
     tensors, metadata = read_checkpoint(next((run / "checkpoints").glob("*.safetensors")))
     assert metadata["target_count"] == (7 if law == "mapping" else 0)
     backbone, positions = pretrained_backbone(run, TRAIN.method)
