@@ -38,6 +38,7 @@ _FILTERS = {_GZIP: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 _EXPANSION = {_GZIP: 1032, 32000: 264}  # most bytes that one packed byte can become
 _EXPECTED_RATIO = 2  # of an honest chunk's bytes, unpacked, to what its shape says
 _LARGEST_CHUNK = 2**28  # bytes that one chunk may always take
+_SMALLEST_CHUNK = 8  # bytes of a packed one, its checksum included
 _PIECE = 2**20
 _DEEPEST = 8
 _CHUNK_BYTES = 2**19
@@ -202,7 +203,7 @@ def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
         If stored bytes fail to decompress or to match their checksum; the message names the rows. So too if they are
         packed by a filter that trajmill does not know, or unpack to more than they should.
     """
-    _check_filters(path, name, array)
+    _check_chunks(path, name, array)
     try:
         return np.asarray(array[()])
     except OSError as error:
@@ -210,23 +211,34 @@ def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
         raise refuse(path, fault, "copy or download the file again") from error
 
 
-def _check_filters(path: Path, name: str, array: h5py.Dataset) -> None:
-    """Refuse chunks that HDF5 would unpack without end: its gzip filter grows until the packed stream is over."""
+def _check_chunks(path: Path, name: str, array: h5py.Dataset) -> None:
+    """Refuse chunks that HDF5 would trip over or unpack without end: its gzip grows until the packed stream is over."""
+    if not array.chunks:
+        return
     properties = array.id.get_create_plist()
     filters = [int(properties.get_filter(i)[0]) for i in range(properties.get_nfilters())]
-    if not filters:
-        return
     unknown = set(filters) - set(_FILTERS)
     if unknown or len(set(filters)) < len(filters):
         fault = f"key {name!r} is packed by the HDF5 filters {filters}"
         raise refuse(path, fault, f"only {', '.join(_FILTERS.values())} are read, each once; pack it with gzip")
-    expansion = max(_EXPANSION.get(number, 1) for number in filters)
-    limit = max(_LARGEST_CHUNK, _EXPECTED_RATIO * math.prod(array.chunks) * array.dtype.itemsize)
-    suspects: list[Any] = []
-    array.id.chunk_iter(lambda chunk: suspects.append(chunk) if chunk.size * expansion > limit else None)
-    for chunk in suspects:
-        if not _unpacks_within(array, chunk.chunk_offset, limit, gzip=_GZIP in filters):
-            fault = f"key {name!r} holds a chunk at row {chunk.chunk_offset[0]} that unpacks to more than its rows"
+    chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    expansion = max((_EXPANSION.get(number, 1) for number in filters), default=1)
+    limit = max(_LARGEST_CHUNK, _EXPECTED_RATIO * chunk_bytes)
+    file_size, suspects = path.stat().st_size, []
+
+    def look(chunk: Any) -> None:
+        row = chunk.chunk_offset[0]
+        outside = chunk.byte_offset + chunk.size > file_size
+        if outside or chunk.filter_mask >> len(filters) or (chunk.size < _SMALLEST_CHUNK if filters else chunk.size != chunk_bytes):
+            fault = f"key {name!r} has a damaged chunk at row {row} ({chunk.size:,} bytes at {chunk.byte_offset:,})"
+            raise refuse(path, fault, "copy or download the file again")
+        if chunk.size * expansion > limit:
+            suspects.append(chunk.chunk_offset)
+
+    array.id.chunk_iter(look)
+    for offset in suspects:
+        if not _unpacks_within(array, offset, limit, gzip=_GZIP in filters):
+            fault = f"key {name!r} holds a chunk at row {offset[0]} that unpacks to more than its rows"
             raise refuse(path, fault, "the file was made to exhaust memory or is damaged; do not use it")
 
 

@@ -11,7 +11,7 @@ from trajmill.data import Dataset, DatasetError, DatasetWarning, Subset, load_da
 from trajmill.data.catalog import DataFormat
 from trajmill.data.cuts import split_episodes
 from trajmill.data.d4rl import write_d4rl
-from trajmill.data.errors import refuse
+from trajmill.data.errors import refuse, remark
 from trajmill.data.minari import write_minari
 from trajmill.data.npz import write_npz
 from trajmill.data.summary import DatasetSummary, summarize
@@ -136,6 +136,9 @@ def convert_dataset(
     dataset = replace(dataset, metadata={"source": dataset.name, **dataset.metadata})
     columns = dataset.to_write()
     if kind == "d4rl":
+        if not dataset.ordered:
+            caution = "loaders that take the next row for what follows, as D4RL's qlearning_dataset does, misread the file"
+            remark(destination, f"its rows are single transitions in no order; {caution}")
         write_d4rl(destination, **columns, overwrite=overwrite)
         return dataset, kind
     if dataset.next_observations is None:
