@@ -97,7 +97,11 @@ def _locked_part(target: Path) -> Iterator[IO[bytes]]:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise refuse(path, "another process is downloading this file", "wait for it") from None
-        yield part
+        try:
+            yield part
+        finally:
+            if path.exists() and path.stat().st_size == 0:
+                path.unlink()
 
 
 def _fetch(

@@ -63,7 +63,7 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
 def _settle_unmarked_ends(dataset: Dataset, *, fix: bool) -> Dataset:
     broken = broken_rows(dataset)
     count = int(broken.sum())
-    if not 0 < count <= SHARE_OF_DISORDER * len(dataset):
+    if count == 0 or (_disagreement(dataset) > CONTINUITY).mean() > SHARE_OF_DISORDER:
         return dataset
     where = f"in {count} rows inside episodes, first in row {int(broken.argmax())}"
     fault = f"the stored next observation is far from the next row's {where}: 'timeouts' leaves ends unmarked"

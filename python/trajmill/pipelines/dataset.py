@@ -11,7 +11,7 @@ from trajmill.data import Dataset, DatasetError, DatasetWarning, Subset, load_da
 from trajmill.data.catalog import DataFormat
 from trajmill.data.cuts import split_episodes
 from trajmill.data.d4rl import write_d4rl
-from trajmill.data.errors import refuse
+from trajmill.data.errors import refuse, remark
 from trajmill.data.minari import write_minari
 from trajmill.data.npz import write_npz
 from trajmill.data.summary import DatasetSummary, summarize
@@ -85,7 +85,7 @@ def _judge(path: Path, report: DynamicsReport) -> None:
     if median > MEDIAN_LIMIT or report.share_off > SHARE_LIMIT:
         fault = (
             f"{report.share_off:.0%} of {report.row_count} rows of 'next_observations' or 'rewards' are not what "
-            f"{report.environment_id} does (median error {median:.2g}; wrong terminals: {report.terminal_mismatch_count})"
+            f"{report.environment_id} does (median error {median:.2g}, {report.terminal_mismatch_count} terminals)"
         )
         raise refuse(path, fault, "the data are from another environment or version, or made up; do not train on them")
 
@@ -136,6 +136,11 @@ def convert_dataset(
     dataset = replace(dataset, metadata={"source": dataset.name, **dataset.metadata})
     columns = dataset.to_write()
     if kind == "d4rl":
+        if not dataset.ordered:
+            caution = (
+                "loaders that take the next row for what follows, as D4RL's qlearning_dataset does, misread the file"
+            )
+            remark(destination, f"its rows are single transitions in no order; {caution}")
         write_d4rl(destination, **columns, overwrite=overwrite)
         return dataset, kind
     if dataset.next_observations is None:
