@@ -198,7 +198,7 @@ def _record(
         policies = [None]
     for index, policy in enumerate(policies):
         share = -(-config.rows * (index + 1) // len(policies))
-        expected_length = 20.0  # of an episode; falling at once is common
+        expected_length = float(EPISODE_LIMIT)  # of an episode; what is played beyond the share is thrown away
         while row_count < share:
             count = int(np.clip((share - row_count) / expected_length, 1, environment.count))
             seeds = episode_seeds(config.seed, count, first=episode)
