@@ -298,7 +298,7 @@ def test_errors_of_functions_arrive():
     ):
         mixed = MixedReplay(sources, transform=transform)
         with pytest.raises(RuntimeError, match="out of order"):
-            mixed.sample(4)
+            mixed.sample(3)
         assert mixed.state_dict()["credit"] == dict.fromkeys(sources, 0.0)
 
 
