@@ -67,9 +67,7 @@ def read_gpt2(directory: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is missing, damaged or no safetensors file: {error}") from error
     found = {name.removeprefix("transformer."): tensor.float() for name, tensor in stored.items()}
-    layout = language_model(
-        config, described["vocab_size"], torch.Generator(), position_count=described["n_positions"]
-    )
+    layout = language_model(config, described["vocab_size"], torch.Generator(), position_count=described["n_positions"])
     for name, like in layout.items():
         if name not in found or found[name].shape != like.shape:
             got = tuple(found[name].shape) if name in found else "nothing"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
-import re
 import subprocess
 import sys
 import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
+from own_environment import OwnEnvironment
 from small_corpus import SPECS, files, mdp_spec, token_spec
 
 from trajmill.corpus import CorpusError
@@ -245,14 +244,8 @@ def test_fsspec_that_is_not_installed_is_named(monkeypatch):
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="the tests above have run with Ray")
 def test_ray_in_an_environment_of_its_own(tmp_path):
     """The slow tests above, with Ray from pip beside the packages of this environment."""
-    venv.create(tmp_path / "ray", with_pip=True)
-    python = tmp_path / "ray/bin/python"
-    (packages,) = (tmp_path / "ray/lib").glob("python*/site-packages")
-    (packages / "here.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", "ray>=2.60"], capture_output=True, text=True)
-    if done.returncode and re.search("No matching distribution|NewConnectionError|name resolution", done.stderr):
-        pytest.skip("pip has no network to fetch Ray from")
-    assert done.returncode == 0, done.stderr
-    tests = [python, "-m", "pytest", "-q", "-m", "slow", "-k", "ray or node or killed or retries", "-rs", __file__]
-    done = subprocess.run([*tests, "-W", "default"], capture_output=True, text=True, timeout=600)
+    environment = OwnEnvironment.create(tmp_path / "ray", sees=Path(sysconfig.get_path("purelib")))
+    environment.install("ray>=2.60")
+    words = "-m", "pytest", "-q", "-m", "slow", "-k", "ray or node or killed or retries", "-rs", __file__
+    done = environment.run(*words, "-W", "default")
     assert done.returncode == 0 and "skipped" not in done.stdout.replace("1 skipped", ""), done.stdout + done.stderr

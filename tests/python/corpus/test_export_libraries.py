@@ -6,60 +6,23 @@ the environment that runs the tests.
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from export_corpora import token_corpus, trajectory_corpus
+from own_environment import OwnEnvironment
 
 from trajmill.corpus.export import MDS, Arrow, Datatrove, Megatron, Parquet, export_corpus
 
 pytestmark = pytest.mark.slow
 
-NO_NETWORK = re.compile("No matching distribution|NewConnectionError|name resolution|unreachable|timed out", re.I)
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A virtual environment whose python runs a reader."""
-
-    directory: Path
-
-    def install(self, *requirements: str) -> None:
-        """Install with pip; without a network the test is skipped."""
-        pip = [self.directory / "bin/python", "-m", "pip", "install", "--quiet", *requirements]
-        done = subprocess.run(pip, capture_output=True, text=True, env=self._variables())
-        if done.returncode and NO_NETWORK.search(done.stderr):
-            pytest.skip(f"pip has no network to fetch {requirements[-1]} from")
-        assert done.returncode == 0, done.stderr
-
-    def read(self, script: str, *arguments: object) -> list[np.ndarray]:
-        """What `script` saves with ``save(*arrays)``; its arguments are in ``sys.argv``."""
-        head = f"import sys\nimport numpy as np\nsave = lambda *a: np.savez({str(self.directory / 'read')!r}, *a)\n"
-        words = [self.directory / "bin/python", "-c", head + script, *map(str, arguments)]
-        done = subprocess.run(words, capture_output=True, text=True, env=self._variables(), timeout=300)
-        assert done.returncode == 0, done.stderr
-        with np.load(self.directory / "read.npz") as arrays:
-            return [arrays[name] for name in arrays.files]
-
-    def _variables(self) -> dict[str, str]:
-        here = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return here | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.directory / "huggingface")}
-
 
 @pytest.fixture
-def environment(tmp_path) -> Environment:
+def environment(tmp_path) -> OwnEnvironment:
     """A fresh virtual environment that sees the torch of this one."""
     torch = pytest.importorskip("torch")
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "environment"], check=True)
-    (packages,) = (tmp_path / "environment/lib").glob("python*/site-packages")
-    (packages / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
-    return Environment(tmp_path / "environment")
+    return OwnEnvironment.create(tmp_path / "environment", sees=Path(torch.__file__).parents[1])
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
