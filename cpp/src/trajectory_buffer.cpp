@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "trajmill/addressed_draws.hpp"
@@ -13,6 +14,15 @@ namespace trajmill {
 namespace {
 
 constexpr std::size_t kGrain = 256;  // windows of a task
+
+void require_rows(const std::string& name, std::size_t row_count, std::span<const Episode> episodes) {
+  for (const Episode& episode : episodes) {
+    if (episode.first_row > row_count || episode.length > row_count - episode.first_row) {
+      throw std::invalid_argument(message("'", name, "' has ", row_count, " rows, an episode of ", episode.length,
+                                          " begins at row ", episode.first_row));
+    }
+  }
+}
 
 }  // namespace
 
@@ -27,13 +37,7 @@ TrajectoryBuffer::TrajectoryBuffer(std::span<const Episode> episodes, std::vecto
   if (context_length == 0) throw std::invalid_argument("context_length must be >= 1, got 0");
   if (timestep_limit == 0) throw std::invalid_argument("timestep_limit must be >= 1, got 0");
   for (const StepArray& array : arrays_) {
-    for (const Episode& episode : episodes) {
-      if (episode.first_row > array.row_count || episode.length > array.row_count - episode.first_row) {
-        throw std::invalid_argument(message("'", array.column.name, "' has ", array.row_count,
-                                            " rows, an episode needs rows ", episode.first_row, " to ",
-                                            episode.first_row + episode.length - 1));
-      }
-    }
+    require_rows(array.column.name, array.row_count, episodes);
     const std::size_t step_size = array.column.byte_count();
     step_sizes_.push_back(step_size);
     std::vector<std::byte>& padding = paddings_.emplace_back(context_length * step_size);
@@ -91,8 +95,12 @@ void TrajectoryBuffer::write(std::size_t window, const StepPlace& place,
 }
 
 void normalize_rows(std::span<const float> rows, std::span<const float> mean, std::span<const float> scale,
-                    std::span<float> out) noexcept {
+                    std::span<float> out) {
   const std::size_t width = mean.size();
+  if (width == 0 || scale.size() != width || rows.size() % width != 0) {
+    throw std::invalid_argument(
+        message("mean and scale must have as many numbers as a row, got ", width, " and ", scale.size()));
+  }
   for (std::size_t start = 0; start < rows.size(); start += width) {
     for (std::size_t k = 0; k < width; ++k) {
       out[start + k] = static_cast<float>((double{rows[start + k]} - double{mean[k]}) / double{scale[k]});
@@ -101,7 +109,8 @@ void normalize_rows(std::span<const float> rows, std::span<const float> mean, st
 }
 
 void returns_to_go(std::span<const float> reward, std::span<const Episode> episodes, double discount, double scale,
-                   std::span<float> out) noexcept {
+                   std::span<float> out) {
+  require_rows("reward", reward.size(), episodes);
   for (const Episode& episode : episodes) {
     double sum = 0.0;
     for (std::size_t row = episode.first_row + episode.length; row-- > episode.first_row;) {

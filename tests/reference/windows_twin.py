@@ -70,9 +70,10 @@ def windows(
     timestep_limit=1000,
     action_padding=-10.0,
     pad_before=True,
+    flags=("terminal", "truncated"),
 ):
     """The batch of the chosen windows, a dict of arrays (B, K, ...)."""
-    names = ("observation", "action", "reward", "return_to_go", "terminal", "truncated", "timestep", "mask")
+    names = ("observation", "action", "reward", "return_to_go", *flags, "timestep", "mask")
     batch = {name: [] for name in names}
     for number, start in choices:
         trajectory = trajectories[number]
@@ -94,7 +95,7 @@ def windows(
         batch["reward"].append(left(0.0, trajectory["reward"][start:stop]))
         returns = suffix_sums(trajectory["reward"][start:], discount)[:context_length]
         batch["return_to_go"].append(left(0.0, returns) / return_scale)
-        for flag in ("terminal", "truncated"):
+        for flag in flags:
             batch[flag].append(left(2.0, trajectory[flag][start:stop]))
         timestep = np.arange(start, start + count)
         timestep[timestep >= timestep_limit] = timestep_limit - 1

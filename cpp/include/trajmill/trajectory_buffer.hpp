@@ -62,13 +62,15 @@ class TrajectoryBuffer final : public BatchSource {
   std::atomic<std::uint64_t> draw_count_ = 0;
 };
 
-// (row - mean) / scale for each row, in double precision, rounded once.
+// (row - mean) / scale for each row, in double precision, rounded once; `out` has room for all. Throws
+// std::invalid_argument unless mean and scale are as long as a row.
 void normalize_rows(std::span<const float> rows, std::span<const float> mean, std::span<const float> scale,
-                    std::span<float> out) noexcept;
+                    std::span<float> out);
 
 // sum over k of discount^k * reward[t + k] to the end of t's episode, divided by `scale`: sums from the end in double
-// precision, rounded once. Rows of no episode are left alone.
+// precision, rounded once. Rows of no episode are left alone. Throws std::invalid_argument if an episode leaves the
+// array.
 void returns_to_go(std::span<const float> reward, std::span<const Episode> episodes, double discount, double scale,
-                   std::span<float> out) noexcept;
+                   std::span<float> out);
 
 }  // namespace trajmill

@@ -76,7 +76,10 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
         action_vectors: npt.ArrayLike,
         seed: int = 0,
     ) -> Self:
-        """Transitions and codebooks from anywhere, such as a corpus or the authors' own stream.
+        """Transitions and codebooks from anywhere, such as the authors' own stream or a corpus of trajectories.
+
+        Of a corpus with the columns ``states`` and ``actions``, ``rows = corpus[:]`` gives
+        ``(rows["states"][:, :-1], rows["actions"], rows["states"][:, 1:])``.
 
         Parameters
         ----------

@@ -156,7 +156,8 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         checks.number("action_padding", action_padding, -_LARGEST, _LARGEST)
         episodes = _split(flags["terminal"] | flags["truncated"], keep_tail)
 
-        if normalizer == "fit":
+        if isinstance(normalizer, str):
+            checks.choice("normalizer", normalizer, ("fit",))
             normalizer = Normalizer.fit(_rows_of(observations, episodes), NORMALIZER_EPSILON)
         self.normalizer = normalizer
         zero = np.zeros((1, observations.shape[1]), np.float32)

@@ -427,6 +427,15 @@ def test_mdp_transitions_are_drawn_by_address():
             assert np.array_equal(batch["next_observation"][row], states[sample.states[trajectory, step + 1]])
 
 
+def test_mdp_transitions_of_a_corpus():
+    mdp = tm.MDP(state_count=30, action_count=5, seed=2)
+    rows = tm.VirtualCorpus(mdp, sequence_count=7, length=9)[:]
+    vectors = {"state_vectors": mdp.state_vectors(4), "action_vectors": mdp.action_vectors(3)}
+    stored = MDPTransitions.from_arrays(rows["states"][:, :-1], rows["actions"], rows["states"][:, 1:], **vectors)
+    made = MDPTransitions(mdp, observation_dim=4, action_dim=3, trajectory_count=7, length=9)
+    assert_equal_batches(stored.sample(100), made.sample(100))
+
+
 def test_mdp_transitions_of_the_authors_data():
     data = tm.reference.mdp_transitions(4, 5, 10, 10, 1.0, 1.0)
     states, actions = tm.reference.codebooks(10, 10, 3, 2)

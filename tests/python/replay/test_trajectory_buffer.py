@@ -285,6 +285,12 @@ def test_a_given_normalizer_and_none():
         ({"top_fraction": 0.0}, ValueError, "top_fraction must be between"),
         ({"top_fraction": "all"}, TypeError, "top_fraction must be a number, got 'all'"),
         ({"observation_padding": "zero"}, ValueError, "observation_padding must be one of 'before', 'after'"),
+        ({"normalizer": "minmax"}, ValueError, "normalizer must be one of 'fit', got 'minmax'"),
+        (
+            {"normalizer": Normalizer(mean=np.zeros(2, "f4"), scale=np.ones(2, "f4"), epsilon=0.1)},
+            ValueError,
+            "as a row",
+        ),
         ({"columns": ("obs",)}, ValueError, "columns must be one of 'observation', "),
         ({"columns": ("reward", "reward")}, ValueError, "columns must be different"),
         ({"seed": -1}, ValueError, "seed must be between 0 and"),
@@ -301,5 +307,7 @@ def test_steps_that_are_not_there():
         buffer.windows([0, 5])
     with pytest.raises(ValueError, match="episodes must have at least one step, number 1 has none"):
         _core.EpisodeIndex([[0, 5], [5, 0]])
+    with pytest.raises(ValueError, match="'reward' has 3 rows, an episode of 2 begins at row 2"):
+        _core.returns_to_go(np.zeros(3, np.float32), [[0, 2], [2, 2]], 1.0, 1.0)
     with pytest.raises(ValueError, match="there must be at least one episode"):
         _core.EpisodeIndex(np.zeros((0, 2), np.uint64))
