@@ -48,6 +48,8 @@ void bind_batch_feed(py::module_& module) {
             return slot;
           },
           "The slot of the next batch, once it is filled.")
+      .def("stop", &BatchFeed::stop, py::arg("unused") = 0, py::call_guard<py::gil_scoped_release>(),
+           "End the drawing; the source's next draw is the one after the last batch handed out and used.")
       .def("release", &BatchFeed::release, "Give the oldest slot in use back to be filled again.");
 }
 

@@ -18,16 +18,26 @@ BatchFeed::BatchFeed(BatchSource& source, std::size_t batch_size, std::vector<Sl
                                           " columns of the source, got ", slot.size()));
     }
   }
+  positions_.resize(slots_.size() + kUnused + 1);
   thread_ = std::thread([this] { fill(); });
 }
 
 BatchFeed::~BatchFeed() {
+  if (thread_.joinable()) stop(0);
+}
+
+void BatchFeed::stop(std::size_t unused) {
+  if (unused > kUnused || unused > taken_) {
+    throw std::invalid_argument(message(unused, " batches cannot have gone unused"));
+  }
   {
     const std::scoped_lock lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
   thread_.join();
+  const std::uint64_t next = taken_ - unused;
+  if (next < filled_) source_.seek(positions_[next % positions_.size()]);
 }
 
 void BatchFeed::fill() {
@@ -36,9 +46,11 @@ void BatchFeed::fill() {
     changed_.wait(lock, [this] { return stopping_ || filled_ - released_ < slots_.size(); });
     if (stopping_) return;
     const Slot& slot = slots_[filled_ % slots_.size()];
+    std::vector<std::uint64_t>& position = positions_[filled_ % positions_.size()];
     lock.unlock();
     std::exception_ptr failure;
     try {
+      position = source_.position();
       source_.sample(batch_size_, slot, thread_count_);
     } catch (...) {
       failure = std::current_exception();
@@ -71,7 +83,8 @@ std::size_t BatchFeed::next(const std::function<bool()>& interrupted) {
     lock.lock();
   }
   if (filled_ > taken_) return taken_++ % slots_.size();
-  std::rethrow_exception(failure_);
+  std::rethrow_exception(
+      std::exchange(failure_, std::make_exception_ptr(std::logic_error("the source failed before; open a new feed"))));
 }
 
 void BatchFeed::release() {

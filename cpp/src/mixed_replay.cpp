@@ -1,6 +1,7 @@
 #include "trajmill/mixed_replay.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -145,6 +146,30 @@ void MixedReplay::set_state(const State& state) {
   }
   draw_count_ = state.draw_count;
   shares_.set_credit(state.credit);
+}
+
+std::vector<std::uint64_t> MixedReplay::position() const {
+  const State now = state();
+  std::vector<std::uint64_t> position{now.draw_count};
+  for (std::size_t number = 0; number < parts_.size(); ++number) {
+    const std::vector<std::uint64_t> own = parts_[number].mixed.source->position();
+    position.push_back(std::bit_cast<std::uint64_t>(now.credit[number]));
+    position.push_back(own.size());
+    position.insert(position.end(), own.begin(), own.end());
+  }
+  return position;
+}
+
+void MixedReplay::seek(std::span<const std::uint64_t> position) {
+  State then{position[0], {}};
+  std::size_t next = 1;
+  for (const Part& part : parts_) {
+    then.credit.push_back(std::bit_cast<double>(position[next]));
+    const std::size_t size = position[next + 1];
+    if (size > 0) part.mixed.source->seek(position.subspan(next + 2, size));
+    next += 2 + size;
+  }
+  set_state(then);
 }
 
 }  // namespace trajmill

@@ -89,6 +89,10 @@ class BatchFeed:
         """
         Give the oldest slot in use back to be filled again.
         """
+    def stop(self, unused: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+        """
+        End the drawing; the source's next draw is the one after the last batch handed out and used.
+        """
 
 class MarkovChain:
     """

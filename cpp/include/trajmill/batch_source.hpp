@@ -40,6 +40,12 @@ class BatchSource {
   // on `thread_count`. Safe to call from several threads; draws then come in the order of the calls. Throws
   // std::invalid_argument if there is nothing to draw from.
   virtual void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) = 0;
+
+  // Which draw is next, in numbers that only seek() of this source understands; none where the source cannot tell.
+  [[nodiscard]] virtual std::vector<std::uint64_t> position() const { return {}; }
+
+  // Makes the draw of an earlier position() the next one; does nothing where the source cannot.
+  virtual void seek(std::span<const std::uint64_t> position) { static_cast<void>(position); }
 };
 
 }  // namespace trajmill

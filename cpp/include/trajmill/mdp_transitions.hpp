@@ -36,6 +36,8 @@ class MDPTransitions final : public BatchSource {
   // Draws made so far, which is also the number of the next: row i of draw n depends on (seed, n, i) alone.
   [[nodiscard]] std::uint64_t draw_count() const noexcept { return draw_count_; }
   void set_draw_count(std::uint64_t count) noexcept { draw_count_ = count; }
+  [[nodiscard]] std::vector<std::uint64_t> position() const override { return {draw_count()}; }
+  void seek(std::span<const std::uint64_t> position) override { set_draw_count(position[0]); }
 
  private:
   template <class F>

@@ -63,6 +63,8 @@ class MixedReplay final : public BatchSource {
   };
   [[nodiscard]] State state() const;
   void set_state(const State& state);  // throws std::invalid_argument unless there is one credit for each source
+  [[nodiscard]] std::vector<std::uint64_t> position() const override;  // with those of the sources
+  void seek(std::span<const std::uint64_t> position) override;
 
  private:
   struct Part {

@@ -105,6 +105,8 @@ class ReplayBuffer : public BatchSource {
   [[nodiscard]] std::uint64_t row_count() const;   // rows ever added, which is the number of the next one
   [[nodiscard]] std::uint64_t draw_count() const;  // draws ever made, which is the number of the next one
   void set_draw_count(std::uint64_t count);
+  [[nodiscard]] std::vector<std::uint64_t> position() const override { return {draw_count()}; }
+  void seek(std::span<const std::uint64_t> position) override { set_draw_count(position[0]); }
   [[nodiscard]] double largest_priority() const;
   [[nodiscard]] double beta() const noexcept { return beta_; }
   void set_beta(double beta);  // in [0, 10]

@@ -27,7 +27,8 @@ class Feed(Iterator[dict[str, Tensor]]):
     in one transfer for all columns. The batches are those that ``source.sample(batch_size)`` would give, in that order;
     drawing ahead means that priorities and new transitions take effect up to `ahead` + 1 batches later.
 
-    While the feed is open the source's `draw_count` runs ahead of the batches handed out, by at most `ahead`.
+    While the feed is open nothing else should draw from the source, which is some draws ahead of the batches handed out.
+    Closing it puts the source back behind the last one; then is the time to save the state of both.
 
     Parameters
     ----------
@@ -129,9 +130,11 @@ class Feed(Iterator[dict[str, Tensor]]):
             core.release()
 
     def close(self) -> None:
-        """Stop drawing ahead; the batches drawn and not taken are dropped."""
+        """Stop drawing ahead; what was drawn and not handed out will be the source's next draws again."""
         for copied in self._used:
             copied.synchronize()
+        if self._core is not None:
+            self._core.stop(unused=len(self._copies))
         self._core = None
         self._used.clear()
         self._copies.clear()

@@ -79,6 +79,42 @@ def test_a_closed_feed_says_so_and_leaves_no_thread() -> None:
         next(feed)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_closing_gives_back_what_was_not_handed_out(device: str) -> None:
+    """Also by a mixture, its sources and its shares; a feed in pieces gives what an unbroken run of draws gives."""
+
+    def mixture() -> tm.MixedReplay:
+        return tm.MixedReplay({"one": (source(1), 1), "two": (source(2), 2)})
+
+    direct, fed = mixture(), mixture()
+    for batches in (1, 5, 2, 9):
+        with tm.feed(fed, device, batch_size=7, ahead=4) as feed:
+            for _ in range(batches):
+                batch, expected = next(feed), direct.sample(7)
+                for name, array in expected.items():
+                    assert torch.equal(batch[name].cpu(), torch.from_numpy(array)), name
+        assert fed.state_dict() == direct.state_dict()
+
+
+def test_what_a_source_raises_comes_out_of_the_feed_after_the_batches_before() -> None:
+    calls = []
+
+    def failing(batch_size: int) -> dict[str, np.ndarray]:
+        calls.append(batch_size)
+        if len(calls) == 3:
+            raise RuntimeError("the generator is dry")
+        return source().sample(batch_size)
+
+    mixed = tm.MixedReplay({"buffer": (source(), 0), "function": (failing, 1)})
+    with tm.feed(mixed, "cpu", batch_size=5, ahead=4) as feed:
+        next(feed)
+        next(feed)
+        with pytest.raises(RuntimeError, match="the generator is dry"):
+            next(feed)
+        with pytest.raises(RuntimeError, match="the source failed before; open a new feed"):
+            next(feed)
+
+
 def test_a_dropped_feed_leaves_no_thread_and_no_memory() -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
