@@ -45,9 +45,10 @@ class TrajectoryBuffer final : public BatchSource {
   void set_draw_count(std::uint64_t count) noexcept { draw_count_ = count; }
 
  private:
-  template <class StepOf>
+  template <class StepsOf>
   void fill(std::size_t window_count, std::span<std::byte* const> columns, std::size_t thread_count,
-            const StepOf& step_of) const;
+            const StepsOf& steps_of) const;
+  void prefetch(const StepPlace& place) const noexcept;
   void write(std::size_t window, const StepPlace& place, std::span<std::byte* const> columns) const noexcept;
 
   EpisodeIndex index_;
