@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "row_copy.hpp"
 #include "trajmill/addressed_draws.hpp"
 #include "trajmill/error.hpp"
 #include "trajmill/thread_pool.hpp"
@@ -12,6 +13,7 @@
 namespace trajmill {
 namespace {
 
+constexpr std::size_t kBlock = 64;    // rows that are drawn and prefetched at a time
 constexpr std::size_t kGrain = 1024;  // rows of a task
 
 template <class Element>
@@ -61,17 +63,31 @@ MDPTransitions::MDPTransitions(const std::byte* rows, std::size_t row_count, std
 
 void MDPTransitions::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {
   const std::uint64_t draw = draw_count_++;
-  const auto put = [&](const Codebook& book, std::size_t number, std::size_t column, std::size_t row) {
-    std::copy_n(book.vectors.data() + number * book.dimension, book.dimension,
-                reinterpret_cast<float*>(columns[column]) + row * book.dimension);
+  const std::size_t state_size = columns_[0].byte_count(), action_size = columns_[1].byte_count();
+  const Gather gather_states = gather_for(state_size), gather_actions = gather_for(action_size);
+  const auto vector_of = [](const Codebook& book, std::size_t number) {
+    return reinterpret_cast<const std::byte*>(book.vectors.data() + number * book.dimension);
   };
   with_rows([&](const auto* triples) {
     parallel_for(batch_size, kGrain, {thread_count, {}}, [&](std::size_t begin, std::size_t end, const auto&) {
-      for (std::size_t row = begin; row < end; ++row) {
-        const auto& [state, action, next_state] = triples[draw_below(row_count_, key_, draw, row)];
-        put(states_, state, 0, row);
-        put(actions_, action, 1, row);
-        put(states_, next_state, 2, row);
+      std::array<std::uint64_t, kBlock> numbers;
+      for (; begin < end; begin += kBlock) {
+        const std::size_t count = std::min(kBlock, end - begin);
+        draw_below(row_count_, key_, draw, begin, {numbers.data(), count});
+        for (std::size_t k = 0; k < count; ++k) __builtin_prefetch(triples + numbers[k]);
+        for (std::size_t k = 0; k < count; k += kGroupRows) {
+          const std::size_t group = std::min(kGroupRows, count - k), row = begin + k;
+          std::array<const std::byte*, kGroupRows> states, actions, next_states;
+          for (std::size_t i = 0; i < group; ++i) {
+            const auto& [state, action, next_state] = triples[numbers[k + i]];
+            states[i] = vector_of(states_, state);
+            actions[i] = vector_of(actions_, action);
+            next_states[i] = vector_of(states_, next_state);
+          }
+          gather_states(columns[0] + row * state_size, states.data(), group, state_size);
+          gather_actions(columns[1] + row * action_size, actions.data(), group, action_size);
+          gather_states(columns[2] + row * state_size, next_states.data(), group, state_size);
+        }
       }
     });
   });

@@ -1,6 +1,7 @@
 #include "trajmill/trajectory_buffer.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -13,7 +14,9 @@
 namespace trajmill {
 namespace {
 
+constexpr std::size_t kBlock = 16;   // windows that are asked for before they are copied, even; best of 4 to 32
 constexpr std::size_t kGrain = 256;  // windows of a task
+constexpr std::size_t kCacheLine = 64;
 
 void require_rows(const std::string& name, std::size_t row_count, std::span<const Episode> episodes) {
   for (const Episode& episode : episodes) {
@@ -54,8 +57,9 @@ TrajectoryBuffer::TrajectoryBuffer(std::span<const Episode> episodes, std::vecto
 
 void TrajectoryBuffer::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {
   const std::uint64_t draw = draw_count_++;
-  fill(batch_size, columns, thread_count,
-       [&](std::size_t window) { return draw_below(step_count(), key_, draw, window); });
+  fill(batch_size, columns, thread_count, [&](std::size_t first_window, std::span<std::uint64_t> steps) {
+    draw_below(step_count(), key_, draw, first_window, steps);
+  });
 }
 
 void TrajectoryBuffer::windows(std::span<const std::uint64_t> steps, std::span<std::byte* const> columns,
@@ -63,15 +67,37 @@ void TrajectoryBuffer::windows(std::span<const std::uint64_t> steps, std::span<s
   for (const std::uint64_t step : steps) {
     if (step >= step_count()) throw std::out_of_range(message("steps must be below ", step_count(), ", got ", step));
   }
-  fill(steps.size(), columns, thread_count, [&](std::size_t window) { return steps[window]; });
+  fill(steps.size(), columns, thread_count, [&](std::size_t first_window, std::span<std::uint64_t> some) {
+    std::ranges::copy(steps.subspan(first_window, some.size()), some.begin());
+  });
 }
 
-template <class StepOf>
+template <class StepsOf>
 void TrajectoryBuffer::fill(std::size_t window_count, std::span<std::byte* const> columns, std::size_t thread_count,
-                            const StepOf& step_of) const {
+                            const StepsOf& steps_of) const {
   parallel_for(window_count, kGrain, {thread_count, {}}, [&](std::size_t begin, std::size_t end, const auto&) {
-    for (std::size_t window = begin; window < end; ++window) write(window, index_.find(step_of(window)), columns);
+    std::array<std::uint64_t, kBlock> steps;
+    std::array<StepPlace, kBlock> places;
+    for (; begin < end; begin += kBlock) {
+      const std::size_t count = std::min(kBlock, end - begin);
+      steps_of(begin, {steps.data(), count});
+      for (std::size_t k = 0; k < count; ++k) {
+        places[k] = index_.find(steps[k]);
+        prefetch(places[k]);
+      }
+      for (std::size_t k = 0; k < count; ++k) write(begin + k, places[k], columns);
+    }
   });
+}
+
+// Into the second cache, which takes more requests at a time than the first. Always inline: to a compiler a function
+// that only prefetches has no effect, and calls of it are dropped.
+__attribute__((always_inline)) inline void TrajectoryBuffer::prefetch(const StepPlace& place) const noexcept {
+  const std::size_t kept = std::min(place.remaining, context_length_);
+  for (std::size_t a = 0; a < arrays_.size(); ++a) {
+    const std::byte* const from = arrays_[a].steps + place.row * step_sizes_[a];
+    for (std::size_t at = 0; at < kept * step_sizes_[a]; at += kCacheLine) __builtin_prefetch(from + at, 0, 2);
+  }
 }
 
 void TrajectoryBuffer::write(std::size_t window, const StepPlace& place,

@@ -47,9 +47,10 @@ class TrajectoryBuffer final : public BatchSource {
   void seek(std::span<const std::uint64_t> position) override { set_draw_count(position[0]); }
 
  private:
-  template <class StepOf>
+  template <class StepsOf>
   void fill(std::size_t window_count, std::span<std::byte* const> columns, std::size_t thread_count,
-            const StepOf& step_of) const;
+            const StepsOf& steps_of) const;
+  void prefetch(const StepPlace& place) const noexcept;
   void write(std::size_t window, const StepPlace& place, std::span<std::byte* const> columns) const noexcept;
 
   EpisodeIndex index_;

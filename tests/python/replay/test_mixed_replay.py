@@ -418,8 +418,8 @@ def test_mdp_transitions_are_drawn_by_address():
     states, actions = mdp.state_vectors(4), mdp.action_vectors(3)
     key = derived_key(8, REPLAY_MDP)
     for draw in range(3):
-        batch = source.sample(40)
-        for row in range(40):
+        batch = source.sample(71)
+        for row in range(71):
             block = _core.philox4x32([row // 2, draw, 0, 0], key)[2 * (row % 2) :]
             trajectory, step = divmod(((block[0] << 32 | block[1]) * 63) >> 64, 9)
             assert np.array_equal(batch["observation"][row], states[sample.states[trajectory, step]])
