@@ -54,9 +54,10 @@ def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: in
     """Read and check a file in D4RL's schema.
 
     Floats become float32 and flags bool, whatever the file holds (D4RL's replay files were float64). Repaired with a
-    warning: columns stored as (N, 1); both flags in one row (the limit wins, as in D4RL); no ``timeouts`` (a limit of
-    1,000 steps is assumed). Only remarked: actions outside [-1, 1], constant observations, an unfinished last episode,
-    stored next observations that disagree with the next row, an official name on a file that is not the official one.
+    warning: columns stored as (N, 1); both flags in one row (the limit wins, as in D4RL); no ``timeouts`` (ends are
+    taken from the stored next observations, else a limit of 1,000 steps is assumed). Only remarked: actions outside
+    [-1, 1], constant observations, an unfinished last episode, stored next observations that disagree with the next
+    row, an official name on a file that is not the official one.
 
     Parameters
     ----------
@@ -90,7 +91,8 @@ def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: in
         check_dtypes(path, columns)
         arrays = {name: clean_column(path, name, read_array(path, name, array)) for name, array in columns.items()}
         metadata = read_attributes(file) | _read_scalars(handles)
-    terminals, timeouts = settle_flags(path, arrays["terminals"], arrays.get("timeouts"))
+    told, visible = arrays.get("timeouts"), "next_observations" in arrays
+    terminals, timeouts = settle_flags(path, arrays["terminals"], told, visible=visible)
     dataset = Dataset(
         name=path.stem,
         path=path,
@@ -106,7 +108,7 @@ def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: in
     )
     check_contents(dataset)
     remark_release(path, release)
-    return settle_episodes(dataset, fix_timeouts=fix_timeouts)
+    return settle_episodes(dataset, fix_timeouts=fix_timeouts or (told is None and visible))
 
 
 def _check_layout(path: Path, file: h5py.File) -> None:

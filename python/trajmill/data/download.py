@@ -135,6 +135,7 @@ def _fetch(
                 done += len(piece)
                 progress(f"download {official.name}", done, official.size, "bytes")
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
             part.truncate(0)
             return _fetch(address, part, official, target, say, progress)

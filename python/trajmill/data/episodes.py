@@ -22,8 +22,17 @@ SHARE_OF_DISORDER = 0.1
 """Share of the steps from which on ends are not just unmarked: the rows follow no order at all."""
 
 
-def settle_flags(path: Path, terminals: BoolArray, timeouts: BoolArray | None) -> tuple[BoolArray, BoolArray]:
-    """Return flags that never hold together, the limit winning as in D4RL; without timeouts assume the usual limit."""
+def settle_flags(
+    path: Path, terminals: BoolArray, timeouts: BoolArray | None, *, visible: bool = False
+) -> tuple[BoolArray, BoolArray]:
+    """Return flags that never hold together, the limit winning as in D4RL.
+
+    Without timeouts they are left to `settle_episodes` if stored next observations make the ends `visible`; else the
+    usual limit is assumed.
+    """
+    if timeouts is None and visible:
+        remark(path, "no key 'timeouts'; episodes are cut where the stored next observation is not the next row's")
+        return terminals, np.zeros_like(terminals)
     if timeouts is None:
         remark(path, f"no key 'timeouts'; episodes are cut after {EPISODE_LIMIT} steps without a terminal")
         return terminals, _at_limit(terminals) & ~terminals
