@@ -293,7 +293,7 @@ def test_ants_padded_observations_are_compared_without_their_zeros() -> None:
     assert report.share_off == 0
     assert 1e-3 < report.reward_error_quantiles[1.0] < 0.2  # the torso of the middle of the step before
     wrong = changed(dataset, next_observations=dataset.observations)
-    assert check_dynamics(wrong).share_off > 0.9
+    assert check_dynamics(wrong).share_off > 0.3  # the others came to rest
     columns["observations"] = columns["observations"].copy()
     columns["observations"][3, 40] = 0.5
     with pytest.raises(DatasetError, match="not zero past number 27"):
