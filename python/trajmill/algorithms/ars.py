@@ -53,7 +53,7 @@ CONFIGS = {
     "HalfCheetah-v4": ARSConfig(direction_count=16, top_direction_count=8, perturbation=0.03, episode_length=400),
     "Walker2d-v4": ARSConfig(direction_count=40, top_direction_count=30, step_size=0.03, survival_bonus=1.0),
     "Ant-v4": ARSConfig(direction_count=60, top_direction_count=20, step_size=0.015, survival_bonus=1.0),
-    "InvertedPendulum-v4": ARSConfig(),
+    "InvertedPendulum-v4": ARSConfig(step_size=0.1, perturbation=0.1),
 }
 """Settings known to work; Walker2d's and Ant's are the paper's and need millions of steps."""
 

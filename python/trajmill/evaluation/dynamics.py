@@ -30,7 +30,7 @@ class DynamicsReport:
     observation_error_quantiles: dict[float, float]  # quantile to error of the next observation; 1.0 is the maximum
     reward_error_quantiles: dict[float, float]
     tolerance: float
-    share_off: float  # of the rows, in observation or reward by more than the tolerance; 0 to 1
+    share_off: float  # of the rows, in observation or (but Ant's) reward by more than the tolerance; 0 to 1
     terminal_mismatch_count: int  # rows where recording and simulator disagree on whether the task ended
 
 
@@ -46,7 +46,9 @@ def check_dynamics(
     """Set the simulator to recorded states, step the recorded actions, and compare what follows.
 
     States come from the file's ``qpos`` and ``qvel`` if it has them, else from the observations; then rows whose
-    observation hides the velocity (Hopper's are clipped to ±10) are left out. Every step begins with a zero warm start.
+    observation hides the velocity (Hopper's and Walker2d's are clipped to ±10) are left out. Every step begins with a
+    zero warm start. Ant's reward measures the torso from where MuJoCo last computed it, in the middle of the step
+    before, which no single row knows: its error of some hundredths is reported and not held against a row.
 
     Parameters
     ----------
@@ -78,6 +80,9 @@ def check_dynamics(
         errors = [_block_errors(dataset, environment, block) for block in blocks]
         margins_halved = environment.margin_fix
     observation_error, reward_error, mismatch = (np.concatenate(parts) for parts in zip(*errors, strict=True))
+    right = observation_error <= tolerance
+    if definition.progress_body is None:
+        right &= reward_error <= tolerance
     return DynamicsReport(
         environment_id=definition.environment_id,
         margin_fix=margins_halved,
@@ -85,7 +90,7 @@ def check_dynamics(
         observation_error_quantiles=_quantiles(observation_error),
         reward_error_quantiles=_quantiles(reward_error),
         tolerance=tolerance,
-        share_off=float(np.mean(~((observation_error <= tolerance) & (reward_error <= tolerance)))),
+        share_off=float(np.mean(~right)),
         terminal_mismatch_count=int(mismatch.sum()),
     )
 

@@ -19,6 +19,7 @@ from trajmill.evaluation import (
     check_dynamics,
     environment_definition,
     make_gymnasium,
+    record_episodes,
 )
 
 NAMES = sorted(ENVIRONMENTS)
@@ -32,10 +33,25 @@ def random_actions(environment_id: str, step_count: int, slot_count: int) -> np.
     return np.random.default_rng(5).uniform(-size, size, shape).astype(np.float32)
 
 
+WAYS = ["mujoco.batch, 1 thread", "mujoco.batch, 2 threads", "mj_step"]
+
+
+def step_in(way: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Let simulations be stepped in a `way`; returns the number of threads to ask for."""
+    if way == "mj_step":
+        monkeypatch.setitem(sys.modules, "mujoco.batch", None)  # as before MuJoCo 3.17
+    else:
+        pytest.importorskip("mujoco.batch")
+    return 2 if "2" in way else 1
+
+
 @pytest.mark.parametrize("environment_id", NAMES)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_batched_steps_equal_gymnasium_to_the_last_bit(environment_id: str, threads: int) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_batched_steps_equal_gymnasium_to_the_last_bit(
+    environment_id: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three hundred steps, going on after terminations, through every kind of contact."""
+    threads = step_in(way, monkeypatch)
     gymnasium = GymnasiumEnvironments(environment_id, len(SEEDS))
     with BatchedEnvironment(environment_id, len(SEEDS), threads=threads) as batched:
         np.testing.assert_array_equal(batched.reset(SEEDS), gymnasium.reset(SEEDS))
@@ -47,11 +63,29 @@ def test_batched_steps_equal_gymnasium_to_the_last_bit(environment_id: str, thre
     gymnasium.close()
 
 
-def test_hopper_terminations_were_among_them() -> None:
-    with BatchedEnvironment("Hopper-v4", 3) as batched:
-        batched.reset(SEEDS)
-        ends = [batched.step(actions).terminal for actions in random_actions("Hopper-v4", 300, 3)]
-    assert 0 < np.mean(ends) < 1
+@pytest.mark.slow
+@pytest.mark.parametrize("environment_id", NAMES)
+def test_thousands_of_batched_steps_equal_gymnasium(environment_id: str) -> None:
+    """Sixteen slots, a thousand steps each, most of them after the task has ended."""
+    seeds = list(range(16))
+    gymnasium = GymnasiumEnvironments(environment_id, 16)
+    with BatchedEnvironment(environment_id, 16, threads=2) as batched:
+        np.testing.assert_array_equal(batched.reset(seeds), gymnasium.reset(seeds))
+        for actions in random_actions(environment_id, 1000, 16):
+            ours, theirs = batched.step(actions), gymnasium.step(actions)
+            np.testing.assert_array_equal(ours.observation, theirs.observation)
+            np.testing.assert_array_equal(ours.reward, theirs.reward)
+    gymnasium.close()
+
+
+def test_terminations_were_among_them() -> None:
+    shares = {}
+    for name in NAMES:
+        with BatchedEnvironment(name, 3) as batched:
+            batched.reset(SEEDS)
+            shares[name] = np.mean([batched.step(actions).terminal for actions in random_actions(name, 300, 3)])
+    assert shares.pop("HalfCheetah-v4") == 0
+    assert all(0 < share < 1 for share in shares.values()), shares
 
 
 @pytest.mark.parametrize("environment_id", NAMES)
@@ -73,7 +107,11 @@ def test_gymnasium_is_what_a_user_gets_from_make(environment_id: str) -> None:
 
 
 @pytest.mark.parametrize("environment_id", NAMES)
-def test_stepping_some_slots_leaves_the_others_alone(environment_id: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_stepping_some_slots_leaves_the_others_alone(
+    environment_id: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_in(way, monkeypatch)
     actions = random_actions(environment_id, 8, 3)
     with BatchedEnvironment(environment_id, 3) as whole, BatchedEnvironment(environment_id, 3) as part:
         whole.reset(SEEDS)
@@ -89,7 +127,11 @@ def test_stepping_some_slots_leaves_the_others_alone(environment_id: str) -> Non
 
 
 @pytest.mark.parametrize("environment_id", NAMES)
-def test_nothing_of_the_last_episode_survives_a_reset(environment_id: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_of_the_last_episode_survives_a_reset(
+    environment_id: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_in(way, monkeypatch)
     actions = random_actions(environment_id, 40, 3)
     with BatchedEnvironment(environment_id, 3) as environment:
         runs = []
@@ -97,6 +139,25 @@ def test_nothing_of_the_last_episode_survives_a_reset(environment_id: str) -> No
             environment.reset(SEEDS)
             runs.append([environment.step(action).observation for action in actions])
     np.testing.assert_array_equal(runs[0], runs[1])
+
+
+def test_fewer_seeds_than_slots_start_the_first_slots() -> None:
+    with BatchedEnvironment("Hopper-v4", 3) as some, BatchedEnvironment("Hopper-v4", 3) as fresh:
+        whole = some.reset(SEEDS)
+        some.step(random_actions("Hopper-v4", 1, 3)[0])
+        resting = some.state(np.array([2]))[0]
+        np.testing.assert_array_equal(some.reset(SEEDS[:2]), whole[:2])
+        np.testing.assert_array_equal(some.state(np.array([2]))[0], resting)
+        fresh.reset(SEEDS)
+        assert (fresh.state(np.array([2]))[0] != resting).any()
+
+
+def test_short_names() -> None:
+    assert [environment_definition(name).environment_id for name in ("hopper", "HALFCHEETAH", "ant-v4")] == [
+        "Hopper-v4",
+        "HalfCheetah-v4",
+        "Ant-v4",
+    ]
 
 
 def test_wrong_numbers_are_refused() -> None:
@@ -209,6 +270,34 @@ def test_terminations_are_compared_save_where_a_limit_hides_them(hopper: Dataset
 def test_data_of_another_environment_is_refused(hopper: Dataset) -> None:
     with pytest.raises(DatasetError, match=r"have 11 and 3 numbers, HalfCheetah-v4 \(17, 6\)"):
         check_dynamics(hopper, environment_id="HalfCheetah-v4")
+
+
+def ant_steps() -> dict[str, np.ndarray]:
+    """Columns of an Ant data set as D4RL has it: 84 zeros after each observation, no states."""
+    with BatchedEnvironment("Ant-v4", 4) as environment:
+        uniform = np.random.default_rng(0).uniform(-1, 1, (30, 1, 4, 8)).astype(np.float32)
+        recording = record_episodes(lambda observations: uniform[0], environment, [1, 2, 3, 4], maximum_steps=30)
+    columns = {name: getattr(recording, name) for name in ("actions", "rewards", "terminals", "timeouts")}
+    padding = np.zeros((len(recording.rewards), 84), np.float32)
+    for name in ("observations", "next_observations"):
+        columns[name] = np.concatenate((getattr(recording, name), padding), axis=1)
+    return columns
+
+
+def test_ants_padded_observations_are_compared_without_their_zeros() -> None:
+    columns = ant_steps()
+    dataset = Dataset(name="ant-random", path=Path("ant-random"), **columns)
+    report = check_dynamics(dataset)
+    assert report.row_count == len(dataset) == 120
+    assert report.observation_error_quantiles[1.0] < 1e-5
+    assert report.share_off == 0
+    assert 1e-3 < report.reward_error_quantiles[1.0] < 0.2  # the torso of the middle of the step before
+    wrong = changed(dataset, next_observations=dataset.observations)
+    assert check_dynamics(wrong).share_off > 0.3  # the others came to rest
+    columns["observations"] = columns["observations"].copy()
+    columns["observations"][3, 40] = 0.5
+    with pytest.raises(DatasetError, match="not zero past number 27"):
+        check_dynamics(changed(dataset, observations=columns["observations"]))
 
 
 # --- manners ---

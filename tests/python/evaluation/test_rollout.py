@@ -172,6 +172,70 @@ def test_finished_episodes_keep_their_last_observation_and_are_not_stepped() -> 
     assert (history[length:] == history[length]).all()
 
 
+class Remembering:
+    """An episodic policy that writes down what it is told."""
+
+    def __init__(self, weights: Array) -> None:
+        self.policy = LinearPolicy(weights)
+        self.calls: list[str] = []
+        self.rewards: list[Array] = []
+        self.playing: list[NDArray[np.bool_]] = []
+
+    def start(self, seed_count: int, episode_count: int) -> None:
+        self.calls.append(f"start {seed_count} {episode_count}")
+
+    def __call__(self, observations: Array, /) -> Array:
+        self.calls.append("act")
+        return self.policy(observations)
+
+    def observe(self, rewards: Array, playing: NDArray[np.bool_]) -> None:
+        self.calls.append("observe")
+        self.rewards.append(rewards)
+        self.playing.append(playing)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_policy_with_a_memory_is_told_of_every_step(exact: bool) -> None:
+    weights = linear_weights("Hopper-v4", 2)
+    act = Remembering(weights)
+    result = evaluate_policy(act, "Hopper-v4", seed_count=2, episode_count=3, exact=exact)
+    longest = int(result.lengths.max())
+    assert result.lengths.min() < longest
+    assert act.calls == ["start 2 3"] + ["act", "observe"] * longest
+    np.testing.assert_allclose(np.sum(act.rewards, axis=0, dtype=np.float64), result.returns, rtol=1e-5)
+    played = 1 + np.sum(act.playing, axis=0)  # `playing` says who goes on after the step
+    np.testing.assert_array_equal(played, result.lengths)
+    timesteps = np.arange(longest)[:, None, None]
+    np.testing.assert_array_equal(np.array(act.rewards) != 0, timesteps < result.lengths)
+    plain = evaluate_policy(LinearPolicy(weights), "Hopper-v4", seed_count=2, episode_count=3)
+    np.testing.assert_array_equal(plain.returns, result.returns)
+
+
+def test_a_policy_that_takes_more_numbers_gets_zeros() -> None:
+    weights = linear_weights("Ant-v4", 1)
+    seen: list[Array] = []
+
+    def act(observations: Array) -> Array:
+        seen.append(observations)
+        return LinearPolicy(weights)(observations[..., :27])
+
+    options: dict[str, Any] = {"seed_count": 1, "episode_count": 2, "maximum_steps": 20}
+    expected = evaluate_policy(LinearPolicy(weights), "Ant-v4", **options)
+    padded = evaluate_policy(act, "Ant-v4", observation_dim=111, **options)
+    np.testing.assert_array_equal(padded.returns, expected.returns)
+    assert all(observations.shape == (1, 2, 111) and not observations[..., 27:].any() for observations in seen)
+    with pytest.raises(ValueError, match="at least the 27 of Ant-v4, got 26"):
+        evaluate_policy(act, "Ant-v4", observation_dim=26, **options)
+
+
+def test_without_reference_returns_there_is_no_score() -> None:
+    result = evaluate_policy(
+        LinearPolicy(linear_weights("InvertedPendulum-v4", 2)), "InvertedPendulum-v4", seed_count=2, episode_count=2
+    )
+    assert np.isnan(result.normalized_scores).all()
+    assert np.isfinite(result.returns).all()
+
+
 def test_a_policy_may_write_into_what_it_is_given() -> None:
     policy = LinearPolicy(linear_weights("HalfCheetah-v4", 1))
 
@@ -186,12 +250,16 @@ def test_a_policy_may_write_into_what_it_is_given() -> None:
 
 
 def test_actions_are_clipped() -> None:
-    def constant(value: float) -> Any:
-        return lambda observations: np.full((*observations.shape[:2], 6), value, np.float32)
+    def play(environment_id: str, value: float) -> NDArray[np.int64]:
+        def act(observations: Array) -> Array:
+            return np.full((*observations.shape[:2], ENVIRONMENTS[environment_id].action_dim), value, np.float32)
 
-    options: dict[str, Any] = {"seed_count": 1, "episode_count": 2, "maximum_steps": 20}
-    large, one = (evaluate_policy(constant(value), "HalfCheetah-v4", **options) for value in (50.0, 1.0))
-    np.testing.assert_array_equal(large.returns, one.returns)
+        result = evaluate_policy(act, environment_id, seed_count=1, episode_count=2, maximum_steps=20)
+        return result.lengths if environment_id == "InvertedPendulum-v4" else result.returns
+
+    np.testing.assert_array_equal(play("HalfCheetah-v4", 50.0), play("HalfCheetah-v4", 1.0))
+    np.testing.assert_array_equal(play("InvertedPendulum-v4", 50.0), play("InvertedPendulum-v4", 3.0))
+    assert (play("InvertedPendulum-v4", 3.0) < play("InvertedPendulum-v4", 1.0)).all()
 
 
 def test_a_random_hopper_scores_what_random_hoppers_score() -> None:
@@ -237,6 +305,10 @@ def test_episode_seeds_have_addresses(series: int, count: int) -> None:
     assert len(set(seeds)) == count
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert not set(seeds) & set(episode_seeds(series + 1, count))
+
+
+def test_episode_seeds_of_later_episodes() -> None:
+    assert episode_seeds(7, 3, first=5) == episode_seeds(7, 8)[5:]
 
 
 def test_episode_seeds_never_change() -> None:
