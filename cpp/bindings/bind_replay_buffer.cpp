@@ -214,6 +214,14 @@ void bind_replay_buffer(py::module_& module) {
           },
           py::arg("epoch"), py::arg("first"), py::arg("count"), "Slots in an epoch's order, from position first on.")
       .def(
+          "_slots",
+          [](const PythonReplayBuffer& buffer) {
+            const std::vector<std::int64_t> found = released([&] { return buffer.slots(); });
+            return Slots(static_cast<py::ssize_t>(found.size()), found.data());
+          },
+          "Slots of all rows, in the order in which draws count them.")
+      .def_property_readonly("_draw_key", &PythonReplayBuffer::draw_key, "Key of the words behind the draws.")
+      .def(
           "update_priorities",
           [](PythonReplayBuffer& buffer, const py::object& indexes, const Priorities& priorities) {
             const Slots slots = checked_slots(indexes);

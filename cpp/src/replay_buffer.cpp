@@ -649,6 +649,15 @@ void ReplayBuffer::gather(std::span<const std::int64_t> slots, std::span<std::by
 
 std::size_t ReplayBuffer::gathered_column_count() const noexcept { return pieces_.size(); }
 
+std::vector<std::int64_t> ReplayBuffer::slots() const {
+  const std::shared_lock lock(mutex_);
+  require_open();
+  const Slots all(*this);
+  std::vector<std::int64_t> slots(size_now());
+  for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = all[i];
+  return slots;
+}
+
 void ReplayBuffer::epoch_slots(std::uint64_t epoch, std::size_t first, std::span<std::int64_t> slots) const {
   const std::shared_lock lock(mutex_);
   require_open();

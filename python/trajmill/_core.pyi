@@ -422,6 +422,10 @@ class ReplayBuffer(BatchSource):
         """
         Take over what was put into memory.
         """
+    def _slots(self) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        Slots of all rows, in the order in which draws count them.
+        """
     def _unlock(self) -> None: ...
     def _used_extents(self) -> list[tuple[int, int]]:
         """
@@ -456,6 +460,11 @@ class ReplayBuffer(BatchSource):
     ) -> None:
         """
         Set the priorities of the rows in the given slots.
+        """
+    @property
+    def _draw_key(self) -> int:
+        """
+        Key of the words behind the draws.
         """
     @property
     def _memory(self) -> numpy.typing.NDArray[numpy.uint8]:

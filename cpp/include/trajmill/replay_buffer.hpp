@@ -129,6 +129,11 @@ class ReplayBuffer : public BatchSource {
   // The slots at positions first, first + 1, ... of an epoch's order, in which every row comes once.
   void epoch_slots(std::uint64_t epoch, std::size_t first, std::span<std::int64_t> slots) const;
 
+  // For a copy that makes the same draws elsewhere: where the rows are, in the order in which draws count them, and
+  // the key of the words behind a draw.
+  [[nodiscard]] std::vector<std::int64_t> slots() const;
+  [[nodiscard]] std::uint64_t draw_key() const noexcept { return key_; }
+
   // Sets priorities >= 0; zero is never drawn. Where a slot comes twice the last one holds; a slot that was overwritten
   // since means the row that is there now. Nothing changes if it throws: std::invalid_argument for a bad priority,
   // std::out_of_range for an empty slot.

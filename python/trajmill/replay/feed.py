@@ -27,8 +27,8 @@ class Feed(Iterator[dict[str, Tensor]]):
     in one transfer for all columns. The batches are those that ``source.sample(batch_size)`` would give, in that order;
     drawing ahead means that priorities and new transitions take effect up to `ahead` + 1 batches later.
 
-    While the feed is open nothing else should draw from the source, which is some draws ahead of the batches handed out.
-    Closing it puts the source back behind the last one; then is the time to save the state of both.
+    While the feed is open nothing else should draw from the source, which is some draws ahead of the batches handed
+    out. Closing it puts the source back behind the last one, and then its state may be saved.
 
     Parameters
     ----------

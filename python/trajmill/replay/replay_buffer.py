@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,11 @@ from trajmill.core import checks
 from trajmill.data.records import Transitions
 from trajmill.replay import replay_file
 from trajmill.replay.schema import ColumnSpec, columns_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from trajmill.replay.resident import ResidentReplay
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -104,7 +109,9 @@ class ReplayBuffer(_core.ReplayBuffer):
             "discount": discount,
             "alpha": alpha if prioritized else None,
         }
-        self._settings = settings | {"columns": [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]}
+        self._settings = settings | {
+            "columns": [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]
+        }
         self._descriptor = -1
         memory = None
         if path is not None:
@@ -126,7 +133,9 @@ class ReplayBuffer(_core.ReplayBuffer):
         source = Path(path)
         header = replay_file.read_header(source)
         if header.checksum is None:
-            raise replay_file.ReplayFileError(f"{source} is the storage of a buffer; open it with ReplayBuffer(path=...)")
+            raise replay_file.ReplayFileError(
+                f"{source} is the storage of a buffer; open it with ReplayBuffer(path=...)"
+            )
         options = dict(header.settings)
         schema = {name: (tuple(shape), dtype) for name, shape, dtype in options.pop("columns")}
         alpha = options.pop("alpha")
@@ -178,6 +187,18 @@ class ReplayBuffer(_core.ReplayBuffer):
         buffer = cls(len(transitions) if capacity is None else capacity, schema, **options)
         buffer.add(**arrays)
         return buffer
+
+    def to(self, device: str | torch.device) -> ResidentReplay:
+        """A copy of the rows there are now on a device, which makes the draws this buffer would make next.
+
+        ValueError for a prioritised buffer, whose draws depend on the host.
+        """
+        from trajmill.replay.resident import ResidentReplay
+
+        if self._settings["alpha"] is not None:
+            raise ValueError("a prioritised buffer cannot be copied to a device; use tm.feed")
+        rows = self[self._slots()]
+        return ResidentReplay(rows, key=self._draw_key, draw_count=self.draw_count, device=device)
 
     def __getitem__(self, indexes: slice | npt.ArrayLike) -> Batch:
         """The rows in the given slots, integers (n,) or a slice, as a batch without ``indexes`` and ``weights``.

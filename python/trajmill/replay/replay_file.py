@@ -96,7 +96,9 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         preamble = file.read(_PREAMBLE.size)
         if len(preamble) < _PREAMBLE.size or not preamble.startswith(_MAGIC):
-            raise ReplayFileError(f"{path} is not a replay buffer of trajmill: it does not begin with {_MAGIC.decode()}")
+            raise ReplayFileError(
+                f"{path} is not a replay buffer of trajmill: it does not begin with {_MAGIC.decode()}"
+            )
         _, length, crc = _PREAMBLE.unpack(preamble)
         text = file.read(min(length, _LARGEST_TEXT))
     if len(text) != length or zlib.crc32(text) != crc:
