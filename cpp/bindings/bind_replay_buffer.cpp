@@ -14,13 +14,20 @@ namespace {
 using Batch = py::typing::Dict<py::str, py::array>;
 using Slots = py::array_t<std::int64_t, py::array::c_style>;
 using Priorities = py::array_t<double, py::array::c_style>;
-using Layout = py::typing::Dict<py::str, py::int_>;
 
 // A buffer whose memory may be a Python object's.
 class PythonReplayBuffer final : public ReplayBuffer {
  public:
   PythonReplayBuffer(ReplaySettings settings, std::span<std::byte> memory, py::object owner)
       : ReplayBuffer(std::move(settings), memory), owner_(std::move(owner)) {}
+
+  void give_up() {
+    {
+      const py::gil_scoped_release nogil;
+      close();
+    }
+    owner_ = py::none();
+  }
 
  private:
   py::object owner_;
@@ -60,17 +67,26 @@ std::string shape_text(const Column& column, const char* leading) {
 
 // A value as an array of the column's dtype: floats are rounded, integers and booleans must survive exactly.
 py::array converted(const py::object& value, const Column& column) {
-  const auto numpy = py::module_::import("numpy");
-  const py::array array = numpy.attr("asarray")(value);
+  const py::array array = py::array::ensure(value);
+  if (!array) {
+    PyErr_Clear();
+    throw py::type_error(message("column '", column.name, "' needs an array, got ", text_of(py::type::of(value))));
+  }
+  if (holds_rows(array, column)) return array;
   const py::dtype& wanted = dtype_of(column.type);
+  const bool is_float = wanted.kind() == 'f';
   const char kind = array.dtype().kind();
-  const bool is_float = column.type == DataType::f2 || column.type == DataType::f4 || column.type == DataType::f8;
-  const bool is_integer = kind == 'i' || kind == 'u' || kind == 'b';
-  const py::array cast =
-      is_integer || (is_float && kind == 'f')
-          ? py::array(numpy.attr("ascontiguousarray")(array, wanted).attr("reshape")(array.attr("shape")))
-          : py::array();
-  if (cast.size() != array.size() || (!is_float && !numpy.attr("array_equal")(cast, array).cast<bool>())) {
+  const bool is_number = kind == 'i' || kind == 'u' || kind == 'b' || (is_float && kind == 'f');
+  py::array cast;
+  if (is_number) {
+    const auto& numpy = py::detail::npy_api::get();
+    constexpr int kFlags =
+        int{py::array::c_style} | int{py::array::forcecast} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
+    cast = py::reinterpret_steal<py::array>(
+        numpy.PyArray_FromAny_(array.ptr(), py::dtype(wanted).release().ptr(), 0, 0, kFlags, nullptr));
+    if (!cast) throw py::error_already_set();
+  }
+  if (!is_number || (!is_float && !py::module_::import("numpy").attr("array_equal")(cast, array).cast<bool>())) {
     throw py::type_error(message("column '", column.name, "' needs ", text_of(wanted), ", got ", text_of(array.dtype()),
                                  " that cannot be converted without loss"));
   }
@@ -234,16 +250,15 @@ void bind_replay_buffer(py::module_& module) {
           [](const PythonReplayBuffer& buffer) { return released([&] { return buffer.largest_priority(); }); },
           "What new rows get.")
       .def_property_readonly(
-          "_layout",
-          [](const PythonReplayBuffer& buffer) -> Layout {
+          "_row_stride", [](const PythonReplayBuffer& buffer) { return buffer.layout().row_stride; },
+          "Bytes from one row to the next.")
+      .def_property_readonly(
+          "_parts",
+          [](const PythonReplayBuffer& buffer) {
             const ReplayLayout& layout = buffer.layout();
-            py::dict parts;
-            parts["row_stride"] = layout.row_stride;
-            parts["entry_size"] = layout.entry_size;
-            parts["byte_count"] = layout.byte_count;
-            return parts;
+            return std::vector<std::size_t>{0, layout.rows, layout.weights, layout.entries, layout.byte_count};
           },
-          "Sizes in bytes.")
+          "Where state, rows, weights and entries begin in memory, and where they end.")
       .def_property_readonly(
           "_memory",
           [](const py::object& self) {
@@ -265,7 +280,7 @@ void bind_replay_buffer(py::module_& module) {
       .def("_lock", &PythonReplayBuffer::lock_shared, py::call_guard<py::gil_scoped_release>(),
            "Keep changes out until _unlock, in the same thread.")
       .def("_unlock", &PythonReplayBuffer::unlock_shared)
-      .def("_close", &PythonReplayBuffer::close, py::call_guard<py::gil_scoped_release>(), "Give the memory up.");
+      .def("_close", &PythonReplayBuffer::give_up, "Give the memory up.");
   module.def(
       "replay_byte_count",
       [](std::size_t capacity, const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns,

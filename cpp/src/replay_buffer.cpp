@@ -21,7 +21,7 @@ namespace {
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kHugePage = std::size_t{1} << 21;
 constexpr std::size_t kCacheLine = 64;
-constexpr std::size_t kBlockRows = 32;  // drawn and prefetched together while the block before is copied
+constexpr std::size_t kBlockRows = 64;  // drawn and prefetched together while the block before is copied
 constexpr std::size_t kRowsPerTask = 64 * kBlockRows;
 constexpr std::size_t kFarthestPrefetch = 512;               // bytes from the begin of a row
 constexpr std::size_t kLargestBatch = std::size_t{1} << 33;  // a Philox block serves two rows and has a 32-bit number
@@ -71,12 +71,14 @@ void store(T& target, T value) {
   std::atomic_ref(target).store(value, std::memory_order_release);
 }
 
-void require(bool holds, const std::string& text) {
-  if (!holds) throw std::invalid_argument(text);
+// The message is put together only where it is needed: some checks are made for every number.
+template <class... Parts>
+void require(bool holds, const Parts&... parts) {
+  if (!holds) throw std::invalid_argument(message(parts...));
 }
 
 double checked_beta(double beta) {
-  require(beta >= 0.0 && beta <= 10.0, message("beta must be in [0, 10], got ", beta));
+  require(beta >= 0.0 && beta <= 10.0, "beta must be in [0, 10], got ", beta);
   return beta;
 }
 
@@ -85,16 +87,13 @@ double checked_beta(double beta) {
 ReplayLayout ReplayBuffer::layout(const ReplaySettings& settings) {
   require(settings.capacity >= 1, "capacity must be at least 1 row, got 0");
   require(settings.environment_count >= 1, "environment_count must be at least 1, got 0");
-  require(settings.capacity % settings.environment_count == 0,
-          message("capacity must be a multiple of environment_count ", settings.environment_count, ", got ",
-                  settings.capacity));
+  require(settings.capacity % settings.environment_count == 0, "capacity must be a multiple of environment_count ",
+          settings.environment_count, ", got ", settings.capacity);
   require(!settings.columns.empty(), "the schema must have at least one column");
   require(settings.n_step >= 1, "n_step must be at least 1, got 0");
-  require(settings.discount >= 0.0 && settings.discount <= 1.0,
-          message("discount must be in [0, 1], got ", settings.discount));
+  require(settings.discount >= 0.0 && settings.discount <= 1.0, "discount must be in [0, 1], got ", settings.discount);
   if (settings.alpha) {
-    require(*settings.alpha >= 0.0 && *settings.alpha <= 10.0,
-            message("alpha must be in [0, 10], got ", *settings.alpha));
+    require(*settings.alpha >= 0.0 && *settings.alpha <= 10.0, "alpha must be in [0, 10], got ", *settings.alpha);
   }
   const auto& columns = settings.columns;
   ReplayLayout layout{};
@@ -102,15 +101,15 @@ ReplayLayout ReplayBuffer::layout(const ReplaySettings& settings) {
   std::vector<bool> is_shared(columns.size(), false);
   for (const auto& [name, of] : settings.shared) {
     const std::size_t to = find_column(columns, name), from = find_column(columns, of);
-    require(to < columns.size() && from < columns.size(),
-            message("shared must name two columns of the schema, got '", name, "' and '", of, "'"));
-    require(to != from && columns[to].type == columns[from].type && columns[to].shape == columns[from].shape,
-            message("'", name, "' cannot be shared with '", of, "': their dtype and shape must be equal"));
-    require(!is_shared[to], message("shared names '", name, "' twice"));
+    require(to < columns.size() && from < columns.size(), "shared must name two columns of the schema, got '", name,
+            "' and '", of, "'");
+    require(to != from && columns[to].type == columns[from].type && columns[to].shape == columns[from].shape, "'", name,
+            "' cannot be shared with '", of, "': their dtype and shape must be equal");
+    require(!is_shared[to], "shared names '", name, "' twice");
     is_shared[to] = true;
   }
   for (const auto& [name, of] : settings.shared) {
-    require(!is_shared[find_column(columns, of)], message("'", of, "' is itself shared, so '", name, "' cannot be"));
+    require(!is_shared[find_column(columns, of)], "'", of, "' is itself shared, so '", name, "' cannot be");
   }
   std::size_t row_size = 0;
   if (!settings.shared.empty()) {
@@ -130,9 +129,8 @@ ReplayLayout ReplayBuffer::layout(const ReplaySettings& settings) {
   const std::size_t aligned = round_up(row_size, kCacheLine);
   if (aligned <= row_size + row_size / 4) layout.row_stride = aligned;  // 192 for 168 bytes: drawn a fifth faster
   layout.entry_size = round_up(layout.entry_size, 8);
-  require(
-      settings.capacity < (std::size_t{1} << 62) / (layout.row_stride + layout.entry_size + sizeof(double)),
-      message("a capacity of ", settings.capacity, " rows of ", row_size, " bytes is more than memory can address"));
+  require(settings.capacity < (std::size_t{1} << 62) / (layout.row_stride + layout.entry_size + sizeof(double)),
+          "a capacity of ", settings.capacity, " rows of ", row_size, " bytes is more than memory can address");
   layout.rows = kPage;
   layout.weights = layout.rows + round_up(settings.capacity * layout.row_stride, kPage);
   layout.entries =
@@ -159,8 +157,7 @@ ReplayBuffer::ReplayBuffer(ReplaySettings settings, std::span<std::byte> memory)
     require(terminal_ < columns.size(), "n_step > 1 needs a column 'terminal'");
     for (const std::size_t flag : {terminal_, truncated_}) {
       require(flag == columns.size() || columns[flag].byte_count() == 1,
-              message("n_step > 1 needs one byte, bool or uint8, in '", flag < columns.size() ? columns[flag].name : "",
-                      "'"));
+              "n_step > 1 needs one byte, bool or uint8, in '", flag < columns.size() ? columns[flag].name : "", "'");
     }
   }
   for (std::size_t c = 0; c < columns.size(); ++c) {
@@ -178,8 +175,8 @@ ReplayBuffer::ReplayBuffer(ReplaySettings settings, std::span<std::byte> memory)
   }
   batch_columns_ = columns;
   const auto add_column = [&](const char* name, DataType type) {
-    require(find_column(columns, name) == columns.size(),
-            message("the schema has a column '", name, "', which is a name for what the buffer itself adds"));
+    require(find_column(columns, name) == columns.size(), "the schema has a column '", name,
+            "', which is a name for what the buffer itself adds");
     batch_columns_.push_back({name, type, {}});
   };
   if (has_steps) {
@@ -207,8 +204,7 @@ ReplayBuffer::ReplayBuffer(ReplaySettings settings, std::span<std::byte> memory)
     }
   }
   require(memory.size() == layout_.byte_count && reinterpret_cast<std::uintptr_t>(memory.data()) % kPage == 0,
-          message("a buffer of these settings needs ", layout_.byte_count, " bytes at a page boundary, got ",
-                  memory.size()));
+          "a buffer of these settings needs ", layout_.byte_count, " bytes at a page boundary, got ", memory.size());
   memory_ = memory;
   state_ = reinterpret_cast<State*>(memory_.data());
   rows_ = memory_.data() + layout_.rows;
@@ -358,11 +354,10 @@ void ReplayBuffer::store_rows(std::uint64_t number, std::size_t count, std::size
 
 std::size_t ReplayBuffer::add(std::size_t count, std::span<const std::byte* const> columns) {
   const std::size_t capacity = settings_.capacity, environments = settings_.environment_count;
-  require(count % environments == 0,
-          message("rows are added for all ", environments,
-                  " environments together, so their number must be a multiple of ", environments, ", got ", count));
-  require(count <= capacity, message("a batch of ", count, " rows does not fit into a buffer of ", capacity,
-                                     " rows; add the last ", capacity, " only"));
+  require(count % environments == 0, "rows are added for all ", environments,
+          " environments together, so their number must be a multiple of ", environments, ", got ", count);
+  require(count <= capacity, "a batch of ", count, " rows does not fit into a buffer of ", capacity,
+          " rows; add the last ", capacity, " only");
   const std::scoped_lock lock(mutex_);
   require_open();
   const std::uint64_t number = state_->added;
@@ -600,15 +595,14 @@ void ReplayBuffer::copy_rows(std::size_t begin, std::size_t end, std::span<std::
 
 void ReplayBuffer::sample(std::size_t batch_size, const DrawOptions& options, std::span<std::byte* const> columns,
                           std::size_t thread_count) {
-  require(batch_size >= 1 && batch_size <= kLargestBatch,
-          message("batch_size must be between 1 and 2^33, got ", batch_size));
+  require(batch_size >= 1 && batch_size <= kLargestBatch, "batch_size must be between 1 and 2^33, got ", batch_size);
   const std::shared_lock lock(mutex_);
   require_open();
   const std::size_t size = size_now();
   require(size > 0, "the buffer is empty; add transitions before drawing");
   require(options.replace || !tree_, "a prioritised buffer draws with replacement; drop replace=False");
-  require(options.replace || batch_size <= size,
-          message("without replacement a batch has at most the ", size, " rows of the buffer, got ", batch_size));
+  require(options.replace || batch_size <= size, "without replacement a batch has at most the ", size,
+          " rows of the buffer, got ", batch_size);
   require(!tree_ || tree_->total() > 0.0, "every priority is zero, so there is nothing to draw");
   const double beta = options.beta ? checked_beta(*options.beta) : beta_.load();
   const std::uint64_t number = std::atomic_ref(state_->draw_count).fetch_add(1);
@@ -673,13 +667,13 @@ void ReplayBuffer::epoch_slots(std::uint64_t epoch, std::size_t first, std::span
 
 void ReplayBuffer::update_priorities(std::span<const std::int64_t> slots, std::span<const double> priorities) {
   require(settings_.alpha.has_value(), "the buffer draws uniformly; make it with prioritized=True");
-  require(slots.size() == priorities.size(),
-          message("there must be one priority for each of ", slots.size(), " indexes, got ", priorities.size()));
+  require(slots.size() == priorities.size(), "there must be one priority for each of ", slots.size(), " indexes, got ",
+          priorities.size());
   std::vector<double> weights(priorities.size());
   double largest = 0.0;
   for (std::size_t i = 0; i < priorities.size(); ++i) {
-    require(priorities[i] >= 0.0 && priorities[i] <= kLargestPriority,
-            message("priorities must be numbers from 0 to ", kLargestPriority, ", got ", priorities[i], " at ", i));
+    require(priorities[i] >= 0.0 && priorities[i] <= kLargestPriority, "priorities must be numbers from 0 to ",
+            kLargestPriority, ", got ", priorities[i], " at ", i);
     weights[i] = priorities[i] == 0.0 ? 0.0 : std::pow(priorities[i], *settings_.alpha);
     largest = std::max(largest, priorities[i]);
   }

@@ -1,34 +1,38 @@
 #include "trajmill/sum_tree.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <limits>
 
 namespace trajmill {
 namespace {
 
-// The sums on the way down inside one node: its children in pairs, then in fours, then all.
-struct PartialSums {
-  double pair[4];
-  double four[2];
+constexpr std::size_t kFanOut = SumTree::kFanOut;
 
-  explicit PartialSums(const double* child) noexcept
-      : pair{child[0] + child[1], child[2] + child[3], child[4] + child[5], child[6] + child[7]},
-        four{pair[0] + pair[1], pair[2] + pair[3]} {}
-
-  [[nodiscard]] double total() const noexcept { return four[0] + four[1]; }
-};
-
-// One step of the descent. Going right needs something there, so a weight of zero is never reached, rounding or not.
-inline std::size_t go_right(double& target, double left, double right) noexcept {
-  const bool is_right = target >= left && right > 0.0;
-  target -= is_right ? left : 0.0;
-  return is_right ? 1 : 0;
+// before[k] = the sum of children 0 to k - 1; returns the sum of all eight. The order of the additions is fixed.
+inline double scan(const double* child, double* before) noexcept {
+  double sum = 0.0;
+  for (std::size_t k = 0; k < kFanOut; ++k) {
+    before[k] = sum;
+    sum += child[k];
+  }
+  return sum;
 }
 
-inline std::size_t descend(const double* child, double& target) noexcept {
-  const PartialSums sums(child);
-  std::size_t at = go_right(target, sums.four[0], sums.four[1]);
-  at = 2 * at + go_right(target, sums.pair[2 * at], sums.pair[2 * at + 1]);
-  return 2 * at + go_right(target, child[2 * at], child[2 * at + 1]);
+using Pair = double __attribute__((vector_size(16)));
+using PairMask = std::int64_t __attribute__((vector_size(16)));  // of a comparison: -1 where it holds
+
+// The last child that begins at or before `target` >= 0, which becomes a place in it.
+inline std::size_t descend(const double* before, double& target) noexcept {
+  PairMask counts = {};
+  for (std::size_t k = 0; k < kFanOut; k += 2) {
+    Pair pair;
+    std::memcpy(&pair, before + k, sizeof(pair));
+    counts -= pair <= Pair{target, target};
+  }
+  const auto last = static_cast<std::size_t>(counts[0] + counts[1] - 1);  // before[0] is 0, so it is counted
+  target -= before[last];
+  return last;
 }
 
 }  // namespace
@@ -37,26 +41,33 @@ SumTree::SumTree(std::span<double> weights) : weights_(weights) {
   std::span<const double> below = weights_;
   do {
     const std::size_t count = below.size() / kFanOut;
-    std::vector<double> level(count == 1 ? 1 : padded(count), 0.0);
-    for (std::size_t node = 0; node < count; ++node) level[node] = PartialSums(&below[node * kFanOut]).total();
+    Level level{count, std::vector<double>(count == 1 ? 1 : padded(count), 0.0), std::vector<double>(below.size())};
+    for (std::size_t node = 0; node < count; ++node) {
+      level.totals[node] = scan(&below[node * kFanOut], &level.before[node * kFanOut]);
+    }
+    if (levels_.empty()) level.before = {};
     levels_.push_back(std::move(level));
-    below = levels_.back();
+    below = levels_.back().totals;
   } while (below.size() > 1);
 }
 
-void SumTree::refresh(std::span<std::size_t> nodes) {
+// Sums the nodes over `changed` weights again, level by level.
+void SumTree::refresh(std::span<std::size_t> changed) noexcept {
   const double* below = weights_.data();
-  std::size_t count = nodes.size();
-  for (std::vector<double>& level : levels_) {
-    std::size_t kept = 0;
+  std::size_t count = changed.size();
+  for (Level& level : levels_) {
+    std::size_t node_count = 0;
     for (std::size_t i = 0; i < count; ++i) {
-      const std::size_t node = nodes[i] / kFanOut;
-      if (kept > 0 && nodes[kept - 1] == node) continue;
-      nodes[kept++] = node;
+      const std::size_t node = changed[i] / kFanOut;
+      if (node_count == 0 || changed[node_count - 1] != node) changed[node_count++] = node;
     }
-    for (std::size_t i = 0; i < kept; ++i) level[nodes[i]] = PartialSums(&below[nodes[i] * kFanOut]).total();
-    below = level.data();
-    count = kept;
+    double unused[kFanOut];
+    for (std::size_t i = 0; i < node_count; ++i) {
+      const std::size_t begin = changed[i] * kFanOut;
+      level.totals[changed[i]] = scan(below + begin, level.before.empty() ? unused : &level.before[begin]);
+    }
+    below = level.totals.data();
+    count = node_count;
   }
 }
 
@@ -70,31 +81,58 @@ void SumTree::set(std::span<const std::int64_t> indexes, std::span<const double>
 }
 
 void SumTree::fill(std::size_t begin, std::size_t end, double weight) {
-  if (begin == end) return;
-  std::fill(weights_.begin() + static_cast<std::ptrdiff_t>(begin), weights_.begin() + static_cast<std::ptrdiff_t>(end),
-            weight);
   changed_.clear();
-  for (std::size_t node = begin / kFanOut; node <= (end - 1) / kFanOut; ++node) changed_.push_back(node * kFanOut);
+  for (std::size_t i = begin; i < end; ++i) {
+    weights_[i] = weight;
+    if (i == begin || i % kFanOut == 0) changed_.push_back(i);
+  }
   refresh(changed_);
 }
 
 void SumTree::find(std::span<const double> targets, std::int64_t* indexes) const noexcept {
-  constexpr std::size_t kGroup = 16;  // descents at a time, so that they wait for memory together
+  constexpr std::size_t kGroup = 64;  // descents at a time, so that they wait for memory together
   for (std::size_t first = 0; first < targets.size(); first += kGroup) {
     const std::size_t count = std::min(kGroup, targets.size() - first);
     double target[kGroup];
     std::size_t node[kGroup] = {};
-    std::copy_n(targets.begin() + static_cast<std::ptrdiff_t>(first), count, target);
-    for (std::size_t level = levels_.size(); level-- > 0;) {
-      const double* below = level == 0 ? weights_.data() : levels_[level - 1].data();
+    for (std::size_t i = 0; i < count; ++i) target[i] = targets[first + i];
+    for (std::size_t level = levels_.size(); level-- > 1;) {
+      const double* const before = levels_[level].before.data();
+      const double* const next = level > 1 ? levels_[level - 1].before.data() : weights_.data();
+      const std::size_t last = levels_[level - 1].count - 1;
       for (std::size_t i = 0; i < count; ++i) {
-        node[i] = node[i] * kFanOut + descend(below + node[i] * kFanOut, target[i]);
-        if (level > 1) __builtin_prefetch(levels_[level - 2].data() + node[i] * kFanOut);
-        if (level == 1) __builtin_prefetch(weights_.data() + node[i] * kFanOut);
+        node[i] = node[i] * kFanOut + descend(before + node[i] * kFanOut, target[i]);
+        if (node[i] > last) {  // rounding has led behind all weights: to the last one
+          node[i] = last;
+          target[i] = std::numeric_limits<double>::infinity();
+        }
+        __builtin_prefetch(next + node[i] * kFanOut);
       }
     }
-    for (std::size_t i = 0; i < count; ++i) indexes[first + i] = static_cast<std::int64_t>(node[i]);
+    for (std::size_t i = 0; i < count; ++i) {
+      double before[kFanOut];
+      scan(&weights_[node[i] * kFanOut], before);
+      std::size_t index = node[i] * kFanOut + descend(before, target[i]);
+      if (weights_[index] == 0.0) index = find_nonzero(targets[first + i]);
+      indexes[first + i] = static_cast<std::int64_t>(index);
+    }
   }
+}
+
+// As find() where rounding has led to a weight of zero: stays away from empty subtrees.
+std::size_t SumTree::find_nonzero(double target) const noexcept {
+  std::size_t node = 0;
+  for (std::size_t level = levels_.size(); level-- > 0;) {
+    const double* const child = (level > 0 ? levels_[level - 1].totals.data() : weights_.data()) + node * kFanOut;
+    double before[kFanOut];
+    scan(child, before);
+    std::size_t k = kFanOut - 1;
+    while (k > 0 && (child[k] == 0.0 || before[k] > target)) --k;
+    while (child[k] == 0.0) ++k;  // nothing begins at or before the target: the first there is
+    target = std::max(0.0, target - before[k]);
+    node = node * kFanOut + k;
+  }
+  return node;
 }
 
 }  // namespace trajmill

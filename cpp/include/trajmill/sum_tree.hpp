@@ -24,7 +24,7 @@ class SumTree {
   // A tree over the caller's weights, each in [0, kLargestWeight]; there are padded(n) of them, and they outlive it.
   explicit SumTree(std::span<double> weights);
 
-  [[nodiscard]] double total() const noexcept { return levels_.back().front(); }
+  [[nodiscard]] double total() const noexcept { return levels_.back().totals.front(); }
   [[nodiscard]] double weight(std::size_t index) const noexcept { return weights_[index]; }
 
   // Sets many weights; where an index comes twice the last one holds.
@@ -38,11 +38,18 @@ class SumTree {
   void find(std::span<const double> targets, std::int64_t* indexes) const noexcept;
 
  private:
-  void refresh(std::span<std::size_t> nodes);
+  struct Level {
+    std::size_t count;           // nodes; totals are filled up with zeros
+    std::vector<double> totals;  // sums of eight children each
+    std::vector<double> before;  // of each child the sum of those left of it; not kept for the weights themselves
+  };
+
+  void refresh(std::span<std::size_t> changed) noexcept;
+  [[nodiscard]] std::size_t find_nonzero(double target) const noexcept;
 
   std::span<double> weights_;
-  std::vector<std::vector<double>> levels_;  // sums of the weights, then sums of sums, up to a single one
-  std::vector<std::size_t> changed_;         // nodes that a call of set() has to sum again; kept for its memory
+  std::vector<Level> levels_;         // sums of weights, then sums of sums, up to a single one
+  std::vector<std::size_t> changed_;  // what set() has to sum again; kept for its memory
 };
 
 }  // namespace trajmill

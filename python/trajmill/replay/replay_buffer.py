@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -12,6 +15,7 @@ import numpy.typing as npt
 from trajmill import _core
 from trajmill.core import checks
 from trajmill.data.records import Transitions
+from trajmill.replay import replay_file
 from trajmill.replay.schema import ColumnSpec, columns_of
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -68,6 +72,11 @@ class ReplayBuffer(_core.ReplayBuffer):
         ``(N P(i))^-beta`` divided by the largest of the batch.
     beta
         Exponent of the weights where `sample` is not given one; an attribute, for schedules to set.
+    path
+        A file to keep the rows in, for data larger than memory: made if there is none, else opened, which needs equal
+        settings. Everything, ``draw_count`` and priorities included, is there again after a restart, and after a crash
+        of the process too: an ``add`` is complete or has not happened. Only a machine that loses power may lose what
+        came after the last `flush`. One buffer at a time may have the file open.
     """
 
     def __init__(
@@ -83,18 +92,83 @@ class ReplayBuffer(_core.ReplayBuffer):
         prioritized: bool = False,
         alpha: float = 0.6,
         beta: float = 0.4,
+        path: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(
-            capacity=checks.integer("capacity", capacity, 1, 2**62),
-            columns=columns_of(schema),
-            shared=list((shared or {}).items()),
-            seed=checks.seed(seed),
-            environment_count=checks.integer("environment_count", environment_count, 1, 2**31),
-            n_step=checks.integer("n_step", n_step, 1, 2**31),
-            discount=discount,
-            alpha=alpha if prioritized else None,
-        )
-        self.beta = beta
+        settings: dict[str, Any] = {
+            "capacity": checks.integer("capacity", capacity, 1, 2**62),
+            "columns": columns_of(schema),
+            "shared": list((shared or {}).items()),
+            "seed": checks.seed(seed),
+            "environment_count": checks.integer("environment_count", environment_count, 1, 2**31),
+            "n_step": checks.integer("n_step", n_step, 1, 2**31),
+            "discount": discount,
+            "alpha": alpha if prioritized else None,
+        }
+        self._settings = settings | {"columns": [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]}
+        self._descriptor = -1
+        memory = None
+        if path is not None:
+            byte_count = _core.replay_byte_count(**settings)
+            memory, self._descriptor = replay_file.open_storage(Path(path), self._settings, byte_count)
+        try:
+            super().__init__(**settings, memory=memory)
+            self.beta = beta
+        except BaseException:
+            self._release()
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The buffer that `save` wrote; it makes the same draws as that one would.
+
+        ReplayFileError, a ValueError, if the file is not such a copy or was changed.
+        """
+        source = Path(path)
+        header = replay_file.read_header(source)
+        if header.checksum is None:
+            raise replay_file.ReplayFileError(f"{source} is the storage of a buffer; open it with ReplayBuffer(path=...)")
+        options = dict(header.settings)
+        schema = {name: (tuple(shape), dtype) for name, shape, dtype in options.pop("columns")}
+        alpha = options.pop("alpha")
+        if alpha is not None:
+            options |= {"prioritized": True, "alpha": alpha}
+        buffer = cls(options.pop("capacity"), schema, **options | {"shared": dict(options["shared"])})
+        replay_file.load(source, header, buffer._memory, buffer._parts)
+        buffer._restore()
+        return buffer
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a copy with everything that draws depend on: rows, priorities, settings and ``draw_count``.
+
+        It appears under its name whole or not at all, and takes next to no memory. Draws go on meanwhile, changes wait.
+        """
+        self._lock()
+        try:
+            replay_file.save(Path(path), self._settings | {"beta": self.beta}, self._memory, self._used_extents())
+        finally:
+            self._unlock()
+
+    def flush(self) -> None:
+        """Wait until what is kept at `path` has reached the disk."""
+        if self._descriptor >= 0:
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Give up the memory, and the file at `path`; every later use is a ValueError."""
+        self._close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._descriptor >= 0:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # the mapping has the file open too
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @classmethod
     def from_transitions(cls, transitions: Transitions, *, capacity: int | None = None, **options: Any) -> Self:

@@ -1,0 +1,183 @@
+"""Replay buffers in files: a copy that `save` writes, and storage that a buffer works in.
+
+A file is a header and the parts of the buffer's memory (cpp/include/trajmill/replay_buffer.hpp), each at a multiple of
+4,096 bytes. The header is ``TRAJRPLY``, the length and the CRC-32 of a JSON text (two little-endian uint64), and that
+text: format version, settings, which extents of the memory follow, and their XXH3. A copy holds the extents in use,
+storage all of the memory and no checksum, since it changes. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill.corpus.storage import ALIGNMENT, aligned_buffer, open_store
+
+_MAGIC = b"TRAJRPLY"
+_PREAMBLE = struct.Struct("<8sQQ")  # magic, length and CRC-32 of the text
+_VERSION = 1
+_LARGEST_TEXT = 2**24
+_PIECE = 2**24  # bytes written or read at a time
+
+Bytes = npt.NDArray[np.uint8]
+Settings = dict[str, Any]
+Extents = list[tuple[int, int]]
+
+
+class ReplayFileError(ValueError):
+    """A file is not what it should be: not a replay buffer, damaged, or of other settings."""
+
+
+class Header(NamedTuple):
+    """What a file says about itself."""
+
+    settings: Settings
+    extents: Extents  # begin and size in memory; in the file they follow each other, padded to ALIGNMENT
+    checksum: str | None  # None: storage
+    size: int  # bytes of the header
+
+
+def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> None:
+    """Write a copy, which appears under its name whole or not at all."""
+    pieces = [memory[begin : begin + _padded(size)] for begin, size in extents]
+    blank = _header(settings, extents, "0" * 32)
+    file = _store(path).create(path.name, blank.size + sum(piece.size for piece in pieces), direct=True)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            checksum = pool.submit(_checksum, pieces)  # while the disk is busy
+            offset = blank.size
+            for piece in pieces:
+                for begin in range(0, piece.size, _PIECE):
+                    part = piece[begin : begin + _PIECE]
+                    file.write(part, part.size, offset)
+                    offset += part.size
+            header = _header(settings, extents, checksum.result())
+        file.write(header, header.size, 0)
+        file.commit()
+    finally:
+        file.discard()
+
+
+def load(path: Path, header: Header, memory: Bytes, parts: list[int]) -> None:
+    """Read a copy into a new buffer's memory; `parts` are the ends of what extents may be in.
+
+    ReplayFileError if the file is not what was saved.
+    """
+    fits = zip(header.extents, parts, parts[1:], strict=False)
+    if len(header.extents) != len(parts) - 1 or any(
+        begin != first or not 0 <= size <= end - first for (begin, size), first, end in fits
+    ):
+        raise ReplayFileError(f"{path} is damaged: its extents are not those of its settings")
+    pieces = [memory[begin : begin + _padded(size)] for begin, size in header.extents]
+    offset = header.size
+    with _store(path).open(path.name) as file:
+        for piece in pieces:
+            for begin in range(0, piece.size, _PIECE):
+                part = piece[begin : begin + _PIECE]
+                file.read(part, part.size, offset)
+                offset += part.size
+    if _checksum(pieces) != header.checksum:
+        raise ReplayFileError(f"{path} is damaged: its checksum does not match; restore it from another copy")
+
+
+def read_header(path: Path) -> Header:
+    """The header of a file; ReplayFileError if it is not one of ours or not whole."""
+    file_size = path.stat().st_size
+    with path.open("rb") as file:
+        preamble = file.read(_PREAMBLE.size)
+        if len(preamble) < _PREAMBLE.size or not preamble.startswith(_MAGIC):
+            raise ReplayFileError(f"{path} is not a replay buffer of trajmill: it does not begin with {_MAGIC.decode()}")
+        _, length, crc = _PREAMBLE.unpack(preamble)
+        text = file.read(min(length, _LARGEST_TEXT))
+    if len(text) != length or zlib.crc32(text) != crc:
+        raise ReplayFileError(f"{path} is damaged: its header is not whole")
+    fields = json.loads(text)
+    if fields["version"] != _VERSION:
+        raise ReplayFileError(
+            f"{path} has format version {fields['version']}, this trajmill reads {_VERSION}; use a newer one"
+        )
+    extents = [(int(begin), int(size)) for begin, size in fields["extents"]]
+    header = Header(fields["settings"], extents, fields["checksum"], _padded(_PREAMBLE.size + length))
+    wanted = header.size + sum(_padded(size) for _, size in extents)
+    if file_size != wanted:
+        raise ReplayFileError(f"{path} is cut short or was added to: it should have {wanted} bytes, has {file_size}")
+    return header
+
+
+def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes, int]:
+    """The memory of a buffer that lives in a file, made if there is none, and a descriptor that keeps it locked."""
+    is_new = not path.exists()
+    if is_new:
+        header = _header(settings, [(0, byte_count)], None)
+        file = _store(path).create(path.name, header.size + byte_count, direct=False)
+        try:
+            file.write(header, header.size, 0)
+            file.commit()
+        finally:
+            file.discard()
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ReplayFileError(f"{path} is in use by another buffer; close that one first") from None
+        found = read_header(path)
+        if found.checksum is not None:
+            raise ReplayFileError(f"{path} is a copy that save() wrote; read it with ReplayBuffer.load()")
+        _require_equal(path, found.settings, settings)
+        if is_new:
+            os.posix_fallocate(descriptor, 0, found.size + byte_count)
+        return np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)[found.size :], descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_equal(path: Path, found: Settings, wanted: Settings) -> None:
+    for name, value in json.loads(json.dumps(wanted)).items():
+        if found.get(name) != value:
+            raise ReplayFileError(
+                f"{path} holds a buffer with {name}={found.get(name)}, asked for {value}; "
+                "open it with the settings it was made with, or choose another path"
+            )
+
+
+def _header(settings: Settings, extents: Extents, checksum: str | None) -> Bytes:
+    text = json.dumps(
+        {"version": _VERSION, "settings": settings, "extents": extents, "checksum": checksum}, allow_nan=False
+    ).encode()
+    data = _PREAMBLE.pack(_MAGIC, len(text), zlib.crc32(text)) + text
+    header = aligned_buffer(len(data))
+    header[: len(data)] = np.frombuffer(data, np.uint8)
+    header[len(data) :] = 0
+    return header
+
+
+def _checksum(pieces: list[Bytes]) -> str:
+    try:
+        import xxhash
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("saving and loading need xxhash: pip install 'trajmill[corpus]'") from None
+    digest = xxhash.xxh3_128()
+    for piece in pieces:
+        for begin in range(0, piece.size, _PIECE):
+            digest.update(piece[begin : begin + _PIECE])
+    return digest.hexdigest()
+
+
+def _store(path: Path) -> Any:
+    return open_store(path.absolute().parent)
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
