@@ -371,14 +371,19 @@ class ReplayBuffer(BatchSource):
         Set the priorities of the rows in the given slots.
         """
     @property
-    def _layout(self) -> dict[str, int]:
-        """
-        Sizes in bytes.
-        """
-    @property
     def _memory(self) -> numpy.typing.NDArray[numpy.uint8]:
         """
         All of the buffer's memory.
+        """
+    @property
+    def _parts(self) -> list[int]:
+        """
+        Where state, rows, weights and entries begin in memory, and where they end.
+        """
+    @property
+    def _row_stride(self) -> int:
+        """
+        Bytes from one row to the next.
         """
     @property
     def beta(self) -> float:
