@@ -26,6 +26,18 @@ std::string shape_text(const Column& column) {
   return text + ")";
 }
 
+// A flag that is up for as long as this lives.
+class Raised {
+ public:
+  explicit Raised(bool& flag) : flag_(flag) { flag_ = true; }
+  ~Raised() { flag_ = false; }
+  Raised(const Raised&) = delete;
+  Raised& operator=(const Raised&) = delete;
+
+ private:
+  bool& flag_;
+};
+
 }  // namespace
 
 double LinearWeight::operator()(std::uint64_t draw) const noexcept {
@@ -96,6 +108,8 @@ std::vector<double> MixedReplay::weights() const {
 
 void MixedReplay::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {
   const std::scoped_lock lock(mutex_);
+  if (drawing_) throw std::logic_error("a function of a mixture must not draw from that mixture");
+  const Raised drawing(drawing_);
   Shares shares = shares_;
   std::vector<std::size_t> counts(parts_.size());
   shares.split(batch_size, weights(), counts);

@@ -52,8 +52,8 @@ class MixedReplay final : public BatchSource {
   [[nodiscard]] const std::vector<Column>& batch_columns() const noexcept override { return columns_; }
 
   // Draws from one source after another. Throws std::invalid_argument if a weight is negative or not finite, or none is
-  // positive; then, and if a source or a transform throws, the draw does not count, though sources before may have
-  // moved on. A weight, a source or a transform must not draw from the mixture itself.
+  // positive, and std::logic_error if one of the mixture's own functions draws from it; then, and if a source or a
+  // transform throws, the draw does not count, though sources before may have moved on.
   void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) override;
 
   // Where the mixture itself is; the sources have states of their own.
@@ -86,7 +86,8 @@ class MixedReplay final : public BatchSource {
   std::vector<std::size_t> row_sizes_;         // the same, in bytes
   std::vector<Part> parts_;
 
-  mutable std::mutex mutex_;  // over all below and the parts' buffers: one draw at a time
+  mutable std::recursive_mutex mutex_;  // over all below and the parts' buffers: one draw at a time
+  bool drawing_ = false;
   std::uint64_t draw_count_ = 0;
   Shares shares_;
 };

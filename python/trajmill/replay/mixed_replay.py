@@ -78,8 +78,10 @@ class MixedReplay(_core.MixedReplay):
     ------
     TypeError, ValueError
         From the constructor if sources disagree about a column or lack it; from `sample` if a weight is negative or
-        all are zero, or a function returns something else. A draw that failed does not count. A function must not draw
-        from the mixture itself.
+        all are zero, or a function returns something else. A draw that failed does not count, but sources before the
+        one that failed have moved on.
+    RuntimeError
+        From `sample` if one of its functions draws from the mixture itself.
     """
 
     names: tuple[str, ...]

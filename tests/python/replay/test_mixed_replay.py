@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -300,6 +302,27 @@ def test_errors_of_functions_arrive():
         with pytest.raises(RuntimeError, match="out of order"):
             mixed.sample(3)
         assert mixed.state_dict()["credit"] == dict.fromkeys(sources, 0.0)
+
+
+def test_a_function_cannot_draw_from_its_own_mixture():
+    mixed = MixedReplay({"real": (buffer(1), 1)}, transform={"real": lambda _: mixed.sample(1)})
+    with pytest.raises(RuntimeError, match="a function of a mixture must not draw from that mixture"):
+        mixed.sample(4)
+    with pytest.raises(RuntimeError, match="must not draw"):
+        mixed.sample(4)
+    assert mixed.draw_count == 0
+
+
+def test_sources_live_as_long_as_their_mixture():
+    source = buffer(1)
+    alive = weakref.ref(source)
+    mixed = MixedReplay({"real": (source, 1)})
+    del source
+    gc.collect()
+    assert (mixed.sample(3)["observation"] == 1).all()
+    del mixed
+    gc.collect()
+    assert alive() is None
 
 
 # --- resuming ---
