@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from baselines import replay as peers
-from baselines.windows import authors_windows
 from record import Row, in_turns, write
 
 import trajmill as tm
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "reference"))
+import windows_twin  # noqa: E402
 
 COUNT = 1_000_000
 SCHEMA = {
@@ -104,9 +106,16 @@ def prioritized(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
 
 
 def windows(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
-    arrays = [columns[name] for name in ("observation", "action", "reward", "terminal", "truncated")]
-    buffer = tm.TrajectoryBuffer(*arrays, context_length=20, seed=0)
-    works = {"trajmill": reusing(buffer, 64), "the authors' way": authors_windows(*arrays, batch_size=64)}
+    steps = {name: columns[name] for name in ("observation", "action", "reward", "terminal", "truncated")}
+    buffer = tm.TrajectoryBuffer(**steps, context_length=20, seed=0)
+    random = np.random.default_rng(0)
+    episodes = windows_twin.split(steps)
+    chosen, moments = windows_twin.select(episodes), windows_twin.mean_and_deviation(episodes)
+
+    def authors_way() -> object:
+        return windows_twin.windows(episodes, windows_twin.draw(episodes, chosen, 64, random), 20, *moments, flags=())
+
+    works = {"trajmill": reusing(buffer, 64), "the authors' way": authors_way}
     compare(rows, "windows of 20 steps, batch 64", works, 64)
 
 
