@@ -24,7 +24,7 @@ from record import Row, in_turns, write
 import trajmill as tm
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "reference"))
-import windows_twin  # noqa: E402
+import windows_twin
 
 COUNT = 1_000_000
 SCHEMA = {
