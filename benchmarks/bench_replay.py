@@ -35,7 +35,6 @@ SCHEMA = {
     "terminal": ((), "?"),
     "truncated": ((), "?"),
 }
-ROW_BYTES = 166
 EPISODE = 1000
 
 
@@ -133,7 +132,8 @@ def files(rows: list[Row], folder: Path) -> None:
     for _ in range(count // COUNT):
         buffer.add(**part)
     saved, copied = folder / "buffer", folder / "dd"
-    size = count * ROW_BYTES
+    buffer.save(saved)
+    size = saved.stat().st_size
     rates: dict[str, list[float]] = {name: [] for name in ("save", "load", "dd write", "dd read")}
 
     def timed(name: str, work: Callable[[], object], reads: Path | None = None) -> None:

@@ -14,7 +14,9 @@ import mmap
 import os
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,44 +51,46 @@ class Header(NamedTuple):
 
 def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> None:
     """Write a copy, which appears under its name whole or not at all."""
-    pieces = [memory[begin : begin + _padded(size)] for begin, size in extents]
+    parts = list(_in_pieces(memory[begin : begin + _padded(size)] for begin, size in extents))
     blank = _header(settings, extents, "0" * 32)
-    file = _store(path).create(path.name, blank.size + sum(piece.size for piece in pieces), direct=True)
+    digest = _digest()
+    file = _store(path).create(path.name, blank.size + sum(part.size for part in parts), direct=True)
     try:
+        offset = blank.size
         with ThreadPoolExecutor(1) as pool:
-            checksum = pool.submit(_checksum, pieces)  # while the disk is busy
-            offset = blank.size
-            for piece in pieces:
-                for begin in range(0, piece.size, _PIECE):
-                    part = piece[begin : begin + _PIECE]
-                    file.write(part, part.size, offset)
-                    offset += part.size
-            header = _header(settings, extents, checksum.result())
+            for part in parts:
+                pool.submit(digest.update, part)  # while the disk is busy
+                file.write(part, part.size, offset)
+                offset += part.size
+        header = _header(settings, extents, digest.hexdigest())
         file.write(header, header.size, 0)
         file.commit()
     finally:
         file.discard()
 
 
-def load(path: Path, header: Header, memory: Bytes, parts: list[int]) -> None:
-    """Read a copy into a new buffer's memory; `parts` are the ends of what extents may be in.
+def load(path: Path, header: Header, memory: Bytes, bounds: list[int]) -> None:
+    """Read a copy into a new buffer's memory; `bounds` of its parts are those of what extents may be in.
 
     ReplayFileError if the file is not what was saved.
     """
-    fits = zip(header.extents, parts, parts[1:], strict=False)
-    if len(header.extents) != len(parts) - 1 or any(
+    fits = zip(header.extents, bounds, bounds[1:], strict=False)
+    if len(header.extents) != len(bounds) - 1 or any(
         begin != first or not 0 <= size <= end - first for (begin, size), first, end in fits
     ):
         raise ReplayFileError(f"{path} is damaged: its extents are not those of its settings")
-    pieces = [memory[begin : begin + _padded(size)] for begin, size in header.extents]
-    offset = header.size
-    with _store(path).open(path.name) as file:
-        for piece in pieces:
-            for begin in range(0, piece.size, _PIECE):
-                part = piece[begin : begin + _PIECE]
-                file.read(part, part.size, offset)
-                offset += part.size
-    if _checksum(pieces) != header.checksum:
+    parts = list(_in_pieces(memory[begin : begin + _padded(size)] for begin, size in header.extents))
+    offsets = accumulate((part.size for part in parts), initial=header.size)
+    digest = _digest()
+    with _store(path).open(path.name) as file, ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(1) as hasher:
+
+        def read(part: Bytes, offset: int) -> Bytes:
+            file.read(part, part.size, offset)
+            return part
+
+        for part in readers.map(read, parts, offsets):
+            hasher.submit(digest.update, part)
+    if digest.hexdigest() != header.checksum:
         raise ReplayFileError(f"{path} is damaged: its checksum does not match; restore it from another copy")
 
 
@@ -165,16 +169,18 @@ def _header(settings: Settings, extents: Extents, checksum: str | None) -> Bytes
     return header
 
 
-def _checksum(pieces: list[Bytes]) -> str:
+def _digest() -> Any:
     try:
         import xxhash
     except ModuleNotFoundError:
         raise ModuleNotFoundError("saving and loading need xxhash: pip install 'trajmill[corpus]'") from None
-    digest = xxhash.xxh3_128()
-    for piece in pieces:
-        for begin in range(0, piece.size, _PIECE):
-            digest.update(piece[begin : begin + _PIECE])
-    return digest.hexdigest()
+    return xxhash.xxh3_128()
+
+
+def _in_pieces(extents: Iterable[Bytes]) -> Iterator[Bytes]:
+    for extent in extents:
+        for begin in range(0, extent.size, _PIECE):
+            yield extent[begin : begin + _PIECE]
 
 
 def _store(path: Path) -> Any:
