@@ -15,6 +15,7 @@ __all__: list[str] = [
     "BatchSource",
     "MarkovChain",
     "ReferenceChain",
+    "ReplayBuffer",
     "action_codebook",
     "available_simd_levels",
     "chain_probabilities",
@@ -26,6 +27,7 @@ __all__: list[str] = [
     "policy_probabilities",
     "reference_iid_tokens",
     "reference_mdp_transitions",
+    "replay_byte_count",
     "set_simd_level",
     "simd_level",
     "state_codebook",
@@ -190,6 +192,133 @@ class ReferenceChain:
         Fill out [sequences, length] with the blocks of made_count workers in worker order.
         """
 
+class ReplayBuffer(BatchSource):
+    """
+    A ring of packed transitions.
+    """
+    def __init__(
+        self,
+        *,
+        capacity: typing.SupportsInt | typing.SupportsIndex,
+        columns: collections.abc.Sequence[
+            tuple[str, collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], numpy.dtype[typing.Any]]
+        ],
+        shared: collections.abc.Sequence[tuple[str, str]],
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        environment_count: typing.SupportsInt | typing.SupportsIndex,
+        n_step: typing.SupportsInt | typing.SupportsIndex,
+        discount: typing.SupportsFloat | typing.SupportsIndex,
+        alpha: typing.SupportsFloat | typing.SupportsIndex | None,
+        memory: typing.Any = None,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def _close(self) -> None:
+        """
+        Give the memory up.
+        """
+    def _epoch_slots(
+        self,
+        epoch: typing.SupportsInt | typing.SupportsIndex,
+        first: typing.SupportsInt | typing.SupportsIndex,
+        count: typing.SupportsInt | typing.SupportsIndex,
+    ) -> numpy.typing.NDArray[numpy.int64]:
+        """
+        Slots in an epoch's order, from position first on.
+        """
+    def _gather(
+        self, indexes: typing.Any, out: typing.Any = None, threads: typing.SupportsInt | typing.SupportsIndex = 1
+    ) -> dict[str, numpy.ndarray]:
+        """
+        The rows in the given slots.
+        """
+    def _lock(self) -> None:
+        """
+        Keep changes out until _unlock, in the same thread.
+        """
+    def _restore(self) -> None:
+        """
+        Take over what was put into memory.
+        """
+    def _unlock(self) -> None: ...
+    def _used_extents(self) -> list[tuple[int, int]]:
+        """
+        Begin and size of what is in use of state, rows, weights and entries.
+        """
+    def _weights(self, indexes: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        priority^alpha of the rows in the given slots.
+        """
+    def add(self, **kwargs: typing.Any) -> int:
+        """
+        Append one row, given without a leading axis, or many; the first one's slot.
+        """
+    def clear(self) -> None:
+        """
+        Forget every row.
+        """
+    def sample(
+        self,
+        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        out: typing.Any = None,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
+        *,
+        replace: bool = True,
+        beta: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    ) -> dict[str, numpy.ndarray]:
+        """
+        The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.
+        """
+    def update_priorities(
+        self, indexes: typing.Any, priorities: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]
+    ) -> None:
+        """
+        Set the priorities of the rows in the given slots.
+        """
+    @property
+    def _memory(self) -> numpy.typing.NDArray[numpy.uint8]:
+        """
+        All of the buffer's memory.
+        """
+    @property
+    def _parts(self) -> list[int]:
+        """
+        Where state, rows, weights and entries begin in memory, and where they end.
+        """
+    @property
+    def _row_stride(self) -> int:
+        """
+        Bytes from one row to the next.
+        """
+    @property
+    def beta(self) -> float:
+        """
+        Exponent of `weights` where sample() is not given one.
+        """
+    @beta.setter
+    def beta(self, arg1: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def capacity(self) -> int:
+        """
+        The most rows there can be.
+        """
+    @property
+    def draw_count(self) -> int:
+        """
+        Draws made so far, which is the number of the next one.
+        """
+    @draw_count.setter
+    def draw_count(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def largest_priority(self) -> float:
+        """
+        What new rows get.
+        """
+    @property
+    def row_count(self) -> int:
+        """
+        Rows ever added.
+        """
+
 def action_codebook(
     row_count: typing.SupportsInt | typing.SupportsIndex, dimension: typing.SupportsInt | typing.SupportsIndex
 ) -> numpy.typing.NDArray[numpy.float32]:
@@ -296,6 +425,23 @@ def reference_mdp_transitions(
 ) -> numpy.typing.NDArray[numpy.int64]:
     """
     States, actions and next states of `count` of the trajectories, int64 [3, count * length].
+    """
+
+def replay_byte_count(
+    *,
+    capacity: typing.SupportsInt | typing.SupportsIndex,
+    columns: collections.abc.Sequence[
+        tuple[str, collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], numpy.dtype[typing.Any]]
+    ],
+    shared: collections.abc.Sequence[tuple[str, str]],
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    environment_count: typing.SupportsInt | typing.SupportsIndex,
+    n_step: typing.SupportsInt | typing.SupportsIndex,
+    discount: typing.SupportsFloat | typing.SupportsIndex,
+    alpha: typing.SupportsFloat | typing.SupportsIndex | None,
+) -> int:
+    """
+    Bytes of memory that a ReplayBuffer of these settings needs.
     """
 
 def set_simd_level(level: str) -> None:

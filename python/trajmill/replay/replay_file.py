@@ -96,18 +96,23 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         preamble = file.read(_PREAMBLE.size)
         if len(preamble) < _PREAMBLE.size or not preamble.startswith(_MAGIC):
-            raise ReplayFileError(f"{path} is not a replay buffer of trajmill: it does not begin with {_MAGIC.decode()}")
+            raise ReplayFileError(
+                f"{path} is not a replay buffer of trajmill: it does not begin with {_MAGIC.decode()}"
+            )
         _, length, crc = _PREAMBLE.unpack(preamble)
         text = file.read(min(length, _LARGEST_TEXT))
     if len(text) != length or zlib.crc32(text) != crc:
         raise ReplayFileError(f"{path} is damaged: its header is not whole")
-    fields = json.loads(text)
-    if fields["version"] != _VERSION:
-        raise ReplayFileError(
-            f"{path} has format version {fields['version']}, this trajmill reads {_VERSION}; use a newer one"
-        )
-    extents = [(int(begin), int(size)) for begin, size in fields["extents"]]
-    header = Header(fields["settings"], extents, fields["checksum"], _padded(_PREAMBLE.size + length))
+    try:
+        fields = json.loads(text)
+        version = fields["version"]
+        if version == _VERSION:
+            extents = [(int(begin), int(size)) for begin, size in fields["extents"]]
+            header = Header(dict(fields["settings"]), extents, fields["checksum"], _padded(_PREAMBLE.size + length))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReplayFileError(f"{path} is damaged: its header lacks something ({error!r})") from error
+    if version != _VERSION:
+        raise ReplayFileError(f"{path} has format version {version}, this trajmill reads {_VERSION}; use a newer one")
     wanted = header.size + sum(_padded(size) for _, size in extents)
     if file_size != wanted:
         raise ReplayFileError(f"{path} is cut short or was added to: it should have {wanted} bytes, has {file_size}")
@@ -171,7 +176,7 @@ def _checksum(pieces: list[Bytes]) -> str:
     digest = xxhash.xxh3_128()
     for piece in pieces:
         for begin in range(0, piece.size, _PIECE):
-            digest.update(piece[begin : begin + _PIECE])
+            digest.update(piece[begin : begin + _PIECE].data)
     return digest.hexdigest()
 
 
