@@ -12,7 +12,7 @@ namespace trajmill {
 namespace {
 
 using Batch = py::typing::Dict<py::str, py::array>;
-using Slots = py::array_t<std::int64_t, py::array::c_style>;
+using Slots = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;  // of integers
 using Priorities = py::array_t<double, py::array::c_style>;
 
 // A buffer whose memory may be a Python object's.
@@ -175,22 +175,22 @@ void bind_replay_buffer(py::module_& module) {
            py::arg("memory") = py::none())
       .def(
           "add",
-          [](PythonReplayBuffer& buffer, const py::kwargs& columns) {
+          [](PythonReplayBuffer& buffer, const py::KWArgs<py::object>& columns) {
             const AddedRows rows(buffer.settings().columns, columns);
             return released([&] { return buffer.add(rows.count, rows.pointers); });
           },
           "Append one row, given without a leading axis, or many; the first one's slot.")
       .def(
           "sample",
-          [](PythonReplayBuffer& buffer, std::size_t batch_size, const py::object& out, bool replace,
-             std::optional<double> beta, std::size_t threads) {
+          [](PythonReplayBuffer& buffer, std::size_t batch_size, const py::object& out, std::size_t threads,
+             bool replace, std::optional<double> beta) {
             std::vector<std::byte*> pointers;
             Batch batch = batch_for(buffer.batch_columns(), batch_size, out, pointers);
             released([&] { buffer.sample(batch_size, {replace, beta}, pointers, threads); });
             return batch;
           },
-          py::arg("batch_size"), py::arg("out") = py::none(), py::kw_only(), py::arg("replace") = true,
-          py::arg("beta") = py::none(), py::arg("threads") = 1,
+          py::arg("batch_size"), py::arg("out") = py::none(), py::arg("threads") = 1, py::kw_only(),
+          py::arg("replace") = true, py::arg("beta") = py::none(),
           "The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.")
       .def(
           "_gather",

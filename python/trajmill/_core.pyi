@@ -435,7 +435,7 @@ class ReplayBuffer(BatchSource):
         """
         priority^alpha of the rows in the given slots.
         """
-    def add(self, **kwargs) -> int:
+    def add(self, **kwargs: typing.Any) -> int:
         """
         Append one row, given without a leading axis, or many; the first one's slot.
         """
@@ -447,10 +447,10 @@ class ReplayBuffer(BatchSource):
         self,
         batch_size: typing.SupportsInt | typing.SupportsIndex,
         out: typing.Any = None,
+        threads: typing.SupportsInt | typing.SupportsIndex = 1,
         *,
         replace: bool = True,
         beta: typing.SupportsFloat | typing.SupportsIndex | None = None,
-        threads: typing.SupportsInt | typing.SupportsIndex = 1,
     ) -> dict[str, numpy.ndarray]:
         """
         The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.

@@ -19,7 +19,11 @@ def derived_key(seed: int, *values: int) -> int:
 
 def row_at(position: int, *, size: int, seed: int, epoch: int) -> int:
     """The row at `position` of an epoch's order."""
-    key = derived_key(seed, CORPUS_ORDER, size, epoch)
+    return permuted(position, size=size, key=derived_key(seed, CORPUS_ORDER, size, epoch))
+
+
+def permuted(position: int, *, size: int, key: int) -> int:
+    """Where the bijection of a key sends a position."""
     bits = max(2, (size - 1).bit_length())
     low_bits = bits // 2
     high_bits = bits - low_bits

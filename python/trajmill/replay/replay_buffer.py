@@ -16,6 +16,7 @@ from trajmill import _core
 from trajmill.core import checks
 from trajmill.data.records import Transitions
 from trajmill.replay import replay_file
+from trajmill.replay.replay_file import ReplayFileError
 from trajmill.replay.schema import ColumnSpec, columns_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ReplayBuffer(_core.ReplayBuffer):
     the ring. Integers and booleans are converted to a column's dtype if every value survives, floats are rounded;
     everything else is a TypeError. Values are stored as they come, NaN included.
 
-    ``sample(batch_size, out=None, *, replace=True, beta=None, threads=1)`` makes the next draw: a dict of arrays
+    ``sample(batch_size, out=None, threads=1, *, replace=True, beta=None)`` makes the next draw: a dict of arrays
     (batch_size, ...) under the names of the columns. `out`, a batch that an earlier call gave, is filled and returned,
     which saves the time to find memory. Draw d of `seed` over `size` rows is the same on every machine and for any
     number of threads; ``draw_count`` says which one is next and may be set. ``replace=False`` gives distinct rows.
@@ -133,17 +134,21 @@ class ReplayBuffer(_core.ReplayBuffer):
         source = Path(path)
         header = replay_file.read_header(source)
         if header.checksum is None:
-            raise replay_file.ReplayFileError(
-                f"{source} is the storage of a buffer; open it with ReplayBuffer(path=...)"
-            )
-        options = dict(header.settings)
-        schema = {name: (tuple(shape), dtype) for name, shape, dtype in options.pop("columns")}
-        alpha = options.pop("alpha")
-        if alpha is not None:
-            options |= {"prioritized": True, "alpha": alpha}
-        buffer = cls(options.pop("capacity"), schema, **options | {"shared": dict(options["shared"])})
+            raise ReplayFileError(f"{source} is the storage of a buffer; open it with ReplayBuffer(path=...)")
+        try:
+            options = dict(header.settings)
+            schema = {name: (tuple(shape), dtype) for name, shape, dtype in options.pop("columns")}
+            alpha = options.pop("alpha")
+            if alpha is not None:
+                options |= {"prioritized": True, "alpha": alpha}
+            buffer = cls(options.pop("capacity"), schema, **options | {"shared": dict(options["shared"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ReplayFileError(f"{source} is damaged: its settings make no buffer: {error}") from error
         replay_file.load(source, header, buffer._memory, buffer._parts)
-        buffer._restore()
+        try:
+            buffer._restore()
+        except ValueError as error:
+            raise ReplayFileError(f"{source} is damaged: {error}") from error
         return buffer
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -227,4 +232,7 @@ class ReplayBuffer(_core.ReplayBuffer):
 
     def __repr__(self) -> str:
         columns = ", ".join(name for name, _, _ in self.batch_columns)
-        return f"ReplayBuffer({len(self)} of {self.capacity} rows: {columns})"
+        try:
+            return f"ReplayBuffer({len(self)} of {self.capacity} rows: {columns})"
+        except ValueError:
+            return f"ReplayBuffer(closed: {columns})"

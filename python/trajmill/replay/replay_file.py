@@ -59,7 +59,7 @@ def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> Non
         offset = blank.size
         with ThreadPoolExecutor(1) as pool:
             for part in parts:
-                pool.submit(digest.update, part)  # while the disk is busy
+                pool.submit(digest.update, part.data)  # while the disk is busy
                 file.write(part, part.size, offset)
                 offset += part.size
         header = _header(settings, extents, digest.hexdigest())
@@ -89,7 +89,7 @@ def load(path: Path, header: Header, memory: Bytes, bounds: list[int]) -> None:
             return part
 
         for part in readers.map(read, parts, offsets):
-            hasher.submit(digest.update, part)
+            hasher.submit(digest.update, part.data)
     if digest.hexdigest() != header.checksum:
         raise ReplayFileError(f"{path} is damaged: its checksum does not match; restore it from another copy")
 
@@ -107,13 +107,16 @@ def read_header(path: Path) -> Header:
         text = file.read(min(length, _LARGEST_TEXT))
     if len(text) != length or zlib.crc32(text) != crc:
         raise ReplayFileError(f"{path} is damaged: its header is not whole")
-    fields = json.loads(text)
-    if fields["version"] != _VERSION:
-        raise ReplayFileError(
-            f"{path} has format version {fields['version']}, this trajmill reads {_VERSION}; use a newer one"
-        )
-    extents = [(int(begin), int(size)) for begin, size in fields["extents"]]
-    header = Header(fields["settings"], extents, fields["checksum"], _padded(_PREAMBLE.size + length))
+    try:
+        fields = json.loads(text)
+        version = fields["version"]
+        if version == _VERSION:
+            extents = [(int(begin), int(size)) for begin, size in fields["extents"]]
+            header = Header(dict(fields["settings"]), extents, fields["checksum"], _padded(_PREAMBLE.size + length))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReplayFileError(f"{path} is damaged: its header lacks something ({error!r})") from error
+    if version != _VERSION:
+        raise ReplayFileError(f"{path} has format version {version}, this trajmill reads {_VERSION}; use a newer one")
     wanted = header.size + sum(_padded(size) for _, size in extents)
     if file_size != wanted:
         raise ReplayFileError(f"{path} is cut short or was added to: it should have {wanted} bytes, has {file_size}")

@@ -1,0 +1,256 @@
+"""Replay buffers in files: copies, storage, what is refused, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from crash_driver import BATCH, CAPACITY, open_buffer
+from replay_rows import SCHEMA, assert_equal, rows
+
+import trajmill as tm
+from trajmill.replay.replay_file import ReplayFileError
+
+EVERYTHING: dict[str, Any] = {
+    "seed": 9,
+    "shared": {"next_observation": "observation"},
+    "n_step": 3,
+    "discount": 0.9,
+    "prioritized": True,
+    "alpha": 0.7,
+    "beta": 0.8,
+}
+
+
+def used_buffer(**options: Any) -> tm.ReplayBuffer:
+    """Overwritten once, drawn from, with priorities."""
+    buffer = tm.ReplayBuffer(500, SCHEMA, **options)
+    for begin in range(0, 800, 100):
+        buffer.add(**rows(begin, 100))
+    buffer.sample(10)
+    if options.get("prioritized"):
+        buffer.update_priorities(np.arange(500), np.arange(500) / 7)
+    return buffer
+
+
+def rewritten(path: Path, change: Any) -> None:
+    """Change the header's fields, and make it whole again."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[8:16], "little")
+    fields = json.loads(data[24 : 24 + length])
+    change(fields)
+    text = json.dumps(fields).encode()
+    header = data[:8] + len(text).to_bytes(8, "little") + zlib.crc32(text).to_bytes(8, "little") + text
+    path.write_bytes(header.ljust(4096, b"\0") + data[4096:])
+
+
+@pytest.mark.parametrize("options", [{}, EVERYTHING, {"environment_count": 5}])
+def test_a_copy_makes_the_same_draws(tmp_path: Path, options: dict[str, Any]) -> None:
+    buffer = used_buffer(**options)
+    buffer.save(tmp_path / "copy")
+    copies = [tm.ReplayBuffer.load(tmp_path / "copy")]
+    copies[0].save(tmp_path / "copy")  # over the first
+    copies[0].save(tmp_path / "again")
+    copies += [tm.ReplayBuffer.load(tmp_path / "again"), tm.ReplayBuffer.load(str(tmp_path / "copy"))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "copy"]
+    for step in range(3):
+        wanted = buffer.sample(200)
+        for copy in copies:
+            assert_equal(copy.sample(200), wanted)
+        for each in (buffer, *copies):
+            each.add(**rows(800 + 50 * step, 50))
+            if options.get("prioritized"):
+                each.update_priorities(wanted["indexes"], wanted["weights"])
+
+
+def test_a_small_buffer_of_large_capacity_is_a_small_file(tmp_path: Path) -> None:
+    buffer = tm.ReplayBuffer(10**9, SCHEMA, prioritized=False, shared={"next_observation": "observation"})
+    buffer.add(**rows(0, 100))
+    buffer.save(tmp_path / "copy")
+    assert (tmp_path / "copy").stat().st_size < 40_000
+    assert_equal(tm.ReplayBuffer.load(tmp_path / "copy")[:], rows(0, 100))
+
+
+def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "copy"
+    used_buffer(**EVERYTHING).save(path)
+    data = path.read_bytes()
+    random = np.random.default_rng(0)
+    header = int.from_bytes(data[8:16], "little") + 24
+    bits = [*range(0, 8 * header, 61), *random.integers(8 * 4096, 8 * len(data), 100).tolist()]
+    for bit in bits:
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(ReplayFileError, match=r"damaged|is not a replay buffer"):
+            tm.ReplayBuffer.load(path)
+    for size in (0, 5, 24, 100, 4096, 5000, len(data) - 1, len(data) + 1):
+        path.write_bytes((data + b"x")[:size])
+        with pytest.raises(ReplayFileError):
+            tm.ReplayBuffer.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda fields: fields.update(version=2), "has format version 2, this trajmill reads 1"),
+        (lambda fields: fields["extents"].pop(1), "is cut short or was added to"),
+        (lambda fields: fields["extents"][0].__setitem__(0, 4096), "its extents are not those of its settings"),
+        (
+            lambda fields: fields["settings"].update(capacity=600),
+            "its extents are not those|does not hold a replay buffer",
+        ),
+        (lambda fields: fields["settings"].update(capacity=10), "its extents are not those of its settings"),
+        (lambda fields: fields["settings"].update(capacity="many"), "its settings make no buffer: capacity must be"),
+        (lambda fields: fields["settings"].pop("columns"), "its settings make no buffer"),
+        (lambda fields: fields["settings"].update(color="red"), "its settings make no buffer"),
+        (lambda fields: fields.pop("settings"), "its header lacks"),
+        (lambda fields: fields.update(extents=[[0, "x"]]), "its header lacks"),
+    ],
+)
+def test_a_header_that_lies(tmp_path: Path, change: Any, error: str) -> None:
+    path = tmp_path / "copy"
+    used_buffer().save(path)
+    rewritten(path, change)
+    with pytest.raises(ReplayFileError, match=error):
+        tm.ReplayBuffer.load(path)
+
+
+def test_files_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    np.savez(path.with_suffix(".npz"), a=np.zeros(3))
+    with pytest.raises(ReplayFileError, match=r"file.npz is not a replay buffer of trajmill"):
+        tm.ReplayBuffer.load(path.with_suffix(".npz"))
+    with pytest.raises(FileNotFoundError):
+        tm.ReplayBuffer.load(path)
+    used_buffer().save(path)
+    with pytest.raises(ReplayFileError, match=r"is a copy that save\(\) wrote; read it with ReplayBuffer.load"):
+        tm.ReplayBuffer(500, SCHEMA, path=path)
+    tm.ReplayBuffer(500, SCHEMA, path=tmp_path / "storage").close()
+    with pytest.raises(ReplayFileError, match="is the storage of a buffer; open it with ReplayBuffer"):
+        tm.ReplayBuffer.load(tmp_path / "storage")
+
+
+def test_a_failed_save_leaves_the_old_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "copy"
+    buffer = used_buffer()
+    buffer.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        buffer.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["copy"]
+    buffer.add(**rows(0, 1))  # the lock is free
+
+
+# --- storage ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, EVERYTHING])
+def test_storage_is_there_again_and_draws_as_memory_does(tmp_path: Path, options: dict[str, Any]) -> None:
+    in_memory = used_buffer(**options)
+    path = tmp_path / "storage"
+    with used_buffer(**options, path=path) as stored:
+        stored.flush()
+        assert_equal(stored.sample(300), in_memory.sample(300))
+        with pytest.raises(ReplayFileError, match="is in use by another buffer"):
+            tm.ReplayBuffer(500, SCHEMA, path=path, **options)
+    for step in range(3):
+        with tm.ReplayBuffer(500, SCHEMA, path=path, **options) as stored:
+            assert (len(stored), stored.row_count) == (500, in_memory.row_count)
+            assert_equal(stored.sample(300), in_memory.sample(300))
+            for buffer in (stored, in_memory):
+                buffer.add(**rows(900 + 90 * step, 90))
+    with tm.ReplayBuffer(500, SCHEMA, path=path, **options) as stored:
+        stored.save(tmp_path / "copy")
+    assert_equal(tm.ReplayBuffer.load(tmp_path / "copy").sample(50), in_memory.sample(50))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"capacity": 400}, "capacity=500, asked for 400"),
+        ({"seed": 1}, "seed=0, asked for 1"),
+        ({"schema": SCHEMA | {"reward": "f8"}}, "columns=.*f4.*asked for .*f8"),
+        ({"schema": dict(reversed(SCHEMA.items()))}, "columns="),
+        ({"prioritized": True}, "alpha=None, asked for 0.6"),
+        ({"shared": {"next_observation": "observation"}}, "shared=.* asked for .*next_observation"),
+    ],
+)
+def test_storage_of_other_settings_is_refused(tmp_path: Path, changes: dict[str, Any], error: str) -> None:
+    path = tmp_path / "storage"
+    used_buffer(path=path).close()
+    with pytest.raises(ReplayFileError, match=f"{path} holds a buffer with {error}"):
+        tm.ReplayBuffer(**{"capacity": 500, "schema": SCHEMA, "path": path} | changes)
+    tm.ReplayBuffer(500, SCHEMA, path=path).close()  # still whole, and free
+
+
+def test_storage_with_an_impossible_state_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "storage"
+    used_buffer(path=path, shared={"next_observation": "observation"}).close()
+    data = bytearray(path.read_bytes())
+    data[4096:4104] = (5).to_bytes(8, "little")  # the oldest row's number
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="does not hold a replay buffer of these settings"):
+        tm.ReplayBuffer(500, SCHEMA, path=path, shared={"next_observation": "observation"})
+    path.write_bytes(data[:-1])
+    with pytest.raises(ReplayFileError, match="is cut short"):
+        tm.ReplayBuffer(500, SCHEMA, path=path, shared={"next_observation": "observation"})
+
+
+@pytest.mark.parametrize("kill_count", [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_killed_process_leaves_whole_rows(tmp_path: Path, kill_count: int) -> None:
+    path = str(tmp_path / "storage")
+    random = np.random.default_rng(0)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for _ in range(kill_count):
+        process = subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "crash_driver.py", path],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert process.stdout is not None
+        printed = process.stdout.readline()
+        time.sleep(random.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        printed += process.stdout.read()
+        process.wait()
+        process.stdout.close()
+        done = int(printed.split("\n")[-2])
+        with open_buffer(path) as buffer:
+            count = buffer.row_count
+            assert count in (done, done + BATCH)
+            assert len(buffer) in (min(count, CAPACITY), min(count, CAPACITY - BATCH))
+            first = count - len(buffer)
+            slots = np.arange(first, count) % CAPACITY
+            assert_equal(buffer[slots], rows(first, len(buffer)))
+            batch = buffer.sample(512)
+            numbers = batch["reward"].astype(int)
+            assert ((first <= numbers) & (numbers < count)).all()
+            assert buffer.largest_priority <= count
+
+
+def test_storage_leaves_no_descriptors_behind(tmp_path: Path) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    path = tmp_path / "storage"
+    before = open_files()
+    for _ in range(100):
+        used_buffer(path=path).close()
+        path.unlink()
+    with pytest.raises(ReplayFileError):
+        used_buffer().save(path)
+        tm.ReplayBuffer(500, SCHEMA, path=path)
+    assert open_files() == before
