@@ -17,6 +17,7 @@ published for D4RL's are not to be expected on them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -200,7 +201,7 @@ def _record(
         share = -(-config.rows * (index + 1) // len(policies))
         expected_length = float(EPISODE_LIMIT)  # of an episode; what is played beyond the share is thrown away
         while row_count < share:
-            count = int(np.clip((share - row_count) / expected_length, 1, environment.count))
+            count = min(math.ceil((share - row_count) / expected_length), environment.count)
             seeds = episode_seeds(config.seed, count, first=episode)
             act = _Noisy(policy, _action_noise(environment.definition, config, range(episode, episode + count)))
             block = record_episodes(act, environment, seeds)

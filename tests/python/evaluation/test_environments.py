@@ -78,6 +78,26 @@ def test_thousands_of_batched_steps_equal_gymnasium(environment_id: str) -> None
     gymnasium.close()
 
 
+@pytest.mark.parametrize("environment_id", ["Hopper-v4", "Walker2d-v4", "Ant-v4"])
+def test_tasks_end_where_gymnasiums_end(environment_id: str) -> None:
+    """A thousand states on both sides of every bound, and on some of them."""
+    generator = np.random.default_rng(0)
+    nq, nv = SIZES[environment_id]
+    qpos, qvel = generator.normal(0, 0.3, (1000, nq)), generator.normal(0, 30, (1000, nv))
+    height = 2 if environment_id == "Ant-v4" else 1
+    qpos[:, height] = generator.uniform(0, 2.5, 1000)
+    qpos[:6, height] = [0.2, 1.0, 0.7, 0.8, 2.0, 1.2]
+    qvel[:500] /= 30
+    qvel[7, 3] = np.inf
+    task = make_gymnasium(environment_id).unwrapped
+    expected = []
+    for position, velocity in zip(qpos, qvel, strict=True):
+        task.data.qpos[:], task.data.qvel[:] = position, velocity
+        expected.append(task.terminated)
+    assert 0.2 < np.mean(expected) < 0.98
+    np.testing.assert_array_equal(ENVIRONMENTS[environment_id].is_terminal(qpos, qvel), expected)
+
+
 def test_terminations_were_among_them() -> None:
     shares = {}
     for name in NAMES:
