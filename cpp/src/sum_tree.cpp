@@ -35,6 +35,17 @@ inline std::size_t descend(const double* before, double& target) noexcept {
   return last;
 }
 
+// The same from the children themselves: through memory the sums would come back late.
+inline std::size_t last_begun(const double* child, double target) noexcept {
+  double before = 0.0;
+  std::size_t count = 0;
+  for (std::size_t k = 0; k < kFanOut; ++k) {
+    count += before <= target ? 1 : 0;
+    before += child[k];
+  }
+  return count - 1;
+}
+
 }  // namespace
 
 SumTree::SumTree(std::span<double> weights) : weights_(weights) {
@@ -110,9 +121,7 @@ void SumTree::find(std::span<const double> targets, std::int64_t* indexes) const
       }
     }
     for (std::size_t i = 0; i < count; ++i) {
-      double before[kFanOut];
-      scan(&weights_[node[i] * kFanOut], before);
-      std::size_t index = node[i] * kFanOut + descend(before, target[i]);
+      std::size_t index = node[i] * kFanOut + last_begun(&weights_[node[i] * kFanOut], target[i]);
       if (weights_[index] == 0.0) index = find_nonzero(targets[first + i]);
       indexes[first + i] = static_cast<std::int64_t>(index);
     }
