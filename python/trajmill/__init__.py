@@ -20,6 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
+    from trajmill.data import Subset, load_dataset
     from trajmill.replay import MDPTransitions, MixedReplay, ReplayBuffer, TrajectoryBuffer
     from trajmill.replay.feed import feed
 
@@ -33,10 +34,12 @@ __all__ = [
     "MarkovChain",
     "MixedReplay",
     "ReplayBuffer",
+    "Subset",
     "TrajectoryBuffer",
     "VirtualCorpus",
     "__version__",
     "feed",
+    "load_dataset",
     "open_corpus",
     "reference",
 ]
@@ -55,6 +58,8 @@ _HOMES = {
     "MixedReplay": "trajmill.replay",
     "TrajectoryBuffer": "trajmill.replay",
     "ReplayBuffer": "trajmill.replay",
+    "Subset": "trajmill.data",
+    "load_dataset": "trajmill.data",
 }
 
 

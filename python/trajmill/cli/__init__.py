@@ -30,11 +30,12 @@ class Entry:
 _RESUME = "the last checkpoint is kept: give the same command with --resume to go on from it"
 _AGAIN = "nothing half-done is left: give the same command again"
 _GO_ON = "finished shards are kept: give the same command again to go on from them"
+_FETCH = "bytes already downloaded are kept: give the same command again to go on from them"
 COMMANDS = {
     "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory", _GO_ON),
     "corpus": Entry("corpus", "corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
     "collect": Entry("collect", "collect ENV", "make a data set in MuJoCo: random, medium, replay, expert", _AGAIN),
-    "dataset": Entry("dataset", "dataset info|validate|...", "look at real data, check, convert, download it", _AGAIN),
+    "dataset": Entry("dataset", "dataset info|validate|...", "look at real data, check, convert, download it", _FETCH),
     "pretrain": Entry("pretrain", "pretrain dt|cql", "pre-train on synthetic tokens or transitions", _RESUME),
     "train": Entry("train", "train dt|cql", "train a policy on a real dataset, many seeds at once", _RESUME),
     "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),

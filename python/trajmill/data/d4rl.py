@@ -66,7 +66,8 @@ def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: in
         them ``timeouts`` (N,), ``next_observations`` (N, O), ``infos/*`` (N, ...) and scalars under ``metadata/``.
     fix_timeouts
         Mark ends of episodes that the flags leave out, and read terminals as timeouts where every one of them stands
-        at the limit of 1,000 steps. Without it the first are refused, the second remarked.
+        at the limit of 1,000 steps. Without it the first are refused, the second remarked; D4RL's own files, known by
+        their hash, are always fixed.
     memory_budget
         Most bytes the arrays may declare; None is half of the machine's memory.
 
@@ -108,7 +109,8 @@ def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: in
     )
     check_contents(dataset)
     remark_release(path, release)
-    return settle_episodes(dataset, fix_timeouts=fix_timeouts or (told is None and visible))
+    genuine = release is not None  # D4RL's own replay files leave some ends unmarked (D4RL issue 162)
+    return settle_episodes(dataset, fix_timeouts=fix_timeouts or genuine or (told is None and visible))
 
 
 def _check_layout(path: Path, file: h5py.File) -> None:

@@ -35,11 +35,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def official(path: Path, monkeypatch: pytest.MonkeyPatch, *, old: bool = False) -> Path:
-    """A small file that passes for D4RL's."""
+def official(path: Path, monkeypatch: pytest.MonkeyPatch, *, old: bool = False, unmarked: int | None = None) -> Path:
+    """A small file that passes for D4RL's; the end in row `unmarked` is not marked."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = walk_columns() | {f"infos/{name}": np.ones((300, 6)) for name in ("qpos", "qvel", "action_log_probs")}
     columns["timeouts"][-1] = True
+    if unmarked is not None:
+        columns["timeouts"][unmarked] = False
     write(path, columns)
     size, sha256 = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
     entry = OFFICIAL_FILES[NAME]
@@ -128,6 +130,17 @@ def test_the_old_release_is_read_without_qpos_and_qvel(
     assert len(told) == 1
     assert list(dataset.infos) == ["action_log_probs"]
     np.testing.assert_array_equal(dataset.rewards, walk_columns()["rewards"])
+
+
+def test_unmarked_ends_of_official_files_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = official(tmp_path / "hopper_medium_replay-v2.hdf5", monkeypatch, unmarked=200)
+    with pytest.warns(DatasetWarning, match="first in row 200: 'timeouts' leaves ends unmarked; marked as timeouts"):
+        dataset = load_dataset(path)
+    assert dataset.timeouts.nonzero()[0].tolist() == [200, 299]
+    other = tmp_path / "other.hdf5"
+    other.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(DatasetError, match="--fix-timeouts"):
+        load_dataset(other)
 
 
 def test_one_changed_byte_makes_a_file_unofficial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,31 @@ def test_deep_groups(tmp_path: Path) -> None:
         read_d4rl(path)
 
 
+def test_a_heap_of_texts_in_which_hdf5_would_go_round_for_ever(tmp_path: Path) -> None:
+    path = write(tmp_path / "set.hdf5", valid_columns(), text="words")
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    free = heap + 16 + 16 + 8  # behind the heap's header, the text's header, and "words" padded
+    assert content[free : free + 2] == b"\0\0" and content[free + 8] > 0
+    content[free + 8 : free + 16] = bytes(8)
+    path.write_bytes(content)
+    assert f"damaged (a heap of texts at byte {heap:,})" in read_with_little_memory(path)
+    content[heap + 8 : heap + 16] = (2**40).to_bytes(8, "little")
+    path.write_bytes(content)
+    assert "a heap of texts" in read_with_little_memory(path)
+    path.write_bytes(bytes(content) + b"GCOL\x01\0\0\0")  # cut within its header
+    assert "a heap of texts" in read_with_little_memory(path)
+
+
+def test_a_chunk_without_room_for_its_checksum(tmp_path: Path) -> None:
+    """HDF5 2.0 reads far out of bounds."""
+    path = without_rewards(tmp_path / "set.hdf5")
+    with h5py.File(path, "a") as file:
+        rewards = file.create_dataset("rewards", (60,), np.float32, chunks=(60,), compression="gzip", fletcher32=True)
+        rewards.id.write_direct_chunk((0,), b"x")
+    assert "key 'rewards' has a damaged chunk at row 0 (1 bytes at" in read_with_little_memory(path)
+
+
 # --- memory ---
 
 

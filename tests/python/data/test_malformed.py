@@ -31,6 +31,8 @@ from trajmill.data import (
     split_episodes,
     write_minari,
 )
+from trajmill.data.official import Release
+from trajmill.pipelines import dataset as dataset_pipeline
 
 Columns = dict[str, NDArray[Any]]
 Change = Callable[[Columns], Columns]
@@ -455,15 +457,16 @@ def test_26_an_official_name_on_another_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::trajmill.data.DatasetWarning")
-def test_27_made_up_dynamics(tmp_path: Path) -> None:
+def test_27_made_up_dynamics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mujoco")
-    from trajmill.pipelines.dataset import validate_dataset
 
     path = write(tmp_path / "set.hdf5", walk_columns(), environment="Hopper-v4")
-    assert validate_dataset(path).dynamics is None
+    assert dataset_pipeline.validate_dataset(path).dynamics is None
     with pytest.raises(DatasetError) as error:
-        validate_dataset(path, dynamics=True)
+        dataset_pipeline.validate_dataset(path, dynamics=True)
     check_message(str(error.value), path, "'next_observations' or 'rewards' are not what Hopper-v4 does", "made up")
+    monkeypatch.setattr(dataset_pipeline, "recognize", lambda _: Release.CURRENT)
+    assert "recorded with an older simulator" in dataset_pipeline.validate_dataset(path, dynamics=True).remarks[-1]
 
 
 # --- Minari's layout ---
