@@ -246,7 +246,7 @@ def _steps(
     for _ in range(maximum_steps):
         actions = _act(act, observations.reshape(*shape, -1), definition.action_dim)[active]
         seed_of = active // shape[1]
-        failed_seeds = np.unique(seed_of[~np.isfinite(actions).all(axis=1)])
+        failed_seeds = seed_of[~np.isfinite(actions).all(axis=1)]
         if len(failed_seeds):
             playing = ~np.isin(seed_of, failed_seeds)
             actions, active = actions[playing], active[playing]

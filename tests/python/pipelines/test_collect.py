@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+import trajmill.data
 from trajmill.cli import main
 from trajmill.data import Dataset, environment_of, load_dataset, split_episodes
 from trajmill.evaluation import check_dynamics, environment_definition, episode_seeds, make_gymnasium
@@ -178,6 +180,14 @@ def test_bundled_policies_lead_to_the_medium_one(environment_id: str) -> None:
     reached = [checkpoint.return_mean >= target for checkpoint in trail]
     assert reached.index(True) == pipeline.REPLAY_POLICY_COUNT - 1
     assert trail[reached.index(True)].return_mean < 1.2 * target
+
+
+@pytest.mark.parametrize("name", ["hopper-ars.safetensors", "halfcheetah-ars.safetensors"])
+def test_bundled_policies_are_small_and_have_their_hash_on_record(name: str) -> None:
+    bundled = Path(trajmill.data.__file__).parent / "bundled"
+    file = (bundled / name).read_bytes()
+    assert len(file) < 20_000
+    assert f"{hashlib.sha256(file).hexdigest()}  {name}" in (bundled / "README.md").read_text()
 
 
 @pytest.mark.slow
