@@ -80,13 +80,15 @@ def load(path: Path, header: Header, memory: Bytes, parts: list[int]) -> None:
         raise ReplayFileError(f"{path} is damaged: its extents are not those of its settings")
     pieces = [memory[begin : begin + _padded(size)] for begin, size in header.extents]
     offset = header.size
-    with _store(path).open(path.name) as file:
+    digest = _digest()
+    with ThreadPoolExecutor(1) as pool, _store(path).open(path.name) as file:
         for piece in pieces:
             for begin in range(0, piece.size, _PIECE):
                 part = piece[begin : begin + _PIECE]
                 file.read(part, part.size, offset)
+                pool.submit(digest.update, part.data)  # while the disk is busy
                 offset += part.size
-    if _checksum(pieces) != header.checksum:
+    if digest.hexdigest() != header.checksum:
         raise ReplayFileError(f"{path} is damaged: its checksum does not match; restore it from another copy")
 
 
@@ -168,16 +170,19 @@ def _header(settings: Settings, extents: Extents, checksum: str | None) -> Bytes
     return header
 
 
-def _checksum(pieces: list[Bytes]) -> str:
+def _digest() -> Any:
     try:
         import xxhash
     except ModuleNotFoundError:
         raise ModuleNotFoundError("saving and loading need xxhash: pip install 'trajmill[corpus]'") from None
-    digest = xxhash.xxh3_128()
+    return xxhash.xxh3_128()
+
+
+def _checksum(pieces: list[Bytes]) -> str:
+    digest = _digest()
     for piece in pieces:
-        for begin in range(0, piece.size, _PIECE):
-            digest.update(piece[begin : begin + _PIECE].data)
-    return digest.hexdigest()
+        digest.update(piece.data)
+    return str(digest.hexdigest())
 
 
 def _store(path: Path) -> Any:
