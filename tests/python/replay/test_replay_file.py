@@ -222,7 +222,7 @@ def test_a_killed_process_leaves_whole_rows(tmp_path: Path, kill_count: int) -> 
         )
         assert process.stdout is not None
         printed = process.stdout.readline()
-        time.sleep(random.random() * 0.05)
+        time.sleep(random.random() * 0.01)
         process.send_signal(signal.SIGKILL)
         printed += process.stdout.read()
         process.wait()
