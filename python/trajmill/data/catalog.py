@@ -89,7 +89,7 @@ def format_of(path: Path) -> DataFormat:
         )
     if path.suffix == ".csv":
         raise refuse(path, "a CSV file of tokens has no steps", "read it with trajmill.data.read_token_csv")
-    if path.suffix == ".npz" or zipfile.is_zipfile(path):
+    if path.suffix == ".npz" or (path.is_file() and zipfile.is_zipfile(path)):
         return "npz"
     return "d4rl"
 

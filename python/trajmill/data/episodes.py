@@ -20,6 +20,7 @@ CONTINUITY = 1e-3
 """Largest difference of what should be the same observation: far above float32 rounding, far below a reset."""
 SHARE_OF_DISORDER = 0.1
 """Share of the steps from which on ends are not just unmarked: the rows follow no order at all."""
+_BLOCK = 2**14
 
 
 def settle_flags(
@@ -62,17 +63,18 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
     """
     if not dataset.ordered:
         return dataset
-    dataset = _settle_unmarked_ends(dataset, fix=fix_timeouts)
+    difference = _disagreement(dataset)
+    dataset = _settle_unmarked_ends(dataset, difference, fix=fix_timeouts)
     dataset = _settle_terminal_limits(dataset, fix=fix_timeouts)
-    _remark_disagreement(dataset)
+    _remark_disagreement(dataset, difference)
     _remark_tail(dataset)
     return dataset
 
 
-def _settle_unmarked_ends(dataset: Dataset, *, fix: bool) -> Dataset:
-    broken = broken_rows(dataset)
+def _settle_unmarked_ends(dataset: Dataset, difference: FloatArray, *, fix: bool) -> Dataset:
+    broken = _broken(dataset, difference)
     count = int(broken.sum())
-    if count == 0 or (_disagreement(dataset) > CONTINUITY).mean() > SHARE_OF_DISORDER:
+    if count == 0 or (difference > CONTINUITY).mean() > SHARE_OF_DISORDER:
         return dataset
     where = f"in {count} rows inside episodes, first in row {int(broken.argmax())}"
     fault = f"the stored next observation is far from the next row's {where}: 'timeouts' leaves ends unmarked"
@@ -99,11 +101,10 @@ def _settle_terminal_limits(dataset: Dataset, *, fix: bool) -> Dataset:
     return replace(dataset, terminals=np.zeros_like(dataset.terminals), timeouts=dataset.episode_ends)
 
 
-def _remark_disagreement(dataset: Dataset) -> None:
-    difference = _disagreement(dataset)
-    jumps = difference > CONTINUITY
+def _remark_disagreement(dataset: Dataset, difference: FloatArray) -> None:
+    jumps = (difference > CONTINUITY) & ~dataset.episode_ends[:-1]
     if jumps.any():
-        count, row, largest = int(jumps.sum()), int(jumps.argmax()), float(difference.max())
+        count, row, largest = int(jumps.sum()), int(jumps.argmax()), float(difference[jumps].max())
         oddity = (
             f"'next_observations' is not the next row's observation in {count} rows inside episodes, "
             f"first in row {row}, by up to {largest:.3g}: they tell of two different tasks"
@@ -130,7 +131,10 @@ def _disagreement(dataset: Dataset) -> FloatArray:
 
 def broken_rows(dataset: Dataset) -> BoolArray:
     """Bool (N - 1,): rows inside an episode after which the next row is another episode's."""
-    difference = _disagreement(dataset)
+    return _broken(dataset, _disagreement(dataset))
+
+
+def _broken(dataset: Dataset, difference: FloatArray) -> BoolArray:
     broken: BoolArray = difference > CONTINUITY
     if dataset.next_observations is not None and broken.any():
         broken &= difference > _distance(dataset.next_observations[:-1], dataset.observations[:-1])
@@ -138,6 +142,9 @@ def broken_rows(dataset: Dataset) -> BoolArray:
 
 
 def _distance(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Largest difference of each row of two matrices."""
-    largest: FloatArray = np.abs(a - b).max(axis=1)
+    """Largest difference of each row of two matrices, some rows at a time to save memory."""
+    largest = np.empty(len(a), np.float32)
+    for first in range(0, len(a), _BLOCK):
+        rows = slice(first, first + _BLOCK)
+        np.abs(a[rows] - b[rows]).max(axis=1, out=largest[rows])
     return largest

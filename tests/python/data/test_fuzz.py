@@ -23,9 +23,9 @@ def fuzz(directory: Path, seed: int, count: int) -> dict[str, int]:
 
 
 def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
-    outcomes = fuzz(tmp_path, seed=0, count=600)
-    assert sum(outcomes.values()) == 600
-    assert all(outcomes[f"{kind} refused"] > 20 for kind in KINDS)
+    outcomes = fuzz(tmp_path, seed=0, count=300)
+    assert sum(outcomes.values()) == 300
+    assert all(outcomes[f"{kind} refused"] > 10 for kind in KINDS)
 
 
 @pytest.mark.slow

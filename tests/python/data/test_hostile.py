@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import struct
 import subprocess
@@ -121,6 +122,13 @@ def test_a_chunk_without_room_for_its_checksum(tmp_path: Path) -> None:
         rewards = file.create_dataset("rewards", (60,), np.float32, chunks=(60,), compression="gzip", fletcher32=True)
         rewards.id.write_direct_chunk((0,), b"x")
     assert "key 'rewards' has a damaged chunk at row 0 (1 bytes at" in read_with_little_memory(path)
+
+
+@pytest.mark.parametrize("name", ["set.hdf5", "set.npz", "main_data.hdf5"])
+def test_a_pipe_that_nobody_writes_to(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    os.mkfifo(path)
+    assert f"{path}: no" in read_with_little_memory(path)
 
 
 # --- memory ---
