@@ -20,6 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
+    from trajmill.data import Subset, load_dataset
 
 __version__: str = _core.version
 
@@ -28,8 +29,10 @@ __all__ = [
     "CorpusSampler",
     "MDPSample",
     "MarkovChain",
+    "Subset",
     "VirtualCorpus",
     "__version__",
+    "load_dataset",
     "open_corpus",
     "reference",
 ]
@@ -43,6 +46,8 @@ _HOMES = {
     "CorpusSampler": "trajmill.corpus",
     "VirtualCorpus": "trajmill.corpus",
     "open_corpus": "trajmill.corpus",
+    "Subset": "trajmill.data",
+    "load_dataset": "trajmill.data",
 }
 
 

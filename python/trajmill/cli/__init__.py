@@ -30,9 +30,11 @@ class Entry:
 _RESUME = "the last checkpoint is kept: give the same command with --resume to go on from it"
 _AGAIN = "nothing half-done is left: give the same command again"
 _GO_ON = "finished shards are kept: give the same command again to go on from them"
+_FETCH = "bytes already downloaded are kept: give the same command again to go on from them"
 COMMANDS = {
     "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory", _GO_ON),
     "corpus": Entry("corpus", "corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
+    "dataset": Entry("dataset", "dataset info|validate|...", "look at real data, check, convert, download it", _FETCH),
     "collect": Entry("collect", "collect ENV", "make a data set in MuJoCo: random, medium, replay, expert", _AGAIN),
     "pretrain": Entry("pretrain", "pretrain cql", "pre-train critics on MDP transitions", _RESUME),
     "train": Entry("train", "train cql", "train a policy on a real dataset, many seeds at once", _RESUME),
@@ -64,6 +66,7 @@ examples
   trajmill generate markov --out corpus --state-count 100 --sequence-count 1000000
   trajmill generate mdp --out transitions
   trajmill corpus verify corpus
+  trajmill dataset info hopper-sac-replay-10k
   trajmill collect hopper --kind medium-replay --out hopper-ars-medium-replay.hdf5
   trajmill pretrain cql --environment hopper --out runs/pretrain
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper

@@ -1,10 +1,15 @@
-"""Real datasets: reading, checking, normalizing, reference scores, bundled files."""
+"""Real datasets: reading, checking, writing, downloading, subsets, normalizing, reference scores, bundled files."""
 
 from trajmill.data.catalog import bundled_datasets, load_dataset
+from trajmill.data.changes import clip_actions, keep_observations
 from trajmill.data.cuts import qlearning_transitions, split_episodes
 from trajmill.data.d4rl import read_d4rl, read_policy_weights, write_d4rl
+from trajmill.data.download import download_dataset
 from trajmill.data.errors import DatasetError, DatasetWarning
+from trajmill.data.minari import read_minari, write_minari
 from trajmill.data.normalizer import Normalizer
+from trajmill.data.npz import read_npz, write_npz
+from trajmill.data.official import OFFICIAL_FILES
 from trajmill.data.origin import environment_of
 from trajmill.data.records import Dataset, Episode, Transitions
 from trajmill.data.reference_scores import (
@@ -14,25 +19,40 @@ from trajmill.data.reference_scores import (
     normalized_score,
     reference_score,
 )
+from trajmill.data.subsets import Subset
+from trajmill.data.summary import DatasetSummary, summarize
+from trajmill.data.tokens import read_token_csv
 
 __all__ = [
+    "OFFICIAL_FILES",
     "REFERENCE_SCORES",
     "Dataset",
     "DatasetError",
+    "DatasetSummary",
     "DatasetWarning",
     "Episode",
     "Normalizer",
     "ReferenceScore",
+    "Subset",
     "Transitions",
     "bundled_datasets",
+    "clip_actions",
+    "download_dataset",
     "environment_of",
     "has_reference_score",
+    "keep_observations",
     "load_dataset",
     "normalized_score",
     "qlearning_transitions",
     "read_d4rl",
+    "read_minari",
+    "read_npz",
     "read_policy_weights",
+    "read_token_csv",
     "reference_score",
     "split_episodes",
+    "summarize",
     "write_d4rl",
+    "write_minari",
+    "write_npz",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from trajmill.data.errors import refuse, remark
 from trajmill.data.origin import check_sizes
@@ -83,30 +83,43 @@ def _check_shape(path: Path, name: str, shape: tuple[int, ...]) -> None:
 
 def check_dtypes(path: Path, columns: Mapping[str, Column], *, silent: bool = False) -> None:
     """Refuse strings, objects, complex numbers; remark on casts that change more than the byte order."""
-    cast = []
     for name, column in columns.items():
-        kinds = "biuf" if name in FLAGS else "iuf"
-        if column.dtype.kind not in kinds:
-            raise refuse(path, f"key {name!r} has dtype {column.dtype}, not numbers", "store it as float32 or bool")
-        if name in MATRICES or name == "rewards":
-            cast += [f"{name} from {column.dtype}"] if column.dtype.newbyteorder("=") != np.float32 else []
-    if cast and not silent:
+        check_dtype(path, name, column.dtype, name)
+    if not silent:
+        remark_casts(path, {name: column.dtype for name, column in columns.items()})
+
+
+def check_dtype(path: Path, name: str, dtype: np.dtype[Any], key: str) -> None:
+    """Refuse a dtype that is not numbers; `key` is what the file calls the column `name`."""
+    if dtype.kind not in ("biuf" if name in FLAGS else "iuf"):
+        raise refuse(path, f"key {key!r} has dtype {dtype}, not numbers", "store it as float32 or bool")
+
+
+def remark_casts(path: Path, dtypes: Mapping[str, np.dtype[Any]]) -> None:
+    """Remark on columns that are not stored as float32."""
+    floats = {name: dtype for name, dtype in dtypes.items() if name in MATRICES or name == "rewards"}
+    cast = [f"{name} from {dtype}" for name, dtype in floats.items() if dtype.newbyteorder("=") != np.float32]
+    if cast:
         remark(path, f"cast to float32: {', '.join(cast)}")
 
 
-def clean_column(path: Path, name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Squeeze (N, 1), cast to what a data set holds, and refuse numbers that are not finite or not flags."""
+def clean_column(path: Path, name: str, values: NDArray[Any], key: str | None = None) -> NDArray[Any]:
+    """Squeeze (N, 1), cast to what a data set holds, and refuse numbers that are not finite or not flags.
+
+    `key` is what the file calls the column, if not `name`.
+    """
     if name in VECTORS and values.ndim == 2:
-        remark(path, f"key {name!r} has shape {values.shape}, read as ({len(values)},)")
+        if key is None:
+            remark(path, f"key {name!r} has shape {values.shape}, read as ({len(values)},)")
         values = values[:, 0]
     if name in FLAGS:
-        return as_flags(path, name, values)
+        return as_flags(path, key or name, values)
     if not name.startswith(INFOS):
         with np.errstate(over="ignore"):  # what overflows float32 is refused just below
             values = values.astype(np.float32, copy=False)
     elif values.dtype.byteorder not in "=|":
         values = values.astype(values.dtype.newbyteorder("="))
-    check_finite(path, name, values)
+    check_finite(path, key or name, values)
     return values
 
 
@@ -129,6 +142,38 @@ def check_finite(path: Path, name: str, values: NDArray[Any]) -> None:
         first, count = int(bad_rows.argmax()), int(bad_rows.sum())
         fault = f"key {name!r} holds NaN or infinity in {count} rows, first in row {first}"
         raise refuse(path, fault, "the file is damaged or was written by a diverged run; copy or make it again")
+
+
+def columns_to_write(
+    path: Path,
+    *,
+    observations: ArrayLike,
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    terminals: ArrayLike,
+    timeouts: ArrayLike,
+    next_observations: ArrayLike | None,
+    infos: Mapping[str, ArrayLike] | None,
+) -> dict[str, NDArray[Any]]:
+    """Check and cast what is to be written to `path`, as a reader would; map keys to arrays."""
+    given = {
+        "observations": observations,
+        "actions": actions,
+        "rewards": rewards,
+        "terminals": terminals,
+        "timeouts": timeouts,
+        **({} if next_observations is None else {"next_observations": next_observations}),
+        **{f"{INFOS}{name}": values for name, values in (infos or {}).items()},
+    }
+    arrays = {name: np.asarray(values) for name, values in given.items()}
+    check_shapes(path, arrays)
+    check_dtypes(path, arrays, silent=True)
+    columns = {name: clean_column(path, name, values) for name, values in arrays.items()}
+    both = columns["terminals"] & columns["timeouts"]
+    if both.any():
+        fault = f"'terminals' and 'timeouts' are both set in {int(both.sum())} rows, first in row {int(both.argmax())}"
+        raise refuse(path, fault, "a step that a limit cut is a timeout, else a terminal")
+    return columns
 
 
 def check_contents(dataset: Dataset) -> None:

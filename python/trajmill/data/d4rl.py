@@ -22,12 +22,14 @@ from trajmill.data.columns import (
     check_keys,
     check_shapes,
     clean_column,
+    columns_to_write,
     is_column,
 )
 from trajmill.data.episodes import settle_episodes, settle_flags
 from trajmill.data.errors import refuse
 from trajmill.data.hdf5 import (
     check_memory,
+    create_packed,
     import_h5py,
     is_short_scalar,
     list_arrays,
@@ -46,16 +48,16 @@ if TYPE_CHECKING:
 _METADATA = "metadata/"
 _POLICY = "metadata/policy/"
 _SIMULATOR_STATES = ("infos/qpos", "infos/qvel")
-_CHUNK_BYTES = 2**19
 
 
 def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
     """Read and check a file in D4RL's schema.
 
     Floats become float32 and flags bool, whatever the file holds (D4RL's replay files were float64). Repaired with a
-    warning: columns stored as (N, 1); both flags in one row (the limit wins, as in D4RL); no ``timeouts`` (a limit of
-    1,000 steps is assumed). Only remarked: actions outside [-1, 1], constant observations, an unfinished last episode,
-    stored next observations that disagree with the next row, an official name on a file that is not the official one.
+    warning: columns stored as (N, 1); both flags in one row (the limit wins, as in D4RL); no ``timeouts`` (ends are
+    taken from the stored next observations, else a limit of 1,000 steps is assumed). Only remarked: actions outside
+    [-1, 1], constant observations, an unfinished last episode, stored next observations that disagree with the next
+    row, an official name on a file that is not the official one.
 
     Parameters
     ----------
@@ -64,7 +66,8 @@ def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: in
         them ``timeouts`` (N,), ``next_observations`` (N, O), ``infos/*`` (N, ...) and scalars under ``metadata/``.
     fix_timeouts
         Mark ends of episodes that the flags leave out, and read terminals as timeouts where every one of them stands
-        at the limit of 1,000 steps. Without it the first are refused, the second remarked.
+        at the limit of 1,000 steps. Without it the first are refused, the second remarked; D4RL's own files, known by
+        their hash, are always fixed.
     memory_budget
         Most bytes the arrays may declare; None is half of the machine's memory.
 
@@ -89,7 +92,8 @@ def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: in
         check_dtypes(path, columns)
         arrays = {name: clean_column(path, name, read_array(path, name, array)) for name, array in columns.items()}
         metadata = read_attributes(file) | _read_scalars(handles)
-    terminals, timeouts = settle_flags(path, arrays["terminals"], arrays.get("timeouts"))
+    told, visible = arrays.get("timeouts"), "next_observations" in arrays
+    terminals, timeouts = settle_flags(path, arrays["terminals"], told, visible=visible)
     dataset = Dataset(
         name=path.stem,
         path=path,
@@ -105,7 +109,8 @@ def read_d4rl(path: str | Path, *, fix_timeouts: bool = False, memory_budget: in
     )
     check_contents(dataset)
     remark_release(path, release)
-    return settle_episodes(dataset, fix_timeouts=fix_timeouts)
+    genuine = release is not None  # D4RL's own replay files leave some ends unmarked (D4RL issue 162)
+    return settle_episodes(dataset, fix_timeouts=fix_timeouts or genuine or (told is None and visible))
 
 
 def _check_layout(path: Path, file: h5py.File) -> None:
@@ -195,17 +200,15 @@ def write_d4rl(
         If the disk fails or is full; nothing is left.
     """
     path = Path(path)
-    columns = _columns_to_write(
+    columns = columns_to_write(
         path,
-        {
-            "observations": observations,
-            "actions": actions,
-            "rewards": rewards,
-            "terminals": terminals,
-            "timeouts": timeouts,
-            **({} if next_observations is None else {"next_observations": next_observations}),
-            **{f"{INFOS}{name}": values for name, values in (infos or {}).items()},
-        },
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminals=terminals,
+        timeouts=timeouts,
+        next_observations=next_observations,
+        infos=infos,
     )
     attributes = {name: _attribute(path, name, value) for name, value in (metadata or {}).items()}
     library = import_h5py()
@@ -218,26 +221,6 @@ def write_d4rl(
         except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
             raise OSError(f"{path}: HDF5 says {error}") from error
     return path
-
-
-def _columns_to_write(path: Path, given: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-    arrays = {name: np.asarray(values) for name, values in given.items()}
-    check_shapes(path, arrays)
-    check_dtypes(path, arrays, silent=True)
-    columns = {name: clean_column(path, name, values) for name, values in arrays.items()}
-    both = columns["terminals"] & columns["timeouts"]
-    if both.any():
-        fault = f"'terminals' and 'timeouts' are both set in {int(both.sum())} rows, first in row {int(both.argmax())}"
-        raise refuse(path, fault, "a step that a limit cut is a timeout, else a terminal")
-    return columns
-
-
-def create_packed(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
-    """Create an array in chunks of whole rows, packed and with checksums, readable by every HDF5 library."""
-    row_bytes = max(1, values.nbytes // len(values))
-    rows = min(len(values), max(1, _CHUNK_BYTES // row_bytes))
-    packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
-    group.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), **packing)
 
 
 def _attribute(path: Path, name: str, value: Any) -> Any:

@@ -22,8 +22,17 @@ SHARE_OF_DISORDER = 0.1
 """Share of the steps from which on ends are not just unmarked: the rows follow no order at all."""
 
 
-def settle_flags(path: Path, terminals: BoolArray, timeouts: BoolArray | None) -> tuple[BoolArray, BoolArray]:
-    """Return flags that never hold together, the limit winning as in D4RL; without timeouts assume the usual limit."""
+def settle_flags(
+    path: Path, terminals: BoolArray, timeouts: BoolArray | None, *, visible: bool = False
+) -> tuple[BoolArray, BoolArray]:
+    """Return flags that never hold together, the limit winning as in D4RL.
+
+    Without timeouts they are left to `settle_episodes` if stored next observations make the ends `visible`; else the
+    usual limit is assumed.
+    """
+    if timeouts is None and visible:
+        remark(path, "no key 'timeouts'; episodes are cut where the stored next observation is not the next row's")
+        return terminals, np.zeros_like(terminals)
     if timeouts is None:
         remark(path, f"no key 'timeouts'; episodes are cut after {EPISODE_LIMIT} steps without a terminal")
         return terminals, _at_limit(terminals) & ~terminals
@@ -51,6 +60,8 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
     DatasetError
         If ends are unmarked and not to be fixed.
     """
+    if not dataset.ordered:
+        return dataset
     dataset = _settle_unmarked_ends(dataset, fix=fix_timeouts)
     dataset = _settle_terminal_limits(dataset, fix=fix_timeouts)
     _remark_disagreement(dataset)
@@ -61,7 +72,7 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
 def _settle_unmarked_ends(dataset: Dataset, *, fix: bool) -> Dataset:
     broken = broken_rows(dataset)
     count = int(broken.sum())
-    if not 0 < count <= SHARE_OF_DISORDER * len(dataset):
+    if count == 0 or (_disagreement(dataset) > CONTINUITY).mean() > SHARE_OF_DISORDER:
         return dataset
     where = f"in {count} rows inside episodes, first in row {int(broken.argmax())}"
     fault = f"the stored next observation is far from the next row's {where}: 'timeouts' leaves ends unmarked"

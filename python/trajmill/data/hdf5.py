@@ -7,7 +7,9 @@ files, groups that contain themselves. All of that is refused before HDF5 gets t
 from __future__ import annotations
 
 import math
+import mmap
 import os
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,13 +35,16 @@ _IMPOSTORS = (
     (b"\x93NUMPY", "a NumPy .npy array under an HDF5 name", "give the HDF5 file itself"),
     (b"\x80", "a pickle, which can run any code and is never loaded", "convert it to HDF5 where you trust it"),
 )
-_GZIP = 1
-_FILTERS = {_GZIP: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+_GZIP, _FLETCHER32 = 1, 3
+_FILTERS = {_GZIP: "gzip", 2: "shuffle", _FLETCHER32: "fletcher32", 32000: "lzf"}
 _EXPANSION = {_GZIP: 1032, 32000: 264}  # most bytes that one packed byte can become
 _EXPECTED_RATIO = 2  # of an honest chunk's bytes, unpacked, to what its shape says
 _LARGEST_CHUNK = 2**28  # bytes that one chunk may always take
 _PIECE = 2**20
 _DEEPEST = 8
+_HEAP = b"GCOL\x01\x00\x00\x00"
+_HEAP_OBJECT = struct.Struct("<H6xQ")
+_CHUNK_BYTES = 2**19
 _LONGEST_TEXT, _LONGEST_ATTRIBUTE = 2**20, 2**10
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
@@ -70,6 +75,7 @@ def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
         anything inside, read in the block, turns out to be damaged.
     """
     _sniff(path)
+    _check_heaps(path)
     library = import_h5py()
     try:
         file = library.File(path, "r")
@@ -105,6 +111,29 @@ def _sniff(path: Path) -> None:
     if head.lstrip().lower().startswith(_HTML_STARTS):
         raise refuse(path, "the file is a web page (an error page saved as data?)", "download the data set again")
     raise refuse(path, f"not an HDF5 file, it starts with {head[:8]!r}", "give a file in D4RL's HDF5 schema")
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuse a damaged heap of texts, in which HDF5 can go round for ever (an object without end of free space).
+
+    A heap is ``GCOL``, a version, its size, then objects: number, references, size, bytes padded to 8; number 0 is the
+    free space, whose size counts its own header (HDF5 file format, section III.E).
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(_HEAP)
+        while start >= 0:
+            at = start + 16
+            end = start + int.from_bytes(content[start + 8 : at], "little")
+            sound = at <= end <= len(content)
+            while sound and at + 16 <= end:
+                number, length = _HEAP_OBJECT.unpack_from(content, at)
+                step = length if number == 0 else 16 + -(-length // 8) * 8
+                sound = 16 <= step <= end - at
+                at += step
+            if not sound:
+                fault = f"the HDF5 structure is damaged (a heap of texts at byte {start:,})"
+                raise refuse(path, fault, "copy or download it again")
+            start = content.find(_HEAP, start + 8)
 
 
 def list_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
@@ -159,14 +188,14 @@ def _address(entry: h5py.Group) -> int:
     return int(import_h5py().h5o.get_info(entry.id).addr)
 
 
-def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: int | None) -> None:
-    """Refuse a file whose declared shapes need more than `memory_budget` bytes (None: half of the machine's memory).
+def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: int | None, used: int = 0) -> int:
+    """Refuse arrays whose declared shapes need more than `memory_budget` bytes (None: half of the machine's memory).
 
-    A file of some hundred bytes can declare terabytes.
+    A file of some hundred bytes can declare terabytes. `used` bytes of the budget are taken; returns how many are now.
     """
-    budget = _physical_memory() // 2 if memory_budget is None else memory_budget
+    budget = memory_budget_of(memory_budget)
     sizes = {name: _byte_count(array) for name, array in arrays.items()}
-    need = sum(sizes.values())
+    need = used + sum(sizes.values())
     if need > budget:
         largest = max(sizes, key=sizes.__getitem__)
         fault = (
@@ -178,15 +207,18 @@ def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: 
         if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > max(budget - need, _LARGEST_CHUNK):
             fault = f"key {name!r} with shape {array.shape} is stored in chunks of {array.chunks}"
             raise refuse(path, fault, "one chunk is larger than the memory budget; store it in smaller ones")
+    return need
 
 
 def _byte_count(array: h5py.Dataset) -> int:
     return int(array.size or 0) * int(array.dtype.itemsize)
 
 
-def _physical_memory() -> int:
-    """Bytes of memory in this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def memory_budget_of(memory_budget: int | None) -> int:
+    """The bytes that arrays may take: `memory_budget`, or half of the machine's memory."""
+    if memory_budget is not None:
+        return memory_budget
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
@@ -198,7 +230,7 @@ def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
         If stored bytes fail to decompress or to match their checksum; the message names the rows. So too if they are
         packed by a filter that trajmill does not know, or unpack to more than they should.
     """
-    _check_filters(path, name, array)
+    _check_chunks(path, name, array)
     try:
         return np.asarray(array[()])
     except OSError as error:
@@ -206,23 +238,36 @@ def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
         raise refuse(path, fault, "copy or download the file again") from error
 
 
-def _check_filters(path: Path, name: str, array: h5py.Dataset) -> None:
-    """Refuse chunks that HDF5 would unpack without end: its gzip filter grows until the packed stream is over."""
+def _check_chunks(path: Path, name: str, array: h5py.Dataset) -> None:
+    """Refuse chunks that HDF5 would trip over or unpack without end: its gzip grows until the packed stream is over."""
+    if not array.chunks:
+        return
     properties = array.id.get_create_plist()
     filters = [int(properties.get_filter(i)[0]) for i in range(properties.get_nfilters())]
-    if not filters:
-        return
     unknown = set(filters) - set(_FILTERS)
     if unknown or len(set(filters)) < len(filters):
         fault = f"key {name!r} is packed by the HDF5 filters {filters}"
         raise refuse(path, fault, f"only {', '.join(_FILTERS.values())} are read, each once; pack it with gzip")
-    expansion = max(_EXPANSION.get(number, 1) for number in filters)
-    limit = max(_LARGEST_CHUNK, _EXPECTED_RATIO * math.prod(array.chunks) * array.dtype.itemsize)
-    suspects: list[Any] = []
-    array.id.chunk_iter(lambda chunk: suspects.append(chunk) if chunk.size * expansion > limit else None)
-    for chunk in suspects:
-        if not _unpacks_within(array, chunk.chunk_offset, limit, gzip=_GZIP in filters):
-            fault = f"key {name!r} holds a chunk at row {chunk.chunk_offset[0]} that unpacks to more than its rows"
+    chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
+    limit = max(_LARGEST_CHUNK, _EXPECTED_RATIO * chunk_bytes)
+    file_size = path.stat().st_size
+    suspects: list[tuple[int, ...]] = []
+
+    def look(chunk: Any) -> None:
+        applied = [number for i, number in enumerate(filters) if not chunk.filter_mask >> i & 1]
+        checksum = 4 if _FLETCHER32 in applied else 0
+        expansion = max((_EXPANSION.get(number, 1) for number in applied), default=1)
+        fits = chunk.size > checksum if expansion > 1 else chunk.size == chunk_bytes + checksum
+        if not fits or chunk.byte_offset + chunk.size > file_size or chunk.filter_mask >> len(filters):
+            where = f"at row {chunk.chunk_offset[0]} ({chunk.size:,} bytes at {chunk.byte_offset:,})"
+            raise refuse(path, f"key {name!r} has a damaged chunk {where}", "copy or download the file again")
+        if chunk.size * expansion > limit:
+            suspects.append(chunk.chunk_offset)
+
+    array.id.chunk_iter(look)
+    for offset in suspects:
+        if not _unpacks_within(array, offset, limit, gzip=_GZIP in filters):
+            fault = f"key {name!r} holds a chunk at row {offset[0]} that unpacks to more than its rows"
             raise refuse(path, fault, "the file was made to exhaust memory or is damaged; do not use it")
 
 
@@ -287,3 +332,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value.item() if isinstance(value, np.generic) else value
+
+
+def create_packed(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
+    """Create an array in chunks of whole rows, packed and with checksums, readable by every HDF5 library."""
+    row_bytes = max(1, values.nbytes // len(values))
+    rows = min(len(values), max(1, _CHUNK_BYTES // row_bytes))
+    packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+    group.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), **packing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,33 @@ class Dataset:
     def episode_ends(self) -> BoolArray:
         """Bool (N,): the row is the last of its episode; for slicing only, never in a target."""
         return self.terminals | self.timeouts
+
+    def rows(self, rows: NDArray[np.int64] | slice) -> Dataset:
+        """The rows of these numbers, in this order; everything else stays."""
+        following = None if self.next_observations is None else self.next_observations[rows]
+        return replace(
+            self,
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            terminals=self.terminals[rows],
+            timeouts=self.timeouts[rows],
+            next_observations=following,
+            infos={name: values[rows] for name, values in self.infos.items()},
+        )
+
+    def to_write(self) -> dict[str, Any]:
+        """The arguments of the writers, such as ``write_d4rl(path, **dataset.to_write())``."""
+        return {
+            "observations": self.observations,
+            "actions": self.actions,
+            "rewards": self.rewards,
+            "terminals": self.terminals,
+            "timeouts": self.timeouts,
+            "next_observations": self.next_observations,
+            "infos": self.infos,
+            "metadata": dict(self.metadata) | ({} if self.ordered else {"ordered": False}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
