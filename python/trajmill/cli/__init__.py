@@ -34,17 +34,10 @@ _FETCH = "bytes already downloaded are kept: give the same command again to go o
 COMMANDS = {
     "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory", _GO_ON),
     "corpus": Entry("corpus", "corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
-<<<<<<< HEAD
     "collect": Entry("collect", "collect ENV", "make a data set in MuJoCo: random, medium, replay, expert", _AGAIN),
     "dataset": Entry("dataset", "dataset info|validate|...", "look at real data, check, convert, download it", _FETCH),
     "pretrain": Entry("pretrain", "pretrain dt|cql", "pre-train on synthetic tokens or transitions", _RESUME),
     "train": Entry("train", "train dt|cql", "train a policy on a real dataset, many seeds at once", _RESUME),
-=======
-    "dataset": Entry("dataset", "dataset info|validate|...", "look at real data, check, convert, download it", _FETCH),
-    "collect": Entry("collect", "collect ENV", "make a data set in MuJoCo: random, medium, replay, expert", _AGAIN),
-    "pretrain": Entry("pretrain", "pretrain cql", "pre-train critics on MDP transitions", _RESUME),
-    "train": Entry("train", "train cql", "train a policy on a real dataset, many seeds at once", _RESUME),
->>>>>>> sim
     "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
     "report": Entry("report", "report RUN...", "one self-contained HTML page about runs", _AGAIN),
     "demo": Entry(
@@ -73,13 +66,8 @@ examples
   trajmill generate markov --out corpus --state-count 100 --sequence-count 1000000
   trajmill generate mdp --out transitions
   trajmill corpus verify corpus
-<<<<<<< HEAD
   trajmill collect hopper --kind medium-replay --out hopper-ars-medium-replay.hdf5
   trajmill dataset info hopper-sac-replay-10k
-=======
-  trajmill dataset info hopper-sac-replay-10k
-  trajmill collect hopper --kind medium-replay --out hopper-ars-medium-replay.hdf5
->>>>>>> sim
   trajmill pretrain cql --environment hopper --out runs/pretrain
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
   trajmill report runs/pretrain runs/hopper --out report.html

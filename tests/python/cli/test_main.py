@@ -57,11 +57,7 @@ def test_nothing_to_do_is_a_usage_error(capsys):
 
 def test_unknown_command(capsys):
     assert main(["trian"]) == 2
-<<<<<<< HEAD
     assert "there is no command 'trian'; commands are generate, corpus, collect, dataset," in capsys.readouterr().err
-=======
-    assert "there is no command 'trian'; commands are generate, corpus, " in capsys.readouterr().err
->>>>>>> sim
 
 
 def test_help_teaches(capsys):
