@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import windows_twin
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -145,6 +146,65 @@ class ReplayMachine(RuleBasedStateMachine):
         priorities = [data.draw(st.sampled_from([0.0, 1e-6, 0.5, 1.0, 3.0])) for _ in slots]
         self.buffer.update_priorities(slots, priorities)
         self.oracle.update_priorities(slots, priorities)
+
+    @precondition(lambda self: self.oracle.rows and not self.is_prioritized)
+    @rule(batch_size=st.integers(1, 40), weight=st.sampled_from([0.0, 0.5, 1.0, 7.0]))
+    def mix(self, batch_size: int, weight: float) -> None:
+        made = {
+            name: np.ones((40, *values.shape[1:]), values.dtype)
+            for name, values in self.buffer[self.oracle.slots()[:1]].items()
+        }
+        mixed = tm.MixedReplay(
+            {
+                "buffer": (self.buffer, 1.0),
+                "made": (lambda count: {name: values[:count] for name, values in made.items()}, weight),
+            }
+        )
+        given = owed = 0.0
+        for _ in range(3):
+            batch = mixed.sample(batch_size)
+            source = batch.pop("source")
+            count = int((source == 0).sum())
+            given, owed = given + count, owed + batch_size / (1 + weight)
+            assert abs(given - owed) < 1 and source.tolist() == [0] * count + [1] * (batch_size - count)
+            assert all((values[count:] == 1).all() for values in batch.values())
+            self.check(
+                {name: values[:count] for name, values in batch.items()}, self.oracle.draw(count) if count else []
+            )
+
+    @precondition(lambda self: any(row["terminal"] or row["truncated"] for row in self.oracle.rows.values()))
+    @rule(context_length=st.integers(1, 5), data=st.data())
+    def windows(self, context_length: int, data: st.DataObject) -> None:
+        rows = [self.oracle.rows[number] for number in sorted(self.oracle.rows)]
+        columns = {name: np.nan_to_num(np.array([row[name] for row in rows])) for name in ("observation", "reward")}
+        columns["action"] = columns["observation"][:, :1] + 1
+        columns |= {name: np.array([row[name] for row in rows]) for name in ("terminal", "truncated")}
+        episodes = windows_twin.split(columns)
+        starts = [(number, start) for number, episode in enumerate(episodes) for start in range(len(episode["reward"]))]
+        chosen = data.draw(st.lists(st.integers(0, len(starts) - 1), min_size=1, max_size=5))
+        buffer = tm.TrajectoryBuffer(**columns, context_length=context_length, normalizer=None)
+        expected = windows_twin.windows(episodes, [starts[i] for i in chosen], context_length, 0.0, 1.0, flags=())
+        found = buffer.windows(chosen)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], expected[name]) for name in found)
+
+    @precondition(lambda self: self.oracle.rows and not self.is_prioritized)
+    @rule(batch_size=st.integers(1, 20), batches=st.integers(0, 4))
+    def feed(self, batch_size: int, batches: int) -> None:
+        with tm.feed(self.buffer, "cpu", batch_size=batch_size, ahead=3) as feed:
+            for _ in range(batches):
+                batch = {name: values.numpy() for name, values in next(feed).items()}
+                self.check(batch, self.oracle.draw(batch_size))
+
+    @precondition(lambda self: self.oracle.rows and not self.is_prioritized)
+    @rule(batch_size=st.integers(1, 20))
+    def copy_to_a_device(self, batch_size: int) -> None:
+        draws = self.oracle.draws
+        resident = self.buffer.to("cpu")
+        for _ in range(2):
+            batch = {name: values.numpy() for name, values in resident.sample(batch_size).items()}
+            self.check(batch, self.oracle.draw(batch_size))
+        self.oracle.draws = draws
 
     @rule()
     def clear(self) -> None:
