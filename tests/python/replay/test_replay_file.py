@@ -198,11 +198,15 @@ def test_storage_of_other_settings_is_refused(tmp_path: Path, changes: dict[str,
 def test_storage_with_an_impossible_state_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "storage"
     used_buffer(path=path, shared={"next_observation": "observation"}).close()
-    data = bytearray(path.read_bytes())
+    whole = path.read_bytes()
+    data = bytearray(whole)
     data[4096:4104] = (5).to_bytes(8, "little")  # the oldest row's number
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="does not hold a replay buffer of these settings"):
+    with pytest.raises(ValueError, match="does not hold a replay buffer of these settings") as refusal:
         tm.ReplayBuffer(500, SCHEMA, path=path, shared={"next_observation": "observation"})
+    path.write_bytes(whole)
+    tm.ReplayBuffer(500, SCHEMA, path=path, shared={"next_observation": "observation"}).close()
+    assert refusal.tb is not None  # what it refers to had no hold on the file
     path.write_bytes(data[:-1])
     with pytest.raises(ReplayFileError, match="is cut short"):
         tm.ReplayBuffer(500, SCHEMA, path=path, shared={"next_observation": "observation"})
