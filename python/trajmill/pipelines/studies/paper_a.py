@@ -66,10 +66,10 @@ def _longer(variant: Variant, more: int) -> Variant:
 
 
 def _columns(table: str, variants: dict[str, Variant], **changes: object) -> tuple[Column, ...]:
-    """One column a variant, printed in `table` under its label; with `=`, under the key that follows it."""
+    """One column a variant, printed in `table` under its label; or under the key after `` = `` in it."""
     columns = []
-    for label, variant in variants.items():
-        label, _, key = label.partition(" = ")
+    for name, variant in variants.items():
+        label, _, key = name.partition(" = ")
         columns.append(Column(label=label, variant=variant, printed=key or f"{table}/{label}"))
     return tuple(replace(column, **changes) for column in columns)  # type: ignore[arg-type]
 
@@ -120,8 +120,8 @@ SUBSET_NOTE = (
     "Shares are of whole trajectories, drawn once with seed 0; the paper names 0.1 alone and does not say what it drew."
 )
 POSITIONS_NOTE = (
-    "DT has its own timestep table and heads; whether the paper's DT+Synthetic extended positions or shared projections "
-    "is not on record."
+    "DT has its own timestep table and heads; whether the paper's DT+Synthetic extended positions or shared "
+    "projections is not on record."
 )
 
 
@@ -191,7 +191,9 @@ def _tables() -> Iterator[Study]:
         never,
         statistic="updates to 90 %",
     )
-    hardware = "Theirs on a Quadro RTX 8000, one seed at a time; ours is wall time over seeds, on the machine named below."
+    hardware = (
+        "Theirs on a Quadro RTX 8000, one seed at a time; ours is wall time over seeds, on the machine named below."
+    )
     for name, title, columns in (
         (
             "a-table-12",
@@ -219,7 +221,9 @@ def _tables() -> Iterator[Study]:
     # --- equal updates and controls ---
     other_runs = "The paper's baseline here is another set of runs than in Tables 1 and 6, seemingly of fewer seeds."
     more_dt = {"DT": DT, "DT+20K": _longer(DT, 20_000), "DT+80K": _longer(DT, 80_000)}
-    yield _study("a-table-26", "DT with as many updates more as pre-training makes", _columns("table-26", more_dt), other_runs)
+    yield _study(
+        "a-table-26", "DT with as many updates more as pre-training makes", _columns("table-26", more_dt), other_runs
+    )
     yield _study(
         "a-table-27",
         "DT pre-trained to repeat tokens or to map them one to one",
@@ -238,9 +242,7 @@ def _tables() -> Iterator[Study]:
     yield _study(
         "a-table-28",
         "CQL with as many updates more as pre-training makes",
-        _columns(
-            "table-28", {"CQL": CQL, "CQL+100K": _longer(CQL, 100_000), "CQL+MDP": MDP, "CQL+IID": CQL_IID}
-        ),
+        _columns("table-28", {"CQL": CQL, "CQL+100K": _longer(CQL, 100_000), "CQL+MDP": MDP, "CQL+IID": CQL_IID}),
         other_runs,
     )
     yield _study(
@@ -280,9 +282,7 @@ def _tables() -> Iterator[Study]:
     yield Study(
         name="a-figure-7",
         title="Next-state probabilities of one state, in ascending order, by temperature",
-        columns=tuple(
-            Column(label=f"τ = {t:g}", variant=None, temperature=t) for t in (0.001, 0.01, 0.1, 1.0, 10.0)
-        ),
+        columns=tuple(Column(label=f"τ = {t:g}", variant=None, temperature=t) for t in (0.001, 0.01, 0.1, 1.0, 10.0)),
         datasets=(),
         figure="transition rows",
         notes=("Exact rows of the chain of 100 states, seed 42, state 0; nothing is trained.",),
@@ -341,7 +341,9 @@ def _tables() -> Iterator[Study]:
 
 
 def _cql_main() -> tuple[Column, ...]:
-    return _columns("table-28", {"CQL = table-6/CQL": CQL, "CQL+MDP = table-6/S=100": MDP, "CQL+IID = table-7/IID": CQL_IID})
+    return _columns(
+        "table-28", {"CQL = table-6/CQL": CQL, "CQL+MDP = table-6/S=100": MDP, "CQL+IID = table-7/IID": CQL_IID}
+    )
 
 
 def _best_key(table: str, column: Column) -> str:
