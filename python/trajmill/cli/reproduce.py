@@ -69,19 +69,20 @@ class Reproduce:
 def _listed() -> Outcome:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("name", no_wrap=True)
+    for heading in ("runs", "before", "core h", "GPU h"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("what")
-    for heading in ("runs", "pre-trainings", "CPU core hours", "GPU hours"):
-        table.add_column(heading, justify="right")
     data = {}
     for study in STUDIES.values():
         work = estimate(study)
         data[study.name] = {"title": study.title, **asdict(work)}
         numbers = (f"{work.cells}", f"{work.pretrainings}", f"{work.cpu_core_hours:,.0f}", f"{work.gpu_hours:.1f}")
-        quick = study.name == "quick"
-        table.add_row(study.name, study.title, *(("12", "7", "minutes", "") if quick else numbers))
+        quick = study.name == "quick"  # minutes, whatever the estimate says
+        table.add_row(study.name, *numbers[:2], *(("", "") if quick else numbers[2:]), study.title)
     foot = (
-        "\nA run trains all twenty seeds; studies share runs. Hours are rough, for the whole study from nothing: a "
-        "core of a small server, or one H200; evaluation comes on top. Any study runs in minutes with --quick."
+        "\nA run trains all twenty seeds; before: pre-training runs; studies share both. Hours are rough, for a whole "
+        "study from nothing: a core of a small server, or one H200; evaluation comes on top. Any study runs in minutes "
+        "with --quick."
     )
     return Outcome(data, Group(table, foot))
 
@@ -89,18 +90,23 @@ def _listed() -> Outcome:
 def _shown(done: Reproduced, *, quick: bool) -> RenderableType:
     parts: list[RenderableType] = [f"[bold]{QUICK_LABEL}[/]\n"] if quick and done.study.variants else []
     if done.comparison.rows:
-        table = Table(title=f"{done.study.name}: {done.study.title}", title_justify="left", box=None, pad_edge=False)
-        table.add_column("data set", header_style="dim")
-        for column in done.columns:
-            table.add_column(f"{column}\npaper", justify="right", header_style="dim", style="dim")
-            table.add_column("\nours", justify="right", header_style="dim")
-        for label, row in done.comparison.rows.items():
-            texts = [escape(text) for entry in row for text in (entry.printed_text, entry.our_text)]
-            table.add_row(label, *texts)
-        parts.append(table)
+        parts.append(_table(done))
     parts += [f"{name}: {why}" for name, why in done.not_yet.items()]
     parts += advice(done.missing)
     return Group(*parts, f"\nReport: {done.report}\nTable:  {done.markdown}")
+
+
+def _table(done: Reproduced) -> Table:
+    """One line a cell, which fits any terminal; the files have the paper's layout."""
+    table = Table(title=f"{done.study.name}: {done.study.title}", title_justify="left", box=None, pad_edge=False)
+    for heading in ("data set", "variant"):
+        table.add_column(heading, header_style="dim")
+    for side in done.comparison.sides:
+        table.add_column(side, justify="right", header_style="dim", no_wrap=True)
+    for label, row in done.comparison.rows.items():
+        for number, (column, entry) in enumerate(zip(done.columns, row, strict=True)):
+            table.add_row("" if number else label, column, *map(escape, done.comparison.texts(entry)))
+    return table
 
 
 COMMANDS = {"": Reproduce}

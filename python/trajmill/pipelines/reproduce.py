@@ -558,7 +558,7 @@ def _write(results: _Results, missing: Mapping[str, str], not_yet: Mapping[str, 
         extra_sections=[
             Section(
                 name="comparison",
-                title="The paper's numbers and ours" if comparison.rows else "Figure",
+                title=HEADINGS[len(comparison.sides) if comparison.rows else 0],
                 text=CAPTION if comparison.rows else "",
                 comparison=comparison if comparison.rows else None,
                 figures=tuple(drawings),
@@ -576,6 +576,7 @@ def _write(results: _Results, missing: Mapping[str, str], not_yet: Mapping[str, 
     )
 
 
+HEADINGS = ("Figure", "Our numbers", "The paper's numbers and ours")
 CAPTION = (
     "Paper: mean over twenty seeds, with its standard deviation where on record. Ours: mean over seeds, with its 95 % "
     "bootstrap interval. An empty cell says why it is empty."

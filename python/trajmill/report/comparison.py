@@ -44,16 +44,26 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A table; each column is shown twice, as printed and as measured."""
+    """A table; each column is shown as printed and as measured, or as measured alone if nothing was printed."""
 
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[Entry, ...]]
     """by label, one entry a column"""
 
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """What is shown of a column."""
+        printed = any(entry.printed is not None for row in self.rows.values() for entry in row)
+        return ("paper", "ours") if printed else ("ours",)
+
+    def texts(self, entry: Entry) -> tuple[str, ...]:
+        """One cell for each of `sides`."""
+        return (entry.printed_text, entry.our_text)[-len(self.sides) :]
+
     def markdown(self) -> str:
         """The table in Markdown."""
-        heads = ["data set", *(f"{column}, {whose}" for column in self.columns for whose in ("paper", "ours"))]
+        heads = ["data set", *(f"{column}, {side}" for column in self.columns for side in self.sides)]
         lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
         for label, row in self.rows.items():
-            lines.append([label, *(text for entry in row for text in (entry.printed_text, entry.our_text))])
+            lines.append([label, *(text for entry in row for text in self.texts(entry))])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
