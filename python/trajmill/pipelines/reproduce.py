@@ -31,6 +31,7 @@ from trajmill.pipelines.dataset import convert_dataset
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig, pretrain_dt, train_dt
 from trajmill.pipelines.run_directory import plain
 from trajmill.pipelines.schedule import Schedule
+from trajmill.pipelines.similarity import backbone_similarities
 from trajmill.pipelines.studies.paper_a import BUNDLED, STUDIES
 from trajmill.pipelines.studies.records import DIGITS, Column, Pretraining, Study, Variant, printed_columns
 from trajmill.report import RunRecord, Section, figures, read_run, write_report
@@ -329,6 +330,10 @@ class _Results:
             return np.array([before.wall_seconds / 60 / len(before.seeds)])
         if column.statistic == "fine-tuning hours":
             return np.array([run.wall_seconds / 3600 / len(run.seeds)])
+        if column.statistic in ("cosine with random start", "cosine with pre-trained start"):
+            init = run.config["config"]["init"]
+            random, pretrained = backbone_similarities(run.path, None if init is None else Path(init))
+            return random if column.statistic == "cosine with random start" else pretrained
         scores = run.evaluation("normalized_score")
         assert scores is not None  # read_run refuses finished runs without
         if column.statistic == "best":

@@ -133,6 +133,9 @@ def _study(
     return Study(name=name, title=title, columns=columns, datasets=DATASETS, notes=(*notes, MARGIN_NOTE), **more)  # type: ignore[arg-type]
 
 
+SIMILARITIES: dict[str, Statistic] = {"RI": "cosine with random start", "PT": "cosine with pre-trained start"}
+
+
 def _grouped(group: str, columns: Sequence[Column]) -> tuple[Column, ...]:
     return tuple(replace(column, group=group) for column in columns)
 
@@ -286,6 +289,19 @@ def _tables() -> Iterator[Study]:
         datasets=(),
         figure="transition rows",
         notes=("Exact rows of the chain of 100 states, seed 42, state 0; nothing is trained.",),
+    )
+    controls = (DT, WIKI, SYNTHETIC, DT_IID, _dt("DT+Identity", law="identity"), _dt("DT+Mapping", law="mapping"))
+    yield _study(
+        "a-weights-dt",
+        "Cosine of DT's fine-tuned backbone with its random (RI) and its pre-trained (PT) start",
+        tuple(
+            Column(label=f"{variant.name}, {short}", variant=variant, statistic=statistic)
+            for variant in controls
+            for short, statistic in SIMILARITIES.items()
+        ),
+        "Each backbone is one vector; how the paper flattens is not on record. From scratch both starts are the same.",
+        "The paper's orderings: RI lower for every pre-trained variant than for DT; PT higher, Synthetic least similar "
+        "of them and Wiki most.",
     )
     ablations = "Read a panel at any number of fine-tuning updates."
     yield _study(

@@ -10,12 +10,24 @@ from importlib.resources import files
 from typing import Any, Literal
 
 Method = Literal["dt", "cql"]
-Statistic = Literal["average last four", "best", "updates to 90 %", "pre-training minutes", "fine-tuning hours"]
+Statistic = Literal[
+    "average last four",
+    "best",
+    "updates to 90 %",
+    "pre-training minutes",
+    "fine-tuning hours",
+    "cosine with random start",
+    "cosine with pre-trained start",
+]
 FigureKind = Literal["curves", "shifted curves", "data ratios", "transition rows"]
 """curves over updates, one panel a group of columns; the same moved right by the updates of pre-training; scores over
 the share of the data, one line a group; rows of Markov chains, one panel a column, nothing to train"""
 
-DIGITS: Mapping[Statistic, int] = {"fine-tuning hours": 2}
+DIGITS: Mapping[Statistic, int] = {
+    "fine-tuning hours": 2,
+    "cosine with random start": 4,
+    "cosine with pre-trained start": 4,
+}
 """decimals shown, where not one"""
 
 
