@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import trajmill as tm
@@ -25,6 +28,7 @@ from trajmill.data import DatasetError, Subset, environment_of, load_dataset
 from trajmill.data.catalog import find_dataset
 from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
+from trajmill.evaluation.simulators import usable_cores
 from trajmill.models.gpt import GPTConfig
 from trajmill.pipelines.cql import PAPER_SEEDS, PretrainCQLConfig, TrainCQLConfig, pretrain_cql, train_cql
 from trajmill.pipelines.dataset import convert_dataset
@@ -38,7 +42,7 @@ from trajmill.report import RunRecord, Section, figures, read_run, write_report
 from trajmill.report.comparison import Comparison, Entry
 from trajmill.training.checkpoint import write_atomically
 from trajmill.training.device import ComputeConfig
-from trajmill.training.hyperparameters import check_seeds, in_range
+from trajmill.training.hyperparameters import at_least, check_seeds, in_range
 
 QUICK_SEEDS = (0, 1)
 EVALUATION_INTERVAL = 5000
@@ -66,12 +70,23 @@ class ReproduceConfig:
     """bundled data, two seeds, small networks, few updates: minutes on two cores"""
     text: tuple[Path, ...] = ()
     """text files for variants pre-trained on text, such as wiki.train.raw of Wikitext-103"""
+    workers: int | None = None
+    """processes, one cell each, at least 1; by default one a core, or with a GPU one, which all seeds share"""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
         if self.seeds:
             check_seeds(self.seeds)
         in_range("update_share", self.update_share, 0.0, 1.0, open_low=True)
+        at_least("workers", 1 if self.workers is None else self.workers, 1)
+
+    @property
+    def worker_count(self) -> int:
+        """Processes to use on this machine."""
+        if self.workers is not None:
+            return self.workers
+        gpu = self.compute.device != "cpu" and torch.cuda.is_available()
+        return 1 if gpu else max(1, usable_cores() // self.compute.threads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +140,7 @@ def reproduce(
         for variant in study.variants.values()
         if dataset not in missing and variant.name not in not_yet
     ]
-    for number, (variant, dataset) in enumerate(cells, start=1):
-        label = f"{number}/{len(cells)} {variant.name} on {dataset}"
-        results.runs[variant.name, dataset] = _train(variant, dataset, results.output, config, _named(progress, label))
+    results.runs.update(_run(cells, results.output, config, progress))
     return _write(results, missing, not_yet)
 
 
@@ -244,18 +257,68 @@ def training_config(
     return replace(made, method=method)
 
 
-def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
-    """The finished run of a cell, with the pre-training it starts from."""
-    source, sizes, environment = _facts(dataset)
-    init = None
-    if variant.pretraining is not None:
-        place = output / "pretraining" / slug(variant.pretraining.name)
-        settings = pretraining_config(variant.pretraining, sizes, config)
-        if isinstance(settings, PretrainCQLConfig):
-            place = place.with_name(f"{place.name}-{sizes[0]}-{sizes[1]}")
-            init = pretrain_cql(settings, _parents(place), progress, resume=True)
-        else:
-            init = pretrain_dt(settings, _parents(place), progress, resume=True)
+def _run(
+    cells: list[tuple[Variant, str]], output: Path, config: ReproduceConfig, progress: Progress
+) -> dict[tuple[str, str], Path]:
+    """Finished runs by variant and data set; what several cells need is made once, before them."""
+    before = {_pretraining_place(v, d, output): (v, d) for v, d in cells if v.pretraining is not None}
+    for variant, dataset in cells:
+        if variant.ratio < 1.0:
+            _part(dataset, variant.ratio, output)
+    workers = min(config.worker_count, max(1, len(cells)))
+    if workers == 1:
+        for number, (variant, dataset) in enumerate(before.values(), start=1):
+            label = f"{number}/{len(before)} before {variant.name}"
+            _pretrain(variant, dataset, output, config, _named(progress, label))
+        runs = {}
+        for number, (variant, dataset) in enumerate(cells, start=1):
+            label = f"{number}/{len(cells)} {variant.name} on {dataset}"
+            runs[variant.name, dataset] = _train(variant, dataset, output, config, _named(progress, label))
+        return runs
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            first = [pool.submit(_pretrain, variant, dataset, output, config) for variant, dataset in before.values()]
+            _await(first, "pre-training", progress)
+            jobs = {(v.name, d): pool.submit(_train, v, d, output, config) for v, d in cells}
+            _await(list(jobs.values()), "training", progress)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what runs is finished, what waits is not begun
+            raise
+    return {cell: job.result() for cell, job in jobs.items()}
+
+
+def _await(jobs: list[Future[Any]], task: str, progress: Progress) -> None:
+    """Wait for all; the first failure ends the waiting."""
+    progress(task, 0, len(jobs), "runs")
+    for number, job in enumerate(as_completed(jobs), start=1):
+        job.result()
+        progress(task, number, len(jobs), "runs")
+
+
+def _pretraining_place(variant: Variant, dataset: str, output: Path) -> Path:
+    """Run directory of the pre-training: one for all data, or for CQL one for each pair of sizes."""
+    assert variant.pretraining is not None
+    place = output / "pretraining" / slug(variant.pretraining.name)
+    sizes = _facts(dataset)[1]
+    return place.with_name(f"{place.name}-{sizes[0]}-{sizes[1]}") if variant.method == "cql" else place
+
+
+def _pretrain(
+    variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress = silent
+) -> Path:
+    """The finished run that a cell starts from."""
+    assert variant.pretraining is not None
+    place = _parents(_pretraining_place(variant, dataset, output))
+    settings = pretraining_config(variant.pretraining, _facts(dataset)[1], config)
+    if isinstance(settings, PretrainCQLConfig):
+        return pretrain_cql(settings, place, progress, resume=True)
+    return pretrain_dt(settings, place, progress, resume=True)
+
+
+def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress = silent) -> Path:
+    """The finished run of a cell, whose pre-training is there."""
+    source, _, environment = _facts(dataset)
+    init = None if variant.pretraining is None else _pretraining_place(variant, dataset, output)
     if variant.ratio < 1.0:
         source = _part(dataset, variant.ratio, output)
     place = _parents(output / "runs" / slug(variant.name) / slug(Path(dataset).stem if "/" in dataset else dataset))

@@ -149,7 +149,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained: list[str], tmp_path: Path) -> None:
-    config = ReproduceConfig(quick=True, compute=CPU)
+    config = ReproduceConfig(quick=True, workers=1, compute=CPU)
     done = reproduce("a-table-13", tmp_path, config)
     assert len(trained) == 3 * 2 + 2 * 2  # three variants, two of them pre-trained for each of two sizes
     assert {path.name for path in (tmp_path / "pretraining").iterdir()} == {
@@ -179,7 +179,7 @@ def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained:
 def test_an_interrupted_study_goes_on_where_it_stopped(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = ReproduceConfig(quick=True, compute=CPU, datasets=BUNDLED[:1])
+    config = ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=BUNDLED[:1])
     working = runner.train_dt
 
     def stopping(config, *arguments, **options):
@@ -193,7 +193,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(
     monkeypatch.setattr(runner, "train_dt", working)
     done = reproduce("a-curves-dt", tmp_path, config)
     name = BUNDLED[0]
-    assert trained == [f"DT on {name}", "DT+Synthetic pre-training", f"DT+Synthetic on {name}"]
+    assert trained == ["DT+Synthetic pre-training", f"DT on {name}", f"DT+Synthetic on {name}"]
     assert list(done.not_yet) == ["DT+Wiki"]
     assert done.comparison.rows[name][1].our_text == f"{MISSING} (not yet)"
     with pytest.raises(RunDirectoryError, match=r"other settings.*seeds"):
@@ -209,7 +209,7 @@ def test_missing_data_are_named_with_the_command_and_cells_stay_empty(
         reproduce("a-table-6", tmp_path / "none")
     assert trained == [] and not (tmp_path / "none").exists()
 
-    config = ReproduceConfig(datasets=("hopper-medium-v2", BUNDLED[0]), seeds=(0,), compute=CPU)
+    config = ReproduceConfig(datasets=("hopper-medium-v2", BUNDLED[0]), seeds=(0,), workers=1, compute=CPU)
     done = reproduce("a-table-6", tmp_path / "some", config)
     row = done.comparison.rows["hopper-medium-v2"]
     assert [entry.our_text for entry in row] == [f"{MISSING} (no data)"] * 6
@@ -220,7 +220,7 @@ def test_missing_data_are_named_with_the_command_and_cells_stay_empty(
 
 
 def test_a_share_of_the_data_is_drawn_once_and_trained_on(trained: list[str], tmp_path: Path) -> None:
-    done = reproduce("a-figure-17", tmp_path, ReproduceConfig(quick=True, compute=CPU, datasets=BUNDLED[:1]))
+    done = reproduce("a-figure-17", tmp_path, ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=BUNDLED[:1]))
     files = sorted((tmp_path / "datasets").iterdir())
     assert [path.name.rsplit("-", 1)[1] for path in files] == ["10pct.hdf5", "25pct.hdf5", "50pct.hdf5", "75pct.hdf5"]
     sizes = [len(load_dataset(path)) for path in files]
@@ -243,6 +243,24 @@ def test_unknown_studies_and_shares_are_refused(tmp_path: Path) -> None:
         reproduce("a-table-9", tmp_path)
     with pytest.raises(ValueError, match="update_share"):
         ReproduceConfig(update_share=0.0)
+
+
+def test_a_study_runs_whole_in_two_processes(tmp_path: Path) -> None:
+    config = ReproduceConfig(quick=True, update_share=0.02, datasets=BUNDLED[:1], workers=2, compute=CPU)
+    done = reproduce("a-equal-updates-dt", tmp_path, config)
+    row = done.comparison.rows[BUNDLED[0]]
+    assert [entry.ours is not None for entry in row] == [True, True, False, True]  # no text was given
+    init = json.loads((tmp_path / f"runs/dt+synthetic/{BUNDLED[0]}/config.json").read_text())["config"]["init"]
+    assert Path(init) == tmp_path / "pretraining/dt+synthetic"
+    assert "0.02 of its updates" in done.markdown.read_text()
+
+
+def test_a_failure_in_a_process_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs/dt").mkdir(parents=True)
+    (tmp_path / "runs/dt" / BUNDLED[0]).write_text("in the way")
+    config = ReproduceConfig(quick=True, update_share=0.02, datasets=BUNDLED[:1], workers=2, compute=CPU)
+    with pytest.raises(RunDirectoryError, match="no run directory"):
+        reproduce("a-table-26", tmp_path, config)
 
 
 @pytest.mark.slow
