@@ -257,7 +257,7 @@ def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int], floors: M
                 [_curve(styles[run.variant], loss)],
                 title=run.variant,
                 x_label="gradient updates",
-                y_label="mean squared error",
+                y_label="mean squared error" if run.kind == "pretrain_cql" else "loss, nats a token",
                 alternative=f"Pre-training loss of {run.variant}: {ends}"
                 + (f"; floor {_number(floor, 4)}" if floor is not None else ""),
                 width=FULL if alone else HALF,

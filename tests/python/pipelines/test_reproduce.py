@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,8 +68,9 @@ def test_all_tables_and_numbered_figures_are_there() -> None:
 
 def test_equal_names_mean_equal_settings_and_other_names_other_places() -> None:
     for study in STUDIES.values():
-        assert all(VARIANTS[name] == variant for name, variant in study.variants.items())
-        assert all(PRETRAININGS[name] == pre for name, pre in study.pretrainings.items())
+        for variant in (column.variant for column in study.columns if column.variant is not None):
+            assert VARIANTS[variant.name] == variant
+            assert variant.pretraining is None or PRETRAININGS[variant.pretraining.name] == variant.pretraining
         labels = [(column.group, column.label) for column in study.columns]
         assert len(labels) == len(set(labels))
     for names in (VARIANTS, PRETRAININGS):
@@ -82,10 +82,10 @@ def test_equal_names_mean_equal_settings_and_other_names_other_places() -> None:
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_every_variant_can_be_configured_or_says_what_is_missing(quick: bool) -> None:
-    config = ReproduceConfig(quick=quick, seeds=(0, 1))
+    config = ReproduceConfig(quick=quick, seeds=(0, 1), text=(Path("wiki.txt"),))
     for variant in VARIANTS.values():
         if obstacle(variant, config):
-            assert re.search("no setting|--text", obstacle(variant, config))
+            assert "no setting" in obstacle(variant, config)
             continue
         made = runner.training_config(variant, "hopper-medium-v2", "Hopper-v4", None, config)
         assert isinstance(made, TrainDTConfig if variant.method == "dt" else TrainCQLConfig)
@@ -219,6 +219,27 @@ def test_missing_data_are_named_with_the_command_and_cells_stay_empty(
     assert "download" not in " ".join(trained)
 
 
+def test_averages_of_both_are_over_the_same_data(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ("hopper-medium-v2", "hopper-medium-replay-v2")
+
+    def find(name: str) -> Path:
+        if name not in here:
+            raise DatasetError(f"{name} is nowhere")
+        return Path(name)
+
+    monkeypatch.setattr(runner, "find_dataset", find)
+    monkeypatch.setattr(runner, "_facts", lambda name: (name, (11, 3), "Hopper-v4"))
+    done = reproduce("a-table-6", tmp_path, ReproduceConfig(workers=1, compute=CPU))
+    assert len(done.missing) == 10 and len(done.comparison.rows) == 14
+    average = done.comparison.rows["Average over the 2 run here"][0]
+    assert average.printed == pytest.approx((68.2 + 94.2) / 2)
+    assert average.ours is not None and average.ours.estimate == pytest.approx(34 + 9.5)
+    assert done.comparison.rows["Average as printed"][2].printed_text == "84.9 ± 3.7"
+    assert done.comparison.rows[here[0]][0].our_text.startswith("43.5 [")
+
+
 def test_a_share_of_the_data_is_drawn_once_and_trained_on(trained: list[str], tmp_path: Path) -> None:
     done = reproduce("a-figure-17", tmp_path, ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=BUNDLED[:1]))
     files = sorted((tmp_path / "datasets").iterdir())
@@ -235,6 +256,7 @@ def test_rows_of_the_chain_are_exact_and_need_no_data(tmp_path: Path) -> None:
     (curve,) = runner._rows_panel(STUDIES["a-figure-7"].columns[3]).curves
     assert math.isclose(curve.center.sum(), 1.0) and (np.diff(curve.center) >= 0).all()
     expected = np.exp(np.arange(1, 101) / 101)
+    assert 0.93 < np.log(curve.center[-1] / curve.center[0]) <= 1.0  # greatest minus least of them, over τ = 1
     assert np.abs(curve.center / (expected / expected.sum()) - 1).max() < 0.15  # order statistics of 100 uniforms
 
 
