@@ -92,7 +92,8 @@ def _shown(done: Reproduced, *, quick: bool) -> RenderableType:
     if done.comparison.rows:
         parts.append(_table(done))
     parts += [f"{name}: {why}" for name, why in done.not_yet.items()]
-    parts += advice(done.missing)
+    if done.missing:
+        parts += ["\nData sets that are not here leave their cells empty:", *advice(done.missing)]
     return Group(*parts, f"\nReport: {done.report}\nTable:  {done.markdown}")
 
 

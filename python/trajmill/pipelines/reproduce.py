@@ -131,7 +131,9 @@ def reproduce(
     study = replace(study, datasets=config.datasets or study.datasets) if study.datasets else study
     missing = _missing(study)
     if study.datasets and len(missing) == len(study.datasets):
-        raise DatasetError(f"{name} needs {', '.join(missing)}, none of which is here. {' '.join(advice(missing))}")
+        raise DatasetError(
+            f"{name} needs {', '.join(missing)}, none of which is here. Get them: {' '.join(advice(missing))}"
+        )
     not_yet = {name: why for name, variant in study.variants.items() if (why := obstacle(variant, config))}
     results = _Results(study, output.resolve(), config)
     cells = [
@@ -162,9 +164,9 @@ def _missing(study: Study) -> dict[str, str]:
 
 
 def advice(missing: Mapping[str, str]) -> list[str]:
-    """One line each: how to get what is not here."""
+    """How to get what is not here: a command each, or why there is none."""
     return [
-        f"Get it with `trajmill dataset download {official_file(name).name}`."  # type: ignore[union-attr]
+        f"`trajmill dataset download {official_file(name).name}`"  # type: ignore[union-attr]
         if official_file(name)
         else reason
         for name, reason in missing.items()
@@ -590,7 +592,9 @@ def _write(results: _Results, missing: Mapping[str, str], not_yet: Mapping[str, 
     comparison = _comparison(results, missing, not_yet)
     drawings = _figures(study, _panels(results))
     warnings = _warnings(config) if study.columns[0].variant is not None else []
-    lines = [*warnings, *study.notes, *[f"{name}: {why}." for name, why in not_yet.items()], *advice(missing)]
+    lines = [*warnings, *study.notes, *[f"{name}: {why}." for name, why in not_yet.items()]]
+    if missing:
+        lines.append(f"Data sets that are not here leave their cells empty. {' '.join(advice(missing))}")
     for number, drawing in enumerate(drawings, start=1):
         write_atomically(output / f"{study.name}-{number}.svg", figures.standalone(drawing).encode())
     markdown = "\n".join(
