@@ -10,8 +10,9 @@
 // slot is taken, else it is the i-th row from the oldest on, which is slot i too unless a process died while it
 // overwrote rows. For sizes below 2^31, i = (high * size + (low * size >> 32)) >> 32 in signed 64-bit arithmetic.
 // Prioritised: the weights' sum is cut into `batch_size` equal parts and row r is drawn from part r, at
-// (r + (u >> 11) / 2^53) / batch_size of the sum. Without replacement: row r is Permutation(size, key)(r), key = derive_key(seed, Domain::replay_order,
-// {size, d}); epoch e is the permutation of key derive_key(seed, Domain::replay_order, {size, e, 1}).
+// (r + (u >> 11) / 2^53) / batch_size of the sum. Without replacement: i = Permutation(size, key)(r), where key =
+// derive_key(seed, Domain::replay_order, {size, d}). Epoch e is the permutation of key
+// derive_key(seed, Domain::replay_order, {size, e, 1}).
 #pragma once
 
 #include <atomic>
