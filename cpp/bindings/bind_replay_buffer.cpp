@@ -1,7 +1,7 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
-#include <mutex>
+#include <algorithm>
 
 #include "batches.hpp"
 #include "trajmill/replay_buffer.hpp"
