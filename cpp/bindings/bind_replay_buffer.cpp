@@ -33,8 +33,6 @@ class PythonReplayBuffer final : public ReplayBuffer {
   py::object owner_;
 };
 
-std::string text_of(const py::handle& object) { return py::str(object).cast<std::string>(); }
-
 ReplaySettings settings_of(std::size_t capacity,
                            const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns,
                            const std::vector<std::pair<std::string, std::string>>& shared, std::uint64_t seed,
