@@ -338,7 +338,7 @@ def sample_actions(
 
 
 def bellman_target(state: CQLState, batch: TransitionBatch, action: Tensor, log_density: Tensor) -> Tensor:
-    """y = r + γ(1−d)·V(s'), bounded by Safe Q: actions (S, K, B, a) at s' and their log-densities (S, K, B) -> (S, B).
+    """Target r + γ(1−d)·V(s'), bounded by Safe Q: actions (S, K, B, a) at s', log-densities (S, K, B) -> (S, B).
 
     V is the greatest of the K values min(Q1', Q2')(s', a'), K = 1 but for the max-target backup.
     """

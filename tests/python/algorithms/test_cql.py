@@ -11,13 +11,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "reference"))
 
-from battery import CHECKS, Case, run_check
+from battery import CHECKS, Case, distance, run_check
 from cql_twin import Twin
-from offline_data import table
+from offline_data import table, transitions
 
 from trajmill.algorithms import cql
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.models.mlp import export_network
+from trajmill.training.transitions import TransitionTable
 
 torch.set_num_threads(1)
 
@@ -145,7 +146,7 @@ def test_update_equals_the_slow_twin(name: str, updates: int, tolerance: float) 
     state = cql.create(config, table(torch.float64), [3, 2**40 + 1])
     # move away from the tiny output layers, so that every gradient matters
     generator = torch.Generator().manual_seed(0)
-    for stack in (state.policy, state.critic, state.target):
+    for stack in (state.policy, state.critic, state.target, state.log_alpha, state.log_multiplier or state.log_alpha):
         stack.flat.add_(torch.randn(stack.flat.shape, generator=generator, dtype=torch.float64), alpha=0.05)
     twins = [twin_of(state, position) for position in range(2)]
     for _ in range(updates):
@@ -210,15 +211,68 @@ def test_log_sum_exp_of_zero_values_and_uniform_actions(action_dim: int, expecte
 def test_safe_q_bounds_the_target() -> None:
     targets = {}
     for safe_q in (True, False):
-        state = cql.create(CQLConfig(batch_size=64, safe_q=safe_q), table(), [0])
+        state = cql.create(CQLConfig(batch_size=64, safe_q=safe_q, discount=(0.99, 0.9)), table(), [0, 1])
         state.target.leaves["value.bias"].fill_(1e6)
         draws = cql.draw(state, 1).of_update(0)
         batch = state.table.gather(draws.index)
         mean, log_std = cql.gaussian(state.policy.fixed(), batch.observation)
-        targets[safe_q] = cql.sample_actions(state, batch, mean, log_std, draws).target
-    bound = 100.0 * state.table.greatest_reward
-    assert float(targets[True].max()) == pytest.approx(bound)
-    assert float(targets[False].max()) > bound
+        targets[safe_q] = cql.sample_actions(state, batch, mean, log_std, draws).target.amax(1)
+    bounds = [horizon * state.table.greatest_reward for horizon in (100.0, 10.0)]
+    assert targets[True].tolist() == pytest.approx(bounds)
+    assert (targets[False] > max(bounds)).all()
+
+
+def test_learned_multiplier_starts_at_e_and_holds_the_gap() -> None:
+    """It grows while the conservative term is above the gap, and shrinks while it is below."""
+    config = CQLConfig(batch_size=64, lagrange=True, action_gap=(-50.0, 50.0))
+    state = cql.create(config, table(), [0, 1])
+    cql.step(state, 20)
+    first, later = state.metrics.mean_of_last(0, 1), state.metrics.mean_of_last(19, 20)
+    assert first["conservative_weight"] == pytest.approx([5.0 * math.e] * 2)
+    assert later["conservative_weight"][0] > 5.0 * math.e > later["conservative_weight"][1]
+
+
+def test_a_warm_start_clones_the_data_and_then_stops() -> None:
+    """Cloning raises the density of the data's actions; the update after it is that of plain CQL."""
+    state = cql.create(CQLConfig(batch_size=64, learning_rate=3e-3, bc_updates=200), table(torch.float32), [0])
+
+    def density() -> float:
+        batch = state.table.gather(torch.arange(400)[None])
+        mean, log_std = cql.gaussian(state.policy.fixed(), batch.observation)
+        return float(cql.action_density(mean, log_std, batch.action).mean())
+
+    before = density()
+    cql.step(state, 200)
+    assert density() > before + 1.0
+    plain = cql.create(CQLConfig(batch_size=64, learning_rate=3e-3), table(torch.float32), [0])
+    for name, tensor in plain.moving().items():
+        tensor.copy_(state.moving()[name])
+    cql.step(state)
+    cql.step(plain)
+    assert torch.equal(state.policy.flat, plain.policy.flat)
+
+
+def test_an_odd_number_of_normals_is_drawn() -> None:
+    data = TransitionTable.of(
+        transitions(action_dim=3), action_limit=0.999, device=torch.device("cpu"), dtype=torch.float32
+    )
+    state = cql.create(CQLConfig(batch_size=5, sampled_action_count=2), data, [0])
+    assert cql.draw(state, 2).noise.shape == (2, 1, 3, 5, 3)
+    cql.step(state)
+
+
+def test_settings_of_a_seed_are_those_of_a_run_of_its_own() -> None:
+    names = ("learning_rate", "discount", "polyak", "cql_weight", "cql_temperature")
+    values = {0: (3e-4, 0.99, 0.005, 5.0, 1.0), 8: (1e-3, 0.9, 0.02, 1.0, 3.0)}
+    together = CQLConfig(batch_size=16, **{name: (values[0][i], values[8][i]) for i, name in enumerate(names)})
+    many = cql.create(together, table(), [0, 8])
+    cql.step(many, 30)
+    for position, (seed, own) in enumerate(values.items()):
+        alone = cql.create(CQLConfig(batch_size=16, **dict(zip(names, own, strict=True))), table(), [seed])
+        cql.step(alone, 30)
+        assert distance(many.policy.flat[position], alone.policy.flat[0]) < 1e-12
+        for member in range(2):
+            assert distance(many.target.flat[2 * position + member], alone.target.flat[member]) < 1e-12
 
 
 def test_act_is_the_tanh_of_the_mean() -> None:
