@@ -120,17 +120,13 @@ def test_damage_is_found(stored: Path, tmp_path: Path) -> None:
     (tmp_path / "tokens.bin" / "tokens.bin").unlink()
     with pytest.raises(CorpusError, match=r"cannot read .*tokens.bin: No such file"):
         open_text(tmp_path / "tokens.bin", 4)
-    short = json.loads((stored / "text.json").read_text()) | {"token_count": 3}
-    for content in (
-        json.dumps(short),
-        "",
-        "[]",
-        "{}",
-        '{"format": "other", "dtype": "uint16", "token_count": 3, "sha256": {}}',
-    ):
-        (tmp_path / "vocab.json" / "text.json").write_text(content)
+    clean = tmp_path / "clean"
+    shutil.copytree(stored, clean)
+    good = json.loads((stored / "text.json").read_text())
+    for content in (good | {"token_count": 3}, good | {"format": "other"}, good | {"sha256": {}}, [], {}, 3):
+        (clean / "text.json").write_text(json.dumps(content))
         with pytest.raises(CorpusError, match="remove it to make it anew"):
-            open_text(tmp_path / "vocab.json", 4)
+            open_text(clean, 4)
 
 
 def test_wrong_files_are_refused_and_nothing_is_left(files: list[Path], stored: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 def test_two_killed_processes_resume_to_the_same_numbers(tmp_path: Path) -> None:
     """With dropout: bit for bit, and not what one process drops."""
     assert torchrun(str(DRIVER), str(tmp_path / "unbroken"), "99").returncode == 0
-    assert torchrun(str(DRIVER), str(tmp_path / "run"), "9").returncode == 1
+    assert torchrun(str(DRIVER), str(tmp_path / "run"), "7").returncode == 1
     assert not (tmp_path / "run" / "result.json").exists()
     assert torchrun(str(DRIVER), str(tmp_path / "run"), "99").returncode == 0
     assert without_times(tmp_path / "run") == without_times(tmp_path / "unbroken")
