@@ -44,9 +44,20 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
     log(1 − tanh²x) is computed as 2·(ln 2 − x − softplus(−2x)), exact for large actions, as torch's TanhTransform does.
     """
     raw = torch.addcmul(mean, log_std.exp(), noise)
+    return raw.tanh(), _log_density(raw, noise, log_std)
+
+
+def action_density(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+    """Log-density of given actions inside (-1, 1): (..., a) -> (...)."""
+    raw = action.atanh()
+    return _log_density(raw, (raw - mean) * (-log_std).exp(), log_std)
+
+
+def _log_density(raw: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density of ``tanh(raw)``, where ``raw`` is `noise` standard deviations off the mean."""
     normal = -0.5 * noise.square() - (log_std + 0.5 * math.log(2.0 * math.pi))
     squash = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
-    return raw.tanh(), (normal - squash).sum(-1)
+    return (normal - squash).sum(-1)
 
 
 def deterministic_action(leaves: Mapping[str, Tensor], observation: Tensor) -> Tensor:

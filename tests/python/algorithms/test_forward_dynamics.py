@@ -82,9 +82,9 @@ def test_update_equals_plain_torch() -> None:
     optimizer = torch.optim.Adam([value for one in plain for value in one.values()], lr=3e-4)
     for _ in range(20):
         words = state.dice.roll(state.step, 1)["batch"][0]
-        index = forward_dynamics.indexes(words, len(transitions.triples))
+        index = forward_dynamics.indexes(words, len(transitions.rows))
         forward_dynamics.update(state, index)
-        s, a, s2 = transitions.triples[index[1]].long().unbind(1)
+        s, a, s2 = transitions.rows[index[1]].long().unbind(1)
         inputs = torch.cat([transitions.state_vectors[s], transitions.action_vectors[a]], 1)
         losses = []
         for one in plain:
@@ -127,13 +127,12 @@ def test_first_loss_is_that_of_predicting_zero(observation_dim: int, action_dim:
 
 def expected_losses(state: forward_dynamics.ForwardDynamicsState) -> list[float]:
     """Mean squared error of each critic over all transitions, not a sample of them."""
-    every = torch.arange(len(state.transitions.triples))
+    every = torch.arange(len(state.transitions.rows))
     total = torch.zeros(2, dtype=torch.float64)
     for index in every.split(50_000):
-        observation, action, following = state.transitions.gather(index[None])
-        inputs = forward_dynamics.join(observation, action)
-        predicted = forward_dynamics.predicted_observations(state.critic.fixed(), inputs)
-        total += (predicted - following[:, None]).square().mean(-1).double().sum((0, 2))
+        inputs, target = state.transitions.gather(index[None])
+        predicted = forward_dynamics.predictions(state.critic.fixed(), inputs)
+        total += (predicted - target[:, None]).square().mean(-1).double().sum((0, 2))
     return (total / len(every)).tolist()
 
 
@@ -173,7 +172,7 @@ def test_transitions_are_checked() -> None:
 
 def test_pretrained_critics_are_those_of_the_seed() -> None:
     state = forward_dynamics.create(ForwardDynamicsConfig(), small(torch.float32), [0, 1])
-    both = forward_dynamics.pretrained_critics(state.critic.flat, 4, 2, position=1)
+    both = forward_dynamics.pretrained_critics(state.critic.flat, 4, 2, 4, position=1)
     assert torch.equal(both[1]["dynamics.weight"], state.critic.leaves["dynamics.weight"][3])
-    with pytest.raises(ValueError, match="5 observation and 2 action numbers must have rows of"):
-        forward_dynamics.pretrained_critics(state.critic.flat, 5, 2)
+    with pytest.raises(ValueError, match="5 observation and 2 action numbers that predict 5 must"):
+        forward_dynamics.pretrained_critics(state.critic.flat, 5, 2, 5)
