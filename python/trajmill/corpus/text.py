@@ -141,16 +141,17 @@ def open_text(directory: Path, length: int) -> TextRows:
     """
     try:
         manifest = json.loads((directory / "text.json").read_text(encoding="utf-8"))
-        dtype, wanted = np.dtype(manifest["dtype"]).newbyteorder("<"), manifest["token_count"]
+        dtype, count = np.dtype(manifest["dtype"]).newbyteorder("<"), manifest["token_count"]
         damaged = [name for name, sha256 in manifest["sha256"].items() if _checksum(directory / name) != sha256]
         known = manifest["format"] == FORMAT and {"tokens.bin", *_TOKENIZER_FILES} == manifest["sha256"].keys()
+        fits = known and (directory / "tokens.bin").stat().st_size == count * dtype.itemsize
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(
             f"{directory} is no stored text or is damaged ({error}); remove it to make it anew"
         ) from error
-    if damaged or not known:
+    if damaged or not fits:
         raise CorpusError(f"{directory} is damaged ({', '.join(damaged) or 'text.json'}); remove it to make it anew")
-    tokens = np.memmap(directory / "tokens.bin", dtype, "r", shape=(wanted,))
+    tokens = np.memmap(directory / "tokens.bin", dtype, "r", shape=(count,))
     return TextRows(tokens, manifest["vocabulary_size"], length)
 
 

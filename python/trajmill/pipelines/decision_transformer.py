@@ -140,6 +140,7 @@ def _pretrain_dt(
     config: PretrainDTConfig, output: Path, progress: Progress, workers: Workers, device: torch.device, *, resume: bool
 ) -> None:
     method = config.method
+    workers.share(method.batch_size)  # refuses before anything is written
     if config.law in ("identity", "mapping") and not config.text:
         method = dataclasses.replace(method, objective="given")
     tokens = _Tokens.of_text(config, workers, progress) if config.text else _Tokens.of_law(config, workers)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -77,7 +78,8 @@ def joined(device: torch.device) -> Iterator[Workers]:
                 f"use --nproc-per-node {there} or --compute.device cpu"
             )
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    patience = timedelta(hours=2)  # the leader may be tokenizing a large text; torchrun ends the others if one fails
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield Workers(rank=dist.get_rank(), count=count, device=device)
     finally:
