@@ -23,6 +23,7 @@ EXAMPLES = """
   trajmill pretrain dt --out runs/backbone
   trajmill pretrain dt --law iid --schedule.updates 1000 --method.length 128 --out runs/iid
   trajmill pretrain cql --environment hopper --out runs/pretrain
+  trajmill pretrain cql --environment hopper --law identity --out runs/identity
   trajmill pretrain cql --environment ant --schedule.updates 20000 --state-count 1000 --action-count 1000 --out runs/ant
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
 """
@@ -35,7 +36,7 @@ def _hopper() -> PretrainCQLConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainCQL:
-    """Pre-train CQL's critics to predict the next state of a random MDP."""
+    """Pre-train CQL's critics to predict the next state of a random MDP, or a control that has no dynamics."""
 
     out: Path
     """run directory to create"""
