@@ -37,8 +37,7 @@ class TrainCQL:
     resume: bool = False
     """go on with an unfinished run in --out that has the same settings"""
     workers: int | None = None
-    """processes that share the seeds, at least 1; None is one per CPU core, at most one per seed, and one on a GPU. The
-    result is the same; each process holds the data set"""
+    """processes that share the seeds, with the same result; None is one per CPU core, or one in all on a GPU"""
     config: Annotated[TrainCQLConfig, tyro.conf.arg(name="")]
 
     def run(self, progress: Progress) -> Outcome:

@@ -55,8 +55,7 @@ class PretrainCQLConfig:
     """Pre-training on a synthetic MDP; defaults are the paper's (arXiv 2310.00771 and its code)."""
 
     law: Literal["mdp", "iid", "identity", "mapping"] = "mdp"
-    """mdp, iid: predict the next state, of an MDP or drawn uniformly; identity, mapping: predict (s, a) itself, or what
-    a fixed one-to-one map makes of it, for the pairs of that MDP"""
+    """mdp, iid: predict the next state, of an MDP or uniform; identity, mapping: the MDP's pair itself, or a fixed map's"""
     observation_dim: int
     """numbers of an observation in the data the critics are meant for (`ENVIRONMENT_DIMENSIONS`), at least 1"""
     action_dim: int
@@ -74,8 +73,7 @@ class PretrainCQLConfig:
     length: int = 1000
     """transitions per trajectory, at least 1"""
     stream: Literal["v1", "reference"] = "v1"
-    """v1: our own draws, at any size; reference: the authors' own transitions, bit for bit: not for iid, whose draws
-    have no seed there, and slow from 10,000 states on"""
+    """v1: our own draws; reference: the authors' transitions, bit for bit, slow from 10,000 states on, never iid"""
     data_seed: int = 42
     """seed of the MDP and its trajectories, for v1 alone, and of the map"""
     seeds: tuple[int, ...] = (42,)

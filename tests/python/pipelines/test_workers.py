@@ -25,7 +25,7 @@ CPU = ComputeConfig(device="cpu")
 CONFIG = TrainCQLConfig(
     dataset="hopper-sac-replay-10k",
     seeds=(4, 0, 9),
-    evaluation_episode_count=1,
+    evaluation_episode_count=2,
     method=CQLConfig(batch_size=16, cql_weight=(5.0, 1.0, 3.0)),
     schedule=Schedule(updates=20, log_interval=5, evaluation_interval=10, checkpoint_interval=10),
     compute=CPU,
