@@ -27,8 +27,6 @@ const DataTypes& data_types() {
       .get_stored();
 }
 
-std::string text_of(const py::handle& object) { return py::str(object).cast<std::string>(); }
-
 std::vector<py::ssize_t> batch_shape(const Column& column, std::size_t batch_size) {
   std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(batch_size)};
   shape.insert(shape.end(), column.shape.begin(), column.shape.end());

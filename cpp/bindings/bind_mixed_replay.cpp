@@ -24,8 +24,6 @@ Callable shared_callable(py::function function) {
           }};
 }
 
-std::string text_of(const py::handle& object) { return py::str(object).cast<std::string>(); }
-
 std::vector<py::ssize_t> shape_of(const Column& column, std::size_t row_count) {
   std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(row_count)};
   shape.insert(shape.end(), column.shape.begin(), column.shape.end());

@@ -1,7 +1,7 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
-#include <mutex>
+#include <algorithm>
 
 #include "batches.hpp"
 #include "trajmill/replay_buffer.hpp"
@@ -32,8 +32,6 @@ class PythonReplayBuffer final : public ReplayBuffer {
  private:
   py::object owner_;
 };
-
-std::string text_of(const py::handle& object) { return py::str(object).cast<std::string>(); }
 
 ReplaySettings settings_of(std::size_t capacity,
                            const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns,

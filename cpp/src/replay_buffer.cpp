@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "row_copy.hpp"
+#include "trajmill/addressed_draws.hpp"
 #include "trajmill/error.hpp"
 #include "trajmill/permutation.hpp"
 #include "trajmill/philox.hpp"
@@ -37,10 +38,6 @@ std::shared_ptr<std::byte[]> allocate(std::size_t size) {
   void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   return {static_cast<std::byte*>(memory), [size](std::byte* begin) { munmap(begin, size); }};
-}
-
-std::uint64_t multiply_high(std::uint64_t a, std::uint64_t b) {
-  return static_cast<std::uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);
 }
 
 }  // namespace
@@ -414,13 +411,9 @@ void ReplayBuffer::draw(std::uint64_t draw, const DrawOptions& options, std::siz
     return;
   }
   std::uint64_t words[kBlockRows];
-  for (std::size_t i = 0; i < slots.size(); i += 2) {
-    const PhiloxBlock block = row_block(key_, draw, static_cast<std::uint32_t>((begin + i) / 2));
-    words[i] = std::uint64_t{block[0]} << 32 | block[1];
-    words[i + 1] = std::uint64_t{block[2]} << 32 | block[3];
-  }
+  draw_words(key_, draw, begin, {words, slots.size()});
   if (!tree_) {
-    for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = all[multiply_high(words[i], size)];
+    for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = all[scaled_below(size, words[i])];
     return;
   }
   double targets[kBlockRows];
