@@ -66,7 +66,7 @@ def tell(path: Path) -> Outcome:
     result = dict(run.result or {})
     lines = [f"{path}: {run.gradient_step:,} updates of {len(run.seeds)} seeds in {duration(run.wall_seconds)}"]
     if result.get("workers", 1) > 1:
-        lines[0] += f", shared by {result['workers']} processes, one per CPU core (--workers 1 for one in all)"
+        lines[0] += f", shared by {result['workers']} processes (--workers; by default one per CPU core)"
     scored = score(run)
     if scored.final is not None and scored.best is not None:
         interval = f", 95 % interval over seeds {scored.final.low:.1f} to {scored.final.high:.1f}"
