@@ -41,7 +41,7 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
     """Reparameterized action ``tanh(mean + std·noise)`` and its log-density.
 
     ``mean`` and ``log_std`` broadcast against the standard normal ``noise`` (..., a); gives (..., a) and (...).
-    log(1 − tanh²x) is computed as 2·(ln 2 − x + logsigmoid(2x)), exact for large actions, as torch's TanhTransform does.
+    log(1 − tanh²x) is computed as 2·(ln 2 − x + logsigmoid(2x)), exact for large actions, as in torch's TanhTransform.
     """
     raw = torch.addcmul(mean, log_std.exp(), noise)
     return raw.tanh(), _log_density(raw, noise, log_std)

@@ -55,7 +55,7 @@ class PretrainCQLConfig:
     """Pre-training on a synthetic MDP; defaults are the paper's (arXiv 2310.00771 and its code)."""
 
     law: Literal["mdp", "iid", "identity", "mapping"] = "mdp"
-    """mdp, iid: predict the next state, of an MDP or uniform; identity, mapping: the MDP's pair itself, or a fixed map's"""
+    """mdp, iid: predict the next state, drawn by an MDP or uniformly; identity, mapping: the pair, or a map of it"""
     observation_dim: int
     """numbers of an observation in the data the critics are meant for (`ENVIRONMENT_DIMENSIONS`), at least 1"""
     action_dim: int
