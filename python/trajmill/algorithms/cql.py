@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class CQLConfig:
     backup_entropy: bool = False
     """subtract the entropy coefficient times the log-density of the backed-up action (young-geng/CQL)"""
     bc_updates: int = 0
-    """first updates whose policy loss clones the data, mean(α·log π − log π(a)), at least 0 (young-geng/CQL)"""
+    """first updates in which the policy clones the data, at least 0 (young-geng/CQL)"""
     action_limit: float = 0.999
     """the data's actions are clipped to ± this, (0, 1] (young-geng/CQL)"""
     orthogonal: bool = False
@@ -104,10 +105,19 @@ class CQLConfig:
         if self.bc_updates and self.action_limit == 1.0:
             raise ValueError("bc_updates needs action_limit < 1, since a tanh policy has no density at 1; got 1.0")
 
+    def of_seeds(self, positions: Sequence[int]) -> CQLConfig:
+        """The same for some of the seeds, by their positions."""
+        own: dict[str, Any] = {
+            name: tuple(value[position] for position in positions)
+            for name in PER_SEED
+            if isinstance(value := getattr(self, name), tuple)
+        }
+        return replace(self, **own)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The numbers of `CQLConfig` that may differ from seed to seed, each (S,)."""
+    """The numbers of `CQLConfig` that may differ from seed to seed, but for the learning rate; each (S,)."""
 
     discount: Tensor
     polyak: Tensor
@@ -120,6 +130,10 @@ class Settings:
         """One number per seed."""
         names = [field.name for field in fields(cls)]
         return cls(*(per_seed(name, getattr(config, name), seed_count, device).to(dtype) for name in names))
+
+
+PER_SEED = ("learning_rate", *(field.name for field in fields(Settings)))
+"""settings of `CQLConfig` that may differ from seed to seed"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,7 @@ class IndexedTransitions:
         return self.state_vectors.shape[1] + (self.action_vectors.shape[1] if self.rows.shape[1] == 4 else 0)
 
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of rows `index` (S, B): inputs concat(s, a) (S, B, O + A) and what to predict (S, B, predicted_dim)."""
+        """Vectors of rows `index` (S, B): concat(s, a) (S, B, O + A) and what to predict (S, B, `predicted_dim`)."""
         state, action, *predicted = self.rows.index_select(0, index.flatten()).unbind(-1)
         columns = (self._vectors(state, action), self._vectors(*predicted))
         inputs, target = (column.view(*index.shape, -1) for column in columns)

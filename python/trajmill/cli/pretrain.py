@@ -26,6 +26,7 @@ EXAMPLES = """
   trajmill pretrain dt --text wiki.train.raw --vocabulary gpt2 --schedule.updates 80000 --out runs/wiki
   torchrun --nproc-per-node 2 -m trajmill pretrain dt --out runs/backbone
   trajmill pretrain cql --environment hopper --out runs/pretrain
+  trajmill pretrain cql --environment hopper --law identity --out runs/identity
   trajmill pretrain cql --environment ant --schedule.updates 20000 --state-count 1000 --action-count 1000 --out runs/ant
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
 """
@@ -38,7 +39,7 @@ def _hopper() -> PretrainCQLConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainCQL:
-    """Pre-train CQL's critics to predict the next state of a random MDP."""
+    """Pre-train CQL's critics to predict the next state of a random MDP, or a control that has no dynamics."""
 
     out: Path
     """run directory to create"""

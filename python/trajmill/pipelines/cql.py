@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +35,9 @@ from trajmill.pipelines.finetuning import (
 )
 from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule, run_schedule
+from trajmill.pipelines.workers import remove_parts, seed_groups, train_in_workers, worker_count
 from trajmill.training.device import ComputeConfig
-from trajmill.training.hyperparameters import at_least, check_seeds, in_range
+from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.transitions import TransitionTable
 
 PAPER_SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
@@ -53,8 +55,7 @@ class PretrainCQLConfig:
     """Pre-training on a synthetic MDP; defaults are the paper's (arXiv 2310.00771 and its code)."""
 
     law: Literal["mdp", "iid", "identity", "mapping"] = "mdp"
-    """mdp, iid: predict the next state, of an MDP or drawn uniformly; identity, mapping: predict (s, a) itself, or what
-    a fixed one-to-one map makes of it, for the pairs of that MDP"""
+    """mdp, iid: predict the next state, drawn by an MDP or uniformly; identity, mapping: the pair, or a map of it"""
     observation_dim: int
     """numbers of an observation in the data the critics are meant for (`ENVIRONMENT_DIMENSIONS`), at least 1"""
     action_dim: int
@@ -72,8 +73,7 @@ class PretrainCQLConfig:
     length: int = 1000
     """transitions per trajectory, at least 1"""
     stream: Literal["v1", "reference"] = "v1"
-    """v1: our own draws, at any size; reference: the authors' own transitions, bit for bit, not for iid, whose draws they
-    do not seed, and slow from 10,000 states on"""
+    """v1: our own draws; reference: the authors' transitions, bit for bit, slow from 10,000 states on, never iid"""
     data_seed: int = 42
     """seed of the MDP and its trajectories, for v1 alone, and of the map"""
     seeds: tuple[int, ...] = (42,)
@@ -127,6 +127,8 @@ class TrainCQLConfig:
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
         at_least("evaluation_episode_count", self.evaluation_episode_count, 1)
+        for name in cql.PER_SEED:
+            per_seed(name, getattr(self.method, name), len(self.seeds), torch.device("cpu"))
 
 
 def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
@@ -211,8 +213,19 @@ def _target(config: PretrainCQLConfig) -> PairMap | None:
     return None
 
 
-def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
-    """Train CQL for every seed at once and score it; gives the run directory."""
+def train_cql(
+    config: TrainCQLConfig,
+    output: Path,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    workers: int | None = 1,
+) -> Path:
+    """Train CQL for every seed and score it; gives the run directory.
+
+    `workers` processes share the seeds, with the same result; None chooses, see `workers.worker_count`.
+    """
+    workers = worker_count(workers, config.compute, len(config.seeds), output)
     device = config.compute.apply()
     dataset = load_dataset(config.dataset)
     environment = checked_environment(config.environment or environment_of(dataset), dataset)
@@ -220,6 +233,27 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
     run = RunDirectory.open(output, record("train_cql", config, dataset.name, environment), resume=resume)
     if run.finished:
         return output
+    if workers > 1:
+        parts = [_of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
+        wall_seconds = train_in_workers(run, train_cql, parts, progress)
+    else:
+        wall_seconds = _train_here(run, config, dataset, environment, critics, device, progress)
+    scores = final_scores(run, environment)
+    run.finish(scores | {"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "workers": workers})
+    remove_parts(run)
+    return output
+
+
+def _train_here(
+    run: RunDirectory,
+    config: TrainCQLConfig,
+    dataset: Dataset,
+    environment: str,
+    critics: list[dict[str, Tensor]] | None,
+    device: torch.device,
+    progress: Progress,
+) -> float:
+    """Train all seeds in this process; gives the wall seconds."""
     table = TransitionTable.of(
         qlearning_transitions(dataset, config.next_observation),
         action_limit=config.method.action_limit,
@@ -242,7 +276,7 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
         returns = result.returns.mean(axis=1)
         return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
 
-    wall_seconds = run_schedule(
+    return run_schedule(
         run,
         cql.step,
         state,
@@ -253,10 +287,12 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
         progress=progress,
         evaluate=evaluate,
     )
-    run.finish(
-        final_scores(run, environment) | {"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds}
-    )
-    return output
+
+
+def _of_seeds(config: TrainCQLConfig, positions: Sequence[int]) -> TrainCQLConfig:
+    """The same run with some of its seeds and their settings."""
+    seeds = tuple(config.seeds[position] for position in positions)
+    return replace(config, seeds=seeds, method=config.method.of_seeds(positions))
 
 
 def _pretrained(init: Path, dataset: Dataset) -> list[dict[str, Tensor]]:
