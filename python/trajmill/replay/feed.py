@@ -50,6 +50,8 @@ class Feed(Iterator[dict[str, Tensor]]):
 
     Raises
     ------
+    TypeError
+        For a source that is not compiled.
     ValueError
         For sizes out of range and other devices; on iteration, whatever the source raises, such as a buffer without
         transitions.
@@ -73,6 +75,10 @@ class Feed(Iterator[dict[str, Tensor]]):
         ahead: int = 4,
         threads: int = 1,
     ) -> None:
+        if not isinstance(source, _core.BatchSource):
+            raise TypeError(
+                f"a feed needs a compiled source, such as a buffer, got {source!r}; put it into a tm.MixedReplay"
+            )
         self.device = torch.device(device)
         if self.device.type not in ("cpu", "cuda"):
             raise ValueError(f"a feed needs a device 'cpu' or 'cuda', got '{self.device}'")

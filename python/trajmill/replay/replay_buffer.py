@@ -179,7 +179,7 @@ class ReplayBuffer(_core.ReplayBuffer):
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Give up the memory, and the file at `path`; every later use is a ValueError."""
+        """Give up the memory, and the file at `path`; rows asked for later are a ValueError."""
         self._close()
         self._release()
 

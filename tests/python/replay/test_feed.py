@@ -147,6 +147,11 @@ def test_bad_sizes_are_named(change: dict[str, int], message: str) -> None:
         tm.feed(source(), "cpu", **({"batch_size": 4} | change))
 
 
+def test_functions_are_fed_through_a_mixture() -> None:
+    with pytest.raises(TypeError, match=r"a feed needs a compiled source, .* put it into a tm\.MixedReplay"):
+        tm.feed(source().sample, "cpu", batch_size=4)
+
+
 @pytest.mark.parametrize("device", ["meta", "mps"])
 def test_devices_that_cannot_be_fed_are_named(device: str) -> None:
     with pytest.raises(ValueError, match=f"a feed needs a device 'cpu' or 'cuda', got '{device}'"):
