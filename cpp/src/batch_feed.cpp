@@ -23,7 +23,12 @@ BatchFeed::BatchFeed(BatchSource& source, std::size_t batch_size, std::vector<Sl
 }
 
 BatchFeed::~BatchFeed() {
-  if (thread_.joinable()) stop(0);
+  if (!thread_.joinable()) return;
+  try {
+    stop(0);
+  } catch (...) {  // a source that has been closed does not go back; the thread has ended
+    return;
+  }
 }
 
 void BatchFeed::stop(std::size_t unused) {

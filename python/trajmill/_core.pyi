@@ -456,9 +456,7 @@ class ReplayBuffer(BatchSource):
         """
         The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.
         """
-    def update_priorities(
-        self, indexes: typing.Any, priorities: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]
-    ) -> None:
+    def update_priorities(self, indexes: typing.Any, priorities: typing.Any) -> None:
         """
         Set the priorities of the rows in the given slots.
         """
@@ -509,7 +507,7 @@ class ReplayBuffer(BatchSource):
     @property
     def row_count(self) -> int:
         """
-        Rows ever added.
+        Number of the next row: rows ever added, and slots that clear() skipped.
         """
 
 def action_codebook(

@@ -103,7 +103,7 @@ class ReplayBuffer : public BatchSource {
   [[nodiscard]] static ReplayLayout layout(const ReplaySettings& settings);
 
   [[nodiscard]] std::size_t size() const;
-  [[nodiscard]] std::uint64_t row_count() const;   // rows ever added, which is the number of the next one
+  [[nodiscard]] std::uint64_t row_count() const;   // number of the next row: those added and slots that clear() skipped
   [[nodiscard]] std::uint64_t draw_count() const;  // draws ever made, which is the number of the next one
   void set_draw_count(std::uint64_t count);
   [[nodiscard]] std::vector<std::uint64_t> position() const override { return {draw_count()}; }
@@ -143,7 +143,7 @@ class ReplayBuffer : public BatchSource {
   // Weights priority^alpha of slots.
   void priority_weights(std::span<const std::int64_t> slots, std::span<double> weights) const;
 
-  void clear();
+  void clear();  // forgets every row; the next one is in slot 0
 
   // --- for files: the memory with nobody changing it ---
   void lock_shared() { mutex_.lock_shared(); }

@@ -50,8 +50,11 @@ class Header(NamedTuple):
 
 
 def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> None:
-    """Write a copy, which appears under its name whole or not at all."""
+    """Write a copy, which appears under its name whole or not at all; the first extent is the state."""
     parts = list(_in_pieces(memory[begin : begin + _padded(size)] for begin, size in extents))
+    state = aligned_buffer(parts[0].size)  # of its own: draws go on and are counted there
+    state[:] = parts[0]
+    parts[0] = state
     blank = _header(settings, extents, "0" * 32)
     digest = _digest()
     file = _store(path).create(path.name, blank.size + sum(part.size for part in parts), direct=True)
@@ -145,7 +148,11 @@ def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes
             raise ReplayFileError(f"{path} is a copy that save() wrote; read it with ReplayBuffer.load()")
         _require_equal(path, found.settings, settings)
         if is_new:
-            os.posix_fallocate(descriptor, 0, found.size + byte_count)
+            try:
+                os.posix_fallocate(descriptor, 0, found.size + byte_count)
+            except OSError:
+                path.unlink()  # whoever opens it next would die where the disk is full
+                raise
         return np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)[found.size :], descriptor
     except BaseException:
         os.close(descriptor)
