@@ -30,6 +30,7 @@ class Entry:
 _RESUME = "the last checkpoint is kept: give the same command with --resume to go on from it"
 _AGAIN = "nothing half-done is left: give the same command again"
 _GO_ON = "finished shards are kept: give the same command again to go on from them"
+_RERUN = "finished runs and the last checkpoint are kept: give the same command again to go on from them"
 _FETCH = "bytes already downloaded are kept: give the same command again to go on from them"
 COMMANDS = {
     "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory", _GO_ON),
@@ -39,6 +40,9 @@ COMMANDS = {
     "pretrain": Entry("pretrain", "pretrain dt|cql", "pre-train on synthetic tokens or transitions", _RESUME),
     "train": Entry("train", "train dt|cql", "train a policy on a real dataset, many seeds at once", _RESUME),
     "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
+    "reproduce": Entry(
+        "reproduce", "reproduce NAME|--list", "tables and figures of a paper, theirs beside ours", _RERUN
+    ),
     "report": Entry("report", "report RUN...", "one self-contained HTML page about runs", _AGAIN),
     "demo": Entry(
         "demo", "demo", "from a fresh clone to a scored policy, in minutes", "the same command starts afresh"
@@ -70,6 +74,7 @@ examples
   trajmill dataset info hopper-sac-replay-10k
   trajmill pretrain cql --environment hopper --out runs/pretrain
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
+  trajmill reproduce a-table-6 --quick
   trajmill report runs/pretrain runs/hopper --out report.html
 
 Exit codes: 0 done, 1 failure with one message, 2 wrong usage, 130 interrupted.

@@ -27,6 +27,15 @@ DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (6, 2)), (0, (
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--rule)"} | {
     color: f"var(--series-{index})" for index, color in enumerate(SERIES, start=1)
 }
+LIGHT = {"ink": "#1a1e23", "muted": "#5b6672", "rule": "#dfe3e7", "font": "sans-serif"} | {
+    f"series-{index}": color
+    for index, color in enumerate(
+        ("#0072b2", "#d55e00", "#008f68", "#a8487d", "#b07a00", "#3a9bd6", "#555555"), start=1
+    )
+}
+"""values of the page's variables in light, for figures that stand alone"""
+FULL, HALF = 11.0, 5.4
+"""figure widths in inches: the whole column of a page, or one of two"""
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "trajmill",
@@ -69,6 +78,8 @@ class Curve:
     high: NDArray[np.float64] | None = None
     members: NDArray[np.float64] | None = None
     """(point_count, member_count) thin lines behind the mean, such as single seeds"""
+    label: str = ""
+    """name in a legend; without any, the figure has none"""
 
 
 def curves_svg(
@@ -109,7 +120,9 @@ def curves_svg(
                 axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.16, linewidth=0)
             marker = MARKERS[curve.style % len(MARKERS)] if markers else None
             dashes = DASHES[curve.style % len(DASHES)] if len(curves) > 1 else "-"
-            axes.plot(curve.x, curve.center, color=color, marker=marker, linestyle=dashes)
+            axes.plot(curve.x, curve.center, color=color, marker=marker, linestyle=dashes, label=curve.label)
+        if any(curve.label for curve in curves):
+            axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
         if level is not None:
             axes.axhline(level[0], color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)))
             axes.annotate(
@@ -167,6 +180,13 @@ def bars_svg(
         axes.set_position((0.25, 0.02, 0.75, 0.96))
 
     return _svg(name, draw, alternative, width, 0.3 + 0.36 * len(values))
+
+
+def standalone(svg: str) -> str:
+    """A page's figure as a file of its own: light colors, a white ground."""
+    svg = re.sub(r"var\(--([a-z0-9-]+)\)", lambda match: LIGHT[match[1]], svg)
+    svg = re.sub(r"<svg([^>]*)>", r'<svg\1><rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{svg}'
 
 
 def compact(value: float) -> str:

@@ -15,16 +15,16 @@ import numpy as np
 
 from trajmill.evaluation import statistics
 from trajmill.report import figures
+from trajmill.report.comparison import Comparison
+from trajmill.report.figures import FULL, HALF
 from trajmill.report.runs import RunError, RunRecord, Series, read_run
 
 SCORE, RETURN = "normalized_score", "return_mean"
-FULL, HALF = 11.0, 5.4
-"""figure widths in inches: the whole column, or one of two"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Something a caller adds to the page after the scores and curves."""
+    """Something a caller adds to the page."""
 
     name: str
     """unique on the page; letters, digits and hyphens"""
@@ -34,6 +34,10 @@ class Section:
     figures: tuple[str, ...] = ()
     """SVGs from `trajmill.report.figures`"""
     caption: str = ""
+    comparison: Comparison | None = None
+    """table above the figures"""
+    leading: bool = False
+    """whether it comes before the scores and curves of the runs, not after them"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +124,7 @@ def write_report(
     summary
         Plain text under the title.
     extra_sections
-        Shown after what the runs themselves tell.
+        Shown after what the runs themselves tell, or before it (`Section.leading`); with any, there may be no runs.
     loss_floors
         By pre-training run: the least loss that any predictor can reach, drawn as a line.
 
@@ -129,7 +133,7 @@ def write_report(
     RunError
         If a directory is no run or is damaged, or if two runs carry the same variant and dataset.
     """
-    if not runs:
+    if not runs and not extra_sections:
         raise RunError("a report needs at least one run directory")
     records = [read_run(path) for path in runs]
     _refuse_twins(records)

@@ -1,0 +1,380 @@
+"""Tables and figures of arXiv 2310.00771, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning".
+
+Everything a study does not say is a default of the configurations, which are the paper's. Figures are named by number
+where our notes on the paper have their number, else by what they show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from trajmill.pipelines.studies.records import Column, Pretraining, Statistic, Study, Variant
+
+DATASETS = tuple(
+    f"{environment}-{kind}-v2"
+    for kind in ("medium-expert", "medium-replay", "medium")
+    for environment in ("halfcheetah", "hopper", "walker2d", "ant")
+)
+"""the twelve, in the order of the paper's tables"""
+BUNDLED = ("hopper-sac-replay-10k", "halfcheetah-sac-replay-10k")
+DT_UPDATES, CQL_UPDATES = 100_000, 1_000_000
+STATE_COUNTS = (10, 100, 1000, 10_000, 100_000)
+TEMPERATURES = (0.01, 0.1, 1.0, 10.0, 100.0)
+DT_PRETRAINING_UPDATES = {"1K": 1000, "10K": 10_000, "20K": 20_000, "40K": 40_000, "60K": 60_000, "80K": 80_000}
+CQL_PRETRAINING_UPDATES = {
+    "1K": 1000,
+    "10K": 10_000,
+    "40K": 40_000,
+    "100K": 100_000,
+    "500K": 500_000,
+    "1M": 1_000_000,
+}
+RATIOS = (0.1, 0.25, 0.5, 0.75, 1.0)
+
+
+# --- variants ---
+
+
+def _dt(name: str = "", updates: int = 20_000, *, needs_text: bool = False, **settings: object) -> Variant:
+    """Decision Transformer, from scratch without a name."""
+    if not name:
+        return Variant(name="DT", method="dt", updates=DT_UPDATES)
+    pretraining = Pretraining(name=name, method="dt", updates=updates, settings=settings, needs_text=needs_text)
+    return Variant(name=name, method="dt", updates=DT_UPDATES, pretraining=pretraining)
+
+
+def _cql(name: str = "", updates: int = 100_000, **settings: object) -> Variant:
+    """CQL, from scratch without a name."""
+    if not name:
+        return Variant(name="CQL", method="cql", updates=CQL_UPDATES)
+    pretraining = Pretraining(name=name, method="cql", updates=updates, settings=settings)
+    return Variant(name=name, method="cql", updates=CQL_UPDATES, pretraining=pretraining)
+
+
+DT, CQL = _dt(), _cql()
+SYNTHETIC, MDP = _dt("DT+Synthetic"), _cql("CQL+MDP")
+WIKI = _dt("DT+Wiki", 80_000, needs_text=True)
+DT_IID = _dt("DT+IID", law="iid")
+CQL_IID = _cql("CQL+IID", policy_temperature=math.inf, transition_temperature=math.inf)
+
+
+def _longer(variant: Variant, more: int) -> Variant:
+    """The same with more fine-tuning updates."""
+    return replace(variant, name=f"{variant.name}, {more // 1000:+d}K updates", updates=variant.updates + more)
+
+
+def _columns(table: str, variants: dict[str, Variant], **changes: object) -> tuple[Column, ...]:
+    """One column a variant, printed in `table` under its label; or under the key after `` = `` in it."""
+    columns = []
+    for name, variant in variants.items():
+        label, _, key = name.partition(" = ")
+        columns.append(Column(label=label, variant=variant, printed=key or f"{table}/{label}"))
+    return tuple(replace(column, **changes) for column in columns)  # type: ignore[arg-type]
+
+
+def _state_counts(table: str, *, dt: bool, default: str) -> dict[str, Variant]:
+    return {
+        f"S={count:,}" + (f" = {default}" if count == 100 else ""): (
+            (SYNTHETIC if dt else MDP)
+            if count == 100
+            else _dt(f"DT+Synthetic, S={count:,}", state_count=count)
+            if dt
+            else _cql(f"CQL+MDP, S={count:,}", state_count=count, action_count=count)
+        )
+        for count in STATE_COUNTS
+    }
+
+
+def _temperatures(*, dt: bool, default: str) -> dict[str, Variant]:
+    def one(temperature: float) -> Variant:
+        if temperature == 1.0:
+            return SYNTHETIC if dt else MDP
+        if dt:
+            return _dt(f"DT+Synthetic, τ={temperature:g}", temperature=temperature)
+        return _cql(f"CQL+MDP, τ={temperature:g}", policy_temperature=temperature, transition_temperature=temperature)
+
+    named = {f"τ={t:g}" + (f" = {default}" if t == 1.0 else ""): one(t) for t in TEMPERATURES}
+    return named | {"IID": DT_IID if dt else CQL_IID}
+
+
+def _pretraining_updates(*, dt: bool, default: str) -> dict[str, Variant]:
+    counts, usual = (DT_PRETRAINING_UPDATES, "20K") if dt else (CQL_PRETRAINING_UPDATES, "100K")
+
+    def one(label: str, updates: int) -> Variant:
+        if label == usual:
+            return SYNTHETIC if dt else MDP
+        make, base = (_dt, "DT+Synthetic") if dt else (_cql, "CQL+MDP")
+        return make(f"{base}, {label} pre-training updates", updates)
+
+    return {name + (f" = {default}" if name == usual else ""): one(name, count) for name, count in counts.items()}
+
+
+# --- studies ---
+
+MARGIN_NOTE = (
+    "Evaluated in Gymnasium's -v4 environments with repaired contact margins; the paper used Gym's -v2 and mujoco-py."
+)
+SUBSET_NOTE = (
+    "Shares are of whole trajectories, drawn once with seed 0; the paper names 0.1 alone and does not say what it drew."
+)
+POSITIONS_NOTE = (
+    "DT has its own timestep table and heads; whether the paper's DT+Synthetic extended positions or shared "
+    "projections is not on record."
+)
+
+
+def _study(
+    name: str, title: str, columns: tuple[Column, ...], *notes: str, statistic: Statistic | None = None, **more: object
+) -> Study:
+    if statistic is not None:
+        columns = tuple(replace(column, statistic=statistic) for column in columns)
+    return Study(name=name, title=title, columns=columns, datasets=DATASETS, notes=(*notes, MARGIN_NOTE), **more)  # type: ignore[arg-type]
+
+
+SIMILARITIES: dict[str, Statistic] = {"RI": "cosine with random start", "PT": "cosine with pre-trained start"}
+
+
+def _grouped(group: str, columns: Sequence[Column]) -> tuple[Column, ...]:
+    return tuple(replace(column, group=group) for column in columns)
+
+
+def _tables() -> Iterator[Study]:
+    synthetic, mdp = "table-1/DT+Synthetic", "table-6/S=100"
+    main = _columns("table-1", {"DT": DT, "DT+Wiki": WIKI, "DT+Synthetic": SYNTHETIC})
+    orders = _columns(
+        "table-2",
+        {f"1-MC = {synthetic}": SYNTHETIC} | {f"{n}-MC": _dt(f"DT+Synthetic, order {n}", order=n) for n in (2, 5)},
+    )
+    dt_states = _columns("table-3", _state_counts("table-3", dt=True, default=synthetic))
+    dt_temperatures = _columns("table-4", _temperatures(dt=True, default=synthetic))
+    dt_updates = _columns("table-5", _pretraining_updates(dt=True, default=synthetic))
+    cql_states = _columns("table-6", {"CQL": CQL} | _state_counts("table-6", dt=False, default=mdp))
+    cql_temperatures = _columns("table-7", _temperatures(dt=False, default=mdp))
+    cql_updates = _columns("table-8", _pretraining_updates(dt=False, default=mdp))
+    dt_tables = {
+        1: ("Decision Transformer from scratch, pre-trained on text, on a Markov chain", main),
+        2: ("DT+Synthetic by the order of the chain", orders),
+        3: ("DT+Synthetic by the number of states", dt_states),
+        4: ("DT+Synthetic by temperature", dt_temperatures),
+        5: ("DT+Synthetic by pre-training updates", dt_updates),
+    }
+    cql_tables = {
+        6: ("CQL from scratch and pre-trained on random MDPs, by the number of states", cql_states),
+        7: ("CQL+MDP by temperature", cql_temperatures),
+        8: ("CQL+MDP by pre-training updates", cql_updates),
+    }
+    for number, (title, columns) in dt_tables.items():
+        yield _study(f"a-table-{number}", f"{title}: average of the last four evaluations", columns, POSITIONS_NOTE)
+    for number, (title, columns) in cql_tables.items():
+        yield _study(f"a-table-{number}", f"{title}: average of the last four evaluations", columns)
+
+    # --- best scores: the same runs, measured otherwise ---
+    for shift, tables in ((17, dt_tables), (17, cql_tables)):
+        for number, (title, columns) in tables.items():
+            table = f"table-{number + shift}"
+            again = tuple(replace(c, printed=_best_key(table, c), statistic="best") for c in columns)
+            note = "The paper's means per data set are not on record here, its averages are."
+            yield _study(f"a-table-{number + shift}", f"{title}: best score of each seed", again, note)
+
+    # --- speed ---
+    never = "A seed that never gets there leaves the cell without a number; how the paper counts it is not on record."
+    yield _study(
+        "a-table-11",
+        "Thousands of fine-tuning updates to 90 % of DT's final score",
+        tuple(replace(c, printed=f"table-11/{c.label}") for c in main),
+        never,
+        statistic="updates to 90 %",
+    )
+    yield _study(
+        "a-table-13",
+        "Thousands of fine-tuning updates to 90 % of CQL's final score",
+        _columns("table-13", {"CQL": CQL, "CQL+MDP": MDP, "CQL+IID": CQL_IID}),
+        never,
+        statistic="updates to 90 %",
+    )
+    hardware = (
+        "Theirs on a Quadro RTX 8000, one seed at a time; ours is wall time over seeds, on the machine named below."
+    )
+    for name, title, columns in (
+        (
+            "a-table-12",
+            "Hours of fine-tuning DT",
+            tuple(replace(c, printed=f"table-12/{c.label}", statistic="fine-tuning hours") for c in main),
+        ),
+        (
+            "a-table-14",
+            "Time of CQL+MDP: minutes of pre-training, hours of fine-tuning",
+            (
+                Column(
+                    label="pre-training, min",
+                    variant=MDP,
+                    printed="table-14/pre-training",
+                    statistic="pre-training minutes",
+                ),
+                Column(
+                    label="fine-tuning, h", variant=MDP, printed="table-14/fine-tuning", statistic="fine-tuning hours"
+                ),
+            ),
+        ),
+    ):
+        yield replace(_study(name, title, columns, hardware), datasets=DATASETS[:4])
+
+    # --- equal updates and controls ---
+    other_runs = "The paper's baseline here is another set of runs than in Tables 1 and 6, seemingly of fewer seeds."
+    more_dt = {"DT": DT, "DT+20K": _longer(DT, 20_000), "DT+80K": _longer(DT, 80_000)}
+    yield _study(
+        "a-table-26", "DT with as many updates more as pre-training makes", _columns("table-26", more_dt), other_runs
+    )
+    yield _study(
+        "a-table-27",
+        "DT pre-trained to repeat tokens or to map them one to one",
+        (
+            *main,
+            *_columns(
+                "table-27",
+                {
+                    "Identity": _dt("DT+Identity", law="identity"),
+                    "Mapping": _dt("DT+Mapping", law="mapping"),
+                },
+            ),
+        ),
+        "The vocabulary of the paper's controls is not on record; ours is 100 tokens drawn uniformly.",
+    )
+    yield _study(
+        "a-table-28",
+        "CQL with as many updates more as pre-training makes",
+        _columns("table-28", {"CQL": CQL, "CQL+100K": _longer(CQL, 100_000), "CQL+MDP": MDP, "CQL+IID": CQL_IID}),
+        other_runs,
+    )
+    yield _study(
+        "a-table-29",
+        "CQL pre-trained to repeat state and action or to map them one to one",
+        (
+            *_columns("table-28", {"CQL": CQL, "CQL+MDP": MDP}),
+            *_columns(
+                "table-29",
+                {
+                    "Identity": _cql("CQL+Identity", law="identity"),
+                    "Mapping": _cql("CQL+Mapping", law="mapping"),
+                },
+            ),
+        ),
+        other_runs,
+    )
+
+    # --- figures ---
+    yield _study("a-curves-dt", "Learning curves of DT, DT+Wiki, DT+Synthetic", main)
+    yield _study("a-curves-cql", "Learning curves of CQL, CQL+MDP, CQL+IID", _cql_main())
+    shifted = "Curves of pre-trained variants are moved right by their pre-training updates."
+    yield _study(
+        "a-equal-updates-dt",
+        "DT at equal updates in all, pre-training counted",
+        _columns("table-26", {"DT": DT, "DT+80K": _longer(DT, 80_000)}) + main[1:],
+        shifted,
+        figure="shifted curves",
+    )
+    yield _study(
+        "a-equal-updates-cql",
+        "CQL at equal updates in all, pre-training counted",
+        _columns("table-28", {"CQL+100K": _longer(CQL, 100_000), "CQL+MDP": MDP, "CQL+IID": CQL_IID}),
+        shifted,
+        figure="shifted curves",
+    )
+    yield Study(
+        name="a-figure-7",
+        title="Next-state probabilities of one state, in ascending order, by temperature",
+        columns=tuple(Column(label=f"τ = {t:g}", variant=None, temperature=t) for t in (0.001, 0.01, 0.1, 1.0, 10.0)),
+        datasets=(),
+        figure="transition rows",
+        notes=("Exact rows of the chain of 100 states, seed 42, state 0; nothing is trained.",),
+    )
+    controls = (DT, WIKI, SYNTHETIC, DT_IID, _dt("DT+Identity", law="identity"), _dt("DT+Mapping", law="mapping"))
+    yield _study(
+        "a-weights-dt",
+        "Cosine of DT's fine-tuned backbone with its random (RI) and its pre-trained (PT) start",
+        tuple(
+            Column(label=f"{variant.name}, {short}", variant=variant, statistic=statistic)
+            for variant in controls
+            for short, statistic in SIMILARITIES.items()
+        ),
+        "Each backbone is one vector; how the paper flattens is not on record. From scratch both starts are the same.",
+        "The paper's orderings: RI lower for every pre-trained variant than for DT; PT higher, Synthetic least similar "
+        "of them and Wiki most.",
+    )
+    ablations = "Read a panel at any number of fine-tuning updates."
+    yield _study(
+        "a-figure-10",
+        "Ablations of DT+Synthetic at different numbers of fine-tuning updates",
+        _grouped("order", orders)
+        + _grouped("states", dt_states)
+        + _grouped("temperature", dt_temperatures)
+        + _grouped("pre-training updates", dt_updates),
+        ablations,
+    )
+    yield _study(
+        "a-figure-16",
+        "Ablations of CQL+MDP at different numbers of fine-tuning updates",
+        _grouped("states", cql_states)
+        + _grouped("temperature", cql_temperatures)
+        + _grouped("pre-training updates", cql_updates),
+        ablations,
+    )
+    for number, variants in ((11, (DT, SYNTHETIC)), (17, (CQL, MDP))):
+        columns = tuple(
+            Column(
+                label=f"{base.name}, {ratio:.0%}",
+                variant=base
+                if ratio == 1.0
+                else replace(base, name=f"{base.name}, {ratio:.0%} of the data", ratio=ratio),
+                group=base.name,
+            )
+            for base in variants
+            for ratio in RATIOS
+        )
+        title = f"{variants[1].name} on a share of the data"
+        yield _study(f"a-figure-{number}", title, columns, SUBSET_NOTE, figure="data ratios")
+    shorter = tuple(
+        replace(c, variant=_longer(c.variant, -100_000), printed="")
+        for c in _columns(
+            "",
+            {
+                "CQL+MDP": MDP,
+                "CQL+Identity": _cql("CQL+Identity", law="identity"),
+                "CQL+Mapping": _cql("CQL+Mapping", law="mapping"),
+            },
+        )
+        if c.variant is not None
+    )
+    yield _study(
+        "a-figure-15",
+        "CQL and its pre-trained variants at a million updates in all",
+        (Column(label="CQL", variant=CQL), *shorter),
+        shifted,
+        figure="shifted curves",
+    )
+
+
+def _cql_main() -> tuple[Column, ...]:
+    return _columns(
+        "table-28", {"CQL = table-6/CQL": CQL, "CQL+MDP = table-6/S=100": MDP, "CQL+IID = table-7/IID": CQL_IID}
+    )
+
+
+def _best_key(table: str, column: Column) -> str:
+    """The same label in the table of best scores; for the default variant of tables 2 to 8, that of table 18 or 23."""
+    if table == "table-19" and column.label == "1-MC":
+        return "table-18/DT+Synthetic"
+    return f"{table}/{column.label}"
+
+
+QUICK = Study(
+    name="quick",
+    title="Every part once: DT and CQL, from scratch and pre-trained, on the bundled data",
+    columns=tuple(Column(label=v.name, variant=v) for v in (DT, SYNTHETIC, DT_IID, CQL, MDP, CQL_IID)),
+    datasets=BUNDLED,
+    notes=("A check that everything runs, not an experiment.",),
+)
+
+STUDIES = {study.name: study for study in (*_tables(), QUICK)}

@@ -1,0 +1,69 @@
+"""A table that sets what a paper printed beside what was measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trajmill.evaluation.statistics import Interval
+
+MISSING = "\N{EN DASH}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One cell: theirs and ours; None stands for what is not known."""
+
+    printed: float | None = None
+    printed_deviation: float | None = None
+    ours: Interval | None = None
+    seed_count: int = 0
+    why_empty: str = ""
+    """why there is no number of ours"""
+    digits: int = 1
+
+    @property
+    def printed_text(self) -> str:
+        """Such as ``49.5 ± 9.9``."""
+        if self.printed is None:
+            return MISSING
+        deviation = "" if self.printed_deviation is None else f" ± {self.printed_deviation:.{self.digits}f}"
+        return f"{self.printed:.{self.digits}f}{deviation}"
+
+    @property
+    def our_text(self) -> str:
+        """Such as ``48.1 [45.0, 51.2]``; one seed has no interval."""
+        if self.ours is None:
+            return f"{MISSING} ({self.why_empty})" if self.why_empty else MISSING
+        interval = "" if self.seed_count < 2 else f" [{self._number(self.ours.low)}, {self._number(self.ours.high)}]"
+        return f"{self._number(self.ours.estimate)}{interval}"
+
+    def _number(self, value: float) -> str:
+        return f"{value:.{self.digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A table; each column is shown as printed and as measured, or as measured alone if nothing was printed."""
+
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[Entry, ...]]
+    """by label, one entry a column"""
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """What is shown of a column."""
+        printed = any(entry.printed is not None for row in self.rows.values() for entry in row)
+        return ("paper", "ours") if printed else ("ours",)
+
+    def texts(self, entry: Entry) -> tuple[str, ...]:
+        """One cell for each of `sides`."""
+        return (entry.printed_text, entry.our_text)[-len(self.sides) :]
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        heads = ["data set", *(f"{column}, {side}" for column in self.columns for side in self.sides)]
+        lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+        for label, row in self.rows.items():
+            lines.append([label, *(text for entry in row for text in self.texts(entry))])
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
