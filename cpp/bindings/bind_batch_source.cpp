@@ -110,6 +110,7 @@ void bind_batch_source(py::module_& module) {
       .def(
           "sample",
           [](BatchSource& source, std::size_t batch_size, const py::object& out, std::size_t threads) {
+            require_draw(batch_size, threads);
             std::vector<std::byte*> pointers;
             py::typing::Dict<py::str, py::array> batch = batch_for(source.batch_columns(), batch_size, out, pointers);
             {

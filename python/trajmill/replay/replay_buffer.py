@@ -109,7 +109,7 @@ class ReplayBuffer(_core.ReplayBuffer):
         settings: dict[str, Any] = {
             "capacity": checks.integer("capacity", capacity, 1, 2**62),
             "columns": columns_of(schema),
-            "shared": list((shared or {}).items()),
+            "shared": list(dict(shared or {}).items()),
             "seed": checks.seed(seed),
             "environment_count": checks.integer("environment_count", environment_count, 1, 2**31),
             "n_step": checks.integer("n_step", n_step, 1, 2**31),

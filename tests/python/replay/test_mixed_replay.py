@@ -61,7 +61,7 @@ def tiny_sources(count):
 @settings(max_examples=40, deadline=None)
 @given(
     weights=st.lists(st.integers(1, 30), min_size=2, max_size=6),
-    batch_sizes=st.lists(st.integers(0, 40), min_size=1, max_size=40),
+    batch_sizes=st.lists(st.integers(1, 40), min_size=1, max_size=40),
 )
 def test_constant_weights_are_never_off_by_a_row(weights, batch_sizes):
     """After every batch, against exact fractions."""

@@ -470,3 +470,10 @@ def test_python_threads_draw_and_add_at_once() -> None:
         thread.join()
     assert not faults
     assert buffer.draw_count == 453
+
+
+def test_a_priority_whose_power_underflows_is_drawn_all_the_same() -> None:
+    buffer = tm.ReplayBuffer(4, {"x": "f4"}, prioritized=True, alpha=10.0)
+    buffer.add(x=[0.0, 1.0, 2.0, 3.0])
+    buffer.update_priorities([0, 1, 2, 3], [0.0, 1e-40, 0.0, 0.0])
+    assert set(buffer.sample(8)["x"].tolist()) == {1.0}

@@ -357,3 +357,23 @@ else:
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert int(done.stdout) < 0.05 * 192 * 4_000_000, verb
+
+
+def test_two_programs_that_make_the_same_storage_at_once_share_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower one finds the file there when it wants to put its own in place, and the lock taken."""
+    path, link = tmp_path / "storage", os.link
+    first = []
+
+    def late(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        first.append(used_buffer(path=path))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(ReplayFileError, match="is in use by another buffer"):
+        used_buffer(path=path)
+    first[0].close()
+    assert [each.name for each in tmp_path.iterdir()] == ["storage"]
+    assert len(tm.ReplayBuffer(500, SCHEMA, path=path)) == 500
