@@ -20,7 +20,7 @@ test-all: setup lint test-cpp
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[bench]"
-	for name in sampler corpus reference replay evaluation cql; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	for name in sampler corpus reference replay evaluation cql dt; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
 lint:

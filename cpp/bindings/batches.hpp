@@ -14,6 +14,9 @@ Column column_of(const std::string& name, const std::vector<std::size_t>& shape,
 // The dtype of NumPy itself, not a copy: most arrays of that type have this very object.
 const pybind11::dtype& dtype_of(DataType type);
 
+// Of a column's array in a batch: (batch_size, ...).
+std::vector<pybind11::ssize_t> batch_shape(const Column& column, std::size_t batch_size);
+
 // A batch for `batch_size` rows: `out` itself once its arrays fit, or fresh arrays where it is None. `pointers`
 // receives where each column goes.
 pybind11::dict batch_for(std::span<const Column> columns, std::size_t batch_size, const pybind11::object& out,

@@ -27,14 +27,6 @@ const DataTypes& data_types() {
       .get_stored();
 }
 
-std::string text_of(const py::handle& object) { return py::str(object).cast<std::string>(); }
-
-std::vector<py::ssize_t> batch_shape(const Column& column, std::size_t batch_size) {
-  std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(batch_size)};
-  shape.insert(shape.end(), column.shape.begin(), column.shape.end());
-  return shape;
-}
-
 bool fits(const py::handle& value, const Column& column, std::size_t batch_size) {
   if (!py::isinstance<py::array>(value)) return false;
   const auto array = py::reinterpret_borrow<py::array>(value);
@@ -51,6 +43,12 @@ Column column_of(const std::string& name, const std::vector<std::size_t>& shape,
   }
   throw py::type_error(message("column '", name, "' needs a bool, integer or float dtype of the machine's byte order, ",
                                "got ", text_of(dtype)));
+}
+
+std::vector<py::ssize_t> batch_shape(const Column& column, std::size_t batch_size) {
+  std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(batch_size)};
+  shape.insert(shape.end(), column.shape.begin(), column.shape.end());
+  return shape;
 }
 
 const py::dtype& dtype_of(DataType type) { return data_types()[static_cast<std::size_t>(type)]; }
@@ -112,6 +110,7 @@ void bind_batch_source(py::module_& module) {
       .def(
           "sample",
           [](BatchSource& source, std::size_t batch_size, const py::object& out, std::size_t threads) {
+            require_draw(batch_size, threads);
             std::vector<std::byte*> pointers;
             py::typing::Dict<py::str, py::array> batch = batch_for(source.batch_columns(), batch_size, out, pointers);
             {

@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <span>
 
 #include "bindings.hpp"
@@ -10,6 +11,11 @@
 namespace py = pybind11;
 
 namespace trajmill {
+namespace {
+
+using Words = py::array_t<std::int64_t, py::array::c_style>;
+
+}  // namespace
 
 void bind_machine(py::module_& module) {
   module.attr("version") = TRAJMILL_VERSION;
@@ -17,6 +23,31 @@ void bind_machine(py::module_& module) {
   module.def(
       "philox4x32", [](const PhiloxBlock& counter, std::uint64_t key) { return philox4x32(counter, key); },
       py::arg("counter"), py::arg("key"), "The Philox4x32-10 block at a counter of four words under a 64-bit key.");
+  module.def(
+      "philox_words",
+      [](const Words& seeds, const Words& lanes, const Words& sites, std::uint64_t first_step, std::size_t step_count,
+         std::uint32_t domain) {
+        py::array_t<std::int64_t> words(
+            {static_cast<py::ssize_t>(step_count), seeds.size(), lanes.size(), py::ssize_t{4}});
+        if (sites.size() != lanes.size()) throw std::invalid_argument("there must be one site for each lane");
+        std::int64_t* next = words.mutable_data();
+        const py::gil_scoped_release nogil;
+        for (std::uint64_t step = first_step; step < first_step + step_count; ++step) {
+          for (py::ssize_t seed = 0; seed < seeds.size(); ++seed) {
+            for (py::ssize_t lane = 0; lane < lanes.size(); ++lane) {
+              const PhiloxBlock block =
+                  philox4x32({static_cast<std::uint32_t>(lanes.data()[lane]), static_cast<std::uint32_t>(step),
+                              static_cast<std::uint32_t>(sites.data()[lane]), domain},
+                             static_cast<std::uint64_t>(seeds.data()[seed]));
+              next = std::copy(block.begin(), block.end(), next);
+            }
+          }
+        }
+        return words;
+      },
+      py::arg("seeds"), py::arg("lanes"), py::arg("sites"), py::arg("first_step"), py::arg("step_count"),
+      py::arg("domain"),
+      "Words of the blocks at (lane, step, site, domain) under each seed: (steps, seeds, lanes, 4).");
   module.def("simd_level", [] { return std::string(name(simd_level())); }, "The instruction set in use.");
   module.def(
       "available_simd_levels",

@@ -24,14 +24,6 @@ Callable shared_callable(py::function function) {
           }};
 }
 
-std::string text_of(const py::handle& object) { return py::str(object).cast<std::string>(); }
-
-std::vector<py::ssize_t> shape_of(const Column& column, std::size_t row_count) {
-  std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(row_count)};
-  shape.insert(shape.end(), column.shape.begin(), column.shape.end());
-  return shape;
-}
-
 py::dict as_dict(const std::string& who, const py::object& rows) {
   if (!py::isinstance<py::dict>(rows)) {
     throw py::type_error(message(who, " must return a dict of arrays, got ", text_of(py::type::of(rows))));
@@ -49,7 +41,7 @@ void copy_rows(const std::string& who, const py::handle& value, const Column& co
     throw py::type_error(
         message(who, " must give '", column.name, "' as ", text_of(dtype), ", got ", text_of(array.dtype())));
   }
-  const std::vector<py::ssize_t> wanted = shape_of(column, row_count);
+  const std::vector<py::ssize_t> wanted = batch_shape(column, row_count);
   if (!std::equal(wanted.begin(), wanted.end(), array.shape(), array.shape() + array.ndim())) {
     throw std::invalid_argument(message(who, " must give '", column.name, "' with shape ",
                                         text_of(py::tuple(py::cast(wanted))), ", got ", text_of(array.attr("shape"))));
@@ -107,7 +99,7 @@ Transform transform_of(const std::string& name, const py::object& function, cons
     py::dict rows;
     for (std::size_t c = 0; c < columns.size(); ++c) {
       rows[py::str(columns[c].name)] =
-          py::array(dtype_of(columns[c].type), shape_of(columns[c], row_count), targets[c]);
+          py::array(dtype_of(columns[c].type), batch_shape(columns[c], row_count), targets[c]);
     }
     for (const auto& [key, value] : as_dict(who, (*callable)(rows))) {
       const auto column = std::ranges::find(columns, text_of(key), &Column::name);

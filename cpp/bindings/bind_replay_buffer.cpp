@@ -1,7 +1,7 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
-#include <mutex>
+#include <algorithm>
 
 #include "batches.hpp"
 #include "trajmill/replay_buffer.hpp"
@@ -33,8 +33,6 @@ class PythonReplayBuffer final : public ReplayBuffer {
   py::object owner_;
 };
 
-std::string text_of(const py::handle& object) { return py::str(object).cast<std::string>(); }
-
 ReplaySettings settings_of(std::size_t capacity,
                            const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns,
                            const std::vector<std::pair<std::string, std::string>>& shared, std::uint64_t seed,
@@ -65,13 +63,20 @@ std::string shape_text(const Column& column, const char* leading) {
   return text + (column.shape.size() + (*leading != 0) == 1 ? ",)" : ")");
 }
 
+// A value as an array; where it is none, NumPy knows why.
+py::array as_array(const py::object& value, const std::string& what) {
+  if (py::isinstance<py::array>(value)) return py::reinterpret_borrow<py::array>(value);
+  try {
+    return py::module_::import("numpy").attr("asarray")(value);
+  } catch (const py::error_already_set& error) {
+    throw py::type_error(
+        message(what, " must be an array, got ", text_of(py::type::of(value)), ": ", text_of(error.value())));
+  }
+}
+
 // A value as an array of the column's dtype: floats are rounded, integers and booleans must survive exactly.
 py::array converted(const py::object& value, const Column& column) {
-  const py::array array = py::array::ensure(value);
-  if (!array) {
-    PyErr_Clear();
-    throw py::type_error(message("column '", column.name, "' needs an array, got ", text_of(py::type::of(value))));
-  }
+  const py::array array = as_array(value, message("column '", column.name, "'"));
   if (holds_rows(array, column)) return array;
   const py::dtype& wanted = dtype_of(column.type);
   const bool is_float = wanted.kind() == 'f';
@@ -142,13 +147,22 @@ auto span_of(const Array& array) {
 }
 
 Slots checked_slots(const py::object& indexes) {
-  const py::array array = py::module_::import("numpy").attr("asarray")(indexes);
+  const py::array array = as_array(indexes, "indexes");
   const char kind = array.dtype().kind();
   if (array.ndim() != 1 || (kind != 'i' && kind != 'u' && array.size() > 0)) {
     throw py::type_error(message("indexes must be integers in one dimension, got ", text_of(array.dtype()), " ",
                                  text_of(array.attr("shape"))));
   }
   return Slots(array);
+}
+
+Priorities checked_priorities(const py::object& priorities) {
+  const py::array array = as_array(priorities, "priorities");
+  const char kind = array.dtype().kind();
+  if (kind != 'f' && kind != 'i' && kind != 'u') {
+    throw py::type_error(message("priorities must be numbers, got ", text_of(array.dtype())));
+  }
+  return Priorities(array);
 }
 
 template <class F>
@@ -223,9 +237,10 @@ void bind_replay_buffer(py::module_& module) {
       .def_property_readonly("_draw_key", &PythonReplayBuffer::draw_key, "Key of the words behind the draws.")
       .def(
           "update_priorities",
-          [](PythonReplayBuffer& buffer, const py::object& indexes, const Priorities& priorities) {
+          [](PythonReplayBuffer& buffer, const py::object& indexes, const py::object& priorities) {
             const Slots slots = checked_slots(indexes);
-            released([&] { buffer.update_priorities(span_of(slots), span_of(priorities)); });
+            const Priorities values = checked_priorities(priorities);
+            released([&] { buffer.update_priorities(span_of(slots), span_of(values)); });
           },
           py::arg("indexes"), py::arg("priorities"), "Set the priorities of the rows in the given slots.")
       .def(
@@ -243,7 +258,7 @@ void bind_replay_buffer(py::module_& module) {
       .def_property_readonly(
           "row_count",
           [](const PythonReplayBuffer& buffer) { return released([&] { return buffer.row_count(); }); },
-          "Rows ever added.")
+          "Number of the next row: rows ever added, and slots that clear() skipped.")
       .def_property_readonly(
           "capacity", [](const PythonReplayBuffer& buffer) { return buffer.settings().capacity; },
           "The most rows there can be.")

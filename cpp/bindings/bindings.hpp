@@ -26,6 +26,9 @@ void bind_reference(pybind11::module_& module);
 void bind_trajectory_buffer(pybind11::module_& module);
 void bind_replay_buffer(pybind11::module_& module);
 
+// An object as str() shows it, for messages.
+inline std::string text_of(const pybind11::handle& object) { return pybind11::str(object).cast<std::string>(); }
+
 // Runs `work` without the GIL, on `thread_count` threads, and turns a pending signal (Ctrl-C) into its Python
 // exception.
 template <class F>

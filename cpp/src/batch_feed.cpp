@@ -11,7 +11,7 @@ namespace trajmill {
 BatchFeed::BatchFeed(BatchSource& source, std::size_t batch_size, std::vector<Slot> slots, std::size_t thread_count)
     : source_(source), batch_size_(batch_size), slots_(std::move(slots)), thread_count_(thread_count) {
   if (slots_.empty()) throw std::invalid_argument("a feed needs at least one slot");
-  if (thread_count_ == 0) throw std::invalid_argument("a feed needs at least one thread");
+  require_draw(batch_size_, thread_count_);
   for (const Slot& slot : slots_) {
     if (slot.size() != source_.batch_columns().size()) {
       throw std::invalid_argument(message("a slot needs room for the ", source_.batch_columns().size(),
@@ -23,7 +23,12 @@ BatchFeed::BatchFeed(BatchSource& source, std::size_t batch_size, std::vector<Sl
 }
 
 BatchFeed::~BatchFeed() {
-  if (thread_.joinable()) stop(0);
+  if (!thread_.joinable()) return;
+  try {
+    stop(0);
+  } catch (...) {  // a source that has been closed does not go back; the thread has ended
+    return;
+  }
 }
 
 void BatchFeed::stop(std::size_t unused) {

@@ -2,8 +2,19 @@
 
 #include <functional>
 #include <numeric>
+#include <stdexcept>
+
+#include "trajmill/error.hpp"
 
 namespace trajmill {
+
+void require_draw(std::size_t batch_size, std::size_t thread_count) {
+  constexpr std::size_t kLargest = std::size_t{1} << 33;  // so that a row's block has a number of 32 bits
+  if (batch_size < 1 || batch_size > kLargest) {
+    throw std::invalid_argument(message("batch_size must be between 1 and 2^33, got ", batch_size));
+  }
+  if (thread_count < 1) throw std::invalid_argument("threads must be at least 1, got 0");
+}
 
 std::size_t size_of(DataType type) noexcept {
   switch (type) {

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <stdexcept>
 #include <utility>
 
 #include "row_copy.hpp"
+#include "trajmill/addressed_draws.hpp"
 #include "trajmill/error.hpp"
 #include "trajmill/permutation.hpp"
 #include "trajmill/philox.hpp"
@@ -23,8 +25,7 @@ constexpr std::size_t kHugePage = std::size_t{1} << 21;
 constexpr std::size_t kCacheLine = 64;
 constexpr std::size_t kBlockRows = 64;  // drawn and prefetched together while the block before is copied
 constexpr std::size_t kRowsPerTask = 64 * kBlockRows;
-constexpr std::size_t kFarthestPrefetch = 512;               // bytes from the begin of a row
-constexpr std::size_t kLargestBatch = std::size_t{1} << 33;  // a Philox block serves two rows and has a 32-bit number
+constexpr std::size_t kFarthestPrefetch = 512;  // bytes from the begin of a row
 
 constexpr std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
 
@@ -39,8 +40,9 @@ std::shared_ptr<std::byte[]> allocate(std::size_t size) {
   return {static_cast<std::byte*>(memory), [size](std::byte* begin) { munmap(begin, size); }};
 }
 
-std::uint64_t multiply_high(std::uint64_t a, std::uint64_t b) {
-  return static_cast<std::uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);
+// How much a priority counts; nothing but zero counts for nothing, however small.
+double weight_of(double priority, double alpha) {
+  return priority == 0.0 ? 0.0 : std::max(std::pow(priority, alpha), std::numeric_limits<double>::min());
 }
 
 }  // namespace
@@ -374,7 +376,7 @@ std::size_t ReplayBuffer::add(std::size_t count, std::span<const std::byte* cons
   if (layout_.entry_size > 0) share_rows(number, count, columns);
   if (tree_) {
     const double priority = state_->largest_priority == 0.0 ? 1.0 : state_->largest_priority;
-    const double weight = std::pow(priority, *settings_.alpha);
+    const double weight = weight_of(priority, *settings_.alpha);
     const std::size_t to_end = std::min(count, capacity - slot);
     tree_->fill(slot, slot + to_end, weight);
     tree_->fill(0, count - to_end, weight);
@@ -414,13 +416,9 @@ void ReplayBuffer::draw(std::uint64_t draw, const DrawOptions& options, std::siz
     return;
   }
   std::uint64_t words[kBlockRows];
-  for (std::size_t i = 0; i < slots.size(); i += 2) {
-    const PhiloxBlock block = row_block(key_, draw, static_cast<std::uint32_t>((begin + i) / 2));
-    words[i] = std::uint64_t{block[0]} << 32 | block[1];
-    words[i + 1] = std::uint64_t{block[2]} << 32 | block[3];
-  }
+  draw_words(key_, draw, begin, {words, slots.size()});
   if (!tree_) {
-    for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = all[multiply_high(words[i], size)];
+    for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = all[scaled_below(size, words[i])];
     return;
   }
   double targets[kBlockRows];
@@ -595,7 +593,7 @@ void ReplayBuffer::copy_rows(std::size_t begin, std::size_t end, std::span<std::
 
 void ReplayBuffer::sample(std::size_t batch_size, const DrawOptions& options, std::span<std::byte* const> columns,
                           std::size_t thread_count) {
-  require(batch_size >= 1 && batch_size <= kLargestBatch, "batch_size must be between 1 and 2^33, got ", batch_size);
+  require_draw(batch_size, thread_count);
   const std::shared_lock lock(mutex_);
   require_open();
   const std::size_t size = size_now();
@@ -683,7 +681,7 @@ void ReplayBuffer::update_priorities(std::span<const std::int64_t> slots, std::s
   for (std::size_t i = 0; i < priorities.size(); ++i) {
     require(priorities[i] >= 0.0 && priorities[i] <= kLargestPriority, "priorities must be numbers from 0 to ",
             kLargestPriority, ", got ", priorities[i], " at ", i);
-    weights[i] = priorities[i] == 0.0 ? 0.0 : std::pow(priorities[i], *settings_.alpha);
+    weights[i] = weight_of(priorities[i], *settings_.alpha);
     largest = std::max(largest, priorities[i]);
   }
   const std::scoped_lock lock(mutex_);

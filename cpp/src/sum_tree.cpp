@@ -52,11 +52,13 @@ SumTree::SumTree(std::span<double> weights) : weights_(weights) {
   std::span<const double> below = weights_;
   do {
     const std::size_t count = below.size() / kFanOut;
-    Level level{count, std::vector<double>(count == 1 ? 1 : padded(count), 0.0), std::vector<double>(below.size())};
+    Level level{count, std::vector<double>(count == 1 ? 1 : padded(count), 0.0),
+                std::vector<double>(levels_.empty() ? 0 : below.size())};
+    double unused[kFanOut];
     for (std::size_t node = 0; node < count; ++node) {
-      level.totals[node] = scan(&below[node * kFanOut], &level.before[node * kFanOut]);
+      const std::size_t begin = node * kFanOut;
+      level.totals[node] = scan(&below[begin], level.before.empty() ? unused : &level.before[begin]);
     }
-    if (levels_.empty()) level.before = {};
     levels_.push_back(std::move(level));
     below = levels_.back().totals;
   } while (below.size() > 1);

@@ -32,6 +32,7 @@ __all__: list[str] = [
     "permute",
     "philox4x32",
     "philox_checksum",
+    "philox_words",
     "policy_probabilities",
     "reference_iid_tokens",
     "reference_mdp_transitions",
@@ -455,9 +456,7 @@ class ReplayBuffer(BatchSource):
         """
         The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.
         """
-    def update_priorities(
-        self, indexes: typing.Any, priorities: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]
-    ) -> None:
+    def update_priorities(self, indexes: typing.Any, priorities: typing.Any) -> None:
         """
         Set the priorities of the rows in the given slots.
         """
@@ -508,7 +507,7 @@ class ReplayBuffer(BatchSource):
     @property
     def row_count(self) -> int:
         """
-        Rows ever added.
+        Number of the next row: rows ever added, and slots that clear() skipped.
         """
 
 def action_codebook(
@@ -579,6 +578,18 @@ def philox_checksum(
 ) -> int:
     """
     The exclusive or of each sequence's first Philox blocks, by the kernel in use: what the generator alone costs, and a check that every instruction set makes the same words.
+    """
+
+def philox_words(
+    seeds: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    lanes: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    sites: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    first_step: typing.SupportsInt | typing.SupportsIndex,
+    step_count: typing.SupportsInt | typing.SupportsIndex,
+    domain: typing.SupportsInt | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    Words of the blocks at (lane, step, site, domain) under each seed: (steps, seeds, lanes, 4).
     """
 
 def policy_probabilities(

@@ -24,10 +24,11 @@ class BatchFeed {
   BatchFeed(BatchSource& source, std::size_t batch_size, std::vector<Slot> slots, std::size_t thread_count);
   BatchFeed(const BatchFeed&) = delete;
   BatchFeed& operator=(const BatchFeed&) = delete;
-  ~BatchFeed();  // stop(0), if it was not stopped
+  ~BatchFeed();  // stop(0), if it was not stopped; whether the source went back is not told
 
   // Ends the drawing, after the batch under way, and makes the draw after the last batch handed out the source's next
-  // one, or that of the `unused` <= 2 batches before it. Nothing but destruction may follow.
+  // one, or that of the `unused` <= 2 batches before it. Throws what the source throws when it cannot go back. Nothing
+  // but destruction may follow.
   void stop(std::size_t unused);
 
   // Is the next batch drawn, so that next() does not wait?

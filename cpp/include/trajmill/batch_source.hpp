@@ -26,6 +26,9 @@ struct Column {
   bool operator==(const Column&) const = default;
 };
 
+// Throws std::invalid_argument unless a draw may have this size, 1 to 2^33 rows, and this many threads, at least 1.
+void require_draw(std::size_t batch_size, std::size_t thread_count);
+
 class BatchSource {
  public:
   BatchSource() = default;

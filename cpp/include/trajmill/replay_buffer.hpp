@@ -6,12 +6,13 @@
 //
 // Draws. Draw d (the d-th call of sample) needs one 64-bit number u for each row of the batch: words 2 (r % 2), high,
 // and 2 (r % 2) + 1, low, of the Philox4x32-10 block at counter (r / 2, d low, d high, 0) under
-// derive_key(seed, Domain::replay_indexes). Row r of the batch is the buffer's floor(u * size / 2^64)-th row by slots:
-// slot i where no row was overwritten yet or none is missing, else the i-th from the oldest on. For sizes
-// below 2^31 that is (high * size + (low * size >> 32)) >> 32 in signed 64-bit arithmetic. Prioritised: the weights'
-// sum is cut into `batch_size` equal parts and row r is drawn from part r, at (r + (u >> 11) / 2^53) / batch_size of
-// the sum. Without replacement: row r is Permutation(size, key)(r), key = derive_key(seed, Domain::replay_order,
-// {size, d}); epoch e is the permutation of key derive_key(seed, Domain::replay_order, {size, e, 1}).
+// derive_key(seed, Domain::replay_indexes). With i = floor(u * size / 2^64), row r of the batch is in slot i if every
+// slot is taken, else it is the i-th row from the oldest on, which is slot i too unless a process died while it
+// overwrote rows. For sizes below 2^31, i = (high * size + (low * size >> 32)) >> 32 in signed 64-bit arithmetic.
+// Prioritised: the weights' sum is cut into `batch_size` equal parts and row r is drawn from part r, at
+// (r + (u >> 11) / 2^53) / batch_size of the sum. Without replacement: i = Permutation(size, key)(r), where key =
+// derive_key(seed, Domain::replay_order, {size, d}). Epoch e is the permutation of key
+// derive_key(seed, Domain::replay_order, {size, e, 1}).
 #pragma once
 
 #include <atomic>
@@ -102,7 +103,7 @@ class ReplayBuffer : public BatchSource {
   [[nodiscard]] static ReplayLayout layout(const ReplaySettings& settings);
 
   [[nodiscard]] std::size_t size() const;
-  [[nodiscard]] std::uint64_t row_count() const;   // rows ever added, which is the number of the next one
+  [[nodiscard]] std::uint64_t row_count() const;   // number of the next row: those added and slots that clear() skipped
   [[nodiscard]] std::uint64_t draw_count() const;  // draws ever made, which is the number of the next one
   void set_draw_count(std::uint64_t count);
   [[nodiscard]] std::vector<std::uint64_t> position() const override { return {draw_count()}; }
@@ -142,7 +143,7 @@ class ReplayBuffer : public BatchSource {
   // Weights priority^alpha of slots.
   void priority_weights(std::span<const std::int64_t> slots, std::span<double> weights) const;
 
-  void clear();
+  void clear();  // forgets every row; the next one is in slot 0
 
   // --- for files: the memory with nobody changing it ---
   void lock_shared() { mutex_.lock_shared(); }

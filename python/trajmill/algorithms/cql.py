@@ -1,8 +1,9 @@
 """Conservative Q-Learning, CQL(H), for many seeds at once.
 
 Kumar et al., "Conservative Q-Learning for Offline Reinforcement Learning", arXiv 2006.04779, in the form of
-young-geng/CQL that arXiv 2310.00771 (Table 16) fine-tunes: N = 3 sampled actions, weight 5, Safe Q. Every
-tensor leads with the seed axis S; losses are sums over seeds of per-seed means, so no seed knows of another.
+young-geng/CQL that arXiv 2310.00771 (Table 16) fine-tunes: N = 3 sampled actions, weight 5, Safe Q. The code's other
+options are here too, off as they are there. Every tensor leads with the seed axis S; losses are sums over seeds of
+per-seed means, so no seed knows of another.
 
 Deviations, all exact in real arithmetic: the policy's trunk runs once per unique state and is sampled N + 1 times; all
 action values at s come from one chain; the policy loss has no gradient with respect to the critics.
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from trajmill.models.critic import action_values, critic, join
 from trajmill.models.stack import Stack
-from trajmill.models.tanh_gaussian import deterministic_action, gaussian, squashed_sample, tanh_gaussian
+from trajmill.models.tanh_gaussian import action_density, deterministic_action, gaussian, squashed_sample, tanh_gaussian
 from trajmill.training.adam import Adam
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.metrics import MetricRing
@@ -38,31 +40,50 @@ METRICS = (
     "target_value",
     "log_probability",
     "entropy_coefficient",
+    "conservative_weight",
 )
+
+GREATEST_MULTIPLIER = 1e6
+"""bound of the learned multiplier (young-geng/CQL)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CQLConfig:
-    """What one CQL update computes; defaults are those of arXiv 2310.00771 (Table 16) over young-geng/CQL."""
+    """What one CQL update computes; defaults are those of arXiv 2310.00771 (Table 16) over young-geng/CQL.
+
+    Numbers that may be a tuple are one for all seeds or one each, so that a whole ablation is one run.
+    """
 
     batch_size: int = 256
     """transitions per update and seed, at least 1 (Table 16)"""
-    discount: float = 0.99
-    """per-step factor, [0, 1) (Table 16)"""
+    discount: float | tuple[float, ...] = 0.99
+    """per-step factor, [0, 1); one for all seeds or one each (Table 16)"""
     learning_rate: float | tuple[float, ...] = 3e-4
     """Adam step size of critics, policy and entropy coefficient, > 0; one for all seeds or one each (Table 16)"""
-    polyak: float = 0.005
-    """step of the target critics towards the critics, (0, 1], every update (Table 16)"""
+    polyak: float | tuple[float, ...] = 0.005
+    """step of the target critics towards the critics, (0, 1], every update; one for all seeds or one each (Table 16)"""
     cql_weight: float | tuple[float, ...] = 5.0
     """weight of the conservative term, at least 0; one for all seeds or one each (min-Q weight, Table 16)"""
-    cql_temperature: float = 1.0
-    """temperature of the log-sum-exp, > 0 (young-geng/CQL)"""
+    cql_temperature: float | tuple[float, ...] = 1.0
+    """temperature of the log-sum-exp, > 0; one for all seeds or one each (young-geng/CQL)"""
     sampled_action_count: int = 3
     """actions N drawn from each of: uniform, policy(s), policy(s'); at least 1 (Table 16; the code's default is 10)"""
     importance_sampling: bool = True
     """correct the log-sum-exp by the density of each sampled action; else include the data's action (young-geng/CQL)"""
     safe_q: bool = True
     """bound targets by greatest reward / (1 - discount), 100·r_max (arXiv 2310.00771, "Safe Q")"""
+    lagrange: bool = False
+    """learn a multiplier of the weight, e at the start, that holds each critic's conservative term at `action_gap`"""
+    action_gap: float | tuple[float, ...] = 1.0
+    """with `lagrange`, what the conservative term is held at; one for all seeds or one each (young-geng/CQL)"""
+    difference_range: tuple[float, float] = (-math.inf, math.inf)
+    """bounds of log-sum-exp minus the data's value, row by row before the mean; low < high (young-geng/CQL)"""
+    max_target_backup: bool = False
+    """back up the best of N actions at s' instead of one (young-geng/CQL)"""
+    backup_entropy: bool = False
+    """subtract the entropy coefficient times the log-density of the backed-up action (young-geng/CQL)"""
+    bc_updates: int = 0
+    """first updates in which the policy clones the data, at least 0 (young-geng/CQL)"""
     action_limit: float = 0.999
     """the data's actions are clipped to ± this, (0, 1] (young-geng/CQL)"""
     orthogonal: bool = False
@@ -77,6 +98,42 @@ class CQLConfig:
         in_range("cql_weight", self.cql_weight, 0.0, math.inf, open_high=True)
         in_range("cql_temperature", self.cql_temperature, 0.0, math.inf, open_low=True, open_high=True)
         in_range("action_limit", self.action_limit, 0.0, 1.0, open_low=True)
+        in_range("action_gap", self.action_gap, -math.inf, math.inf, open_low=True, open_high=True)
+        at_least("bc_updates", self.bc_updates, 0)
+        if not self.difference_range[0] < self.difference_range[1]:
+            raise ValueError(f"difference_range must be low < high, got {self.difference_range}")
+        if self.bc_updates and self.action_limit == 1.0:
+            raise ValueError("bc_updates needs action_limit < 1, since a tanh policy has no density at 1; got 1.0")
+
+    def of_seeds(self, positions: Sequence[int]) -> CQLConfig:
+        """The same for some of the seeds, by their positions."""
+        own: dict[str, Any] = {
+            name: tuple(value[position] for position in positions)
+            for name in PER_SEED
+            if isinstance(value := getattr(self, name), tuple)
+        }
+        return replace(self, **own)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The numbers of `CQLConfig` that may differ from seed to seed, but for the learning rate; each (S,)."""
+
+    discount: Tensor
+    polyak: Tensor
+    cql_weight: Tensor
+    cql_temperature: Tensor
+    action_gap: Tensor
+
+    @classmethod
+    def of(cls, config: CQLConfig, seed_count: int, device: torch.device, dtype: torch.dtype) -> Settings:
+        """One number per seed."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(per_seed(name, getattr(config, name), seed_count, device).to(dtype) for name in names))
+
+
+PER_SEED = ("learning_rate", *(field.name for field in fields(Settings)))
+"""settings of `CQLConfig` that may differ from seed to seed"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +149,10 @@ class CQLState:
     critic: Stack
     target: Stack
     log_alpha: Stack
+    log_multiplier: Stack | None
+    """of the weight, with `CQLConfig.lagrange`"""
     optimizer: Adam
-    cql_weight: Tensor
-    """(S,)"""
+    settings: Settings
     metrics: MetricRing
 
     def moving(self) -> dict[str, Tensor]:
@@ -105,6 +163,8 @@ class CQLState:
             "target": self.target.flat,
             "log_alpha": self.log_alpha.flat,
         }
+        if self.log_multiplier is not None:
+            networks["log_multiplier"] = self.log_multiplier.flat
         return (
             {"step": self.step, "metrics": self.metrics.values} | networks | prefixed("adam", self.optimizer.moving())
         )
@@ -119,7 +179,8 @@ class CQLDraws:
     noise: Tensor
     """(U, S, 1 + N, B, a) standard normal: of a_π, then of the N actions at s"""
     next_noise: Tensor
-    """(U, S, 1 + N, B, a) standard normal: of the target's action, then of the N actions at s'"""
+    """(U, S, 1 + N, B, a) standard normal: of the target's action, then of the N actions at s'; with
+    `CQLConfig.max_target_backup` (U, S, N + N, B, a), since the target has N actions of its own"""
     random_action: Tensor
     """(U, S, N, B, a) uniform on (-1, 1)"""
 
@@ -132,26 +193,37 @@ def create(config: CQLConfig, table: TransitionTable, seeds: Sequence[int], *, m
     """Fresh networks, targets equal to the critics, entropy coefficient 1; on the table's device, in its precision."""
     seeds = check_seeds(seeds)
     device, dtype = table.rows.device, table.rows.dtype
-    o, a, batch, n = table.observation_dim, table.action_dim, config.batch_size, config.sampled_action_count
+    o, a = table.observation_dim, table.action_dim
     policy = tanh_gaussian(o, a, seeds, orthogonal=config.orthogonal).to(device, dtype)
     critics = critic(o, a, seeds, orthogonal=config.orthogonal).to(device, dtype)
     log_alpha = Stack.of([{"log_alpha": torch.zeros(())} for _ in seeds]).to(device, dtype)
+    log_multiplier = Stack.of([{"log_multiplier": torch.ones(())} for _ in seeds]).to(device, dtype)
     rate = per_seed("learning_rate", config.learning_rate, len(seeds), device)
-    noise_size = (1 + n) * batch * a
-    sites = {"batch": batch, "noise": noise_size, "next_noise": noise_size, "random_action": n * batch * a}
+    learned, rates = [log_alpha, policy, critics], [rate, rate, rate.repeat_interleave(2)]
+    if config.lagrange:
+        learned, rates = [*learned, log_multiplier], [*rates, rate]
+    sizes = {name: count * config.batch_size * a for name, count in _action_counts(config).items()}
     return CQLState(
         config=config,
         table=table,
-        dice=Dice.of(seeds, sites, device),
+        # normals come in pairs, so an odd number of them has one to spare
+        dice=Dice.of(seeds, {"batch": config.batch_size} | {n: size + size % 2 for n, size in sizes.items()}, device),
         step=torch.zeros((), dtype=torch.int64, device=device),
         policy=policy,
         critic=critics,
         target=critics.copy(),
         log_alpha=log_alpha,
-        optimizer=Adam.of([log_alpha, policy, critics], [rate, rate, rate.repeat_interleave(2)]),
-        cql_weight=per_seed("cql_weight", config.cql_weight, len(seeds), device).to(dtype),
+        log_multiplier=log_multiplier if config.lagrange else None,
+        optimizer=Adam.of(learned, rates),
+        settings=Settings.of(config, len(seeds), device, dtype),
         metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
     )
+
+
+def _action_counts(config: CQLConfig) -> dict[str, int]:
+    """Actions drawn for one row of a batch, by site."""
+    n = config.sampled_action_count
+    return {"noise": 1 + n, "next_noise": (n if config.max_target_backup else 1) + n, "random_action": n}
 
 
 def step(state: CQLState, count: int = 1) -> None:
@@ -165,26 +237,39 @@ def draw(state: CQLState, count: int) -> CQLDraws:
     """Chance of the next `count` updates; depends on seed and update number only."""
     words = state.dice.roll(state.step, count)
     dtype, batch, a = state.table.rows.dtype, state.config.batch_size, state.table.action_dim
-    shape = (count, state.dice.seed_count, -1, batch, a)
+    counts = _action_counts(state.config)
+
+    def shaped(site: str, numbers: Tensor) -> Tensor:
+        return numbers[..., : counts[site] * batch * a].reshape(count, -1, counts[site], batch, a)
+
     return CQLDraws(
         index=indexes(words["batch"], state.table.rows.shape[0]),
-        noise=normals(words["noise"], dtype).view(shape),
-        next_noise=normals(words["next_noise"], dtype).view(shape),
-        random_action=(2.0 * uniforms(words["random_action"], dtype) - 1.0).view(shape),
+        noise=shaped("noise", normals(words["noise"], dtype)),
+        next_noise=shaped("next_noise", normals(words["next_noise"], dtype)),
+        random_action=shaped("random_action", 2.0 * uniforms(words["random_action"], dtype) - 1.0),
     )
 
 
 def update(state: CQLState, draws: CQLDraws) -> None:
-    """One update: all losses at the old parameters, then Adam on α, policy and critics, then the target critics."""
+    """One update: all losses at the old parameters, then Adam on everything learned, then the target critics."""
+    config, settings = state.config, state.settings
     batch = state.table.gather(draws.index)
     mean, log_std = gaussian(state.policy.leaves, batch.observation)
     action, log_probability = squashed_sample(mean, log_std, draws.noise[:, 0])
 
     entropy_loss = alpha_loss(state, log_probability)
     actor_loss = policy_loss(state, batch.observation, action, log_probability)
+    if config.bc_updates:
+        cloning = cloning_loss(state, log_probability, action_density(mean, log_std, batch.action))
+        actor_loss = torch.where(state.step < config.bc_updates, cloning, actor_loss)
     sampled = sample_actions(state, batch, mean, log_std, draws)
     bellman, conservative, data_value = critic_losses(state, batch, sampled)
-    q_loss = bellman + state.cql_weight * conservative
+    weight = conservative_weight(state)
+    excess = conservative - 2.0 * settings.action_gap if config.lagrange else conservative  # a gap for each critic
+    q_loss = bellman + weight.detach() * excess
+    loss = entropy_loss + actor_loss + q_loss
+    if config.lagrange:
+        loss = loss - 0.5 * weight * excess.detach()
 
     state.metrics.write(
         state.step,
@@ -197,12 +282,13 @@ def update(state: CQLState, draws: CQLDraws) -> None:
             "target_value": sampled.target.mean(-1),
             "log_probability": log_probability.mean(-1),
             "entropy_coefficient": state.log_alpha.leaves["log_alpha"].exp(),
+            "conservative_weight": weight,
         },
     )
 
-    # each loss reaches only its own parameters, so one backward pass serves all three
-    state.optimizer.minimize((entropy_loss + actor_loss + q_loss).sum())
-    state.target.flat.lerp_(state.critic.flat.detach(), state.config.polyak)
+    # each loss reaches only its own parameters, so one backward pass serves all
+    state.optimizer.minimize(loss.sum())
+    state.target.flat.lerp_(state.critic.flat.detach(), settings.polyak.repeat_interleave(2)[:, None])
     state.step.add_(1)
 
 
@@ -214,9 +300,26 @@ def alpha_loss(state: CQLState, log_probability: Tensor) -> Tensor:
 
 def policy_loss(state: CQLState, observation: Tensor, action: Tensor, log_probability: Tensor) -> Tensor:
     """mean(α·log π − min(Q1, Q2)(s, a_π)), reaching the policy only: (S,)."""
-    alpha = state.log_alpha.leaves["log_alpha"].detach().exp()
     value = action_values(state.critic.fixed(), join(observation, action)).amin(1)
-    return (alpha[:, None] * log_probability - value).mean(-1)
+    return (_alpha(state)[:, None] * log_probability - value).mean(-1)
+
+
+def cloning_loss(state: CQLState, log_probability: Tensor, data_log_density: Tensor) -> Tensor:
+    """mean(α·log π − log π(a)) with the data's actions a, reaching the policy only: 2 × (S, B) -> (S,)."""
+    return (_alpha(state)[:, None] * log_probability - data_log_density).mean(-1)
+
+
+def conservative_weight(state: CQLState) -> Tensor:
+    """Weight of the conservative term, with `CQLConfig.lagrange` times the learned multiplier: (S,)."""
+    if state.log_multiplier is None:
+        return state.settings.cql_weight
+    multiplier = state.log_multiplier.leaves["log_multiplier"].exp().clamp(max=GREATEST_MULTIPLIER)
+    return state.settings.cql_weight * multiplier
+
+
+def _alpha(state: CQLState) -> Tensor:
+    """The entropy coefficient as a number: (S,)."""
+    return state.log_alpha.leaves["log_alpha"].detach().exp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,22 +338,33 @@ class SampledActions:
 def sample_actions(
     state: CQLState, batch: TransitionBatch, mean: Tensor, log_std: Tensor, draws: CQLDraws
 ) -> SampledActions:
-    """Target y = r + γ(1−d)·min(Q1', Q2')(s', a'), bounded by Safe Q, and the 3N actions of the conservative term."""
+    """The Bellman target and the 3N actions of the conservative term."""
     next_mean, next_log_std = gaussian(state.policy.leaves, batch.next_observation)
     at_next, at_next_log = squashed_sample(next_mean[:, None], next_log_std[:, None], draws.next_noise)
     at_state, at_state_log = squashed_sample(mean[:, None], log_std[:, None], draws.noise[:, 1:])
-
-    next_value = action_values(state.target.leaves, join(batch.next_observation, at_next[:, 0])).amin(1)
-    target = batch.reward + state.config.discount * (1.0 - batch.terminal) * next_value
-    if state.config.safe_q:
-        target = target.clamp(max=state.table.greatest_reward / (1.0 - state.config.discount))
-
+    backed_up = at_next.shape[1] - state.config.sampled_action_count
     uniform_log = torch.full_like(at_state_log, -state.table.action_dim * math.log(2.0))
     return SampledActions(
-        target=target,
-        action=torch.cat([draws.random_action, at_next[:, 1:], at_state], 1),
-        log_density=torch.cat([uniform_log, at_next_log[:, 1:], at_state_log], 1),
+        target=bellman_target(state, batch, at_next[:, :backed_up], at_next_log[:, :backed_up]),
+        action=torch.cat([draws.random_action, at_next[:, backed_up:], at_state], 1),
+        log_density=torch.cat([uniform_log, at_next_log[:, backed_up:], at_state_log], 1),
     )
+
+
+def bellman_target(state: CQLState, batch: TransitionBatch, action: Tensor, log_density: Tensor) -> Tensor:
+    """Target r + γ(1−d)·V(s'), bounded by Safe Q: actions (S, K, B, a) at s', log-densities (S, K, B) -> (S, B).
+
+    V is the greatest of the K values min(Q1', Q2')(s', a'), K = 1 but for the max-target backup.
+    """
+    config, discount = state.config, state.settings.discount[:, None]
+    inputs = join(batch.next_observation.unsqueeze(1), action).flatten(1, 2)
+    values = action_values(state.target.leaves, inputs).amin(1).view_as(log_density)
+    next_value = values.amax(1)
+    if config.backup_entropy:
+        chosen = log_density.gather(1, values.argmax(1, keepdim=True)).squeeze(1)
+        next_value = next_value - _alpha(state)[:, None] * chosen
+    target = batch.reward + discount * (1.0 - batch.terminal) * next_value
+    return target.minimum(state.table.greatest_reward / (1.0 - discount)) if config.safe_q else target
 
 
 def critic_losses(state: CQLState, batch: TransitionBatch, sampled: SampledActions) -> tuple[Tensor, Tensor, Tensor]:
@@ -261,19 +375,28 @@ def critic_losses(state: CQLState, batch: TransitionBatch, sampled: SampledActio
 
     data_value = values[:, :, 0]
     bellman = (data_value - sampled.target.unsqueeze(1)).square().mean(-1).sum(1)
-    soft_maximum = log_sum_exp(state.config, values, sampled.log_density)
-    conservative = (soft_maximum - data_value).mean(-1).sum(1)
-    return bellman, conservative, data_value.detach().mean((1, 2))
+    soft_maximum = log_sum_exp(
+        values,
+        sampled.log_density,
+        state.settings.cql_temperature,
+        importance_sampling=state.config.importance_sampling,
+    )
+    difference = soft_maximum - data_value
+    low, high = state.config.difference_range
+    if (low, high) != (-math.inf, math.inf):
+        difference = difference.clamp(low, high)
+    return bellman, difference.mean(-1).sum(1), data_value.detach().mean((1, 2))
 
 
-def log_sum_exp(config: CQLConfig, values: Tensor, log_density: Tensor) -> Tensor:
-    """T·log Σ exp(·/T) of CQL(H): values (S, E, 1 + 3N, B), the data's action first -> (S, E, B).
+def log_sum_exp(values: Tensor, log_density: Tensor, temperature: Tensor, *, importance_sampling: bool) -> Tensor:
+    """T·log Σ exp(·/T) of CQL(H): values (S, E, 1 + 3N, B), the data's action first, temperatures (S,) -> (S, E, B).
 
     With importance sampling the sum runs over the 3N sampled actions, each divided by its density, and is not divided
     by their number; without, over all 1 + 3N values as they are.
     """
-    corrected = values[:, :, 1:] - log_density.unsqueeze(1) if config.importance_sampling else values
-    return config.cql_temperature * torch.logsumexp(corrected / config.cql_temperature, 2)
+    temperature = temperature[:, None, None]
+    corrected = values[:, :, 1:] - log_density.unsqueeze(1) if importance_sampling else values
+    return temperature * torch.logsumexp(corrected / temperature.unsqueeze(2), 2)
 
 
 @torch.no_grad()

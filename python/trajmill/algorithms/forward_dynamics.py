@@ -4,20 +4,24 @@ Each critic gets a second head that predicts the next state's vector from (s, a)
 of the squared error, summed over the two critics. The scalar value layer receives no gradient and keeps its initial
 values; there are no rewards, targets or policies. What can be learned is small: on hopper sizes with 100 states and
 actions at temperature 1, predicting zero costs 0.3425, the best constant 0.3394, the true law 0.3391.
+
+The paper's controls (appendices F and J) predict a pair's vectors, concat(s, a), instead: of the pair itself (identity)
+or of the pair a fixed map makes of it (mapping).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trajmill.models.critic import critic, join, predicted_observations
+from trajmill.models.critic import critic, predictions
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
@@ -44,12 +48,16 @@ class ForwardDynamicsConfig:
         in_range("learning_rate", self.learning_rate, 0.0, math.inf, open_low=True, open_high=True)
 
 
+PairMap = Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+"""states and actions of one shape -> states and actions of that shape"""
+
+
 @dataclass(frozen=True, slots=True)
 class IndexedTransitions:
     """Transitions of a discrete MDP as integers, and the vectors that stand for them; resident on one device."""
 
-    triples: Tensor
-    """(N, 3) int32: state, action, next state"""
+    rows: Tensor
+    """int32 (N, 3): state, action, next state; or (N, 4): state, action, and the state and action to predict"""
     state_vectors: Tensor
     """(state_count, O)"""
     action_vectors: Tensor
@@ -63,30 +71,43 @@ class IndexedTransitions:
         state_vectors: NDArray[np.float32],
         action_vectors: NDArray[np.float32],
         *,
+        target: PairMap | None = None,
         device: torch.device,
         dtype: torch.dtype,
     ) -> IndexedTransitions:
-        """From trajectories: states (trajectories, L + 1), actions (trajectories, L), codebooks of vectors."""
+        """From trajectories: states (trajectories, L + 1), actions (trajectories, L), codebooks of vectors.
+
+        `target` makes of all pairs (s, a) the pairs to predict; without it the next state is predicted.
+        """
         if states.ndim != 2 or actions.shape != (states.shape[0], states.shape[1] - 1) or actions.size == 0:
             raise ValueError(f"states must be (n, L + 1) and actions (n, L), got {states.shape} and {actions.shape}")
         for name, indices, vectors in (("states", states, state_vectors), ("actions", actions, action_vectors)):
             if indices.min() < 0 or indices.max() >= len(vectors):
                 raise ValueError(f"{name} must be in [0, {len(vectors)}), got {indices.min()} to {indices.max()}")
-        triples = np.stack([states[:, :-1], actions, states[:, 1:]], -1).reshape(-1, 3).astype(np.int32)
+        predicted = (states[:, 1:],) if target is None else target(states[:, :-1], actions)
+        columns = [column.astype(np.int32).ravel() for column in (states[:, :-1], actions, *predicted)]
         return cls(
-            torch.from_numpy(triples).to(device),
+            torch.from_numpy(np.stack(columns, -1)).to(device),
             torch.as_tensor(state_vectors).to(device, dtype),
             torch.as_tensor(action_vectors).to(device, dtype),
         )
 
-    def gather(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors of rows `index` (S, B): observation (S, B, O), action (S, B, A), next observation (S, B, O)."""
-        state, action, next_state = self.triples.index_select(0, index.flatten()).unbind(-1)
-        return (
-            self.state_vectors.index_select(0, state).view(*index.shape, -1),
-            self.action_vectors.index_select(0, action).view(*index.shape, -1),
-            self.state_vectors.index_select(0, next_state).view(*index.shape, -1),
-        )
+    @property
+    def predicted_dim(self) -> int:
+        """Numbers to predict: O, or O + A for a pair."""
+        return self.state_vectors.shape[1] + (self.action_vectors.shape[1] if self.rows.shape[1] == 4 else 0)
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of rows `index` (S, B): concat(s, a) (S, B, O + A) and what to predict (S, B, `predicted_dim`)."""
+        state, action, *predicted = self.rows.index_select(0, index.flatten()).unbind(-1)
+        columns = (self._vectors(state, action), self._vectors(*predicted))
+        inputs, target = (column.view(*index.shape, -1) for column in columns)
+        return inputs, target
+
+    def _vectors(self, state: Tensor, action: Tensor | None = None) -> Tensor:
+        """Vectors of states, or of pairs: (n,) -> (n, O) or (n, O + A)."""
+        found = self.state_vectors.index_select(0, state)
+        return found if action is None else torch.cat([found, self.action_vectors.index_select(0, action)], -1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +143,9 @@ def create(
     seeds = check_seeds(seeds)
     device, dtype = transitions.state_vectors.device, transitions.state_vectors.dtype
     observation_dim, action_dim = transitions.state_vectors.shape[1], transitions.action_vectors.shape[1]
-    critics = critic(observation_dim, action_dim, seeds, dynamics_head=True, orthogonal=config.orthogonal)
+    critics = critic(
+        observation_dim, action_dim, seeds, predicted_dim=transitions.predicted_dim, orthogonal=config.orthogonal
+    )
     critics = critics.to(device, dtype)
     rate = per_seed("learning_rate", config.learning_rate, len(seeds), device)
     return ForwardDynamicsState(
@@ -138,33 +161,32 @@ def create(
 
 def step(state: ForwardDynamicsState, count: int = 1) -> None:
     """Make `count` updates of every seed, in place."""
-    index = indexes(state.dice.roll(state.step, count)["batch"], len(state.transitions.triples))
+    index = indexes(state.dice.roll(state.step, count)["batch"], len(state.transitions.rows))
     for one in index.unbind(0):
         update(state, one)
 
 
 def update(state: ForwardDynamicsState, index: Tensor) -> None:
     """One update on the transitions `index` (S, B)."""
-    observation, action, next_observation = state.transitions.gather(index)
-    predicted = predicted_observations(state.critic.leaves, join(observation, action))
-    losses = (predicted - next_observation.unsqueeze(1)).square().mean((2, 3))  # (S, 2)
+    inputs, target = state.transitions.gather(index)
+    losses = (predictions(state.critic.leaves, inputs) - target.unsqueeze(1)).square().mean((2, 3))  # (S, 2)
     state.optimizer.minimize(losses.sum())
     state.metrics.write(state.step, dict(zip(METRICS, losses.detach().unbind(1), strict=True)))
     state.step.add_(1)
 
 
 def pretrained_critics(
-    flat: Tensor, observation_dim: int, action_dim: int, position: int = 0
+    flat: Tensor, observation_dim: int, action_dim: int, predicted_dim: int, position: int = 0
 ) -> list[dict[str, Tensor]]:
-    """Both critics of one seed with their dynamics heads, as `trajmill.algorithms.cql.load_critic` takes them.
+    """Both critics of one seed with their second heads, as `trajmill.algorithms.cql.load_critic` takes them.
 
     `flat` (2S, width) is the state's tensor ``"critic"``, from memory or from a checkpoint.
     """
-    layout = critic(observation_dim, action_dim, [0], dynamics_head=True)
+    layout = critic(observation_dim, action_dim, [0], predicted_dim=predicted_dim)
     if flat.ndim != 2 or flat.shape[1] != layout.flat.shape[1]:
         raise ValueError(
-            f"pre-trained critics for {observation_dim} observation and {action_dim} action numbers must have rows of "
-            f"{layout.flat.shape[1]}, got shape {tuple(flat.shape)}"
+            f"pre-trained critics for {observation_dim} observation and {action_dim} action numbers that predict "
+            f"{predicted_dim} must have rows of {layout.flat.shape[1]}, got shape {tuple(flat.shape)}"
         )
     leaves = layout.like(flat).leaves
     return [{name: leaf[row] for name, leaf in leaves.items()} for row in (2 * position, 2 * position + 1)]

@@ -19,6 +19,7 @@ from trajmill.models.language_model import language_model, token_losses
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
+from trajmill.training.distributed import ALONE, Workers
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.metrics import MetricRing
 from trajmill.training.state import prefixed
@@ -31,7 +32,7 @@ class LMConfig:
     """What one pre-training update computes; defaults are the paper's (arXiv 2310.00771, Table 9, and its code)."""
 
     batch_size: int = 64
-    """sequences per update and seed, at least 1"""
+    """sequences per update and seed, at least 1; of several processes each takes an equal part"""
     length: int = 1024
     """tokens of a sequence, at least 2, at most `position_count`"""
     learning_rate: float | tuple[float, ...] = 3e-4
@@ -69,8 +70,9 @@ class LMState:
     """Everything an update reads or writes; written in place only."""
 
     config: LMConfig
+    workers: Workers
     tokens: Tensor
-    """(slots, S, B, T) unsigned integers: the sequences of the next updates, put there before each period"""
+    """(slots, S, B, T) int32: this process's sequences of the next updates, put there before each period"""
     targets: Tensor | None
     """the same shape: what to predict, with the objective ``given``"""
     step: Tensor
@@ -98,9 +100,11 @@ def create(
     target_count: int = 0,
     slots: int = 1,
     metric_capacity: int = 1000,
+    workers: Workers = ALONE,
 ) -> LMState:
     """Fresh models; `target_count` > 0 gives the outputs tokens of their own, `slots` is how many updates are fed."""
     seeds = check_seeds(seeds)
+    share = workers.share(config.batch_size)
     at_least("vocabulary_size", vocabulary_size, 1)
     networks = [
         language_model(
@@ -113,9 +117,10 @@ def create(
         for seed in seeds
     ]
     model = Stack.of(networks).to(device, dtype)
-    tokens = torch.zeros(slots, len(seeds), config.batch_size, config.length, dtype=torch.int32, device=device)
+    tokens = torch.zeros(slots, len(seeds), share, config.length, dtype=torch.int32, device=device)
     return LMState(
         config=config,
+        workers=workers,
         tokens=tokens,
         targets=torch.zeros_like(tokens) if config.objective == "given" else None,
         step=torch.zeros((), dtype=torch.int64, device=device),
@@ -126,6 +131,7 @@ def create(
             epsilon=1e-6,
             weight_decay=(config.weight_decay,),
             huggingface=True,
+            average=workers.average,
         ),
         metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
     )
@@ -143,7 +149,9 @@ def update(state: LMState, tokens: Tensor, targets: Tensor | None) -> None:
     goal = None if targets is None else targets.long()
     losses = token_losses(state.model.leaves, state.config.backbone, tokens.long(), goal, dropout)
     state.optimizer.minimize(losses.sum(), schedule(state.config, state.step))
-    state.metrics.write(state.step, {"loss": losses.detach()})
+    losses = losses.detach()
+    state.workers.average(losses)
+    state.metrics.write(state.step, {"loss": losses})
     state.step.add_(1)
 
 

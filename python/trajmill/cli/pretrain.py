@@ -2,7 +2,7 @@
 
 The backbone of a Decision Transformer learns to predict the tokens of a random Markov chain, the critics of CQL the
 next state of a random MDP (arXiv 2310.00771, sections 3 and 4). `trajmill train dt|cql --init` starts from the run that
-comes out.
+comes out. With --text the backbone reads text files instead, and torchrun spreads its batches over processes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from trajmill.cli.train import tell
 from trajmill.core.progress import Progress
 from trajmill.pipelines.cql import ENVIRONMENT_DIMENSIONS, PretrainCQLConfig, pretrain_cql
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, pretrain_dt
+from trajmill.training.distributed import is_leader
 
 EXAMPLES = """
   trajmill pretrain dt --out runs/backbone
   trajmill pretrain dt --law iid --schedule.updates 1000 --method.length 128 --out runs/iid
+  trajmill pretrain dt --text wiki.train.raw --vocabulary gpt2 --schedule.updates 80000 --out runs/wiki
+  torchrun --nproc-per-node 2 -m trajmill pretrain dt --out runs/backbone
   trajmill pretrain cql --environment hopper --out runs/pretrain
+  trajmill pretrain cql --environment hopper --law identity --out runs/identity
   trajmill pretrain cql --environment ant --schedule.updates 20000 --state-count 1000 --action-count 1000 --out runs/ant
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
 """
@@ -35,7 +39,7 @@ def _hopper() -> PretrainCQLConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainCQL:
-    """Pre-train CQL's critics to predict the next state of a random MDP."""
+    """Pre-train CQL's critics to predict the next state of a random MDP, or a control that has no dynamics."""
 
     out: Path
     """run directory to create"""
@@ -56,7 +60,7 @@ class PretrainCQL:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainDT:
-    """Pre-train a Decision Transformer's backbone on the tokens of a random chain."""
+    """Pre-train a Decision Transformer's backbone on the tokens of a random chain, or on text."""
 
     out: Path
     """run directory to create"""
@@ -64,9 +68,10 @@ class PretrainDT:
     """go on with an unfinished run in --out that has the same settings"""
     config: Annotated[PretrainDTConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainDTConfig)
 
-    def run(self, progress: Progress) -> Outcome:
+    def run(self, progress: Progress) -> Outcome | None:
         """Pre-train."""
-        return tell(pretrain_dt(self.config, self.out, progress, resume=self.resume))
+        path = pretrain_dt(self.config, self.out, progress, resume=self.resume)
+        return tell(path) if is_leader() else None
 
 
 COMMANDS = {"cql": PretrainCQL, "dt": PretrainDT}

@@ -32,8 +32,8 @@ class Outcome:
 class Command(Protocol):
     """Parsed arguments that can be run."""
 
-    def run(self, progress: Progress) -> Outcome:
-        """Do the work by calling one pipeline function."""
+    def run(self, progress: Progress) -> Outcome | None:
+        """Do the work by calling one pipeline function; None leaves it to another process to say what came out."""
 
 
 class UsageError(Exception):
@@ -66,6 +66,8 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
     )
     with display(quiet=quiet) as progress, _plain_warnings():
         outcome = command.run(progress)
+    if outcome is None:
+        return
     if as_json:
         print(json.dumps(outcome.data, default=str))
     elif isinstance(outcome.text, str):

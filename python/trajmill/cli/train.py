@@ -23,6 +23,7 @@ EXAMPLES = """
   trajmill train cql --dataset hopper-sac-replay-10k --out runs/hopper --schedule.updates 20000
   trajmill train cql --dataset hopper_medium-v2.hdf5 --seeds 0 1 2 3 --out runs/hopper-medium
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --variant pre-trained --out runs/pretrained
+  trajmill train cql --dataset hopper-sac-replay-10k --seeds 0 1 2 --method.cql-weight 1 5 10 --out runs/weights
   trajmill train dt --dataset hopper-sac-replay-10k --init runs/backbone --variant synthetic --out runs/transformer
 """
 
@@ -35,11 +36,13 @@ class TrainCQL:
     """run directory to create"""
     resume: bool = False
     """go on with an unfinished run in --out that has the same settings"""
+    workers: int | None = None
+    """processes that share the seeds, with the same result; None is one per CPU core, or one in all on a GPU"""
     config: Annotated[TrainCQLConfig, tyro.conf.arg(name="")]
 
     def run(self, progress: Progress) -> Outcome:
         """Train."""
-        return tell(train_cql(self.config, self.out, progress, resume=self.resume))
+        return tell(train_cql(self.config, self.out, progress, resume=self.resume, workers=self.workers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,8 @@ def tell(path: Path) -> Outcome:
     run = read_run(path)
     result = dict(run.result or {})
     lines = [f"{path}: {run.gradient_step:,} updates of {len(run.seeds)} seeds in {duration(run.wall_seconds)}"]
+    if result.get("workers", 1) > 1:
+        lines[0] += f", shared by {result['workers']} processes (--workers; by default one per CPU core)"
     scored = score(run)
     if scored.final is not None and scored.best is not None:
         interval = f", 95 % interval over seeds {scored.final.low:.1f} to {scored.final.high:.1f}"

@@ -41,7 +41,7 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
         if any(path.iterdir()):
             raise refuse(path, "the directory exists and is not empty", "choose another name or remove it")
     elif os.path.lexists(path) and not overwrite:
-        raise refuse(path, "the file exists", "choose another name or allow to overwrite it")
+        raise refuse(path, "the file exists", "choose another name, or say overwrite=True (--overwrite)")
 
 
 def _flush(part: Path) -> None:

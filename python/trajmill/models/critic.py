@@ -1,4 +1,4 @@
-"""Action-value networks, with or without a head that predicts the next observation."""
+"""Action-value networks, with or without a second head that predicts, say, the next observation."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ def critic(
     seeds: Sequence[int],
     *,
     ensemble_size: int = 2,
-    dynamics_head: bool = False,
+    predicted_dim: int = 0,
     orthogonal: bool = False,
 ) -> Stack:
     """Fresh critics ``[o+a -> 256 -> 256 -> 1]``, S·E rows, seed by seed (arXiv 2310.00771; young-geng/CQL).
 
-    With `dynamics_head` a second output layer (256 -> o) predicts the next observation from the shared hidden layers.
+    With `predicted_dim` a second output layer (256 -> predicted_dim) makes a prediction from the shared hidden layers,
+    such as the next observation.
     """
-    heads = {"value": 1} | ({"dynamics": observation_dim} if dynamics_head else {})
+    heads = {"value": 1} | ({"dynamics": predicted_dim} if predicted_dim else {})
     return Stack.of(
         [
             mlp(observation_dim + action_dim, heads, seeded_generator(seed, f"critic.{member}"), orthogonal=orthogonal)
@@ -43,8 +44,8 @@ def action_values(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     return values.view(seeds, -1, count)
 
 
-def predicted_observations(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Next observation foretold by every critic at the same inputs: (S, n, o+a) -> (S, E, n, o)."""
+def predictions(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """What the second head of every critic predicts at the same inputs: (S, n, o+a) -> (S, E, n, predicted_dim)."""
     seeds, count, _ = inputs.shape
     features = hidden(leaves, for_each_member(leaves, inputs))
     return affine(leaves, "dynamics", features).view(seeds, -1, count, leaves["dynamics.bias"].shape[-1])

@@ -86,8 +86,8 @@ def predicted_actions(
     else:
         inputs = norm(outer, "embed_ln", tokens.flatten(2, 3)) + time.expand_as(tokens).flatten(2, 3)
     visible = mask.repeat_interleave(TOKENS_PER_STEP, -1)
-    outputs = backbone(inner, config.backbone, inputs, visible=visible, dropout=dropout)
-    after_observation: Tensor = outputs.view(*mask.shape, TOKENS_PER_STEP, -1)[:, :, :, 1]
+    observations = slice(1, None, TOKENS_PER_STEP)
+    after_observation = backbone(inner, config.backbone, inputs, visible=visible, dropout=dropout, wanted=observations)
     if config.shared_projection:
         flat: Tensor = after_observation.flatten(1, 2) @ outer["embed_action.weight"].transpose(1, 2)
         return flat.view(*mask.shape, -1).tanh()

@@ -21,6 +21,8 @@ Dropout = Mapping[str, Tensor] | Literal["torch"] | None
 """how numbers are dropped: by factors (S, ...) for the sites of `GPTConfig.dropout_shapes`, with addresses; by torch's
 own generator, which is faster for long sequences; or not at all"""
 
+EVERY = slice(None)
+
 MASKED = -1e4
 """score of a key that may not be seen; finite, as in the released code, so that a row without keys is no NaN"""
 
@@ -103,21 +105,25 @@ def backbone(
     *,
     visible: Tensor | None = None,
     dropout: Dropout = None,
+    wanted: slice = EVERY,
 ) -> Tensor:
-    """Outputs (S, B, T, width) for embedded tokens (S, B, T, width).
+    """Outputs (S, B, W, width) at the `wanted` positions, for embedded tokens (S, B, T, width).
 
-    A position looks at itself and at those before it; of these `visible` (S, B, T) bool may hide some.
+    A position looks at itself and at those before it; of these `visible` (S, B, T) bool may hide some. The last block
+    computes no more than what is wanted.
     """
     stream = _dropped(inputs, dropout, "embedding", config.embedding_dropout)
     allowed = None if visible is None else _allowed(visible)
     for layer in range(config.layer_count):
         block = f"h.{layer}"
-        attended = _attention(leaves, f"{block}.attn", config, norm(leaves, f"{block}.ln_1", stream), allowed, dropout)
-        stream = stream + _dropped(attended, dropout, f"{block}.attn", config.residual_dropout)
+        kept = wanted if layer == config.layer_count - 1 else EVERY
+        normed = norm(leaves, f"{block}.ln_1", stream)
+        attended = _attention(leaves, f"{block}.attn", config, normed, allowed, dropout, kept)
+        stream = stream[:, :, kept] + _dropped(attended, dropout, f"{block}.attn", config.residual_dropout, kept)
         inner = rows(leaves, f"{block}.mlp.c_fc", norm(leaves, f"{block}.ln_2", stream))
         inner = F.relu(inner) if config.activation == "relu" else F.gelu(inner, approximate="tanh")
         added = rows(leaves, f"{block}.mlp.c_proj", inner)
-        stream = stream + _dropped(added, dropout, f"{block}.mlp", config.residual_dropout)
+        stream = stream + _dropped(added, dropout, f"{block}.mlp", config.residual_dropout, kept)
     return norm(leaves, "ln_f", stream)
 
 
@@ -139,22 +145,36 @@ def _attention(
     inputs: Tensor,
     allowed: Tensor | None,
     dropout: Dropout,
+    kept: slice,
 ) -> Tensor:
+    """What the positions `kept` take from those they may look at, (S, B, kept, width)."""
     seeds, batch, length, width = inputs.shape
-    heads = (seeds * batch, length, config.head_count, width // config.head_count)
+    projection = f"{layer}.c_attn"
+    if kept == EVERY:
+        query, key, value = rows(leaves, projection, inputs).chunk(3, -1)
+    else:
+        query = rows(_columns(leaves, projection, slice(width)), projection, inputs[:, :, kept])
+        key, value = rows(_columns(leaves, projection, slice(width, None)), projection, inputs).chunk(2, -1)
     query, key, value = (
-        part.reshape(heads).transpose(1, 2) for part in rows(leaves, f"{layer}.c_attn", inputs).chunk(3, -1)
+        part.reshape(seeds * batch, -1, config.head_count, width // config.head_count).transpose(1, 2)
+        for part in (query, key, value)
     )
     site, probability = f"{layer}.weights", config.attention_dropout
-    if allowed is None and (probability == 0.0 or not isinstance(dropout, Mapping)):  # fused, where that is to be had
+    is_plain = allowed is None and kept == EVERY and (probability == 0.0 or not isinstance(dropout, Mapping))
+    if is_plain:  # fused, where that is to be had
         dropped = probability if dropout == "torch" else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
     else:
-        scores = query @ key.transpose(-1, -2) / math.sqrt(heads[-1])
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         seen = allowed if allowed is not None else _causal(length, inputs.device)
-        weights = scores.masked_fill(~seen, MASKED).softmax(-1).unflatten(0, (seeds, batch))
-        mixed = _dropped(weights, dropout, site, probability).flatten(0, 1) @ value
-    return rows(leaves, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(inputs.shape))
+        weights = scores.masked_fill(~seen[..., kept, :], MASKED).softmax(-1).unflatten(0, (seeds, batch))
+        mixed = _dropped(weights, dropout, site, probability, kept, axis=3).flatten(0, 1) @ value
+    return rows(leaves, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(seeds, batch, -1, width))
+
+
+def _columns(leaves: Mapping[str, Tensor], layer: str, part: slice) -> dict[str, Tensor]:
+    """A layer that computes only some of its outputs."""
+    return {name: leaves[name][..., part] for name in (f"{layer}.weight", f"{layer}.bias")}
 
 
 def _causal(length: int, device: torch.device) -> Tensor:
@@ -174,7 +194,12 @@ def looked_up(table: Tensor, index: Tensor) -> Tensor:
     return table.reshape(-1, width).index_select(0, (index + offset).flatten()).view(*index.shape, width)
 
 
-def _dropped(inputs: Tensor, dropout: Dropout, site: str, probability: float) -> Tensor:
+def _dropped(
+    inputs: Tensor, dropout: Dropout, site: str, probability: float, kept: slice = EVERY, axis: int = 2
+) -> Tensor:
+    """`inputs`, which are the positions `kept` of a site along `axis`, with some numbers dropped."""
     if dropout is None or probability == 0.0:
         return inputs
-    return F.dropout(inputs, probability) if dropout == "torch" else inputs * dropout[site]
+    if dropout == "torch":
+        return F.dropout(inputs, probability)
+    return inputs * dropout[site][(slice(None),) * axis + (kept,)]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+from torch.autograd.function import once_differentiable
 
 from trajmill.models.gpt import Dropout, GPTConfig, backbone, gpt, looked_up, normal
+
+CHUNK = 1 << 25
+"""scores that exist at once while a loss is computed: 128 MB of them, however many tokens there are"""
 
 
 def language_model(
@@ -30,9 +35,7 @@ def language_model(
 
 def token_logits(leaves: Mapping[str, Tensor], config: GPTConfig, tokens: Tensor, dropout: Dropout = None) -> Tensor:
     """Scores of every possible output at every position, from the tokens so far: (S, B, T) int64 -> (S, B, T, V)."""
-    positions = leaves["wpe.weight"][:, None, : tokens.shape[-1]]
-    outputs = backbone(leaves, config, looked_up(leaves["wte.weight"], tokens) + positions, dropout=dropout)
-    table = leaves.get("target.weight", leaves["wte.weight"])
+    outputs, table = _outputs(leaves, config, tokens, dropout)
     return torch.bmm(outputs.flatten(1, 2), table.transpose(1, 2)).view(*tokens.shape, -1)
 
 
@@ -44,9 +47,62 @@ def token_losses(
     dropout: Dropout = None,
 ) -> Tensor:
     """Mean cross-entropy in nats, (S,): of the next token at the first T - 1 positions, or of `targets` at all T."""
-    logits = token_logits(leaves, config, tokens, dropout)
+    outputs, table = _outputs(leaves, config, tokens, dropout)
     if targets is None:
-        logits, targets = logits[:, :, :-1], tokens[:, :, 1:]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
-    return losses.view(len(tokens), -1).mean(1)
+        outputs, targets = outputs[:, :, :-1], tokens[:, :, 1:]
+    losses: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        outputs.flatten(1, 2), table, targets.flatten(1)
+    )
+    return losses
+
+
+def _outputs(
+    leaves: Mapping[str, Tensor], config: GPTConfig, tokens: Tensor, dropout: Dropout
+) -> tuple[Tensor, Tensor]:
+    """Outputs of the backbone (S, B, T, width), and the table (S, V, width) that turns them into scores."""
+    positions = leaves["wpe.weight"][:, None, : tokens.shape[-1]]
+    outputs = backbone(leaves, config, looked_up(leaves["wte.weight"], tokens) + positions, dropout=dropout)
+    return outputs, leaves.get("target.weight", leaves["wte.weight"])
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy (S,) of targets (S, N) under scores ``outputs @ table^T``, a chunk of positions at a time.
+
+    All scores of GPT-2's 50,257 tokens at 65,536 positions would take 13 GB, and as much for their gradient. The
+    gradient of a chunk is known as soon as its scores are, so it is formed at once, and no scores are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, table: Tensor, targets: Tensor) -> Tensor:
+        """(S, N, width), (S, V, width), (S, N) int64 -> (S,)."""
+        seeds, count, _ = outputs.shape
+        needed = ctx.needs_input_grad[0]
+        output_gradient = torch.empty_like(outputs) if needed else None
+        table_gradient = torch.zeros_like(table) if needed else None
+        rows = max(1, CHUNK // (seeds * table.shape[1]))
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
+        losses = outputs.new_zeros(seeds, dtype=dtype)
+        for first in range(0, count, rows):
+            chunk, wanted = outputs[:, first : first + rows], targets[:, first : first + rows, None]
+            scores = torch.bmm(chunk, table.transpose(1, 2)).to(dtype)
+            logarithms = F.log_softmax(scores, -1)
+            del scores
+            losses.sub_(logarithms.gather(-1, wanted).sum((1, 2)))
+            if output_gradient is None or table_gradient is None:
+                continue
+            slope = logarithms.exp_()
+            slope.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=dtype))
+            slope = slope.to(table.dtype)
+            torch.bmm(slope, table, out=output_gradient[:, first : first + rows])
+            table_gradient.baddbmm_(slope.transpose(1, 2), chunk)
+        ctx.save_for_backward(output_gradient, table_gradient)
+        ctx.count = count
+        return losses.div_(count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Scale what the forward pass has formed."""
+        output_gradient, table_gradient = ctx.saved_tensors
+        factor = (gradient / ctx.count)[:, None, None]
+        return output_gradient * factor, table_gradient * factor, None

@@ -41,12 +41,27 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
     """Reparameterized action ``tanh(mean + std·noise)`` and its log-density.
 
     ``mean`` and ``log_std`` broadcast against the standard normal ``noise`` (..., a); gives (..., a) and (...).
-    log(1 − tanh²x) is computed as 2·(ln 2 − x − softplus(−2x)), exact for large actions, as torch's TanhTransform does.
+    log(1 − tanh²x) is computed as 2·(ln 2 − x + logsigmoid(2x)), exact for large actions, as in torch's TanhTransform.
     """
     raw = torch.addcmul(mean, log_std.exp(), noise)
+    return raw.tanh(), _log_density(raw, noise, log_std)
+
+
+def action_density(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+    """Log-density of given actions inside (-1, 1): (..., a) -> (...)."""
+    raw = action.atanh()
+    return _log_density(raw, (raw - mean) * (-log_std).exp(), log_std)
+
+
+def _log_density(raw: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density of ``tanh(raw)``, where ``raw`` is `noise` standard deviations off the mean.
+
+    On a CPU torch's softplus rounds the last few numbers of a tensor otherwise than the rest, so that a value would
+    depend on how many seeds there are; its logsigmoid does not.
+    """
     normal = -0.5 * noise.square() - (log_std + 0.5 * math.log(2.0 * math.pi))
-    squash = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
-    return raw.tanh(), (normal - squash).sum(-1)
+    squash = 2.0 * (math.log(2.0) - raw + functional.logsigmoid(2.0 * raw))
+    return (normal - squash).sum(-1)
 
 
 def deterministic_action(leaves: Mapping[str, Tensor], observation: Tensor) -> Tensor:

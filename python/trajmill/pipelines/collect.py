@@ -283,6 +283,7 @@ def _provenance(definition: EnvironmentDefinition, config: CollectConfig) -> dic
         "algorithm": "ARS V2-t (arXiv:1803.07055)",
         "config": asdict(ars.CONFIGS[definition.environment_id]),
         "seed": config.seed,
+        "noise": config.noise,
         "kind": config.kind,
         "evaluation_episode_count": _EVALUATION_EPISODES,
         "versions": {"trajmill": version("trajmill"), **simulator_versions()},

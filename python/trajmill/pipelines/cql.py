@@ -1,24 +1,29 @@
 """CQL with and without synthetic pre-training, the second experiment of arXiv 2310.00771.
 
-`pretrain_cql`: random MDP -> forward-dynamics pre-training of the critics -> checkpoint.
+`pretrain_cql`: random MDP -> pre-training of the critics to predict its next state, or a control -> checkpoint.
 `train_cql`: data set -> CQL from scratch or from that checkpoint -> evaluation -> scores.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import trajmill
 from trajmill.algorithms import cql, forward_dynamics
 from trajmill.algorithms.cql import CQLConfig
-from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions
+from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions, PairMap
+from trajmill.core.mapping import OneToOneMap
 from trajmill.core.progress import Progress, silent
-from trajmill.core.reference import codebooks
+from trajmill.core.reference import codebooks, mdp_transitions
 from trajmill.data import Dataset, environment_of, load_dataset, qlearning_transitions
 from trajmill.evaluation.rollout import evaluate_policy
 from trajmill.pipelines.finetuning import (
@@ -30,8 +35,9 @@ from trajmill.pipelines.finetuning import (
 )
 from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule, run_schedule
+from trajmill.pipelines.workers import remove_parts, seed_groups, train_in_workers, worker_count
 from trajmill.training.device import ComputeConfig
-from trajmill.training.hyperparameters import at_least, check_seeds, in_range
+from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.transitions import TransitionTable
 
 PAPER_SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
@@ -40,11 +46,16 @@ PAPER_SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
 ENVIRONMENT_DIMENSIONS = {"halfcheetah": (17, 6), "hopper": (11, 3), "walker2d": (17, 6), "ant": (111, 8)}
 """observation and action numbers of D4RL's locomotion data; Ant's 111 hold 84 zeros"""
 
+LABELS = {"mdp": "MDP", "iid": "IID", "identity": "Identity", "mapping": "Mapping"}
+"""what reports call pre-training by each law"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainCQLConfig:
     """Pre-training on a synthetic MDP; defaults are the paper's (arXiv 2310.00771 and its code)."""
 
+    law: Literal["mdp", "iid", "identity", "mapping"] = "mdp"
+    """mdp, iid: predict the next state, drawn by an MDP or uniformly; identity, mapping: the pair, or a map of it"""
     observation_dim: int
     """numbers of an observation in the data the critics are meant for (`ENVIRONMENT_DIMENSIONS`), at least 1"""
     action_dim: int
@@ -54,22 +65,24 @@ class PretrainCQLConfig:
     action_count: int = 100
     """actions of the MDP, at least 1"""
     policy_temperature: float = 1.0
-    """temperature of the behavior policy's rows, > 0; inf is uniform"""
+    """temperature of the behavior policy's rows, > 0; inf is uniform, as it is for iid"""
     transition_temperature: float = 1.0
-    """temperature of the transition rows, > 0; inf is uniform, which with the other gives IID data"""
+    """temperature of the transition rows, > 0; inf is uniform, as it is for iid"""
     trajectory_count: int = 1000
     """trajectories, at least 1"""
     length: int = 1000
     """transitions per trajectory, at least 1"""
+    stream: Literal["v1", "reference"] = "v1"
+    """v1: our own draws; reference: the authors' transitions, bit for bit, slow from 10,000 states on, never iid"""
     data_seed: int = 42
-    """seed of the MDP and its trajectories"""
+    """seed of the MDP and its trajectories, for v1 alone, and of the map"""
     seeds: tuple[int, ...] = (42,)
     """seeds of initial values and batches; the paper has one, and fine-tuning starts from the first"""
     method: ForwardDynamicsConfig = field(default_factory=ForwardDynamicsConfig)
     schedule: Schedule = field(default_factory=lambda: Schedule(updates=100_000))
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    variant: str = "MDP"
-    """label in reports"""
+    variant: str = ""
+    """label in reports; by default the law's: MDP, IID, Identity or Mapping"""
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
@@ -77,7 +90,14 @@ class PretrainCQLConfig:
         for name in counts:
             at_least(name, getattr(self, name), 1)
         for name in ("policy_temperature", "transition_temperature"):
-            in_range(name, getattr(self, name), 0.0, float("inf"), open_low=True)
+            in_range(name, getattr(self, name), 0.0, math.inf, open_low=True)
+        if self.stream == "reference" and self.temperatures == (math.inf, math.inf):
+            raise ValueError("stream reference has no IID data, since the authors' draws of them have no seed; use v1")
+
+    @property
+    def temperatures(self) -> tuple[float, float]:
+        """Of the policy and of the transitions, both infinite for iid."""
+        return (math.inf, math.inf) if self.law == "iid" else (self.policy_temperature, self.transition_temperature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +127,15 @@ class TrainCQLConfig:
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
         at_least("evaluation_episode_count", self.evaluation_episode_count, 1)
+        for name in cql.PER_SEED:
+            per_seed(name, getattr(self.method, name), len(self.seeds), torch.device("cpu"))
 
 
 def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
     """Pre-train critics on a random MDP; gives the run directory, which `train_cql` takes as ``init``."""
+    config = replace(config, variant=config.variant or LABELS[config.law])
     device = config.compute.apply()
-    run = RunDirectory.open(output, record("pretrain_cql", config, "synthetic-mdp", None), resume=resume)
+    run = RunDirectory.open(output, record("pretrain_cql", config, f"synthetic-{config.law}", None), resume=resume)
     if run.finished:
         return output
     transitions = synthetic_transitions(config, device)
@@ -126,7 +149,8 @@ def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = s
         config.schedule,
         phase="pretrain",
         seeds=config.seeds,
-        metadata=metadata_of("pretrain_cql", config.seeds, config.observation_dim, config.action_dim),
+        metadata=metadata_of("pretrain_cql", config.seeds, config.observation_dim, config.action_dim)
+        | {"predicted_dim": transitions.predicted_dim},
         progress=progress,
     )
     last = run.lines("pretrain")[-1]["metrics"]
@@ -136,29 +160,72 @@ def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = s
 
 def synthetic_transitions(config: PretrainCQLConfig, device: torch.device) -> IndexedTransitions:
     """Trajectories of the random MDP as integers, with the vectors its states and actions stand for."""
-    mdp = trajmill.MDP(
-        state_count=config.state_count,
-        action_count=config.action_count,
-        policy_temperature=config.policy_temperature,
-        transition_temperature=config.transition_temperature,
-        seed=config.data_seed,
-    )
-    data = mdp.sample(trajectory_count=config.trajectory_count, length=config.length)
+    states, actions = _trajectories(config)
     state_vectors, action_vectors = codebooks(
         config.state_count, config.action_count, config.observation_dim, config.action_dim
     )
     return IndexedTransitions.of(
-        data.states,
-        data.actions,
+        states,
+        actions,
         state_vectors,
         action_vectors,
+        target=_target(config),
         device=device,
         dtype=torch.float32,
     )
 
 
-def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
-    """Train CQL for every seed at once and score it; gives the run directory."""
+def _trajectories(config: PretrainCQLConfig) -> tuple[NDArray[Any], NDArray[Any]]:
+    """States (trajectories, length + 1) and actions (trajectories, length)."""
+    policy_temperature, transition_temperature = config.temperatures
+    if config.stream == "v1":
+        mdp = trajmill.MDP(
+            state_count=config.state_count,
+            action_count=config.action_count,
+            policy_temperature=policy_temperature,
+            transition_temperature=transition_temperature,
+            seed=config.data_seed,
+        )
+        data = mdp.sample(trajectory_count=config.trajectory_count, length=config.length)
+        return data.states, data.actions
+    columns = mdp_transitions(
+        config.trajectory_count,
+        config.length,
+        config.state_count,
+        config.action_count,
+        policy_temperature,
+        transition_temperature,
+    )
+    here, actions, following = (
+        columns[name].reshape(config.trajectory_count, config.length)
+        for name in ("observations", "actions", "next_observations")
+    )
+    return np.concatenate([here[:, :1], following], 1), actions
+
+
+def _target(config: PretrainCQLConfig) -> PairMap | None:
+    """What pairs the critics predict; None if the next state."""
+    if config.law == "identity":
+        return lambda states, actions: (states, actions)
+    if config.law == "mapping":
+        pairs = OneToOneMap(config.state_count * config.action_count, config.data_seed)
+        return lambda states, actions: pairs.pairs(states, actions, config.action_count)
+    return None
+
+
+def train_cql(
+    config: TrainCQLConfig,
+    output: Path,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    workers: int | None = 1,
+) -> Path:
+    """Train CQL for every seed and score it; gives the run directory.
+
+    `workers` processes share the seeds, with the same result; None chooses, see `workers.worker_count`.
+    """
+    workers = worker_count(workers, config.compute, len(config.seeds), output)
     device = config.compute.apply()
     dataset = load_dataset(config.dataset)
     environment = checked_environment(config.environment or environment_of(dataset), dataset)
@@ -166,6 +233,27 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
     run = RunDirectory.open(output, record("train_cql", config, dataset.name, environment), resume=resume)
     if run.finished:
         return output
+    if workers > 1:
+        parts = [_of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
+        wall_seconds = train_in_workers(run, train_cql, parts, progress)
+    else:
+        wall_seconds = _train_here(run, config, dataset, environment, critics, device, progress)
+    scores = final_scores(run, environment)
+    run.finish(scores | {"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "workers": workers})
+    remove_parts(run)
+    return output
+
+
+def _train_here(
+    run: RunDirectory,
+    config: TrainCQLConfig,
+    dataset: Dataset,
+    environment: str,
+    critics: list[dict[str, Tensor]] | None,
+    device: torch.device,
+    progress: Progress,
+) -> float:
+    """Train all seeds in this process; gives the wall seconds."""
     table = TransitionTable.of(
         qlearning_transitions(dataset, config.next_observation),
         action_limit=config.method.action_limit,
@@ -188,7 +276,7 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
         returns = result.returns.mean(axis=1)
         return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
 
-    wall_seconds = run_schedule(
+    return run_schedule(
         run,
         cql.step,
         state,
@@ -199,10 +287,12 @@ def train_cql(config: TrainCQLConfig, output: Path, progress: Progress = silent,
         progress=progress,
         evaluate=evaluate,
     )
-    run.finish(
-        final_scores(run, environment) | {"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds}
-    )
-    return output
+
+
+def _of_seeds(config: TrainCQLConfig, positions: Sequence[int]) -> TrainCQLConfig:
+    """The same run with some of its seeds and their settings."""
+    seeds = tuple(config.seeds[position] for position in positions)
+    return replace(config, seeds=seeds, method=config.method.of_seeds(positions))
 
 
 def _pretrained(init: Path, dataset: Dataset) -> list[dict[str, Tensor]]:
@@ -214,4 +304,4 @@ def _pretrained(init: Path, dataset: Dataset) -> list[dict[str, Tensor]]:
             f"init {init} was pre-trained for {sizes[0]} observation and {sizes[1]} action numbers, "
             f"data set {dataset.name} has {dataset.observation_dim} and {dataset.action_dim}"
         )
-    return forward_dynamics.pretrained_critics(tensors["critic"], *sizes)
+    return forward_dynamics.pretrained_critics(tensors["critic"], *sizes, metadata["predicted_dim"])

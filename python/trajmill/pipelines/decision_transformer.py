@@ -1,6 +1,6 @@
 """Decision Transformer with and without synthetic pre-training, the first experiment of arXiv 2310.00771.
 
-`pretrain_dt`: tokens of a random chain -> next-token pre-training of a GPT-2 -> checkpoint.
+`pretrain_dt`: tokens of a random chain, or of text -> next-token pre-training of a GPT-2 -> checkpoint.
 `train_dt`: data set -> Decision Transformer from scratch or on that backbone -> evaluation -> scores.
 """
 
@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from trajmill.algorithms import language_model as lm
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
 from trajmill.core.progress import Progress, silent
-from trajmill.corpus.layout import Column
-from trajmill.corpus.sources import RowRuns, make_spec, source_of
+from trajmill.corpus.layout import Column, CorpusError
+from trajmill.corpus.sources import Arrays, make_spec, source_of
+from trajmill.corpus.text import TextRows, open_text, store_text, text_name
 from trajmill.data import Normalizer, environment_of, load_dataset
+from trajmill.data.catalog import cache_directory
 from trajmill.evaluation.rollout import evaluate_policy
 from trajmill.models.decision_transformer import embeddings
 from trajmill.models.gpt import GPTConfig, gpt
@@ -40,6 +42,7 @@ from trajmill.pipelines.run_directory import RunDirectory, plain
 from trajmill.pipelines.schedule import Schedule, run_schedule
 from trajmill.replay import TrajectoryBuffer
 from trajmill.training.device import ComputeConfig
+from trajmill.training.distributed import ALONE, Workers, joined
 from trajmill.training.hyperparameters import at_least, check_seeds
 from trajmill.training.windows import WindowTable
 
@@ -62,9 +65,15 @@ class PretrainDTConfig:
     data_seed: int = 42
     """seed of the law and its sequences"""
     sequence_count: int = 128_000
-    """sequences, taken in order and then again from the first"""
+    """sequences, taken in order and then again from the first; of text all there are"""
     held_out_count: int = 4000
     """of these the last ones, kept to measure the loss on, at least a batch"""
+    text: tuple[Path, ...] = ()
+    """text files (UTF-8, such as the raw Wikitext) to learn instead of a law"""
+    vocabulary: Path | None = None
+    """with `text`, directory of a tokenizer's vocab.json and merges.txt (GPT-2's); None trains one on the text"""
+    vocabulary_size: int = 50_257
+    """with `text` and no `vocabulary`, most tokens of the one trained, at least 257"""
     seeds: tuple[int, ...] = (42,)
     """seeds of initial values; the paper has one, and fine-tuning starts from the first"""
     method: LMConfig = field(default_factory=LMConfig)
@@ -77,6 +86,8 @@ class PretrainDTConfig:
         check_seeds(self.seeds)
         at_least("held_out_count", self.held_out_count, self.method.batch_size)
         at_least("sequence_count", self.sequence_count, self.held_out_count + self.method.batch_size)
+        if self.vocabulary is not None and not self.text:
+            raise ValueError(f"vocabulary {self.vocabulary} is for text; give text files too")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,27 +126,43 @@ class TrainDTConfig:
 
 
 def pretrain_dt(config: PretrainDTConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
-    """Pre-train a language model on a law's tokens; gives the run directory, which `train_dt` takes as ``init``."""
+    """Pre-train a language model on tokens; gives the run directory, which `train_dt` takes as ``init``.
+
+    Processes that torchrun started share the work: each takes its rows of every batch, the first one writes.
+    """
     device = config.compute.apply()
+    with joined(device) as workers:
+        _pretrain_dt(config, output, progress if workers.leads else silent, workers, device, resume=resume)
+    return output
+
+
+def _pretrain_dt(
+    config: PretrainDTConfig, output: Path, progress: Progress, workers: Workers, device: torch.device, *, resume: bool
+) -> None:
     method = config.method
-    if config.law in ("identity", "mapping"):
+    workers.share(method.batch_size)  # refuses before anything is written
+    if config.law in ("identity", "mapping") and not config.text:
         method = dataclasses.replace(method, objective="given")
-    tokens = _Tokens(config)
-    run = RunDirectory.open(output, record("pretrain_dt", config, f"{config.law}-tokens", None), resume=resume)
-    if run.finished:
-        return output
+    tokens = _Tokens.of_text(config, workers, progress) if config.text else _Tokens.of_law(config, workers)
+    target_count = tokens.vocabulary_size if config.law == "mapping" and not config.text else 0
+    run = RunDirectory(output)
+    if workers.leads:
+        run = RunDirectory.open(output, record("pretrain_dt", config, tokens.name, None), resume=resume)
+    if workers.agree(int(workers.leads and run.finished)):
+        return
     state = lm.create(
         method,
-        config.state_count,
+        tokens.vocabulary_size,
         config.seeds,
         device=device,
-        target_count=config.state_count if config.law == "mapping" else 0,
+        target_count=target_count,
         slots=config.schedule.unroll,
         metric_capacity=config.schedule.log_interval,
+        workers=workers,
     )
 
     def feed(first: int, count: int) -> None:
-        torch.manual_seed(config.seeds[0] + (first << 20))  # of dropout: a resumed run drops what an unbroken one does
+        torch.manual_seed(_dropout_seed(config.seeds[0], first, workers.rank))
         for slot in range(count):
             _place(state, slot, tokens.training(first + slot))
 
@@ -146,7 +173,9 @@ def pretrain_dt(config: PretrainDTConfig, output: Path, progress: Progress = sil
             with torch.no_grad():
                 goal = None if state.targets is None else state.targets[0].long()
                 losses.append(token_losses(state.model.fixed(), method.backbone, state.tokens[0].long(), goal))
-        return {"held_out_loss": torch.stack(losses).mean(0).tolist()}
+        mean = torch.stack(losses).mean(0)
+        workers.average(mean)
+        return {"held_out_loss": mean.tolist()}
 
     wall_seconds = run_schedule(
         run,
@@ -158,57 +187,129 @@ def pretrain_dt(config: PretrainDTConfig, output: Path, progress: Progress = sil
         metadata={
             "kind": "pretrain_dt",
             "seeds": list(config.seeds),
-            "vocabulary_size": config.state_count,
-            "target_count": config.state_count if config.law == "mapping" else 0,
+            "vocabulary_size": tokens.vocabulary_size,
+            "target_count": target_count,
             "position_count": method.position_count,
             "backbone": plain(method.backbone),
         },
         progress=progress,
         evaluate=evaluate,
         feed=feed,
+        workers=workers,
     )
-    last = run.lines("evaluation")[-1]["metrics"]
-    run.finish({"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "last_metrics": last})
-    return output
+    if workers.leads:
+        last = run.lines("evaluation")[-1]["metrics"]
+        run.finish({"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "last_metrics": last})
 
 
+def _dropout_seed(seed: int, update: int, rank: int) -> int:
+    """Seed of a period's dropout: a resumed run drops what an unbroken one does, each process something else."""
+    return int(np.random.SeedSequence((seed, update, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class _Rows(Protocol):
+    """Makes rows of tokens, any number that stand side by side."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """``tokens``, and ``targets`` where they are given."""
+
+    def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
+        """Fill each column's array with the rows from `first_row` on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Tokens:
-    """The sequences of a law, in batches."""
+    """Sequences in batches, and of each batch the part that is this process's."""
 
-    def __init__(self, config: PretrainDTConfig) -> None:
+    name: str
+    vocabulary_size: int
+    rows: _Rows
+    row_count: int
+    held_out_count: int
+    """the last ones"""
+    batch_size: int
+    workers: Workers
+
+    @classmethod
+    def of_law(cls, config: PretrainDTConfig, workers: Workers = ALONE) -> _Tokens:
+        """The sequences of a law."""
         law: dict[str, Any] = {"state_count": config.state_count, "seed": config.data_seed}
         if config.law == "markov":
             law |= {"order": config.order, "temperature": config.temperature, "initial": "softmax"}
         if config.law in ("identity", "mapping"):
             law |= {"action_count": 0}
         spec = make_spec(config.law, law, row_count=config.sequence_count, length=config.method.length)
-        self._rows: RowRuns = source_of(spec)
-        self._batch_size = config.method.batch_size
-        self._training_count = config.sequence_count - config.held_out_count
-        self._held_out_count = config.held_out_count
+        return cls(
+            name=f"{config.law}-tokens",
+            vocabulary_size=config.state_count,
+            rows=source_of(spec),
+            row_count=config.sequence_count,
+            held_out_count=config.held_out_count,
+            batch_size=config.method.batch_size,
+            workers=workers,
+        )
+
+    @classmethod
+    def of_text(cls, config: PretrainDTConfig, workers: Workers, progress: Progress) -> _Tokens:
+        """The sequences of text files, tokenized once and then found again in the cache."""
+        name = text_name(config.text, config.vocabulary, config.vocabulary_size)
+        rows = _stored_text(config, cache_directory() / name, workers, progress)
+        needed = config.held_out_count + config.method.batch_size
+        if rows.row_count < needed:
+            raise ValueError(
+                f"the text makes {rows.row_count} sequences of {config.method.length} tokens, {needed} are needed "
+                f"({config.held_out_count} held out and a batch); give more text, shorter sequences, or hold out fewer"
+            )
+        return cls(
+            name=name,
+            vocabulary_size=rows.vocabulary_size,
+            rows=rows,
+            row_count=rows.row_count,
+            held_out_count=config.held_out_count,
+            batch_size=config.method.batch_size,
+            workers=workers,
+        )
 
     def training(self, update: int) -> dict[str, np.ndarray]:
-        """The batch of an update: the next sequences, after the last training one the first again."""
-        first = update * self._batch_size % self._training_count
-        head = min(self._batch_size, self._training_count - first)
-        parts = [self._read(first, head)] + (
-            [self._read(0, self._batch_size - head)] if head < self._batch_size else []
-        )
+        """Rows of an update: the next sequences, after the last training one the first again."""
+        training_count = self.row_count - self.held_out_count
+        share = self.workers.share(self.batch_size)
+        first = (update * self.batch_size + self.workers.rank * share) % training_count
+        head = min(share, training_count - first)
+        parts = [self._read(first, head)] + ([self._read(0, share - head)] if head < share else [])
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def held_out(self) -> list[dict[str, np.ndarray]]:
-        """Whole batches of the sequences that are not trained on."""
-        counts = range(self._held_out_count // self._batch_size)
-        return [self._read(self._training_count + index * self._batch_size, self._batch_size) for index in counts]
+        """Rows of whole batches of the sequences that are not trained on."""
+        share = self.workers.share(self.batch_size)
+        first = self.row_count - self.held_out_count + self.workers.rank * share
+        return [
+            self._read(first + index * self.batch_size, share)
+            for index in range(self.held_out_count // self.batch_size)
+        ]
 
     def _read(self, first: int, count: int) -> dict[str, np.ndarray]:
-        arrays = {column.name: self._empty(column, count) for column in self._rows.columns}
-        self._rows.fill(first, arrays, 1)
+        arrays = {column.name: np.empty((count, column.row_length), column.dtype) for column in self.rows.columns}
+        self.rows.fill(first, arrays, 1)
         return arrays
 
-    @staticmethod
-    def _empty(column: Column, count: int) -> np.ndarray:
-        return np.empty((count, column.row_length), column.dtype)
+
+def _stored_text(config: PretrainDTConfig, directory: Path, workers: Workers, progress: Progress) -> TextRows:
+    """The stored form of the text; the leader makes it where it is missing or damaged."""
+    if workers.leads:
+        try:
+            open_text(directory, config.method.length)
+        except CorpusError:
+            store_text(
+                config.text,
+                directory,
+                vocabulary=config.vocabulary,
+                vocabulary_size=config.vocabulary_size,
+                progress=progress,
+            )
+    workers.agree(1)  # no one reads before it is there
+    return open_text(directory, config.method.length)
 
 
 def _place(state: lm.LMState, slot: int, batch: dict[str, np.ndarray]) -> None:

@@ -47,12 +47,9 @@ def write_policies(
         name: np.stack([np.asarray(getattr(checkpoint, name)) for checkpoint in trail])
         for name in LinearCheckpoint.__slots__
     }
-    header = {
-        "format": FORMAT,
-        "environment": environment_id,
-        "provenance": json.dumps(dict(provenance), sort_keys=True),
-    }
-    write_atomically(path, save(columns, metadata=header))
+    header = {"format": FORMAT, "environment": environment_id, "provenance": dict(provenance)}
+    # One entry, since safetensors keeps several in an order of chance.
+    write_atomically(path, save(columns, metadata={"trajmill": json.dumps(header, sort_keys=True)}))
 
 
 def read_policies(path: Path, environment_id: str) -> list[LinearCheckpoint]:
@@ -69,15 +66,15 @@ def read_policies(path: Path, environment_id: str) -> list[LinearCheckpoint]:
         raise ValueError(f"there is no file of policies at {path}")
     try:
         with safe_open(path, framework="np") as file:
-            header = file.metadata() or {}
-            columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            header = json.loads((file.metadata() or {}).get("trajmill", "{}"))
+            found = header.get("format"), header.get("environment")
+            if found == (FORMAT, environment_id):
+                columns = {name: file.get_tensor(name) for name in LinearCheckpoint.__slots__}
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    found = header.get("format"), header.get("environment")
     if found != (FORMAT, environment_id):
-        raise ValueError(
-            f"{path} must hold policies for {environment_id} (format {FORMAT}), got {found[1]} ({found[0]})"
-        )
+        needed = f"{path} must hold policies for {environment_id} (format {FORMAT})"
+        raise ValueError(f"{needed}, got {found[1]} ({found[0]})")
     return [
         LinearCheckpoint(
             matrix=columns["matrix"][row],

@@ -92,14 +92,16 @@ class RunDirectory:
         """Add one line to ``metrics.jsonl``."""
         append_line(self.path / "metrics.jsonl", metrics_line(phase, gradient_step, wall_seconds, metrics))
 
-    def lines(self, phase: str) -> list[dict[str, Any]]:
-        """Lines of one phase, in order; None where a seed had no finite value."""
-        return [line for line in self._lines() if line["phase"] == phase]
+    def forget_lines(self) -> None:
+        """Empty ``metrics.jsonl``."""
+        write_atomically(self.path / "metrics.jsonl", b"")
 
-    def _lines(self) -> list[dict[str, Any]]:
+    def lines(self, phase: str | None = None) -> list[dict[str, Any]]:
+        """Lines of one phase or of all, in order; None where a seed had no finite value."""
         text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a killed run may leave a cut last line
-        return [self._parse("metrics.jsonl", line) for line in whole.splitlines()]
+        lines = [self._parse("metrics.jsonl", line) for line in whole.splitlines()]
+        return [line for line in lines if phase in (None, line["phase"])]
 
     def save(self, state: TrainingState, gradient_step: int, metadata: Mapping[str, Any]) -> None:
         """Write a checkpoint, then remove older ones."""
@@ -120,7 +122,7 @@ class RunDirectory:
         """
         path = self.newest_checkpoint()
         metadata = load_checkpoint(path, state) if path else {"gradient_step": 0}
-        kept = [line for line in self._lines() if line["gradient_step"] <= metadata["gradient_step"]]
+        kept = [line for line in self.lines() if line["gradient_step"] <= metadata["gradient_step"]]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self.path / "metrics.jsonl", text.encode())
         return metadata

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from trajmill.core.progress import Progress
 from trajmill.pipelines.run_directory import RunDirectory
+from trajmill.training.distributed import ALONE, Workers
 from trajmill.training.hyperparameters import at_least
 from trajmill.training.metrics import MetricRing
 from trajmill.training.runner import Feed, Runner, Step
@@ -72,13 +73,17 @@ def run_schedule(
     progress: Progress,
     evaluate: Evaluate | None = None,
     feed: Feed | None = None,
+    workers: Workers = ALONE,
 ) -> float:
     """Train `state` from its newest checkpoint, if any, to the end of the schedule; gives the wall seconds in all.
 
-    `feed` is for states whose updates read what the host makes, see `Runner`.
+    `feed` is for states whose updates read what the host makes, see `Runner`. Of several `workers` all train and
+    evaluate, and the leader alone touches the run directory.
     """
-    restored = run.restore(state)
-    done = int(restored["gradient_step"])
+    restored = run.restore(state) if workers.leads else {"gradient_step": 0}
+    done = workers.agree(int(restored["gradient_step"]))
+    for tensor in state.moving().values():
+        workers.follow(tensor)
     began = time.monotonic() - float(restored.get("wall_seconds", 0.0))
     runner = Runner(step, state, schedule.unroll, feed=feed, done=done)
     diverged: set[int] = set()
@@ -90,13 +95,15 @@ def run_schedule(
         done = stop
         if done == 1 or schedule.is_mark(schedule.log_interval, done):
             means = state.metrics.mean_of_last(logged, done)
-            run.log(phase, done, time.monotonic() - began, means)
-            _tell_of_divergence(means, seeds, done, diverged)
+            if workers.leads:
+                run.log(phase, done, time.monotonic() - began, means)
+                _tell_of_divergence(means, seeds, done, diverged)
             logged = done
         if evaluate is not None and schedule.is_mark(schedule.evaluation_interval, done):
             scores = evaluate(done)
-            run.log("evaluation", done, time.monotonic() - began, scores)
-        if schedule.is_mark(schedule.checkpoint_interval, done):
+            if workers.leads:
+                run.log("evaluation", done, time.monotonic() - began, scores)
+        if workers.leads and schedule.is_mark(schedule.checkpoint_interval, done):
             run.save(state, done, {**metadata, "wall_seconds": time.monotonic() - began})
         progress(phase, done, schedule.updates, "updates")
     return time.monotonic() - began

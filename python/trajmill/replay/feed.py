@@ -50,8 +50,11 @@ class Feed(Iterator[dict[str, Tensor]]):
 
     Raises
     ------
+    TypeError
+        For a source that is not compiled.
     ValueError
-        For sizes out of range; on iteration, whatever the source raises, such as a buffer without transitions.
+        For sizes out of range and other devices; on iteration, whatever the source raises, such as a buffer without
+        transitions.
 
     Examples
     --------
@@ -72,7 +75,13 @@ class Feed(Iterator[dict[str, Tensor]]):
         ahead: int = 4,
         threads: int = 1,
     ) -> None:
+        if not isinstance(source, _core.BatchSource):
+            raise TypeError(
+                f"a feed needs a compiled source, such as a buffer, got {source!r}; put it into a tm.MixedReplay"
+            )
         self.device = torch.device(device)
+        if self.device.type not in ("cpu", "cuda"):
+            raise ValueError(f"a feed needs a device 'cpu' or 'cuda', got '{self.device}'")
         self.batch_size = checks.integer("batch_size", batch_size, 1, 2**40)
         on_gpu = self.device.type == "cuda"
         slot_count = checks.integer("ahead", ahead, 2, 2**16)
@@ -133,9 +142,9 @@ class Feed(Iterator[dict[str, Tensor]]):
         """Stop drawing ahead; what was drawn and not handed out will be the source's next draws again."""
         for copied in self._used:
             copied.synchronize()
-        if self._core is not None:
-            self._core.stop(unused=len(self._copies))
-        self._core = None
+        core, self._core = self._core, None
+        if core is not None:
+            core.stop(unused=len(self._copies))
         self._used.clear()
         self._copies.clear()
 

@@ -99,6 +99,9 @@ class MixedReplay(_core.MixedReplay):
         transform = transform or {}
         for name in transform:
             checks.choice("transform", name, tuple(sources))
+        for name, pair in sources.items():
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise TypeError(f"source {name!r} must be given as (source, weight), got {pair!r}")
         self.names = tuple(sources)
         self.sources = tuple(source for source, _ in sources.values())
         mixed = _mixed_columns(self.sources, columns)

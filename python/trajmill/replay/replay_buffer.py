@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from os.path import samestat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from trajmill.replay.resident import ResidentReplay
 
 Batch = dict[str, npt.NDArray[Any]]
+
+
+_LARGEST_EXPONENT = 10.0
+"""of priorities and of weights"""
 
 
 class ReplayBuffer(_core.ReplayBuffer):
@@ -85,6 +89,8 @@ class ReplayBuffer(_core.ReplayBuffer):
         came after the last `flush`. One buffer at a time may have the file open.
     """
 
+    _descriptor = -1  # of the file at `path`, which is locked while it or the mapping is open
+
     def __init__(
         self,
         capacity: int,
@@ -103,17 +109,17 @@ class ReplayBuffer(_core.ReplayBuffer):
         settings: dict[str, Any] = {
             "capacity": checks.integer("capacity", capacity, 1, 2**62),
             "columns": columns_of(schema),
-            "shared": list((shared or {}).items()),
+            "shared": list(dict(shared or {}).items()),
             "seed": checks.seed(seed),
             "environment_count": checks.integer("environment_count", environment_count, 1, 2**31),
             "n_step": checks.integer("n_step", n_step, 1, 2**31),
-            "discount": discount,
-            "alpha": alpha if prioritized else None,
+            "discount": checks.number("discount", discount, 0.0, 1.0),
+            "alpha": checks.number("alpha", alpha, 0.0, _LARGEST_EXPONENT) if prioritized else None,
         }
         self._settings = settings | {
             "columns": [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]
         }
-        self._descriptor = -1
+        beta = checks.number("beta", beta, 0.0, _LARGEST_EXPONENT)
         memory = None
         if path is not None:
             byte_count = _core.replay_byte_count(**settings)
@@ -122,6 +128,7 @@ class ReplayBuffer(_core.ReplayBuffer):
             super().__init__(**settings, memory=memory)
             self.beta = beta
         except BaseException:
+            del memory  # the mapping has the file open too
             self._release()
             raise
 
@@ -154,11 +161,15 @@ class ReplayBuffer(_core.ReplayBuffer):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a copy with everything that draws depend on: rows, priorities, settings and ``draw_count``.
 
-        It appears under its name whole or not at all, and takes next to no memory. Draws go on meanwhile, changes wait.
+        It appears under its name whole or not at all, and takes next to no memory. Draws go on meanwhile; changes wait,
+        and so do the draws asked for after one. ValueError for the `path` that the buffer works in.
         """
+        target = Path(path)
+        if self._descriptor >= 0 and target.exists() and samestat(target.stat(), os.fstat(self._descriptor)):
+            raise ValueError(f"{target} is where this buffer works; save to another path, or flush it")
         self._lock()
         try:
-            replay_file.save(Path(path), self._settings | {"beta": self.beta}, self._memory, self._used_extents())
+            replay_file.save(target, self._settings | {"beta": self.beta}, self._memory, self._used_extents())
         finally:
             self._unlock()
 
@@ -168,15 +179,17 @@ class ReplayBuffer(_core.ReplayBuffer):
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Give up the memory, and the file at `path`; every later use is a ValueError."""
+        """Give up the memory, and the file at `path`; rows asked for later are a ValueError."""
         self._close()
         self._release()
 
     def _release(self) -> None:
-        if self._descriptor >= 0:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # the mapping has the file open too
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self._release()
 
     def __enter__(self) -> Self:
         return self

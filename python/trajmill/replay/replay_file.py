@@ -8,10 +8,12 @@ storage all of the memory and no checksum, since it changes. Nothing is pickled.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import mmap
 import os
+import secrets
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -50,8 +52,11 @@ class Header(NamedTuple):
 
 
 def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> None:
-    """Write a copy, which appears under its name whole or not at all."""
+    """Write a copy, which appears under its name whole or not at all; the first extent is the state."""
     parts = list(_in_pieces(memory[begin : begin + _padded(size)] for begin, size in extents))
+    state = aligned_buffer(parts[0].size)  # of its own: draws go on and are counted there
+    state[:] = parts[0]
+    parts[0] = state
     blank = _header(settings, extents, "0" * 32)
     digest = _digest()
     file = _store(path).create(path.name, blank.size + sum(part.size for part in parts), direct=True)
@@ -125,15 +130,8 @@ def read_header(path: Path) -> Header:
 
 def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes, int]:
     """The memory of a buffer that lives in a file, made if there is none, and a descriptor that keeps it locked."""
-    is_new = not path.exists()
-    if is_new:
-        header = _header(settings, [(0, byte_count)], None)
-        file = _store(path).create(path.name, header.size + byte_count, direct=False)
-        try:
-            file.write(header, header.size, 0)
-            file.commit()
-        finally:
-            file.discard()
+    if not path.exists():
+        _make_storage(path, settings, byte_count)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         try:
@@ -144,12 +142,26 @@ def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes
         if found.checksum is not None:
             raise ReplayFileError(f"{path} is a copy that save() wrote; read it with ReplayBuffer.load()")
         _require_equal(path, found.settings, settings)
-        if is_new:
-            os.posix_fallocate(descriptor, 0, found.size + byte_count)
         return np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)[found.size :], descriptor
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _make_storage(path: Path, settings: Settings, byte_count: int) -> None:
+    """Make the file, all of its blocks with it, unless someone else has made it meanwhile."""
+    header = _header(settings, [(0, byte_count)], None)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, header.size + byte_count)  # a mapped write to a full disk kills the process
+        os.pwrite(descriptor, header.data, 0)
+        os.fsync(descriptor)
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        os.close(descriptor)
+        part.unlink()
 
 
 def _require_equal(path: Path, found: Settings, wanted: Settings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,8 @@ class Adam:
     """greatest L2 norm of one seed's gradient; None clips nothing"""
     huggingface: bool = False
     """add epsilon before the bias correction and decay after the step, as the AdamW of the transformers library did"""
+    average: Callable[[Tensor], None] | None = None
+    """makes a tensor the mean over all processes that train together, in place; None trains alone"""
 
     @classmethod
     def of(
@@ -49,6 +51,7 @@ class Adam:
         weight_decay: tuple[float, ...] | None = None,
         clip_norm: float | None = None,
         huggingface: bool = False,
+        average: Callable[[Tensor], None] | None = None,
     ) -> Adam:
         """Fresh optimizer; `learning_rates` holds one (rows,) tensor per stack."""
         return cls(
@@ -62,6 +65,7 @@ class Adam:
             weight_decay=weight_decay,
             clip_norm=clip_norm,
             huggingface=huggingface,
+            average=average,
         )
 
     def minimize(self, loss: Tensor, factor: Tensor | float = 1.0) -> None:
@@ -73,11 +77,14 @@ class Adam:
         self.apply(factor)
 
     def differentiate(self, loss: Tensor) -> None:
-        """Fill `gradients`."""
+        """Fill `gradients`, with their mean over all processes."""
         leaves = [leaf for stack in self.parameters for leaf in stack.leaves.values()]
         slots = [slot for stack in self.gradients for slot in stack.leaves.values()]
         found = torch.autograd.grad(loss, leaves, materialize_grads=True)
         torch._foreach_copy_(slots, list(found))
+        if self.average is not None:
+            for gradient in self.gradients:
+                self.average(gradient.flat)
 
     def gradient_norms(self) -> Tensor:
         """L2 norm of each row of `gradients` over all stacks, (rows,); for stacks of one row a seed."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trajmill import _core
+
 TRAINING_DOMAIN = 0x7472_6169
 """last word of every counter (ASCII "trai"): training never shares numbers with another user of the same seed"""
 
@@ -92,11 +94,24 @@ class Dice:
 
     def roll(self, step: Tensor, count: int) -> dict[str, Tensor]:
         """Words of the `count` updates from `step` (an int64 scalar tensor) on: site -> (count, S, size) int64."""
-        steps = step + torch.arange(count, device=step.device)
-        domain = torch.full_like(steps, TRAINING_DOMAIN)[:, None, None]
-        flat = torch.stack(philox((self.lane, steps[:, None, None], self.site, domain), self.key), -1).flatten(-2)
+        blocks = self._compiled(step, count) if step.device.type == "cpu" else self.composed(step, count)
+        flat = blocks.flatten(-2)
         result, start = {}, 0
         for name, size in self.sizes.items():
             result[name] = flat[..., start : start + size]
             start += -(-size // 4) * 4
         return result
+
+    def composed(self, step: Tensor, count: int) -> Tensor:
+        """All blocks of `roll`, (count, S, L, 4), in torch operations, on any device; can be captured."""
+        steps = step + torch.arange(count, device=step.device)
+        domain = torch.full_like(steps, TRAINING_DOMAIN)[:, None, None]
+        return torch.stack(philox((self.lane, steps[:, None, None], self.site, domain), self.key), -1)
+
+    def _compiled(self, step: Tensor, count: int) -> Tensor:
+        """The same by the core, on the CPU, ten times as fast."""
+        seeds = (self.key[0] | self.key[1] << 32).flatten().numpy()
+        words = _core.philox_words(
+            seeds, self.lane.numpy(), self.site.numpy(), int(step.numpy()), count, TRAINING_DOMAIN
+        )
+        return torch.from_numpy(words)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from battery import CHECKS, Case, run_check
 from dt_twin import gpt2
 
 import trajmill as tm
 from trajmill.algorithms import language_model as lm
 from trajmill.algorithms.language_model import LMConfig
+from trajmill.models import language_model
 from trajmill.models.gpt import GPTConfig
 from trajmill.models.language_model import token_logits
 
@@ -111,6 +115,46 @@ def test_schedule_is_the_released_one() -> None:
     assert rates.tolist() == pytest.approx([1.5e-4, 3e-4, 2.571429e-4, 1.714286e-4, 8.571e-5, 0, 0], rel=1e-4)
     two = 3e-4 * lm.schedule(LMConfig(schedule_stride=2), places)
     assert two.tolist() == pytest.approx([3e-4, 2.571429e-4, 1.714286e-4, 0, 0, 0, 0], rel=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [1, 11, 70, 1 << 25])
+@pytest.mark.parametrize("targets", [0, 6])
+def test_losses_in_chunks_equal_those_at_once(chunk: int, targets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses and gradients of three seeds in float64; the seeds weigh differently."""
+    config = replace(CONFIG, objective="given" if targets else "next")
+    state = filled(config, [3, 4, 5], torch.float64, targets=targets)
+    tokens = state.tokens[0].long()
+    goals = tokens[..., 1:] if state.targets is None else state.targets[0].long()
+    logits = token_logits(state.model.leaves, SMALL, tokens)[:, :, : goals.shape[-1]]
+    wanted = F.cross_entropy(logits.flatten(0, 2), goals.flatten(), reduction="none").view(3, -1).mean(1)
+    monkeypatch.setattr(language_model, "CHUNK", chunk)
+    losses = language_model.token_losses(state.model.leaves, SMALL, tokens, goals if targets else None)
+    torch.testing.assert_close(losses, wanted, rtol=1e-12, atol=0)
+    weights, leaves = torch.tensor([1.0, 2.0, -3.0]).double(), list(state.model.leaves.values())
+    for got, expected in zip(
+        torch.autograd.grad(losses @ weights, leaves, materialize_grads=True),
+        torch.autograd.grad(wanted @ weights, leaves, materialize_grads=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-14)
+
+
+def test_gpt2s_vocabulary_needs_no_room_for_all_scores() -> None:
+    """Scores of 4,096 tokens at 50,257 words are 823 MB, and as much for their gradient; the whole update is less."""
+    program = """
+import resource, torch
+from trajmill.models.gpt import GPTConfig as Shape
+from trajmill.models.language_model import language_model, token_losses
+torch.set_num_threads(1)
+shape = Shape(layer_count=1, width=8)
+values = language_model(shape, 50257, torch.Generator())
+leaves = {name: value[None].requires_grad_() for name, value in values.items()}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+token_losses(leaves, shape, torch.randint(50257, (1, 32, 128))).sum().backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 600
 
 
 @pytest.mark.parametrize(("states", "count"), [(10, 727_424), (100, 738_944), (1000, 854_144), (10_000, 2_006_144)])

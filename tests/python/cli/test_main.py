@@ -127,7 +127,7 @@ def test_help_of_a_family_of_commands(capsys):
 def test_help_tells_defaults_ranges_and_sources(capsys):
     assert main(["train", "cql", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "per-step factor, [0, 1) (Table 16) (default: 0.99)" in text
+    assert "per-step factor, [0, 1); one for all seeds or one each (Table 16) (default: 0.99)" in text
 
 
 def test_a_bug_is_named(capsys, monkeypatch):

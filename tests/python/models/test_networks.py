@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trajmill.models.critic import action_values, critic, join, predicted_observations
+from trajmill.models.critic import action_values, critic, join, predictions
 from trajmill.models.mlp import export_network, import_network
 from trajmill.models.stack import ALIGNMENT, Stack
 from trajmill.models.tanh_gaussian import deterministic_action, gaussian, squashed_sample, tanh_gaussian
@@ -23,7 +23,7 @@ def test_parameter_counts_are_the_papers(
     observation_dim: int, action_dim: int, value: int, dynamics: int, policy: int
 ) -> None:
     assert critic(observation_dim, action_dim, [0]).parameter_count() == value
-    assert critic(observation_dim, action_dim, [0], dynamics_head=True).parameter_count() == value + dynamics
+    assert critic(observation_dim, action_dim, [0], predicted_dim=observation_dim).parameter_count() == value + dynamics
     assert tanh_gaussian(observation_dim, action_dim, [0]).parameter_count() == policy
 
 
@@ -42,11 +42,11 @@ def load_plain(module: nn.Sequential, values: dict[str, torch.Tensor], head: str
 
 def test_exported_networks_compute_the_same_in_plain_torch() -> None:
     seeds = [3, 1, 2]
-    critics = critic(5, 2, seeds, dynamics_head=True)
+    critics = critic(5, 2, seeds, predicted_dim=5)
     policies = tanh_gaussian(5, 2, seeds)
     observation, action = torch.randn(3, 9, 5), torch.rand(3, 9, 2)
     values = action_values(critics.leaves, join(observation, action))
-    predicted = predicted_observations(critics.leaves, join(observation, action))
+    predicted = predictions(critics.leaves, join(observation, action))
     deterministic = deterministic_action(policies.leaves, observation)
     assert values.shape == (3, 2, 9)
     assert predicted.shape == (3, 2, 9, 5)

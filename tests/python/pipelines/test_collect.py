@@ -240,6 +240,19 @@ def test_settings_are_checked() -> None:
             CollectConfig(**settings)
 
 
+def test_equal_policies_make_equal_files(tmp_path: Path) -> None:
+    trail = bundled_policies("Hopper-v4")
+    contents = set()
+    for _ in range(5):
+        write_policies(tmp_path / "policies", "Hopper-v4", trail, {"b": 1, "a": [2, 3]})
+        contents.add((tmp_path / "policies").read_bytes())
+    assert len(contents) == 1
+    again = read_policies(tmp_path / "policies", "Hopper-v4")
+    for one, other in zip(trail, again, strict=True):
+        np.testing.assert_array_equal(one.matrix, other.matrix)
+        assert one.described() == other.described()
+
+
 def test_files_that_hold_no_policies_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "policies.safetensors"
     with pytest.raises(ValueError, match="there is no file of policies at"):
@@ -250,6 +263,9 @@ def test_files_that_hold_no_policies_are_refused(tmp_path: Path) -> None:
     write_policies(path, "Hopper-v4", bundled_policies("Hopper-v4"), {})
     with pytest.raises(ValueError, match=r"must hold policies for Ant-v4 .* got Hopper-v4"):
         read_policies(path, "Ant-v4")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="damaged or no safetensors file"):
+        read_policies(path, "Hopper-v4")
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def pretrained(tmp_path_factory) -> Path:
 
 
 def test_pretraining_reads_the_sequences_of_the_law_in_order_and_again() -> None:
-    tokens = _Tokens(PRETRAIN)
+    tokens = _Tokens.of_law(PRETRAIN)
     rows = MarkovChain(state_count=7, seed=42).sample(40, 12)
     for update in range(10):
         wanted = (update * 8 + np.arange(8)) % 31

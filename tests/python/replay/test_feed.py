@@ -147,6 +147,37 @@ def test_bad_sizes_are_named(change: dict[str, int], message: str) -> None:
         tm.feed(source(), "cpu", **({"batch_size": 4} | change))
 
 
+def test_functions_are_fed_through_a_mixture() -> None:
+    with pytest.raises(TypeError, match=r"a feed needs a compiled source, .* put it into a tm\.MixedReplay"):
+        tm.feed(source().sample, "cpu", batch_size=4)
+
+
+@pytest.mark.parametrize("device", ["meta", "mps"])
+def test_devices_that_cannot_be_fed_are_named(device: str) -> None:
+    with pytest.raises(ValueError, match=f"a feed needs a device 'cpu' or 'cuda', got '{device}'"):
+        tm.feed(source(), device, batch_size=4)
+
+
+def test_a_feed_may_outlive_the_rows_of_its_source() -> None:
+    def open_feed() -> tm.Feed:
+        buffer = tm.ReplayBuffer(4, {"reward": "f4"})
+        buffer.add(reward=[1.0, 2.0])
+        feed = tm.feed(buffer, "cpu", batch_size=2, ahead=2)
+        next(feed)
+        while buffer.draw_count < 2:
+            time.sleep(0.001)
+        buffer.close()
+        return feed
+
+    feed = open_feed()
+    with pytest.raises(ValueError, match="the buffer is closed"):
+        feed.close()
+    feed.close()
+    feed = open_feed()
+    del feed
+    gc.collect()
+
+
 def test_importing_the_buffers_does_not_import_torch() -> None:
     import subprocess
     import sys

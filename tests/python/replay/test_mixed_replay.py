@@ -61,7 +61,7 @@ def tiny_sources(count):
 @settings(max_examples=40, deadline=None)
 @given(
     weights=st.lists(st.integers(1, 30), min_size=2, max_size=6),
-    batch_sizes=st.lists(st.integers(0, 40), min_size=1, max_size=40),
+    batch_sizes=st.lists(st.integers(1, 40), min_size=1, max_size=40),
 )
 def test_constant_weights_are_never_off_by_a_row(weights, batch_sizes):
     """After every batch, against exact fractions."""
@@ -387,6 +387,7 @@ def test_threads_draw_one_after_another():
         ({"sources": {"real": (buffer(0), -1)}}, ValueError, "the weight of source 'real' must be between 0.0 and"),
         ({"sources": {"real": (buffer(0), "half")}}, TypeError, "the weight of source 'real' must be a number"),
         ({"sources": {"real": (buffer(0), 1), "x": (3, 1)}}, TypeError, "source 'x' must be a buffer, have a method"),
+        ({"sources": {"real": buffer(0)}}, TypeError, r"source 'real' must be given as \(source, weight\), got"),
         ({"transform": {"model": print}}, ValueError, "transform must be one of 'real', got 'model'"),
         ({"columns": ["obs"]}, ValueError, "columns must be one of 'observation', "),
         (

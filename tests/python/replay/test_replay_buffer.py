@@ -260,6 +260,25 @@ def test_rows_that_do_not_fit_the_schema(changes: dict[str, Any], error: str) ->
     assert len(buffer) == 3
 
 
+class NoArray:
+    """As a tensor that requires gradients."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise RuntimeError("use tensor.detach()")
+
+
+def test_what_is_no_array_says_why() -> None:
+    buffer = filled(3, prioritized=True)
+    with pytest.raises(TypeError, match=r"column 'reward' must be an array, got .*NoArray.*: use tensor.detach\(\)"):
+        buffer.add(**rows(0, 1) | {"reward": NoArray()})
+    with pytest.raises(TypeError, match=r"priorities must be an array, got .*NoArray.*: use tensor.detach\(\)"):
+        buffer.update_priorities([0], NoArray())
+    with pytest.raises(TypeError, match="priorities must be numbers, got <U1"):
+        buffer.update_priorities([0], ["a"])
+    with pytest.raises(TypeError, match=r"indexes must be an array, got .*NoArray.*: use tensor.detach\(\)"):
+        buffer.update_priorities(NoArray(), [1.0])
+
+
 def test_a_batch_larger_than_the_buffer_is_refused() -> None:
     with pytest.raises(ValueError, match="a batch of 101 rows does not fit into a buffer of 100 rows"):
         filled(101)
@@ -312,10 +331,12 @@ def test_shared_observations_take_their_place_once_and_entries_are_used_again() 
         ({"seed": -1}, ValueError, "seed must be between 0 and"),
         ({"environment_count": 3}, ValueError, "capacity must be a multiple of environment_count 3, got 100"),
         ({"n_step": 0}, ValueError, "n_step must be between 1 and"),
-        ({"discount": 1.5}, ValueError, r"discount must be in \[0, 1\], got 1.5"),
-        ({"discount": float("nan")}, ValueError, r"discount must be in \[0, 1\]"),
-        ({"prioritized": True, "alpha": -1.0}, ValueError, r"alpha must be in \[0, 10\], got -1"),
-        ({"beta": 11}, ValueError, r"beta must be in \[0, 10\], got 11"),
+        ({"discount": 1.5}, ValueError, "discount must be between 0.0 and 1.0, got 1.5"),
+        ({"discount": float("nan")}, ValueError, "discount must be between 0.0 and 1.0, got nan"),
+        ({"discount": "high"}, TypeError, "discount must be a number, got 'high'"),
+        ({"prioritized": True, "alpha": -1.0}, ValueError, "alpha must be between 0.0 and 10.0, got -1"),
+        ({"prioritized": True, "alpha": None}, TypeError, "alpha must be a number, got None"),
+        ({"beta": 11}, ValueError, "beta must be between 0.0 and 10.0, got 11"),
         ({"shared": {"next": "observation"}}, ValueError, "shared must name two columns of the schema, got 'next'"),
         (
             {"shared": {"action": "observation"}},
@@ -449,3 +470,10 @@ def test_python_threads_draw_and_add_at_once() -> None:
         thread.join()
     assert not faults
     assert buffer.draw_count == 453
+
+
+def test_a_priority_whose_power_underflows_is_drawn_all_the_same() -> None:
+    buffer = tm.ReplayBuffer(4, {"x": "f4"}, prioritized=True, alpha=10.0)
+    buffer.add(x=[0.0, 1.0, 2.0, 3.0])
+    buffer.update_priorities([0, 1, 2, 3], [0.0, 1e-40, 0.0, 0.0])
+    assert set(buffer.sample(8)["x"].tolist()) == {1.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -247,6 +248,7 @@ def test_a_killed_process_leaves_whole_rows(tmp_path: Path, kill_count: int) -> 
 
 def test_storage_leaves_no_descriptors_behind(tmp_path: Path) -> None:
     def open_files() -> int:
+        gc.collect()  # what earlier tests have left to be collected
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
     path = tmp_path / "storage"
@@ -258,3 +260,120 @@ def test_storage_leaves_no_descriptors_behind(tmp_path: Path) -> None:
         used_buffer().save(path)
         tm.ReplayBuffer(500, SCHEMA, path=path)
     assert open_files() == before
+
+
+def test_draws_go_on_while_a_copy_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = used_buffer()
+    drawn_before, pwrite = buffer.draw_count, os.pwrite
+
+    def slow_pwrite(*arguments: Any) -> int:
+        time.sleep(0.01)  # until the piece is in the checksum
+        buffer.sample(1)
+        return pwrite(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", slow_pwrite)
+    buffer.save(tmp_path / "copy")
+    assert buffer.draw_count > drawn_before
+    copy = tm.ReplayBuffer.load(tmp_path / "copy")
+    assert copy.draw_count == drawn_before
+    assert_equal(copy[:], buffer[:])
+
+
+def test_settings_may_be_numpy_numbers(tmp_path: Path) -> None:
+    used_buffer(discount=np.float32(0.5), prioritized=True, alpha=np.float32(0.25)).save(tmp_path / "copy")
+    assert len(tm.ReplayBuffer.load(tmp_path / "copy")) == 500
+
+
+def test_a_copy_does_not_take_the_place_of_the_storage(tmp_path: Path) -> None:
+    path = tmp_path / "storage"
+    with used_buffer(path=path) as stored:
+        (tmp_path / "link").symlink_to(path)
+        for name in ("storage", "link"):
+            with pytest.raises(ValueError, match=f"{name} is where this buffer works; save to another path, or flush"):
+                stored.save(tmp_path / name)
+        stored.save(tmp_path / "copy")
+    tm.ReplayBuffer(500, SCHEMA, path=path).close()
+
+
+def test_a_dropped_buffer_leaves_its_storage_free(tmp_path: Path) -> None:
+    path = tmp_path / "storage"
+    used_buffer(path=path)
+    gc.collect()
+    with tm.ReplayBuffer(500, SCHEMA, path=path) as stored:
+        assert len(stored) == 500
+
+
+def test_a_forked_child_does_not_unlock_storage(tmp_path: Path) -> None:
+    script = """
+import os, sys
+import trajmill as tm
+buffer = tm.ReplayBuffer(4, {"reward": "f4"}, path=sys.argv[1])
+if (child := os.fork()) == 0:
+    buffer.close()
+    os._exit(0)
+os.waitpid(child, 0)
+try:
+    tm.ReplayBuffer(4, {"reward": "f4"}, path=sys.argv[1])
+except ValueError as error:
+    print(error)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", script, str(tmp_path / "storage")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "is in use by another buffer" in done.stdout
+
+
+def test_storage_that_finds_no_room_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        tm.ReplayBuffer(500, SCHEMA, path=tmp_path / "storage")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_saving_and_loading_take_no_memory_of_their_own(tmp_path: Path) -> None:
+    """Less than 5 % of a buffer of 768 MB, by the peak that the system counts for a process of their own."""
+    code = """
+import resource, sys, numpy as np, trajmill as tm
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+path, count = sys.argv[1], 4_000_000
+if sys.argv[2] == "save":
+    buffer = tm.ReplayBuffer(count, {"row": ((48,), "f4")})
+    for _ in range(count // 100_000):
+        buffer.add(row=np.ones((100_000, 48), np.float32))
+    before = peak()
+    buffer.save(path)
+    print(peak() - before)
+else:
+    import xxhash, trajmill.corpus.storage
+    small = tm.ReplayBuffer(1, {"row": ((48,), "f4")})
+    before = peak()
+    buffer = tm.ReplayBuffer.load(path)
+    assert len(buffer) == count
+    print(peak() - before - 192 * count)
+"""
+    for verb in ("save", "load"):
+        command = [sys.executable, "-c", code, str(tmp_path / "copy"), verb]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) < 0.05 * 192 * 4_000_000, verb
+
+
+def test_two_programs_that_make_the_same_storage_at_once_share_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower one finds the file there when it wants to put its own in place, and the lock taken."""
+    path, link = tmp_path / "storage", os.link
+    first = []
+
+    def late(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        first.append(used_buffer(path=path))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(ReplayFileError, match="is in use by another buffer"):
+        used_buffer(path=path)
+    first[0].close()
+    assert [each.name for each in tmp_path.iterdir()] == ["storage"]
+    assert len(tm.ReplayBuffer(500, SCHEMA, path=path)) == 500

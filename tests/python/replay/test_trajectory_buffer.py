@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import trajmill as tm
 from trajmill import _core
 from trajmill.data import Normalizer, load_dataset, split_episodes
 from trajmill.replay import TrajectoryBuffer
@@ -311,3 +312,20 @@ def test_steps_that_are_not_there():
         _core.returns_to_go(np.zeros(3, np.float32), [[0, 2], [2, 2]], 1.0, 1.0)
     with pytest.raises(ValueError, match="there must be at least one episode"):
         _core.EpisodeIndex(np.zeros((0, 2), np.uint64))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((0,), "batch_size must be between 1 and 2\\^33, got 0"),
+        ((2**33 + 1,), "batch_size must be between"),
+        ((4, None, 0), "threads must be at least 1, got 0"),
+    ],
+)
+def test_impossible_draws_are_refused_and_do_not_count(sizes, message):
+    mdp = tm.MDP(state_count=5, action_count=2)
+    source = tm.MDPTransitions(mdp, observation_dim=3, action_dim=2, trajectory_count=2, length=5)
+    for each in (source, tm.MixedReplay({"one": (source, 1.0)})):
+        with pytest.raises(ValueError, match=message):
+            each.sample(*sizes)
+    assert source.draw_count == 0

@@ -81,6 +81,22 @@ def test_a_draw_depends_on_its_address_alone(seeds: list[int], step: int, count:
                 assert together[site][update, position].equal(alone[site][0, 0])
 
 
+@given(
+    seeds=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=4, unique=True),
+    step=st.integers(0, 2**31),
+    count=st.integers(1, 3),
+    sizes=st.dictionaries(st.sampled_from("abc"), st.integers(0, 70), min_size=1),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_core_rolls_what_torch_operations_do(
+    seeds: list[int], step: int, count: int, sizes: dict[str, int]
+) -> None:
+    dice, first = Dice.of(seeds, sizes, CPU), torch.tensor(step)
+    composed = dice.composed(first, count)
+    assert composed.shape == (count, len(seeds), len(dice.lane), 4)
+    assert composed.equal(dice._compiled(first, count))
+
+
 def test_address_is_lane_step_site_domain() -> None:
     words = Dice.of([2**40 + 5], {"a": 4, "b": 6}, CPU).roll(torch.tensor(9), 1)
     assert words["b"][0, 0, 4:].tolist() == plain_philox([1, 9, 1, 0x74726169], [5, 2**8])[:2]

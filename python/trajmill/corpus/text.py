@@ -1,0 +1,229 @@
+"""Text as rows of tokens: byte-level BPE, one end mark a line, everything run together and cut into equal rows.
+
+The stored form is a directory: ``tokens.bin`` (all tokens one after the other, uint16 or uint32, little endian),
+``vocab.json`` and ``merges.txt`` (the tokenizer, in GPT-2's own format) and ``text.json`` (what it was made of, and
+checksums). Rows of any length are cut from it when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trajmill.core.progress import Progress, silent
+from trajmill.corpus.layout import Column, CorpusError
+
+END = "<|endoftext|>"
+"""GPT-2's token between texts: follows every line; in the text itself these letters have no special meaning"""
+
+FORMAT = "trajmill-text-1"
+_BATCH_LINES = 4096
+_TOKENIZER_FILES = ("vocab.json", "merges.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class TextRows:
+    """Rows of `length` tokens of a stored text; what is left of the end of the text makes no row."""
+
+    tokens: npt.NDArray[np.unsignedinteger[Any]]
+    """all tokens of the text, mapped from the file"""
+    vocabulary_size: int
+    length: int
+
+    @property
+    def row_count(self) -> int:
+        """Whole rows."""
+        return len(self.tokens) // self.length
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The column ``tokens`` alone."""
+        return (Column(name="tokens", dtype=self.tokens.dtype.name, row_length=self.length),)
+
+    def fill(self, first_row: int, arrays: Mapping[str, npt.NDArray[Any]], threads: int | None) -> None:
+        """Fill ``tokens`` (rows, length) with the rows from `first_row` on."""
+        out = arrays["tokens"]
+        begin = first_row * self.length
+        out[:] = self.tokens[begin : begin + out.size].reshape(out.shape)
+
+
+def text_name(files: Sequence[Path], vocabulary: Path | None, vocabulary_size: int) -> str:
+    """Name of the stored form of a text: the same for the same bytes and the same tokenizer, wherever they lie."""
+    if not files:
+        raise CorpusError("a text needs at least one file, got none")
+    parts = [FORMAT, END, *(_checksum(path) for path in files)]
+    if vocabulary is None:
+        _check_vocabulary_size(vocabulary_size)
+        parts.append(f"trained to {vocabulary_size}")
+    else:
+        parts += [_checksum(vocabulary / name) for name in _TOKENIZER_FILES]
+    return "text-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def store_text(
+    files: Sequence[Path],
+    directory: Path,
+    *,
+    vocabulary: Path | None = None,
+    vocabulary_size: int = 50_257,
+    progress: Progress = silent,
+) -> None:
+    """Tokenize text files and store the tokens; the directory appears whole or not at all.
+
+    Lines are those of the UTF-8 files, in order, without their line break; lines of white space alone are skipped.
+
+    Parameters
+    ----------
+    vocabulary
+        Directory with GPT-2's ``vocab.json`` and ``merges.txt``; None trains a byte-level BPE on the text.
+    vocabulary_size
+        Most tokens of a trained BPE, at least 257: all bytes and the end mark.
+
+    Raises
+    ------
+    CorpusError
+        A file is missing or not UTF-8, the text has no line, or the vocabulary is none.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".part", dir=directory.parent))
+    try:
+        if vocabulary is None:
+            _train(files, part, vocabulary_size, progress)
+        else:
+            for name in _TOKENIZER_FILES:
+                shutil.copyfile(vocabulary / name, part / name)
+        tokenizer, size = _tokenizer(part)
+        dtype = np.dtype("<u2" if size <= 1 << 16 else "<u4")
+        count, end = 0, np.array([tokenizer.token_to_id(END)], dtype)
+        with (part / "tokens.bin").open("wb") as out:
+            lines = _lines(files, progress, "tokenize")
+            while batch := list(islice(lines, _BATCH_LINES)):
+                for encoded in tokenizer.encode_batch_fast(batch):
+                    ids = np.array(encoded.ids, dtype)
+                    out.write(ids.tobytes() + end.tobytes())
+                    count += len(ids) + 1
+        if count == 0:
+            raise CorpusError(f"{', '.join(map(str, files))} hold no line of text")
+        manifest = {
+            "format": FORMAT,
+            "files": [{"name": path.name, "sha256": _checksum(path)} for path in files],
+            "dtype": dtype.name,
+            "token_count": count,
+            "vocabulary_size": size,
+            "end": int(end[0]),
+            "sha256": {name: _checksum(part / name) for name in ("tokens.bin", *_TOKENIZER_FILES)},
+        }
+        (part / "text.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if directory.is_dir():  # another program was faster, or what lies here is damaged
+            shutil.rmtree(directory)
+        part.replace(directory)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def open_text(directory: Path, length: int) -> TextRows:
+    """Rows of a stored text; every checksum is compared first.
+
+    Raises
+    ------
+    CorpusError
+        The directory is no stored text, or damaged.
+    """
+    try:
+        manifest = json.loads((directory / "text.json").read_text(encoding="utf-8"))
+        dtype, count = np.dtype(manifest["dtype"]).newbyteorder("<"), manifest["token_count"]
+        damaged = [name for name, sha256 in manifest["sha256"].items() if _checksum(directory / name) != sha256]
+        known = manifest["format"] == FORMAT and {"tokens.bin", *_TOKENIZER_FILES} == manifest["sha256"].keys()
+        fits = known and (directory / "tokens.bin").stat().st_size == count * dtype.itemsize
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorpusError(
+            f"{directory} is no stored text or is damaged ({error}); remove it to make it anew"
+        ) from error
+    if damaged or not fits:
+        raise CorpusError(f"{directory} is damaged ({', '.join(damaged) or 'text.json'}); remove it to make it anew")
+    tokens = np.memmap(directory / "tokens.bin", dtype, "r", shape=(count,))
+    return TextRows(tokens, manifest["vocabulary_size"], length)
+
+
+def _train(files: Sequence[Path], directory: Path, size: int, progress: Progress) -> None:
+    """Write the tokenizer that byte-pair encoding makes of the text."""
+    _check_vocabulary_size(size)
+    library = _tokenizers()
+    tokenizer = library.Tokenizer(library.models.BPE())
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[END],
+        initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_lines(files, progress, "train the tokenizer"), trainer)
+    tokenizer.model.save(str(directory))
+
+
+def _tokenizer(directory: Path) -> tuple[Any, int]:
+    """The tokenizer of a directory and how many tokens it has."""
+    library = _tokenizers()
+    try:
+        vocabulary, merges = library.models.BPE.read_file(*(str(directory / name) for name in _TOKENIZER_FILES))
+        tokenizer = library.Tokenizer(library.models.BPE(vocabulary, merges))
+    except Exception as error:  # the library raises nothing more special
+        raise CorpusError(f"vocab.json and merges.txt make no tokenizer: {error}") from error
+    missing = {END, *library.pre_tokenizers.ByteLevel.alphabet()} - vocabulary.keys()
+    if missing:
+        raise CorpusError(f"vocab.json must have {END} and all 256 bytes, it lacks {sorted(missing)[:5]}")
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise CorpusError(f"vocab.json must number its {len(vocabulary)} tokens from 0 on without gaps")
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = library.decoders.ByteLevel()
+    return tokenizer, len(vocabulary)
+
+
+def _lines(files: Sequence[Path], progress: Progress, phase: str) -> Iterator[str]:
+    """Lines with more than white space in them, without their line breaks."""
+    total = sum(path.stat().st_size for path in files)
+    done = shown = 0
+    for path in files:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                done += len(raw)
+                try:
+                    line = raw.decode().rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise CorpusError(f"{path} must be UTF-8 text, line {number} is not: {error}") from error
+                if line.strip():
+                    yield line
+                if done - shown >= 1 << 20 or done == total:
+                    shown = done
+                    progress(phase, done, total, "bytes")
+
+
+def _check_vocabulary_size(size: int) -> None:
+    if not 257 <= size <= 1 << 31:
+        raise CorpusError(f"vocabulary_size must be in [257, 2**31] (all bytes and the end mark), got {size}")
+
+
+def _checksum(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise CorpusError("text needs tokenizers; install it with: pip install 'trajmill[text]'") from error
+    return tokenizers

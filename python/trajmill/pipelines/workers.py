@@ -1,0 +1,181 @@
+"""One process per CPU core: each trains some of a run's seeds as a run of its own, and all are joined into one.
+
+No seed knows of another, so the joined run holds the numbers that one process would have written. Until then the parts
+lie in ``workers/0``, ``workers/1`` and so on in the run directory, from where an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from trajmill.core.progress import Progress
+from trajmill.evaluation.simulators import usable_cores
+from trajmill.pipelines.run_directory import RunDirectory
+from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.device import ComputeConfig
+from trajmill.training.hyperparameters import at_least
+
+
+class WorkerError(RuntimeError):
+    """One of the processes failed; the message says which, and why."""
+
+
+ConfigT_contra = TypeVar("ConfigT_contra", contravariant=True)
+ConfigT = TypeVar("ConfigT")
+
+
+class Train(Protocol[ConfigT_contra]):
+    """A training pipeline, a function of a module (it is found by name in the other process)."""
+
+    def __call__(self, config: ConfigT_contra, output: Path, progress: Progress, *, resume: bool) -> Path:
+        """Train into the run directory `output`."""
+
+
+def worker_count(wanted: int | None, compute: ComputeConfig, seed_count: int, output: Path) -> int:
+    """Processes to train `seed_count` seeds with: those `wanted`, else one per CPU core, at most one per seed.
+
+    On a GPU, where all seeds share each launch, the choice is one. A run that was begun keeps the number it has.
+    """
+    if wanted is not None:
+        at_least("workers", wanted, 1)
+    if output.is_dir() and any(output.iterdir()):
+        return len(_parts(output)) or 1
+    on_gpu = compute.device != "cpu" and torch.cuda.is_available()
+    if wanted is None:
+        wanted = 1 if on_gpu else max(1, usable_cores() // compute.threads)
+    return min(wanted, seed_count)
+
+
+def seed_groups(seed_count: int, workers: int) -> list[range]:
+    """Positions of the seeds of each worker, which differ by one at most."""
+    cuts = [seed_count * worker // workers for worker in range(workers + 1)]
+    return [range(first, end) for first, end in pairwise(cuts)]
+
+
+def train_in_workers(run: RunDirectory, train: Train[ConfigT], configs: Sequence[ConfigT], progress: Progress) -> float:
+    """Train each of `configs` in a process of its own and join them into `run`; gives the longest one's wall seconds.
+
+    The caller finishes the run, and then calls `remove_parts`.
+    """
+    paths = [run.path / "workers" / str(worker) for worker in range(len(configs))]
+    for path in paths:
+        path.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    reports = context.Queue()
+    processes = [
+        context.Process(target=_work, args=(reports, worker, train, config, path), daemon=True)
+        for worker, (config, path) in enumerate(zip(configs, paths, strict=True))
+    ]
+    try:
+        for process in processes:
+            process.start()
+        _follow(reports, processes, progress)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    return _join(run, [RunDirectory(path) for path in paths])
+
+
+def remove_parts(run: RunDirectory) -> None:
+    """Forget the workers' own runs."""
+    shutil.rmtree(run.path / "workers", ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What a worker tells: how far it is, a warning, why it failed, or nothing, which means that it is done."""
+
+    worker: int
+    progress: tuple[str, int, int, str] | None = None
+    warning: str | None = None
+    error: str | None = None
+
+
+def _work(reports: Any, worker: int, train: Train[ConfigT], config: ConfigT, path: Path) -> None:
+    def tell(task: str, completed: int, total: int, unit: str) -> None:
+        reports.put(_Report(worker, progress=(task, completed, total, unit)))
+
+    warnings.showwarning = lambda message, *_, **__: reports.put(_Report(worker, warning=str(message)))
+    try:
+        train(config, path, tell, resume=any(path.iterdir()))
+        reports.put(_Report(worker))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        reports.put(_Report(worker, error=f"{type(error).__name__}: {error}"))
+
+
+def _follow(reports: Any, processes: Sequence[SpawnProcess], progress: Progress) -> None:
+    """Pass on what the workers report, the slowest one's progress, until all are done."""
+    completed = [0] * len(processes)
+    working = set(range(len(processes)))
+    while working:
+        try:
+            report: _Report = reports.get(timeout=1.0)
+        except queue.Empty:
+            dead = [worker for worker in sorted(working) if processes[worker].exitcode not in (None, 0)]
+            if dead:
+                raise WorkerError(
+                    f"worker {dead[0]} ended with exit code {processes[dead[0]].exitcode}; if memory ran out, start "
+                    f"again with fewer workers, else go on with --resume"
+                ) from None
+            continue
+        if report.error is not None:
+            raise WorkerError(f"worker {report.worker} failed: {report.error}")
+        if report.warning is not None:
+            warnings.warn(report.warning, RuntimeWarning, stacklevel=3)
+        elif report.progress is not None:
+            task, completed[report.worker], total, unit = report.progress
+            progress(task, min(completed), total, unit)
+        else:
+            working.remove(report.worker)
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """The states of all workers as one."""
+
+    tensors: Mapping[str, Tensor]
+
+    def moving(self) -> dict[str, Tensor]:
+        return dict(self.tensors)
+
+
+def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> float:
+    """Write the metrics and the last checkpoint of all parts as those of one run, seeds in order."""
+    run.forget_lines()
+    wall_seconds = 0.0
+    for lines in zip(*(part.lines() for part in parts), strict=True):
+        wall_seconds = max(float(line["wall_seconds"]) for line in lines)
+        metrics = {name: [value for line in lines for value in line["metrics"][name]] for name in lines[0]["metrics"]}
+        run.log(lines[0]["phase"], lines[0]["gradient_step"], wall_seconds, metrics)
+    checkpoints = [read_checkpoint(path) for part in parts if (path := part.newest_checkpoint())]
+    states, metadata = zip(*checkpoints, strict=True)
+    tensors = {name: _of_all_seeds(name, [state[name] for state in states]) for name in states[0]}
+    seeds = [seed for one in metadata for seed in one["seeds"]]
+    run.save(_Joined(tensors), metadata[0]["gradient_step"], metadata[0] | {"seeds": seeds})
+    return wall_seconds
+
+
+def _of_all_seeds(name: str, tensors: Sequence[Tensor]) -> Tensor:
+    """Scalars are the same for all seeds; metrics have the seed axis second, everything else first."""
+    if tensors[0].ndim == 0:
+        return tensors[0]
+    return torch.cat(list(tensors), 1 if name == "metrics" else 0)
+
+
+def _parts(output: Path) -> list[Path]:
+    return sorted(path for path in (output / "workers").glob("*") if path.is_dir())

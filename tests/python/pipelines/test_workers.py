@@ -1,0 +1,131 @@
+"""Seeds shared by several processes: the joined run is that of one process, and a broken one goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from trajmill.algorithms.cql import CQLConfig
+from trajmill.core.progress import silent
+from trajmill.pipelines import workers
+from trajmill.pipelines.cql import TrainCQLConfig, train_cql
+from trajmill.pipelines.run_directory import RunDirectory
+from trajmill.pipelines.schedule import Schedule
+from trajmill.pipelines.workers import WorkerError, seed_groups, train_in_workers, worker_count
+from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.device import ComputeConfig
+
+CPU = ComputeConfig(device="cpu")
+CONFIG = TrainCQLConfig(
+    dataset="hopper-sac-replay-10k",
+    seeds=(4, 0, 9),
+    evaluation_episode_count=2,
+    method=CQLConfig(batch_size=16, cql_weight=(5.0, 1.0, 3.0)),
+    schedule=Schedule(updates=20, log_interval=5, evaluation_interval=10, checkpoint_interval=10),
+    compute=CPU,
+)
+
+
+def lines(path: Path) -> list[dict]:
+    return [{key: value for key, value in line.items() if key != "wall_seconds"} for line in RunDirectory(path).lines()]
+
+
+@pytest.mark.parametrize(("seeds", "count"), [(1, 1), (7, 3), (20, 2), (5, 5)])
+def test_groups_are_disjoint_and_even(seeds: int, count: int) -> None:
+    groups = seed_groups(seeds, count)
+    assert [position for group in groups for position in group] == list(range(seeds))
+    assert max(map(len, groups)) - min(map(len, groups)) <= 1
+    assert min(map(len, groups)) >= 1
+
+
+def test_how_many_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "usable_cores", lambda: 8)
+    new = tmp_path / "new"
+    assert worker_count(None, CPU, 20, new) == 8
+    assert worker_count(None, CPU, 3, new) == 3
+    assert worker_count(None, ComputeConfig(device="cpu", threads=3), 20, new) == 2
+    assert worker_count(None, ComputeConfig(device="cpu", threads=16), 20, new) == 1
+    assert worker_count(5, CPU, 3, new) == 3
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert worker_count(None, ComputeConfig(), 20, new) == 1
+    assert worker_count(None, CPU, 20, new) == 8
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        worker_count(0, CPU, 3, new)
+    for worker in range(3):
+        (new / "workers" / str(worker)).mkdir(parents=True)
+    assert worker_count(None, CPU, 20, new) == 3, "a run that was begun keeps its workers"
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "config.json").touch()
+    assert worker_count(None, CPU, 20, tmp_path / "alone") == 1
+
+
+@pytest.mark.slow
+def test_the_joined_run_is_that_of_one_process(tmp_path: Path) -> None:
+    alone = train_cql(CONFIG, tmp_path / "alone")
+    seen: list[tuple[int, int]] = []
+    shared = train_cql(
+        CONFIG, tmp_path / "shared", lambda task, done, total, unit: seen.append((done, total)), workers=2
+    )
+    assert lines(shared) == lines(alone)
+    assert (shared / "config.json").read_text() == (alone / "config.json").read_text()
+    ours, theirs = (json.loads((path / "result.json").read_text()) for path in (shared, alone))
+    assert ours.pop("workers") == 2 and theirs.pop("workers") == 1
+    assert ours.pop("wall_seconds") > 0.0 < theirs.pop("wall_seconds")
+    assert ours == theirs
+    (tensors, metadata), (expected, _) = (
+        read_checkpoint(path / "checkpoints" / "step_000000020.safetensors") for path in (shared, alone)
+    )
+    assert metadata["seeds"] == [4, 0, 9]
+    assert tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensors[name].nan_to_num(nan=7.0), tensor.nan_to_num(nan=7.0)), name
+    assert seen[-1] == (20, 20) and seen == sorted(seen)
+    assert not (shared / "workers").exists()
+
+
+@pytest.mark.slow
+def test_a_broken_run_goes_on_with_its_workers(tmp_path: Path) -> None:
+    whole = train_cql(CONFIG, tmp_path / "whole", workers=2)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(task: str, completed: int, total: int, unit: str) -> None:
+        if completed >= 10:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_cql(CONFIG, tmp_path / "run", stop, workers=2)
+    assert len(list((tmp_path / "run" / "workers").iterdir())) == 2
+    train_cql(CONFIG, tmp_path / "run", resume=True, workers=None)
+    assert lines(tmp_path / "run") == lines(whole)
+
+
+def fail(config: str, output: Path, progress: object, *, resume: bool) -> Path:
+    if config == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ValueError("no such thing")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "message"), [("raise", "worker 0 failed: ValueError: no such thing"), ("kill", "exit code -9")]
+)
+def test_a_failing_worker_is_named(config: str, message: str, tmp_path: Path) -> None:
+    record = {"kind": "test", "seeds": [0], "dataset": "", "environment": "", "variant": "", "config": {}}
+    run = RunDirectory.open(tmp_path / "run", record)
+    with pytest.raises(WorkerError, match=message):
+        train_in_workers(run, fail, [config], silent)
+
+
+def test_settings_follow_their_seeds() -> None:
+    method = CQLConfig(cql_weight=(1.0, 2.0, 3.0), discount=0.9, difference_range=(-1.0, 1.0)).of_seeds([1, 2])
+    assert method == CQLConfig(cql_weight=(2.0, 3.0), discount=0.9, difference_range=(-1.0, 1.0))
+    with pytest.raises(ValueError, match="cql_weight needs one value or one per seed"):
+        dataclasses.replace(CONFIG, seeds=(0, 1))
