@@ -19,6 +19,9 @@ from trajmill.corpus.build import Part, build
 from trajmill.corpus.mill import make_shard
 from trajmill.corpus.survey import merge, verify
 
+MODULES = os.pathsep.join(str(Path(__file__).parents[up] / place) for up, place in ((0, ""), (2, "support")))
+"""where another process finds this module and what it imports"""
+
 
 @pytest.fixture
 def whole(tmp_path):
@@ -42,7 +45,7 @@ def test_parts_at_the_same_time(whole, tmp_path):
         "import sys; from small_corpus import token_spec; from trajmill.corpus.build import Part, build\n"
         "build(token_spec(), sys.argv[1], part=Part.parse(sys.argv[2]), threads=1)"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": MODULES}
     jobs = [
         subprocess.Popen([sys.executable, "-c", code, tmp_path / "parts", part], env=environment)
         for part in ("0/3", "1/3", "2/3", "1/3")  # one of them twice
@@ -192,7 +195,7 @@ def test_workers_that_are_killed_are_replaced(whole, tmp_path, monkeypatch):
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
+        runtime_env={"env_vars": {"PYTHONPATH": MODULES}},
     )
     monkeypatch.setattr("trajmill.corpus.engines.make_shard", dying_shard)
     try:
@@ -217,7 +220,7 @@ def always_dies(spec, shard, out, threads=1):
 )
 def test_what_retries_do_not_mend_is_told_in_one_line(shard, message, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
-    paths = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
+    paths = {"env_vars": {"PYTHONPATH": MODULES}}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=paths)
     monkeypatch.setattr("trajmill.corpus.engines.make_shard", shard)
     try:
