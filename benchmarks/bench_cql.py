@@ -43,7 +43,7 @@ def main() -> None:
     vectors = codebooks(100, 100, 17, 6)
     indexed = forward_dynamics.IndexedTransitions.of(mdp.states, mdp.actions, *vectors, device=CPU, dtype=FLOAT)
     pretraining = forward_dynamics.create(forward_dynamics.ForwardDynamicsConfig(), indexed, [0])
-    triples = indexed.triples.numpy().astype(np.int64)
+    triples = np.stack([mdp.states[:, :-1], mdp.actions, mdp.states[:, 1:]], -1).reshape(-1, 3).astype(np.int64)
     works = {
         "ours": lambda: forward_dynamics.step(pretraining, 1),
         "peer": forward_dynamics_updates(triples, *vectors),
