@@ -87,7 +87,7 @@ def load(path: Path, header: Header, memory: Bytes, bounds: list[int]) -> None:
     parts = list(_in_pieces(memory[begin : begin + _padded(size)] for begin, size in header.extents))
     offsets = accumulate((part.size for part in parts), initial=header.size)
     digest = _digest()
-    with _store(path).open(path.name) as file, ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(1) as hasher:
+    with _store(path).open(path.name) as file, ThreadPoolExecutor(4) as readers, ThreadPoolExecutor(1) as hasher:
 
         def read(part: Bytes, offset: int) -> Bytes:
             file.read(part, part.size, offset)
