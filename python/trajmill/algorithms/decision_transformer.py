@@ -28,7 +28,7 @@ from trajmill.models.gpt import Dropout, GPTConfig, gpt
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
-from trajmill.training.dropout import dropout_factors, dropout_sizes
+from trajmill.training.dropout import Sites, dropout_factors, dropout_sizes
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.metrics import MetricRing
 from trajmill.training.philox import Dice, indexes
@@ -71,6 +71,11 @@ class DTConfig:
             in_range(name, getattr(self, name), 0.0, math.inf, open_low=True, open_high=True)
         for name in ("backbone_weight_decay", "weight_decay"):
             in_range(name, getattr(self, name), 0.0, math.inf, open_high=True)
+
+    @property
+    def dropout_sites(self) -> Sites:
+        """Where an update drops numbers."""
+        return self.backbone.dropout_shapes(self.batch_size, TOKENS_PER_STEP * self.context_length)
 
     def network(self, observation_dim: int, action_dim: int, timestep_count: int = 1000) -> DecisionTransformerConfig:
         """The network for data of the given dimensions."""
@@ -137,12 +142,11 @@ def create(
         outer = [values | {"embed_timestep.weight": positions.to(torch.float32)} for values in outer]
     stacks = Stack.of(outer).to(device, dtype), Stack.of(inner).to(device, dtype)
     rate = per_seed("learning_rate", config.learning_rate, len(seeds), device)
-    sites = config.backbone.dropout_shapes(config.batch_size, TOKENS_PER_STEP * config.context_length)
     return DTState(
         config=config,
         network=network,
         table=table,
-        dice=Dice.of(seeds, {"window": config.batch_size} | dropout_sizes(sites), device),
+        dice=Dice.of(seeds, {"window": config.batch_size} | dropout_sizes(config.dropout_sites), device),
         step=torch.zeros((), dtype=torch.int64, device=device),
         outer=stacks[0],
         inner=stacks[1],
@@ -159,8 +163,7 @@ def create(
 
 def step(state: DTState, count: int = 1) -> None:
     """Make `count` updates of every seed, in place."""
-    config = state.config
-    sites = config.backbone.dropout_shapes(config.batch_size, TOKENS_PER_STEP * config.context_length)
+    config, sites = state.config, state.config.dropout_sites
     for _ in range(count):
         words = {site: rolled[0] for site, rolled in state.dice.roll(state.step, 1).items()}
         batch = state.table.gather(indexes(words["window"], len(state.table)), config.context_length)

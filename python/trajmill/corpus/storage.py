@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from trajmill.core.durable import sync
 from trajmill.corpus.layout import CorpusError
 
 ALIGNMENT = 4096
@@ -95,7 +96,7 @@ def open_store(location: str | Path) -> Store:
 
 def aligned_buffer(size: int) -> Bytes:
     """At least `size` bytes that direct I/O accepts, at an aligned address."""
-    size = max(_padded(size), ALIGNMENT)
+    size = max(padded(size), ALIGNMENT)
     data = np.empty(size + ALIGNMENT, np.uint8)
     first = -data.ctypes.data % ALIGNMENT
     return data[first : first + size]
@@ -187,7 +188,7 @@ class _NewLocalFile:
 
     def write(self, data: Bytes, size: int, offset: int) -> None:
         end = offset + size
-        view = data.data[: _padded(size) if self._direct and end == self._size else size]
+        view = data.data[: padded(size) if self._direct and end == self._size else size]
         refused = False
         while view:
             try:
@@ -213,7 +214,7 @@ class _NewLocalFile:
         self.sync()
         self._temporary.replace(self._directory / self._name)
         self._close()
-        _sync_directory(self._directory)
+        sync(self._directory)
 
     def discard(self) -> None:
         if self._descriptor >= 0:
@@ -252,7 +253,7 @@ class _OpenLocalFile:
             _drop_direct_flag(self._descriptor)
         done = 0
         while done < size:
-            view = data.data[done : done + _padded(size - done)]
+            view = data.data[done : done + padded(size - done)]
             try:
                 count = os.preadv(self._descriptor, [view], offset + done)
             except OSError as error:
@@ -372,7 +373,8 @@ def write_rate(directory: Path, *, seconds: float = 0.5) -> float:
         file.discard()
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """`size` bytes as direct I/O writes them: a multiple of `ALIGNMENT`."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -398,11 +400,3 @@ def _drop_direct_flag(descriptor: int) -> bool:
     if flags & os.O_DIRECT:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
     return bool(flags & os.O_DIRECT)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

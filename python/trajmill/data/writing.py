@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trajmill.core.durable import sync, sync_tree
 from trajmill.data.errors import refuse
 
 
@@ -28,7 +29,7 @@ def whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         yield part
-        _flush(part)
+        sync_tree(part)
         _check_free(path, overwrite=overwrite)
         part.replace(path)
         sync(path.parent)
@@ -42,20 +43,6 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
             raise refuse(path, "the directory exists and is not empty", "choose another name or remove it")
     elif os.path.lexists(path) and not overwrite:
         raise refuse(path, "the file exists", "choose another name, or say overwrite=True (--overwrite)")
-
-
-def _flush(part: Path) -> None:
-    for path in [*part.rglob("*"), part] if part.is_dir() else [part]:
-        sync(path)
-
-
-def sync(path: Path) -> None:
-    """Wait until the disk has a file's bytes or a directory's names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(part: Path) -> None:

@@ -25,13 +25,13 @@ from trajmill.core.mapping import OneToOneMap
 from trajmill.core.progress import Progress, silent
 from trajmill.core.reference import codebooks, mdp_transitions
 from trajmill.data import Dataset, environment_of, load_dataset, qlearning_transitions
-from trajmill.evaluation.rollout import evaluate_policy
 from trajmill.pipelines.finetuning import (
     checked_environment,
     final_scores,
     metadata_of,
     pretrained_checkpoint,
     record,
+    scoring,
 )
 from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule, run_schedule
@@ -264,17 +264,13 @@ def _train_here(
     if critics is not None:
         cql.load_critic(state, critics, load_value_layer=config.load_value_layer)
 
-    def evaluate(gradient_step: int) -> dict[str, list[float]]:
-        result = evaluate_policy(
-            lambda observation: cql.act(state, observation),
-            environment,
-            seed_count=len(config.seeds),
-            episode_count=config.evaluation_episode_count,
-            episode_seed=gradient_step,
-            observation_dim=table.observation_dim,
-        )
-        returns = result.returns.mean(axis=1)
-        return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
+    evaluate = scoring(
+        lambda observation: cql.act(state, observation),
+        environment,
+        seed_count=len(config.seeds),
+        episode_count=config.evaluation_episode_count,
+        observation_dim=table.observation_dim,
+    )
 
     return run_schedule(
         run,

@@ -26,7 +26,6 @@ from trajmill.corpus.sources import Arrays, make_spec, source_of
 from trajmill.corpus.text import TextRows, open_text, store_text, text_name
 from trajmill.data import Normalizer, environment_of, load_dataset
 from trajmill.data.catalog import cache_directory
-from trajmill.evaluation.rollout import evaluate_policy
 from trajmill.models.decision_transformer import embeddings
 from trajmill.models.gpt import GPTConfig, gpt
 from trajmill.models.language_model import language_model, token_losses
@@ -37,6 +36,7 @@ from trajmill.pipelines.finetuning import (
     metadata_of,
     pretrained_checkpoint,
     record,
+    scoring,
 )
 from trajmill.pipelines.run_directory import RunDirectory, plain
 from trajmill.pipelines.schedule import Schedule, run_schedule
@@ -358,17 +358,13 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         return_scale=config.return_scale,
     )
 
-    def evaluate(gradient_step: int) -> dict[str, list[float]]:
-        result = evaluate_policy(
-            policy,
-            environment,
-            seed_count=len(config.seeds),
-            episode_count=config.evaluation_episode_count,
-            episode_seed=gradient_step,
-            observation_dim=table.observation_dim,
-        )
-        returns = result.returns.mean(axis=1)
-        return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
+    evaluate = scoring(
+        policy,
+        environment,
+        seed_count=len(config.seeds),
+        episode_count=config.evaluation_episode_count,
+        observation_dim=table.observation_dim,
+    )
 
     wall_seconds = run_schedule(
         run,

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from trajmill.data import Dataset, reference_score
 from trajmill.evaluation.environments import environment_definition
+from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.simulators import needs_margin_fix
 from trajmill.evaluation.statistics import average_last_four, best
 from trajmill.pipelines.run_directory import RunDirectory, finite_list, plain
+from trajmill.pipelines.schedule import Evaluate
 from trajmill.training.checkpoint import read_checkpoint
 
 
@@ -71,6 +73,24 @@ def pretrained_checkpoint(init: Path, kind: str) -> tuple[dict[str, Tensor], dic
     if metadata.get("kind") != kind:
         raise ValueError(f"init {path} must be a checkpoint of {kind}, got one of {metadata.get('kind')}")
     return tensors, metadata
+
+
+def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: int, observation_dim: int) -> Evaluate:
+    """Evaluation for a schedule: mean return and score of every seed; the update names the series of episodes."""
+
+    def evaluate(gradient_step: int) -> dict[str, list[float]]:
+        result = evaluate_policy(
+            act,
+            environment,
+            seed_count=seed_count,
+            episode_count=episode_count,
+            episode_seed=gradient_step,
+            observation_dim=observation_dim,
+        )
+        returns = result.returns.mean(axis=1)
+        return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
+
+    return evaluate
 
 
 def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.corpus.storage import ALIGNMENT, aligned_buffer, open_store
+from trajmill.corpus.storage import Store, aligned_buffer, open_store, padded
 
 _MAGIC = b"TRAJRPLY"
 _PREAMBLE = struct.Struct("<8sQQ")  # magic, length and CRC-32 of the text
@@ -53,7 +53,7 @@ class Header(NamedTuple):
 
 def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> None:
     """Write a copy, which appears under its name whole or not at all; the first extent is the state."""
-    parts = list(_in_pieces(memory[begin : begin + _padded(size)] for begin, size in extents))
+    parts = list(_in_pieces(memory[begin : begin + padded(size)] for begin, size in extents))
     state = aligned_buffer(parts[0].size)  # of its own: draws go on and are counted there
     state[:] = parts[0]
     parts[0] = state
@@ -84,7 +84,7 @@ def load(path: Path, header: Header, memory: Bytes, bounds: list[int]) -> None:
         begin != first or not 0 <= size <= end - first for (begin, size), first, end in fits
     ):
         raise ReplayFileError(f"{path} is damaged: its extents are not those of its settings")
-    parts = list(_in_pieces(memory[begin : begin + _padded(size)] for begin, size in header.extents))
+    parts = list(_in_pieces(memory[begin : begin + padded(size)] for begin, size in header.extents))
     offsets = accumulate((part.size for part in parts), initial=header.size)
     digest = _digest()
     with _store(path).open(path.name) as file, ThreadPoolExecutor(4) as readers, ThreadPoolExecutor(1) as hasher:
@@ -117,12 +117,12 @@ def read_header(path: Path) -> Header:
         version = fields["version"]
         if version == _VERSION:
             extents = [(int(begin), int(size)) for begin, size in fields["extents"]]
-            header = Header(dict(fields["settings"]), extents, fields["checksum"], _padded(_PREAMBLE.size + length))
+            header = Header(dict(fields["settings"]), extents, fields["checksum"], padded(_PREAMBLE.size + length))
     except (KeyError, TypeError, ValueError) as error:
         raise ReplayFileError(f"{path} is damaged: its header lacks something ({error!r})") from error
     if version != _VERSION:
         raise ReplayFileError(f"{path} has format version {version}, this trajmill reads {_VERSION}; use a newer one")
-    wanted = header.size + sum(_padded(size) for _, size in extents)
+    wanted = header.size + sum(padded(size) for _, size in extents)
     if file_size != wanted:
         raise ReplayFileError(f"{path} is cut short or was added to: it should have {wanted} bytes, has {file_size}")
     return header
@@ -198,9 +198,5 @@ def _in_pieces(extents: Iterable[Bytes]) -> Iterator[Bytes]:
             yield extent[begin : begin + _PIECE]
 
 
-def _store(path: Path) -> Any:
+def _store(path: Path) -> Store:
     return open_store(path.absolute().parent)
-
-
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from trajmill.core.durable import sync
 from trajmill.training.state import TrainingState
 
 FORMAT = "trajmill-checkpoint-1"
@@ -33,11 +34,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync(path.parent)
 
 
 def save_checkpoint(path: Path, state: TrainingState, metadata: Mapping[str, Any]) -> None:

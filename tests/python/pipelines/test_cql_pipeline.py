@@ -19,6 +19,7 @@ from trajmill.algorithms.cql import CQLConfig
 from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig
 from trajmill.evaluation.rollout import EvaluationResult
 from trajmill.pipelines import cql as pipeline
+from trajmill.pipelines import finetuning
 from trajmill.pipelines.cql import ComputeConfig, PretrainCQLConfig, TrainCQLConfig, pretrain_cql, train_cql
 from trajmill.pipelines.run_directory import RunDirectoryError
 from trajmill.pipelines.schedule import Schedule
@@ -68,7 +69,7 @@ def played(act, environment_id, *, seed_count, episode_count, episode_seed, obse
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trajmill, "MDP", StandInMDP, raising=False)
-    monkeypatch.setattr(pipeline, "evaluate_policy", played)
+    monkeypatch.setattr(finetuning, "evaluate_policy", played)
 
 
 def pretrain_config(**changes: object) -> PretrainCQLConfig:
@@ -285,7 +286,7 @@ def test_a_failure_to_create_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 def test_real_data_real_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from trajmill.evaluation.rollout import evaluate_policy
 
-    monkeypatch.setattr(pipeline, "evaluate_policy", evaluate_policy)
+    monkeypatch.setattr(finetuning, "evaluate_policy", evaluate_policy)
     config = train_config(
         method=CQLConfig(), schedule=Schedule(updates=40, log_interval=20, evaluation_interval=20), seeds=(0,)
     )

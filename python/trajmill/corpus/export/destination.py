@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trajmill.core.durable import sync, sync_tree
 from trajmill.corpus.export.reading import ExportError
 
 RECORD = ".trajmill-export.json"
@@ -35,7 +36,7 @@ def staged(destination: Path, *, overwrite: bool) -> Iterator[Path]:
             if destination.exists() and destination.is_dir() != part.is_dir():
                 kind = "a directory" if destination.is_dir() else "a file"
                 raise ExportError(f"{destination} is {kind}, which this format does not write; choose another name")
-            _flush(part)
+            sync_tree(part)
             _take_place(part, destination)
         except BaseException:
             _remove(part)
@@ -69,29 +70,16 @@ def _foreign_files(directory: Path) -> list[str]:
     return sorted(names - known)
 
 
-def _flush(part: Path) -> None:
-    for path in [*part.iterdir(), part] if part.is_dir() else [part]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _take_place(part: Path, destination: Path) -> None:
     if destination.is_dir():  # a directory cannot be renamed over another: the old one steps aside first
         aside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
         destination.rename(aside)
         part.rename(destination)
-        _sync(destination.parent)
+        sync(destination.parent)
         _remove(aside)
     else:
         part.rename(destination)
-        _sync(destination.parent)
+        sync(destination.parent)
 
 
 def _remove(path: Path) -> None:
