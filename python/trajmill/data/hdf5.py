@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core import checks
 from trajmill.data.errors import DatasetError, refuse
 
 if TYPE_CHECKING:
@@ -194,7 +194,32 @@ def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: 
     A file of some hundred bytes can declare terabytes. `used` bytes of the budget are taken; returns how many are now.
     """
     budget = memory_budget_of(memory_budget)
-    sizes = {name: _byte_count(array) for name, array in arrays.items()}
+    need = check_budget(path, arrays, budget, used)
+    for name, array in arrays.items():
+        if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > max(budget - need, _LARGEST_CHUNK):
+            fault = f"key {name!r} with shape {array.shape} is stored in chunks of {array.chunks}"
+            raise refuse(path, fault, "one chunk is larger than the memory budget; store it in smaller ones")
+    return need
+
+
+class Declared(Protocol):
+    """An array as a file declares it, before it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """None for one without a place for data."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its elements."""
+
+
+def check_budget(path: Path, arrays: Mapping[str, Declared], budget: int, used: int = 0) -> int:
+    """Refuse arrays that need more than `budget` bytes, of which `used` are taken; returns how many are now."""
+    sizes = {
+        name: 0 if array.shape is None else math.prod(array.shape) * array.dtype.itemsize
+        for name, array in arrays.items()
+    }
     need = used + sum(sizes.values())
     if need > budget:
         largest = max(sizes, key=sizes.__getitem__)
@@ -203,22 +228,12 @@ def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: 
             f"the largest is {largest!r} with shape {arrays[largest].shape}"
         )
         raise refuse(path, fault, "check that the file is genuine, or pass a larger memory_budget")
-    for name, array in arrays.items():
-        if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > max(budget - need, _LARGEST_CHUNK):
-            fault = f"key {name!r} with shape {array.shape} is stored in chunks of {array.chunks}"
-            raise refuse(path, fault, "one chunk is larger than the memory budget; store it in smaller ones")
     return need
-
-
-def _byte_count(array: h5py.Dataset) -> int:
-    return int(array.size or 0) * int(array.dtype.itemsize)
 
 
 def memory_budget_of(memory_budget: int | None) -> int:
     """The bytes that arrays may take: `memory_budget`, or half of the machine's memory."""
-    if memory_budget is not None:
-        return memory_budget
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return checks.memory_limit() if memory_budget is None else memory_budget
 
 
 def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:

@@ -29,7 +29,7 @@ from trajmill.data.columns import (
 )
 from trajmill.data.episodes import settle_flags
 from trajmill.data.errors import DatasetError, refuse, remark
-from trajmill.data.hdf5 import memory_budget_of
+from trajmill.data.hdf5 import check_budget, memory_budget_of
 from trajmill.data.records import Dataset
 from trajmill.data.writing import whole
 
@@ -115,12 +115,7 @@ def _read_arrays(path: Path, memory_budget: int | None) -> dict[str, NDArray[Any
             raise refuse(path, fault, f"single transitions need all of {', '.join(KEYS)}")
         check_dtypes(path, headers)
         check_shapes(path, headers)
-        need, budget = sum(header.byte_count for header in headers.values()), memory_budget_of(memory_budget)
-        if need > budget:
-            largest = max(headers, key=lambda name: headers[name].byte_count)
-            fault = f"the arrays declare {need:,} bytes, more than the memory budget of {budget:,}"
-            remedy = "check that the file is genuine, or pass a larger memory_budget"
-            raise refuse(path, f"{fault}; the largest is {largest!r} with shape {headers[largest].shape}", remedy)
+        check_budget(path, headers, memory_budget_of(memory_budget))
         return {name: _read_array(path, name, archive, member) for name, member in members.items()}
 
 
