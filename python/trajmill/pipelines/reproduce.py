@@ -65,7 +65,11 @@ class ReproduceConfig:
     seeds: tuple[int, ...] = ()
     """fine-tuning seeds; by default the paper's twenty, with `quick` two"""
     update_share: float = 1.0
-    """share of every number of updates and of warm-ups, in (0, 1]"""
+    """share of every number of fine-tuning updates and of their warm-ups, in (0, 1]"""
+    pretraining_share: float | None = None
+    """the same of pre-training updates; by default `update_share`"""
+    batch_share: float = 1.0
+    """share of every batch, in (0, 1]"""
     quick: bool = False
     """bundled data, two seeds, small networks, few updates: minutes on two cores"""
     text: tuple[Path, ...] = ()
@@ -78,6 +82,8 @@ class ReproduceConfig:
         if self.seeds:
             check_seeds(self.seeds)
         in_range("update_share", self.update_share, 0.0, 1.0, open_low=True)
+        in_range("pretraining_share", self.pretraining_share or 1.0, 0.0, 1.0, open_low=True)
+        in_range("batch_share", self.batch_share, 0.0, 1.0, open_low=True)
         at_least("workers", 1 if self.workers is None else self.workers, 1)
 
     @property
@@ -191,11 +197,15 @@ def obstacle(variant: Variant, config: ReproduceConfig) -> str:
     return ""
 
 
-def scaled(updates: int, method: str, config: ReproduceConfig) -> int:
-    """So many updates at the scale of `config`, at least 1."""
+def scaled(updates: int, method: str, config: ReproduceConfig, share: float | None = None) -> int:
+    """So many updates at the scale of `config`, at least 1; `share` replaces its share of fine-tuning updates."""
     full = {"dt": 100_000, "cql": 1_000_000}[method]
-    share = config.update_share * (QUICK_UPDATES[method] / full if config.quick else 1.0)
+    share = (share or config.update_share) * (QUICK_UPDATES[method] / full if config.quick else 1.0)
     return max(1, round(updates * share))
+
+
+def _smaller_batch(batch_size: int, config: ReproduceConfig) -> int:
+    return max(1, round(batch_size * config.batch_share))
 
 
 def _schedule(updates: int, config: ReproduceConfig) -> Schedule:
@@ -212,20 +222,22 @@ def pretraining_config(
     pretraining: Pretraining, sizes: tuple[int, int], config: ReproduceConfig
 ) -> PretrainDTConfig | PretrainCQLConfig:
     """Settings of a pre-training run, for data of `sizes` observation and action numbers."""
-    updates = scaled(pretraining.updates, pretraining.method, config)
+    updates = scaled(pretraining.updates, pretraining.method, config, config.pretraining_share)
     changes = dict(pretraining.settings) | {"compute": config.compute}
     if pretraining.method == "cql":
         if config.quick:
             changes |= {"trajectory_count": 20}
         label = f"{pretraining.name} pre-training, {sizes[0]}+{sizes[1]} numbers"
-        return PretrainCQLConfig(
+        made = PretrainCQLConfig(
             observation_dim=sizes[0], action_dim=sizes[1], variant=label, schedule=_schedule(updates, config), **changes
         )
+        return replace(made, method=replace(made.method, batch_size=_smaller_batch(made.method.batch_size, config)))
     default = PretrainDTConfig()
     method = replace(
         default.method,
-        warmup_updates=scaled(default.method.warmup_updates, "dt", config),
-        decay_updates=scaled(default.method.decay_updates, "dt", config),
+        batch_size=_smaller_batch(default.method.batch_size, config),
+        warmup_updates=scaled(default.method.warmup_updates, "dt", config, config.pretraining_share),
+        decay_updates=scaled(default.method.decay_updates, "dt", config, config.pretraining_share),
     )
     schedule = replace(_schedule(updates, config), evaluation_interval=default.schedule.evaluation_interval)
     if config.quick:
@@ -251,9 +263,12 @@ def training_config(
         compute=config.compute,
         variant=variant.name,
     )
+    batch_size = _smaller_batch(made.method.batch_size, config)
     if isinstance(made, TrainCQLConfig):
-        return replace(made, method=replace(made.method, batch_size=64)) if config.quick else made
-    method = replace(made.method, warmup_updates=scaled(made.method.warmup_updates, "dt", config))
+        return replace(made, method=replace(made.method, batch_size=64 if config.quick else batch_size))
+    method = replace(
+        made.method, batch_size=batch_size, warmup_updates=scaled(made.method.warmup_updates, "dt", config)
+    )
     if config.quick:
         method = replace(method, context_length=5, backbone=replace(SMALL, residual_dropout=0.2))
     return replace(made, method=method)
@@ -657,8 +672,12 @@ CAPTION = (
 
 def _warnings(config: ReproduceConfig) -> list[str]:
     lines = [QUICK_LABEL] if config.quick else []
-    if config.update_share != 1.0:
-        lines.append(f"Not the paper's experiment: {config.update_share:.3g} of its updates, warm-ups included.")
+    shares = {
+        "updates, warm-ups included": config.update_share,
+        "pre-training updates": config.update_share if config.pretraining_share is None else config.pretraining_share,
+        "batches": config.batch_share,
+    }
+    lines += [f"Not the paper's experiment: {share:.3g} of its {of}." for of, share in shares.items() if share != 1.0]
     if not config.quick and config.seeds != PAPER_SEEDS:
         lines.append(f"{len(config.seeds)} seed{'s' * (len(config.seeds) > 1)} where the paper has twenty.")
     return lines

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 import trajmill.pipelines.reproduce as runner
+from trajmill.algorithms.decision_transformer import DTConfig
+from trajmill.algorithms.language_model import LMConfig
 from trajmill.data import OFFICIAL_FILES, DatasetError, load_dataset
 from trajmill.pipelines.cql import PAPER_SEEDS, PretrainCQLConfig, TrainCQLConfig
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig
 from trajmill.pipelines.finetuning import record
-from trajmill.pipelines.reproduce import ReproduceConfig, estimate, obstacle, reproduce, slug
+from trajmill.pipelines.reproduce import ReproduceConfig, estimate, obstacle, reproduce, scaled, slug
 from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
 from trajmill.pipelines.studies.paper_a import BUNDLED, DATASETS, STUDIES
 from trajmill.pipelines.studies.records import printed_columns
@@ -265,6 +267,28 @@ def test_unknown_studies_and_shares_are_refused(tmp_path: Path) -> None:
         reproduce("a-table-9", tmp_path)
     with pytest.raises(ValueError, match="update_share"):
         ReproduceConfig(update_share=0.0)
+    with pytest.raises(ValueError, match="pretraining_share"):
+        ReproduceConfig(pretraining_share=1.5)
+    with pytest.raises(ValueError, match="batch_share"):
+        ReproduceConfig(batch_share=0.0)
+
+
+def test_shares_scale_updates_batches_and_warm_ups() -> None:
+    config = ReproduceConfig(update_share=0.02, pretraining_share=0.5, batch_share=0.25)
+    dt, cql = STUDIES["a-table-1"].variants["DT+Synthetic"], STUDIES["a-table-6"].variants["CQL+MDP"]
+    assert dt.pretraining is not None and cql.pretraining is not None
+    before = runner.pretraining_config(dt.pretraining, (11, 3), config)
+    assert isinstance(before.method, LMConfig)
+    assert (before.schedule.updates, before.method.batch_size) == (10_000, 16)
+    assert (before.method.warmup_updates, before.method.decay_updates) == (5000, 40_000)
+    after = runner.training_config(dt, BUNDLED[0], "Hopper-v4", None, config)
+    assert isinstance(after.method, DTConfig)
+    assert (after.schedule.updates, after.method.batch_size, after.method.warmup_updates) == (2000, 16, 100)
+    critics = runner.pretraining_config(cql.pretraining, (11, 3), config)
+    assert (critics.schedule.updates, critics.method.batch_size) == (50_000, 64)
+    after = runner.training_config(cql, BUNDLED[0], "Hopper-v4", None, config)
+    assert (after.schedule.updates, after.method.batch_size) == (20_000, 64)
+    assert scaled(100_000, "cql", ReproduceConfig(update_share=0.02), None) == 2000  # one share for both by default
 
 
 def test_a_study_runs_whole_in_two_processes(tmp_path: Path) -> None:
