@@ -274,7 +274,7 @@ def test_unknown_studies_and_shares_are_refused(tmp_path: Path) -> None:
 
 
 def test_shares_scale_updates_batches_and_warm_ups() -> None:
-    config = ReproduceConfig(update_share=0.02, pretraining_share=0.5, batch_share=0.25)
+    config = ReproduceConfig(seeds=(0,), update_share=0.02, pretraining_share=0.5, batch_share=0.25)
     dt, cql = STUDIES["a-table-1"].variants["DT+Synthetic"], STUDIES["a-table-6"].variants["CQL+MDP"]
     assert dt.pretraining is not None and cql.pretraining is not None
     before = runner.pretraining_config(dt.pretraining, (11, 3), config)
