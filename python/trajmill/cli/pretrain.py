@@ -23,6 +23,7 @@ from trajmill.training.distributed import is_leader
 EXAMPLES = """
   trajmill pretrain dt --out runs/backbone
   trajmill pretrain dt --law iid --schedule.updates 1000 --method.length 128 --out runs/iid
+  trajmill pretrain dt --stream reference --out runs/authors
   trajmill pretrain dt --text wiki.train.raw --vocabulary gpt2 --schedule.updates 80000 --out runs/wiki
   torchrun --nproc-per-node 2 -m trajmill pretrain dt --out runs/backbone
   trajmill pretrain cql --environment hopper --out runs/pretrain

@@ -33,7 +33,7 @@ from trajmill.pipelines.finetuning import (
     record,
     scoring,
 )
-from trajmill.pipelines.run_directory import RunDirectory
+from trajmill.pipelines.run_directory import RunDirectory, defaults
 from trajmill.pipelines.schedule import Schedule, run_schedule
 from trajmill.pipelines.workers import remove_parts, seed_groups, train_in_workers, worker_count
 from trajmill.training.device import ComputeConfig
@@ -135,7 +135,12 @@ def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = s
     """Pre-train critics on a random MDP; gives the run directory, which `train_cql` takes as ``init``."""
     config = replace(config, variant=config.variant or LABELS[config.law])
     device = config.compute.apply()
-    run = RunDirectory.open(output, record("pretrain_cql", config, f"synthetic-{config.law}", None), resume=resume)
+    run = RunDirectory.open(
+        output,
+        record("pretrain_cql", config, f"synthetic-{config.law}", None),
+        resume=resume,
+        defaults=defaults(config),
+    )
     if run.finished:
         return output
     transitions = synthetic_transitions(config, device)
@@ -230,7 +235,9 @@ def train_cql(
     dataset = load_dataset(config.dataset)
     environment = checked_environment(config.environment or environment_of(dataset), dataset)
     critics = None if config.init is None else _pretrained(config.init, dataset)
-    run = RunDirectory.open(output, record("train_cql", config, dataset.name, environment), resume=resume)
+    run = RunDirectory.open(
+        output, record("train_cql", config, dataset.name, environment), resume=resume, defaults=defaults(config)
+    )
     if run.finished:
         return output
     if workers > 1:

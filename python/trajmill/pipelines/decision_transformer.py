@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,10 @@ from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms import language_model as lm
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
+from trajmill.core.entropy import entropy_rate
+from trajmill.core.markov_chain import MarkovChain
 from trajmill.core.progress import Progress, silent
+from trajmill.core.reference import ReferenceChain
 from trajmill.corpus.layout import Column, CorpusError
 from trajmill.corpus.sources import Arrays, make_spec, source_of
 from trajmill.corpus.text import TextRows, open_text, store_text, text_name
@@ -38,7 +42,7 @@ from trajmill.pipelines.finetuning import (
     record,
     scoring,
 )
-from trajmill.pipelines.run_directory import RunDirectory, plain
+from trajmill.pipelines.run_directory import RunDirectory, defaults, plain
 from trajmill.pipelines.schedule import Schedule, run_schedule
 from trajmill.replay import TrajectoryBuffer
 from trajmill.training.device import ComputeConfig
@@ -62,8 +66,10 @@ class PretrainDTConfig:
     """past tokens that the next one depends on, >= 0; for markov alone"""
     temperature: float = 1.0
     """softmax divisor of the chain's rows, > 0; for markov alone"""
-    data_seed: int = 42
-    """seed of the law and its sequences"""
+    stream: Literal["v1", "reference"] = "v1"
+    """v1: our own draws; reference: the authors' tokens, bit for bit, of markov and iid alone"""
+    data_seed: int | None = None
+    """seed of the law and its sequences; None is 42, and the authors' 666 with the reference stream"""
     sequence_count: int = 128_000
     """sequences, taken in order and then again from the first; of text all there are"""
     held_out_count: int = 4000
@@ -88,6 +94,16 @@ class PretrainDTConfig:
         at_least("sequence_count", self.sequence_count, self.held_out_count + self.method.batch_size)
         if self.vocabulary is not None and not self.text:
             raise ValueError(f"vocabulary {self.vocabulary} is for text; give text files too")
+        if self.stream == "reference" and (self.text or self.law not in ("markov", "iid")):
+            asked = "text" if self.text else f"law {self.law}"
+            raise ValueError(f"stream reference has the tokens of markov and iid alone, not of {asked}; use v1")
+
+    @property
+    def law_seed(self) -> int:
+        """`data_seed`, or what stands for it."""
+        if self.data_seed is not None:
+            return self.data_seed
+        return 666 if self.stream == "reference" else 42
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +146,7 @@ def pretrain_dt(config: PretrainDTConfig, output: Path, progress: Progress = sil
 
     Processes that torchrun started share the work: each takes its rows of every batch, the first one writes.
     """
+    config = dataclasses.replace(config, data_seed=config.law_seed)
     device = config.compute.apply()
     with joined(device) as workers:
         _pretrain_dt(config, output, progress if workers.leads else silent, workers, device, resume=resume)
@@ -147,7 +164,9 @@ def _pretrain_dt(
     target_count = tokens.vocabulary_size if config.law == "mapping" and not config.text else 0
     run = RunDirectory(output)
     if workers.leads:
-        run = RunDirectory.open(output, record("pretrain_dt", config, tokens.name, None), resume=resume)
+        run = RunDirectory.open(
+            output, record("pretrain_dt", config, tokens.name, None), resume=resume, defaults=defaults(config)
+        )
     if workers.agree(int(workers.leads and run.finished)):
         return
     state = lm.create(
@@ -175,7 +194,8 @@ def _pretrain_dt(
                 losses.append(token_losses(state.model.fixed(), method.backbone, state.tokens[0].long(), goal))
         mean = torch.stack(losses).mean(0)
         workers.average(mean)
-        return {"held_out_loss": mean.tolist()}
+        floor = {} if tokens.entropy_rate is None else {"entropy_rate": [tokens.entropy_rate] * len(config.seeds)}
+        return {"held_out_loss": mean.tolist()} | floor
 
     wall_seconds = run_schedule(
         run,
@@ -230,16 +250,25 @@ class _Tokens:
     """the last ones"""
     batch_size: int
     workers: Workers
+    entropy_rate: float | None = None
+    """nats a token, below which no held-out loss stays; None if it is not known"""
 
     @classmethod
     def of_law(cls, config: PretrainDTConfig, workers: Workers = ALONE) -> _Tokens:
         """The sequences of a law."""
-        law: dict[str, Any] = {"state_count": config.state_count, "seed": config.data_seed}
+        law: dict[str, Any] = {"state_count": config.state_count, "seed": config.law_seed}
         if config.law == "markov":
-            law |= {"order": config.order, "temperature": config.temperature, "initial": "softmax"}
+            law |= {"order": config.order, "temperature": config.temperature}
         if config.law in ("identity", "mapping"):
             law |= {"action_count": 0}
-        spec = make_spec(config.law, law, row_count=config.sequence_count, length=config.method.length)
+        if config.stream == "reference":
+            worker_count = _authors_worker_count(config.state_count)
+            law |= {"worker_count": worker_count, "batch_size": 32 * worker_count}
+        elif config.law == "markov":
+            law |= {"initial": "softmax"}
+        spec = make_spec(
+            config.law, law, row_count=config.sequence_count, length=config.method.length, stream=config.stream
+        )
         return cls(
             name=f"{config.law}-tokens",
             vocabulary_size=config.state_count,
@@ -248,6 +277,7 @@ class _Tokens:
             held_out_count=config.held_out_count,
             batch_size=config.method.batch_size,
             workers=workers,
+            entropy_rate=_entropy_rate(config),
         )
 
     @classmethod
@@ -295,6 +325,22 @@ class _Tokens:
         return arrays
 
 
+def _authors_worker_count(state_count: int) -> int:
+    """Workers of the authors' program, 32 sequences each, which a chain's tokens depend on: docs/reference-streams.md."""
+    return 8 if state_count <= 1000 else 32 if state_count <= 10_000 else 48
+
+
+def _entropy_rate(config: PretrainDTConfig) -> float | None:
+    """Of independent tokens, and of chains of order 1 with few states; None where it would take long."""
+    if config.law == "iid":
+        return math.log(config.state_count)
+    if config.law != "markov" or config.order != 1 or config.state_count > 1000:
+        return None
+    made_by = ReferenceChain if config.stream == "reference" else MarkovChain
+    chain = made_by(order=1, state_count=config.state_count, temperature=config.temperature, seed=config.law_seed)
+    return entropy_rate(np.stack([chain.probabilities([state]) for state in range(config.state_count)]))
+
+
 def _stored_text(config: PretrainDTConfig, directory: Path, workers: Workers, progress: Progress) -> TextRows:
     """The stored form of the text; the leader makes it where it is missing or damaged."""
     if workers.leads:
@@ -328,7 +374,9 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
     if target_return is None:
         raise ValueError(f"the paper names no target return for {environment}; give --target-return")
     backbone, positions = (None, None) if config.init is None else pretrained_backbone(config.init, config.method)
-    run = RunDirectory.open(output, record("train_dt", config, dataset.name, environment), resume=resume)
+    run = RunDirectory.open(
+        output, record("train_dt", config, dataset.name, environment), resume=resume, defaults=defaults(config)
+    )
     if run.finished:
         return output
     pairs = TrajectoryBuffer.from_dataset(

@@ -39,11 +39,19 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def open(cls, path: Path, config: Mapping[str, Any], *, resume: bool = False) -> RunDirectory:
+    def open(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> RunDirectory:
         """Create the directory whole, or with `resume` go on with an unfinished run of the same `config`.
 
         `config` is plain JSON and holds at least ``kind``, ``seeds``, ``dataset``, ``environment``, ``variant`` and
-        ``config``. A finished run is never changed: to resume it opens it, to start it again is an error.
+        ``config``. A finished run is never changed: to resume it opens it, to start it again is an error. `defaults`
+        of ``config`` stand for settings that an older version did not have.
         """
         run = cls(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
@@ -57,6 +65,7 @@ class RunDirectory:
                 f"{path} holds an unfinished run; add --resume to go on, or choose another directory"
             )
         wanted = json.loads(json.dumps(config))
+        _fill(known, json.loads(json.dumps({"config": defaults or {}})))
         if known != wanted:
             raise RunDirectoryError(f"{path} was started with other settings: {_differences(known, wanted)}")
         return run
@@ -186,6 +195,29 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return str(value) if isinstance(value, Path) else value
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """What the settings of a record and of the records in it are if nothing is said, as JSON values."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found[field.name] = defaults(value)
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = plain(field.default_factory())
+    return found
+
+
+def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Add what is missing in `known`, in place."""
+    for name, default in defaults.items():
+        if isinstance(default, dict) and isinstance(known.get(name), dict):
+            _fill(known[name], default)
+        else:
+            known.setdefault(name, default)
 
 
 def finite_list(values: Sequence[float]) -> list[float | None]:
