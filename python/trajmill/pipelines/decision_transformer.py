@@ -326,7 +326,7 @@ class _Tokens:
 
 
 def _authors_worker_count(state_count: int) -> int:
-    """Workers of the authors' program, 32 sequences each, which a chain's tokens depend on: docs/reference-streams.md."""
+    """Workers of the authors' program, of 32 sequences each, which a chain's tokens depend on."""
     return 8 if state_count <= 1000 else 32 if state_count <= 10_000 else 48
 
 
