@@ -11,6 +11,7 @@ import test_decision_transformer as dt_tests
 import test_forward_dynamics as forward_dynamics_tests
 import test_language_model as lm_tests
 import torch
+import torch.nn.functional as F
 from battery import CHECKS, Case, distance, run_check
 from offline_data import table
 
@@ -61,8 +62,19 @@ ALGORITHMS: dict[str, tuple[Callable[[torch.dtype], Any], Callable[[Any], None]]
 }
 
 
+@pytest.mark.parametrize("activation", ["smooth", "relu"])
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_gradients_are_close_to_those_of_float64(name: str, bf16: None) -> None:
+def test_gradients_are_close_to_those_of_float64(
+    name: str, activation: str, bf16: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2e-2 per parameter tensor where the activation is smooth.
+
+    A ReLU adds the units whose sign the rounding flips, 2^-9 of them or so: a few percent, more where a gradient
+    cancels, as that of CQL's conservative term does.
+    """
+    if activation == "smooth":
+        monkeypatch.setattr(torch.Tensor, "relu_", F.silu)
+        monkeypatch.setattr(F, "relu", F.silu)
     create, step = ALGORITHMS[name]
     low, double = create(torch.float32), create(torch.float64)
     step(low)
@@ -72,9 +84,9 @@ def test_gradients_are_close_to_those_of_float64(name: str, bf16: None) -> None:
         for leaf in ours.leaves:
             if exact.leaves[leaf].any():
                 error = distance(ours.leaves[leaf], exact.leaves[leaf])
-                assert error <= 2e-2, (leaf, error)
+                assert error <= (2e-2 if activation == "smooth" else 0.15), (leaf, error)
                 farthest = max(farthest, error)
-    assert farthest > 1e-4, "nothing was reduced"
+    assert farthest > 1e-3, "nothing was reduced"
     floats = [tensor for tensor in low.moving().values() if tensor.is_floating_point()]
     assert {tensor.dtype for tensor in floats} <= {torch.float32, torch.float64}
 
