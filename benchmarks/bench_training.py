@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -79,9 +80,8 @@ def main() -> None:
         **{name: [] for name in ("skipped", "failed", "finished")},
     }
     run = Run(options, device, size, out, record, started + options.budget)
-    if options.ceilings:
-        record["ceilings"] = ceilings(device, tiny=size == "tiny")
-        run.keep()
+    record["ceilings"] = known_ceilings(options.ceilings_from) or ceilings(device, tiny=size == "tiny")
+    run.keep()
     todo = [(name, precision) for precision in options.precision for name in options.pipelines]
     for place, (name, precision) in enumerate(todo):
         # what is left of the time is shared by what is left to do
@@ -97,7 +97,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--pipelines", nargs="+", choices=list(PIPELINES), default=list(PIPELINES))
+    parser.add_argument("--pipelines", nargs="*", choices=list(PIPELINES), default=list(PIPELINES))
     parser.add_argument("--contenders", nargs="+", choices=list(DESCRIPTIONS), help="default: all that make sense")
     parser.add_argument("--seeds", nargs="+", type=int, help="how many train together; default 1 5 20, on a CPU 1")
     parser.add_argument("--precision", nargs="+", default=["fp32"], help="fp32 tf32 bf16")
@@ -107,7 +107,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=3600.0, help="seconds, shared by the pipelines")
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU")
     parser.add_argument("--quick", action="store_true", help="three rounds of short blocks")
-    parser.add_argument("--no-ceilings", dest="ceilings", action="store_false")
+    parser.add_argument("--ceilings-from", type=Path, help="record that holds the ceilings; else they are measured")
     parser.add_argument("--profile", type=Path, help="folder for a trace of ours, most seeds of each pipeline")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/training_DEVICE.json")
     options = parser.parse_args()
@@ -117,6 +117,14 @@ def arguments() -> argparse.Namespace:
         gpu = options.device != "cpu" and torch.cuda.is_available()
         options.seeds = [1, 5, 20] if gpu else [1]
     return options
+
+
+def known_ceilings(path: Path | None) -> dict[str, float] | None:
+    """Ceilings of another record, if it has any."""
+    try:
+        return json.loads(path.read_text())["ceilings"] if path is not None else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 @dataclass(slots=True)

@@ -97,15 +97,19 @@ def captured(
 
 
 def _graph(learner: Learner, fire: Callable[[], None]) -> Callable[[], None]:
+    def afresh() -> None:
+        """Without the gradients of the last time, which a graph would write to after freeing them."""
+        for parameter in learner.parameters():
+            parameter.grad = None
+        fire()
+
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
-            fire()
+            afresh()
     torch.cuda.current_stream().wait_stream(side)
-    for parameter in learner.parameters():
-        parameter.grad = None  # else the graph would write to gradients that it frees
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        fire()
+        afresh()
     return graph.replay
