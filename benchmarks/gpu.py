@@ -33,7 +33,7 @@ MEANWHILE_SECONDS = 5.0
 """between two writings of the record while a stage runs"""
 TAIL = 4000
 """characters of a stage's output that are kept"""
-MARKED = ("gpu", "training/test_philox.py", "replay", "algorithms")
+MARKED = ("algorithms", "training/test_philox.py", "replay/test_resident.py", "replay/test_feed.py")
 """where tests marked gpu are; elsewhere test modules may need packages that a GPU machine lacks"""
 
 

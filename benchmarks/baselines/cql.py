@@ -21,7 +21,7 @@ def network(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def adam(parameters: list[nn.Parameter], *, on_graph: bool) -> torch.optim.Adam:
-    return torch.optim.Adam(parameters, 3e-4, fused=on_graph or None, capturable=on_graph)
+    return torch.optim.Adam(parameters, 3e-4, fused=on_graph or None, capturable=on_graph and parameters[0].is_cuda)
 
 
 class Policy(nn.Module):

@@ -116,7 +116,11 @@ class DecisionTransformerLearner:
         else:
             self.done, self.rate = torch.zeros((), device=device), torch.full((), 1e-4, device=device)
             self.optimizer = torch.optim.AdamW(
-                model.parameters(), lr=self.rate, weight_decay=1e-4, fused=True, capturable=on_graph
+                model.parameters(),
+                lr=self.rate,
+                weight_decay=1e-4,
+                fused=True,
+                capturable=on_graph and self.rate.is_cuda,
             )
 
     def parameters(self) -> list[nn.Parameter]:

@@ -58,7 +58,12 @@ class LanguageModelLearner:
         self.model = model.to(device)
         self.done, self.rate = torch.zeros((), device=device), torch.full((), 3e-8, device=device)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=self.rate, eps=1e-6, weight_decay=1e-2, fused=True, capturable=on_graph
+            model.parameters(),
+            lr=self.rate,
+            eps=1e-6,
+            weight_decay=1e-2,
+            fused=True,
+            capturable=on_graph and self.rate.is_cuda,
         )
 
     def parameters(self) -> list[nn.Parameter]:

@@ -160,7 +160,7 @@ class Transitions(Pipeline):
             greatest_reward=float(self.columns["reward"].max()),
             device=device,
             checked=peer in ("R0", "R1"),
-            on_graph=peer == "R3" and device.type == "cuda",
+            on_graph=peer == "R3",
         )
 
     def released_batch(self) -> Callable[[], Sequence[np.ndarray]]:
@@ -312,9 +312,7 @@ class Dynamics(Pipeline):
         return Ours(forward_dynamics.step, forward_dynamics.create(config, data, list(range(seeds))))
 
     def learner(self, peer: str, device: torch.device) -> Learner:
-        return plain_cql.ForwardDynamics(
-            OBSERVATION, ACTION, device=device, on_graph=peer == "R3" and device.type == "cuda"
-        )
+        return plain_cql.ForwardDynamics(OBSERVATION, ACTION, device=device, on_graph=peer == "R3")
 
     def released_batch(self) -> Callable[[], Sequence[np.ndarray]]:
         (states, actions), triples = self.vectors, self.triples
@@ -431,7 +429,7 @@ class Windows(Pipeline):
             model,
             device=device,
             synced=peer in ("R0", "R1"),
-            on_graph=peer == "R3" and device.type == "cuda",
+            on_graph=peer == "R3",
         )
 
     def released_batch(self) -> Callable[[], Sequence[np.ndarray]]:
@@ -573,7 +571,7 @@ class Tokens(Pipeline):
     def learner(self, peer: str, device: torch.device) -> Learner:
         width, layers = self.backbone
         model = plain_lm.LanguageModel(100, self.length, width, layers, fused=peer == "R3")
-        return plain_lm.LanguageModelLearner(model, device=device, on_graph=peer == "R3" and device.type == "cuda")
+        return plain_lm.LanguageModelLearner(model, device=device, on_graph=peer == "R3")
 
     def released_batch(self) -> Callable[[], Sequence[np.ndarray]]:
         return plain_lm.stored_rows(self.stored, self.batch)
