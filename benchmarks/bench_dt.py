@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from baselines.decision_transformer import decision_transformer_updates
+from baselines.decision_transformer import DecisionTransformer, DecisionTransformerLearner, looped_windows
+from baselines.loops import paper_style
 from record import write
 from updates import update_rows
 
@@ -32,12 +33,13 @@ def main() -> None:
         "terminal": dataset.terminals,
         "truncated": dataset.timeouts,
     }
+    learner = DecisionTransformerLearner(DecisionTransformer(17, 6, 20))
     write(
         "dt",
         update_rows(
             "Decision Transformer update, HalfCheetah",
             lambda: partial(dt.step, dt.create(dt.DTConfig(), table, [0])),
-            decision_transformer_updates(columns),
+            partial(paper_style(learner, looped_windows(columns), torch.device("cpu")), 1),
             "the released way, eager PyTorch",
             target_seconds=1.0,
         ),
