@@ -19,7 +19,8 @@ from rich.table import Table
 
 from trajmill.cli.session import Outcome, UsageError
 from trajmill.core.progress import Progress
-from trajmill.pipelines.reproduce import QUICK_LABEL, ReproduceConfig, Reproduced, advice, estimate, reproduce
+from trajmill.pipelines.reproduce import Reproduced, advice, estimate, reproduce
+from trajmill.pipelines.studies.cells import QUICK_LABEL, ReproduceConfig
 from trajmill.pipelines.studies.paper_a import STUDIES
 
 EXAMPLES = """

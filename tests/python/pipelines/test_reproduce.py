@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import trajmill.pipelines.reproduce as runner
+import trajmill.pipelines.reproduce as reproduction
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
 from trajmill.data import OFFICIAL_FILES, DatasetError, load_dataset
 from trajmill.pipelines.cql import PAPER_SEEDS, PretrainCQLConfig, TrainCQLConfig
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig
 from trajmill.pipelines.finetuning import record
-from trajmill.pipelines.reproduce import ReproduceConfig, estimate, obstacle, reproduce, scaled, slug
+from trajmill.pipelines.reproduce import estimate, reproduce
 from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
+from trajmill.pipelines.studies import cells
+from trajmill.pipelines.studies.cells import ReproduceConfig, obstacle, scaled, slug
+from trajmill.pipelines.studies.drawings import rows_panel
 from trajmill.pipelines.studies.paper_a import BUNDLED, DATASETS, STUDIES
 from trajmill.pipelines.studies.records import printed_columns
 from trajmill.report.comparison import MISSING
@@ -89,20 +92,20 @@ def test_every_variant_can_be_configured_or_says_what_is_missing(quick: bool) ->
         if obstacle(variant, config):
             assert "no setting" in obstacle(variant, config)
             continue
-        made = runner.training_config(variant, "hopper-medium-v2", "Hopper-v4", None, config)
+        made = cells.training_config(variant, "hopper-medium-v2", "Hopper-v4", None, config)
         assert isinstance(made, TrainDTConfig if variant.method == "dt" else TrainCQLConfig)
         assert quick or made.schedule.updates == variant.updates
         if variant.pretraining is not None:
-            before = runner.pretraining_config(variant.pretraining, (11, 3), config)
+            before = cells.pretraining_config(variant.pretraining, (11, 3), config)
             assert isinstance(before, PretrainDTConfig if variant.method == "dt" else PretrainCQLConfig)
             assert quick or before.schedule.updates == variant.pretraining.updates
 
 
 def test_defaults_stay_the_papers() -> None:
     config = ReproduceConfig(seeds=PAPER_SEEDS)
-    dt = runner.pretraining_config(PRETRAININGS["DT+Synthetic"], (11, 3), config)
+    dt = cells.pretraining_config(PRETRAININGS["DT+Synthetic"], (11, 3), config)
     assert replace(dt, variant="Synthetic", compute=ComputeConfig()) == PretrainDTConfig()
-    cql = runner.training_config(VARIANTS["CQL"], "hopper-medium-v2", "Hopper-v4", None, config)
+    cql = cells.training_config(VARIANTS["CQL"], "hopper-medium-v2", "Hopper-v4", None, config)
     assert cql == TrainCQLConfig(
         dataset="hopper-medium-v2", environment="Hopper-v4", seeds=config.seeds, schedule=cql.schedule
     )
@@ -146,7 +149,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return train
 
     for name in ("pretrain_dt", "pretrain_cql", "train_dt", "train_cql"):
-        monkeypatch.setattr(runner, name, stand_in(name))
+        monkeypatch.setattr(cells, name, stand_in(name))
     return calls
 
 
@@ -171,8 +174,8 @@ def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained:
     assert average.ours is not None and average.ours.estimate == pytest.approx(34.5)
     assert (average.ours.low, average.ours.high) == (34.0, 35.0)
     text = again.markdown.read_text()
-    assert runner.QUICK_LABEL in text and "34.5 [34.0, 35.0]" in text and "a-curves-cql-1.svg" in text
-    assert runner.QUICK_LABEL in again.report.read_text() and "34.5 [34.0, 35.0]" in again.report.read_text()
+    assert cells.QUICK_LABEL in text and "34.5 [34.0, 35.0]" in text and "a-curves-cql-1.svg" in text
+    assert cells.QUICK_LABEL in again.report.read_text() and "34.5 [34.0, 35.0]" in again.report.read_text()
     facts = json.loads((tmp_path / "a-curves-cql.json").read_text())
     assert facts["quick"] and len(facts["runs"]) == 6
     assert (tmp_path / "a-curves-cql-1.svg").read_text().count("var(") == 0
@@ -182,17 +185,17 @@ def test_an_interrupted_study_goes_on_where_it_stopped(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=BUNDLED[:1])
-    working = runner.train_dt
+    working = cells.train_dt
 
     def stopping(config, *arguments, **options):
         if config.variant == "DT+Synthetic":
             raise KeyboardInterrupt
         return working(config, *arguments, **options)
 
-    monkeypatch.setattr(runner, "train_dt", stopping)
+    monkeypatch.setattr(cells, "train_dt", stopping)
     with pytest.raises(KeyboardInterrupt):
         reproduce("a-curves-dt", tmp_path, config)
-    monkeypatch.setattr(runner, "train_dt", working)
+    monkeypatch.setattr(cells, "train_dt", working)
     done = reproduce("a-curves-dt", tmp_path, config)
     name = BUNDLED[0]
     assert trained == ["DT+Synthetic pre-training", f"DT on {name}", f"DT+Synthetic on {name}"]
@@ -231,8 +234,8 @@ def test_averages_of_both_are_over_the_same_data(
             raise DatasetError(f"{name} is nowhere")
         return Path(name)
 
-    monkeypatch.setattr(runner, "find_dataset", find)
-    monkeypatch.setattr(runner, "_facts", lambda name: (name, (11, 3), "Hopper-v4"))
+    monkeypatch.setattr(reproduction, "find_dataset", find)
+    monkeypatch.setattr(cells, "facts", lambda name: (name, (11, 3), "Hopper-v4"))
     done = reproduce("a-table-6", tmp_path, ReproduceConfig(workers=1, compute=CPU))
     assert len(done.missing) == 10 and len(done.comparison.rows) == 14
     average = done.comparison.rows["Average over the 2 run here"][0]
@@ -255,7 +258,7 @@ def test_a_share_of_the_data_is_drawn_once_and_trained_on(trained: list[str], tm
 def test_rows_of_the_chain_are_exact_and_need_no_data(tmp_path: Path) -> None:
     done = reproduce("a-figure-7", tmp_path)
     assert len(list(tmp_path.glob("a-figure-7-*.svg"))) == 5 and done.comparison.rows == {}
-    (curve,) = runner._rows_panel(STUDIES["a-figure-7"].columns[3]).curves
+    (curve,) = rows_panel(STUDIES["a-figure-7"].columns[3]).curves
     assert math.isclose(curve.center.sum(), 1.0) and (np.diff(curve.center) >= 0).all()
     expected = np.exp(np.arange(1, 101) / 101)
     assert 0.93 < np.log(curve.center[-1] / curve.center[0]) <= 1.0  # greatest minus least of them, over τ = 1
@@ -277,16 +280,16 @@ def test_shares_scale_updates_batches_and_warm_ups() -> None:
     config = ReproduceConfig(seeds=(0,), update_share=0.02, pretraining_share=0.5, batch_share=0.25)
     dt, cql = STUDIES["a-table-1"].variants["DT+Synthetic"], STUDIES["a-table-6"].variants["CQL+MDP"]
     assert dt.pretraining is not None and cql.pretraining is not None
-    before = runner.pretraining_config(dt.pretraining, (11, 3), config)
+    before = cells.pretraining_config(dt.pretraining, (11, 3), config)
     assert isinstance(before.method, LMConfig)
     assert (before.schedule.updates, before.method.batch_size) == (10_000, 16)
     assert (before.method.warmup_updates, before.method.decay_updates) == (5000, 40_000)
-    after = runner.training_config(dt, BUNDLED[0], "Hopper-v4", None, config)
+    after = cells.training_config(dt, BUNDLED[0], "Hopper-v4", None, config)
     assert isinstance(after.method, DTConfig)
     assert (after.schedule.updates, after.method.batch_size, after.method.warmup_updates) == (2000, 16, 100)
-    critics = runner.pretraining_config(cql.pretraining, (11, 3), config)
+    critics = cells.pretraining_config(cql.pretraining, (11, 3), config)
     assert (critics.schedule.updates, critics.method.batch_size) == (50_000, 64)
-    after = runner.training_config(cql, BUNDLED[0], "Hopper-v4", None, config)
+    after = cells.training_config(cql, BUNDLED[0], "Hopper-v4", None, config)
     assert (after.schedule.updates, after.method.batch_size) == (20_000, 64)
     assert scaled(100_000, "cql", ReproduceConfig(update_share=0.02), None) == 2000  # one share for both by default
 
