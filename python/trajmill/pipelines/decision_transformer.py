@@ -409,8 +409,7 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
 
 def trained_policy(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dt.Policy:
     """The policies of a checkpoint of `train_dt`."""
-    described = dict(metadata["method"])
-    method = DTConfig(**described | {"backbone": GPTConfig(**described["backbone"]), "learning_rate": 1.0})
+    method = trained_method(metadata)
     network = method.network(metadata["observation_dim"], metadata["action_dim"], metadata["timestep_count"])
     layouts = Stack.of([embeddings(network, torch.Generator())]), Stack.of([gpt(method.backbone, torch.Generator())])
     outer, inner = (layout.like(tensors[name]) for layout, name in zip(layouts, ("outer", "inner"), strict=True))
@@ -423,6 +422,12 @@ def trained_policy(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -
         target_return=metadata["target_return"],
         return_scale=metadata["return_scale"],
     )
+
+
+def trained_method(metadata: Mapping[str, Any]) -> DTConfig:
+    """What the updates of a checkpoint of `train_dt` computed, but for the step size."""
+    described = dict(metadata["method"])
+    return DTConfig(**described | {"backbone": GPTConfig(**described["backbone"]), "learning_rate": 1.0})
 
 
 def pretrained_backbone(init: Path, method: DTConfig) -> tuple[dict[str, Tensor], Tensor]:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
-from trajmill.pipelines.similarity import backbone_similarities
+from trajmill.pipelines.similarity import backbone_similarities, feature_similarities
 from trajmill.pipelines.studies.cells import ReproduceConfig
-from trajmill.pipelines.studies.records import DIGITS, Column, Study, Variant, printed_columns
+from trajmill.pipelines.studies.records import DIGITS, Column, Statistic, Study, Variant, printed_columns
 from trajmill.report import RunRecord, read_run
 from trajmill.report.comparison import Comparison, Entry
 
@@ -28,6 +28,7 @@ class Results:
     config: ReproduceConfig
     runs: dict[tuple[str, str], Path] = field(default_factory=dict)
     _read: dict[Path, RunRecord] = field(default_factory=dict)
+    _similarities: dict[tuple[Path, str], tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
 
     def run(self, variant: Variant, dataset: str) -> RunRecord | None:
         """The run of a cell, if there is one."""
@@ -56,10 +57,8 @@ class Results:
             return np.array([before.wall_seconds / 60 / len(before.seeds)])
         if column.statistic == "fine-tuning hours":
             return np.array([run.wall_seconds / 3600 / len(run.seeds)])
-        if column.statistic in ("cosine with random start", "cosine with pre-trained start"):
-            init = run.config["config"]["init"]
-            random, pretrained = backbone_similarities(run.path, None if init is None else Path(init))
-            return random if column.statistic == "cosine with random start" else pretrained
+        if column.statistic.endswith(" start"):
+            return self._similarity(run, column.statistic)
         scores = run.evaluation("normalized_score")
         assert scores is not None  # read_run refuses finished runs without
         if column.statistic == "best":
@@ -71,6 +70,14 @@ class Results:
             return np.full(len(run.seeds), np.nan)
         steps = [int(step) for step in scores.gradient_steps]
         return statistics.updates_to_fraction(steps, scores.values, target=target) / 1000
+
+    def _similarity(self, run: RunRecord, statistic: Statistic) -> NDArray[np.float64]:
+        measure = feature_similarities if statistic.startswith("feature") else backbone_similarities
+        key = (run.path, measure.__name__)
+        if key not in self._similarities:
+            self._similarities[key] = measure(run)
+        random, pretrained = self._similarities[key]
+        return random if statistic.endswith("random start") else pretrained
 
     def _baseline(self, dataset: str) -> float | None:
         """Final score of the first column, over seeds."""

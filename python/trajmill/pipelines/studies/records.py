@@ -16,8 +16,10 @@ Statistic = Literal[
     "updates to 90 %",
     "pre-training minutes",
     "fine-tuning hours",
-    "cosine with random start",
-    "cosine with pre-trained start",
+    "weight cosine with random start",
+    "weight cosine with pre-trained start",
+    "feature cosine with random start",
+    "feature cosine with pre-trained start",
 ]
 FigureKind = Literal["curves", "shifted curves", "data ratios", "transition rows"]
 """curves over updates, one panel a group of columns; the same moved right by the updates of pre-training; scores over
@@ -25,8 +27,10 @@ the share of the data, one line a group; rows of Markov chains, one panel a colu
 
 DIGITS: Mapping[Statistic, int] = {
     "fine-tuning hours": 2,
-    "cosine with random start": 4,
-    "cosine with pre-trained start": 4,
+    "weight cosine with random start": 4,
+    "weight cosine with pre-trained start": 4,
+    "feature cosine with random start": 5,
+    "feature cosine with pre-trained start": 4,
 }
 """decimals shown, where not one"""
 
