@@ -22,7 +22,7 @@ from trajmill.pipelines.run_directory import plain
 from trajmill.pipelines.studies.cells import QUICK_LABEL, QUICK_SEEDS, ReproduceConfig, obstacle, run_cells
 from trajmill.pipelines.studies.drawings import drawn_figures, panels_of
 from trajmill.pipelines.studies.measures import Results, comparison_of
-from trajmill.pipelines.studies.paper_a import BUNDLED, STUDIES
+from trajmill.pipelines.studies.paper_a import BUNDLED, STUDIES, UNKNOWN_FIGURES
 from trajmill.pipelines.studies.records import Study
 from trajmill.report import Section, figures, read_run, write_report
 from trajmill.report.comparison import Comparison
@@ -67,7 +67,8 @@ def reproduce(
         If none of the data sets is here.
     """
     if name not in STUDIES:
-        raise ValueError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
+        unknown = f". {UNKNOWN_FIGURES}" if name.startswith("a-figure") else ""
+        raise ValueError(f"there is no study {name!r}; there are {', '.join(STUDIES)}{unknown}")
     study = STUDIES[name]
     config = config or ReproduceConfig()
     if config.quick or name == "quick":

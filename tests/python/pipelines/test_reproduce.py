@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 import trajmill.pipelines.reproduce as reproduction
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
-from trajmill.data import OFFICIAL_FILES, DatasetError, load_dataset
+from trajmill.data import OFFICIAL_FILES, Dataset, DatasetError, load_dataset, qlearning_transitions
 from trajmill.pipelines.cql import PAPER_SEEDS, PretrainCQLConfig, TrainCQLConfig
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig
 from trajmill.pipelines.finetuning import record
@@ -21,7 +22,8 @@ from trajmill.pipelines.reproduce import estimate, reproduce
 from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
 from trajmill.pipelines.studies import cells
 from trajmill.pipelines.studies.cells import ReproduceConfig, obstacle, scaled, slug
-from trajmill.pipelines.studies.drawings import rows_panel
+from trajmill.pipelines.studies.drawings import panels_of, rows_panel
+from trajmill.pipelines.studies.measures import Results
 from trajmill.pipelines.studies.paper_a import BUNDLED, DATASETS, STUDIES
 from trajmill.pipelines.studies.records import printed_columns
 from trajmill.report.comparison import MISSING
@@ -141,6 +143,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 if kind.startswith("pretrain"):
                     run.log("pretrain", step, 6.0 * number, {"loss": [1.0]})
                 else:
+                    losses = {name: [1.0 / number] * len(config.seeds) for name in ("loss", "q_loss")}
+                    run.log("finetune", step, 60.0 * number, losses)
                     scores = [level * number / 10 + seed for seed in range(len(config.seeds))]
                     run.log("evaluation", step, 60.0 * number, {"normalized_score": scores, "return_mean": scores})
             run.finish({})
@@ -179,6 +183,24 @@ def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained:
     facts = json.loads((tmp_path / "a-curves-cql.json").read_text())
     assert facts["quick"] and len(facts["runs"]) == 6
     assert (tmp_path / "a-curves-cql-1.svg").read_text().count("var(") == 0
+
+
+@pytest.mark.parametrize("method", ["dt", "cql"])
+def test_losses_are_drawn_without_the_first_update(method: str, trained: list[str], tmp_path: Path) -> None:
+    config = ReproduceConfig(quick=True, workers=1, compute=CPU)
+    study = STUDIES[f"a-losses-{method}"]
+    done = reproduce(study.name, tmp_path, config)
+    runs = {
+        (variant, dataset): tmp_path / f"runs/{slug(variant)}/{dataset}"
+        for variant in study.variants
+        for dataset in BUNDLED
+        if variant not in done.not_yet
+    }
+    (panel,) = panels_of(Results(replace(study, datasets=BUNDLED), tmp_path, config, runs))
+    assert panel.log_y == (method == "dt") and panel.y_label == "training loss"
+    assert [curve.label for curve in panel.curves] == [v for v, d in runs if d == BUNDLED[0]]
+    assert panel.curves[0].center.tolist() == pytest.approx([1 / number for number in range(2, 11)])
+    assert "training loss" in (tmp_path / f"{study.name}-1.svg").read_text()
 
 
 def test_an_interrupted_study_goes_on_where_it_stopped(
@@ -245,14 +267,36 @@ def test_averages_of_both_are_over_the_same_data(
     assert done.comparison.rows[here[0]][0].our_text.startswith("43.5 [")
 
 
-def test_a_share_of_the_data_is_drawn_once_and_trained_on(trained: list[str], tmp_path: Path) -> None:
-    done = reproduce("a-figure-17", tmp_path, ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=BUNDLED[:1]))
+@pytest.mark.parametrize(("figure", "kind", "columns"), [(11, "trajectories", 102), (17, "transitions", 90)])
+def test_a_share_of_the_data_is_drawn_once_and_trained_on(
+    figure: int, kind: str, columns: int, trained: list[str], tmp_path: Path
+) -> None:
+    config = ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=BUNDLED[:1])
+    done = reproduce(f"a-figure-{figure}", tmp_path, config)
     files = sorted((tmp_path / "datasets").iterdir())
-    assert [path.name.rsplit("-", 1)[1] for path in files] == ["10pct.hdf5", "25pct.hdf5", "50pct.hdf5", "75pct.hdf5"]
+    shares = [f"{percent}pct-of-{kind}" for percent in (10, 20, 40, 60, 80)]
+    assert [path.stem.removeprefix(f"{BUNDLED[0]}-") for path in files] == shares
     sizes = [len(load_dataset(path)) for path in files]
     assert sizes == sorted(sizes) and sizes[-1] < len(load_dataset(BUNDLED[0]))
-    assert f"CQL, 10% of the data on {files[0]}" in trained
-    assert len(done.comparison.columns) == 10
+    assert f"{'CQL' if figure == 17 else 'DT'}, 10% of the data on {files[0]}" in trained
+    assert len(done.comparison.columns) == columns
+    drawn = (tmp_path / f"a-figure-{figure}-1.svg").read_text()
+    assert "share of the data, %" in drawn and "S=10,000" in (tmp_path / f"a-figure-{figure}.md").read_text()
+
+
+def test_a_share_of_transitions_holds_transitions_of_the_data(tmp_path: Path) -> None:
+    variant = next(v for v in STUDIES["a-figure-17"].variants.values() if v.ratio == 0.2)
+    part = load_dataset(cells._part(variant, BUNDLED[0], tmp_path))
+    training = cells.training_config(variant, BUNDLED[0], "Hopper-v4", None, ReproduceConfig(seeds=(0,)))
+    assert isinstance(training, TrainCQLConfig)
+
+    def rows(dataset: Dataset, kind: Literal["stored", "d4rl"]) -> set[bytes]:
+        found = qlearning_transitions(dataset, kind)
+        columns = [getattr(found, name) for name in ("observation", "action", "next_observation")]
+        return {row.tobytes() for row in np.concatenate(columns, axis=1, dtype=np.float32)}
+
+    whole, drawn = rows(load_dataset(BUNDLED[0]), "stored"), rows(part, training.next_observation)
+    assert drawn <= whole and 0.18 * len(whole) < len(drawn) < 0.22 * len(whole)
 
 
 def test_rows_of_the_chain_are_exact_and_need_no_data(tmp_path: Path) -> None:
@@ -266,8 +310,10 @@ def test_rows_of_the_chain_are_exact_and_need_no_data(tmp_path: Path) -> None:
 
 
 def test_unknown_studies_and_shares_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no study 'a-table-9'.*a-table-8"):
+    with pytest.raises(ValueError, match=r"no study 'a-table-9'.*a-table-8.*quick$"):
         reproduce("a-table-9", tmp_path)
+    with pytest.raises(ValueError, match=r"no study 'a-figure-2'.* is not on record by number"):
+        reproduce("a-figure-2", tmp_path)
     with pytest.raises(ValueError, match="update_share"):
         ReproduceConfig(update_share=0.0)
     with pytest.raises(ValueError, match="pretraining_share"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 
 from trajmill.core.progress import Progress, silent
-from trajmill.data import Subset, environment_of, load_dataset
+from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset
+from trajmill.data.subsets import SubsetKind
 from trajmill.evaluation.simulators import usable_cores
 from trajmill.models.gpt import GPTConfig
 from trajmill.pipelines.cql import PretrainCQLConfig, TrainCQLConfig, pretrain_cql, train_cql
@@ -152,7 +154,8 @@ def training_config(
     )
     batch_size = _smaller_batch(made.method.batch_size, config)
     if isinstance(made, TrainCQLConfig):
-        return replace(made, method=replace(made.method, batch_size=64 if config.quick else batch_size))
+        made = replace(made, method=replace(made.method, batch_size=64 if config.quick else batch_size))
+        return replace(made, next_observation="stored") if variant.ratio < 1.0 else made  # rows in no order
     method = replace(
         made.method, batch_size=batch_size, warmup_updates=scaled(made.method.warmup_updates, "dt", config)
     )
@@ -168,7 +171,7 @@ def run_cells(
     before = {_pretraining_place(v, d, output): (v, d) for v, d in cells if v.pretraining is not None}
     for variant, dataset in cells:
         if variant.ratio < 1.0:
-            _part(dataset, variant.ratio, output)
+            _part(variant, dataset, output)
     workers = min(config.worker_count, max(1, len(cells)))
     if workers == 1:
         for number, (variant, dataset) in enumerate(before.values(), start=1):
@@ -224,7 +227,7 @@ def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig
     source, _, environment = facts(dataset)
     init = None if variant.pretraining is None else _pretraining_place(variant, dataset, output)
     if variant.ratio < 1.0:
-        source = _part(dataset, variant.ratio, output)
+        source = _part(variant, dataset, output)
     place = _parents(output / "runs" / slug(variant.name) / slug(Path(dataset).stem if "/" in dataset else dataset))
     training = training_config(variant, source, environment, init, config)
     if isinstance(training, TrainDTConfig):
@@ -245,11 +248,15 @@ def facts(dataset: str) -> tuple[str, tuple[int, int], str]:
     return source, (loaded.observation_dim, loaded.action_dim), environment_of(loaded)
 
 
-def _part(dataset: str, ratio: float, output: Path) -> str:
-    """File with a share of a data set's trajectories."""
-    path = _parents(output / "datasets" / f"{slug(Path(dataset).stem)}-{ratio:.0%}.hdf5".replace("%", "pct"))
+def _part(variant: Variant, dataset: str, output: Path) -> str:
+    """File with a share of a data set: trajectories for DT, transitions for CQL, as in the authors' code."""
+    kind: SubsetKind = "trajectories" if variant.method == "dt" else "transitions"
+    name = f"{slug(Path(dataset).stem)}-{variant.ratio:.0%}-of-{kind}.hdf5".replace("%", "pct")
+    path = _parents(output / "datasets" / name)
     if not path.exists():
-        convert_dataset(dataset, path, to="d4rl", subset=Subset("trajectories", ratio))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DatasetWarning)  # that others may misread rows in no order; we do not
+            convert_dataset(dataset, path, to="d4rl", subset=Subset(kind, variant.ratio))
     return str(path)
 
 

@@ -1,7 +1,8 @@
 """Tables and figures of arXiv 2310.00771, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning".
 
 Everything a study does not say is a default of the configurations, which are the paper's. Figures are named by number
-where our notes on the paper have their number, else by what they show.
+where the number is on record, else by what they show. Lines and shares of figures 10, 11, 16 and 17 are those of the
+authors' plotting scripts (github.com/Victor-wang-902/rl_pretrain, plot_utils).
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ CQL_PRETRAINING_UPDATES = {
     "500K": 500_000,
     "1M": 1_000_000,
 }
-RATIOS = (0.1, 0.25, 0.5, 0.75, 1.0)
+RATIOS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+UNKNOWN_FIGURES = (
+    "What figures 1-6, 8, 9 and 12-14 of the paper show is not on record by number. The authors' scripts draw scores "
+    "and losses over updates and equal-update curves: here a-curves-*, a-losses-* and a-equal-updates-*, with "
+    "curves of each data set on their pages."
+)
 
 
 # --- variants ---
@@ -116,9 +122,10 @@ def _pretraining_updates(*, dt: bool, default: str) -> dict[str, Variant]:
 MARGIN_NOTE = (
     "Evaluated in Gymnasium's -v4 environments with repaired contact margins; the paper used Gym's -v2 and mujoco-py."
 )
-SUBSET_NOTE = (
-    "Shares are of whole trajectories, drawn once with seed 0; the paper names 0.1 alone and does not say what it drew."
-)
+SUBSET_NOTES = {
+    "dt": "Shares are of whole trajectories, drawn once for all seeds, as in the authors' code, but other ones.",
+    "cql": "Shares are of single transitions, as in the authors' code, but drawn once and not anew for each seed.",
+}
 POSITIONS_NOTE = (
     "DT has its own timestep table and heads; whether the paper's DT+Synthetic extended positions or shared "
     "projections is not on record."
@@ -270,6 +277,15 @@ def _tables() -> Iterator[Study]:
     # --- figures ---
     yield _study("a-curves-dt", "Learning curves of DT, DT+Wiki, DT+Synthetic", main)
     yield _study("a-curves-cql", "Learning curves of CQL, CQL+MDP, CQL+IID", _cql_main())
+    first = "Without the first update, which has a line of metrics of its own."
+    yield _study("a-losses-dt", "Training loss of DT, DT+Wiki, DT+Synthetic", main, first, figure="loss curves")
+    yield _study(
+        "a-losses-cql",
+        "Training loss of CQL, CQL+MDP, CQL+IID: Bellman and conservative loss together",
+        _cql_main(),
+        first,
+        figure="loss curves",
+    )
     shifted = "Curves of pre-trained variants are moved right by their pre-training updates."
     yield _study(
         "a-equal-updates-dt",
@@ -323,34 +339,41 @@ def _tables() -> Iterator[Study]:
     yield _study(
         "a-figure-10",
         "Ablations of DT+Synthetic at different numbers of fine-tuning updates",
-        _grouped("order", orders)
-        + _grouped("states", dt_states)
-        + _grouped("temperature", dt_temperatures)
-        + _grouped("pre-training updates", dt_updates),
+        _grouped("order", main[:2] + orders)
+        + _grouped("states", main[:2] + dt_states)
+        + _grouped("temperature", main[:2] + dt_temperatures)
+        + _grouped("pre-training updates", main[:2] + dt_updates),
         ablations,
+        "The panel of pre-training updates is ours.",
     )
     yield _study(
         "a-figure-16",
         "Ablations of CQL+MDP at different numbers of fine-tuning updates",
         _grouped("states", cql_states)
-        + _grouped("temperature", cql_temperatures)
-        + _grouped("pre-training updates", cql_updates),
+        + _grouped("temperature", cql_states[:1] + cql_temperatures)
+        + _grouped("pre-training updates", cql_states[:1] + cql_updates),
         ablations,
     )
-    for number, variants in ((11, (DT, SYNTHETIC)), (17, (CQL, MDP))):
-        columns = tuple(
-            Column(
-                label=f"{base.name}, {ratio:.0%}",
-                variant=base
-                if ratio == 1.0
-                else replace(base, name=f"{base.name}, {ratio:.0%} of the data", ratio=ratio),
-                group=base.name,
-            )
-            for base in variants
-            for ratio in RATIOS
-        )
-        title = f"{variants[1].name} on a share of the data"
-        yield _study(f"a-figure-{number}", title, columns, SUBSET_NOTE, figure="data ratios")
+    shared = {"order": main[:2] + orders, "states": main[:2] + dt_states, "temperature": main[:2] + dt_temperatures}
+    yield _study(
+        "a-figure-11",
+        "Ablations of DT+Synthetic on a share of the data",
+        _shares({group: [c for c in columns if c.label in DT_SHARES] for group, columns in shared.items()}),
+        SUBSET_NOTES["dt"],
+        figure="data ratios",
+    )
+    shared = {
+        "states": cql_states,
+        "temperature": cql_states[:1] + cql_temperatures,
+        "pre-training updates": cql_states[:1] + cql_updates,
+    }
+    yield _study(
+        "a-figure-17",
+        "Ablations of CQL+MDP on a share of the data",
+        _shares({group: [c for c in columns if c.label in CQL_SHARES] for group, columns in shared.items()}),
+        SUBSET_NOTES["cql"],
+        figure="data ratios",
+    )
     shorter = tuple(
         replace(c, variant=_longer(c.variant, -100_000), printed="")
         for c in _columns(
@@ -369,6 +392,58 @@ def _tables() -> Iterator[Study]:
         (Column(label="CQL", variant=CQL), *shorter),
         shifted,
         figure="shifted curves",
+    )
+
+
+DT_SHARES = (
+    "DT",
+    "DT+Wiki",
+    "1-MC",
+    "2-MC",
+    "5-MC",
+    "S=10",
+    "S=100",
+    "S=1,000",
+    "S=10,000",
+    "τ=0.1",
+    "τ=1",
+    "τ=10",
+    "IID",
+)
+CQL_SHARES = (
+    "CQL",
+    "S=10",
+    "S=100",
+    "S=1,000",
+    "S=10,000",
+    "τ=0.1",
+    "τ=1",
+    "τ=10",
+    "IID",
+    "10K",
+    "40K",
+    "100K",
+    "500K",
+)
+"""lines of the authors' figures over shares of the data"""
+
+
+def _shares(panels: dict[str, list[Column]]) -> tuple[Column, ...]:
+    """Every line of every panel at every share of the data."""
+
+    def part(variant: Variant, ratio: float) -> Variant:
+        return (
+            variant if ratio == 1.0 else replace(variant, name=f"{variant.name}, {ratio:.0%} of the data", ratio=ratio)
+        )
+
+    return tuple(
+        Column(
+            label=f"{column.label}, {ratio:.0%}", variant=part(column.variant, ratio), group=group, line=column.label
+        )
+        for group, columns in panels.items()
+        for column in columns
+        if column.variant is not None
+        for ratio in RATIOS
     )
 
 
