@@ -158,7 +158,7 @@ def _write(results: Results, missing: Mapping[str, str], not_yet: Mapping[str, s
             Section(
                 name="comparison",
                 title=HEADINGS[len(comparison.sides) if comparison.rows else 0],
-                text=CAPTION if comparison.rows else "",
+                text=(PAPER_CAPTION if "paper" in comparison.sides else "") + CAPTION if comparison.rows else "",
                 comparison=comparison if comparison.rows else None,
                 figures=tuple(drawings),
                 leading=True,
@@ -176,10 +176,8 @@ def _write(results: Results, missing: Mapping[str, str], not_yet: Mapping[str, s
 
 
 HEADINGS = ("Figure", "Our numbers", "The paper's numbers and ours")
-CAPTION = (
-    "Paper: mean over twenty seeds, with its standard deviation where on record. Ours: mean over seeds, with its 95 % "
-    "bootstrap interval. An empty cell says why it is empty."
-)
+PAPER_CAPTION = "Paper: mean over twenty seeds, with its standard deviation where on record. "
+CAPTION = "Ours: mean over seeds, with its 95 % bootstrap interval. An empty cell says why it is empty."
 
 
 def _warnings(config: ReproduceConfig) -> list[str]:
