@@ -114,6 +114,15 @@ def test_defaults_stay_the_papers() -> None:
     assert (cql.schedule.updates, cql.schedule.evaluation_interval) == (1_000_000, 5000)
 
 
+def test_pretrained_transformers_are_finetuned_as_the_authors_runs_record() -> None:
+    config = ReproduceConfig(seeds=(0,))
+    for name, flags in {"DT": (False, False), "DT+Synthetic": (True, True), "DT+IID": (True, True)}.items():
+        made = cells.training_config(VARIANTS[name], "hopper-medium-v2", "Hopper-v4", Path("init"), config)
+        assert isinstance(made, TrainDTConfig)
+        assert (made.extend_positions, made.method.shared_projection) == flags
+        assert made.method == replace(DTConfig(), shared_projection=flags[1])
+
+
 def test_work_is_estimated_from_updates_and_seeds() -> None:
     work = estimate(STUDIES["a-table-6"])
     assert (work.cells, work.pretrainings) == (72, 20)

@@ -151,7 +151,9 @@ def training_config(
         schedule=_schedule(scaled(variant.updates, variant.method, config), config),
         compute=config.compute,
         variant=variant.name,
+        **variant.settings,
     )
+    made = replace(made, method=replace(made.method, **variant.update_settings))  # type: ignore[arg-type]
     batch_size = _smaller_batch(made.method.batch_size, config)
     if isinstance(made, TrainCQLConfig):
         made = replace(made, method=replace(made.method, batch_size=64 if config.quick else batch_size))

@@ -48,7 +48,14 @@ def _dt(name: str = "", updates: int = 20_000, *, needs_text: bool = False, **se
     if not name:
         return Variant(name="DT", method="dt", updates=DT_UPDATES)
     pretraining = Pretraining(name=name, method="dt", updates=updates, settings=settings, needs_text=needs_text)
-    return Variant(name=name, method="dt", updates=DT_UPDATES, pretraining=pretraining)
+    return Variant(
+        name=name,
+        method="dt",
+        updates=DT_UPDATES,
+        pretraining=pretraining,
+        settings={"extend_positions": True},
+        update_settings={"shared_projection": True},
+    )
 
 
 def _cql(name: str = "", updates: int = 100_000, **settings: object) -> Variant:
@@ -127,8 +134,9 @@ SUBSET_NOTES = {
     "cql": "Shares are of single transitions, as in the authors' code, but drawn once and not anew for each seed.",
 }
 POSITIONS_NOTE = (
-    "DT has its own timestep table and heads; whether the paper's DT+Synthetic extended positions or shared "
-    "projections is not on record."
+    "Pre-trained variants take position embeddings as the table of timesteps and predict with the transposed action "
+    "embedding, DT does neither: so say the settings kept with the authors' runs of DT, DT+Synthetic and DT+IID "
+    "(github.com/Victor-wang-902/rl_pretrain, code/checkpoints)."
 )
 
 

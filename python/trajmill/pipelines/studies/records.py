@@ -60,6 +60,10 @@ class Variant:
     """None starts from scratch"""
     ratio: float = 1.0
     """share of the data set, in (0, 1]: of its trajectories for DT, of its transitions for CQL"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """what differs from the defaults of `TrainDTConfig` or `TrainCQLConfig`"""
+    update_settings: Mapping[str, Any] = field(default_factory=dict)
+    """what differs from the defaults of `DTConfig` or `CQLConfig`"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
