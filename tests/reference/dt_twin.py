@@ -106,3 +106,33 @@ def mean_squared_error(
         found = predict(weights, window, factors=cut(factors, row, 3 * len(window.action)), **shape)
         errors.append(((found - window.action) ** 2).flatten())
     return torch.cat(errors).mean()
+
+
+def cluster_cosine(weights: Weights, windows: list[Window], centers: Tensor) -> Tensor:
+    """Mean over every token of every real step of its cosine with the center nearest to it."""
+    found = []
+    for window in windows:
+        parts = [
+            linear(window.return_to_go[:, None], weights, "embed_return"),
+            linear(window.observation, weights, "embed_state"),
+            linear(window.action, weights, "embed_action"),
+        ]
+        for part in parts:
+            for token in part:
+                e = layer_norm(token, weights, "embed_ln")
+                found.append(max((e @ c) / (e.norm() * c.norm()) for c in centers))
+    return torch.stack(found).mean()
+
+
+def language_loss(
+    weights: Weights, sequences: Tensor, factors: Mapping[str, Tensor], positions: str, **shape: int
+) -> Tensor:
+    """Mean of -log p(next token) over all but the last token of each sequence; `positions` names their table."""
+    losses = []
+    for row, sequence in enumerate(sequences):
+        x = weights["wte.weight"][sequence] + weights[positions][: len(sequence)]
+        out = gpt2(weights, x, factors={site: values[row] for site, values in factors.items()}, **shape)
+        for t in range(len(sequence) - 1):
+            scores = weights["wte.weight"] @ out[t]
+            losses.append(torch.logsumexp(scores, 0) - scores[sequence[t + 1]])
+    return torch.stack(losses).mean()

@@ -1,6 +1,8 @@
 """Decision Transformer fine-tuning on windows of offline data (arXiv 2310.00771, section 3 and Table 10).
 
 Loss per seed: mean over the real steps and the action's numbers of (predicted - action)^2; padded steps count nothing.
+Two terms of Reid et al. 2022 (arXiv 2201.12122) may be added, for backbones pre-trained on text: one pulls the embedded
+tokens toward clusters of word embeddings, the other goes on with language modelling on the same backbone.
 Deviations from the released code: dropout and window starts have addresses (seed, update), so that runs repeat; weights
 of the state and return heads, which it never trains, do not exist.
 """
@@ -14,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,10 +24,12 @@ from trajmill.data.normalizer import Normalizer
 from trajmill.models.decision_transformer import (
     TOKENS_PER_STEP,
     DecisionTransformerConfig,
+    embedded,
     embeddings,
     predicted_actions,
 )
-from trajmill.models.gpt import Dropout, GPTConfig, gpt
+from trajmill.models.gpt import Dropout, GPTConfig, gpt, norm
+from trajmill.models.language_model import token_losses
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
@@ -36,6 +41,8 @@ from trajmill.training.state import prefixed
 from trajmill.training.windows import WindowBatch, WindowTable
 
 METRICS = ("loss", "gradient_norm")
+LANGUAGE_SITES = "language."
+"""what the names of dropout sites of the language-model term begin with"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +69,45 @@ class DTConfig:
     """normalize-first is Reid et al.'s (2201.12122), on which the paper builds; timestep-first Chen et al.'s"""
     shared_projection: bool = False
     """predict actions with the transposed action embedding"""
+    cluster_weight: float = 0.0
+    """of the term that pulls embedded tokens toward clusters of pre-trained token embeddings, >= 0; Reid et al.: 0.1"""
+    cluster_count: int = 1000
+    """clusters of that term, at least 1, at most the tokens that were pre-trained on"""
+    cluster_updates: int = 5000
+    """updates after which that term has all but faded, at least 1; Reid et al. take 15,000 with `language_weight`"""
+    language_weight: float = 0.0
+    """of the loss of the language model that the backbone goes on to be, >= 0; Reid et al.: 1"""
+    language_batch_size: int = 2
+    """sequences per update for that loss, at least 1"""
     backbone: GPTConfig = field(default_factory=lambda: GPTConfig(residual_dropout=0.2))
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "context_length", "warmup_updates"):
+        for name in ("batch_size", "context_length", "warmup_updates", "cluster_count", "cluster_updates"):
             at_least(name, getattr(self, name), 1)
+        at_least("language_batch_size", self.language_batch_size, 1)
         for name in ("learning_rate", "adam_epsilon", "clip_norm"):
             in_range(name, getattr(self, name), 0.0, math.inf, open_low=True, open_high=True)
-        for name in ("backbone_weight_decay", "weight_decay"):
+        for name in ("backbone_weight_decay", "weight_decay", "cluster_weight", "language_weight"):
             in_range(name, getattr(self, name), 0.0, math.inf, open_high=True)
+        if self.cluster_weight and self.embedding_order != "normalize-first":
+            raise ValueError(
+                "cluster_weight is for embedding_order normalize-first: it acts on what is normalized before timesteps "
+                "are added"
+            )
+
+    def dropout_sites(self, language_length: int = 0) -> Sites:
+        """Where an update drops numbers; `language_length` tokens are in a sequence of the language-model term."""
+        sites = self.backbone.dropout_shapes(self.batch_size, TOKENS_PER_STEP * self.context_length)
+        if not language_length:
+            return sites
+        language = self.backbone.dropout_shapes(self.language_batch_size, language_length)
+        return sites | {LANGUAGE_SITES + site: shape for site, shape in language.items()}
 
     @property
-    def dropout_sites(self) -> Sites:
-        """Where an update drops numbers."""
-        return self.backbone.dropout_shapes(self.batch_size, TOKENS_PER_STEP * self.context_length)
+    def metrics(self) -> tuple[str, ...]:
+        """What an update writes down."""
+        extra = {"cluster_cosine": self.cluster_weight, "language_loss": self.language_weight}
+        return (*METRICS, *(name for name, weight in extra.items() if weight))
 
     def network(self, observation_dim: int, action_dim: int, timestep_count: int = 1000) -> DecisionTransformerConfig:
         """The network for data of the given dimensions."""
@@ -105,6 +137,13 @@ class DTState:
     """backbone, one row per seed"""
     optimizer: Adam
     metrics: MetricRing
+    centers: Tensor | None = None
+    """(C, width) unit vectors, with `DTConfig.cluster_weight`"""
+    language: Stack | None = None
+    """what the language model has beside the backbone, with `DTConfig.language_weight`: ``wte``, and ``wpe`` unless
+    the table of timesteps stands for it"""
+    tokens: Tensor | None = None
+    """(slots, S, language_batch_size, T) int32: its sequences of the next updates, put there before each period"""
 
     def moving(self) -> dict[str, Tensor]:
         """Every tensor that training changes."""
@@ -113,7 +152,13 @@ class DTState:
             "metrics": self.metrics.values,
             "outer": self.outer.flat,
             "inner": self.inner.flat,
+            **({} if self.language is None else {"language": self.language.flat}),
         } | prefixed("adam", self.optimizer.moving())
+
+    @property
+    def dropout_sites(self) -> Sites:
+        """Where an update drops numbers."""
+        return self.config.dropout_sites(0 if self.tokens is None else self.tokens.shape[-1])
 
 
 def create(
@@ -123,13 +168,25 @@ def create(
     *,
     backbone: Mapping[str, Tensor] | None = None,
     positions: Tensor | None = None,
+    centers: Tensor | None = None,
+    language: Mapping[str, Tensor] | None = None,
+    language_length: int = 0,
+    slots: int = 1,
     metric_capacity: int = 1000,
 ) -> DTState:
     """Fresh networks on the table's device, in its precision.
 
     `backbone` (leaves of `trajmill.models.gpt.gpt`) starts every seed's backbone from one pre-trained one; `positions`
     (P, width), its position embeddings, also replaces the table of timesteps ("extended positions").
+
+    With `DTConfig.cluster_weight` pass `centers` (C, width), unit vectors. With `DTConfig.language_weight` pass
+    `language`, the pre-trained ``wte.weight`` and, unless `positions` are given, ``wpe.weight``; the tokens of its
+    sequences; and how many updates are fed at once.
     """
+    if bool(config.cluster_weight) != (centers is not None):
+        raise ValueError("centers go with cluster_weight above 0: give both or neither")
+    if bool(config.language_weight) != (language is not None and language_length > 0):
+        raise ValueError("language and language_length go with language_weight above 0: give all or none")
     seeds = check_seeds(seeds)
     device, dtype = table.rows.device, table.rows.dtype
     timestep_count = 1000 if positions is None else len(positions)
@@ -140,44 +197,71 @@ def create(
     inner = [dict(backbone) if backbone else gpt(config.backbone, seeded_generator(seed, "dt.inner")) for seed in seeds]
     if positions is not None:
         outer = [values | {"embed_timestep.weight": positions.to(torch.float32)} for values in outer]
-    stacks = Stack.of(outer).to(device, dtype), Stack.of(inner).to(device, dtype)
+    rows = [outer, inner] + ([] if language is None else [[dict(language)] * len(seeds)])
+    stacks = [Stack.of(networks).to(device, dtype) for networks in rows]
+    decays = (config.weight_decay, config.backbone_weight_decay, config.backbone_weight_decay)
     rate = per_seed("learning_rate", config.learning_rate, len(seeds), device)
     return DTState(
         config=config,
         network=network,
         table=table,
-        dice=Dice.of(seeds, {"window": config.batch_size} | dropout_sizes(config.dropout_sites), device),
+        dice=Dice.of(
+            seeds, {"window": config.batch_size} | dropout_sizes(config.dropout_sites(language_length)), device
+        ),
         step=torch.zeros((), dtype=torch.int64, device=device),
         outer=stacks[0],
         inner=stacks[1],
         optimizer=Adam.of(
             stacks,
-            [rate, rate],
+            [rate] * len(stacks),
             epsilon=config.adam_epsilon,
-            weight_decay=(config.weight_decay, config.backbone_weight_decay),
+            weight_decay=decays[: len(stacks)],
             clip_norm=config.clip_norm,
         ),
-        metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
+        metrics=MetricRing.of(config.metrics, len(seeds), metric_capacity, device),
+        centers=None if centers is None else centers.to(device, dtype),
+        language=None if language is None else stacks[2],
+        tokens=None
+        if language is None
+        else torch.zeros(
+            slots, len(seeds), config.language_batch_size, language_length, dtype=torch.int32, device=device
+        ),
     )
 
 
 def step(state: DTState, count: int = 1) -> None:
-    """Make `count` updates of every seed, in place."""
-    config, sites = state.config, state.config.dropout_sites
-    for _ in range(count):
+    """Make `count` updates of every seed, in place, the language-model term on the first `count` slots."""
+    config, sites = state.config, state.dropout_sites
+    for slot in range(count):
         words = {site: rolled[0] for site, rolled in state.dice.roll(state.step, 1).items()}
         batch = state.table.gather(indexes(words["window"], len(state.table)), config.context_length)
-        update(state, batch, dropout_factors(sites, words, state.table.rows.dtype))
+        tokens = None if state.tokens is None else state.tokens[slot]
+        update(state, batch, dropout_factors(sites, words, state.table.rows.dtype), tokens)
 
 
-def update(state: DTState, batch: WindowBatch, dropout: Dropout) -> None:
-    """One update of every seed on its windows; `dropout` as `trajmill.models.gpt.backbone` takes it."""
+def update(
+    state: DTState, batch: WindowBatch, dropout: Mapping[str, Tensor] | None, tokens: Tensor | None = None
+) -> None:
+    """One update of every seed on its windows and on `tokens` (S, B, T), its sequences of the language-model term.
+
+    `dropout` has a factor for every number of `DTState.dropout_sites`.
+    """
+    config = state.config
     losses = loss(state, batch, dropout)
-    warmup = ((state.step + 1) / state.config.warmup_updates).clamp(max=1.0).to(torch.float64)
+    metrics = {"loss": losses.detach()}
+    if config.cluster_weight:
+        cosines = cluster_cosine(state, batch)
+        losses = losses - config.cluster_weight * fading(config, state.step).to(losses.dtype) * cosines
+        metrics["cluster_cosine"] = cosines.detach()
+    if tokens is not None:
+        language = language_loss(state, tokens, dropout)
+        losses = losses + config.language_weight * language
+        metrics["language_loss"] = language.detach()
+    warmup = ((state.step + 1) / config.warmup_updates).clamp(max=1.0).to(torch.float64)
     state.optimizer.differentiate(losses.sum())
-    norms = state.optimizer.gradient_norms()
+    metrics["gradient_norm"] = state.optimizer.gradient_norms()
     state.optimizer.apply(warmup)
-    state.metrics.write(state.step, {"loss": losses.detach(), "gradient_norm": norms})
+    state.metrics.write(state.step, metrics)
     state.step.add_(1)
 
 
@@ -196,6 +280,39 @@ def loss(state: DTState, batch: WindowBatch, dropout: Dropout = None) -> Tensor:
     )
     errors = torch.where(batch.mask, (predicted - batch.action).square().sum(-1), 0.0)
     return errors.sum((1, 2)) / (batch.mask.sum((1, 2)) * batch.action.shape[-1])
+
+
+def cluster_cosine(state: DTState, batch: WindowBatch) -> Tensor:
+    """Mean over the tokens of real steps of the cosine with the nearest center, (S,).
+
+    The tokens are normalized, the timestep is not yet added.
+    """
+    assert state.centers is not None
+    leaves = state.outer.leaves
+    tokens = embedded(leaves, return_to_go=batch.return_to_go, observation=batch.observation, action=batch.action)
+    directions = F.normalize(norm(leaves, "embed_ln", tokens.flatten(2, 3)), dim=-1)
+    nearest = (directions @ state.centers.T).amax(-1).view(tokens.shape[:-1])
+    counted = torch.where(batch.mask[..., None], nearest, 0.0)
+    return counted.sum((1, 2, 3)) / (batch.mask.sum((1, 2)) * TOKENS_PER_STEP)
+
+
+def fading(config: DTConfig, update: Tensor) -> Tensor:
+    """What is left of the cluster term at `update` (int64): 0.993 at first, half of it half-way, 0.007 in the end."""
+    return torch.sigmoid((config.cluster_updates - update.to(torch.float64)) / (config.cluster_updates / 10) - 5.0)
+
+
+def language_loss(state: DTState, tokens: Tensor, dropout: Mapping[str, Tensor] | None = None) -> Tensor:
+    """Mean cross-entropy of the next token in nats, (S,), of the model that the backbone was pre-trained in."""
+    assert state.language is not None
+    leaves = {"wpe.weight": state.outer.leaves["embed_timestep.weight"]} | state.inner.leaves | state.language.leaves
+    factors = None
+    if dropout is not None:
+        factors = {
+            site.removeprefix(LANGUAGE_SITES): factor
+            for site, factor in dropout.items()
+            if site.startswith(LANGUAGE_SITES)
+        }
+    return token_losses(leaves, state.config.backbone, tokens.long(), dropout=factors)
 
 
 class Policy:

@@ -19,8 +19,9 @@ from rich.table import Table
 
 from trajmill.cli.session import Outcome, UsageError
 from trajmill.core.progress import Progress
-from trajmill.pipelines.reproduce import QUICK_LABEL, ReproduceConfig, Reproduced, advice, estimate, reproduce
-from trajmill.pipelines.studies.paper_a import STUDIES
+from trajmill.pipelines.reproduce import Reproduced, advice, estimate, reproduce
+from trajmill.pipelines.studies.cells import QUICK_LABEL, ReproduceConfig
+from trajmill.pipelines.studies.paper_a import STUDIES, UNKNOWN_FIGURES
 
 EXAMPLES = """
   trajmill reproduce --list
@@ -82,7 +83,7 @@ def _listed() -> Outcome:
     foot = (
         "\nA run trains all twenty seeds; before: pre-training runs; studies share both. Hours are rough, for a whole "
         "study from nothing: a core of a small server, or one H200; evaluation comes on top. Any study runs in minutes "
-        "with --quick."
+        f"with --quick.\n\n{UNKNOWN_FIGURES}"
     )
     return Outcome(data, Group(table, foot))
 

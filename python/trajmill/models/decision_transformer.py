@@ -72,24 +72,56 @@ def predicted_actions(
     -------
     (S, B, K, A), or (S, B, 1, A) of the `newest` step alone; where the mask is false the values mean nothing.
     """
-    time = looked_up(outer["embed_timestep.weight"], timestep)
-    tokens = torch.stack(
-        [
-            rows(outer, "embed_return", return_to_go[..., None], exact=True),
-            rows(outer, "embed_state", observation, exact=True),
-            rows(outer, "embed_action", action, exact=True),
-        ],
-        3,
-    )  # (S, B, K, 3, width)
-    time = time[:, :, :, None]
+    after_observation = features(
+        outer,
+        inner,
+        config,
+        return_to_go=return_to_go,
+        observation=observation,
+        action=action,
+        timestep=timestep,
+        mask=mask,
+        dropout=dropout,
+        newest=newest,
+    )
+    if config.shared_projection:
+        flat: Tensor = after_observation.flatten(1, 2) @ outer["embed_action.weight"].transpose(1, 2)
+        return flat.view(*after_observation.shape[:3], -1).tanh()
+    return rows(outer, "predict_action", after_observation, exact=True).tanh()
+
+
+def features(
+    outer: Mapping[str, Tensor],
+    inner: Mapping[str, Tensor],
+    config: DecisionTransformerConfig,
+    *,
+    return_to_go: Tensor,
+    observation: Tensor,
+    action: Tensor,
+    timestep: Tensor,
+    mask: Tensor,
+    dropout: Dropout = None,
+    newest: bool = False,
+) -> Tensor:
+    """What enters the action head, (S, B, K or 1, width); arguments as `predicted_actions` takes them."""
+    time = looked_up(outer["embed_timestep.weight"], timestep)[:, :, :, None]
+    tokens = embedded(outer, return_to_go=return_to_go, observation=observation, action=action)
     if config.embedding_order == "timestep-first":
         inputs = norm(outer, "embed_ln", (tokens + time).flatten(2, 3))
     else:
         inputs = norm(outer, "embed_ln", tokens.flatten(2, 3)) + time.expand_as(tokens).flatten(2, 3)
     visible = mask.repeat_interleave(TOKENS_PER_STEP, -1)
     observations = slice(-2, -1) if newest else slice(1, None, TOKENS_PER_STEP)
-    after_observation = backbone(inner, config.backbone, inputs, visible=visible, dropout=dropout, wanted=observations)
-    if config.shared_projection:
-        flat: Tensor = after_observation.flatten(1, 2) @ outer["embed_action.weight"].transpose(1, 2)
-        return flat.view(*after_observation.shape[:3], -1).tanh()
-    return rows(outer, "predict_action", after_observation, exact=True).tanh()
+    return backbone(inner, config.backbone, inputs, visible=visible, dropout=dropout, wanted=observations)
+
+
+def embedded(outer: Mapping[str, Tensor], *, return_to_go: Tensor, observation: Tensor, action: Tensor) -> Tensor:
+    """Tokens (S, B, K, 3, width) before normalization and timesteps are added."""
+    return torch.stack(
+        [
+            rows(outer, "embed_return", return_to_go[..., None], exact=True),
+            rows(outer, "embed_state", observation, exact=True),
+            rows(outer, "embed_action", action, exact=True),
+        ],
+        3,
+    )

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from trajmill.data.catalog import cache_directory
 from trajmill.models.decision_transformer import embeddings
 from trajmill.models.gpt import GPTConfig, gpt
 from trajmill.models.language_model import language_model, token_losses
+from trajmill.models.mlp import seeded_generator
+from trajmill.models.spherical_kmeans import spherical_kmeans
 from trajmill.models.stack import Stack
 from trajmill.pipelines.finetuning import (
     checked_environment,
@@ -139,6 +142,8 @@ class TrainDTConfig:
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
         at_least("evaluation_episode_count", self.evaluation_episode_count, 1)
+        if self.init is None and (self.method.cluster_weight or self.method.language_weight):
+            raise ValueError("cluster_weight and language_weight are for a pre-trained backbone; give init too")
 
 
 def pretrain_dt(config: PretrainDTConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
@@ -373,7 +378,12 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
     target_return = config.target_return if config.target_return is not None else TARGET_RETURNS.get(environment)
     if target_return is None:
         raise ValueError(f"the paper names no target return for {environment}; give --target-return")
-    backbone, positions = (None, None) if config.init is None else pretrained_backbone(config.init, config.method)
+    start: dict[str, Any] = {}
+    if config.init is not None:
+        start["backbone"], positions = pretrained_backbone(config.init, config.method)
+        start |= {"positions": positions} if config.extend_positions else {}
+        start |= _language_terms(config.init, config)
+    tokens = None if "language" not in start else _tokens_of(config.init, config.method.language_batch_size, progress)
     run = RunDirectory.open(
         output, record("train_dt", config, dataset.name, environment), resume=resume, defaults=defaults(config)
     )
@@ -392,8 +402,8 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         config.method,
         table,
         config.seeds,
-        backbone=backbone,
-        positions=positions if config.extend_positions else None,
+        **start,
+        slots=config.schedule.unroll,
         metric_capacity=config.schedule.log_interval,
     )
     policy = dt.Policy(
@@ -414,6 +424,11 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         observation_dim=table.observation_dim,
     )
 
+    def feed(first: int, count: int) -> None:
+        assert tokens is not None and state.tokens is not None
+        for slot in range(count):  # every seed gets the same
+            state.tokens[slot].copy_(torch.from_numpy(tokens.training(first + slot)["tokens"].astype(np.int32)))
+
     wall_seconds = run_schedule(
         run,
         dt.step,
@@ -431,6 +446,7 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         },
         progress=progress,
         evaluate=evaluate,
+        feed=None if tokens is None else feed,
     )
     run.finish(
         final_scores(run, environment)
@@ -441,8 +457,7 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
 
 def trained_policy(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dt.Policy:
     """The policies of a checkpoint of `train_dt`."""
-    described = dict(metadata["method"])
-    method = DTConfig(**described | {"backbone": GPTConfig(**described["backbone"]), "learning_rate": 1.0})
+    method = trained_method(metadata)
     network = method.network(metadata["observation_dim"], metadata["action_dim"], metadata["timestep_count"])
     layouts = Stack.of([embeddings(network, torch.Generator())]), Stack.of([gpt(method.backbone, torch.Generator())])
     outer, inner = (layout.like(tensors[name]) for layout, name in zip(layouts, ("outer", "inner"), strict=True))
@@ -457,18 +472,31 @@ def trained_policy(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -
     )
 
 
+def trained_method(metadata: Mapping[str, Any]) -> DTConfig:
+    """What the updates of a checkpoint of `train_dt` computed, but for the step size."""
+    described = dict(metadata["method"])
+    return DTConfig(**described | {"backbone": GPTConfig(**described["backbone"]), "learning_rate": 1.0})
+
+
 def pretrained_backbone(init: Path, method: DTConfig) -> tuple[dict[str, Tensor], Tensor]:
     """Backbone and position embeddings of the first seed of a pre-training run.
 
     The blocks and the last normalization carry over; token embeddings and output layer stay behind
     (arXiv 2310.00771's released code; Reid et al. 2022).
     """
-    tensors, metadata = pretrained_checkpoint(init, "pretrain_dt")
-    donor = GPTConfig(**metadata["backbone"])
+    leaves, donor = _pretrained_leaves(init)
     for name in ("layer_count", "head_count", "width", "activation"):
         have, want = getattr(donor, name), getattr(method.backbone, name)
         if have != want:
             raise ValueError(f"init {init} has a backbone with {name} {have}, the Decision Transformer wants {want}")
+    backbone = {name: leaf for name, leaf in leaves.items() if name.startswith(("h.", "ln_f."))}
+    return backbone, leaves["wpe.weight"]
+
+
+def _pretrained_leaves(init: Path) -> tuple[dict[str, Tensor], GPTConfig]:
+    """Everything the first seed of a pre-training run learned, and the shape of its backbone."""
+    tensors, metadata = pretrained_checkpoint(init, "pretrain_dt")
+    donor = GPTConfig(**metadata["backbone"])
     layout = Stack.of(
         [
             language_model(
@@ -480,6 +508,54 @@ def pretrained_backbone(init: Path, method: DTConfig) -> tuple[dict[str, Tensor]
             )
         ]
     )
-    leaves = {name: leaf[0] for name, leaf in layout.like(tensors["model"]).leaves.items()}
-    backbone = {name: leaf for name, leaf in leaves.items() if name.startswith(("h.", "ln_f."))}
-    return backbone, leaves["wpe.weight"]
+    return {name: leaf[0] for name, leaf in layout.like(tensors["model"]).leaves.items()}, donor
+
+
+def _language_terms(init: Path, config: TrainDTConfig) -> dict[str, Any]:
+    """What the two terms of Reid et al. need of a pre-training run, as `dt.create` takes it."""
+    method = config.method
+    if not method.cluster_weight and not method.language_weight:
+        return {}
+    leaves, _ = _pretrained_leaves(init)
+    needed: dict[str, Any] = {}
+    if method.cluster_weight:
+        count = len(leaves["wte.weight"])
+        if method.cluster_count > count:
+            raise ValueError(f"cluster_count must be at most {count}, the tokens of {init}, got {method.cluster_count}")
+        generator = seeded_generator(0, "dt.clusters")
+        needed["centers"] = spherical_kmeans(leaves["wte.weight"], method.cluster_count, generator)
+    if method.language_weight:
+        names = ("wte.weight",) if config.extend_positions else ("wte.weight", "wpe.weight")
+        needed["language"] = {name: leaves[name] for name in names}
+        needed["language_length"] = _learned(init)["method"]["length"]
+    return needed
+
+
+def _learned(init: Path) -> dict[str, Any]:
+    """Settings of the pre-training run that `init` is, or is a checkpoint of."""
+    path = (init if init.is_dir() else init.parent.parent) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"language_weight needs the settings of the pre-training run; {path} is missing")
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["config"]
+    if settings["law"] in ("identity", "mapping") and not settings["text"]:
+        raise ValueError(f"language_weight is for next-token pre-training; {init} learned law {settings['law']}")
+    return settings
+
+
+def _tokens_of(init: Path | None, batch_size: int, progress: Progress) -> _Tokens:
+    """The sequences that a pre-training run learned, in batches of another size."""
+    assert init is not None
+    settings = _learned(init)
+    same = ("law", "state_count", "order", "temperature", "data_seed", "sequence_count", "vocabulary_size")
+    config = PretrainDTConfig(
+        **{name: settings[name] for name in same},
+        held_out_count=max(settings["held_out_count"], batch_size),
+        text=tuple(Path(path) for path in settings["text"]),
+        vocabulary=None if settings["vocabulary"] is None else Path(settings["vocabulary"]),
+        method=LMConfig(
+            batch_size=batch_size,
+            length=settings["method"]["length"],
+            position_count=settings["method"]["position_count"],
+        ),
+    )
+    return _Tokens.of_text(config, ALONE, progress) if config.text else _Tokens.of_law(config)

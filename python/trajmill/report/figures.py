@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 INK, MUTED, GRID = "#010101", "#010102", "#010103"
@@ -94,6 +94,7 @@ def curves_svg(
     height: float,
     markers: bool = False,
     level: tuple[float, str] | None = None,
+    log_y: bool = False,
 ) -> str:
     """Draw lines on shared axes.
 
@@ -109,6 +110,8 @@ def curves_svg(
         Whether to mark each point, for curves of few points.
     level
         A horizontal line and its label, such as a known floor.
+    log_y
+        Whether the vertical axis is logarithmic.
     """
 
     def draw(axes: Axes) -> None:
@@ -142,7 +145,13 @@ def curves_svg(
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        if log_y:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+            axes.yaxis.set_minor_locator(NullLocator())
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(5))
 
     return _svg(name, draw, alternative, width, height)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from battery import CHECKS, GPU_CHECKS, Case, run_check
-from dt_twin import Window, mean_squared_error
+from dt_twin import Window, cluster_cosine, language_loss, mean_squared_error
 from gpu import NEEDS_GPU
 
 import trajmill as tm
@@ -57,9 +58,54 @@ CASE = Case(
 )
 
 
+TERMS = replace(
+    CONFIG,
+    cluster_weight=0.3,
+    cluster_count=3,
+    cluster_updates=20,
+    language_weight=0.7,
+    backbone_weight_decay=1e-3,
+)
+
+
+def with_terms(
+    seeds: list[int], dtype: torch.dtype, device: str = "cpu", *, extended: bool = False, **changes: float
+) -> dt.DTState:
+    """With both terms of Reid et al.: three centers, five tokens, sequences of seven in the first slot."""
+    config = replace(TERMS, **changes)
+    generator = torch.Generator().manual_seed(1)
+    language = {
+        name: torch.randn(count, 8, generator=generator) for name, count in (("wte.weight", 5), ("wpe.weight", 12))
+    }
+    positions = language.pop("wpe.weight") if extended else None
+    state = dt.create(
+        config,
+        table(dtype, device),
+        seeds,
+        positions=positions,
+        centers=F.normalize(torch.randn(3, 8, generator=generator), dim=-1) if config.cluster_weight else None,
+        language=language if config.language_weight else None,
+        language_length=7 if config.language_weight else 0,
+        metric_capacity=8,
+    )
+    if state.tokens is not None:
+        state.tokens.copy_(torch.randint(5, state.tokens.shape[2:], generator=generator))
+    return state
+
+
+def step_with_terms(state: dt.DTState, count: int = 1) -> None:
+    """Always the first slot: what is fed does not depend on how many updates are made at once."""
+    for _ in range(count):
+        dt.step(state)
+
+
+TERMS_CASE = Case(create=with_terms, step=step_with_terms, poison=poison)
+
+
+@pytest.mark.parametrize("case", [CASE, TERMS_CASE], ids=["plain", "terms"])
 @pytest.mark.parametrize("check", CHECKS)
-def test_battery(check: str, tmp_path: Path) -> None:
-    run_check(CASE, check, tmp_path)
+def test_battery(check: str, case: Case, tmp_path: Path) -> None:
+    run_check(case, check, tmp_path)
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
@@ -92,49 +138,85 @@ def test_initial_deviations() -> None:
 def test_updates_equal_the_twin(order: str, shared: bool) -> None:
     """20 updates of the second of two seeds in float64, dropout, clipping, decay and warm-up included."""
     config = replace(CONFIG, embedding_order=order, shared_projection=shared)
-    data = table(torch.float64)
-    state = dt.create(config, data, [3, 4])
-    leaves = {name: leaf[1].clone() for stack in (state.outer, state.inner) for name, leaf in stack.fixed().items()}
-    plain = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+    compare_with_twin(dt.create(config, table(torch.float64), [3, 4]))
+
+
+@pytest.mark.parametrize("terms", ["cluster", "language", "both"])
+@pytest.mark.parametrize("extended", [False, True])
+def test_updates_with_terms_equal_the_twin(terms: str, extended: bool) -> None:
+    """The same with the terms of Reid et al.; with extended positions one table is positions and timesteps at once."""
+    off = {"cluster": {"language_weight": 0.0}, "language": {"cluster_weight": 0.0}, "both": {}}[terms]
+    compare_with_twin(with_terms([3, 4], torch.float64, extended=extended, clip_norm=1.0, **off), atol=1e-9)
+
+
+def compare_with_twin(state: dt.DTState, atol: float = 1e-11) -> None:
+    """20 updates of the second of two seeds."""
+    config, data = state.config, state.table
+    order, shared = config.embedding_order, config.shared_projection
+    stacks = [stack for stack in (state.outer, state.inner, state.language) if stack is not None]
+    plain = {name: leaf[1].clone().requires_grad_() for stack in stacks for name, leaf in stack.fixed().items()}
+    positions = "wpe.weight" if "wpe.weight" in plain else "embed_timestep.weight"
+    decays = (config.weight_decay, config.backbone_weight_decay, config.backbone_weight_decay)
     groups = [
-        {"params": [plain[name] for name in state.outer.leaves], "weight_decay": 1e-4},
-        {"params": [plain[name] for name in state.inner.leaves], "weight_decay": 0.0},
+        {"params": [plain[name] for name in stack.leaves], "weight_decay": decay}
+        for stack, decay in zip(stacks, decays, strict=False)
     ]
     optimizer = torch.optim.AdamW(groups, lr=1e-4, eps=1e-8)
     warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 10, 1))
-    sites = SMALL.dropout_shapes(6, 12)
+    sites = state.dropout_sites
     lengths = np.repeat(LENGTHS, LENGTHS)
     place = np.concatenate([np.arange(length) for length in LENGTHS])
-    for _ in range(20):
+    for update in range(20):
         words = {site: rolled[0] for site, rolled in state.dice.roll(state.step, 1).items()}
         starts = indexes(words["window"], len(data))
         factors = dropout_factors(sites, words, torch.float64)
-        dt.update(state, data.gather(starts, 4), factors)
+        tokens = None if state.tokens is None else state.tokens[0]
+        dt.update(state, data.gather(starts, 4), factors, tokens)
         windows = []
         for start in starts[1].tolist():
             taken = data.rows[start : start + min(4, lengths[start] - place[start])]
             time = torch.from_numpy(place[start : start + len(taken)])
             windows.append(Window(taken[:, :3], taken[:, 3:5], taken[:, 5], time))
-        loss = mean_squared_error(
-            plain,
-            windows,
-            {site: values[1] for site, values in factors.items()},
-            order=order,
-            shared=shared,
-            layers=2,
-            heads=2,
-        )
+        mine = {site: values[1] for site, values in factors.items() if not site.startswith("language.")}
+        error = mean_squared_error(plain, windows, mine, order=order, shared=shared, layers=2, heads=2)
+        loss, terms = error, {}
+        if state.centers is not None:
+            terms["cluster_cosine"] = cluster_cosine(plain, windows, state.centers)
+            left = 1 / (1 + math.exp(-((20 - update) / 2 - 5)))
+            loss = loss - 0.3 * left * terms["cluster_cosine"]
+        if tokens is not None:
+            theirs = {site[9:]: values[1] for site, values in factors.items() if site.startswith("language.")}
+            terms["language_loss"] = language_loss(plain, tokens[1].long(), theirs, positions, layers=2, heads=2)
+            loss = loss + 0.7 * terms["language_loss"]
         optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(plain.values(), 0.25)
+        norm = torch.nn.utils.clip_grad_norm_(plain.values(), config.clip_norm)
         optimizer.step()
         warmup.step()
-    for stack in (state.outer, state.inner):
+    for stack in stacks:
         for name, leaf in stack.fixed().items():
-            torch.testing.assert_close(leaf[1], plain[name].detach(), rtol=1e-9, atol=1e-11, msg=name)
-    logged = state.metrics.mean_of_last(19, 20)
-    assert logged["loss"][1] == pytest.approx(float(loss.detach()))
-    assert logged["gradient_norm"][1] == pytest.approx(float(norm))
+            torch.testing.assert_close(leaf[1], plain[name].detach(), rtol=1e-9, atol=atol, msg=name)
+    logged = {name: values[1] for name, values in state.metrics.mean_of_last(19, 20).items()}
+    expected = {"loss": error, "gradient_norm": norm} | terms
+    assert logged == pytest.approx({name: float(value.detach()) for name, value in expected.items()})
+
+
+def test_terms_fade_and_padded_steps_change_none_of_them() -> None:
+    left = dt.fading(DTConfig(), torch.tensor([0, 2500, 5000]))
+    assert left.tolist() == pytest.approx([0.9933, 0.5, 0.0067], abs=1e-4)
+    state = with_terms([0], torch.float64)
+    batch = state.table.gather(torch.tensor([[0, 3, 7, 21, 12, 5]]), 4)
+    other = replace(batch, observation=torch.where(batch.mask[..., None], batch.observation, 77.0))
+    assert torch.equal(dt.cluster_cosine(state, batch), dt.cluster_cosine(state, other))
+
+
+def test_what_the_terms_need_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="centers go with cluster_weight above 0"):
+        dt.create(replace(CONFIG, cluster_weight=0.1), table(torch.float32), [0])
+    with pytest.raises(ValueError, match="language and language_length go with language_weight above 0"):
+        dt.create(replace(CONFIG, language_weight=1.0), table(torch.float32), [0])
+    with pytest.raises(ValueError, match="cluster_weight is for embedding_order normalize-first"):
+        replace(CONFIG, cluster_weight=0.1, embedding_order="timestep-first")
 
 
 def test_padded_steps_change_nothing() -> None:

@@ -173,6 +173,44 @@ def test_a_killed_training_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     assert without_times(tmp_path / "run") == without_times(tmp_path / "unbroken")
 
 
+def test_language_terms_read_what_was_learned_and_resume_to_the_same_numbers(pretrained: Path, tmp_path: Path) -> None:
+    method = replace(TRAIN.method, cluster_weight=0.1, cluster_count=4, language_weight=1.0, shared_projection=True)
+    config = replace(TRAIN, init=pretrained, extend_positions=True, method=method)
+    fed: list[np.ndarray] = []
+    working = _Tokens.training
+
+    def noting(self: _Tokens, update: int) -> dict[str, np.ndarray]:
+        fed.append(working(self, update)["tokens"])
+        return working(self, update)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Tokens, "training", noting)
+        run = train_dt(config, tmp_path / "run")
+    rows = MarkovChain(state_count=7, seed=42).sample(31, 12)
+    for update, tokens in enumerate(fed):
+        assert np.array_equal(tokens, rows[(update * 2 + np.arange(2)) % 31])
+    assert len(fed) == 12
+    first = without_times(run)[0]["metrics"]
+    assert 1.5 < first["language_loss"][0] < 2.5 and 0.0 < first["cluster_cosine"][0] < 1.0
+    assert checkpoint(run)["language"].shape == (2, 7 * 16)  # wte alone: timesteps are the positions
+    with pytest.raises(Killed):
+        train_dt(config, tmp_path / "killed", killing(9))
+    train_dt(config, tmp_path / "killed", resume=True)
+    assert without_times(tmp_path / "killed") == without_times(run)
+
+
+def test_language_terms_without_what_they_need_are_refused(pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="are for a pre-trained backbone; give init too"):
+        replace(TRAIN, method=replace(TRAIN.method, cluster_weight=0.1))
+    many = replace(TRAIN, init=pretrained, method=replace(TRAIN.method, cluster_weight=0.1))
+    with pytest.raises(ValueError, match=r"cluster_count must be at most 7, the tokens of .*, got 1000"):
+        train_dt(many, tmp_path / "run")
+    mapped = pretrain_dt(replace(PRETRAIN, law="mapping", schedule=Schedule(updates=1)), tmp_path / "mapped")
+    joint = replace(TRAIN, init=mapped, method=replace(TRAIN.method, language_weight=1.0))
+    with pytest.raises(ValueError, match=r"language_weight is for next-token pre-training; .* learned law mapping"):
+        train_dt(joint, tmp_path / "run")
+
+
 def test_training_starts_from_the_pretrained_backbone_and_is_scored(pretrained: Path, tmp_path: Path) -> None:
     config = replace(TRAIN, init=pretrained, extend_positions=True, schedule=replace(TRAIN.schedule, updates=1))
     run = train_dt(config, tmp_path / "run")

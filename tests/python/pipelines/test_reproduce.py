@@ -6,19 +6,24 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
-import trajmill.pipelines.reproduce as runner
+import trajmill.pipelines.reproduce as reproduction
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
-from trajmill.data import OFFICIAL_FILES, DatasetError, load_dataset
+from trajmill.data import OFFICIAL_FILES, Dataset, DatasetError, load_dataset, qlearning_transitions
 from trajmill.pipelines.cql import PAPER_SEEDS, PretrainCQLConfig, TrainCQLConfig
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig
 from trajmill.pipelines.finetuning import record
-from trajmill.pipelines.reproduce import ReproduceConfig, estimate, obstacle, reproduce, scaled, slug
+from trajmill.pipelines.reproduce import estimate, reproduce
 from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
+from trajmill.pipelines.studies import cells
+from trajmill.pipelines.studies.cells import ReproduceConfig, obstacle, scaled, slug
+from trajmill.pipelines.studies.drawings import panels_of, rows_panel
+from trajmill.pipelines.studies.measures import Results
 from trajmill.pipelines.studies.paper_a import BUNDLED, DATASETS, STUDIES
 from trajmill.pipelines.studies.records import printed_columns
 from trajmill.report.comparison import MISSING
@@ -89,24 +94,33 @@ def test_every_variant_can_be_configured_or_says_what_is_missing(quick: bool) ->
         if obstacle(variant, config):
             assert "no setting" in obstacle(variant, config)
             continue
-        made = runner.training_config(variant, "hopper-medium-v2", "Hopper-v4", None, config)
+        made = cells.training_config(variant, "hopper-medium-v2", "Hopper-v4", None, config)
         assert isinstance(made, TrainDTConfig if variant.method == "dt" else TrainCQLConfig)
         assert quick or made.schedule.updates == variant.updates
         if variant.pretraining is not None:
-            before = runner.pretraining_config(variant.pretraining, (11, 3), config)
+            before = cells.pretraining_config(variant.pretraining, (11, 3), config)
             assert isinstance(before, PretrainDTConfig if variant.method == "dt" else PretrainCQLConfig)
             assert quick or before.schedule.updates == variant.pretraining.updates
 
 
 def test_defaults_stay_the_papers() -> None:
     config = ReproduceConfig(seeds=PAPER_SEEDS)
-    dt = runner.pretraining_config(PRETRAININGS["DT+Synthetic"], (11, 3), config)
+    dt = cells.pretraining_config(PRETRAININGS["DT+Synthetic"], (11, 3), config)
     assert replace(dt, variant="Synthetic", compute=ComputeConfig()) == PretrainDTConfig()
-    cql = runner.training_config(VARIANTS["CQL"], "hopper-medium-v2", "Hopper-v4", None, config)
+    cql = cells.training_config(VARIANTS["CQL"], "hopper-medium-v2", "Hopper-v4", None, config)
     assert cql == TrainCQLConfig(
         dataset="hopper-medium-v2", environment="Hopper-v4", seeds=config.seeds, schedule=cql.schedule
     )
     assert (cql.schedule.updates, cql.schedule.evaluation_interval) == (1_000_000, 5000)
+
+
+def test_pretrained_transformers_are_finetuned_as_the_authors_runs_record() -> None:
+    config = ReproduceConfig(seeds=(0,))
+    for name, flags in {"DT": (False, False), "DT+Synthetic": (True, True), "DT+IID": (True, True)}.items():
+        made = cells.training_config(VARIANTS[name], "hopper-medium-v2", "Hopper-v4", Path("init"), config)
+        assert isinstance(made, TrainDTConfig)
+        assert (made.extend_positions, made.method.shared_projection) == flags
+        assert made.method == replace(DTConfig(), shared_projection=flags[1])
 
 
 def test_work_is_estimated_from_updates_and_seeds() -> None:
@@ -138,6 +152,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 if kind.startswith("pretrain"):
                     run.log("pretrain", step, 6.0 * number, {"loss": [1.0]})
                 else:
+                    losses = {name: [1.0 / number] * len(config.seeds) for name in ("loss", "q_loss")}
+                    run.log("finetune", step, 60.0 * number, losses)
                     scores = [level * number / 10 + seed for seed in range(len(config.seeds))]
                     run.log("evaluation", step, 60.0 * number, {"normalized_score": scores, "return_mean": scores})
             run.finish({})
@@ -146,7 +162,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return train
 
     for name in ("pretrain_dt", "pretrain_cql", "train_dt", "train_cql"):
-        monkeypatch.setattr(runner, name, stand_in(name))
+        monkeypatch.setattr(cells, name, stand_in(name))
     return calls
 
 
@@ -171,28 +187,46 @@ def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained:
     assert average.ours is not None and average.ours.estimate == pytest.approx(34.5)
     assert (average.ours.low, average.ours.high) == (34.0, 35.0)
     text = again.markdown.read_text()
-    assert runner.QUICK_LABEL in text and "34.5 [34.0, 35.0]" in text and "a-curves-cql-1.svg" in text
-    assert runner.QUICK_LABEL in again.report.read_text() and "34.5 [34.0, 35.0]" in again.report.read_text()
+    assert cells.QUICK_LABEL in text and "34.5 [34.0, 35.0]" in text and "a-curves-cql-1.svg" in text
+    assert cells.QUICK_LABEL in again.report.read_text() and "34.5 [34.0, 35.0]" in again.report.read_text()
     facts = json.loads((tmp_path / "a-curves-cql.json").read_text())
     assert facts["quick"] and len(facts["runs"]) == 6
     assert (tmp_path / "a-curves-cql-1.svg").read_text().count("var(") == 0
+
+
+@pytest.mark.parametrize("method", ["dt", "cql"])
+def test_losses_are_drawn_without_the_first_update(method: str, trained: list[str], tmp_path: Path) -> None:
+    config = ReproduceConfig(quick=True, workers=1, compute=CPU)
+    study = STUDIES[f"a-losses-{method}"]
+    done = reproduce(study.name, tmp_path, config)
+    runs = {
+        (variant, dataset): tmp_path / f"runs/{slug(variant)}/{dataset}"
+        for variant in study.variants
+        for dataset in BUNDLED
+        if variant not in done.not_yet
+    }
+    (panel,) = panels_of(Results(replace(study, datasets=BUNDLED), tmp_path, config, runs))
+    assert panel.log_y == (method == "dt") and panel.y_label == "training loss"
+    assert [curve.label for curve in panel.curves] == [v for v, d in runs if d == BUNDLED[0]]
+    assert panel.curves[0].center.tolist() == pytest.approx([1 / number for number in range(2, 11)])
+    assert "training loss" in (tmp_path / f"{study.name}-1.svg").read_text()
 
 
 def test_an_interrupted_study_goes_on_where_it_stopped(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=BUNDLED[:1])
-    working = runner.train_dt
+    working = cells.train_dt
 
     def stopping(config, *arguments, **options):
         if config.variant == "DT+Synthetic":
             raise KeyboardInterrupt
         return working(config, *arguments, **options)
 
-    monkeypatch.setattr(runner, "train_dt", stopping)
+    monkeypatch.setattr(cells, "train_dt", stopping)
     with pytest.raises(KeyboardInterrupt):
         reproduce("a-curves-dt", tmp_path, config)
-    monkeypatch.setattr(runner, "train_dt", working)
+    monkeypatch.setattr(cells, "train_dt", working)
     done = reproduce("a-curves-dt", tmp_path, config)
     name = BUNDLED[0]
     assert trained == ["DT+Synthetic pre-training", f"DT on {name}", f"DT+Synthetic on {name}"]
@@ -231,8 +265,8 @@ def test_averages_of_both_are_over_the_same_data(
             raise DatasetError(f"{name} is nowhere")
         return Path(name)
 
-    monkeypatch.setattr(runner, "find_dataset", find)
-    monkeypatch.setattr(runner, "_facts", lambda name: (name, (11, 3), "Hopper-v4"))
+    monkeypatch.setattr(reproduction, "find_dataset", find)
+    monkeypatch.setattr(cells, "facts", lambda name: (name, (11, 3), "Hopper-v4"))
     done = reproduce("a-table-6", tmp_path, ReproduceConfig(workers=1, compute=CPU))
     assert len(done.missing) == 10 and len(done.comparison.rows) == 14
     average = done.comparison.rows["Average over the 2 run here"][0]
@@ -242,20 +276,42 @@ def test_averages_of_both_are_over_the_same_data(
     assert done.comparison.rows[here[0]][0].our_text.startswith("43.5 [")
 
 
-def test_a_share_of_the_data_is_drawn_once_and_trained_on(trained: list[str], tmp_path: Path) -> None:
-    done = reproduce("a-figure-17", tmp_path, ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=BUNDLED[:1]))
+@pytest.mark.parametrize(("figure", "kind", "columns"), [(11, "trajectories", 102), (17, "transitions", 90)])
+def test_a_share_of_the_data_is_drawn_once_and_trained_on(
+    figure: int, kind: str, columns: int, trained: list[str], tmp_path: Path
+) -> None:
+    config = ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=BUNDLED[:1])
+    done = reproduce(f"a-figure-{figure}", tmp_path, config)
     files = sorted((tmp_path / "datasets").iterdir())
-    assert [path.name.rsplit("-", 1)[1] for path in files] == ["10pct.hdf5", "25pct.hdf5", "50pct.hdf5", "75pct.hdf5"]
+    shares = [f"{percent}pct-of-{kind}" for percent in (10, 20, 40, 60, 80)]
+    assert [path.stem.removeprefix(f"{BUNDLED[0]}-") for path in files] == shares
     sizes = [len(load_dataset(path)) for path in files]
     assert sizes == sorted(sizes) and sizes[-1] < len(load_dataset(BUNDLED[0]))
-    assert f"CQL, 10% of the data on {files[0]}" in trained
-    assert len(done.comparison.columns) == 10
+    assert f"{'CQL' if figure == 17 else 'DT'}, 10% of the data on {files[0]}" in trained
+    assert len(done.comparison.columns) == columns
+    drawn = (tmp_path / f"a-figure-{figure}-1.svg").read_text()
+    assert "share of the data, %" in drawn and "S=10,000" in (tmp_path / f"a-figure-{figure}.md").read_text()
+
+
+def test_a_share_of_transitions_holds_transitions_of_the_data(tmp_path: Path) -> None:
+    variant = next(v for v in STUDIES["a-figure-17"].variants.values() if v.ratio == 0.2)
+    part = load_dataset(cells._part(variant, BUNDLED[0], tmp_path))
+    training = cells.training_config(variant, BUNDLED[0], "Hopper-v4", None, ReproduceConfig(seeds=(0,)))
+    assert isinstance(training, TrainCQLConfig)
+
+    def rows(dataset: Dataset, kind: Literal["stored", "d4rl"]) -> set[bytes]:
+        found = qlearning_transitions(dataset, kind)
+        columns = [getattr(found, name) for name in ("observation", "action", "next_observation")]
+        return {row.tobytes() for row in np.concatenate(columns, axis=1, dtype=np.float32)}
+
+    whole, drawn = rows(load_dataset(BUNDLED[0]), "stored"), rows(part, training.next_observation)
+    assert drawn <= whole and 0.18 * len(whole) < len(drawn) < 0.22 * len(whole)
 
 
 def test_rows_of_the_chain_are_exact_and_need_no_data(tmp_path: Path) -> None:
     done = reproduce("a-figure-7", tmp_path)
     assert len(list(tmp_path.glob("a-figure-7-*.svg"))) == 5 and done.comparison.rows == {}
-    (curve,) = runner._rows_panel(STUDIES["a-figure-7"].columns[3]).curves
+    (curve,) = rows_panel(STUDIES["a-figure-7"].columns[3]).curves
     assert math.isclose(curve.center.sum(), 1.0) and (np.diff(curve.center) >= 0).all()
     expected = np.exp(np.arange(1, 101) / 101)
     assert 0.93 < np.log(curve.center[-1] / curve.center[0]) <= 1.0  # greatest minus least of them, over τ = 1
@@ -263,8 +319,10 @@ def test_rows_of_the_chain_are_exact_and_need_no_data(tmp_path: Path) -> None:
 
 
 def test_unknown_studies_and_shares_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no study 'a-table-9'.*a-table-8"):
+    with pytest.raises(ValueError, match=r"no study 'a-table-9'.*a-table-8.*quick$"):
         reproduce("a-table-9", tmp_path)
+    with pytest.raises(ValueError, match=r"no study 'a-figure-2'.* is not on record by number"):
+        reproduce("a-figure-2", tmp_path)
     with pytest.raises(ValueError, match="update_share"):
         ReproduceConfig(update_share=0.0)
     with pytest.raises(ValueError, match="pretraining_share"):
@@ -277,16 +335,16 @@ def test_shares_scale_updates_batches_and_warm_ups() -> None:
     config = ReproduceConfig(seeds=(0,), update_share=0.02, pretraining_share=0.5, batch_share=0.25)
     dt, cql = STUDIES["a-table-1"].variants["DT+Synthetic"], STUDIES["a-table-6"].variants["CQL+MDP"]
     assert dt.pretraining is not None and cql.pretraining is not None
-    before = runner.pretraining_config(dt.pretraining, (11, 3), config)
+    before = cells.pretraining_config(dt.pretraining, (11, 3), config)
     assert isinstance(before.method, LMConfig)
     assert (before.schedule.updates, before.method.batch_size) == (10_000, 16)
     assert (before.method.warmup_updates, before.method.decay_updates) == (5000, 40_000)
-    after = runner.training_config(dt, BUNDLED[0], "Hopper-v4", None, config)
+    after = cells.training_config(dt, BUNDLED[0], "Hopper-v4", None, config)
     assert isinstance(after.method, DTConfig)
     assert (after.schedule.updates, after.method.batch_size, after.method.warmup_updates) == (2000, 16, 100)
-    critics = runner.pretraining_config(cql.pretraining, (11, 3), config)
+    critics = cells.pretraining_config(cql.pretraining, (11, 3), config)
     assert (critics.schedule.updates, critics.method.batch_size) == (50_000, 64)
-    after = runner.training_config(cql, BUNDLED[0], "Hopper-v4", None, config)
+    after = cells.training_config(cql, BUNDLED[0], "Hopper-v4", None, config)
     assert (after.schedule.updates, after.method.batch_size) == (20_000, 64)
     assert scaled(100_000, "cql", ReproduceConfig(update_share=0.02), None) == 2000  # one share for both by default
 

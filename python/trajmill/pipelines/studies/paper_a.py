@@ -1,7 +1,8 @@
 """Tables and figures of arXiv 2310.00771, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning".
 
 Everything a study does not say is a default of the configurations, which are the paper's. Figures are named by number
-where our notes on the paper have their number, else by what they show.
+where the number is on record, else by what they show. Lines and shares of figures 10, 11, 16 and 17 are those of the
+authors' plotting scripts (github.com/Victor-wang-902/rl_pretrain, plot_utils).
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ CQL_PRETRAINING_UPDATES = {
     "500K": 500_000,
     "1M": 1_000_000,
 }
-RATIOS = (0.1, 0.25, 0.5, 0.75, 1.0)
+RATIOS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+UNKNOWN_FIGURES = (
+    "What figures 1-6, 8, 9 and 12-14 of the paper show is not on record by number. The authors' scripts draw scores "
+    "and losses over updates and equal-update curves: here a-curves-*, a-losses-* and a-equal-updates-*, with "
+    "curves of each data set on their pages."
+)
 
 
 # --- variants ---
@@ -42,7 +48,14 @@ def _dt(name: str = "", updates: int = 20_000, *, needs_text: bool = False, **se
     if not name:
         return Variant(name="DT", method="dt", updates=DT_UPDATES)
     pretraining = Pretraining(name=name, method="dt", updates=updates, settings=settings, needs_text=needs_text)
-    return Variant(name=name, method="dt", updates=DT_UPDATES, pretraining=pretraining)
+    return Variant(
+        name=name,
+        method="dt",
+        updates=DT_UPDATES,
+        pretraining=pretraining,
+        settings={"extend_positions": True},
+        update_settings={"shared_projection": True},
+    )
 
 
 def _cql(name: str = "", updates: int = 100_000, **settings: object) -> Variant:
@@ -116,12 +129,14 @@ def _pretraining_updates(*, dt: bool, default: str) -> dict[str, Variant]:
 MARGIN_NOTE = (
     "Evaluated in Gymnasium's -v4 environments with repaired contact margins; the paper used Gym's -v2 and mujoco-py."
 )
-SUBSET_NOTE = (
-    "Shares are of whole trajectories, drawn once with seed 0; the paper names 0.1 alone and does not say what it drew."
-)
+SUBSET_NOTES = {
+    "dt": "Shares are of whole trajectories, drawn once for all seeds, as in the authors' code, but other ones.",
+    "cql": "Shares are of single transitions, as in the authors' code, but drawn once and not anew for each seed.",
+}
 POSITIONS_NOTE = (
-    "DT has its own timestep table and heads; whether the paper's DT+Synthetic extended positions or shared "
-    "projections is not on record."
+    "Pre-trained variants take position embeddings as the table of timesteps and predict with the transposed action "
+    "embedding, DT does neither: so say the settings kept with the authors' runs of DT, DT+Synthetic and DT+IID "
+    "(github.com/Victor-wang-902/rl_pretrain, code/checkpoints)."
 )
 
 
@@ -133,7 +148,10 @@ def _study(
     return Study(name=name, title=title, columns=columns, datasets=DATASETS, notes=(*notes, MARGIN_NOTE), **more)  # type: ignore[arg-type]
 
 
-SIMILARITIES: dict[str, Statistic] = {"RI": "cosine with random start", "PT": "cosine with pre-trained start"}
+SIMILARITIES: dict[str, dict[str, Statistic]] = {
+    "weights": {"RI": "weight cosine with random start", "PT": "weight cosine with pre-trained start"},
+    "features": {"RI": "feature cosine with random start", "PT": "feature cosine with pre-trained start"},
+}
 
 
 def _grouped(group: str, columns: Sequence[Column]) -> tuple[Column, ...]:
@@ -179,7 +197,7 @@ def _tables() -> Iterator[Study]:
             yield _study(f"a-table-{number + shift}", f"{title}: best score of each seed", again, note)
 
     # --- speed ---
-    never = "A seed that never gets there leaves the cell without a number; how the paper counts it is not on record."
+    never = "A seed that never gets there leaves the cell without a number."
     yield _study(
         "a-table-11",
         "Thousands of fine-tuning updates to 90 % of DT's final score",
@@ -192,6 +210,8 @@ def _tables() -> Iterator[Study]:
         "Thousands of fine-tuning updates to 90 % of CQL's final score",
         _columns("table-13", {"CQL": CQL, "CQL+MDP": MDP, "CQL+IID": CQL_IID}),
         never,
+        "The authors' script counts evaluations from 0, so the same curve is 5 less there, and a seed that never gets "
+        "there is 0.",
         statistic="updates to 90 %",
     )
     hardware = (
@@ -267,6 +287,15 @@ def _tables() -> Iterator[Study]:
     # --- figures ---
     yield _study("a-curves-dt", "Learning curves of DT, DT+Wiki, DT+Synthetic", main)
     yield _study("a-curves-cql", "Learning curves of CQL, CQL+MDP, CQL+IID", _cql_main())
+    first = "Without the first update, which has a line of metrics of its own."
+    yield _study("a-losses-dt", "Training loss of DT, DT+Wiki, DT+Synthetic", main, first, figure="loss curves")
+    yield _study(
+        "a-losses-cql",
+        "Training loss of CQL, CQL+MDP, CQL+IID: Bellman and conservative loss together",
+        _cql_main(),
+        first,
+        figure="loss curves",
+    )
     shifted = "Curves of pre-trained variants are moved right by their pre-training updates."
     yield _study(
         "a-equal-updates-dt",
@@ -291,50 +320,70 @@ def _tables() -> Iterator[Study]:
         notes=("Exact rows of the chain of 100 states, seed 42, state 0; nothing is trained.",),
     )
     controls = (DT, WIKI, SYNTHETIC, DT_IID, _dt("DT+Identity", law="identity"), _dt("DT+Mapping", law="mapping"))
+    similarities = {
+        name: tuple(
+            Column(label=f"{variant.name}, {short}", variant=variant, statistic=statistic)
+            for variant in controls
+            for short, statistic in statistics.items()
+        )
+        for name, statistics in SIMILARITIES.items()
+    }
     yield _study(
         "a-weights-dt",
         "Cosine of DT's fine-tuned backbone with its random (RI) and its pre-trained (PT) start",
-        tuple(
-            Column(label=f"{variant.name}, {short}", variant=variant, statistic=statistic)
-            for variant in controls
-            for short, statistic in SIMILARITIES.items()
-        ),
+        similarities["weights"],
         "Each backbone is one vector; how the paper flattens is not on record. From scratch both starts are the same.",
         "The paper's orderings: RI lower for every pre-trained variant than for DT; PT higher, Synthetic least similar "
         "of them and Wiki most.",
+    )
+    yield _study(
+        "a-features-dt",
+        "Cosine of DT's fine-tuned features with those of its random (RI) and its pre-trained (PT) start",
+        similarities["features"],
+        "What enters the action head, one vector a window, mean over 64 windows spread over the data, nothing dropped; "
+        "how the paper averages is not on record. From scratch both starts are the same.",
+        "The paper: RI about a thousand times smaller for pre-trained variants than for DT; PT about 0.33 for Wiki, "
+        "higher for synthetic variants.",
     )
     ablations = "Read a panel at any number of fine-tuning updates."
     yield _study(
         "a-figure-10",
         "Ablations of DT+Synthetic at different numbers of fine-tuning updates",
-        _grouped("order", orders)
-        + _grouped("states", dt_states)
-        + _grouped("temperature", dt_temperatures)
-        + _grouped("pre-training updates", dt_updates),
+        _grouped("order", main[:2] + orders)
+        + _grouped("states", main[:2] + dt_states)
+        + _grouped("temperature", main[:2] + dt_temperatures)
+        + _grouped("pre-training updates", main[:2] + dt_updates),
         ablations,
+        "The panel of pre-training updates is ours.",
     )
     yield _study(
         "a-figure-16",
         "Ablations of CQL+MDP at different numbers of fine-tuning updates",
         _grouped("states", cql_states)
-        + _grouped("temperature", cql_temperatures)
-        + _grouped("pre-training updates", cql_updates),
+        + _grouped("temperature", cql_states[:1] + cql_temperatures)
+        + _grouped("pre-training updates", cql_states[:1] + cql_updates),
         ablations,
     )
-    for number, variants in ((11, (DT, SYNTHETIC)), (17, (CQL, MDP))):
-        columns = tuple(
-            Column(
-                label=f"{base.name}, {ratio:.0%}",
-                variant=base
-                if ratio == 1.0
-                else replace(base, name=f"{base.name}, {ratio:.0%} of the data", ratio=ratio),
-                group=base.name,
-            )
-            for base in variants
-            for ratio in RATIOS
-        )
-        title = f"{variants[1].name} on a share of the data"
-        yield _study(f"a-figure-{number}", title, columns, SUBSET_NOTE, figure="data ratios")
+    shared = {"order": main[:2] + orders, "states": main[:2] + dt_states, "temperature": main[:2] + dt_temperatures}
+    yield _study(
+        "a-figure-11",
+        "Ablations of DT+Synthetic on a share of the data",
+        _shares({group: [c for c in columns if c.label in DT_SHARES] for group, columns in shared.items()}),
+        SUBSET_NOTES["dt"],
+        figure="data ratios",
+    )
+    shared = {
+        "states": cql_states,
+        "temperature": cql_states[:1] + cql_temperatures,
+        "pre-training updates": cql_states[:1] + cql_updates,
+    }
+    yield _study(
+        "a-figure-17",
+        "Ablations of CQL+MDP on a share of the data",
+        _shares({group: [c for c in columns if c.label in CQL_SHARES] for group, columns in shared.items()}),
+        SUBSET_NOTES["cql"],
+        figure="data ratios",
+    )
     shorter = tuple(
         replace(c, variant=_longer(c.variant, -100_000), printed="")
         for c in _columns(
@@ -353,6 +402,58 @@ def _tables() -> Iterator[Study]:
         (Column(label="CQL", variant=CQL), *shorter),
         shifted,
         figure="shifted curves",
+    )
+
+
+DT_SHARES = (
+    "DT",
+    "DT+Wiki",
+    "1-MC",
+    "2-MC",
+    "5-MC",
+    "S=10",
+    "S=100",
+    "S=1,000",
+    "S=10,000",
+    "τ=0.1",
+    "τ=1",
+    "τ=10",
+    "IID",
+)
+CQL_SHARES = (
+    "CQL",
+    "S=10",
+    "S=100",
+    "S=1,000",
+    "S=10,000",
+    "τ=0.1",
+    "τ=1",
+    "τ=10",
+    "IID",
+    "10K",
+    "40K",
+    "100K",
+    "500K",
+)
+"""lines of the authors' figures over shares of the data"""
+
+
+def _shares(panels: dict[str, list[Column]]) -> tuple[Column, ...]:
+    """Every line of every panel at every share of the data."""
+
+    def part(variant: Variant, ratio: float) -> Variant:
+        return (
+            variant if ratio == 1.0 else replace(variant, name=f"{variant.name}, {ratio:.0%} of the data", ratio=ratio)
+        )
+
+    return tuple(
+        Column(
+            label=f"{column.label}, {ratio:.0%}", variant=part(column.variant, ratio), group=group, line=column.label
+        )
+        for group, columns in panels.items()
+        for column in columns
+        if column.variant is not None
+        for ratio in RATIOS
     )
 
 

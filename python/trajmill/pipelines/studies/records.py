@@ -16,17 +16,22 @@ Statistic = Literal[
     "updates to 90 %",
     "pre-training minutes",
     "fine-tuning hours",
-    "cosine with random start",
-    "cosine with pre-trained start",
+    "weight cosine with random start",
+    "weight cosine with pre-trained start",
+    "feature cosine with random start",
+    "feature cosine with pre-trained start",
 ]
-FigureKind = Literal["curves", "shifted curves", "data ratios", "transition rows"]
-"""curves over updates, one panel a group of columns; the same moved right by the updates of pre-training; scores over
-the share of the data, one line a group; rows of Markov chains, one panel a column, nothing to train"""
+FigureKind = Literal["curves", "shifted curves", "loss curves", "data ratios", "transition rows"]
+"""scores over updates, one panel a group of columns; the same moved right by the updates of pre-training; the training
+loss over updates; scores over the share of the data, one panel a group; rows of Markov chains, one panel a column,
+nothing to train"""
 
 DIGITS: Mapping[Statistic, int] = {
     "fine-tuning hours": 2,
-    "cosine with random start": 4,
-    "cosine with pre-trained start": 4,
+    "weight cosine with random start": 4,
+    "weight cosine with pre-trained start": 4,
+    "feature cosine with random start": 5,
+    "feature cosine with pre-trained start": 4,
 }
 """decimals shown, where not one"""
 
@@ -54,7 +59,11 @@ class Variant:
     pretraining: Pretraining | None = None
     """None starts from scratch"""
     ratio: float = 1.0
-    """share of the data set's trajectories, in (0, 1]"""
+    """share of the data set, in (0, 1]: of its trajectories for DT, of its transitions for CQL"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """what differs from the defaults of `TrainDTConfig` or `TrainCQLConfig`"""
+    update_settings: Mapping[str, Any] = field(default_factory=dict)
+    """what differs from the defaults of `DTConfig` or `CQLConfig`"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +77,9 @@ class Column:
     """key of the paper's own numbers; empty if there are none on record"""
     statistic: Statistic = "average last four"
     group: str = ""
-    """panel of a figure, or line of a figure over data ratios"""
+    """panel of a figure"""
+    line: str = ""
+    """line of a figure over data ratios"""
     temperature: float = 1.0
     """of the chain, where nothing is trained"""
 
