@@ -46,6 +46,8 @@ class PretrainCQL:
     """run directory to create"""
     resume: bool = False
     """go on with an unfinished run in --out that has the same settings"""
+    workers: int | None = None
+    """processes that share the seeds, with the same result; None is one per CPU core, or one in all on a GPU"""
     environment: Literal["halfcheetah", "hopper", "walker2d", "ant"] | None = None
     """whom the critics are meant for: sets --observation-dim and --action-dim"""
     config: Annotated[PretrainCQLConfig, tyro.conf.arg(name="")] = field(default_factory=_hopper)
@@ -56,7 +58,7 @@ class PretrainCQL:
         if self.environment is not None:
             observation_dim, action_dim = ENVIRONMENT_DIMENSIONS[self.environment]
             config = replace(config, observation_dim=observation_dim, action_dim=action_dim)
-        return tell(pretrain_cql(config, self.out, progress, resume=self.resume))
+        return tell(pretrain_cql(config, self.out, progress, resume=self.resume, workers=self.workers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +69,13 @@ class PretrainDT:
     """run directory to create"""
     resume: bool = False
     """go on with an unfinished run in --out that has the same settings"""
+    workers: int | None = None
+    """processes that share the seeds, with the same result; None is a core each, or one on a GPU or with dropout"""
     config: Annotated[PretrainDTConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainDTConfig)
 
     def run(self, progress: Progress) -> Outcome | None:
         """Pre-train."""
-        path = pretrain_dt(self.config, self.out, progress, resume=self.resume)
+        path = pretrain_dt(self.config, self.out, progress, resume=self.resume, workers=self.workers)
         return tell(path) if is_leader() else None
 
 

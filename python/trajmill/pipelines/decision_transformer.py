@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -29,7 +30,7 @@ from trajmill.core.reference import ReferenceChain
 from trajmill.corpus.layout import Column, CorpusError
 from trajmill.corpus.sources import Arrays, make_spec, source_of
 from trajmill.corpus.text import TextRows, open_text, store_text, text_name
-from trajmill.data import Normalizer, environment_of, load_dataset
+from trajmill.data import Dataset, Normalizer, environment_of, load_dataset
 from trajmill.data.catalog import cache_directory
 from trajmill.models.decision_transformer import embeddings
 from trajmill.models.gpt import GPTConfig, gpt
@@ -40,13 +41,15 @@ from trajmill.models.stack import Stack
 from trajmill.pipelines.finetuning import (
     checked_environment,
     final_scores,
+    identity_of,
     metadata_of,
     pretrained_checkpoint,
     record,
     scoring,
 )
 from trajmill.pipelines.run_directory import RunDirectory, defaults, plain
-from trajmill.pipelines.schedule import Schedule, run_schedule
+from trajmill.pipelines.schedule import Schedule, Trained, run_schedule
+from trajmill.pipelines.workers import chosen, remove_parts, seed_groups, train_in_workers, worker_count
 from trajmill.replay import TrajectoryBuffer
 from trajmill.training.device import ComputeConfig
 from trajmill.training.distributed import ALONE, Workers, joined
@@ -146,34 +149,86 @@ class TrainDTConfig:
             raise ValueError("cluster_weight and language_weight are for a pre-trained backbone; give init too")
 
 
-def pretrain_dt(config: PretrainDTConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
+def pretrain_dt(
+    config: PretrainDTConfig,
+    output: Path,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    workers: int | None = 1,
+    part: bool = False,
+) -> Path:
     """Pre-train a language model on tokens; gives the run directory, which `train_dt` takes as ``init``.
 
-    Processes that torchrun started share the work: each takes its rows of every batch, the first one writes.
+    Processes that torchrun started share the work: each takes its rows of every batch, the first one writes. Otherwise
+    `workers` processes share the seeds, with the same result, and `part` says that this is one of them; None is one per
+    core without dropout, and one in all with it, since what is dropped depends on all seeds.
     """
     config = dataclasses.replace(config, data_seed=config.law_seed)
     device = config.compute.apply()
-    with joined(device) as workers:
-        _pretrain_dt(config, output, progress if workers.leads else silent, workers, device, resume=resume)
+    with joined(device) as rank:
+        alone = rank.count > 1 or (config.method.dropout and len(config.seeds) > 1)
+        if alone and (workers or 1) > 1:
+            why = (
+                "torchrun's processes share"
+                if rank.count > 1
+                else "with dropout, which all seeds draw together, one has"
+            )
+            raise ValueError(
+                f"workers must be 1, got {workers}: {why} all seeds; torchrun or --method.no-dropout helps"
+            )
+        count = 1 if alone else worker_count(workers, config.compute, len(config.seeds), output)
+        _pretrain_dt(config, output, progress if rank.leads else silent, rank, device, count, resume=resume, part=part)
     return output
 
 
 def _pretrain_dt(
-    config: PretrainDTConfig, output: Path, progress: Progress, workers: Workers, device: torch.device, *, resume: bool
+    config: PretrainDTConfig,
+    output: Path,
+    progress: Progress,
+    rank: Workers,
+    device: torch.device,
+    workers: int,
+    *,
+    resume: bool,
+    part: bool,
 ) -> None:
+    rank.share(config.method.batch_size)  # refuses before anything is written
+    tokens = _Tokens.of_text(config, rank, progress) if config.text else _Tokens.of_law(config, rank)
+    run = RunDirectory(output)
+    if rank.leads:
+        described = record("pretrain_dt", config, tokens.name, None)
+        run = RunDirectory.open(output, described, resume=resume, defaults=defaults(config))
+    if rank.agree(int(rank.leads and run.finished)):
+        return
+    with run.locked() if rank.leads else nullcontext():
+        if workers > 1:
+            groups = seed_groups(len(config.seeds), workers)
+            parts = [dataclasses.replace(config, seeds=chosen(config.seeds, positions)) for positions in groups]
+            trained = train_in_workers(run, pretrain_dt, parts, progress)
+        else:
+            trained = _pretrain_here(run, config, tokens, device, progress, rank, part=part)
+        if rank.leads:
+            last = {"last_metrics": run.lines("evaluation")[-1]["metrics"]}
+            run.finish(trained.result() | last | {"gradient_steps": config.schedule.updates, "workers": workers})
+            remove_parts(run)
+
+
+def _pretrain_here(
+    run: RunDirectory,
+    config: PretrainDTConfig,
+    tokens: _Tokens,
+    device: torch.device,
+    progress: Progress,
+    workers: Workers,
+    *,
+    part: bool,
+) -> Trained:
+    """Pre-train all seeds in this process, or in those of torchrun."""
     method = config.method
-    workers.share(method.batch_size)  # refuses before anything is written
     if config.law in ("identity", "mapping") and not config.text:
         method = dataclasses.replace(method, objective="given")
-    tokens = _Tokens.of_text(config, workers, progress) if config.text else _Tokens.of_law(config, workers)
     target_count = tokens.vocabulary_size if config.law == "mapping" and not config.text else 0
-    run = RunDirectory(output)
-    if workers.leads:
-        run = RunDirectory.open(
-            output, record("pretrain_dt", config, tokens.name, None), resume=resume, defaults=defaults(config)
-        )
-    if workers.agree(int(workers.leads and run.finished)):
-        return
     state = lm.create(
         method,
         tokens.vocabulary_size,
@@ -202,7 +257,7 @@ def _pretrain_dt(
         floor = {} if tokens.entropy_rate is None else {"entropy_rate": [tokens.entropy_rate] * len(config.seeds)}
         return {"held_out_loss": mean.tolist()} | floor
 
-    wall_seconds = run_schedule(
+    return run_schedule(
         run,
         lm.step,
         state,
@@ -221,10 +276,8 @@ def _pretrain_dt(
         evaluate=evaluate,
         feed=feed,
         workers=workers,
+        part=part,
     )
-    if workers.leads:
-        last = run.lines("evaluation")[-1]["metrics"]
-        run.finish({"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "last_metrics": last})
 
 
 def _dropout_seed(seed: int, update: int, rank: int) -> int:
@@ -370,8 +423,21 @@ def _place(state: lm.LMState, slot: int, batch: dict[str, np.ndarray]) -> None:
         state.targets[slot].copy_(torch.from_numpy(batch["targets"].astype(np.int32)))
 
 
-def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
-    """Train the Decision Transformer for every seed at once and score it; gives the run directory."""
+def train_dt(
+    config: TrainDTConfig,
+    output: Path,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    workers: int | None = 1,
+    part: bool = False,
+) -> Path:
+    """Train the Decision Transformer for every seed and score it; gives the run directory.
+
+    `workers` processes share the seeds, with the same result; None chooses, see `workers.worker_count`. Each makes a
+    `part` of the run: one that goes on where every seed of it has diverged.
+    """
+    workers = worker_count(workers, config.compute, len(config.seeds), output)
     device = config.compute.apply()
     dataset = load_dataset(config.dataset)
     environment = checked_environment(config.environment or environment_of(dataset), dataset)
@@ -384,11 +450,42 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         start |= {"positions": positions} if config.extend_positions else {}
         start |= _language_terms(config.init, config)
     tokens = None if "language" not in start else _tokens_of(config.init, config.method.language_batch_size, progress)
-    run = RunDirectory.open(
-        output, record("train_dt", config, dataset.name, environment), resume=resume, defaults=defaults(config)
-    )
+    described = record("train_dt", config, dataset.name, environment)
+    run = RunDirectory.open(output, described, resume=resume, defaults=defaults(config))
     if run.finished:
         return output
+    with run.locked():
+        if workers > 1:
+            groups = seed_groups(len(config.seeds), workers)
+            parts = [dataclasses.replace(config, seeds=chosen(config.seeds, positions)) for positions in groups]
+            trained = train_in_workers(run, train_dt, parts, progress)
+        else:
+            trained = _train_here(
+                run, config, dataset, environment, target_return, start, tokens, device, progress, part=part
+            )
+        run.finish(
+            trained.result()
+            | final_scores(run, environment)
+            | {"target_return": target_return, "gradient_steps": config.schedule.updates, "workers": workers}
+        )
+        remove_parts(run)
+    return output
+
+
+def _train_here(
+    run: RunDirectory,
+    config: TrainDTConfig,
+    dataset: Dataset,
+    environment: str,
+    target_return: float,
+    start: Mapping[str, Any],
+    tokens: _Tokens | None,
+    device: torch.device,
+    progress: Progress,
+    *,
+    part: bool,
+) -> Trained:
+    """Train all seeds in this process."""
     pairs = TrajectoryBuffer.from_dataset(
         dataset,
         context_length=2,
@@ -429,7 +526,7 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         for slot in range(count):  # every seed gets the same
             state.tokens[slot].copy_(torch.from_numpy(tokens.training(first + slot)["tokens"].astype(np.int32)))
 
-    wall_seconds = run_schedule(
+    return run_schedule(
         run,
         dt.step,
         state,
@@ -437,6 +534,7 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         phase="finetune",
         seeds=config.seeds,
         metadata=metadata_of("train_dt", config.seeds, table.observation_dim, table.action_dim)
+        | identity_of(dataset, environment)
         | {
             "method": plain(config.method),
             "timestep_count": state.network.timestep_count,
@@ -447,12 +545,8 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         progress=progress,
         evaluate=evaluate,
         feed=None if tokens is None else feed,
+        part=part,
     )
-    run.finish(
-        final_scores(run, environment)
-        | {"target_return": target_return, "gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds}
-    )
-    return output
 
 
 def trained_policy(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dt.Policy:
