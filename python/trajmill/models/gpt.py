@@ -25,7 +25,8 @@ own generator, which is faster for long sequences; or not at all"""
 EVERY = slice(None)
 
 MASKED = -1e4
-"""score of a key that may not be seen; finite, as in the released code, so that a row without keys is no NaN"""
+"""added to the score of a key that may not be seen; finite, as in the released code, so that a row without keys is no
+NaN"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +115,12 @@ def backbone(
     computes no more than what is wanted.
     """
     stream = _dropped(inputs, dropout, "embedding", config.embedding_dropout)
-    allowed = None if visible is None else _allowed(visible)
+    masking = None if visible is None else _masking(visible, stream.dtype)
     for layer in range(config.layer_count):
         block = f"h.{layer}"
         kept = wanted if layer == config.layer_count - 1 else EVERY
         normed = norm(leaves, f"{block}.ln_1", stream)
-        attended = _attention(leaves, f"{block}.attn", config, normed, allowed, dropout, kept)
+        attended = _attention(leaves, f"{block}.attn", config, normed, masking, dropout, kept)
         stream = stream[:, :, kept] + _dropped(attended, dropout, f"{block}.attn", config.residual_dropout, kept)
         inner = rows(leaves, f"{block}.mlp.c_fc", norm(leaves, f"{block}.ln_2", stream))
         inner = F.relu(inner) if config.activation == "relu" else F.gelu(inner, approximate="tanh")
@@ -144,7 +145,7 @@ def _attention(
     layer: str,
     config: GPTConfig,
     inputs: Tensor,
-    allowed: Tensor | None,
+    masking: Tensor | None,
     dropout: Dropout,
     kept: slice,
 ) -> Tensor:
@@ -161,14 +162,15 @@ def _attention(
         for part in (query, key, value)
     )
     site, probability = f"{layer}.weights", config.attention_dropout
-    is_plain = allowed is None and kept == EVERY and (probability == 0.0 or not isinstance(dropout, Mapping))
+    is_plain = masking is None and kept == EVERY and (probability == 0.0 or not isinstance(dropout, Mapping))
     if is_plain:  # fused, where that is to be had
         dropped = probability if dropout == "torch" else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
     else:
         scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-        seen = allowed if allowed is not None else _causal(length, inputs.device)
-        weights = scores.masked_fill(~seen[..., kept, :], MASKED).softmax(-1, dtype=inputs.dtype)
+        if masking is None:
+            masking = _masking(torch.ones(1, 1, length, dtype=torch.bool, device=inputs.device), inputs.dtype)
+        weights = (scores + masking[..., kept, :]).softmax(-1)
         weights = _dropped(weights.unflatten(0, (seeds, batch)), dropout, site, probability, kept, axis=3)
         mixed = reduced(weights.flatten(0, 1)) @ value
     return rows(leaves, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(seeds, batch, -1, width))
@@ -179,14 +181,12 @@ def _columns(leaves: Mapping[str, Tensor], layer: str, part: slice) -> dict[str,
     return {name: leaves[name][..., part] for name in (f"{layer}.weight", f"{layer}.bias")}
 
 
-def _causal(length: int, device: torch.device) -> Tensor:
-    """(T, T) bool: may position i look at position j."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
-
-
-def _allowed(visible: Tensor) -> Tensor:
-    """(S·B, 1, T, T) bool: may position i look at position j."""
-    return _causal(visible.shape[-1], visible.device) & visible.flatten(0, 1)[:, None, None, :]
+def _masking(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores, 0 where position i may look at position j: (S, B, T) bool -> (S·B, 1, T, T)."""
+    length = visible.shape[-1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
+    hidden = ~(causal & visible.flatten(0, 1)[:, None, None, :])
+    return hidden.to(dtype).mul_(MASKED)
 
 
 def looked_up(table: Tensor, index: Tensor) -> Tensor:

@@ -18,7 +18,10 @@ from offline_data import table
 from trajmill.algorithms import cql, forward_dynamics
 from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms import language_model as lm
+from trajmill.models.critic import action_values, critic, predictions
+from trajmill.models.mlp import hidden
 from trajmill.models.precision import reduced
+from trajmill.models.tanh_gaussian import gaussian, tanh_gaussian
 from trajmill.training.device import ComputeConfig
 
 torch.set_num_threads(1)
@@ -89,6 +92,20 @@ def test_gradients_are_close_to_those_of_float64(
     assert farthest > 1e-3, "nothing was reduced"
     floats = [tensor for tensor in low.moving().values() if tensor.is_floating_point()]
     assert {tensor.dtype for tensor in floats} <= {torch.float32, torch.float64}
+
+
+def test_output_layers_are_not_reduced(bf16: None) -> None:
+    """Hidden numbers are bfloat16, outputs have digits that bfloat16 does not."""
+    observation, both = torch.randn(1, 50, 5), torch.randn(1, 50, 7)
+    policy, critics = tanh_gaussian(5, 2, [0]).fixed(), critic(5, 2, [0], predicted_dim=5).fixed()
+    assert hidden(policy, observation).dtype == torch.bfloat16
+    outputs = [*gaussian(policy, observation), action_values(critics, both), predictions(critics, both)]
+    state = dt_state(torch.float32)
+    batch = state.table.gather(torch.arange(20).view(2, 10), 4)
+    outputs.append(dt.loss(state, batch).detach())
+    for output in outputs:
+        assert output.dtype == torch.float32
+        assert not output.equal(output.bfloat16().float())
 
 
 CASES = {
