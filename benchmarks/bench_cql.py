@@ -1,15 +1,19 @@
 """Updates a second of CQL and its pre-training on one core, beside eager PyTorch: ``python benchmarks/bench_cql.py``.
 
-Seeds on one core share its arithmetic, so many seeds cannot be faster here than one after another; what they gain on a
-GPU is not measured by this file.
+Each seed's updates are counted. Seeds on one core share its arithmetic, so many seeds cannot be faster here than one
+after another; what they gain on a GPU is not measured by this file.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
-from baselines.cql import cql_updates, forward_dynamics_updates
-from record import Row, in_turns, write
+from baselines.cql import CQL, ForwardDynamics
+from baselines.loops import paper_style
+from record import write
+from updates import update_rows
 
 import trajmill as tm
 from trajmill.algorithms import cql, forward_dynamics
@@ -24,34 +28,42 @@ CPU, FLOAT = torch.device("cpu"), torch.float32
 def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
-    unit, against = "updates/s", "eager PyTorch, one seed"
     rows = []
 
     transitions = qlearning_transitions(load_dataset("halfcheetah-sac-replay-10k"))
     names = ("observation", "action", "reward", "next_observation", "terminal")
     columns = {name: getattr(transitions, name).astype(np.float32) for name in names}
     table = TransitionTable.of(transitions, action_limit=0.999, device=CPU, dtype=FLOAT)
+
+    def batch() -> list[np.ndarray]:
+        index = np.random.randint(len(columns["reward"]), size=256)  # noqa: NPY002
+        return [column[index] for column in columns.values()]
+
     for seeds in (1, 8):
-        state = cql.create(cql.CQLConfig(), table, list(range(seeds)))
-        taken = in_turns({"ours": lambda s=state: cql.step(s, 1), "peer": cql_updates(columns)}, target_seconds=0.5)
-        ours, peer = seeds / taken["ours"], 1 / taken["peer"]
-        name = f"CQL update, HalfCheetah, {seeds} seed{'s' * (seeds > 1)} (each counted)"
-        rows.append(Row(name=name, value=ours, unit=unit, against=against, ratio=ours / peer))
-        rows.append(Row(name=f"  eager PyTorch beside {seeds} of ours", value=peer, unit=unit))
+        rows += update_rows(
+            f"CQL update, HalfCheetah, {seeds} seed{'s' * (seeds > 1)}",
+            lambda seeds=seeds: partial(cql.step, cql.create(cql.CQLConfig(), table, list(range(seeds)))),
+            partial(paper_style(CQL(17, 6, greatest_reward=table.greatest_reward), batch, CPU), 1),
+            "eager PyTorch, one seed",
+            seeds=seeds,
+        )
 
     mdp = tm.MDP(state_count=100, action_count=100, seed=42).sample(1000, 1000)
     vectors = codebooks(100, 100, 17, 6)
     indexed = forward_dynamics.IndexedTransitions.of(mdp.states, mdp.actions, *vectors, device=CPU, dtype=FLOAT)
-    pretraining = forward_dynamics.create(forward_dynamics.ForwardDynamicsConfig(), indexed, [0])
+    config = forward_dynamics.ForwardDynamicsConfig()
     triples = np.stack([mdp.states[:, :-1], mdp.actions, mdp.states[:, 1:]], -1).reshape(-1, 3).astype(np.int64)
-    works = {
-        "ours": lambda: forward_dynamics.step(pretraining, 1),
-        "peer": forward_dynamics_updates(triples, *vectors),
-    }
-    taken = in_turns(works, target_seconds=0.5)
-    ours, peer = 1 / taken["ours"], 1 / taken["peer"]
-    rows.append(Row(name="pre-training update, 1 seed", value=ours, unit=unit, against=against, ratio=ours / peer))
-    rows.append(Row(name="  eager PyTorch", value=peer, unit=unit))
+
+    def pairs() -> list[np.ndarray]:
+        rows = triples[np.random.randint(len(triples), size=256)]  # noqa: NPY002
+        return [np.concatenate([vectors[0][rows[:, 0]], vectors[1][rows[:, 1]]], 1), vectors[0][rows[:, 2]]]
+
+    rows += update_rows(
+        "CQL pre-training update, 1 seed",
+        lambda: partial(forward_dynamics.step, forward_dynamics.create(config, indexed, [0])),
+        partial(paper_style(ForwardDynamics(17, 6), pairs, CPU), 1),
+        "eager PyTorch",
+    )
     write("cql", rows)
 
 

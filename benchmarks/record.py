@@ -73,19 +73,39 @@ def in_turns(
     return {name: median(values) for name, values in times.items()}
 
 
-def write(name: str, rows: Sequence[Row]) -> None:
-    """Print the rows and keep them as results/NAME.json."""
+def environment() -> dict[str, object]:
+    """Machine, versions, commit and command."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    record = {
-        "rows": [asdict(row) for row in rows],
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except OSError:  # no git there
+        commit = ""
+    found = {module: getattr(sys.modules.get(module), "__version__", None) for module in ("torch", "jax")}
+    return {
         "machine": {"cpu": cpu, "simd": trajmill._core.simd_level(), "system": platform.platform()},
-        "versions": {"trajmill": trajmill.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": {
+            **{"trajmill": trajmill.__version__, "numpy": np.__version__, "python": platform.python_version()},
+            **{module: str(version) for module, version in found.items() if version is not None},
+        },
         "commit": commit,
         "command": "python " + " ".join(sys.argv),
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def keep(path: Path, record: Mapping[str, object]) -> None:
+    """Write a record whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(record, indent=1) + "\n")
+    unfinished.replace(path)
+
+
+def write(name: str, rows: Sequence[Row]) -> None:
+    """Print the rows and keep them as results/NAME.json."""
+    keep(RESULTS / f"{name}.json", {"rows": [asdict(row) for row in rows]} | environment())
     for row in rows:
         ratio = f"  {row.ratio:,.1f}x {row.against}" if row.ratio is not None else ""
         share = f"  {row.limit_share:.0%} of {row.limit}" if row.limit_share is not None else ""

@@ -372,10 +372,11 @@ class Policy:
             action=self._action,
             timestep=self._timestep,
             mask=self._mask,
-        )
-        self._action[:, :, -1] = predicted[:, :, -1]
+            newest=True,
+        ).squeeze(2)
+        self._action[:, :, -1] = predicted
         self._time += 1
-        return predicted[:, :, -1].float().cpu().numpy()
+        return predicted.float().cpu().numpy()
 
     def observe(self, rewards: NDArray[np.float32], playing: NDArray[np.bool_]) -> None:
         """Take the rewards (S, E) of the step just made off the return to go."""

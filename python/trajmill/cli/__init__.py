@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -77,7 +81,7 @@ examples
   trajmill reproduce a-table-6 --quick
   trajmill report runs/pretrain runs/hopper --out report.html
 
-Exit codes: 0 done, 1 failure with one message, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failure with one message, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated.
 TRAJMILL_DEBUG=1 shows the traceback behind a message.
 """
 
@@ -86,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(words)
+        with _terminable():
+            return _dispatch(words)
     except SystemExit as stop:  # from the parser, which has said why
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt:
@@ -100,6 +105,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _say(_message(error))
         return FAILED
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End at SIGTERM as at Ctrl-C, with a message and the processes started; only a main thread may say so."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        stop = KeyboardInterrupt()
+        stop.signal = number  # type: ignore[attr-defined]
+        raise stop
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -133,9 +157,9 @@ def _dispatch(words: list[str]) -> int:
     except UsageError as error:
         print(error, file=sys.stderr)
         return USAGE
-    except KeyboardInterrupt:
-        _say(f"interrupted; {COMMANDS[words[0]].resume}")
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        _say(str(stop) or f"interrupted; {COMMANDS[words[0]].resume}")
+        return 128 + getattr(stop, "signal", signal.SIGINT)
     return DONE
 
 

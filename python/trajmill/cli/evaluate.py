@@ -45,8 +45,9 @@ class Evaluate:
         rows = zip(evaluation.seeds, scores, returns, result.lengths.mean(axis=1), strict=True)
         for seed, score, mean_return, length in rows:
             table.add_row(str(seed), f"{score:.1f}", f"{mean_return:,.1f}", f"{length:,.0f}")
-        closing = "a seed without a finite score has no place in a mean"
-        if np.isfinite(scores).all():
+        failed = [str(seed) for seed, score in zip(evaluation.seeds, scores, strict=True) if not np.isfinite(score)]
+        closing = f"no finite score for seed {', '.join(failed)}, which diverged; a mean without it would mislead"
+        if not failed:
             interval = bootstrap_interval(scores)
             closing = f"mean score {interval.estimate:.1f}"
             if len(scores) > 1:

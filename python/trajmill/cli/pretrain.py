@@ -23,6 +23,7 @@ from trajmill.training.distributed import is_leader
 EXAMPLES = """
   trajmill pretrain dt --out runs/backbone
   trajmill pretrain dt --law iid --schedule.updates 1000 --method.length 128 --out runs/iid
+  trajmill pretrain dt --stream reference --out runs/authors
   trajmill pretrain dt --text wiki.train.raw --vocabulary gpt2 --schedule.updates 80000 --out runs/wiki
   torchrun --nproc-per-node 2 -m trajmill pretrain dt --out runs/backbone
   trajmill pretrain cql --environment hopper --out runs/pretrain
@@ -45,6 +46,8 @@ class PretrainCQL:
     """run directory to create"""
     resume: bool = False
     """go on with an unfinished run in --out that has the same settings"""
+    workers: int | None = None
+    """processes that share the seeds, with the same result; None is one per CPU core, or one in all on a GPU"""
     environment: Literal["halfcheetah", "hopper", "walker2d", "ant"] | None = None
     """whom the critics are meant for: sets --observation-dim and --action-dim"""
     config: Annotated[PretrainCQLConfig, tyro.conf.arg(name="")] = field(default_factory=_hopper)
@@ -55,7 +58,7 @@ class PretrainCQL:
         if self.environment is not None:
             observation_dim, action_dim = ENVIRONMENT_DIMENSIONS[self.environment]
             config = replace(config, observation_dim=observation_dim, action_dim=action_dim)
-        return tell(pretrain_cql(config, self.out, progress, resume=self.resume))
+        return tell(pretrain_cql(config, self.out, progress, resume=self.resume, workers=self.workers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +69,13 @@ class PretrainDT:
     """run directory to create"""
     resume: bool = False
     """go on with an unfinished run in --out that has the same settings"""
+    workers: int | None = None
+    """processes that share the seeds, with the same result; None is a core each, or one on a GPU or with dropout"""
     config: Annotated[PretrainDTConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainDTConfig)
 
     def run(self, progress: Progress) -> Outcome | None:
         """Pre-train."""
-        path = pretrain_dt(self.config, self.out, progress, resume=self.resume)
+        path = pretrain_dt(self.config, self.out, progress, resume=self.resume, workers=self.workers)
         return tell(path) if is_leader() else None
 
 

@@ -53,11 +53,13 @@ class TrainDT:
     """run directory to create"""
     resume: bool = False
     """go on with an unfinished run in --out that has the same settings"""
+    workers: int | None = None
+    """processes that share the seeds, with the same result; None is one per CPU core, or one in all on a GPU"""
     config: Annotated[TrainDTConfig, tyro.conf.arg(name="")]
 
     def run(self, progress: Progress) -> Outcome:
         """Train."""
-        return tell(train_dt(self.config, self.out, progress, resume=self.resume))
+        return tell(train_dt(self.config, self.out, progress, resume=self.resume, workers=self.workers))
 
 
 def tell(path: Path) -> Outcome:
@@ -66,7 +68,10 @@ def tell(path: Path) -> Outcome:
     result = dict(run.result or {})
     lines = [f"{path}: {run.gradient_step:,} updates of {len(run.seeds)} seeds in {duration(run.wall_seconds)}"]
     if result.get("workers", 1) > 1:
-        lines[0] += f", shared by {result['workers']} processes (--workers; by default one per CPU core)"
+        lines[0] += (
+            f" by {result['workers']} processes, which shared the seeds (--workers; by default one per CPU core)"
+        )
+    lines += [f"seed {seed} diverged at update {update:,}" for seed, update in result.get("diverged", {}).items()]
     scored = score(run)
     if scored.final is not None and scored.best is not None:
         interval = f", 95 % interval over seeds {scored.final.low:.1f} to {scored.final.high:.1f}"
@@ -75,7 +80,8 @@ def tell(path: Path) -> Outcome:
             f"{scored.final.estimate:.1f}{interval if len(run.seeds) > 1 else ''}; best {scored.best:.1f}"
         )
     if scored.failed_seeds:
-        lines.append(f"no finite score for seed {', '.join(map(str, scored.failed_seeds))}")
+        failed = ", ".join(map(str, scored.failed_seeds))
+        lines.append(f"no finite score for seed {failed}, so no mean; each seed's own are in {path / 'result.json'}")
     return Outcome({"run": str(path), **result}, "\n".join(lines))
 
 

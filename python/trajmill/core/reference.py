@@ -6,6 +6,7 @@ work use MarkovChain and MDP, whose streams are sound and much faster. docs/refe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,14 @@ class ReferenceChain:
 
     def __init__(self, order: int, state_count: int, temperature: float, seed: int) -> None:
         self.state_count = checks.state_count("state_count", state_count)
+        self.order = checks.integer("order", order, 1, 32)
+        self.temperature = checks.temperature("temperature", temperature)
+        self.seed = checks.seed(seed)
         self._core = _core.ReferenceChain(
             state_count=self.state_count,
-            order=checks.integer("order", order, 1, 32),
-            temperature=checks.temperature("temperature", temperature),
-            seed=checks.seed(seed),
+            order=self.order,
+            temperature=self.temperature,
+            seed=self.seed,
             memory_limit=checks.memory_limit(),
         )
 
@@ -63,6 +67,18 @@ class ReferenceChain:
             threads=checks.thread_count(threads),
         )
         return tokens
+
+    def probabilities(self, context: Sequence[int] = ()) -> npt.NDArray[np.float64]:
+        """The law of what follows `context` (oldest token first, at most `order` of them), float64 (S,)."""
+        states = [checks.integer("context state", state, 0, self.state_count - 1) for state in context]
+        if len(states) > self.order:
+            raise ValueError(f"context must hold at most order = {self.order} states, got {len(states)}")
+        logits = np.random.default_rng([state + 1 + self.seed for state in states] or self.seed).random(
+            self.state_count
+        )
+        weights = np.exp((logits - logits.max()) / self.temperature)
+        law: npt.NDArray[np.float64] = weights / weights.sum()
+        return law
 
 
 def markov_tokens(

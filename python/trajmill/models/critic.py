@@ -48,7 +48,7 @@ def predictions(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """What the second head of every critic predicts at the same inputs: (S, n, o+a) -> (S, E, n, predicted_dim)."""
     seeds, count, _ = inputs.shape
     features = hidden(leaves, for_each_member(leaves, inputs))
-    return affine(leaves, "dynamics", features).view(seeds, -1, count, leaves["dynamics.bias"].shape[-1])
+    return affine(leaves, "dynamics", features, exact=True).view(seeds, -1, count, leaves["dynamics.bias"].shape[-1])
 
 
 def for_each_member(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

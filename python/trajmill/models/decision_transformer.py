@@ -61,6 +61,7 @@ def predicted_actions(
     timestep: Tensor,
     mask: Tensor,
     dropout: Dropout = None,
+    newest: bool = False,
 ) -> Tensor:
     """Actions in (-1, 1) for every step, each from its past and its own return-to-go and observation.
 
@@ -69,7 +70,7 @@ def predicted_actions(
 
     Returns
     -------
-    (S, B, K, A); where the mask is false the values mean nothing.
+    (S, B, K, A), or (S, B, 1, A) of the `newest` step alone; where the mask is false the values mean nothing.
     """
     after_observation = features(
         outer,
@@ -81,11 +82,12 @@ def predicted_actions(
         timestep=timestep,
         mask=mask,
         dropout=dropout,
+        newest=newest,
     )
     if config.shared_projection:
         flat: Tensor = after_observation.flatten(1, 2) @ outer["embed_action.weight"].transpose(1, 2)
-        return flat.view(*mask.shape, -1).tanh()
-    return rows(outer, "predict_action", after_observation).tanh()
+        return flat.view(*after_observation.shape[:3], -1).tanh()
+    return rows(outer, "predict_action", after_observation, exact=True).tanh()
 
 
 def features(
@@ -99,8 +101,9 @@ def features(
     timestep: Tensor,
     mask: Tensor,
     dropout: Dropout = None,
+    newest: bool = False,
 ) -> Tensor:
-    """What enters the action head, (S, B, K, width); arguments as `predicted_actions` takes them."""
+    """What enters the action head, (S, B, K or 1, width); arguments as `predicted_actions` takes them."""
     time = looked_up(outer["embed_timestep.weight"], timestep)[:, :, :, None]
     tokens = embedded(outer, return_to_go=return_to_go, observation=observation, action=action)
     if config.embedding_order == "timestep-first":
@@ -108,7 +111,7 @@ def features(
     else:
         inputs = norm(outer, "embed_ln", tokens.flatten(2, 3)) + time.expand_as(tokens).flatten(2, 3)
     visible = mask.repeat_interleave(TOKENS_PER_STEP, -1)
-    observations = slice(1, None, TOKENS_PER_STEP)
+    observations = slice(-2, -1) if newest else slice(1, None, TOKENS_PER_STEP)
     return backbone(inner, config.backbone, inputs, visible=visible, dropout=dropout, wanted=observations)
 
 
@@ -116,9 +119,9 @@ def embedded(outer: Mapping[str, Tensor], *, return_to_go: Tensor, observation: 
     """Tokens (S, B, K, 3, width) before normalization and timesteps are added."""
     return torch.stack(
         [
-            rows(outer, "embed_return", return_to_go[..., None]),
-            rows(outer, "embed_state", observation),
-            rows(outer, "embed_action", action),
+            rows(outer, "embed_return", return_to_go[..., None], exact=True),
+            rows(outer, "embed_state", observation, exact=True),
+            rows(outer, "embed_action", action, exact=True),
         ],
         3,
     )

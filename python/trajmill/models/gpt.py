@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from trajmill.models.mlp import affine, named
+from trajmill.models.precision import reduced
 
 Dropout = Mapping[str, Tensor] | Literal["torch"] | None
 """how numbers are dropped: by factors (S, ...) for the sites of `GPTConfig.dropout_shapes`, with addresses; by torch's
@@ -133,9 +134,9 @@ def norm(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor) -> Tensor:
     return torch.addcmul(offset, F.layer_norm(inputs, inputs.shape[-1:]), gain)
 
 
-def rows(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor) -> Tensor:
+def rows(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exact: bool = False) -> Tensor:
     """``x W + b`` for every position: (S, B, T, in) -> (S, B, T, out)."""
-    return affine(leaves, layer, inputs.flatten(1, 2)).view(*inputs.shape[:3], -1)
+    return affine(leaves, layer, inputs.flatten(1, 2), exact=exact).view(*inputs.shape[:3], -1)
 
 
 def _attention(
@@ -165,10 +166,11 @@ def _attention(
         dropped = probability if dropout == "torch" else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
     else:
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
         seen = allowed if allowed is not None else _causal(length, inputs.device)
-        weights = scores.masked_fill(~seen[..., kept, :], MASKED).softmax(-1).unflatten(0, (seeds, batch))
-        mixed = _dropped(weights, dropout, site, probability, kept, axis=3).flatten(0, 1) @ value
+        weights = scores.masked_fill(~seen[..., kept, :], MASKED).softmax(-1, dtype=inputs.dtype)
+        weights = _dropped(weights.unflatten(0, (seeds, batch)), dropout, site, probability, kept, axis=3)
+        mixed = reduced(weights.flatten(0, 1)) @ value
     return rows(leaves, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(seeds, batch, -1, width))
 
 

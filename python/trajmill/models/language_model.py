@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
 from trajmill.models.gpt import Dropout, GPTConfig, backbone, gpt, looked_up, normal
+from trajmill.models.precision import reduced
 
 CHUNK = 1 << 25
 """scores that exist at once while a loss is computed: 128 MB of them, however many tokens there are"""
@@ -80,21 +81,21 @@ class _CrossEntropy(torch.autograd.Function):
         output_gradient = torch.empty_like(outputs) if needed else None
         table_gradient = torch.zeros_like(table) if needed else None
         rows = max(1, CHUNK // (seeds * table.shape[1]))
-        dtype = torch.promote_types(outputs.dtype, torch.float32)
-        losses = outputs.new_zeros(seeds, dtype=dtype)
+        losses = outputs.new_zeros(seeds)
+        outputs, table = reduced(outputs), reduced(table)
         for first in range(0, count, rows):
             chunk, wanted = outputs[:, first : first + rows], targets[:, first : first + rows, None]
-            scores = torch.bmm(chunk, table.transpose(1, 2)).to(dtype)
+            scores = torch.bmm(chunk, table.transpose(1, 2)).to(losses.dtype)
             logarithms = F.log_softmax(scores, -1)
             del scores
             losses.sub_(logarithms.gather(-1, wanted).sum((1, 2)))
             if output_gradient is None or table_gradient is None:
                 continue
             slope = logarithms.exp_()
-            slope.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=dtype))
+            slope.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=losses.dtype))
             slope = slope.to(table.dtype)
-            torch.bmm(slope, table, out=output_gradient[:, first : first + rows])
-            table_gradient.baddbmm_(slope.transpose(1, 2), chunk)
+            output_gradient[:, first : first + rows] = torch.bmm(slope, table)
+            table_gradient.add_(torch.bmm(slope.transpose(1, 2), chunk))
         ctx.save_for_backward(output_gradient, table_gradient)
         ctx.count = count
         return losses.div_(count)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
+from trajmill.models.precision import reduced
+
 HIDDEN_SIZES = (256, 256)
 """width of the hidden layers of every CQL network (arXiv 2310.00771, Table 16; young-geng/CQL)"""
 
@@ -61,9 +63,12 @@ def named(prefix: str, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": value for name, value in layer.items()}
 
 
-def affine(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor) -> Tensor:
-    """Row-wise ``x W + b``: (rows, n, in) -> (rows, n, out)."""
-    return torch.baddbmm(leaves[f"{layer}.bias"].unsqueeze(1), inputs, leaves[f"{layer}.weight"])
+def affine(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exact: bool = False) -> Tensor:
+    """Row-wise ``x W + b``: (rows, n, in) -> (rows, n, out); `exact` in the parameters' precision, never reduced."""
+    bias, weight = leaves[f"{layer}.bias"].unsqueeze(1), leaves[f"{layer}.weight"]
+    if exact:
+        return torch.baddbmm(bias, inputs.to(weight.dtype), weight)
+    return torch.baddbmm(reduced(bias), reduced(inputs), reduced(weight))
 
 
 def hidden(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def tanh_gaussian(observation_dim: int, action_dim: int, seeds: Sequence[int], *
 
 def gaussian(leaves: Mapping[str, Tensor], observation: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log standard deviation before the tanh: (S, n, o) -> 2 × (S, n, a)."""
-    mean, log_std = affine(leaves, "output", hidden(leaves, observation)).chunk(2, -1)
+    mean, log_std = affine(leaves, "output", hidden(leaves, observation), exact=True).chunk(2, -1)
     multiplier, offset = (leaves[f"log_std_{name}"][:, None, None] for name in ("multiplier", "offset"))
     return mean, torch.addcmul(offset, multiplier, log_std).clamp(*LOG_STD_RANGE)
 

@@ -28,14 +28,15 @@ from trajmill.data import Dataset, environment_of, load_dataset, qlearning_trans
 from trajmill.pipelines.finetuning import (
     checked_environment,
     final_scores,
+    identity_of,
     metadata_of,
     pretrained_checkpoint,
     record,
     scoring,
 )
-from trajmill.pipelines.run_directory import RunDirectory
-from trajmill.pipelines.schedule import Schedule, run_schedule
-from trajmill.pipelines.workers import remove_parts, seed_groups, train_in_workers, worker_count
+from trajmill.pipelines.run_directory import RunDirectory, defaults
+from trajmill.pipelines.schedule import Bound, Schedule, Trained, run_schedule
+from trajmill.pipelines.workers import chosen, remove_parts, seed_groups, train_in_workers, worker_count
 from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.transitions import TransitionTable
@@ -131,18 +132,48 @@ class TrainCQLConfig:
             per_seed(name, getattr(self.method, name), len(self.seeds), torch.device("cpu"))
 
 
-def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
-    """Pre-train critics on a random MDP; gives the run directory, which `train_cql` takes as ``init``."""
+def pretrain_cql(
+    config: PretrainCQLConfig,
+    output: Path,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    workers: int | None = 1,
+    part: bool = False,
+) -> Path:
+    """Pre-train critics on a random MDP; gives the run directory, which `train_cql` takes as ``init``.
+
+    `workers` and `part` as for `train_cql`.
+    """
     config = replace(config, variant=config.variant or LABELS[config.law])
+    workers = worker_count(workers, config.compute, len(config.seeds), output)
     device = config.compute.apply()
-    run = RunDirectory.open(output, record("pretrain_cql", config, f"synthetic-{config.law}", None), resume=resume)
+    described = record("pretrain_cql", config, f"synthetic-{config.law}", None)
+    run = RunDirectory.open(output, described, resume=resume, defaults=defaults(config))
     if run.finished:
         return output
+    with run.locked():
+        if workers > 1:
+            groups = seed_groups(len(config.seeds), workers)
+            parts = [replace(config, seeds=chosen(config.seeds, positions)) for positions in groups]
+            trained = train_in_workers(run, pretrain_cql, parts, progress)
+        else:
+            trained = _pretrain_here(run, config, device, progress, part=part)
+        last = {"last_metrics": run.lines("pretrain")[-1]["metrics"]}
+        run.finish(trained.result() | last | {"gradient_steps": config.schedule.updates, "workers": workers})
+        remove_parts(run)
+    return output
+
+
+def _pretrain_here(
+    run: RunDirectory, config: PretrainCQLConfig, device: torch.device, progress: Progress, *, part: bool
+) -> Trained:
+    """Pre-train all seeds in this process."""
     transitions = synthetic_transitions(config, device)
     state = forward_dynamics.create(
         config.method, transitions, config.seeds, metric_capacity=config.schedule.log_interval
     )
-    wall_seconds = run_schedule(
+    return run_schedule(
         run,
         forward_dynamics.step,
         state,
@@ -152,10 +183,8 @@ def pretrain_cql(config: PretrainCQLConfig, output: Path, progress: Progress = s
         metadata=metadata_of("pretrain_cql", config.seeds, config.observation_dim, config.action_dim)
         | {"predicted_dim": transitions.predicted_dim},
         progress=progress,
+        part=part,
     )
-    last = run.lines("pretrain")[-1]["metrics"]
-    run.finish({"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "last_metrics": last})
-    return output
 
 
 def synthetic_transitions(config: PretrainCQLConfig, device: torch.device) -> IndexedTransitions:
@@ -220,27 +249,31 @@ def train_cql(
     *,
     resume: bool = False,
     workers: int | None = 1,
+    part: bool = False,
 ) -> Path:
     """Train CQL for every seed and score it; gives the run directory.
 
-    `workers` processes share the seeds, with the same result; None chooses, see `workers.worker_count`.
+    `workers` processes share the seeds, with the same result; None chooses, see `workers.worker_count`. Each makes a
+    `part` of the run: one that goes on where every seed of it has diverged.
     """
     workers = worker_count(workers, config.compute, len(config.seeds), output)
     device = config.compute.apply()
     dataset = load_dataset(config.dataset)
     environment = checked_environment(config.environment or environment_of(dataset), dataset)
     critics = None if config.init is None else _pretrained(config.init, dataset)
-    run = RunDirectory.open(output, record("train_cql", config, dataset.name, environment), resume=resume)
+    described = record("train_cql", config, dataset.name, environment)
+    run = RunDirectory.open(output, described, resume=resume, defaults=defaults(config))
     if run.finished:
         return output
-    if workers > 1:
-        parts = [_of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
-        wall_seconds = train_in_workers(run, train_cql, parts, progress)
-    else:
-        wall_seconds = _train_here(run, config, dataset, environment, critics, device, progress)
-    scores = final_scores(run, environment)
-    run.finish(scores | {"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "workers": workers})
-    remove_parts(run)
+    with run.locked():
+        if workers > 1:
+            parts = [_of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
+            trained = train_in_workers(run, train_cql, parts, progress)
+        else:
+            trained = _train_here(run, config, dataset, environment, critics, device, progress, part=part)
+        scores = final_scores(run, environment)
+        run.finish(trained.result() | scores | {"gradient_steps": config.schedule.updates, "workers": workers})
+        remove_parts(run)
     return output
 
 
@@ -252,10 +285,13 @@ def _train_here(
     critics: list[dict[str, Tensor]] | None,
     device: torch.device,
     progress: Progress,
-) -> float:
-    """Train all seeds in this process; gives the wall seconds."""
+    *,
+    part: bool,
+) -> Trained:
+    """Train all seeds in this process."""
+    transitions = qlearning_transitions(dataset, config.next_observation)
     table = TransitionTable.of(
-        qlearning_transitions(dataset, config.next_observation),
+        transitions,
         action_limit=config.method.action_limit,
         device=device,
         dtype=torch.float32,
@@ -279,16 +315,29 @@ def _train_here(
         config.schedule,
         phase="finetune",
         seeds=config.seeds,
-        metadata=metadata_of("train_cql", config.seeds, table.observation_dim, table.action_dim),
+        metadata=metadata_of("train_cql", config.seeds, table.observation_dim, table.action_dim)
+        | identity_of(dataset, environment),
         progress=progress,
         evaluate=evaluate,
+        bounds=_value_bounds(config, float(np.abs(transitions.reward).max())),
+        part=part,
     )
+
+
+def _value_bounds(config: TrainCQLConfig, greatest_reward: float) -> dict[str, Bound]:
+    """Ten times what rewards can add up to, which is Safe Q's bound but for the sign."""
+    discounts = per_seed("discount", config.method.discount, len(config.seeds), torch.device("cpu")).tolist()
+    bound = Bound(
+        limits=[10.0 * greatest_reward / (1.0 - discount) for discount in discounts],
+        says="ten times the greatest reward / (1 - discount): Q diverges. Try a smaller --method.learning-rate, leave "
+        "Safe Q on (no --method.no-safe-q), or look for extreme rewards in the data",
+    )
+    return {"data_value": bound, "target_value": bound}
 
 
 def _of_seeds(config: TrainCQLConfig, positions: Sequence[int]) -> TrainCQLConfig:
     """The same run with some of its seeds and their settings."""
-    seeds = tuple(config.seeds[position] for position in positions)
-    return replace(config, seeds=seeds, method=config.method.of_seeds(positions))
+    return replace(config, seeds=chosen(config.seeds, positions), method=config.method.of_seeds(positions))
 
 
 def _pretrained(init: Path, dataset: Dataset) -> list[dict[str, Tensor]]:

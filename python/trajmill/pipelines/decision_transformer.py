@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,11 +23,14 @@ from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms import language_model as lm
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
+from trajmill.core.entropy import entropy_rate
+from trajmill.core.markov_chain import MarkovChain
 from trajmill.core.progress import Progress, silent
+from trajmill.core.reference import ReferenceChain
 from trajmill.corpus.layout import Column, CorpusError
 from trajmill.corpus.sources import Arrays, make_spec, source_of
 from trajmill.corpus.text import TextRows, open_text, store_text, text_name
-from trajmill.data import Normalizer, environment_of, load_dataset
+from trajmill.data import Dataset, Normalizer, environment_of, load_dataset
 from trajmill.data.catalog import cache_directory
 from trajmill.models.decision_transformer import embeddings
 from trajmill.models.gpt import GPTConfig, gpt
@@ -36,13 +41,15 @@ from trajmill.models.stack import Stack
 from trajmill.pipelines.finetuning import (
     checked_environment,
     final_scores,
+    identity_of,
     metadata_of,
     pretrained_checkpoint,
     record,
     scoring,
 )
-from trajmill.pipelines.run_directory import RunDirectory, plain
-from trajmill.pipelines.schedule import Schedule, run_schedule
+from trajmill.pipelines.run_directory import RunDirectory, defaults, plain
+from trajmill.pipelines.schedule import Schedule, Trained, run_schedule
+from trajmill.pipelines.workers import chosen, remove_parts, seed_groups, train_in_workers, worker_count
 from trajmill.replay import TrajectoryBuffer
 from trajmill.training.device import ComputeConfig
 from trajmill.training.distributed import ALONE, Workers, joined
@@ -65,8 +72,10 @@ class PretrainDTConfig:
     """past tokens that the next one depends on, >= 0; for markov alone"""
     temperature: float = 1.0
     """softmax divisor of the chain's rows, > 0; for markov alone"""
-    data_seed: int = 42
-    """seed of the law and its sequences"""
+    stream: Literal["v1", "reference"] = "v1"
+    """v1: our own draws; reference: the authors' tokens, bit for bit, of markov and iid alone"""
+    data_seed: int | None = None
+    """seed of the law and its sequences; None is 42, and the authors' 666 with the reference stream"""
     sequence_count: int = 128_000
     """sequences, taken in order and then again from the first; of text all there are"""
     held_out_count: int = 4000
@@ -91,6 +100,16 @@ class PretrainDTConfig:
         at_least("sequence_count", self.sequence_count, self.held_out_count + self.method.batch_size)
         if self.vocabulary is not None and not self.text:
             raise ValueError(f"vocabulary {self.vocabulary} is for text; give text files too")
+        if self.stream == "reference" and (self.text or self.law not in ("markov", "iid")):
+            asked = "text" if self.text else f"law {self.law}"
+            raise ValueError(f"stream reference has the tokens of markov and iid alone, not of {asked}; use v1")
+
+    @property
+    def law_seed(self) -> int:
+        """`data_seed`, or what stands for it."""
+        if self.data_seed is not None:
+            return self.data_seed
+        return 666 if self.stream == "reference" else 42
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,31 +149,86 @@ class TrainDTConfig:
             raise ValueError("cluster_weight and language_weight are for a pre-trained backbone; give init too")
 
 
-def pretrain_dt(config: PretrainDTConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
+def pretrain_dt(
+    config: PretrainDTConfig,
+    output: Path,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    workers: int | None = 1,
+    part: bool = False,
+) -> Path:
     """Pre-train a language model on tokens; gives the run directory, which `train_dt` takes as ``init``.
 
-    Processes that torchrun started share the work: each takes its rows of every batch, the first one writes.
+    Processes that torchrun started share the work: each takes its rows of every batch, the first one writes. Otherwise
+    `workers` processes share the seeds, with the same result, and `part` says that this is one of them; None is one per
+    core without dropout, and one in all with it, since what is dropped depends on all seeds.
     """
+    config = dataclasses.replace(config, data_seed=config.law_seed)
     device = config.compute.apply()
-    with joined(device) as workers:
-        _pretrain_dt(config, output, progress if workers.leads else silent, workers, device, resume=resume)
+    with joined(device) as rank:
+        alone = rank.count > 1 or (config.method.dropout and len(config.seeds) > 1)
+        if alone and (workers or 1) > 1:
+            why = (
+                "torchrun's processes share"
+                if rank.count > 1
+                else "with dropout, which all seeds draw together, one has"
+            )
+            raise ValueError(
+                f"workers must be 1, got {workers}: {why} all seeds; torchrun or --method.no-dropout helps"
+            )
+        count = 1 if alone else worker_count(workers, config.compute, len(config.seeds), output)
+        _pretrain_dt(config, output, progress if rank.leads else silent, rank, device, count, resume=resume, part=part)
     return output
 
 
 def _pretrain_dt(
-    config: PretrainDTConfig, output: Path, progress: Progress, workers: Workers, device: torch.device, *, resume: bool
+    config: PretrainDTConfig,
+    output: Path,
+    progress: Progress,
+    rank: Workers,
+    device: torch.device,
+    workers: int,
+    *,
+    resume: bool,
+    part: bool,
 ) -> None:
+    rank.share(config.method.batch_size)  # refuses before anything is written
+    tokens = _Tokens.of_text(config, rank, progress) if config.text else _Tokens.of_law(config, rank)
+    run = RunDirectory(output)
+    if rank.leads:
+        described = record("pretrain_dt", config, tokens.name, None)
+        run = RunDirectory.open(output, described, resume=resume, defaults=defaults(config))
+    if rank.agree(int(rank.leads and run.finished)):
+        return
+    with run.locked() if rank.leads else nullcontext():
+        if workers > 1:
+            groups = seed_groups(len(config.seeds), workers)
+            parts = [dataclasses.replace(config, seeds=chosen(config.seeds, positions)) for positions in groups]
+            trained = train_in_workers(run, pretrain_dt, parts, progress)
+        else:
+            trained = _pretrain_here(run, config, tokens, device, progress, rank, part=part)
+        if rank.leads:
+            last = {"last_metrics": run.lines("evaluation")[-1]["metrics"]}
+            run.finish(trained.result() | last | {"gradient_steps": config.schedule.updates, "workers": workers})
+            remove_parts(run)
+
+
+def _pretrain_here(
+    run: RunDirectory,
+    config: PretrainDTConfig,
+    tokens: _Tokens,
+    device: torch.device,
+    progress: Progress,
+    workers: Workers,
+    *,
+    part: bool,
+) -> Trained:
+    """Pre-train all seeds in this process, or in those of torchrun."""
     method = config.method
-    workers.share(method.batch_size)  # refuses before anything is written
     if config.law in ("identity", "mapping") and not config.text:
         method = dataclasses.replace(method, objective="given")
-    tokens = _Tokens.of_text(config, workers, progress) if config.text else _Tokens.of_law(config, workers)
     target_count = tokens.vocabulary_size if config.law == "mapping" and not config.text else 0
-    run = RunDirectory(output)
-    if workers.leads:
-        run = RunDirectory.open(output, record("pretrain_dt", config, tokens.name, None), resume=resume)
-    if workers.agree(int(workers.leads and run.finished)):
-        return
     state = lm.create(
         method,
         tokens.vocabulary_size,
@@ -180,9 +254,10 @@ def _pretrain_dt(
                 losses.append(token_losses(state.model.fixed(), method.backbone, state.tokens[0].long(), goal))
         mean = torch.stack(losses).mean(0)
         workers.average(mean)
-        return {"held_out_loss": mean.tolist()}
+        floor = {} if tokens.entropy_rate is None else {"entropy_rate": [tokens.entropy_rate] * len(config.seeds)}
+        return {"held_out_loss": mean.tolist()} | floor
 
-    wall_seconds = run_schedule(
+    return run_schedule(
         run,
         lm.step,
         state,
@@ -201,10 +276,8 @@ def _pretrain_dt(
         evaluate=evaluate,
         feed=feed,
         workers=workers,
+        part=part,
     )
-    if workers.leads:
-        last = run.lines("evaluation")[-1]["metrics"]
-        run.finish({"gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds, "last_metrics": last})
 
 
 def _dropout_seed(seed: int, update: int, rank: int) -> int:
@@ -235,16 +308,25 @@ class _Tokens:
     """the last ones"""
     batch_size: int
     workers: Workers
+    entropy_rate: float | None = None
+    """nats a token, below which no held-out loss stays; None if it is not known"""
 
     @classmethod
     def of_law(cls, config: PretrainDTConfig, workers: Workers = ALONE) -> _Tokens:
         """The sequences of a law."""
-        law: dict[str, Any] = {"state_count": config.state_count, "seed": config.data_seed}
+        law: dict[str, Any] = {"state_count": config.state_count, "seed": config.law_seed}
         if config.law == "markov":
-            law |= {"order": config.order, "temperature": config.temperature, "initial": "softmax"}
+            law |= {"order": config.order, "temperature": config.temperature}
         if config.law in ("identity", "mapping"):
             law |= {"action_count": 0}
-        spec = make_spec(config.law, law, row_count=config.sequence_count, length=config.method.length)
+        if config.stream == "reference":
+            worker_count = _authors_worker_count(config.state_count)
+            law |= {"worker_count": worker_count, "batch_size": 32 * worker_count}
+        elif config.law == "markov":
+            law |= {"initial": "softmax"}
+        spec = make_spec(
+            config.law, law, row_count=config.sequence_count, length=config.method.length, stream=config.stream
+        )
         return cls(
             name=f"{config.law}-tokens",
             vocabulary_size=config.state_count,
@@ -253,6 +335,7 @@ class _Tokens:
             held_out_count=config.held_out_count,
             batch_size=config.method.batch_size,
             workers=workers,
+            entropy_rate=_entropy_rate(config),
         )
 
     @classmethod
@@ -300,6 +383,22 @@ class _Tokens:
         return arrays
 
 
+def _authors_worker_count(state_count: int) -> int:
+    """Workers of the authors' program, of 32 sequences each, which a chain's tokens depend on."""
+    return 8 if state_count <= 1000 else 32 if state_count <= 10_000 else 48
+
+
+def _entropy_rate(config: PretrainDTConfig) -> float | None:
+    """Of independent tokens, and of chains of order 1 with few states; None where it would take long."""
+    if config.law == "iid":
+        return math.log(config.state_count)
+    if config.law != "markov" or config.order != 1 or config.state_count > 1000:
+        return None
+    made_by = ReferenceChain if config.stream == "reference" else MarkovChain
+    chain = made_by(order=1, state_count=config.state_count, temperature=config.temperature, seed=config.law_seed)
+    return entropy_rate(np.stack([chain.probabilities([state]) for state in range(config.state_count)]))
+
+
 def _stored_text(config: PretrainDTConfig, directory: Path, workers: Workers, progress: Progress) -> TextRows:
     """The stored form of the text; the leader makes it where it is missing or damaged."""
     if workers.leads:
@@ -324,8 +423,21 @@ def _place(state: lm.LMState, slot: int, batch: dict[str, np.ndarray]) -> None:
         state.targets[slot].copy_(torch.from_numpy(batch["targets"].astype(np.int32)))
 
 
-def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *, resume: bool = False) -> Path:
-    """Train the Decision Transformer for every seed at once and score it; gives the run directory."""
+def train_dt(
+    config: TrainDTConfig,
+    output: Path,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    workers: int | None = 1,
+    part: bool = False,
+) -> Path:
+    """Train the Decision Transformer for every seed and score it; gives the run directory.
+
+    `workers` processes share the seeds, with the same result; None chooses, see `workers.worker_count`. Each makes a
+    `part` of the run: one that goes on where every seed of it has diverged.
+    """
+    workers = worker_count(workers, config.compute, len(config.seeds), output)
     device = config.compute.apply()
     dataset = load_dataset(config.dataset)
     environment = checked_environment(config.environment or environment_of(dataset), dataset)
@@ -338,9 +450,42 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         start |= {"positions": positions} if config.extend_positions else {}
         start |= _language_terms(config.init, config)
     tokens = None if "language" not in start else _tokens_of(config.init, config.method.language_batch_size, progress)
-    run = RunDirectory.open(output, record("train_dt", config, dataset.name, environment), resume=resume)
+    described = record("train_dt", config, dataset.name, environment)
+    run = RunDirectory.open(output, described, resume=resume, defaults=defaults(config))
     if run.finished:
         return output
+    with run.locked():
+        if workers > 1:
+            groups = seed_groups(len(config.seeds), workers)
+            parts = [dataclasses.replace(config, seeds=chosen(config.seeds, positions)) for positions in groups]
+            trained = train_in_workers(run, train_dt, parts, progress)
+        else:
+            trained = _train_here(
+                run, config, dataset, environment, target_return, start, tokens, device, progress, part=part
+            )
+        run.finish(
+            trained.result()
+            | final_scores(run, environment)
+            | {"target_return": target_return, "gradient_steps": config.schedule.updates, "workers": workers}
+        )
+        remove_parts(run)
+    return output
+
+
+def _train_here(
+    run: RunDirectory,
+    config: TrainDTConfig,
+    dataset: Dataset,
+    environment: str,
+    target_return: float,
+    start: Mapping[str, Any],
+    tokens: _Tokens | None,
+    device: torch.device,
+    progress: Progress,
+    *,
+    part: bool,
+) -> Trained:
+    """Train all seeds in this process."""
     pairs = TrajectoryBuffer.from_dataset(
         dataset,
         context_length=2,
@@ -381,7 +526,7 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         for slot in range(count):  # every seed gets the same
             state.tokens[slot].copy_(torch.from_numpy(tokens.training(first + slot)["tokens"].astype(np.int32)))
 
-    wall_seconds = run_schedule(
+    return run_schedule(
         run,
         dt.step,
         state,
@@ -389,6 +534,7 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         phase="finetune",
         seeds=config.seeds,
         metadata=metadata_of("train_dt", config.seeds, table.observation_dim, table.action_dim)
+        | identity_of(dataset, environment)
         | {
             "method": plain(config.method),
             "timestep_count": state.network.timestep_count,
@@ -399,12 +545,8 @@ def train_dt(config: TrainDTConfig, output: Path, progress: Progress = silent, *
         progress=progress,
         evaluate=evaluate,
         feed=None if tokens is None else feed,
+        part=part,
     )
-    run.finish(
-        final_scores(run, environment)
-        | {"target_return": target_return, "gradient_steps": config.schedule.updates, "wall_seconds": wall_seconds}
-    )
-    return output
 
 
 def trained_policy(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dt.Policy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +63,16 @@ def evaluate_run(run: Path, config: EvaluateConfig | None = None, progress: Prog
     described = run / "config.json"
     if not described.is_file():
         raise ValueError(f"{run} is not a run directory: it has no config.json")
-    environment = json.loads(described.read_text(encoding="utf-8"))["environment"]
+    environment = RunDirectory(run).described()["environment"]
     checkpoint = RunDirectory(run).newest_checkpoint()
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoint yet; let it run further")
     policy = load_policy(checkpoint)
+    if policy.environment not in (None, environment):
+        raise ValueError(
+            f"{checkpoint} holds policies for {policy.environment}, but {described} says {environment}; one of the two "
+            f"belongs to another run"
+        )
     progress("evaluate", 0, len(policy.seeds) * config.episode_count, "episodes")
     result = evaluate_policy(
         policy.act,
@@ -94,6 +98,8 @@ class TrainedPolicy:
     """updates behind the policies"""
     observation_dim: int
     """numbers of an observation that they take"""
+    environment: str | None = None
+    """Gymnasium id that they were trained for; earlier versions did not put it down"""
 
 
 def load_policy(checkpoint: Path) -> TrainedPolicy:
@@ -107,6 +113,7 @@ def load_policy(checkpoint: Path) -> TrainedPolicy:
         seeds=tuple(metadata["seeds"]),
         gradient_step=int(metadata["gradient_step"]),
         observation_dim=int(metadata["observation_dim"]),
+        environment=metadata.get("environment"),
     )
 
 

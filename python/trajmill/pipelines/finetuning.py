@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.simulators import needs_margin_fix
 from trajmill.evaluation.statistics import average_last_four, best
 from trajmill.pipelines.run_directory import RunDirectory, finite_list, plain
-from trajmill.pipelines.schedule import Evaluate
+from trajmill.pipelines.schedule import Evaluate, not_finite
 from trajmill.training.checkpoint import read_checkpoint
 
 
@@ -48,6 +49,15 @@ def metadata_of(kind: str, seeds: tuple[int, ...], observation_dim: int, action_
     return {"kind": kind, "seeds": list(seeds), "observation_dim": observation_dim, "action_dim": action_dim}
 
 
+def identity_of(dataset: Dataset, environment: str) -> dict[str, Any]:
+    """What a checkpoint says of the data it was trained on and of the environment that its policies are for."""
+    digest = hashlib.sha256()
+    for column in (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts):
+        digest.update(f"{column.shape} {column.dtype}".encode())
+        digest.update(np.ascontiguousarray(column).data)
+    return {"environment": environment, "dataset": dataset.name, "dataset_sha256": digest.hexdigest()}
+
+
 def checked_environment(environment: str, dataset: Dataset) -> str:
     """The id, if its observations and actions fit; Ant's data have 84 zeros that the environment leaves out."""
     definition = environment_definition(environment)
@@ -72,6 +82,11 @@ def pretrained_checkpoint(init: Path, kind: str) -> tuple[dict[str, Tensor], dic
     tensors, metadata = read_checkpoint(path)
     if metadata.get("kind") != kind:
         raise ValueError(f"init {path} must be a checkpoint of {kind}, got one of {metadata.get('kind')}")
+    if 0 in not_finite(tensors, len(metadata["seeds"])):
+        raise ValueError(
+            f"init {path} has numbers that are not finite: its first seed, {metadata['seeds'][0]}, diverged; "
+            f"pre-train again with another seed or a smaller learning rate"
+        )
     return tensors, metadata
 
 

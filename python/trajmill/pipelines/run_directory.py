@@ -1,12 +1,14 @@
 """A run is a directory: its configuration, metrics, checkpoints, circumstances, and last of all its result.
 
 ``config.json`` says everything needed to repeat it, ``environment.json`` where it ran, ``metrics.jsonl`` what happened,
-``checkpoints/step_N.safetensors`` where it stood (the newest only), ``result.json`` exists if and only if it finished.
+``checkpoints/step_N.safetensors`` where it stood (the newest and the one before it, in the end the last one),
+``result.json`` exists if and only if it finished. A program that writes holds a lock on ``config.json``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import importlib.metadata
 import json
 import math
@@ -16,14 +18,25 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from trajmill.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from trajmill.core.durable import sync
+from trajmill.training.checkpoint import (
+    CheckpointError,
+    DamagedCheckpointError,
+    read_checkpoint,
+    restore_tensors,
+    save_checkpoint,
+    write_atomically,
+)
 from trajmill.training.metrics import append_line, finite_or_none, metrics_line
 from trajmill.training.state import TrainingState
 
@@ -39,17 +52,25 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def open(cls, path: Path, config: Mapping[str, Any], *, resume: bool = False) -> RunDirectory:
+    def open(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> RunDirectory:
         """Create the directory whole, or with `resume` go on with an unfinished run of the same `config`.
 
         `config` is plain JSON and holds at least ``kind``, ``seeds``, ``dataset``, ``environment``, ``variant`` and
-        ``config``. A finished run is never changed: to resume it opens it, to start it again is an error.
+        ``config``. A finished run is never changed: to resume it opens it, to start it again is an error. `defaults`
+        of ``config`` stand for settings that an older version did not have.
         """
         run = cls(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             run._create(config)
             return run
-        known = run._config()
+        known = run.described()
         if not resume and run.finished:
             raise RunDirectoryError(f"{path} holds a finished run; choose another directory or remove this one")
         if not resume:
@@ -57,6 +78,7 @@ class RunDirectory:
                 f"{path} holds an unfinished run; add --resume to go on, or choose another directory"
             )
         wanted = json.loads(json.dumps(config))
+        _fill(known, json.loads(json.dumps({"config": defaults or {}})))
         if known != wanted:
             raise RunDirectoryError(f"{path} was started with other settings: {_differences(known, wanted)}")
         return run
@@ -66,6 +88,11 @@ class RunDirectory:
         """Whether the run has its result."""
         return (self.path / "result.json").is_file()
 
+    @property
+    def seed_count(self) -> int:
+        """Seeds that the run is of."""
+        return len(self.described()["seeds"])
+
     def _create(self, config: Mapping[str, Any]) -> None:
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
@@ -74,19 +101,37 @@ class RunDirectory:
             _write_json(temporary / "environment.json", circumstances())
             (temporary / "metrics.jsonl").touch()
             temporary.replace(self.path)
+        except OSError as error:
+            raise RunDirectoryError(f"{self.path} cannot be made a run directory: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def _config(self) -> Any:
+    def described(self) -> dict[str, Any]:
+        """What ``config.json`` says."""
         if not (self.path / "config.json").is_file():
             raise RunDirectoryError(f"{self.path} exists and is no run directory; choose another")
-        return self._parse("config.json", (self.path / "config.json").read_text(encoding="utf-8"))
+        return self._parse("config.json", (self.path / "config.json").read_bytes())
 
-    def _parse(self, name: str, text: str) -> Any:
+    def _parse(self, name: str, text: bytes) -> dict[str, Any]:
         try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
+            value = json.loads(text)
+        except ValueError as error:
             raise RunDirectoryError(f"{self.path / name} is damaged: {error}; restore it or start again") from error
+        if not isinstance(value, dict):
+            raise RunDirectoryError(f"{self.path / name} is damaged: it holds no object; restore it or start again")
+        return value
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other programs from writing here until the end of the block, or of this process, however it ends."""
+        with (self.path / "config.json").open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunDirectoryError(
+                    f"{self.path} is being written by another process; wait for it, end it, or choose another directory"
+                ) from error
+            yield
 
     def log(self, phase: str, gradient_step: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> None:
         """Add one line to ``metrics.jsonl``."""
@@ -98,38 +143,89 @@ class RunDirectory:
 
     def lines(self, phase: str | None = None) -> list[dict[str, Any]]:
         """Lines of one phase or of all, in order; None where a seed had no finite value."""
-        text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]  # a killed run may leave a cut last line
+        try:
+            text = (self.path / "metrics.jsonl").read_bytes()
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self.path / 'metrics.jsonl'} cannot be read: {error.strerror}; restore it or start again"
+            ) from error
+        whole = text[: text.rfind(b"\n") + 1]  # a killed run may leave a cut last line
         lines = [self._parse("metrics.jsonl", line) for line in whole.splitlines()]
         return [line for line in lines if phase in (None, line["phase"])]
 
     def save(self, state: TrainingState, gradient_step: int, metadata: Mapping[str, Any]) -> None:
-        """Write a checkpoint, then remove older ones."""
+        """Write a checkpoint, then remove all older ones but the last."""
         path = self.path / "checkpoints" / f"step_{gradient_step:09d}.safetensors"
-        save_checkpoint(path, state, {**metadata, "gradient_step": gradient_step})
-        for other in path.parent.glob("step_*.safetensors"):
-            if other != path:
-                other.unlink()
+        older = [other for other in self.checkpoints() if other != path]
+        try:
+            sync(self.path / "metrics.jsonl")  # what the checkpoint takes as logged
+            save_checkpoint(path, state, {**metadata, "gradient_step": gradient_step})
+        except OSError as error:
+            kept = f"{older[0]} is kept" if older else "there is none yet"
+            raise RunDirectoryError(
+                f"the checkpoint of update {gradient_step:,} cannot be written to {path.parent}: "
+                f"{error.strerror or error}; of earlier ones {kept}: make room there, then go on with --resume"
+            ) from error
+        for other in older[1:]:
+            _remove(other)
+
+    def checkpoints(self) -> list[Path]:
+        """Paths of checkpoints, the newest first."""
+        return sorted((self.path / "checkpoints").glob("step_*.safetensors"), reverse=True)
 
     def newest_checkpoint(self) -> Path | None:
         """Path of the newest checkpoint, if there is one."""
-        return max((self.path / "checkpoints").glob("step_*.safetensors"), default=None)
+        return next(iter(self.checkpoints()), None)
 
-    def restore(self, state: TrainingState) -> dict[str, Any]:
-        """Fill `state` from the newest checkpoint and forget what was logged after it.
+    def restore(self, state: TrainingState, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Fill `state` from the newest checkpoint that is whole, and forget what was logged after it.
 
-        Gives the checkpoint's metadata, or ``{"gradient_step": 0}`` when there is none.
+        `metadata` is what the run would write; a checkpoint that says otherwise is refused. Gives the checkpoint's own,
+        or ``{"gradient_step": 0}`` when there is none. A damaged checkpoint is told of and removed if an older one is
+        whole: the updates after that are made again, with the same numbers.
         """
-        path = self.newest_checkpoint()
-        metadata = load_checkpoint(path, state) if path else {"gradient_step": 0}
-        kept = [line for line in self.lines() if line["gradient_step"] <= metadata["gradient_step"]]
+        for leftover in [*self.path.glob(".*.part"), *self.path.glob("checkpoints/.*.part")]:
+            leftover.unlink()  # of a process that was killed
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        known, damage = self._read_newest()
+        tensors, found = known or ({}, {"gradient_step": 0})
+        if known:
+            origin = str(self.checkpoints()[len(damage)])
+            _check_same(json.loads(json.dumps(metadata or {})), found, origin)
+            restore_tensors(state.moving(), tensors, origin)
+        for path, error in damage:
+            warnings.warn(
+                f"{error}; going on from update {found['gradient_step']:,}, the checkpoint before it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            _remove(path)
+        kept = [line for line in self.lines() if line["gradient_step"] <= found["gradient_step"]]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self.path / "metrics.jsonl", text.encode())
-        return metadata
+        return found
+
+    def _read_newest(
+        self,
+    ) -> tuple[tuple[dict[str, Tensor], dict[str, Any]] | None, list[tuple[Path, DamagedCheckpointError]]]:
+        """The newest whole checkpoint, and the damaged ones that are newer."""
+        damage: list[tuple[Path, DamagedCheckpointError]] = []
+        for path in self.checkpoints():
+            try:
+                return read_checkpoint(path), damage
+            except DamagedCheckpointError as error:
+                damage.append((path, error))
+        if damage:
+            raise RunDirectoryError(
+                f"{damage[0][1]}; there is no older one: restore it, or remove it to start this run from its beginning"
+            )
+        return None, []
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write the result, which marks the run as finished."""
+        """Write the result, which marks the run as finished, and keep the last checkpoint alone."""
         _write_json(self.path / "result.json", result)
+        for path in self.checkpoints()[1:]:
+            _remove(path)
 
 
 def circumstances() -> dict[str, Any]:
@@ -188,9 +284,49 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def defaults(config: Any) -> dict[str, Any]:
+    """What the settings of a record and of the records in it are if nothing is said, as JSON values."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found[field.name] = defaults(value)
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = plain(field.default_factory())
+    return found
+
+
+def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Add what is missing in `known`, in place."""
+    for name, default in defaults.items():
+        if isinstance(default, dict) and isinstance(known.get(name), dict):
+            _fill(known[name], default)
+        else:
+            known.setdefault(name, default)
+
+
 def finite_list(values: Sequence[float]) -> list[float | None]:
     """Numbers as JSON values, None for NaN."""
     return [finite_or_none(value) for value in values]
+
+
+def _remove(path: Path) -> None:
+    """Remove what is in a checkpoint's place."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], origin: str) -> None:
+    """Raise unless the metadata `found` say the same as `wanted` of all that both name."""
+    for name in sorted(wanted.keys() & found.keys()):
+        if wanted[name] != found[name]:
+            raise CheckpointError(
+                f"{origin} belongs to another run: its {name} is {found[name]!r}, here it is {wanted[name]!r}"
+            )
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

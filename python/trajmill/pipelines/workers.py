@@ -7,8 +7,10 @@ lie in ``workers/0``, ``workers/1`` and so on in the run directory, from where a
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import shutil
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from torch import Tensor
 from trajmill.core.progress import Progress
 from trajmill.evaluation.simulators import usable_cores
 from trajmill.pipelines.run_directory import RunDirectory
+from trajmill.pipelines.schedule import DivergenceError, DivergenceWarning, Trained
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least
@@ -39,8 +42,8 @@ ConfigT = TypeVar("ConfigT")
 class Train(Protocol[ConfigT_contra]):
     """A training pipeline, a function of a module (it is found by name in the other process)."""
 
-    def __call__(self, config: ConfigT_contra, output: Path, progress: Progress, *, resume: bool) -> Path:
-        """Train into the run directory `output`."""
+    def __call__(self, config: ConfigT_contra, output: Path, progress: Progress, *, resume: bool, part: bool) -> Path:
+        """Train into the run directory `output`, which is a `part` of a run with more seeds."""
 
 
 def worker_count(wanted: int | None, compute: ComputeConfig, seed_count: int, output: Path) -> int:
@@ -64,10 +67,17 @@ def seed_groups(seed_count: int, workers: int) -> list[range]:
     return [range(first, end) for first, end in pairwise(cuts)]
 
 
-def train_in_workers(run: RunDirectory, train: Train[ConfigT], configs: Sequence[ConfigT], progress: Progress) -> float:
-    """Train each of `configs` in a process of its own and join them into `run`; gives the longest one's wall seconds.
+def chosen(seeds: Sequence[int], positions: Sequence[int]) -> tuple[int, ...]:
+    """The seeds at these positions."""
+    return tuple(seeds[position] for position in positions)
 
-    The caller finishes the run, and then calls `remove_parts`.
+
+def train_in_workers(
+    run: RunDirectory, train: Train[ConfigT], configs: Sequence[ConfigT], progress: Progress
+) -> Trained:
+    """Train each of `configs` in a process of its own and join them into `run`; its wall seconds are the longest one's.
+
+    DivergenceError ends it when no seed of any process is left. The caller finishes the run and calls `remove_parts`.
     """
     paths = [run.path / "workers" / str(worker) for worker in range(len(configs))]
     for path in paths:
@@ -81,10 +91,11 @@ def train_in_workers(run: RunDirectory, train: Train[ConfigT], configs: Sequence
     try:
         for process in processes:
             process.start()
-        _follow(reports, processes, progress)
+        _follow(run, reports, processes, progress)
     finally:
         for process in processes:
-            process.terminate()
+            process.terminate()  # one that trains writes a checkpoint first
+        for process in processes:
             process.join()
     return _join(run, [RunDirectory(path) for path in paths])
 
@@ -100,7 +111,7 @@ class _Report:
 
     worker: int
     progress: tuple[str, int, int, str] | None = None
-    warning: str | None = None
+    warning: str | Warning | None = None
     error: str | None = None
 
 
@@ -108,9 +119,13 @@ def _work(reports: Any, worker: int, train: Train[ConfigT], config: ConfigT, pat
     def tell(task: str, completed: int, total: int, unit: str) -> None:
         reports.put(_Report(worker, progress=(task, completed, total, unit)))
 
-    warnings.showwarning = lambda message, *_, **__: reports.put(_Report(worker, warning=str(message)))
+    def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+        reports.put(_Report(worker, warning=message if isinstance(message, DivergenceWarning) else str(message)))
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.showwarning = warn
     try:
-        train(config, path, tell, resume=any(path.iterdir()))
+        train(config, path, tell, resume=any(path.iterdir()), part=True)
         reports.put(_Report(worker))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -118,8 +133,17 @@ def _work(reports: Any, worker: int, train: Train[ConfigT], config: ConfigT, pat
         reports.put(_Report(worker, error=f"{type(error).__name__}: {error}"))
 
 
-def _follow(reports: Any, processes: Sequence[SpawnProcess], progress: Progress) -> None:
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, so that no one writes where a resumed run does."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _follow(run: RunDirectory, reports: Any, processes: Sequence[SpawnProcess], progress: Progress) -> None:
     """Pass on what the workers report, the slowest one's progress, until all are done."""
+    diverged: dict[int, int] = {}
     completed = [0] * len(processes)
     working = set(range(len(processes)))
     while working:
@@ -136,10 +160,14 @@ def _follow(reports: Any, processes: Sequence[SpawnProcess], progress: Progress)
         if report.error is not None:
             raise WorkerError(f"worker {report.worker} failed: {report.error}")
         if report.warning is not None:
+            if isinstance(report.warning, DivergenceWarning):
+                diverged[report.warning.seed] = report.warning.update
             warnings.warn(report.warning, RuntimeWarning, stacklevel=3)
+            if len(diverged) == run.seed_count:
+                raise DivergenceError.of(diverged, run)
         elif report.progress is not None:
             task, completed[report.worker], total, unit = report.progress
-            progress(task, min(completed), total, unit)
+            progress(f"{task} in {len(processes)} processes", min(completed), total, unit)
         else:
             working.remove(report.worker)
 
@@ -154,7 +182,7 @@ class _Joined:
         return dict(self.tensors)
 
 
-def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> float:
+def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> Trained:
     """Write the metrics and the last checkpoint of all parts as those of one run, seeds in order."""
     run.forget_lines()
     wall_seconds = 0.0
@@ -166,8 +194,9 @@ def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> float:
     states, metadata = zip(*checkpoints, strict=True)
     tensors = {name: _of_all_seeds(name, [state[name] for state in states]) for name in states[0]}
     seeds = [seed for one in metadata for seed in one["seeds"]]
-    run.save(_Joined(tensors), metadata[0]["gradient_step"], metadata[0] | {"seeds": seeds})
-    return wall_seconds
+    diverged = {seed: update for one in metadata for seed, update in one["diverged"].items()}
+    run.save(_Joined(tensors), metadata[0]["gradient_step"], metadata[0] | {"seeds": seeds, "diverged": diverged})
+    return Trained(wall_seconds=wall_seconds, diverged={int(seed): update for seed, update in diverged.items()})
 
 
 def _of_all_seeds(name: str, tensors: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,8 @@
-"""Checkpoints: safetensors with JSON metadata, written whole or not at all; never pickles."""
+"""Checkpoints: safetensors with JSON metadata and a hash of both, written whole or not at all; never pickles."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,11 +17,17 @@ from torch import Tensor
 from trajmill.core.durable import sync
 from trajmill.training.state import TrainingState
 
-FORMAT = "trajmill-checkpoint-1"
+FORMAT = "trajmill-checkpoint-2"
+WITHOUT_HASH = "trajmill-checkpoint-1"
+"""what earlier versions wrote; still read"""
 
 
 class CheckpointError(ValueError):
     """A checkpoint is damaged, foreign, or of another shape than the state it should fill."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint cannot be read, or not every bit of it is as it was written."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -40,25 +47,44 @@ def write_atomically(path: Path, content: bytes) -> None:
 def save_checkpoint(path: Path, state: TrainingState, metadata: Mapping[str, Any]) -> None:
     """Store everything that moves, with JSON metadata that says what it belongs to."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.moving().items()}
-    header = {"format": FORMAT, "trajmill": json.dumps(dict(metadata), sort_keys=True)}
+    described = json.dumps(dict(metadata), sort_keys=True)
+    header = {"format": FORMAT, "trajmill": described, "sha256": _digest(tensors, described)}
     write_atomically(path, save(tensors, metadata=header))
 
 
+def _digest(tensors: Mapping[str, Tensor], described: str) -> str:
+    """SHA-256 of the metadata and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(described.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors on the CPU and metadata of a checkpoint."""
-    if not path.is_file():
+    """Tensors on the CPU and metadata of a checkpoint; DamagedCheckpointError if a single bit is not as written."""
+    if path.is_dir():
+        raise DamagedCheckpointError(f"{path} is a directory, not a checkpoint")
+    if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    if header.get("format") != FORMAT:
-        raise CheckpointError(
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        raise DamagedCheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    if header.get("format") not in (FORMAT, WITHOUT_HASH):
+        raise DamagedCheckpointError(
             f"{path} was not written by trajmill: format must be {FORMAT}, got {header.get('format')}"
         )
-    return tensors, json.loads(header["trajmill"])
+    described = header.get("trajmill", "")
+    if header["format"] == FORMAT and header.get("sha256") != _digest(tensors, described):
+        raise DamagedCheckpointError(f"{path} is damaged: its content does not have the hash that was written with it")
+    try:
+        return tensors, json.loads(described)
+    except json.JSONDecodeError as error:
+        raise DamagedCheckpointError(f"{path} is damaged: its metadata are no JSON: {error}") from error
 
 
 @torch.no_grad()

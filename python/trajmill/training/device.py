@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from trajmill.models.precision import reduce_products
 from trajmill.training.hyperparameters import at_least
 
 
@@ -18,16 +19,17 @@ class ComputeConfig:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU where there is one"""
-    precision: Literal["fp32", "tf32"] = "fp32"
-    """how fp32 matrix products are computed; fp32 is what the papers ran, tf32 is faster on GPUs that have it"""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """how matrix products are computed, in training and evaluation alike; fp32 is what the papers ran, tf32 is faster
+    on GPUs that have it, bf16 (`trajmill.models.precision`) on those and on CPUs with AVX512_BF16 or AMX"""
     threads: int = 1
     """CPU threads of torch, at least 1; one process per core is faster than one process on many"""
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be auto, cpu or cuda, got {self.device!r}")
-        if self.precision not in ("fp32", "tf32"):
-            raise ValueError(f"precision must be fp32 or tf32, got {self.precision!r}")
+        if self.precision not in ("fp32", "tf32", "bf16"):
+            raise ValueError(f"precision must be fp32, tf32 or bf16, got {self.precision!r}")
         at_least("threads", self.threads, 1)
 
     def apply(self) -> torch.device:
@@ -35,7 +37,8 @@ class ComputeConfig:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but torch sees no GPU; use --device cpu or auto")
         torch.set_num_threads(self.threads)
-        torch.set_float32_matmul_precision("highest" if self.precision == "fp32" else "high")
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        reduce_products(self.precision == "bf16")
         keep_freed_memory()
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 

@@ -26,7 +26,8 @@ def dropout_factors(sites: Sites, words: Mapping[str, Tensor], dtype: torch.dtyp
     factors = {}
     for site, (probability, shape) in sites.items():
         dropped = round(probability * _LEVELS)
-        levels = torch.stack([words[site] & (_LEVELS - 1), words[site] >> 16], -1).flatten(-2)
-        kept = levels[:, : torch.Size(shape).numel()] >= dropped
+        # both halves of a word at once, as signed numbers; flipping the highest bit of each keeps their order
+        levels = (words[site].to(torch.int32) ^ ~0x7FFF_7FFF).view(torch.int16)
+        kept = levels[:, : torch.Size(shape).numel()] >= dropped - _LEVELS // 2
         factors[site] = kept.to(dtype).mul_(_LEVELS / (_LEVELS - dropped)).view(-1, *shape)
     return factors

@@ -33,12 +33,28 @@ class MetricRing:
 
     def mean_of_last(self, first_step: int, end_step: int) -> dict[str, list[float]]:
         """Mean over updates first_step … end_step−1 (at most `capacity` of them), per seed; copies to the host."""
+        means = self._of(first_step, end_step).double().mean(0).T.tolist()
+        return dict(zip(self.names, means, strict=True))
+
+    def first_not_finite(self, first_step: int, end_step: int) -> list[tuple[int, str, float] | None]:
+        """Of each seed the first of these updates with a metric that is not finite, its name and value; else None."""
+        values = self._of(first_step, end_step).cpu()
+        found: list[tuple[int, str, float] | None] = []
+        for of_seed in values.unbind(1):
+            places = (~of_seed.isfinite()).nonzero()
+            if len(places) == 0:
+                found.append(None)
+            else:
+                row, metric = places[0].tolist()
+                found.append((first_step + row, self.names[metric], float(of_seed[row, metric])))
+        return found
+
+    def _of(self, first_step: int, end_step: int) -> Tensor:
+        """Values of updates first_step … end_step−1, (n, S, M)."""
         capacity = self.values.shape[0]
         if not 0 < end_step - first_step <= capacity:
             raise ValueError(f"the ring holds {capacity} updates, asked for {first_step} to {end_step}")
-        slots = torch.arange(first_step, end_step, device=self.values.device) % capacity
-        means = self.values[slots].double().mean(0).T.tolist()
-        return dict(zip(self.names, means, strict=True))
+        return self.values[torch.arange(first_step, end_step, device=self.values.device) % capacity]
 
 
 def metrics_line(phase: str, gradient_step: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> str:

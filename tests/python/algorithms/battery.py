@@ -1,23 +1,26 @@
 """The battery every algorithm passes: seeds are independent, runs resume exactly, steps can be captured.
 
-An algorithm's test module makes a `Case` and calls `run_check(case, check)` for each of `CHECKS`.
+An algorithm's test module makes a `Case` and calls `run_check(case, check)` for each of `CHECKS`, and each of
+`GPU_CHECKS` with ``"cuda"``. The latter run on a CPU too, where they show little.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pytest
 import torch
 from torch import Tensor
 
 from trajmill.training.capture_lint import capture_lint
 from trajmill.training.checkpoint import load_checkpoint, save_checkpoint
+from trajmill.training.device import ComputeConfig
 from trajmill.training.philox import Dice
 from trajmill.training.runner import Runner
 
@@ -130,20 +133,100 @@ def check_step_can_be_captured(case: Case) -> None:
         assert set(moved) >= set(before) - {"metrics"}, f"a step left {set(before) - set(moved)} as it was"
 
 
-def check_a_captured_graph_equals_the_step(case: Case) -> None:
-    """Bit for bit on one GPU, including the warm-up that capturing undoes and the remainder it does not hold."""
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-    eager, captured = (case.create([4, 6], torch.float32, "cuda") for _ in range(2))
-    runner = Runner(case.step, captured, 4 * case.period)
-    assert_same(captured.moving(), eager.moving())
-    runner.run(21 * case.period)
-    case.step(eager, 21 * case.period)
-    assert_same(captured.moving(), eager.moving())
-
-
 CHECKS: dict[str, Callable[..., None]] = {
     name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
+}
+
+
+def gpu_check_a_captured_graph_equals_the_step(case: Case, device: str) -> None:
+    """Bit for bit after 100 updates, with the warm-up that capturing undoes and the remainder it does not hold."""
+    eager, captured = (case.create([4, 6], torch.float32, device) for _ in range(2))
+    with deterministic():
+        runner = Runner(case.step, captured, 8 * case.period)
+        assert_same(captured.moving(), eager.moving())
+        runner.run(100 * case.period)
+        case.step(eager, 100 * case.period)
+    assert_same(captured.moving(), eager.moving())
+
+
+def gpu_check_captured_twice_and_in_parts_is_the_same(case: Case, device: str) -> None:
+    """A run that stops after 50 updates and is captured again continues to the same numbers."""
+    whole, parts = (case.create([4, 6], torch.float32, device) for _ in range(2))
+    with deterministic():
+        Runner(case.step, whole, 4 * case.period).run(100 * case.period)
+        for done in (0, 50 * case.period):
+            Runner(case.step, parts, 4 * case.period, done=done).run(50 * case.period)
+    assert_same(parts.moving(), whole.moving())
+
+
+def gpu_check_seed_of_five_equals_a_run_of_its_own(case: Case, device: str) -> None:
+    """Another number of seeds may take other kernels, hence the tolerances, which grow with the updates."""
+    seeds = [11, 5, 2**63 + 9, 0, 77]
+    for dtype, updates, tolerance in (
+        (torch.float64, 100, 1e-12),
+        (torch.float32, 1, 1e-6),
+        (torch.float32, 100, 1e-3),
+    ):
+        many = case.create(seeds, dtype, device)
+        case.step(many, updates)
+        for position in (0, 2, 4):
+            alone = case.create([seeds[position]], dtype, device)
+            case.step(alone, updates)
+            theirs, ours = of_seed(alone, 1, 0), of_seed(many, len(seeds), position)
+            for name in parameters(theirs):
+                assert distance(ours[name], theirs[name]) <= tolerance, (name, dtype, updates)
+
+
+def gpu_check_a_poisoned_seed_stays_alone(case: Case, device: str) -> None:
+    clean, sick = case.create([1, 2, 3], torch.float32, device), case.create([1, 2, 3], torch.float32, device)
+    case.poison(sick, 1)
+    with deterministic():
+        for state in (clean, sick):
+            Runner(case.step, state, 4 * case.period).run(8 * case.period)
+    assert_same(of_seed(sick, 3, 0), of_seed(clean, 3, 0))
+    assert_same(of_seed(sick, 3, 2), of_seed(clean, 3, 2))
+    assert any(tensor.isnan().any() for tensor in of_seed(sick, 3, 1).values())
+
+
+def gpu_check_gradients_of_less_precision_are_near(case: Case, device: str) -> None:
+    """One update's gradients of each seed, all parameters together, against float64 on the CPU."""
+    exact = case.create([4, 6], torch.float64, "cpu")
+    case.step(exact, 1)
+    for precision, tolerance in (("fp32", 1e-5), ("tf32", 1e-3), ("bf16", 2e-2)):
+        try:
+            compute = ComputeConfig(device=device, precision=precision)
+        except ValueError:
+            continue  # not to be had
+        try:
+            compute.apply()
+            state = case.create([4, 6], torch.float32, device)
+            case.step(state, 1)
+        finally:
+            ComputeConfig(device="cpu").apply()
+        for ours, theirs in zip(state.optimizer.gradients, exact.optimizer.gradients, strict=True):
+            for found, expected in zip(ours.flat, theirs.flat, strict=True):
+                assert distance(found.cpu(), expected) <= tolerance, precision
+
+
+def parameters(tensors: dict[str, Tensor]) -> list[str]:
+    """Names of what is learned."""
+    return [name for name in tensors if name not in ("metrics", "step") and not name.startswith("adam.")]
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Kernels that add in one order; sums by atomics would make two eager runs differ."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+GPU_CHECKS: dict[str, Callable[[Case, str], None]] = {
+    name.removeprefix("gpu_check_"): check for name, check in list(globals().items()) if name.startswith("gpu_check_")
 }
 
 

@@ -11,8 +11,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "reference"))
 
-from battery import CHECKS, Case, distance, run_check
+from battery import CHECKS, GPU_CHECKS, Case, distance, run_check
 from cql_twin import Twin
+from gpu import NEEDS_GPU
 from offline_data import table, transitions
 
 from trajmill.algorithms import cql
@@ -76,6 +77,13 @@ FAST_CASES = ("paper", "all at once", "settings of each seed")
 @pytest.mark.parametrize("check", CHECKS)
 def test_battery(name: str, check: str, tmp_path: Path) -> None:
     run_check(CASES[name], check, tmp_path)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("check", GPU_CHECKS)
+@pytest.mark.parametrize("name", FAST_CASES)
+def test_battery_of_a_gpu(name: str, check: str, device: str) -> None:
+    GPU_CHECKS[check](CASES[name], device)
 
 
 def twin_of(state: cql.CQLState, position: int) -> Twin:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from battery import CHECKS, Case, run_check
+from battery import CHECKS, GPU_CHECKS, Case, run_check
 from dt_twin import Window, cluster_cosine, language_loss, mean_squared_error
+from gpu import NEEDS_GPU
 
 import trajmill as tm
 from trajmill.algorithms import decision_transformer as dt
@@ -105,6 +106,12 @@ TERMS_CASE = Case(create=with_terms, step=step_with_terms, poison=poison)
 @pytest.mark.parametrize("check", CHECKS)
 def test_battery(check: str, case: Case, tmp_path: Path) -> None:
     run_check(case, check, tmp_path)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("check", GPU_CHECKS)
+def test_battery_of_a_gpu(check: str, device: str) -> None:
+    GPU_CHECKS[check](CASE, device)
 
 
 @pytest.mark.parametrize(

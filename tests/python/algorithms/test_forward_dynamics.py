@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from battery import CHECKS, Case, run_check
+from battery import CHECKS, GPU_CHECKS, Case, run_check
+from gpu import NEEDS_GPU
 
 from trajmill.algorithms import forward_dynamics
 from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions, PairMap
@@ -85,6 +86,13 @@ def case(target: PairMap | None) -> Case:
 @pytest.mark.parametrize("check", CHECKS)
 def test_battery(target: str, check: str, tmp_path: Path) -> None:
     run_check(case(TARGETS[target]), check, tmp_path)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("check", GPU_CHECKS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_battery_of_a_gpu(target: str, check: str, device: str) -> None:
+    GPU_CHECKS[check](case(TARGETS[target]), device)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from battery import CHECKS, Case, run_check
+from battery import CHECKS, GPU_CHECKS, Case, run_check
 from dt_twin import gpt2
+from gpu import NEEDS_GPU
 
 import trajmill as tm
 from trajmill.algorithms import language_model as lm
@@ -59,6 +60,12 @@ CASE = Case(
 @pytest.mark.parametrize("check", CHECKS)
 def test_battery(check: str, tmp_path: Path) -> None:
     run_check(CASE, check, tmp_path)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("check", GPU_CHECKS)
+def test_battery_of_a_gpu(check: str, device: str) -> None:
+    GPU_CHECKS[check](CASE, device)
 
 
 class HuggingFaceAdamW:

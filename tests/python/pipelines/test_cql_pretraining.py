@@ -107,7 +107,7 @@ def test_any_number_of_states_and_actions(law: str, count: int) -> None:
 def test_every_law_is_a_start_for_cql(law: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method = ForwardDynamicsConfig(batch_size=16)
     start = pretrain_cql(config(law=law, method=method, schedule=Schedule(updates=5)), tmp_path / "start")
-    settings = RunDirectory(start)._config()
+    settings = RunDirectory(start).described()
     assert (settings["variant"], settings["dataset"]) == (LABELS[law], f"synthetic-{law}")
     states = []
 

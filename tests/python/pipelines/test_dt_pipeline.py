@@ -13,7 +13,7 @@ import torch
 from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
-from trajmill.core import MarkovChain
+from trajmill.core import MarkovChain, reference
 from trajmill.data import Normalizer
 from trajmill.models.decision_transformer import predicted_actions
 from trajmill.models.gpt import GPTConfig
@@ -88,6 +88,46 @@ def test_pretraining_reads_the_sequences_of_the_law_in_order_and_again() -> None
     assert np.array_equal(held_out["tokens"], rows[31:39])
 
 
+@pytest.mark.parametrize(("law", "state_count", "workers"), [("markov", 7, 8), ("markov", 1001, 32), ("iid", 7, 32)])
+def test_pretraining_reads_the_authors_tokens_in_worker_order(law: str, state_count: int, workers: int) -> None:
+    config = replace(PRETRAIN, law=law, state_count=state_count, stream="reference", sequence_count=2 * 32 * workers)
+    sizes = {"worker_count": workers, "batch_size": 32 * workers, "length": 12}
+    if law == "iid":
+        rounds = [reference.iid_tokens(state_count, 666, **sizes, iteration=i) for i in range(2)]
+    else:
+        rounds = [reference.markov_tokens(1, state_count, 1.0, 666, **sizes, iteration=i) for i in range(2)]
+    rows = np.concatenate(rounds)
+    tokens = _Tokens.of_law(config)
+    for update in (0, 1, 5, 32 * workers // 8, len(rows) // 8):
+        wanted = (update * 8 + np.arange(8)) % (len(rows) - 9)
+        assert np.array_equal(tokens.training(update)["tokens"], rows[wanted])
+    assert np.array_equal(tokens.held_out()[0]["tokens"], rows[-9:-1])
+    other = _Tokens.of_law(replace(config, data_seed=42)).training(0)["tokens"]
+    assert not np.array_equal(other, rows[:8])
+
+
+def test_the_evaluation_holds_the_floor_of_the_loss(tmp_path: Path) -> None:
+    """The published entropy rate of the authors' chain of 100 states, and none where it would be dear."""
+    config = replace(PRETRAIN, state_count=100, stream="reference", schedule=replace(PRETRAIN.schedule, updates=1))
+    run = pretrain_dt(config, tmp_path / "run")
+    last = json.loads((run / "result.json").read_text())["last_metrics"]
+    assert last["entropy_rate"] == [pytest.approx(4.564843, abs=1e-6)] * 2
+    assert json.loads((run / "config.json").read_text())["config"]["data_seed"] == 666
+    assert _Tokens.of_law(replace(PRETRAIN, law="iid")).entropy_rate == pytest.approx(np.log(7))
+    assert _Tokens.of_law(replace(PRETRAIN, order=2)).entropy_rate is None
+    assert _Tokens.of_law(replace(PRETRAIN, state_count=1001)).entropy_rate is None
+    ours = _Tokens.of_law(PRETRAIN).entropy_rate
+    assert ours != pytest.approx(_Tokens.of_law(replace(PRETRAIN, data_seed=666)).entropy_rate)
+
+
+def test_the_reference_stream_has_no_controls_and_no_text() -> None:
+    for law in ("identity", "mapping"):
+        with pytest.raises(ValueError, match=f"markov and iid alone, not of law {law}; use v1"):
+            replace(PRETRAIN, stream="reference", law=law)
+    with pytest.raises(ValueError, match="not of text"):
+        replace(PRETRAIN, stream="reference", text=(Path("a.txt"),))
+
+
 @pytest.mark.parametrize("law", ["iid", "identity", "mapping"])
 def test_controls_are_pretrained_too(law: str, tmp_path: Path) -> None:
     run = pretrain_dt(replace(PRETRAIN, law=law, seeds=(3,)), tmp_path / law)
@@ -109,6 +149,20 @@ def test_a_killed_pretraining_resumes_to_the_same_numbers(at: int, pretrained: P
     for name, tensor in checkpoint(pretrained).items():
         if name != "metrics":
             assert torch.equal(checkpoint(tmp_path / "run")[name], tensor), name
+
+
+def test_a_run_of_an_older_version_lacks_settings_and_has_their_defaults(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        pretrain_dt(PRETRAIN, tmp_path / "run", killing(7))
+    path = tmp_path / "run" / "config.json"
+    described = json.loads(path.read_text())
+    del described["config"]["stream"], described["config"]["method"]["dropout"]
+    path.write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"config.method.dropout was True, now False, config.stream was 'v1', now"):
+        changed = replace(PRETRAIN, stream="reference", data_seed=42, method=replace(PRETRAIN.method, dropout=False))
+        pretrain_dt(changed, tmp_path / "run", resume=True)
+    pretrain_dt(PRETRAIN, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "result.json").exists()
 
 
 def test_a_killed_training_resumes_to_the_same_numbers(tmp_path: Path) -> None:

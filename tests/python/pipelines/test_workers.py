@@ -107,7 +107,7 @@ def test_a_broken_run_goes_on_with_its_workers(tmp_path: Path) -> None:
     assert lines(tmp_path / "run") == lines(whole)
 
 
-def fail(config: str, output: Path, progress: object, *, resume: bool) -> Path:
+def fail(config: str, output: Path, progress: object, *, resume: bool, part: bool) -> Path:
     if config == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     raise ValueError("no such thing")

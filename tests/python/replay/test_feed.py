@@ -14,7 +14,7 @@ import pytest
 import trajmill as tm
 
 torch = pytest.importorskip("torch")
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+from gpu import DEVICES, NEEDS_GPU  # noqa: E402
 
 
 def source(seed: int = 0, count: int = 1000) -> tm.TrajectoryBuffer:
@@ -57,11 +57,10 @@ def test_batches_are_drawn_while_the_caller_is_busy_and_no_further_than_asked() 
         assert buffer.draw_count == 3
 
 
-def test_on_a_gpu_batches_outlive_the_ring() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
+def test_on_a_gpu_batches_outlive_the_ring(device: str) -> None:
     direct = source()
-    with tm.feed(source(), "cuda", batch_size=64, ahead=2) as feed:
+    with tm.feed(source(), device, batch_size=64, ahead=2) as feed:
         kept = [next(feed) for _ in range(20)]
     for batch in kept:
         assert np.array_equal(batch["observation"].cpu().numpy(), direct.sample(64)["observation"])

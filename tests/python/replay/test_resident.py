@@ -8,7 +8,8 @@ import pytest
 import trajmill as tm
 
 torch = pytest.importorskip("torch")
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+from gpu import DEVICES  # noqa: E402
+
 SCHEMA = {
     "observation": ((3,), "f4"),
     "image": ((2, 2), "u1"),

@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from gpu import NEEDS_GPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trajmill.training.dropout import dropout_factors, dropout_sizes
 from trajmill.training.philox import Dice, indexes, normals, philox, uniforms
 
 WORD = st.integers(0, 2**32 - 1)
@@ -108,14 +110,31 @@ def test_sites_steps_and_seeds_do_not_share_words() -> None:
     assert len(flat.unique()) > 11_990  # 12,000 draws of 2^32: 0.02 collisions expected
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_draws_the_same_integers() -> None:
-    sizes = {"a": 1000, "b": 3}
-    ours = Dice.of([5, 2**50], sizes, CPU).roll(torch.tensor(7), 3)
-    theirs = Dice.of([5, 2**50], sizes, torch.device("cuda")).roll(torch.tensor(7, device="cuda"), 3)
-    for site, words in ours.items():
-        assert words.equal(theirs[site].cpu())
-    torch.testing.assert_close(normals(ours["a"], torch.float32), normals(theirs["a"], torch.float32).cpu())
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
+def test_gpu_draws_the_same_integers(device: str) -> None:
+    sizes = {"a": 100_000, "b": 3}
+    for step in (7, 2**32 - 2):
+        ours = Dice.of([5, 2**50, 2**64 - 1], sizes, CPU).roll(torch.tensor(step), 3)
+        there = Dice.of([5, 2**50, 2**64 - 1], sizes, torch.device(device))
+        theirs = there.roll(torch.tensor(step, device=device), 3)
+        for site, words in ours.items():
+            assert words.equal(theirs[site].cpu())
+            assert indexes(words, 12_345).equal(indexes(theirs[site], 12_345).cpu())
+            assert uniforms(words, torch.float32).equal(uniforms(theirs[site], torch.float32).cpu())
+        torch.testing.assert_close(normals(ours["a"], torch.float32), normals(theirs["a"], torch.float32).cpu())
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gpu_drops_the_same_numbers(device: str, dtype: torch.dtype) -> None:
+    sites = {"embedding": (0.1, (64, 60, 16)), "weights": (0.25, (3, 1, 7, 7))}
+    here = Dice.of([5, 6], dropout_sizes(sites), CPU).roll(torch.tensor(3), 1)
+    there = Dice.of([5, 6], dropout_sizes(sites), torch.device(device)).roll(torch.tensor(3, device=device), 1)
+    ours = dropout_factors(sites, {site: words[0] for site, words in here.items()}, dtype)
+    theirs = dropout_factors(sites, {site: words[0] for site, words in there.items()}, dtype)
+    for site, factors in ours.items():
+        assert 0 < int((factors == 0).sum()) < factors.numel()
+        assert factors.equal(theirs[site].cpu()), site
 
 
 def test_laws_of_uniforms_normals_and_indexes() -> None:

@@ -190,7 +190,10 @@ def run_cells(
             _await(first, "pre-training", progress)
             jobs = {(v.name, d): pool.submit(_train, v, d, output, config) for v, d in cells}
             _await(list(jobs.values()), "training", progress)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                for child in multiprocessing.active_children():
+                    child.terminate()  # one that trains writes a checkpoint first
             pool.shutdown(cancel_futures=True)  # what runs is finished, what waits is not begun
             raise
     return {cell: job.result() for cell, job in jobs.items()}

@@ -1,0 +1,325 @@
+"""Updates a second of every pipeline beside its peers, on a CPU or a GPU: ``python benchmarks/bench_training.py``.
+
+What each peer is, what is measured and what never was: docs/performance.md. The record is written after every round of
+blocks, so that a run that is stopped keeps what it had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from record import RESULTS, Row, environment, keep
+from throughput.contenders import DESCRIPTIONS, build, eager, reason_against
+from throughput.goals import PAPER_RATES, WORKLOADS, goals_at
+from throughput.measure import Contender, ceilings, counted, in_blocks, prepared, trace
+from throughput.pipelines import PIPELINES, Pipeline
+
+from trajmill.training.device import ComputeConfig
+
+TOLERANCES = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 1e-1}
+"""of losses on the same weights and batch"""
+CHANGE_TOLERANCE = 0.1
+"""of what Adam's first update changes, all of one size but for signs of the smallest gradients"""
+ON_GPU_ONLY = ("R3 compiled", "ours compiled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate(Row):
+    """A rate of one contender and what it is held against; `value` counts the updates of every seed."""
+
+    pipeline: str
+    contender: str
+    seeds: int
+    precision: str
+    low: float
+    """quartiles over the blocks"""
+    high: float
+    blocks: int
+    updates_per_block: int
+    us_per_update: float
+    """of all seeds together"""
+    prepared_seconds: float
+    clocks_agree: bool
+    memory_mb: float | None
+    model: float | None
+    """predicted for one H200 at the paper's sizes"""
+    goals: dict[str, float]
+    gflop_per_s: float | None = None
+    gb_per_s: float | None = None
+    """by the bytes that the model counts"""
+
+
+def main() -> None:
+    options = arguments()
+    started = perf_counter()
+    try:
+        # torch's fp32 kernels on a CPU have no use for more threads than a process is meant to have
+        compute = ComputeConfig(device=options.device, precision="fp32", threads=options.threads)
+        device = compute.apply()
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    size = options.size or ("paper" if device.type == "cuda" else "small")
+    out = options.out or RESULTS / f"training_{device.type}.json"
+    record: dict[str, Any] = {
+        "size": size,
+        "device": str(device),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cuda": torch.version.cuda,
+        "contenders": DESCRIPTIONS,
+        "published": {name: PAPER_RATES[name] for name in options.pipelines},
+        **{name: {} for name in ("ceilings", "shapes", "counts", "distances", "profile")},
+        **{name: [] for name in ("skipped", "failed", "finished")},
+    }
+    run = Run(options, device, size, out, record, started + options.budget)
+    record["ceilings"] = known_ceilings(options.ceilings_from) or ceilings(device, tiny=size == "tiny")
+    run.keep()
+    todo = [(name, precision) for precision in options.precision for name in options.pipelines]
+    for place, (name, precision) in enumerate(todo):
+        # what is left of the time is shared by what is left to do
+        run.measure(name, precision, perf_counter() + (run.deadline - perf_counter()) / (len(todo) - place))
+    run.keep()
+    print_table(run.rows)
+    for name in ("skipped", "failed"):
+        for one in record[name]:
+            print(f"{name}: {one}")
+    print(f"written to {out}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--pipelines", nargs="*", choices=list(PIPELINES), default=list(PIPELINES))
+    parser.add_argument("--contenders", nargs="+", choices=list(DESCRIPTIONS), help="default: all that make sense")
+    parser.add_argument("--seeds", nargs="+", type=int, help="how many train together; default 1 5 20, on a CPU 1")
+    parser.add_argument("--precision", nargs="+", default=["fp32"], help="fp32 tf32 bf16")
+    parser.add_argument("--size", choices=("paper", "small", "tiny"), help="default: paper on a GPU, small on a CPU")
+    parser.add_argument("--rounds", type=int, default=5, help="blocks of each contender")
+    parser.add_argument("--block-seconds", type=float, default=2.0)
+    parser.add_argument("--budget", type=float, default=3600.0, help="seconds, shared by the pipelines")
+    parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU")
+    parser.add_argument("--quick", action="store_true", help="three rounds of short blocks")
+    parser.add_argument("--ceilings-from", type=Path, help="record that holds the ceilings; else they are measured")
+    parser.add_argument("--profile", type=Path, help="folder for a trace of ours, most seeds of each pipeline")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/training_DEVICE.json")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.block_seconds = 3, 0.25
+    if options.seeds is None:
+        gpu = options.device != "cpu" and torch.cuda.is_available()
+        options.seeds = [1, 5, 20] if gpu else [1]
+    return options
+
+
+def known_ceilings(path: Path | None) -> dict[str, float] | None:
+    """Ceilings of another record, if it has any."""
+    try:
+        return json.loads(path.read_text())["ceilings"] if path is not None else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of this program."""
+
+    options: argparse.Namespace
+    device: torch.device
+    size: str
+    out: Path
+    record: dict[str, Any]
+    deadline: float
+
+    @property
+    def rows(self) -> list[Rate]:
+        return [Rate(**row) for row in self.record.get("rows", [])]
+
+    def keep(self) -> None:
+        """Write the record as it is."""
+        self.record.setdefault("rows", [])
+        keep(self.out, self.record | environment())
+
+    def measure(self, name: str, precision: str, deadline: float) -> None:
+        """All contenders of one pipeline at one precision."""
+        key = f"{name} {precision}"
+        try:
+            ComputeConfig(device=self.device.type, precision=precision, threads=self.options.threads).apply()
+        except ValueError as error:
+            self.record["skipped"].append({"contender": key, "reason": str(error)})
+            return
+        if precision not in TOLERANCES:
+            self.record["skipped"].append({"contender": key, "reason": "unknown to this benchmark"})
+            return
+        print(f"{key}, {self.size} size", flush=True)
+        pipeline = PIPELINES[name](self.size)
+        self.record["shapes"][name] = pipeline.shape()
+        self._compare(pipeline, key, precision)
+        self._count(pipeline, key)
+        self.keep()
+        contenders = self._prepare(pipeline, key, precision, deadline)
+        # calibrating takes about a block and a half
+        share = (deadline - perf_counter()) / max(1, len(contenders)) / (self.options.rounds + 1.5)
+        before = list(self.record.get("rows", []))
+
+        def after_round() -> None:
+            rates = [asdict(self._rate(pipeline, precision, contender)) for contender in contenders]
+            self.record["rows"] = before + compared(rates)
+            self.keep()
+
+        try:
+            in_blocks(
+                contenders,
+                self.device,
+                rounds=self.options.rounds,
+                block_seconds=max(0.02, min(self.options.block_seconds, share)),
+                after_round=after_round,
+                deadline=deadline,
+            )
+            self.record["finished"].append(key)
+        except RuntimeError as error:
+            self.record["failed"].append({"contender": f"{key}, blocks", "reason": str(error)[:2000]})
+        contenders.clear()
+        self._profile(pipeline, key)
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.keep()
+
+    def _compare(self, pipeline: Pipeline, key: str, precision: str) -> None:
+        """Do the peers compute what ours computes."""
+        try:
+            distances = pipeline.distance(self.device)
+        except Exception as error:  # the rates are worth having without it
+            self.record["failed"].append({"contender": f"{key}, comparison", "reason": repr(error)[:2000]})
+            return
+        self.record["distances"][key] = distances
+        for what, distance in distances.items():
+            bound = max(TOLERANCES[precision], CHANGE_TOLERANCE if "change" in what else 0.0)
+            if not distance <= bound:
+                reason = f"{what} is {distance:.2g} from ours, more than {bound:.2g}"
+                self.record["failed"].append({"contender": f"{key}, comparison", "reason": reason})
+
+    def _count(self, pipeline: Pipeline, key: str) -> None:
+        """Launches and arithmetic of one eager update of one seed."""
+        try:
+            ours = pipeline.ours(1, self.device)
+            self.record["counts"][key] = counted(lambda: eager(ours, 1), self.device)
+        except Exception as error:
+            self.record["failed"].append({"contender": f"{key}, counts", "reason": repr(error)[:2000]})
+
+    def _profile(self, pipeline: Pipeline, key: str) -> None:
+        if self.options.profile is None:
+            return
+        self.options.profile.mkdir(parents=True, exist_ok=True)
+        path = self.options.profile / f"trace_{key.replace(' ', '_')}.json"
+        try:
+            ours = pipeline.ours(1 if pipeline.name == "lm" else max(self.options.seeds), self.device)
+            self.record["profile"][key] = trace(lambda: eager(ours, 2), str(path), self.device)
+        except Exception as error:
+            self.record["failed"].append({"contender": f"{key}, profile", "reason": repr(error)[:2000]})
+
+    def _prepare(self, pipeline: Pipeline, key: str, precision: str, deadline: float) -> list[Contender]:
+        """Those that make sense and work; half of the time at most goes into making them ready."""
+        ready, began = [], perf_counter()
+        for name in self.options.contenders or DESCRIPTIONS:
+            for seeds in self.options.seeds if name == "R4" or name.startswith("ours") else [1]:
+                label = f"{key}, {name}, {seeds} seed{'s' * (seeds > 1)}"
+                reason = reason_against(pipeline, name, seeds, self.device)
+                if reason is None and self.options.contenders is None and name in ON_GPU_ONLY and self._on_cpu:
+                    reason = "compiling takes minutes on a CPU; name it with --contenders"
+                if reason is None and perf_counter() - began > 0.5 * (deadline - began):
+                    reason = "no time left"
+                if reason is not None:
+                    self.record["skipped"].append({"contender": label, "reason": reason})
+                    continue
+                contender = prepared(
+                    name,
+                    seeds,
+                    self.device,
+                    lambda name=name, seeds=seeds: build(pipeline, name, seeds, self.device, precision),
+                    self.record["failed"],
+                )
+                if contender is None:
+                    failure = self.record["failed"].pop() | {"contender": label}
+                    is_absent = name == "R4" and "No module named 'jax" in failure["reason"]
+                    self.record["skipped" if is_absent else "failed"].append(failure)
+                else:
+                    ready.append(contender)
+        self.keep()
+        return ready
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.device.type == "cpu"
+
+    def _rate(self, pipeline: Pipeline, precision: str, contender: Contender) -> Rate:
+        value, low, high = contender.rates()
+        is_paper = self.size == "paper"
+        workload = WORKLOADS[pipeline.name]
+        gflop = self.record["counts"].get(f"{pipeline.name} {precision}", {}).get("gflop")
+        ceiling = self.record["ceilings"].get(f"{precision}_gflop_per_s")
+        rate = gflop * value if gflop is not None else None
+        return Rate(
+            name=f"{pipeline.name} {precision} {contender.name}, S = {contender.seeds}",
+            value=value,
+            unit="updates/s",
+            limit="matrix products alone" if rate is not None and ceiling else None,
+            limit_share=rate / ceiling if rate is not None and ceiling else None,
+            pipeline=pipeline.name,
+            contender=contender.name,
+            seeds=contender.seeds,
+            precision=precision,
+            low=low,
+            high=high,
+            blocks=len(contender.seconds),
+            updates_per_block=contender.updates,
+            us_per_update=1e6 * contender.seeds / value,
+            prepared_seconds=contender.prepared_seconds,
+            clocks_agree=contender.clocks_agree(),
+            memory_mb=None if contender.memory_bytes is None else contender.memory_bytes / 1e6,
+            model=workload.rate(contender.seeds, precision) if is_paper else None,
+            goals=goals_at(pipeline.name, contender.seeds) if is_paper else {},
+            gflop_per_s=rate,
+            gb_per_s=workload.bytes(precision) * value / 1e9 if is_paper else None,
+        )
+
+
+def print_table(rates: Sequence[Rate]) -> None:
+    """Each rate with its quartiles, over R0, beside its prediction and its goals."""
+    print(f"{'':<36}{'updates/s':>10} {'quartiles':>17} {'over R0':>8} {'model':>8} {'GFLOP/s':>8} {'peak':>5}  goals")
+    for rate in rates:
+        over = f"{rate.ratio:.1f}x" if rate.ratio is not None else ""
+        model = f"{rate.model:,.0f}" if rate.model is not None else "-"
+        done = f"{rate.gflop_per_s:,.0f}" if rate.gflop_per_s is not None else "-"
+        share = f"{rate.limit_share:.0%}" if rate.limit_share is not None else "-"
+        goals = ", ".join(
+            f"{name} {goal:,.0f} {'met' if rate.value >= goal else 'missed'}" for name, goal in rate.goals.items()
+        )
+        note = "" if rate.clocks_agree else "  (clocks differ)"
+        print(
+            f"{rate.name:<36}{rate.value:>10,.1f} {rate.low:>8,.1f}-{rate.high:<8,.1f} {over:>8} {model:>8} "
+            f"{done:>8} {share:>5}  {goals}{note}"
+        )
+
+
+def compared(rates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with ours over R0, the paper's style."""
+    peer = next((rate["value"] for rate in rates if rate["contender"] == "R0"), None)
+    if peer is None:
+        return list(rates)
+    return [
+        rate | ({"against": "R0", "ratio": rate["value"] / peer} if rate["contender"] != "R0" else {}) for rate in rates
+    ]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take most of the GPU's memory
+    main()

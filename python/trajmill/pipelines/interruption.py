@@ -1,0 +1,50 @@
+"""Ending a run in order: SIGINT and SIGTERM are heard when a checkpoint can be written."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended a run; the message says where it stands and how it goes on."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
+        """number of the signal"""
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[str, int]]:
+        """Sent from one process to another."""
+        return type(self), (str(self), self.signal)
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], int | None]]:
+    """Within the block, give a function that tells which signal came, if one did.
+
+    A second SIGINT interrupts at once, as it does without this. Only the main thread may hear signals; in any other
+    this does nothing.
+    """
+    received: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and signal.SIGINT in received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    def first() -> int | None:
+        return received[0] if received else None
+
+    if threading.current_thread() is not threading.main_thread():
+        yield first
+        return
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield first
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,52 @@
+"""Run under faulty_calls: fails every call of a function in turn below a run's checkpoints, and resumes each run.
+
+``disk_driver.py DIRECTORY FUNCTION KIND`` prints how many calls there were; an assertion ends it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tiny_runs import PIPELINES, SETTINGS, assert_equal_runs
+
+from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
+from trajmill.training.checkpoint import read_checkpoint
+
+shim = ctypes.CDLL(None)
+
+
+def main(directory: Path, function: str, kind: int) -> int:
+    config, train = SETTINGS["pretrain_cql"], PIPELINES["pretrain_cql"]
+    config = replace(config, schedule=replace(config.schedule, updates=12))
+    whole, run = train(config, directory / "whole"), directory / "run"
+    number = 0
+    while True:
+        number += 1
+        shutil.rmtree(run, ignore_errors=True)
+        shim.arm(function.encode(), number, kind, 1, os.fsencode(run / "checkpoints"))
+        try:
+            train(config, run)
+        except RunDirectoryError as error:
+            count = shim.disarm()
+            assert os.strerror(kind) in str(error) and "then go on with --resume" in str(error), error
+            for path in RunDirectory(run).checkpoints():
+                read_checkpoint(path)
+                assert str(path) in str(error) or "is kept" in str(error)
+        else:
+            count = shim.disarm()
+        if count < number:
+            assert_equal_runs(run, whole)
+            return number - 1
+        if not RunDirectory(run).finished:
+            train(config, run, resume=True)
+        assert_equal_runs(run, whole)
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]), sys.argv[2], getattr(errno, sys.argv[3])))
