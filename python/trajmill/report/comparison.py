@@ -56,14 +56,36 @@ class Comparison:
         printed = any(entry.printed is not None for row in self.rows.values() for entry in row)
         return ("paper", "ours") if printed else ("ours",)
 
+    @property
+    def is_turned(self) -> bool:
+        """Whether the columns are shown as lines: of many columns and fewer rows, which a page is too narrow for."""
+        return len(self.columns) > max(6, len(self.rows))
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What is shown side by side."""
+        return tuple(self.rows) if self.is_turned else self.columns
+
+    @property
+    def lines(self) -> Mapping[str, tuple[Entry, ...]]:
+        """What is shown below each other, one entry a head."""
+        if not self.is_turned:
+            return self.rows
+        return dict(zip(self.columns, zip(*self.rows.values(), strict=True), strict=True))
+
+    @property
+    def corner(self) -> str:
+        """Heading of the lines."""
+        return "variant" if self.is_turned else "data set"
+
     def texts(self, entry: Entry) -> tuple[str, ...]:
         """One cell for each of `sides`."""
         return (entry.printed_text, entry.our_text)[-len(self.sides) :]
 
     def markdown(self) -> str:
         """The table in Markdown."""
-        heads = ["data set", *(f"{column}, {side}" for column in self.columns for side in self.sides)]
+        heads = [self.corner, *(f"{head}, {side}" for head in self.heads for side in self.sides)]
         lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-        for label, row in self.rows.items():
+        for label, row in self.lines.items():
             lines.append([label, *(text for entry in row for text in self.texts(entry))])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -20,7 +20,7 @@ from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTCon
 from trajmill.pipelines.finetuning import record
 from trajmill.pipelines.reproduce import estimate, reproduce
 from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
-from trajmill.pipelines.studies import cells
+from trajmill.pipelines.studies import cells, measures
 from trajmill.pipelines.studies.cells import ReproduceConfig, obstacle, scaled, slug
 from trajmill.pipelines.studies.drawings import panels_of, rows_panel
 from trajmill.pipelines.studies.measures import Results
@@ -365,6 +365,25 @@ def test_a_failure_in_a_process_is_told(tmp_path: Path) -> None:
     config = ReproduceConfig(quick=True, update_share=0.02, datasets=BUNDLED[:1], workers=2, compute=CPU)
     with pytest.raises(RunDirectoryError, match="no run directory"):
         reproduce("a-table-26", tmp_path, config)
+
+
+@pytest.mark.slow
+def test_every_study_has_its_table_and_its_figures(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for measure in ("backbone_similarities", "feature_similarities"):
+        monkeypatch.setattr(
+            measures, measure, lambda run: (np.full(len(run.seeds), 0.25), np.full(len(run.seeds), 0.5))
+        )
+    (tmp_path / "wiki.txt").write_text("words")
+    config = ReproduceConfig(quick=True, workers=1, compute=CPU, text=(tmp_path / "wiki.txt",), datasets=BUNDLED[:1])
+    for name, study in STUDIES.items():
+        done = reproduce(name, tmp_path, config)
+        assert not done.not_yet and not done.missing
+        for row in (row for label, row in done.comparison.rows.items() if label in BUNDLED):
+            assert all(entry.ours is not None or "not reached" in entry.why_empty for entry in row), name
+        panels = len(study.columns) if study.figure == "transition rows" else len({c.group for c in study.columns})
+        assert len(list(tmp_path.glob(f"{name}-*.svg"))) >= panels, name
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,7 +50,11 @@ def _panel(results: Results, columns: list[Column], datasets: list[str], title: 
             for style, name in enumerate(names)
         ]
         return Panel(title=title, x_label="share of the data, %", y_label="normalized score", curves=_drawn(lines))
-    unique = {column.variant.name: column for column in columns if column.variant is not None}
+    unique: dict[str, Column] = {}
+    for column in columns:  # several columns of one variant measure different things of one curve
+        assert column.variant is not None
+        name = column.variant.name
+        unique[name] = replace(column, label=name) if name in unique else column
     draw = _loss_curve if figure == "loss curves" else _score_curve
     lines = [draw(results, column, datasets, style) for style, column in enumerate(unique.values())]
     return Panel(
