@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from baselines.cql import CQL, ForwardDynamics
-from baselines.loops import paper_style
+from baselines.cql import cql_updates, forward_dynamics_updates
 from record import Row, in_turns, write
 
 import trajmill as tm
@@ -32,16 +31,9 @@ def main() -> None:
     names = ("observation", "action", "reward", "next_observation", "terminal")
     columns = {name: getattr(transitions, name).astype(np.float32) for name in names}
     table = TransitionTable.of(transitions, action_limit=0.999, device=CPU, dtype=FLOAT)
-
-    def batch() -> list[np.ndarray]:
-        index = np.random.randint(len(columns["reward"]), size=256)  # noqa: NPY002
-        return [column[index] for column in columns.values()]
-
     for seeds in (1, 8):
         state = cql.create(cql.CQLConfig(), table, list(range(seeds)))
-        peer_run = paper_style(CQL(17, 6, greatest_reward=table.greatest_reward), batch, CPU)
-        works = {"ours": lambda s=state: cql.step(s, 1), "peer": lambda run=peer_run: run(1)}
-        taken = in_turns(works, target_seconds=0.5)
+        taken = in_turns({"ours": lambda s=state: cql.step(s, 1), "peer": cql_updates(columns)}, target_seconds=0.5)
         ours, peer = seeds / taken["ours"], 1 / taken["peer"]
         name = f"CQL update, HalfCheetah, {seeds} seed{'s' * (seeds > 1)} (each counted)"
         rows.append(Row(name=name, value=ours, unit=unit, against=against, ratio=ours / peer))
@@ -52,13 +44,10 @@ def main() -> None:
     indexed = forward_dynamics.IndexedTransitions.of(mdp.states, mdp.actions, *vectors, device=CPU, dtype=FLOAT)
     pretraining = forward_dynamics.create(forward_dynamics.ForwardDynamicsConfig(), indexed, [0])
     triples = np.stack([mdp.states[:, :-1], mdp.actions, mdp.states[:, 1:]], -1).reshape(-1, 3).astype(np.int64)
-
-    def pairs() -> list[np.ndarray]:
-        rows = triples[np.random.randint(len(triples), size=256)]  # noqa: NPY002
-        return [np.concatenate([vectors[0][rows[:, 0]], vectors[1][rows[:, 1]]], 1), vectors[0][rows[:, 2]]]
-
-    peer_run = paper_style(ForwardDynamics(17, 6), pairs, CPU)
-    works = {"ours": lambda: forward_dynamics.step(pretraining, 1), "peer": lambda: peer_run(1)}
+    works = {
+        "ours": lambda: forward_dynamics.step(pretraining, 1),
+        "peer": forward_dynamics_updates(triples, *vectors),
+    }
     taken = in_turns(works, target_seconds=0.5)
     ours, peer = 1 / taken["ours"], 1 / taken["peer"]
     rows.append(Row(name="pre-training update, 1 seed", value=ours, unit=unit, against=against, ratio=ours / peer))

@@ -8,8 +8,7 @@ it ends on a CPU.
 from __future__ import annotations
 
 import torch
-from baselines.decision_transformer import DecisionTransformer, DecisionTransformerLearner, looped_windows
-from baselines.loops import paper_style
+from baselines.decision_transformer import decision_transformer_updates
 from record import Row, in_turns, write
 
 import trajmill as tm
@@ -32,9 +31,7 @@ def main() -> None:
         "terminal": dataset.terminals,
         "truncated": dataset.timeouts,
     }
-    learner = DecisionTransformerLearner(DecisionTransformer(17, 6, 20))
-    peer_run = paper_style(learner, looped_windows(columns), torch.device("cpu"))
-    works = {"trajmill": lambda: dt.step(state), "released way": lambda: peer_run(1)}
+    works = {"trajmill": lambda: dt.step(state), "released way": decision_transformer_updates(columns)}
     taken = in_turns(works, rounds=9, target_seconds=1.0)
     ours, theirs = 1 / taken["trajmill"], 1 / taken["released way"]
     unit = "updates/s"
