@@ -10,8 +10,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from baselines.cql import CQL, ForwardDynamics
-from baselines.loops import paper_style
+from baselines.cql import cql_updates, forward_dynamics_updates
 from record import write
 from updates import update_rows
 
@@ -34,16 +33,11 @@ def main() -> None:
     names = ("observation", "action", "reward", "next_observation", "terminal")
     columns = {name: getattr(transitions, name).astype(np.float32) for name in names}
     table = TransitionTable.of(transitions, action_limit=0.999, device=CPU, dtype=FLOAT)
-
-    def batch() -> list[np.ndarray]:
-        index = np.random.randint(len(columns["reward"]), size=256)  # noqa: NPY002
-        return [column[index] for column in columns.values()]
-
     for seeds in (1, 8):
         rows += update_rows(
             f"CQL update, HalfCheetah, {seeds} seed{'s' * (seeds > 1)}",
             lambda seeds=seeds: partial(cql.step, cql.create(cql.CQLConfig(), table, list(range(seeds)))),
-            partial(paper_style(CQL(17, 6, greatest_reward=table.greatest_reward), batch, CPU), 1),
+            cql_updates(columns),
             "eager PyTorch, one seed",
             seeds=seeds,
         )
@@ -53,15 +47,10 @@ def main() -> None:
     indexed = forward_dynamics.IndexedTransitions.of(mdp.states, mdp.actions, *vectors, device=CPU, dtype=FLOAT)
     config = forward_dynamics.ForwardDynamicsConfig()
     triples = np.stack([mdp.states[:, :-1], mdp.actions, mdp.states[:, 1:]], -1).reshape(-1, 3).astype(np.int64)
-
-    def pairs() -> list[np.ndarray]:
-        rows = triples[np.random.randint(len(triples), size=256)]  # noqa: NPY002
-        return [np.concatenate([vectors[0][rows[:, 0]], vectors[1][rows[:, 1]]], 1), vectors[0][rows[:, 2]]]
-
     rows += update_rows(
         "CQL pre-training update, 1 seed",
         lambda: partial(forward_dynamics.step, forward_dynamics.create(config, indexed, [0])),
-        partial(paper_style(ForwardDynamics(17, 6), pairs, CPU), 1),
+        forward_dynamics_updates(triples, *vectors),
         "eager PyTorch",
     )
     write("cql", rows)

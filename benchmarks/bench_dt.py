@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from baselines.decision_transformer import DecisionTransformer, DecisionTransformerLearner, looped_windows
-from baselines.loops import paper_style
+from baselines.decision_transformer import decision_transformer_updates
 from record import write
 from updates import update_rows
 
@@ -33,13 +32,12 @@ def main() -> None:
         "terminal": dataset.terminals,
         "truncated": dataset.timeouts,
     }
-    learner = DecisionTransformerLearner(DecisionTransformer(17, 6, 20))
     write(
         "dt",
         update_rows(
             "Decision Transformer update, HalfCheetah",
             lambda: partial(dt.step, dt.create(dt.DTConfig(), table, [0])),
-            partial(paper_style(learner, looped_windows(columns), torch.device("cpu")), 1),
+            decision_transformer_updates(columns),
             "the released way, eager PyTorch",
             target_seconds=1.0,
         ),

@@ -9,8 +9,11 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
+from baselines.loops import paper_style
 from torch import Tensor, nn
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional
@@ -141,3 +144,39 @@ class ForwardDynamics:
         loss.backward()
         self.optimizer.step()
         return [loss.detach()]
+
+
+def released_rows(data: Mapping[str, np.ndarray], batch_size: int = 256) -> Callable[[], list[np.ndarray]]:
+    """A call that takes a batch of `data` (observation, action, reward, next_observation, terminal) by NumPy."""
+
+    def batch() -> list[np.ndarray]:
+        index = np.random.randint(len(data["reward"]), size=batch_size)  # noqa: NPY002
+        return [column[index] for column in data.values()]
+
+    return batch
+
+
+def released_pairs(
+    triples: np.ndarray, states: np.ndarray, actions: np.ndarray, batch_size: int = 256
+) -> Callable[[], list[np.ndarray]]:
+    """A call that looks up the vectors of a batch of (state, action, next) indices by NumPy."""
+
+    def batch() -> list[np.ndarray]:
+        rows = triples[np.random.randint(len(triples), size=batch_size)]  # noqa: NPY002
+        return [np.concatenate([states[rows[:, 0]], actions[rows[:, 1]]], 1), states[rows[:, 2]]]
+
+    return batch
+
+
+def cql_updates(data: Mapping[str, np.ndarray]) -> Callable[[], None]:
+    """One update a call on a CPU, in the paper's style."""
+    learner = CQL(data["observation"].shape[1], data["action"].shape[1], greatest_reward=float(data["reward"].max()))
+    run = paper_style(learner, released_rows(data), torch.device("cpu"))
+    return lambda: run(1)
+
+
+def forward_dynamics_updates(triples: np.ndarray, states: np.ndarray, actions: np.ndarray) -> Callable[[], None]:
+    """One pre-training update a call on a CPU, in the paper's style."""
+    learner = ForwardDynamics(states.shape[1], actions.shape[1])
+    run = paper_style(learner, released_pairs(triples, states, actions), torch.device("cpu"))
+    return lambda: run(1)

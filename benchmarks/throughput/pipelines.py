@@ -164,11 +164,7 @@ class Transitions(Pipeline):
         )
 
     def released_batch(self) -> Callable[[], Sequence[np.ndarray]]:
-        def batch() -> Sequence[np.ndarray]:
-            index = np.random.randint(self.count, size=self.batch)  # noqa: NPY002
-            return [column[index] for column in self.columns.values()]
-
-        return batch
+        return plain_cql.released_rows(self.columns, self.batch)
 
     def packed_batch(self) -> Callable[[], Sequence[np.ndarray]]:
         random, rows = np.random.default_rng(0), self.rows
@@ -315,13 +311,7 @@ class Dynamics(Pipeline):
         return plain_cql.ForwardDynamics(OBSERVATION, ACTION, device=device, on_graph=peer == "R3")
 
     def released_batch(self) -> Callable[[], Sequence[np.ndarray]]:
-        (states, actions), triples = self.vectors, self.triples
-
-        def batch() -> Sequence[np.ndarray]:
-            rows = triples[np.random.randint(len(triples), size=self.batch)]  # noqa: NPY002
-            return np.concatenate([states[rows[:, 0]], actions[rows[:, 1]]], 1), states[rows[:, 2]]
-
-        return batch
+        return plain_cql.released_pairs(self.triples, *self.vectors, self.batch)
 
     def device_batch(self, device: torch.device) -> Callable[[], Sequence[Tensor]]:
         triples = torch.from_numpy(self.triples).to(device)

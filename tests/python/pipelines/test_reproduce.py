@@ -327,12 +327,14 @@ def test_unknown_studies_and_shares_are_refused(tmp_path: Path) -> None:
         ReproduceConfig(update_share=0.0)
     with pytest.raises(ValueError, match="pretraining_share"):
         ReproduceConfig(pretraining_share=1.5)
+    with pytest.raises(ValueError, match="evaluation_count"):
+        ReproduceConfig(evaluation_count=3)
     with pytest.raises(ValueError, match="batch_share"):
         ReproduceConfig(batch_share=0.0)
 
 
 def test_shares_scale_updates_batches_and_warm_ups() -> None:
-    config = ReproduceConfig(seeds=(0,), update_share=0.02, pretraining_share=0.5, batch_share=0.25)
+    config = ReproduceConfig(seeds=(0,), update_share=0.02, pretraining_share=0.5, batch_share=0.25, evaluation_count=8)
     dt, cql = STUDIES["a-table-1"].variants["DT+Synthetic"], STUDIES["a-table-6"].variants["CQL+MDP"]
     assert dt.pretraining is not None and cql.pretraining is not None
     before = cells.pretraining_config(dt.pretraining, (11, 3), config)
@@ -342,6 +344,7 @@ def test_shares_scale_updates_batches_and_warm_ups() -> None:
     after = cells.training_config(dt, BUNDLED[0], "Hopper-v4", None, config)
     assert isinstance(after.method, DTConfig)
     assert (after.schedule.updates, after.method.batch_size, after.method.warmup_updates) == (2000, 16, 100)
+    assert after.schedule.evaluation_interval == 250
     critics = cells.pretraining_config(cql.pretraining, (11, 3), config)
     assert (critics.schedule.updates, critics.method.batch_size) == (50_000, 64)
     after = cells.training_config(cql, BUNDLED[0], "Hopper-v4", None, config)

@@ -46,6 +46,8 @@ class ReproduceConfig:
     """the same of pre-training updates; by default `update_share`"""
     batch_share: float = 1.0
     """share of every batch, in (0, 1]"""
+    evaluation_count: int = 20
+    """evaluations of a run of fewer than the paper's updates, which has one every 5,000; at least 4"""
     quick: bool = False
     """bundled data, two seeds, small networks, few updates: minutes on two cores"""
     text: tuple[Path, ...] = ()
@@ -60,6 +62,7 @@ class ReproduceConfig:
         in_range("update_share", self.update_share, 0.0, 1.0, open_low=True)
         in_range("pretraining_share", self.pretraining_share or 1.0, 0.0, 1.0, open_low=True)
         in_range("batch_share", self.batch_share, 0.0, 1.0, open_low=True)
+        at_least("evaluation_count", self.evaluation_count, 4)
         at_least("workers", 1 if self.workers is None else self.workers, 1)
 
     @property
@@ -98,8 +101,8 @@ def _smaller_batch(batch_size: int, config: ReproduceConfig) -> int:
 
 
 def _schedule(updates: int, config: ReproduceConfig) -> Schedule:
-    """The paper's evaluations, every 5,000 updates; with fewer updates twenty in all, in a quick check four."""
-    few = max(1, updates // (4 if config.quick else 20))
+    """The paper's evaluations, every 5,000 updates; with fewer updates as many as asked for, in a quick check four."""
+    few = max(1, updates // (4 if config.quick else config.evaluation_count))
     interval = EVALUATION_INTERVAL if config.update_share == 1.0 and not config.quick else min(EVALUATION_INTERVAL, few)
     return Schedule(updates=updates, evaluation_interval=interval, log_interval=min(1000, max(1, updates // 20)))
 
