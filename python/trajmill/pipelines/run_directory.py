@@ -127,10 +127,12 @@ class RunDirectory:
         with (self.path / "config.json").open("r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise RunDirectoryError(
                     f"{self.path} is being written by another process; wait for it, end it, or choose another directory"
                 ) from error
+            except OSError:
+                pass  # a file system without locks
             yield
 
     def log(self, phase: str, gradient_step: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> None:
