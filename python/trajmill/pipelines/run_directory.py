@@ -163,10 +163,11 @@ class RunDirectory:
             sync(self.path / "metrics.jsonl")  # what the checkpoint takes as logged
             save_checkpoint(path, state, {**metadata, "gradient_step": gradient_step})
         except OSError as error:
-            kept = f"{older[0]} is kept" if older else "there is none yet"
+            last = self.newest_checkpoint()
+            kept = f"the newest is {last}" if last else "there is none"
             raise RunDirectoryError(
                 f"the checkpoint of update {gradient_step:,} cannot be written to {path.parent}: "
-                f"{error.strerror or error}; of earlier ones {kept}: make room there, then go on with --resume"
+                f"{error.strerror or error}; {kept}: make room there, then go on with --resume"
             ) from error
         for other in older[1:]:
             _remove(other)
