@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
+import shutil
+import sysconfig
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,11 +18,16 @@ from trajmill.core import checks
 from trajmill.core.markov_chain import MarkovChain
 
 _EXTRAS = {
-    "data": ("h5py",),
-    "corpus": ("xxhash",),
-    "cli": ("tyro", "rich"),
-    "train": ("torch", "gymnasium", "mujoco", "safetensors", "matplotlib", "jinja2"),
+    "data": (("h5py",), "D4RL, Minari and SynthER files"),
+    "corpus": (("xxhash",), "corpora and replay files"),
+    "cli": (("tyro", "rich"), "the command line"),
+    "train": (("torch", "gymnasium", "mujoco", "safetensors", "matplotlib", "jinja2"), "training, scores, reports"),
+    "text": (("tokenizers",), "pretrain dt --text"),
+    "export": (("pyarrow",), "corpus export to Arrow and Parquet"),
+    "remote": (("fsspec",), "corpora in object stores"),
+    "ray": (("ray",), "generate --engine ray"),
 }
+"""extra -> its modules, and what needs them"""
 
 _KNOWN_ANSWER = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123: counter 0, key 0
 
@@ -43,15 +52,44 @@ def diagnose() -> list[DiagnosisRow]:
             value=f"{_core.simd_level()} (available: {', '.join(_core.available_simd_levels())}; "
             "TRAJMILL_SIMD chooses)",
         ),
+        DiagnosisRow(name="cores", value=f"{_cores()} for this process, {os.cpu_count()} in all"),
         DiagnosisRow(name="threads", value=f"{checks.thread_count(None)} (TRAJMILL_THREADS chooses)"),
         _known_answers(),
         DiagnosisRow(name="speed", value=f"{_tokens_per_second() / 1e9:.2f} G tokens/s on one thread (S=100, uint8)"),
     ]
-    for extra, modules in _EXTRAS.items():
+    rows += [_compiler(), _bfloat16()]
+    for extra, (modules, purpose) in _EXTRAS.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         value = f"missing {', '.join(missing)}: pip install 'trajmill[{extra}]'" if missing else ", ".join(modules)
-        rows.append(DiagnosisRow(name=f"extra [{extra}]", value=value, ok=not missing, optional=True))
+        rows.append(DiagnosisRow(name=f"extra [{extra}]", value=f"{value} ({purpose})", ok=not missing, optional=True))
     return rows
+
+
+def _compiler() -> DiagnosisRow:
+    """Whether torch.compile finds what it needs on a CPU."""
+    compiler = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    missing = ([] if compiler else ["a C++ compiler (g++, clang++, or CXX)"]) + (
+        [] if header.exists() else [str(header)]
+    )
+    value = f"missing {' and '.join(missing)}" if missing else f"{compiler} and Python's headers are there"
+    return DiagnosisRow(name="torch.compile", value=value, ok=not missing, optional=True)
+
+
+def _bfloat16() -> DiagnosisRow:
+    """Whether the processor multiplies bfloat16 by instructions of its own, as Linux tells."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return DiagnosisRow(name="bfloat16", value="not known on this system", optional=True)
+    found = sorted(words & {"avx512_bf16", "amx_bf16", "bf16"})
+    value = ", ".join(found) if found else "no instructions for it on this CPU: stay with float32"
+    return DiagnosisRow(name="bfloat16", value=value, ok=bool(found), optional=True)
+
+
+def _cores() -> int | None:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _known_answers() -> DiagnosisRow:

@@ -127,10 +127,12 @@ class RunDirectory:
         with (self.path / "config.json").open("r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise RunDirectoryError(
                     f"{self.path} is being written by another process; wait for it, end it, or choose another directory"
                 ) from error
+            except OSError:
+                pass  # a file system without locks
             yield
 
     def log(self, phase: str, gradient_step: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> None:
@@ -161,10 +163,11 @@ class RunDirectory:
             sync(self.path / "metrics.jsonl")  # what the checkpoint takes as logged
             save_checkpoint(path, state, {**metadata, "gradient_step": gradient_step})
         except OSError as error:
-            kept = f"{older[0]} is kept" if older else "there is none yet"
+            last = self.newest_checkpoint()
+            kept = f"the newest is {last}" if last else "there is none"
             raise RunDirectoryError(
                 f"the checkpoint of update {gradient_step:,} cannot be written to {path.parent}: "
-                f"{error.strerror or error}; of earlier ones {kept}: make room there, then go on with --resume"
+                f"{error.strerror or error}; {kept}: make room there, then go on with --resume"
             ) from error
         for other in older[1:]:
             _remove(other)

@@ -6,6 +6,7 @@ lie in ``workers/0``, ``workers/1`` and so on in the run directory, from where a
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import queue
@@ -188,7 +189,10 @@ def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> Trained:
     wall_seconds = 0.0
     for lines in zip(*(part.lines() for part in parts), strict=True):
         wall_seconds = max(float(line["wall_seconds"]) for line in lines)
-        metrics = {name: [value for line in lines for value in line["metrics"][name]] for name in lines[0]["metrics"]}
+        metrics = {
+            name: [math.nan if value is None else value for line in lines for value in line["metrics"][name]]
+            for name in lines[0]["metrics"]
+        }
         run.log(lines[0]["phase"], lines[0]["gradient_step"], wall_seconds, metrics)
     checkpoints = [read_checkpoint(path) for part in parts if (path := part.newest_checkpoint())]
     states, metadata = zip(*checkpoints, strict=True)

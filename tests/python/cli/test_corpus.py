@@ -235,6 +235,35 @@ def test_doctor_on_a_disk_that_is_slow_or_full(tmp_path, monkeypatch, capsys):
     )
 
 
+def test_doctor_tells_what_training_may_use(tmp_path, monkeypatch, capsys):
+    from trajmill.core import diagnosis
+
+    def rows():
+        return {row.name: row for row in diagnosis.diagnose()}
+
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setattr(diagnosis.shutil, "which", {"clang++": "/usr/bin/clang++"}.get)
+    monkeypatch.setattr(diagnosis.sysconfig, "get_path", lambda _: str(tmp_path))
+    (tmp_path / "Python.h").touch()
+    assert rows()["torch.compile"].value == "clang++ and Python's headers are there"
+    (tmp_path / "Python.h").unlink()
+    monkeypatch.setattr(diagnosis.shutil, "which", lambda _: None)
+    row = rows()["torch.compile"]
+    assert not row.ok and row.optional
+    assert row.value == f"missing a C++ compiler (g++, clang++, or CXX) and {tmp_path / 'Python.h'}"
+
+    monkeypatch.setattr(diagnosis.Path, "read_text", lambda *_, **__: "flags : fma avx512_bf16 amx_bf16 sse4_1")
+    assert rows()["bfloat16"].value == "amx_bf16, avx512_bf16" and rows()["bfloat16"].ok
+    monkeypatch.setattr(diagnosis.Path, "read_text", lambda *_, **__: "flags : fma sse4_1")
+    assert not rows()["bfloat16"].ok and rows()["bfloat16"].optional
+    monkeypatch.setattr(diagnosis.os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert rows()["cores"].value.startswith("3 for this process")
+    monkeypatch.setattr(diagnosis.importlib.util, "find_spec", lambda name: None if name == "tokenizers" else name)
+    text = rows()["extra [text]"]
+    assert text.value == "missing tokenizers: pip install 'trajmill[text]' (pretrain dt --text)" and not text.ok
+    assert rows()["extra [data]"].ok
+
+
 def test_doctor_fails_when_the_core_is_wrong(monkeypatch, capsys):
     from trajmill.core import diagnosis
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -67,6 +68,20 @@ def test_two_killed_processes_resume_to_the_same_numbers(tmp_path: Path) -> None
     assert without_times(tmp_path / "run") == without_times(tmp_path / "unbroken")
     assert torch.equal(checkpoint(tmp_path / "run")["model"], checkpoint(tmp_path / "unbroken")["model"])
     assert without_times(pretrain_dt(PRETRAIN, tmp_path / "one")) != without_times(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_one_dead_process_ends_the_other(rank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torchrun(str(DRIVER), str(tmp_path / "unbroken"), "99").returncode == 0
+    monkeypatch.setenv("DEAD_RANK", rank)
+    started = time.monotonic()
+    done = torchrun(str(DRIVER), str(tmp_path / "run"), "99")
+    assert done.returncode == 1 and "Signal 9 (SIGKILL)" in done.stderr
+    assert time.monotonic() - started < 60.0
+    monkeypatch.delenv("DEAD_RANK")
+    assert torchrun(str(DRIVER), str(tmp_path / "run"), "99").returncode == 0
+    assert without_times(tmp_path / "run") == without_times(tmp_path / "unbroken")
 
 
 @pytest.mark.parametrize("count", [2, 4])

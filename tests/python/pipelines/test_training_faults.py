@@ -272,10 +272,12 @@ def test_a_damaged_checkpoint_falls_back_on_the_one_before(
     newest, older = RunDirectory(run).checkpoints()
     assert (newest.stem, older.stem) == ("step_000000018", "step_000000012")
     damage(newest)
+    (newest.parent / ".step_000000024.safetensors.4711.part").write_bytes(b"of a killed process")
     with pytest.warns(
         RuntimeWarning, match="step_000000018.* is .*; going on from update 12, the checkpoint before it"
     ):
         PIPELINES[pipeline](SETTINGS[pipeline], run, resume=True)
+    assert not list(run.rglob("*.part"))
     assert_equal_runs(run, PIPELINES[pipeline](SETTINGS[pipeline], tmp_path / "whole"))
 
 

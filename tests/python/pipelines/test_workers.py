@@ -6,17 +6,22 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import PIPELINES, SETTINGS, assert_equal_runs
 
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.core.progress import silent
 from trajmill.pipelines import workers
 from trajmill.pipelines.cql import TrainCQLConfig, train_cql
-from trajmill.pipelines.run_directory import RunDirectory
-from trajmill.pipelines.schedule import Schedule
+from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
+from trajmill.pipelines.schedule import DivergenceError, DivergenceWarning, Schedule
 from trajmill.pipelines.workers import WorkerError, seed_groups, train_in_workers, worker_count
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.device import ComputeConfig
@@ -105,6 +110,72 @@ def test_a_broken_run_goes_on_with_its_workers(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "workers").iterdir())) == 2
     train_cql(CONFIG, tmp_path / "run", resume=True, workers=None)
     assert lines(tmp_path / "run") == lines(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", ["pretrain_cql", "pretrain_dt", "train_dt"])
+def test_every_pipeline_shares_its_seeds(pipeline: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(SETTINGS[pipeline], seeds=(5, 3, 8))
+    if pipeline == "pretrain_dt":
+        config = dataclasses.replace(config, method=dataclasses.replace(config.method, dropout=False))
+    alone = PIPELINES[pipeline](config, tmp_path / "alone")
+    shared = PIPELINES[pipeline](config, tmp_path / "shared", workers=2)
+    assert_equal_runs(shared, alone)
+    assert (shared / "config.json").read_text() == (alone / "config.json").read_text()
+    assert json.loads((shared / "result.json").read_text())["workers"] == 2
+    assert not (shared / "workers").exists()
+
+
+def test_seeds_that_drop_numbers_together_are_not_shared(tmp_path: Path) -> None:
+    config = SETTINGS["pretrain_dt"]
+    with pytest.raises(ValueError, match=r"workers must be 1, got 2: .* torchrun or --method\.no-dropout helps"):
+        PIPELINES["pretrain_dt"](config, tmp_path / "run", workers=2)
+    assert not (tmp_path / "run").exists()
+    run = PIPELINES["pretrain_dt"](config, tmp_path / "run", workers=None)
+    assert json.loads((run / "result.json").read_text())["workers"] == 1
+
+
+@pytest.mark.slow
+def test_a_worker_whose_only_seed_diverges_goes_on(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        CONFIG, seeds=(4, 0), method=dataclasses.replace(CONFIG.method, cql_weight=(5.0, 1e38))
+    )
+    with pytest.warns(DivergenceWarning, match="seed 0 diverged at update 1"):
+        alone = train_cql(config, tmp_path / "alone")
+    with pytest.warns(DivergenceWarning, match="seed 0 diverged at update 1"):
+        shared = train_cql(config, tmp_path / "shared", workers=2)
+    assert_equal_runs(shared, alone)
+    config = dataclasses.replace(config, method=dataclasses.replace(CONFIG.method, cql_weight=1e38))
+    with pytest.warns(DivergenceWarning), pytest.raises(DivergenceError, match=r"nothing left to train: seed . at"):
+        train_cql(config, tmp_path / "both", workers=2)
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = "train cql --dataset hopper-sac-replay-10k --compute.device cpu --seeds 0 1 --workers 2 --quiet --out"
+    process = subprocess.Popen([sys.executable, "-m", "trajmill", *words.split(), str(run)])
+    logs = [run / "workers" / worker / "metrics.jsonl" for worker in ("0", "1")]
+    wait_until(lambda: all(log.exists() and log.stat().st_size for log in logs))
+    process.kill()
+    process.wait()
+    for log in logs:
+        wait_until(lambda path=log.parent: is_free(RunDirectory(path)))
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_free(run: RunDirectory) -> bool:
+    try:
+        with run.locked():
+            return True
+    except RunDirectoryError:
+        return False
 
 
 def fail(config: str, output: Path, progress: object, *, resume: bool, part: bool) -> Path:
