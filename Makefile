@@ -20,7 +20,9 @@ test-all: setup lint test-cpp
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[bench]"
-	for name in sampler corpus reference replay evaluation cql dt; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	for name in sampler corpus reference replay; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	$(BIN)/python benchmarks/bench_training.py --device cpu --precision fp32 bf16 --contenders R0 R2 ours
+	$(BIN)/python benchmarks/bench_evaluation.py
 	$(BIN)/python benchmarks/readme.py
 
 lint:

@@ -142,11 +142,11 @@ def main() -> None:
 
 def study(fastest: dict[str, float]) -> list[Row]:
     """Share of the time of a 20-seed study that its evaluations take, were every episode 1,000 steps long."""
-    measured = json.loads((RESULTS / "cql.json").read_text())["rows"]
-    cpu = next(row["value"] for row in measured if row["name"] == "CQL update, HalfCheetah, 8 seeds (each counted)")
+    measured = json.loads((RESULTS / "training_cpu.json").read_text())["rows"]
+    cpu = next(row["value"] for row in measured if row["name"] == "cql fp32 ours, S = 1")
     evaluations = STUDY["updates"] // STUDY["interval"] + 1
     rows = []
-    for where, updates in (STUDY_RATES | {"this CPU (results/cql.json)": cpu / STUDY["seeds"]}).items():
+    for where, updates in (STUDY_RATES | {"this CPU (results/training_cpu.json)": cpu / STUDY["seeds"]}).items():
         training = STUDY["updates"] / updates
         for name, speed in fastest.items():
             evaluating = evaluations * STUDY["seeds"] * STUDY["episodes"] * 1000 / speed

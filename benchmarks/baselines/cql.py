@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from baselines.loops import paper_style
 from torch import Tensor, nn
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional
@@ -166,17 +165,3 @@ def released_pairs(
         return [np.concatenate([states[rows[:, 0]], actions[rows[:, 1]]], 1), states[rows[:, 2]]]
 
     return batch
-
-
-def cql_updates(data: Mapping[str, np.ndarray]) -> Callable[[], None]:
-    """One update a call on a CPU, in the paper's style."""
-    learner = CQL(data["observation"].shape[1], data["action"].shape[1], greatest_reward=float(data["reward"].max()))
-    run = paper_style(learner, released_rows(data), torch.device("cpu"))
-    return lambda: run(1)
-
-
-def forward_dynamics_updates(triples: np.ndarray, states: np.ndarray, actions: np.ndarray) -> Callable[[], None]:
-    """One pre-training update a call on a CPU, in the paper's style."""
-    learner = ForwardDynamics(states.shape[1], actions.shape[1])
-    run = paper_style(learner, released_pairs(triples, states, actions), torch.device("cpu"))
-    return lambda: run(1)

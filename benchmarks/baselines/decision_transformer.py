@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from baselines.loops import paper_style
 from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "reference"))
@@ -170,11 +169,3 @@ def looped_windows(
         return [arrays[name] for name in NAMES]
 
     return batch
-
-
-def decision_transformer_updates(columns: Mapping[str, np.ndarray], *, context_length: int = 20) -> Callable[[], None]:
-    """One update a call on a CPU, as released: windows by a Python loop, then loss, clipping, AdamW and schedule."""
-    model = DecisionTransformer(columns["observation"].shape[1], columns["action"].shape[1], context_length)
-    batch = looped_windows(columns, context_length=context_length)
-    run = paper_style(DecisionTransformerLearner(model), batch, torch.device("cpu"))
-    return lambda: run(1)
