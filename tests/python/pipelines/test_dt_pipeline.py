@@ -14,6 +14,7 @@ from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
 from trajmill.core import MarkovChain, reference
+from trajmill.core.progress import silent
 from trajmill.data import Normalizer
 from trajmill.models.decision_transformer import predicted_actions
 from trajmill.models.gpt import GPTConfig
@@ -22,6 +23,7 @@ from trajmill.pipelines.decision_transformer import (
     PretrainDTConfig,
     TrainDTConfig,
     _Tokens,
+    _tokens_of,
     pretrain_dt,
     pretrained_backbone,
     train_dt,
@@ -197,6 +199,12 @@ def test_language_terms_read_what_was_learned_and_resume_to_the_same_numbers(pre
         train_dt(config, tmp_path / "killed", killing(9))
     train_dt(config, tmp_path / "killed", resume=True)
     assert without_times(tmp_path / "killed") == without_times(run)
+
+
+def test_language_terms_read_the_authors_tokens_again(tmp_path: Path) -> None:
+    init = pretrain_dt(replace(PRETRAIN, stream="reference", schedule=Schedule(updates=1)), tmp_path / "init")
+    learned, again = _Tokens.of_law(replace(PRETRAIN, stream="reference")), _tokens_of(init, 2, silent)
+    assert np.array_equal(again.training(0)["tokens"], learned.training(0)["tokens"][:2])
 
 
 def test_language_terms_without_what_they_need_are_refused(pretrained: Path, tmp_path: Path) -> None:
