@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -60,7 +61,8 @@ class ReproduceConfig:
         if self.seeds:
             check_seeds(self.seeds)
         in_range("update_share", self.update_share, 0.0, 1.0, open_low=True)
-        in_range("pretraining_share", self.pretraining_share or 1.0, 0.0, 1.0, open_low=True)
+        share = 1.0 if self.pretraining_share is None else self.pretraining_share
+        in_range("pretraining_share", share, 0.0, 1.0, open_low=True)
         in_range("batch_share", self.batch_share, 0.0, 1.0, open_low=True)
         at_least("evaluation_count", self.evaluation_count, 4)
         at_least("workers", 1 if self.workers is None else self.workers, 1)
@@ -189,9 +191,9 @@ def run_cells(
         return runs
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            first = [pool.submit(_pretrain, variant, dataset, output, config) for variant, dataset in before.values()]
+            first = [pool.submit(_job, _pretrain, v, d, output, config) for v, d in before.values()]
             _await(first, "pre-training", progress)
-            jobs = {(v.name, d): pool.submit(_train, v, d, output, config) for v, d in cells}
+            jobs = {(v.name, d): pool.submit(_job, _train, v, d, output, config) for v, d in cells}
             _await(list(jobs.values()), "training", progress)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -200,6 +202,21 @@ def run_cells(
             pool.shutdown(cancel_futures=True)  # what runs is finished, what waits is not begun
             raise
     return {cell: job.result() for cell, job in jobs.items()}
+
+
+_stopped = False
+
+
+def _job(work: Callable[..., Path], *arguments: Any) -> Path:
+    """Work of a process of the pool, which begins no more of it once it was told to stop."""
+    global _stopped  # noqa: PLW0603
+    if _stopped:
+        raise KeyboardInterrupt
+    try:
+        return work(*arguments)
+    except KeyboardInterrupt:
+        _stopped = True  # jobs that already wait in the pool's queue cannot be cancelled
+        raise
 
 
 def _await(jobs: list[Future[Any]], task: str, progress: Progress) -> None:
