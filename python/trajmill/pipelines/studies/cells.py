@@ -48,7 +48,7 @@ class ReproduceConfig:
     batch_share: float = 1.0
     """share of every batch, in (0, 1]"""
     evaluation_count: int = 20
-    """evaluations of a run of fewer than the paper's updates, which has one every 5,000; at least 4"""
+    """least evaluations of a run of fewer than the paper's updates, which are 5,000 updates apart at most; at least 4"""
     quick: bool = False
     """bundled data, two seeds, small networks, few updates: minutes on two cores"""
     text: tuple[Path, ...] = ()
@@ -103,7 +103,7 @@ def _smaller_batch(batch_size: int, config: ReproduceConfig) -> int:
 
 
 def _schedule(updates: int, config: ReproduceConfig) -> Schedule:
-    """The paper's evaluations, every 5,000 updates; with fewer updates as many as asked for, in a quick check four."""
+    """Evaluations every 5,000 updates as in the paper; with fewer updates no fewer than asked for, or four if quick."""
     few = max(1, updates // (4 if config.quick else config.evaluation_count))
     interval = EVALUATION_INTERVAL if config.update_share == 1.0 and not config.quick else min(EVALUATION_INTERVAL, few)
     return Schedule(updates=updates, evaluation_interval=interval, log_interval=min(1000, max(1, updates // 20)))
