@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,8 +30,9 @@ from trajmill.pipelines.decision_transformer import (
     train_dt,
 )
 from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run, load_policy
+from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule
-from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from trajmill.training.windows import WindowTable
 
 SMALL = GPTConfig(layer_count=2, head_count=2, width=16)
@@ -164,6 +166,25 @@ def test_a_run_of_an_older_version_lacks_settings_and_has_their_defaults(tmp_pat
         changed = replace(PRETRAIN, stream="reference", data_seed=42, method=replace(PRETRAIN.method, dropout=False))
         pretrain_dt(changed, tmp_path / "run", resume=True)
     pretrain_dt(PRETRAIN, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_checkpoint_of_an_older_version_lacks_settings_too(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train_dt(TRAIN, tmp_path / "run", killing(9))
+    newest = RunDirectory(tmp_path / "run").newest_checkpoint()
+    tensors, metadata = read_checkpoint(newest)
+    older = metadata | {"method": {k: v for k, v in metadata["method"].items() if not k.startswith("cluster")}}
+    save_checkpoint(newest, SimpleNamespace(moving=lambda: tensors), older | {"return_scale": 1.0})
+    with pytest.raises(CheckpointError, match=r"belongs to another run: its return_scale is 1\.0, here it is 1000\.0"):
+        train_dt(TRAIN, tmp_path / "run", resume=True)
+    backbone = older["method"]["backbone"] | {"width": 7}
+    foreign = older | {"method": older["method"] | {"backbone": backbone}}
+    save_checkpoint(newest, SimpleNamespace(moving=lambda: tensors), foreign)
+    with pytest.raises(CheckpointError, match="belongs to another run: its width is 7"):
+        train_dt(TRAIN, tmp_path / "run", resume=True)
+    save_checkpoint(newest, SimpleNamespace(moving=lambda: tensors), older)
+    train_dt(TRAIN, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / "result.json").exists()
 
 
