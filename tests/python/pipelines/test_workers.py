@@ -231,6 +231,15 @@ def test_workers_get_the_learning_rates_of_their_seeds(
         dataclasses.replace(config, seeds=(5, 3, 8))
 
 
+def test_when_nothing_is_left_the_workers_have_the_last_good_checkpoints(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert "there is no checkpoint from before" in str(DivergenceError.of({4: 7, 0: 9}, run))
+    checkpoint = tmp_path / "workers" / "1" / "checkpoints" / "step_000000005.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert f"{tmp_path / 'workers'} has the last good checkpoints" in str(DivergenceError.of({4: 7, 0: 9}, run))
+
+
 def test_a_worker_that_died_is_noticed_while_others_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Busy:
         def __init__(self) -> None:

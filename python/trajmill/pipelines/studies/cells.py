@@ -48,7 +48,7 @@ class ReproduceConfig:
     batch_share: float = 1.0
     """share of every batch, in (0, 1]"""
     evaluation_count: int = 20
-    """least evaluations of a run of fewer than the paper's updates, which are 5,000 updates apart at most; at least 4"""
+    """least evaluations of a run of fewer than the paper's updates, which are at most 5,000 updates apart; 4 or more"""
     quick: bool = False
     """bundled data, two seeds, small networks, few updates: minutes on two cores"""
     text: tuple[Path, ...] = ()
