@@ -191,8 +191,7 @@ def run_schedule(
             progress(phase, done, schedule.updates, "updates")
             if stopped and done < schedule.updates:
                 raise Interrupted(
-                    f"stopped after update {done:,} of {schedule.updates:,}, with a checkpoint in {run.path}; "
-                    f"give the same command with --resume to go on from it",
+                    f"stopped after update {done:,} of {schedule.updates:,}, with a checkpoint in {run.path}",
                     received() or signal.SIGTERM,
                 )
     return Trained(wall_seconds=time.monotonic() - began, diverged=watch.diverged)
