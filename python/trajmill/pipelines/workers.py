@@ -134,7 +134,7 @@ def _work(reports: Any, worker: int, train: Train[ConfigT], config: ConfigT, pat
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:
         reports.put(_Report(worker, warning=message if isinstance(message, DivergenceWarning) else str(message)))
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     warnings.showwarning = warn
     try:
         train(config, path, tell, resume=any(path.iterdir()), part=True)
@@ -145,12 +145,16 @@ def _work(reports: Any, worker: int, train: Train[ConfigT], config: ConfigT, pat
         reports.put(_Report(worker, error=f"{type(error).__name__}: {error}"))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process as soon as the one that started it is gone, so that no one writes where a resumed run does."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _follow(run: RunDirectory, reports: Any, processes: Sequence[SpawnProcess], progress: Progress) -> None:

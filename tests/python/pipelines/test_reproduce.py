@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -397,6 +400,43 @@ def test_every_study_has_its_table_and_its_figures(
 def test_quick_runs_whole(tmp_path: Path) -> None:
     done = reproduce("quick", tmp_path, ReproduceConfig(compute=CPU))
     assert all(entry.ours is not None for row in done.comparison.rows.values() for entry in row)
+
+
+POOL = """
+import os, signal, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from trajmill.pipelines.studies import cells
+
+def train(variant, dataset, output, config):
+    Path(output, dataset).write_text(str(os.getpid()))
+    if len(list(Path(output).glob("?"))) == 2:
+        os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+cells._train = train
+if __name__ == "__main__":
+    variant = SimpleNamespace(name="", pretraining=None, ratio=1.0)
+    cells.run_cells([(variant, "a"), (variant, "b")], sys.argv[1], SimpleNamespace(worker_count=2), print)
+"""
+
+
+@pytest.mark.slow
+def test_processes_of_a_killed_study_end_with_it(tmp_path: Path) -> None:
+    (tmp_path / "pool.py").write_text(POOL)
+    subprocess.run([sys.executable, tmp_path / "pool.py", tmp_path], capture_output=True, timeout=120)
+    pids = [int((tmp_path / name).read_text()) for name in "ab"]
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_process_that_was_stopped_begins_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:

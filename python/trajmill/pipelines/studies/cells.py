@@ -23,6 +23,7 @@ from trajmill.pipelines.dataset import convert_dataset
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig, pretrain_dt, train_dt
 from trajmill.pipelines.schedule import Schedule
 from trajmill.pipelines.studies.records import Pretraining, Variant
+from trajmill.pipelines.workers import end_with_parent
 from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range
 
@@ -189,7 +190,8 @@ def run_cells(
             label = f"{number}/{len(cells)} {variant.name} on {dataset}"
             runs[variant.name, dataset] = _train(variant, dataset, output, config, _named(progress, label))
         return runs
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         try:
             first = [pool.submit(_job, _pretrain, v, d, output, config) for v, d in before.values()]
             _await(first, "pre-training", progress)
