@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -104,15 +103,6 @@ class CQLConfig:
             raise ValueError(f"difference_range must be low < high, got {self.difference_range}")
         if self.bc_updates and self.action_limit == 1.0:
             raise ValueError("bc_updates needs action_limit < 1, since a tanh policy has no density at 1; got 1.0")
-
-    def of_seeds(self, positions: Sequence[int]) -> CQLConfig:
-        """The same for some of the seeds, by their positions."""
-        own: dict[str, Any] = {
-            name: tuple(value[position] for position in positions)
-            for name in PER_SEED
-            if isinstance(value := getattr(self, name), tuple)
-        }
-        return replace(self, **own)
 
 
 @dataclass(frozen=True, slots=True)

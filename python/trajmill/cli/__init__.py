@@ -158,7 +158,7 @@ def _dispatch(words: list[str]) -> int:
         print(error, file=sys.stderr)
         return USAGE
     except KeyboardInterrupt as stop:
-        _say(str(stop) or f"interrupted; {COMMANDS[words[0]].resume}")
+        _say(f"{str(stop) or 'interrupted'}; {COMMANDS[words[0]].resume}")
         return 128 + getattr(stop, "signal", signal.SIGINT)
     return DONE
 

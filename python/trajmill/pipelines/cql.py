@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +35,7 @@ from trajmill.pipelines.finetuning import (
 )
 from trajmill.pipelines.run_directory import RunDirectory, defaults
 from trajmill.pipelines.schedule import Bound, Schedule, Trained, run_schedule
-from trajmill.pipelines.workers import chosen, remove_parts, seed_groups, train_in_workers, worker_count
+from trajmill.pipelines.workers import of_seeds, remove_parts, seed_groups, train_in_workers, worker_count
 from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.transitions import TransitionTable
@@ -87,6 +86,7 @@ class PretrainCQLConfig:
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
+        per_seed("learning_rate", self.method.learning_rate, len(self.seeds), torch.device("cpu"))
         counts = ("observation_dim", "action_dim", "state_count", "action_count", "trajectory_count", "length")
         for name in counts:
             at_least(name, getattr(self, name), 1)
@@ -154,8 +154,7 @@ def pretrain_cql(
         return output
     with run.locked():
         if workers > 1:
-            groups = seed_groups(len(config.seeds), workers)
-            parts = [replace(config, seeds=chosen(config.seeds, positions)) for positions in groups]
+            parts = [of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
             trained = train_in_workers(run, pretrain_cql, parts, progress)
         else:
             trained = _pretrain_here(run, config, device, progress, part=part)
@@ -267,7 +266,8 @@ def train_cql(
         return output
     with run.locked():
         if workers > 1:
-            parts = [_of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
+            groups = seed_groups(len(config.seeds), workers)
+            parts = [of_seeds(config, positions, cql.PER_SEED) for positions in groups]
             trained = train_in_workers(run, train_cql, parts, progress)
         else:
             trained = _train_here(run, config, dataset, environment, critics, device, progress, part=part)
@@ -333,11 +333,6 @@ def _value_bounds(config: TrainCQLConfig, greatest_reward: float) -> dict[str, B
         "Safe Q on (no --method.no-safe-q), or look for extreme rewards in the data",
     )
     return {"data_value": bound, "target_value": bound}
-
-
-def _of_seeds(config: TrainCQLConfig, positions: Sequence[int]) -> TrainCQLConfig:
-    """The same run with some of its seeds and their settings."""
-    return replace(config, seeds=chosen(config.seeds, positions), method=config.method.of_seeds(positions))
 
 
 def _pretrained(init: Path, dataset: Dataset) -> list[dict[str, Tensor]]:

@@ -49,11 +49,11 @@ from trajmill.pipelines.finetuning import (
 )
 from trajmill.pipelines.run_directory import RunDirectory, defaults, plain
 from trajmill.pipelines.schedule import Schedule, Trained, run_schedule
-from trajmill.pipelines.workers import chosen, remove_parts, seed_groups, train_in_workers, worker_count
+from trajmill.pipelines.workers import of_seeds, remove_parts, seed_groups, train_in_workers, worker_count
 from trajmill.replay import TrajectoryBuffer
 from trajmill.training.device import ComputeConfig
 from trajmill.training.distributed import ALONE, Workers, joined
-from trajmill.training.hyperparameters import at_least, check_seeds
+from trajmill.training.hyperparameters import at_least, check_seeds, per_seed
 from trajmill.training.windows import WindowTable
 
 TARGET_RETURNS = {"HalfCheetah-v4": 6000.0, "Hopper-v4": 3600.0, "Walker2d-v4": 5000.0, "Ant-v4": 5000.0}
@@ -96,6 +96,7 @@ class PretrainDTConfig:
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
+        per_seed("learning_rate", self.method.learning_rate, len(self.seeds), torch.device("cpu"))
         at_least("held_out_count", self.held_out_count, self.method.batch_size)
         at_least("sequence_count", self.sequence_count, self.held_out_count + self.method.batch_size)
         if self.vocabulary is not None and not self.text:
@@ -144,6 +145,7 @@ class TrainDTConfig:
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
+        per_seed("learning_rate", self.method.learning_rate, len(self.seeds), torch.device("cpu"))
         at_least("evaluation_episode_count", self.evaluation_episode_count, 1)
         if self.init is None and (self.method.cluster_weight or self.method.language_weight):
             raise ValueError("cluster_weight and language_weight are for a pre-trained backbone; give init too")
@@ -203,8 +205,7 @@ def _pretrain_dt(
         return
     with run.locked() if rank.leads else nullcontext():
         if workers > 1:
-            groups = seed_groups(len(config.seeds), workers)
-            parts = [dataclasses.replace(config, seeds=chosen(config.seeds, positions)) for positions in groups]
+            parts = [of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
             trained = train_in_workers(run, pretrain_dt, parts, progress)
         else:
             trained = _pretrain_here(run, config, tokens, device, progress, rank, part=part)
@@ -456,8 +457,7 @@ def train_dt(
         return output
     with run.locked():
         if workers > 1:
-            groups = seed_groups(len(config.seeds), workers)
-            parts = [dataclasses.replace(config, seeds=chosen(config.seeds, positions)) for positions in groups]
+            parts = [of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
             trained = train_in_workers(run, train_dt, parts, progress)
         else:
             trained = _train_here(
@@ -643,6 +643,7 @@ def _tokens_of(init: Path | None, batch_size: int, progress: Progress) -> _Token
     same = ("law", "state_count", "order", "temperature", "data_seed", "sequence_count", "vocabulary_size")
     config = PretrainDTConfig(
         **{name: settings[name] for name in same},
+        stream=settings.get("stream", "v1"),  # earlier versions had no other
         held_out_count=max(settings["held_out_count"], batch_size),
         text=tuple(Path(path) for path in settings["text"]),
         vocabulary=None if settings["vocabulary"] is None else Path(settings["vocabulary"]),

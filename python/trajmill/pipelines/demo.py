@@ -483,6 +483,8 @@ def _work(name: str, job: Job, config: DemoConfig, output: Path, messages: Queue
 
     try:
         job(config, output, forward)
+    except KeyboardInterrupt:  # ended by the parent while it trained, which is no news to anyone
+        raise SystemExit(1) from None
     except Exception as error:
         if os.environ.get("TRAJMILL_DEBUG") == "1":
             traceback.print_exc()

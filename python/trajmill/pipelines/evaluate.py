@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trajmill.core.progress import Progress, silent
 from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
+from trajmill.models.precision import reduce_products
 from trajmill.models.tanh_gaussian import deterministic_action, tanh_gaussian
 from trajmill.pipelines.decision_transformer import trained_policy
 from trajmill.pipelines.run_directory import RunDirectory
@@ -63,11 +64,13 @@ def evaluate_run(run: Path, config: EvaluateConfig | None = None, progress: Prog
     described = run / "config.json"
     if not described.is_file():
         raise ValueError(f"{run} is not a run directory: it has no config.json")
-    environment = RunDirectory(run).described()["environment"]
+    settings = RunDirectory(run).described()
+    environment = settings["environment"]
     checkpoint = RunDirectory(run).newest_checkpoint()
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoint yet; let it run further")
     policy = load_policy(checkpoint)
+    reduce_products(settings["config"]["compute"]["precision"] == "bf16")  # as where it was evaluated while it trained
     if policy.environment not in (None, environment):
         raise ValueError(
             f"{checkpoint} holds policies for {policy.environment}, but {described} says {environment}; one of the two "

@@ -71,8 +71,8 @@ def checked_environment(environment: str, dataset: Dataset) -> str:
     return environment
 
 
-def pretrained_checkpoint(init: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a run or a checkpoint of the pipeline `kind`, to start from."""
+def newest_state(init: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a run or a checkpoint of the pipeline `kind`."""
     path = init
     if init.is_dir():
         newest = RunDirectory(init).newest_checkpoint()
@@ -82,9 +82,15 @@ def pretrained_checkpoint(init: Path, kind: str) -> tuple[dict[str, Tensor], dic
     tensors, metadata = read_checkpoint(path)
     if metadata.get("kind") != kind:
         raise ValueError(f"init {path} must be a checkpoint of {kind}, got one of {metadata.get('kind')}")
+    return tensors, metadata
+
+
+def pretrained_checkpoint(init: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The same, to start from: its first seed must not have diverged."""
+    tensors, metadata = newest_state(init, kind)
     if 0 in not_finite(tensors, len(metadata["seeds"])):
         raise ValueError(
-            f"init {path} has numbers that are not finite: its first seed, {metadata['seeds'][0]}, diverged; "
+            f"init {init} has numbers that are not finite: its first seed, {metadata['seeds'][0]}, diverged; "
             f"pre-train again with another seed or a smaller learning rate"
         )
     return tensors, metadata

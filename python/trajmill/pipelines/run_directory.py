@@ -324,12 +324,13 @@ def _remove(path: Path) -> None:
 
 
 def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], origin: str) -> None:
-    """Raise unless the metadata `found` say the same as `wanted` of all that both name."""
+    """Raise unless the metadata `found` say the same as `wanted` of all that both name, also in objects in them."""
     for name in sorted(wanted.keys() & found.keys()):
-        if wanted[name] != found[name]:
-            raise CheckpointError(
-                f"{origin} belongs to another run: its {name} is {found[name]!r}, here it is {wanted[name]!r}"
-            )
+        here, there = wanted[name], found[name]
+        if isinstance(here, dict) and isinstance(there, dict):
+            _check_same(here, there, origin)
+        elif here != there:
+            raise CheckpointError(f"{origin} belongs to another run: its {name} is {there!r}, here it is {here!r}")
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

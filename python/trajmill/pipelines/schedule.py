@@ -52,7 +52,14 @@ class DivergenceError(RuntimeError):
         """All seeds of `run`, and when."""
         seeds = ", ".join(f"seed {seed} at update {update:,}" for seed, update in diverged.items())
         newest = run.newest_checkpoint()
-        kept = f"{newest} is the last good checkpoint" if newest else "there is no checkpoint from before"
+        parts = run.path / "workers"
+        kept = (
+            f"{newest} is the last good checkpoint"
+            if newest
+            else f"{parts} has the last good checkpoints"
+            if any(parts.glob("*/checkpoints/step_*"))
+            else "there is no checkpoint from before"
+        )
         return cls(
             f"nothing left to train: {seeds} diverged; {kept}. Look for extreme numbers in the data, try a smaller "
             f"learning rate, and start again in another directory"
@@ -184,8 +191,7 @@ def run_schedule(
             progress(phase, done, schedule.updates, "updates")
             if stopped and done < schedule.updates:
                 raise Interrupted(
-                    f"stopped after update {done:,} of {schedule.updates:,}, with a checkpoint in {run.path}; "
-                    f"give the same command with --resume to go on from it",
+                    f"stopped after update {done:,} of {schedule.updates:,}, with a checkpoint in {run.path}",
                     received() or signal.SIGTERM,
                 )
     return Trained(wall_seconds=time.monotonic() - began, diverged=watch.diverged)

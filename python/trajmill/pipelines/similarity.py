@@ -35,9 +35,10 @@ from trajmill.models.decision_transformer import DecisionTransformerConfig, embe
 from trajmill.models.gpt import GPTConfig, gpt
 from trajmill.models.language_model import language_model
 from trajmill.models.mlp import seeded_generator
+from trajmill.models.precision import reduce_products
 from trajmill.models.stack import Stack
 from trajmill.pipelines.decision_transformer import pretrained_backbone, trained_method
-from trajmill.pipelines.finetuning import pretrained_checkpoint
+from trajmill.pipelines.finetuning import newest_state, pretrained_checkpoint
 from trajmill.replay import TrajectoryBuffer
 from trajmill.report import RunRecord
 from trajmill.training.windows import WindowBatch
@@ -69,7 +70,7 @@ class Snapshots:
     @classmethod
     def of(cls, run: RunRecord) -> Snapshots:
         """Snapshots of a run of `train_dt`, and of the one it started from."""
-        tensors, metadata = pretrained_checkpoint(run.path, "train_dt")
+        tensors, metadata = newest_state(run.path, "train_dt")
         method = trained_method(metadata)
         network = method.network(metadata["observation_dim"], metadata["action_dim"], metadata["timestep_count"])
         outer = [embeddings(network, seeded_generator(seed, "dt.outer")) for seed in metadata["seeds"]]
@@ -113,6 +114,7 @@ def backbone_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
 
 def feature_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
     """Cosines of fine-tuned features with those of the random and of the pre-trained start, (seed_count,) each."""
+    reduce_products(False)  # whatever was trained before in this process
     found, settings = Snapshots.of(run), run.config["config"]
     buffer = TrajectoryBuffer.from_dataset(
         load_dataset(settings["dataset"]),

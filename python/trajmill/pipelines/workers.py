@@ -12,9 +12,10 @@ import os
 import queue
 import shutil
 import threading
+import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -30,6 +31,9 @@ from trajmill.pipelines.schedule import DivergenceError, DivergenceWarning, Trai
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least
+
+PATIENCE = 1.0
+"""seconds to wait for a report, and for those of a process that has ended"""
 
 
 class WorkerError(RuntimeError):
@@ -68,9 +72,16 @@ def seed_groups(seed_count: int, workers: int) -> list[range]:
     return [range(first, end) for first, end in pairwise(cuts)]
 
 
-def chosen(seeds: Sequence[int], positions: Sequence[int]) -> tuple[int, ...]:
-    """The seeds at these positions."""
-    return tuple(seeds[position] for position in positions)
+def of_seeds(config: ConfigT, positions: Sequence[int], per_seed: Sequence[str] = ("learning_rate",)) -> ConfigT:
+    """The same run with the seeds at these positions; `per_seed` settings of its ``method`` may have a value each."""
+    whole: Any = config
+
+    def chosen(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(values[position] for position in positions)
+
+    own = {name: chosen(value) for name in per_seed if isinstance(value := getattr(whole.method, name), tuple)}
+    part: ConfigT = replace(whole, seeds=chosen(whole.seeds), method=replace(whole.method, **own))
+    return part
 
 
 def train_in_workers(
@@ -123,7 +134,7 @@ def _work(reports: Any, worker: int, train: Train[ConfigT], config: ConfigT, pat
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:
         reports.put(_Report(worker, warning=message if isinstance(message, DivergenceWarning) else str(message)))
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     warnings.showwarning = warn
     try:
         train(config, path, tell, resume=any(path.iterdir()), part=True)
@@ -134,12 +145,16 @@ def _work(reports: Any, worker: int, train: Train[ConfigT], config: ConfigT, pat
         reports.put(_Report(worker, error=f"{type(error).__name__}: {error}"))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process as soon as the one that started it is gone, so that no one writes where a resumed run does."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _follow(run: RunDirectory, reports: Any, processes: Sequence[SpawnProcess], progress: Progress) -> None:
@@ -147,16 +162,19 @@ def _follow(run: RunDirectory, reports: Any, processes: Sequence[SpawnProcess], 
     diverged: dict[int, int] = {}
     completed = [0] * len(processes)
     working = set(range(len(processes)))
+    missed: dict[int, float] = {}
     while working:
-        try:
-            report: _Report = reports.get(timeout=1.0)
-        except queue.Empty:
-            dead = [worker for worker in sorted(working) if processes[worker].exitcode not in (None, 0)]
-            if dead:
+        for worker in sorted(working):
+            exit_code, now = processes[worker].exitcode, time.monotonic()
+            # what a dead worker has reported is read first
+            if exit_code not in (None, 0) and now - missed.setdefault(worker, now) > PATIENCE:
                 raise WorkerError(
-                    f"worker {dead[0]} ended with exit code {processes[dead[0]].exitcode}; if memory ran out, start "
-                    f"again with fewer workers, else go on with --resume"
-                ) from None
+                    f"worker {worker} ended with exit code {exit_code}; if memory ran out, start again with fewer "
+                    f"workers, else go on with --resume"
+                )
+        try:
+            report: _Report = reports.get(timeout=PATIENCE)
+        except queue.Empty:
             continue
         if report.error is not None:
             raise WorkerError(f"worker {report.worker} failed: {report.error}")
@@ -211,4 +229,4 @@ def _of_all_seeds(name: str, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _parts(output: Path) -> list[Path]:
-    return sorted(path for path in (output / "workers").glob("*") if path.is_dir())
+    return sorted((output / "workers").glob("[0-9]*"))  # a killed worker may leave a directory with another name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import queue
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import stats
 from trajmill.core.progress import silent
 from trajmill.pipelines import demo
 from trajmill.pipelines.demo import AliasTables, DemoConfig, InverseCDF, run_demo
+from trajmill.pipelines.interruption import Interrupted
 
 TINY = DemoConfig(
     seeds=(0, 1),
@@ -118,3 +120,12 @@ def test_the_whole_demonstration_small_and_again(tmp_path):
 def test_the_floor_is_the_loss_of_the_law(observation_dim: int, optimum: float) -> None:
     """The true rows' optimum, known from the authors' own MDP; another seed's rows move the fourth digit at most."""
     assert demo.loss_floor(DemoConfig(), observation_dim) == pytest.approx(optimum, rel=1e-3)
+
+
+def test_a_training_process_that_is_ended_shows_no_traceback(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise Interrupted("stopped after update 5 of 9", 15)
+
+    monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit):
+        demo._work("scratch", stopped, DemoConfig(), tmp_path, queue.Queue())

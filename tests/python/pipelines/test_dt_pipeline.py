@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
 from trajmill.core import MarkovChain, reference
+from trajmill.core.progress import silent
 from trajmill.data import Normalizer
 from trajmill.models.decision_transformer import predicted_actions
 from trajmill.models.gpt import GPTConfig
@@ -22,13 +24,15 @@ from trajmill.pipelines.decision_transformer import (
     PretrainDTConfig,
     TrainDTConfig,
     _Tokens,
+    _tokens_of,
     pretrain_dt,
     pretrained_backbone,
     train_dt,
 )
 from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run, load_policy
+from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule
-from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from trajmill.training.windows import WindowTable
 
 SMALL = GPTConfig(layer_count=2, head_count=2, width=16)
@@ -165,6 +169,25 @@ def test_a_run_of_an_older_version_lacks_settings_and_has_their_defaults(tmp_pat
     assert (tmp_path / "run" / "result.json").exists()
 
 
+def test_a_checkpoint_of_an_older_version_lacks_settings_too(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train_dt(TRAIN, tmp_path / "run", killing(9))
+    newest = RunDirectory(tmp_path / "run").newest_checkpoint()
+    tensors, metadata = read_checkpoint(newest)
+    older = metadata | {"method": {k: v for k, v in metadata["method"].items() if not k.startswith("cluster")}}
+    save_checkpoint(newest, SimpleNamespace(moving=lambda: tensors), older | {"return_scale": 1.0})
+    with pytest.raises(CheckpointError, match=r"belongs to another run: its return_scale is 1\.0, here it is 1000\.0"):
+        train_dt(TRAIN, tmp_path / "run", resume=True)
+    backbone = older["method"]["backbone"] | {"width": 7}
+    foreign = older | {"method": older["method"] | {"backbone": backbone}}
+    save_checkpoint(newest, SimpleNamespace(moving=lambda: tensors), foreign)
+    with pytest.raises(CheckpointError, match="belongs to another run: its width is 7"):
+        train_dt(TRAIN, tmp_path / "run", resume=True)
+    save_checkpoint(newest, SimpleNamespace(moving=lambda: tensors), older)
+    train_dt(TRAIN, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
 def test_a_killed_training_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     train_dt(TRAIN, tmp_path / "unbroken")
     with pytest.raises(Killed):
@@ -197,6 +220,12 @@ def test_language_terms_read_what_was_learned_and_resume_to_the_same_numbers(pre
         train_dt(config, tmp_path / "killed", killing(9))
     train_dt(config, tmp_path / "killed", resume=True)
     assert without_times(tmp_path / "killed") == without_times(run)
+
+
+def test_language_terms_read_the_authors_tokens_again(tmp_path: Path) -> None:
+    init = pretrain_dt(replace(PRETRAIN, stream="reference", schedule=Schedule(updates=1)), tmp_path / "init")
+    learned, again = _Tokens.of_law(replace(PRETRAIN, stream="reference")), _tokens_of(init, 2, silent)
+    assert np.array_equal(again.training(0)["tokens"], learned.training(0)["tokens"][:2])
 
 
 def test_language_terms_without_what_they_need_are_refused(pretrained: Path, tmp_path: Path) -> None:

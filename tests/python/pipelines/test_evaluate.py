@@ -9,6 +9,7 @@ import pytest
 
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.cli import main
+from trajmill.models.precision import reduce_products
 from trajmill.pipelines.cql import TrainCQLConfig, train_cql
 from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run
 from trajmill.pipelines.schedule import Schedule
@@ -34,6 +35,16 @@ def test_the_same_episodes_give_the_logged_returns(run, exact):
     assert evaluation.seeds == (3, 4) and evaluation.gradient_step == 3
     np.testing.assert_array_equal(evaluation.result.returns.mean(axis=1), logged["return_mean"])
     np.testing.assert_array_equal(evaluation.result.normalized_scores, logged["normalized_score"])
+
+
+def test_the_precision_is_the_run_s_whatever_was_trained_before(run):
+    config = EvaluateConfig(episode_count=2, episode_seed=4)
+    expected = evaluate_run(run, config).result.returns
+    try:
+        reduce_products(True)
+        assert np.array_equal(evaluate_run(run, config).result.returns, expected)
+    finally:
+        reduce_products(False)
 
 
 def test_the_command_tells_people_and_machines(run, capsys):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +22,7 @@ from trajmill.data import OFFICIAL_FILES, Dataset, DatasetError, load_dataset, q
 from trajmill.pipelines.cql import PAPER_SEEDS, PretrainCQLConfig, TrainCQLConfig
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig
 from trajmill.pipelines.finetuning import record
+from trajmill.pipelines.interruption import Interrupted
 from trajmill.pipelines.reproduce import estimate, reproduce
 from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
 from trajmill.pipelines.studies import cells, measures
@@ -327,6 +332,8 @@ def test_unknown_studies_and_shares_are_refused(tmp_path: Path) -> None:
         ReproduceConfig(update_share=0.0)
     with pytest.raises(ValueError, match="pretraining_share"):
         ReproduceConfig(pretraining_share=1.5)
+    with pytest.raises(ValueError, match="pretraining_share"):
+        ReproduceConfig(pretraining_share=0.0)
     with pytest.raises(ValueError, match="evaluation_count"):
         ReproduceConfig(evaluation_count=3)
     with pytest.raises(ValueError, match="batch_share"):
@@ -393,3 +400,59 @@ def test_every_study_has_its_table_and_its_figures(
 def test_quick_runs_whole(tmp_path: Path) -> None:
     done = reproduce("quick", tmp_path, ReproduceConfig(compute=CPU))
     assert all(entry.ours is not None for row in done.comparison.rows.values() for entry in row)
+
+
+POOL = """
+import os, signal, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from trajmill.pipelines.studies import cells
+
+def train(variant, dataset, output, config):
+    Path(output, dataset).write_text(str(os.getpid()))
+    if len(list(Path(output).glob("?"))) == 2:
+        os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+cells._train = train
+if __name__ == "__main__":
+    variant = SimpleNamespace(name="", pretraining=None, ratio=1.0)
+    cells.run_cells([(variant, "a"), (variant, "b")], sys.argv[1], SimpleNamespace(worker_count=2), print)
+"""
+
+
+@pytest.mark.slow
+def test_processes_of_a_killed_study_end_with_it(tmp_path: Path) -> None:
+    (tmp_path / "pool.py").write_text(POOL)
+    subprocess.run([sys.executable, tmp_path / "pool.py", tmp_path], capture_output=True, timeout=120)
+    pids = [int((tmp_path / name).read_text()) for name in "ab"]
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_process_that_was_stopped_begins_no_other_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that wait in a pool's queue cannot be cancelled any more."""
+    begun: list[str] = []
+
+    def work(name: str, stops: bool = False) -> Path:
+        begun.append(name)
+        if stops:
+            raise Interrupted("stopped after update 5 of 9", signal.SIGINT)
+        return Path(name)
+
+    monkeypatch.setattr(cells, "_stopped", False)
+    assert cells._job(work, "first") == Path("first")
+    with pytest.raises(Interrupted):
+        cells._job(work, "second", True)
+    with pytest.raises(KeyboardInterrupt):
+        cells._job(work, "third")
+    assert begun == ["first", "second"]

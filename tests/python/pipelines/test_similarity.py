@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from trajmill.data import load_dataset
 from trajmill.models.gpt import GPTConfig
 from trajmill.models.language_model import language_model
 from trajmill.models.mlp import seeded_generator
+from trajmill.models.precision import reduce_products
 from trajmill.pipelines.decision_transformer import (
     PretrainDTConfig,
     TrainDTConfig,
@@ -25,10 +27,12 @@ from trajmill.pipelines.decision_transformer import (
     pretrained_backbone,
     train_dt,
 )
+from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule
 from trajmill.pipelines.similarity import Snapshots, _cosine, backbone_similarities, feature_similarities
 from trajmill.replay import TrajectoryBuffer
 from trajmill.report import read_run
+from trajmill.training.checkpoint import read_checkpoint, save_checkpoint
 from trajmill.training.device import ComputeConfig
 
 SMALL = GPTConfig(layer_count=1, head_count=1, width=16)
@@ -115,6 +119,29 @@ def test_feature_cosines_equal_a_slow_computation(init: Path, tmp_path: Path) ->
     measured = feature_similarities(run)
     assert [values[1] for values in measured] == pytest.approx(expected, abs=1e-5)
     assert abs(expected[0] - expected[1]) > 0.01 and expected.max() < 0.99  # the test can tell them apart
+
+
+def test_a_diverged_seed_has_no_cosine_and_costs_the_others_none(init: Path, tmp_path: Path) -> None:
+    path = train_dt(replace(LEARNING, init=init), tmp_path / "run")
+    whole = read_run(path)
+    expected = [*backbone_similarities(whole), *feature_similarities(whole)]
+    checkpoint = RunDirectory(path).newest_checkpoint()
+    tensors, metadata = read_checkpoint(checkpoint)
+    tensors["inner"][0, 0] = math.nan
+    save_checkpoint(checkpoint, SimpleNamespace(moving=lambda: tensors), metadata)
+    found = [*backbone_similarities(whole), *feature_similarities(whole)]
+    for values, before in zip(found, expected, strict=True):
+        assert math.isnan(values[0]) and values[1] == before[1]
+
+
+def test_features_are_exact_whatever_was_trained_before(init: Path, tmp_path: Path) -> None:
+    run = read_run(train_dt(replace(LEARNING, init=init), tmp_path / "run"))
+    expected = feature_similarities(run)
+    try:
+        reduce_products(True)
+        assert np.array_equal(feature_similarities(run), expected)
+    finally:
+        reduce_products(False)
 
 
 def slow_features(weights: dict[str, torch.Tensor], window: Window) -> torch.Tensor:

@@ -11,18 +11,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_runs import PIPELINES, SETTINGS, assert_equal_runs
 
-from trajmill.algorithms.cql import CQLConfig
+from trajmill.algorithms.cql import PER_SEED, CQLConfig
 from trajmill.core.progress import silent
 from trajmill.pipelines import workers
 from trajmill.pipelines.cql import TrainCQLConfig, train_cql
 from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
 from trajmill.pipelines.schedule import DivergenceError, DivergenceWarning, Schedule
-from trajmill.pipelines.workers import WorkerError, seed_groups, train_in_workers, worker_count
+from trajmill.pipelines.workers import WorkerError, of_seeds, seed_groups, train_in_workers, worker_count
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.device import ComputeConfig
 
@@ -65,6 +66,8 @@ def test_how_many_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for worker in range(3):
         (new / "workers" / str(worker)).mkdir(parents=True)
     assert worker_count(None, CPU, 20, new) == 3, "a run that was begun keeps its workers"
+    (new / "workers" / ".2.4711.part").mkdir()
+    assert worker_count(None, CPU, 20, new) == 3, "what a worker left that was killed as it began is none"
     (tmp_path / "alone").mkdir()
     (tmp_path / "alone" / "config.json").touch()
     assert worker_count(None, CPU, 20, tmp_path / "alone") == 1
@@ -196,7 +199,59 @@ def test_a_failing_worker_is_named(config: str, message: str, tmp_path: Path) ->
 
 
 def test_settings_follow_their_seeds() -> None:
-    method = CQLConfig(cql_weight=(1.0, 2.0, 3.0), discount=0.9, difference_range=(-1.0, 1.0)).of_seeds([1, 2])
-    assert method == CQLConfig(cql_weight=(2.0, 3.0), discount=0.9, difference_range=(-1.0, 1.0))
+    method = CQLConfig(cql_weight=(1.0, 2.0, 3.0), discount=0.9, difference_range=(-1.0, 1.0))
+    part = of_seeds(dataclasses.replace(CONFIG, method=method), [1, 2], PER_SEED)
+    assert part.method == CQLConfig(cql_weight=(2.0, 3.0), discount=0.9, difference_range=(-1.0, 1.0))
+    assert part.seeds == (0, 9)
     with pytest.raises(ValueError, match="cql_weight needs one value or one per seed"):
         dataclasses.replace(CONFIG, seeds=(0, 1))
+
+
+@pytest.mark.parametrize("pipeline", ["pretrain_cql", "pretrain_dt", "train_dt"])
+def test_workers_get_the_learning_rates_of_their_seeds(
+    pipeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def noting(run: RunDirectory, train: object, configs: list, progress: object) -> None:
+        parts.extend((part.seeds, part.method.learning_rate) for part in configs)
+        raise Stopped
+
+    parts: list[tuple] = []
+    module = sys.modules[PIPELINES[pipeline].__module__]
+    monkeypatch.setattr(module, "train_in_workers", noting)
+    config = SETTINGS[pipeline]
+    changes = {"learning_rate": (1e-3, 1e-4)} | ({"dropout": False} if pipeline == "pretrain_dt" else {})
+    config = dataclasses.replace(config, method=dataclasses.replace(config.method, **changes))
+    with pytest.raises(Stopped):
+        PIPELINES[pipeline](config, tmp_path / "run", workers=2)
+    assert parts == [((5,), (1e-3,)), ((3,), (1e-4,))]
+    with pytest.raises(ValueError, match="learning_rate needs one value or one per seed"):
+        dataclasses.replace(config, seeds=(5, 3, 8))
+
+
+def test_when_nothing_is_left_the_workers_have_the_last_good_checkpoints(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert "there is no checkpoint from before" in str(DivergenceError.of({4: 7, 0: 9}, run))
+    checkpoint = tmp_path / "workers" / "1" / "checkpoints" / "step_000000005.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert f"{tmp_path / 'workers'} has the last good checkpoints" in str(DivergenceError.of({4: 7, 0: 9}, run))
+
+
+def test_a_worker_that_died_is_noticed_while_others_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy:
+        def __init__(self) -> None:
+            self.reported = 0
+
+        def get(self, timeout: float) -> workers._Report:
+            self.reported += 1
+            assert self.reported < 100, "nobody noticed"
+            time.sleep(0.01)
+            return workers._Report(1, progress=("train", self.reported, 1000, "updates"))
+
+    monkeypatch.setattr(workers, "PATIENCE", 0.1)
+    processes = [SimpleNamespace(exitcode=-9), SimpleNamespace(exitcode=None)]
+    with pytest.raises(WorkerError, match="worker 0 ended with exit code -9"):
+        workers._follow(RunDirectory(tmp_path), Busy(), processes, silent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -22,6 +23,7 @@ from trajmill.pipelines.dataset import convert_dataset
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig, pretrain_dt, train_dt
 from trajmill.pipelines.schedule import Schedule
 from trajmill.pipelines.studies.records import Pretraining, Variant
+from trajmill.pipelines.workers import end_with_parent
 from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range
 
@@ -47,7 +49,7 @@ class ReproduceConfig:
     batch_share: float = 1.0
     """share of every batch, in (0, 1]"""
     evaluation_count: int = 20
-    """evaluations of a run of fewer than the paper's updates, which has one every 5,000; at least 4"""
+    """least evaluations of a run of fewer than the paper's updates, which are at most 5,000 updates apart; 4 or more"""
     quick: bool = False
     """bundled data, two seeds, small networks, few updates: minutes on two cores"""
     text: tuple[Path, ...] = ()
@@ -60,7 +62,8 @@ class ReproduceConfig:
         if self.seeds:
             check_seeds(self.seeds)
         in_range("update_share", self.update_share, 0.0, 1.0, open_low=True)
-        in_range("pretraining_share", self.pretraining_share or 1.0, 0.0, 1.0, open_low=True)
+        share = 1.0 if self.pretraining_share is None else self.pretraining_share
+        in_range("pretraining_share", share, 0.0, 1.0, open_low=True)
         in_range("batch_share", self.batch_share, 0.0, 1.0, open_low=True)
         at_least("evaluation_count", self.evaluation_count, 4)
         at_least("workers", 1 if self.workers is None else self.workers, 1)
@@ -101,7 +104,7 @@ def _smaller_batch(batch_size: int, config: ReproduceConfig) -> int:
 
 
 def _schedule(updates: int, config: ReproduceConfig) -> Schedule:
-    """The paper's evaluations, every 5,000 updates; with fewer updates as many as asked for, in a quick check four."""
+    """Evaluations every 5,000 updates as in the paper; with fewer updates no fewer than asked for, or four if quick."""
     few = max(1, updates // (4 if config.quick else config.evaluation_count))
     interval = EVALUATION_INTERVAL if config.update_share == 1.0 and not config.quick else min(EVALUATION_INTERVAL, few)
     return Schedule(updates=updates, evaluation_interval=interval, log_interval=min(1000, max(1, updates // 20)))
@@ -187,11 +190,12 @@ def run_cells(
             label = f"{number}/{len(cells)} {variant.name} on {dataset}"
             runs[variant.name, dataset] = _train(variant, dataset, output, config, _named(progress, label))
         return runs
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         try:
-            first = [pool.submit(_pretrain, variant, dataset, output, config) for variant, dataset in before.values()]
+            first = [pool.submit(_job, _pretrain, v, d, output, config) for v, d in before.values()]
             _await(first, "pre-training", progress)
-            jobs = {(v.name, d): pool.submit(_train, v, d, output, config) for v, d in cells}
+            jobs = {(v.name, d): pool.submit(_job, _train, v, d, output, config) for v, d in cells}
             _await(list(jobs.values()), "training", progress)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -200,6 +204,21 @@ def run_cells(
             pool.shutdown(cancel_futures=True)  # what runs is finished, what waits is not begun
             raise
     return {cell: job.result() for cell, job in jobs.items()}
+
+
+_stopped = False
+
+
+def _job(work: Callable[..., Path], *arguments: Any) -> Path:
+    """Work of a process of the pool, which begins no more of it once it was told to stop."""
+    global _stopped  # noqa: PLW0603
+    if _stopped:
+        raise KeyboardInterrupt
+    try:
+        return work(*arguments)
+    except KeyboardInterrupt:
+        _stopped = True  # jobs that already wait in the pool's queue cannot be cancelled
+        raise
 
 
 def _await(jobs: list[Future[Any]], task: str, progress: Progress) -> None:
