@@ -19,6 +19,7 @@ import trajmill.pipelines.reproduce as reproduction
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
 from trajmill.data import OFFICIAL_FILES, Dataset, DatasetError, load_dataset, qlearning_transitions
+from trajmill.data.catalog import find_dataset
 from trajmill.pipelines.cql import PAPER_SEEDS, PretrainCQLConfig, TrainCQLConfig
 from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig
 from trajmill.pipelines.finetuning import record
@@ -197,6 +198,13 @@ def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained:
     facts = json.loads((tmp_path / "a-curves-cql.json").read_text())
     assert facts["quick"] and len(facts["runs"]) == 6
     assert (tmp_path / "a-curves-cql-1.svg").read_text().count("var(") == 0
+
+
+def test_a_data_set_given_as_a_path_goes_by_its_files_name(trained: list[str], tmp_path: Path) -> None:
+    path = str(find_dataset(BUNDLED[0]))
+    done = reproduce("a-curves-cql", tmp_path, ReproduceConfig(quick=True, workers=1, compute=CPU, datasets=(path,)))
+    assert list(done.comparison.rows) == [BUNDLED[0], "Average as printed"]
+    assert path not in done.markdown.read_text() and path not in (tmp_path / "a-curves-cql-1.svg").read_text()
 
 
 @pytest.mark.parametrize("method", ["dt", "cql"])

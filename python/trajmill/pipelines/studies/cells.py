@@ -249,13 +249,18 @@ def _pretrain(
     return pretrain_dt(settings, place, progress, resume=True)
 
 
+def short_name(dataset: str) -> str:
+    """A data set in tables and paths: its name, or the name of its file."""
+    return Path(dataset).stem if "/" in dataset else dataset
+
+
 def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress = silent) -> Path:
     """The finished run of a cell, whose pre-training is there."""
     source, _, environment = facts(dataset)
     init = None if variant.pretraining is None else _pretraining_place(variant, dataset, output)
     if variant.ratio < 1.0:
         source = _part(variant, dataset, output)
-    place = _parents(output / "runs" / slug(variant.name) / slug(Path(dataset).stem if "/" in dataset else dataset))
+    place = _parents(output / "runs" / slug(variant.name) / slug(short_name(dataset)))
     training = training_config(variant, source, environment, init, config)
     if isinstance(training, TrainDTConfig):
         return train_dt(training, place, progress, resume=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 import trajmill as tm
 from trajmill.evaluation import statistics
+from trajmill.pipelines.studies.cells import short_name
 from trajmill.pipelines.studies.measures import Results
 from trajmill.pipelines.studies.records import Column, Study
 from trajmill.report import figures
@@ -32,7 +33,7 @@ def panels_of(results: Results) -> list[Panel]:
     datasets = list(dict.fromkeys(dataset for _, dataset in results.runs))
     if not datasets:
         return []
-    over = f"average over {len(datasets)} data sets" if len(datasets) > 1 else datasets[0]
+    over = f"average over {len(datasets)} data sets" if len(datasets) > 1 else short_name(datasets[0])
     panels = []
     for group in dict.fromkeys(column.group for column in study.columns):
         columns = [column for column in study.columns if column.group == group]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
 from trajmill.pipelines.similarity import backbone_similarities, feature_similarities
-from trajmill.pipelines.studies.cells import ReproduceConfig
+from trajmill.pipelines.studies.cells import ReproduceConfig, short_name
 from trajmill.pipelines.studies.records import DIGITS, Column, Statistic, Study, Variant, printed_columns
 from trajmill.report import RunRecord, read_run
 from trajmill.report.comparison import Comparison, Entry
@@ -92,7 +92,7 @@ def comparison_of(results: Results, missing: Mapping[str, str], not_yet: Mapping
     """The table of a study; cells without a number say why."""
     study = results.study
     rows = {
-        dataset: tuple(_entry(results, column, dataset, missing, not_yet) for column in study.columns)
+        short_name(dataset): tuple(_entry(results, column, dataset, missing, not_yet) for column in study.columns)
         for dataset in study.datasets
     }
     run = [dataset for dataset in study.datasets if dataset not in missing]
