@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ from trajmill.pipelines.finetuning import (
 )
 from trajmill.pipelines.run_directory import RunDirectory, defaults
 from trajmill.pipelines.schedule import Bound, Schedule, Trained, run_schedule
-from trajmill.pipelines.workers import of_seeds, remove_parts, seed_groups, train_in_workers, worker_count
+from trajmill.pipelines.workers import finish, train_seeds, worker_count
 from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.transitions import TransitionTable
@@ -153,14 +154,10 @@ def pretrain_cql(
     if run.finished:
         return output
     with run.locked():
-        if workers > 1:
-            parts = [of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
-            trained = train_in_workers(run, pretrain_cql, parts, progress)
-        else:
-            trained = _pretrain_here(run, config, device, progress, part=part)
+        here = partial(_pretrain_here, run, config, device, progress, part=part)
+        trained = train_seeds(run, pretrain_cql, config, workers, progress, here)
         last = {"last_metrics": run.lines("pretrain")[-1]["metrics"]}
-        run.finish(trained.result() | last | {"gradient_steps": config.schedule.updates, "workers": workers})
-        remove_parts(run)
+        finish(run, trained, last, gradient_steps=config.schedule.updates, workers=workers)
     return output
 
 
@@ -265,15 +262,9 @@ def train_cql(
     if run.finished:
         return output
     with run.locked():
-        if workers > 1:
-            groups = seed_groups(len(config.seeds), workers)
-            parts = [of_seeds(config, positions, cql.PER_SEED) for positions in groups]
-            trained = train_in_workers(run, train_cql, parts, progress)
-        else:
-            trained = _train_here(run, config, dataset, environment, critics, device, progress, part=part)
-        scores = final_scores(run, environment)
-        run.finish(trained.result() | scores | {"gradient_steps": config.schedule.updates, "workers": workers})
-        remove_parts(run)
+        here = partial(_train_here, run, config, dataset, environment, critics, device, progress, part=part)
+        trained = train_seeds(run, train_cql, config, workers, progress, here, cql.PER_SEED)
+        finish(run, trained, final_scores(run, environment), gradient_steps=config.schedule.updates, workers=workers)
     return output
 
 

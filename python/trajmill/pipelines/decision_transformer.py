@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -49,7 +50,7 @@ from trajmill.pipelines.finetuning import (
 )
 from trajmill.pipelines.run_directory import RunDirectory, defaults, plain
 from trajmill.pipelines.schedule import Schedule, Trained, run_schedule
-from trajmill.pipelines.workers import of_seeds, remove_parts, seed_groups, train_in_workers, worker_count
+from trajmill.pipelines.workers import finish, train_seeds, worker_count
 from trajmill.replay import TrajectoryBuffer
 from trajmill.training.device import ComputeConfig
 from trajmill.training.distributed import ALONE, Workers, joined
@@ -204,15 +205,11 @@ def _pretrain_dt(
     if rank.agree(int(rank.leads and run.finished)):
         return
     with run.locked() if rank.leads else nullcontext():
-        if workers > 1:
-            parts = [of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
-            trained = train_in_workers(run, pretrain_dt, parts, progress)
-        else:
-            trained = _pretrain_here(run, config, tokens, device, progress, rank, part=part)
+        here = partial(_pretrain_here, run, config, tokens, device, progress, rank, part=part)
+        trained = train_seeds(run, pretrain_dt, config, workers, progress, here)
         if rank.leads:
             last = {"last_metrics": run.lines("evaluation")[-1]["metrics"]}
-            run.finish(trained.result() | last | {"gradient_steps": config.schedule.updates, "workers": workers})
-            remove_parts(run)
+            finish(run, trained, last, gradient_steps=config.schedule.updates, workers=workers)
 
 
 def _pretrain_here(
@@ -244,12 +241,12 @@ def _pretrain_here(
     def feed(first: int, count: int) -> None:
         torch.manual_seed(_dropout_seed(config.seeds[0], first, workers.rank))
         for slot in range(count):
-            _place(state, slot, tokens.training(first + slot))
+            _place(state.tokens, state.targets, slot, tokens.training(first + slot))
 
     def evaluate(gradient_step: int) -> dict[str, list[float]]:
         losses = []
         for batch in tokens.held_out():
-            _place(state, 0, batch)
+            _place(state.tokens, state.targets, 0, batch)
             with torch.no_grad():
                 goal = None if state.targets is None else state.targets[0].long()
                 losses.append(token_losses(state.model.fixed(), method.backbone, state.tokens[0].long(), goal))
@@ -417,11 +414,11 @@ def _stored_text(config: PretrainDTConfig, directory: Path, workers: Workers, pr
     return open_text(directory, config.method.length)
 
 
-def _place(state: lm.LMState, slot: int, batch: dict[str, np.ndarray]) -> None:
+def _place(tokens: Tensor, targets: Tensor | None, slot: int, batch: dict[str, np.ndarray]) -> None:
     """Put one batch where update `slot` of a period reads it; every seed gets the same."""
-    state.tokens[slot].copy_(torch.from_numpy(batch["tokens"].astype(np.int32)))
-    if state.targets is not None:
-        state.targets[slot].copy_(torch.from_numpy(batch["targets"].astype(np.int32)))
+    tokens[slot].copy_(torch.from_numpy(batch["tokens"].astype(np.int32)))
+    if targets is not None:
+        targets[slot].copy_(torch.from_numpy(batch["targets"].astype(np.int32)))
 
 
 def train_dt(
@@ -447,28 +444,22 @@ def train_dt(
         raise ValueError(f"the paper names no target return for {environment}; give --target-return")
     start: dict[str, Any] = {}
     if config.init is not None:
-        start["backbone"], positions = pretrained_backbone(config.init, config.method)
-        start |= {"positions": positions} if config.extend_positions else {}
-        start |= _language_terms(config.init, config)
+        leaves, donor = _pretrained_leaves(config.init)
+        start["backbone"] = _fitting_backbone(config.init, leaves, donor, config.method)
+        start |= {"positions": leaves["wpe.weight"]} if config.extend_positions else {}
+        start |= _language_terms(config.init, leaves, config)
     tokens = None if "language" not in start else _tokens_of(config.init, config.method.language_batch_size, progress)
     described = record("train_dt", config, dataset.name, environment)
     run = RunDirectory.open(output, described, resume=resume, defaults=defaults(config))
     if run.finished:
         return output
     with run.locked():
-        if workers > 1:
-            parts = [of_seeds(config, positions) for positions in seed_groups(len(config.seeds), workers)]
-            trained = train_in_workers(run, train_dt, parts, progress)
-        else:
-            trained = _train_here(
-                run, config, dataset, environment, target_return, start, tokens, device, progress, part=part
-            )
-        run.finish(
-            trained.result()
-            | final_scores(run, environment)
-            | {"target_return": target_return, "gradient_steps": config.schedule.updates, "workers": workers}
+        here = partial(
+            _train_here, run, config, dataset, environment, target_return, start, tokens, device, progress, part=part
         )
-        remove_parts(run)
+        trained = train_seeds(run, train_dt, config, workers, progress, here)
+        results = final_scores(run, environment) | {"target_return": target_return}
+        finish(run, trained, results, gradient_steps=config.schedule.updates, workers=workers)
     return output
 
 
@@ -523,8 +514,8 @@ def _train_here(
 
     def feed(first: int, count: int) -> None:
         assert tokens is not None and state.tokens is not None
-        for slot in range(count):  # every seed gets the same
-            state.tokens[slot].copy_(torch.from_numpy(tokens.training(first + slot)["tokens"].astype(np.int32)))
+        for slot in range(count):
+            _place(state.tokens, None, slot, tokens.training(first + slot))
 
     return run_schedule(
         run,
@@ -579,12 +570,18 @@ def pretrained_backbone(init: Path, method: DTConfig) -> tuple[dict[str, Tensor]
     (arXiv 2310.00771's released code; Reid et al. 2022).
     """
     leaves, donor = _pretrained_leaves(init)
+    return _fitting_backbone(init, leaves, donor, method), leaves["wpe.weight"]
+
+
+def _fitting_backbone(
+    init: Path, leaves: Mapping[str, Tensor], donor: GPTConfig, method: DTConfig
+) -> dict[str, Tensor]:
+    """The part of what was learned that a Decision Transformer takes, if it has that shape."""
     for name in ("layer_count", "head_count", "width", "activation"):
         have, want = getattr(donor, name), getattr(method.backbone, name)
         if have != want:
             raise ValueError(f"init {init} has a backbone with {name} {have}, the Decision Transformer wants {want}")
-    backbone = {name: leaf for name, leaf in leaves.items() if name.startswith(("h.", "ln_f."))}
-    return backbone, leaves["wpe.weight"]
+    return {name: leaf for name, leaf in leaves.items() if name.startswith(("h.", "ln_f."))}
 
 
 def _pretrained_leaves(init: Path) -> tuple[dict[str, Tensor], GPTConfig]:
@@ -605,12 +602,9 @@ def _pretrained_leaves(init: Path) -> tuple[dict[str, Tensor], GPTConfig]:
     return {name: leaf[0] for name, leaf in layout.like(tensors["model"]).leaves.items()}, donor
 
 
-def _language_terms(init: Path, config: TrainDTConfig) -> dict[str, Any]:
+def _language_terms(init: Path, leaves: Mapping[str, Tensor], config: TrainDTConfig) -> dict[str, Any]:
     """What the two terms of Reid et al. need of a pre-training run, as `dt.create` takes it."""
     method = config.method
-    if not method.cluster_weight and not method.language_weight:
-        return {}
-    leaves, _ = _pretrained_leaves(init)
     needed: dict[str, Any] = {}
     if method.cluster_weight:
         count = len(leaves["wte.weight"])

@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from multiprocessing.context import SpawnProcess
@@ -89,7 +89,7 @@ def train_in_workers(
 ) -> Trained:
     """Train each of `configs` in a process of its own and join them into `run`; its wall seconds are the longest one's.
 
-    DivergenceError ends it when no seed of any process is left. The caller finishes the run and calls `remove_parts`.
+    DivergenceError ends it when no seed of any process is left.
     """
     paths = [run.path / "workers" / str(worker) for worker in range(len(configs))]
     for path in paths:
@@ -112,8 +112,28 @@ def train_in_workers(
     return _join(run, [RunDirectory(path) for path in paths])
 
 
-def remove_parts(run: RunDirectory) -> None:
-    """Forget the workers' own runs."""
+def train_seeds(
+    run: RunDirectory,
+    train: Train[ConfigT],
+    config: ConfigT,
+    workers: int,
+    progress: Progress,
+    here: Callable[[], Trained],
+    per_seed: Sequence[str] = ("learning_rate",),
+) -> Trained:
+    """Train all seeds of `config` with `train` in so many processes, or by `here` in this one; see `of_seeds`."""
+    if workers == 1:
+        return here()
+    seeds: Sequence[int] = config.seeds  # type: ignore[attr-defined]
+    parts = [of_seeds(config, positions, per_seed) for positions in seed_groups(len(seeds), workers)]
+    return train_in_workers(run, train, parts, progress)
+
+
+def finish(
+    run: RunDirectory, trained: Trained, results: Mapping[str, Any], *, gradient_steps: int, workers: int
+) -> None:
+    """Mark the run as finished, with its results, and forget the workers' own runs."""
+    run.finish(trained.result() | dict(results) | {"gradient_steps": gradient_steps, "workers": workers})
     shutil.rmtree(run.path / "workers", ignore_errors=True)
 
 

@@ -219,8 +219,7 @@ def test_workers_get_the_learning_rates_of_their_seeds(
         raise Stopped
 
     parts: list[tuple] = []
-    module = sys.modules[PIPELINES[pipeline].__module__]
-    monkeypatch.setattr(module, "train_in_workers", noting)
+    monkeypatch.setattr("trajmill.pipelines.workers.train_in_workers", noting)
     config = SETTINGS[pipeline]
     changes = {"learning_rate": (1e-3, 1e-4)} | ({"dropout": False} if pipeline == "pretrain_dt" else {})
     config = dataclasses.replace(config, method=dataclasses.replace(config.method, **changes))
