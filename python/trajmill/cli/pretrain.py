@@ -17,7 +17,7 @@ from trajmill.cli.session import Outcome
 from trajmill.cli.train import tell
 from trajmill.core.progress import Progress
 from trajmill.pipelines.cql import ENVIRONMENT_DIMENSIONS, PretrainCQLConfig, pretrain_cql
-from trajmill.pipelines.decision_transformer import PretrainDTConfig, pretrain_dt
+from trajmill.pipelines.language_model import PretrainDTConfig, pretrain_dt
 from trajmill.training.distributed import is_leader
 
 EXAMPLES = """

@@ -19,17 +19,9 @@ from trajmill.core.progress import silent
 from trajmill.data import Normalizer
 from trajmill.models.decision_transformer import predicted_actions
 from trajmill.models.gpt import GPTConfig
-from trajmill.pipelines.decision_transformer import (
-    ComputeConfig,
-    PretrainDTConfig,
-    TrainDTConfig,
-    _Tokens,
-    _tokens_of,
-    pretrain_dt,
-    pretrained_backbone,
-    train_dt,
-)
+from trajmill.pipelines.decision_transformer import ComputeConfig, TrainDTConfig, pretrained_backbone, train_dt
 from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run, load_policy
+from trajmill.pipelines.language_model import PretrainDTConfig, TokenBatches, pretrain_dt, tokens_learned
 from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule
 from trajmill.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
@@ -83,7 +75,7 @@ def pretrained(tmp_path_factory) -> Path:
 
 
 def test_pretraining_reads_the_sequences_of_the_law_in_order_and_again() -> None:
-    tokens = _Tokens.of_law(PRETRAIN)
+    tokens = TokenBatches.of_law(PRETRAIN)
     rows = MarkovChain(state_count=7, seed=42).sample(40, 12)
     for update in range(10):
         wanted = (update * 8 + np.arange(8)) % 31
@@ -101,12 +93,12 @@ def test_pretraining_reads_the_authors_tokens_in_worker_order(law: str, state_co
     else:
         rounds = [reference.markov_tokens(1, state_count, 1.0, 666, **sizes, iteration=i) for i in range(2)]
     rows = np.concatenate(rounds)
-    tokens = _Tokens.of_law(config)
+    tokens = TokenBatches.of_law(config)
     for update in (0, 1, 5, 32 * workers // 8, len(rows) // 8):
         wanted = (update * 8 + np.arange(8)) % (len(rows) - 9)
         assert np.array_equal(tokens.training(update)["tokens"], rows[wanted])
     assert np.array_equal(tokens.held_out()[0]["tokens"], rows[-9:-1])
-    other = _Tokens.of_law(replace(config, data_seed=42)).training(0)["tokens"]
+    other = TokenBatches.of_law(replace(config, data_seed=42)).training(0)["tokens"]
     assert not np.array_equal(other, rows[:8])
 
 
@@ -117,11 +109,11 @@ def test_the_evaluation_holds_the_floor_of_the_loss(tmp_path: Path) -> None:
     last = json.loads((run / "result.json").read_text())["last_metrics"]
     assert last["entropy_rate"] == [pytest.approx(4.564843, abs=1e-6)] * 2
     assert json.loads((run / "config.json").read_text())["config"]["data_seed"] == 666
-    assert _Tokens.of_law(replace(PRETRAIN, law="iid")).entropy_rate == pytest.approx(np.log(7))
-    assert _Tokens.of_law(replace(PRETRAIN, order=2)).entropy_rate is None
-    assert _Tokens.of_law(replace(PRETRAIN, state_count=1001)).entropy_rate is None
-    ours = _Tokens.of_law(PRETRAIN).entropy_rate
-    assert ours != pytest.approx(_Tokens.of_law(replace(PRETRAIN, data_seed=666)).entropy_rate)
+    assert TokenBatches.of_law(replace(PRETRAIN, law="iid")).entropy_rate == pytest.approx(np.log(7))
+    assert TokenBatches.of_law(replace(PRETRAIN, order=2)).entropy_rate is None
+    assert TokenBatches.of_law(replace(PRETRAIN, state_count=1001)).entropy_rate is None
+    ours = TokenBatches.of_law(PRETRAIN).entropy_rate
+    assert ours != pytest.approx(TokenBatches.of_law(replace(PRETRAIN, data_seed=666)).entropy_rate)
 
 
 def test_the_reference_stream_has_no_controls_and_no_text() -> None:
@@ -200,14 +192,14 @@ def test_language_terms_read_what_was_learned_and_resume_to_the_same_numbers(pre
     method = replace(TRAIN.method, cluster_weight=0.1, cluster_count=4, language_weight=1.0, shared_projection=True)
     config = replace(TRAIN, init=pretrained, extend_positions=True, method=method)
     fed: list[np.ndarray] = []
-    working = _Tokens.training
+    working = TokenBatches.training
 
-    def noting(self: _Tokens, update: int) -> dict[str, np.ndarray]:
+    def noting(self: TokenBatches, update: int) -> dict[str, np.ndarray]:
         fed.append(working(self, update)["tokens"])
         return working(self, update)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Tokens, "training", noting)
+        patch.setattr(TokenBatches, "training", noting)
         run = train_dt(config, tmp_path / "run")
     rows = MarkovChain(state_count=7, seed=42).sample(31, 12)
     for update, tokens in enumerate(fed):
@@ -224,7 +216,7 @@ def test_language_terms_read_what_was_learned_and_resume_to_the_same_numbers(pre
 
 def test_language_terms_read_the_authors_tokens_again(tmp_path: Path) -> None:
     init = pretrain_dt(replace(PRETRAIN, stream="reference", schedule=Schedule(updates=1)), tmp_path / "init")
-    learned, again = _Tokens.of_law(replace(PRETRAIN, stream="reference")), _tokens_of(init, 2, silent)
+    learned, again = TokenBatches.of_law(replace(PRETRAIN, stream="reference")), tokens_learned(init, 2, silent)
     assert np.array_equal(again.training(0)["tokens"], learned.training(0)["tokens"][:2])
 
 

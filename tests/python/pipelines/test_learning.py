@@ -13,7 +13,8 @@ from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.algorithms.language_model import LMConfig
 from trajmill.data import load_dataset
 from trajmill.data.summary import summarize
-from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig, pretrain_dt, train_dt
+from trajmill.pipelines.decision_transformer import TrainDTConfig, train_dt
+from trajmill.pipelines.language_model import PretrainDTConfig, pretrain_dt
 from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule
 from trajmill.training.device import ComputeConfig

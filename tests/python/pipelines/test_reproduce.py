@@ -21,9 +21,10 @@ from trajmill.algorithms.language_model import LMConfig
 from trajmill.data import OFFICIAL_FILES, Dataset, DatasetError, load_dataset, qlearning_transitions
 from trajmill.data.catalog import find_dataset
 from trajmill.pipelines.cql import PAPER_SEEDS, PretrainCQLConfig, TrainCQLConfig
-from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig
+from trajmill.pipelines.decision_transformer import TrainDTConfig
 from trajmill.pipelines.finetuning import record
 from trajmill.pipelines.interruption import Interrupted
+from trajmill.pipelines.language_model import PretrainDTConfig
 from trajmill.pipelines.reproduce import estimate, reproduce
 from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
 from trajmill.pipelines.studies import cells, measures

@@ -20,13 +20,8 @@ from trajmill.models.gpt import GPTConfig
 from trajmill.models.language_model import language_model
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.precision import reduce_products
-from trajmill.pipelines.decision_transformer import (
-    PretrainDTConfig,
-    TrainDTConfig,
-    pretrain_dt,
-    pretrained_backbone,
-    train_dt,
-)
+from trajmill.pipelines.decision_transformer import TrainDTConfig, pretrained_backbone, train_dt
+from trajmill.pipelines.language_model import PretrainDTConfig, pretrain_dt
 from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule
 from trajmill.pipelines.similarity import Snapshots, _cosine, backbone_similarities, feature_similarities

@@ -12,15 +12,10 @@ import torch
 from test_dt_pipeline import PRETRAIN, TRAIN, Killed, checkpoint, killing, without_times
 
 from trajmill.corpus import text
-from trajmill.pipelines import decision_transformer as pipeline
-from trajmill.pipelines.decision_transformer import (
-    PretrainDTConfig,
-    _Tokens,
-    pretrain_dt,
-    pretrained_backbone,
-    train_dt,
-)
+from trajmill.pipelines import language_model as pipeline
+from trajmill.pipelines.decision_transformer import pretrained_backbone, train_dt
 from trajmill.pipelines.evaluate import load_policy
+from trajmill.pipelines.language_model import PretrainDTConfig, TokenBatches, pretrain_dt
 from trajmill.pipelines.run_directory import RunDirectoryError
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.distributed import ALONE
@@ -55,7 +50,7 @@ def test_text_is_stored_once_and_learned_and_transferred(config: PretrainDTConfi
 
 
 def test_sequences_are_those_of_the_text_in_order_and_again(config: PretrainDTConfig) -> None:
-    tokens = _Tokens.of_text(config, ALONE, lambda *_: None)
+    tokens = TokenBatches.of_text(config, ALONE, lambda *_: None)
     (stored,) = pipeline.cache_directory().iterdir()
     stream = text.open_text(stored, 12).tokens
     rows = stream[: len(stream) // 12 * 12].reshape(-1, 12)

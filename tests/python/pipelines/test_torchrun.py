@@ -16,8 +16,8 @@ import pytest
 import torch
 from test_dt_pipeline import PRETRAIN, checkpoint, without_times
 
-from trajmill.pipelines import decision_transformer as pipeline
-from trajmill.pipelines.decision_transformer import _Tokens, pretrain_dt
+from trajmill.pipelines import language_model as pipeline
+from trajmill.pipelines.language_model import TokenBatches, pretrain_dt
 from trajmill.training.distributed import Workers, joined
 
 DRIVER = Path(__file__).with_name("workers_driver.py")
@@ -86,8 +86,8 @@ def test_one_dead_process_ends_the_other(rank: str, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_shares_in_order_are_the_whole_batch(count: int) -> None:
-    whole = _Tokens.of_law(PRETRAIN)
-    shares = [_Tokens.of_law(PRETRAIN, Workers(rank, count)) for rank in range(count)]
+    whole = TokenBatches.of_law(PRETRAIN)
+    shares = [TokenBatches.of_law(PRETRAIN, Workers(rank, count)) for rank in range(count)]
     for update in range(9):  # 31 sequences: some batches and some shares run over the end
         parts = [share.training(update)["tokens"] for share in shares]
         assert {len(part) for part in parts} == {8 // count}

@@ -15,7 +15,8 @@ from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig
 from trajmill.algorithms.language_model import LMConfig
 from trajmill.models.gpt import GPTConfig
 from trajmill.pipelines.cql import PretrainCQLConfig, TrainCQLConfig, pretrain_cql, train_cql
-from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig, pretrain_dt, train_dt
+from trajmill.pipelines.decision_transformer import TrainDTConfig, train_dt
+from trajmill.pipelines.language_model import PretrainDTConfig, pretrain_dt
 from trajmill.pipelines.run_directory import RunDirectory
 from trajmill.pipelines.schedule import Schedule
 from trajmill.training.checkpoint import read_checkpoint

@@ -13,7 +13,7 @@ from pathlib import Path
 from test_dt_pipeline import PRETRAIN, killing
 
 from trajmill.algorithms import language_model
-from trajmill.pipelines.decision_transformer import pretrain_dt
+from trajmill.pipelines.language_model import pretrain_dt
 
 real = language_model.step
 

@@ -20,7 +20,8 @@ from trajmill.evaluation.simulators import usable_cores
 from trajmill.models.gpt import GPTConfig
 from trajmill.pipelines.cql import PretrainCQLConfig, TrainCQLConfig, pretrain_cql, train_cql
 from trajmill.pipelines.dataset import convert_dataset
-from trajmill.pipelines.decision_transformer import PretrainDTConfig, TrainDTConfig, pretrain_dt, train_dt
+from trajmill.pipelines.decision_transformer import TrainDTConfig, train_dt
+from trajmill.pipelines.language_model import PretrainDTConfig, pretrain_dt
 from trajmill.pipelines.schedule import Schedule
 from trajmill.pipelines.studies.records import Pretraining, Variant
 from trajmill.pipelines.workers import end_with_parent
