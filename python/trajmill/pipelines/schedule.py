@@ -124,7 +124,7 @@ class Trained:
 
     def result(self) -> dict[str, Any]:
         """For ``result.json``."""
-        return {"wall_seconds": self.wall_seconds, "diverged": _by_word(self.diverged)}
+        return {"wall_seconds": self.wall_seconds, "diverged": by_word(self.diverged)}
 
 
 def run_schedule(
@@ -164,7 +164,7 @@ def run_schedule(
     def save() -> None:
         if part and len(watch.diverged) == len(seeds) and done < schedule.updates:
             return  # the last good checkpoint stays
-        passed = {"wall_seconds": time.monotonic() - began, "diverged": _by_word(watch.diverged)}
+        passed = {"wall_seconds": time.monotonic() - began, "diverged": by_word(watch.diverged)}
         run.save(state, done, {**metadata, **passed})
 
     with stop_signals() as received:
@@ -250,6 +250,6 @@ def not_finite(tensors: Mapping[str, Tensor], seed_count: int) -> list[int]:
     return [int(position) for position in bad.nonzero()]
 
 
-def _by_word(diverged: Mapping[int, int]) -> dict[str, int]:
+def by_word(diverged: Mapping[int, int]) -> dict[str, int]:
     """As JSON has it."""
     return {str(seed): update for seed, update in diverged.items()}

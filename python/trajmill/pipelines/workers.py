@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import queue
 import shutil
 import threading
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -27,13 +26,10 @@ from torch import Tensor
 from trajmill.core.progress import Progress
 from trajmill.evaluation.simulators import usable_cores
 from trajmill.pipelines.run_directory import RunDirectory
-from trajmill.pipelines.schedule import DivergenceError, DivergenceWarning, Trained
+from trajmill.pipelines.schedule import DivergenceError, DivergenceWarning, Trained, by_word
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least
-
-PATIENCE = 1.0
-"""seconds to wait for a report, and for those of a process that has ended"""
 
 
 class WorkerError(RuntimeError):
@@ -95,19 +91,20 @@ def train_in_workers(
     for path in paths:
         path.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    reports = context.Queue()
-    processes = [
-        context.Process(target=_work, args=(reports, worker, train, config, path), daemon=True)
-        for worker, (config, path) in enumerate(zip(configs, paths, strict=True))
-    ]
+    workers: dict[Connection, SpawnProcess] = {}
     try:
-        for process in processes:
-            process.start()
-        _follow(run, reports, processes, progress)
+        for config, path in zip(configs, paths, strict=True):
+            # a pipe each: one that is killed in the middle of a report can neither hold nor garble those of others
+            reports, writer = context.Pipe(duplex=False)
+            workers[reports] = context.Process(target=_work, args=(writer, train, config, path), daemon=True)
+            workers[reports].start()
+            writer.close()  # the worker has its own; when that ends, so do the reports
+        _follow(run, workers, progress)
     finally:
-        for process in processes:
+        started = [process for process in workers.values() if process.pid is not None]
+        for process in started:
             process.terminate()  # one that trains writes a checkpoint first
-        for process in processes:
+        for process in started:
             process.join()
     return _join(run, [RunDirectory(path) for path in paths])
 
@@ -139,30 +136,28 @@ def finish(
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What a worker tells: how far it is, a warning, why it failed, or nothing, which means that it is done."""
+    """What a worker tells: how far it is, a warning, or why it failed."""
 
-    worker: int
     progress: tuple[str, int, int, str] | None = None
     warning: str | Warning | None = None
     error: str | None = None
 
 
-def _work(reports: Any, worker: int, train: Train[ConfigT], config: ConfigT, path: Path) -> None:
+def _work(reports: Connection, train: Train[ConfigT], config: ConfigT, path: Path) -> None:
     def tell(task: str, completed: int, total: int, unit: str) -> None:
-        reports.put(_Report(worker, progress=(task, completed, total, unit)))
+        reports.send(_Report(progress=(task, completed, total, unit)))
 
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:
-        reports.put(_Report(worker, warning=message if isinstance(message, DivergenceWarning) else str(message)))
+        reports.send(_Report(warning=message if isinstance(message, DivergenceWarning) else str(message)))
 
     end_with_parent()
     warnings.showwarning = warn
     try:
         train(config, path, tell, resume=any(path.iterdir()), part=True)
-        reports.put(_Report(worker))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        reports.put(_Report(worker, error=f"{type(error).__name__}: {error}"))
+        reports.send(_Report(error=f"{type(error).__name__}: {error}"))
 
 
 def end_with_parent() -> None:
@@ -177,38 +172,37 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _follow(run: RunDirectory, reports: Any, processes: Sequence[SpawnProcess], progress: Progress) -> None:
-    """Pass on what the workers report, the slowest one's progress, until all are done."""
+def _follow(run: RunDirectory, workers: Mapping[Connection, SpawnProcess], progress: Progress) -> None:
+    """Pass on what the workers report, the slowest one's progress, until all have ended well."""
     diverged: dict[int, int] = {}
-    completed = [0] * len(processes)
-    working = set(range(len(processes)))
-    missed: dict[int, float] = {}
+    numbers = {reports: number for number, reports in enumerate(workers)}
+    completed = dict.fromkeys(workers, 0)
+    working = set(workers)
     while working:
-        for worker in sorted(working):
-            exit_code, now = processes[worker].exitcode, time.monotonic()
-            # what a dead worker has reported is read first
-            if exit_code not in (None, 0) and now - missed.setdefault(worker, now) > PATIENCE:
-                raise WorkerError(
-                    f"worker {worker} ended with exit code {exit_code}; if memory ran out, start again with fewer "
-                    f"workers, else go on with --resume"
-                )
-        try:
-            report: _Report = reports.get(timeout=PATIENCE)
-        except queue.Empty:
-            continue
-        if report.error is not None:
-            raise WorkerError(f"worker {report.worker} failed: {report.error}")
-        if report.warning is not None:
-            if isinstance(report.warning, DivergenceWarning):
-                diverged[report.warning.seed] = report.warning.update
-            warnings.warn(report.warning, RuntimeWarning, stacklevel=3)
-            if len(diverged) == run.seed_count:
-                raise DivergenceError.of(diverged, run)
-        elif report.progress is not None:
-            task, completed[report.worker], total, unit = report.progress
-            progress(f"{task} in {len(processes)} processes", min(completed), total, unit)
-        else:
-            working.remove(report.worker)
+        for reports in wait(working):
+            assert isinstance(reports, Connection)
+            try:
+                report: _Report = reports.recv()
+            except (EOFError, OSError):  # it has ended, perhaps in the middle of a report
+                workers[reports].join()
+                if exit_code := workers[reports].exitcode:
+                    raise WorkerError(
+                        f"worker {numbers[reports]} ended with exit code {exit_code}; if memory ran out, start again "
+                        f"with fewer workers, else go on with --resume"
+                    ) from None
+                working.remove(reports)
+                continue
+            if report.error is not None:
+                raise WorkerError(f"worker {numbers[reports]} failed: {report.error}")
+            if report.warning is not None:
+                if isinstance(report.warning, DivergenceWarning):
+                    diverged[report.warning.seed] = report.warning.update
+                warnings.warn(report.warning, RuntimeWarning, stacklevel=3)
+                if len(diverged) == run.seed_count:
+                    raise DivergenceError.of(diverged, run)
+            elif report.progress is not None:
+                task, completed[reports], total, unit = report.progress
+                progress(f"{task} in {len(workers)} processes", min(completed.values()), total, unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +217,11 @@ class _Joined:
 
 def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> Trained:
     """Write the metrics and the last checkpoint of all parts as those of one run, seeds in order."""
+    checkpoints = [read_checkpoint(path) for part in parts if (path := part.newest_checkpoint())]
+    states, metadata = zip(*checkpoints, strict=True)
+    diverged = {int(seed): update for one in metadata for seed, update in one["diverged"].items()}
+    if len(diverged) == run.seed_count:  # some of them before the run was resumed
+        raise DivergenceError.of(diverged, run)
     run.forget_lines()
     wall_seconds = 0.0
     for lines in zip(*(part.lines() for part in parts), strict=True):
@@ -232,13 +231,10 @@ def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> Trained:
             for name in lines[0]["metrics"]
         }
         run.log(lines[0]["phase"], lines[0]["gradient_step"], wall_seconds, metrics)
-    checkpoints = [read_checkpoint(path) for part in parts if (path := part.newest_checkpoint())]
-    states, metadata = zip(*checkpoints, strict=True)
     tensors = {name: _of_all_seeds(name, [state[name] for state in states]) for name in states[0]}
-    seeds = [seed for one in metadata for seed in one["seeds"]]
-    diverged = {seed: update for one in metadata for seed, update in one["diverged"].items()}
-    run.save(_Joined(tensors), metadata[0]["gradient_step"], metadata[0] | {"seeds": seeds, "diverged": diverged})
-    return Trained(wall_seconds=wall_seconds, diverged={int(seed): update for seed, update in diverged.items()})
+    joined = {"seeds": [seed for one in metadata for seed in one["seeds"]], "diverged": by_word(diverged)}
+    run.save(_Joined(tensors), metadata[0]["gradient_step"], metadata[0] | joined)
+    return Trained(wall_seconds=wall_seconds, diverged=diverged)
 
 
 def _of_all_seeds(name: str, tensors: Sequence[Tensor]) -> Tensor:

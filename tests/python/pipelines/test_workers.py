@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +29,7 @@ from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.device import ComputeConfig
 
 CPU = ComputeConfig(device="cpu")
+RECORD = {"kind": "test", "seeds": [0], "dataset": "", "environment": "", "variant": "", "config": {}}
 CONFIG = TrainCQLConfig(
     dataset="hopper-sac-replay-10k",
     seeds=(4, 0, 9),
@@ -192,8 +194,7 @@ def fail(config: str, output: Path, progress: object, *, resume: bool, part: boo
     ("config", "message"), [("raise", "worker 0 failed: ValueError: no such thing"), ("kill", "exit code -9")]
 )
 def test_a_failing_worker_is_named(config: str, message: str, tmp_path: Path) -> None:
-    record = {"kind": "test", "seeds": [0], "dataset": "", "environment": "", "variant": "", "config": {}}
-    run = RunDirectory.open(tmp_path / "run", record)
+    run = RunDirectory.open(tmp_path / "run", RECORD)
     with pytest.raises(WorkerError, match=message):
         train_in_workers(run, fail, [config], silent)
 
@@ -239,18 +240,30 @@ def test_when_nothing_is_left_the_workers_have_the_last_good_checkpoints(tmp_pat
     assert f"{tmp_path / 'workers'} has the last good checkpoints" in str(DivergenceError.of({4: 7, 0: 9}, run))
 
 
-def test_a_worker_that_died_is_noticed_while_others_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Busy:
-        def __init__(self) -> None:
-            self.reported = 0
-
-        def get(self, timeout: float) -> workers._Report:
-            self.reported += 1
-            assert self.reported < 100, "nobody noticed"
-            time.sleep(0.01)
-            return workers._Report(1, progress=("train", self.reported, 1000, "updates"))
-
-    monkeypatch.setattr(workers, "PATIENCE", 0.1)
-    processes = [SimpleNamespace(exitcode=-9), SimpleNamespace(exitcode=None)]
+@pytest.mark.parametrize("last_words", [b"", b"\0\0\1\0half of a rep"])
+def test_a_worker_that_died_is_noticed_while_others_report(last_words: bytes, tmp_path: Path) -> None:
+    (dead, dying), (busy, reporting) = Pipe(duplex=False), Pipe(duplex=False)
+    os.write(dying.fileno(), last_words)
+    dying.close()
+    reporting.send(workers._Report(progress=("train", 1, 1000, "updates")))
+    processes = [SimpleNamespace(exitcode=code, join=lambda: None) for code in (-9, None)]
     with pytest.raises(WorkerError, match="worker 0 ended with exit code -9"):
-        workers._follow(RunDirectory(tmp_path), Busy(), processes, silent)
+        workers._follow(RunDirectory(tmp_path), dict(zip((dead, busy), processes, strict=True)), silent)
+    reporting.close()
+
+
+@pytest.mark.slow
+def test_seeds_that_diverged_before_a_resume_count(tmp_path: Path) -> None:
+    """The run was broken off after worker 0 had ended, its seed diverged; then that of worker 1 does."""
+    bad = dataclasses.replace(CONFIG.method, cql_weight=1e38)
+    parts = [dataclasses.replace(CONFIG, seeds=(seed,), method=bad) for seed in (4, 0)]
+    run = RunDirectory.open(tmp_path / "run", RECORD | {"seeds": [4, 0]})
+    (run.path / "workers").mkdir()
+    with pytest.warns(DivergenceWarning, match="seed 4 diverged at update 1"):
+        train_cql(parts[0], run.path / "workers" / "0", part=True)
+    with (
+        pytest.warns(DivergenceWarning, match="seed 0 diverged at update 1"),
+        pytest.raises(DivergenceError, match="seed 4 at update 1, seed 0 at update 1 diverged"),
+    ):
+        train_in_workers(run, train_cql, parts, silent)
+    assert run.checkpoints() == []
