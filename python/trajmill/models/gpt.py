@@ -7,7 +7,7 @@ travel by name (`trajmill.models.gpt2_files`). Sizes and initial values are arXi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,9 @@ Dropout = Mapping[str, Tensor] | Literal["torch"] | None
 own generator, which is faster for long sequences; or not at all"""
 
 EVERY = slice(None)
+
+QUERY_BLOCK = 256
+"""positions whose attention is computed together where torch has no fused kernel: keys after the last are left out"""
 
 MASKED = -1e4
 """added to the score of a key that may not be seen; finite, as in the released code, so that a row without keys is no
@@ -161,19 +164,29 @@ def _attention(
         part.reshape(seeds * batch, -1, config.head_count, width // config.head_count).transpose(1, 2)
         for part in (query, key, value)
     )
-    site, probability = f"{layer}.weights", config.attention_dropout
-    is_plain = masking is None and kept == EVERY and (probability == 0.0 or not isinstance(dropout, Mapping))
-    if is_plain:  # fused, where that is to be had
-        dropped = probability if dropout == "torch" else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
+    probability = config.attention_dropout if dropout is not None else 0.0
+    # torch fuses what looks back at all before it: on a CPU without dropout alone, and never with our addresses
+    fused = probability == 0.0 or (dropout == "torch" and inputs.is_cuda)
+    if masking is None and kept == EVERY and fused:
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=probability, is_causal=True)
     else:
-        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
         if masking is None:
             masking = _masking(torch.ones(1, 1, length, dtype=torch.bool, device=inputs.device), inputs.dtype)
-        weights = (scores + masking[..., kept, :]).softmax(-1)
-        weights = _dropped(weights.unflatten(0, (seeds, batch)), dropout, site, probability, kept, axis=3)
-        mixed = reduced(weights.flatten(0, 1)) @ value
+        parts = []
+        for queries, positions, seen in [(query, kept, EVERY)] if kept != EVERY else _blocks(query):
+            scores = (queries / math.sqrt(queries.shape[-1])) @ key[:, :, seen].transpose(-1, -2)
+            weights = (scores + masking[..., positions, seen]).softmax(-1).unflatten(0, (seeds, batch))
+            weights = _dropped(weights, dropout, f"{layer}.weights", probability, positions, seen).flatten(0, 1)
+            parts.append(reduced(weights) @ value[:, :, seen])
+        mixed = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
     return rows(leaves, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(seeds, batch, -1, width))
+
+
+def _blocks(query: Tensor) -> Iterator[tuple[Tensor, slice, slice]]:
+    """Queries (..., T, width) of neighboring positions, these positions, and the keys that any of them may look at."""
+    for first in range(0, query.shape[-2], QUERY_BLOCK):
+        end = first + QUERY_BLOCK
+        yield query[..., first:end, :], slice(first, end), slice(end)
 
 
 def _columns(leaves: Mapping[str, Tensor], layer: str, part: slice) -> dict[str, Tensor]:
@@ -197,11 +210,11 @@ def looked_up(table: Tensor, index: Tensor) -> Tensor:
 
 
 def _dropped(
-    inputs: Tensor, dropout: Dropout, site: str, probability: float, kept: slice = EVERY, axis: int = 2
+    inputs: Tensor, dropout: Dropout, site: str, probability: float, kept: slice = EVERY, seen: slice = EVERY
 ) -> Tensor:
-    """`inputs`, which are the positions `kept` of a site along `axis`, with some numbers dropped."""
+    """`inputs`, the part [..., kept, seen] of a site, with some numbers dropped."""
     if dropout is None or probability == 0.0:
         return inputs
     if dropout == "torch":
         return F.dropout(inputs, probability)
-    return inputs * dropout[site][(slice(None),) * axis + (kept,)]
+    return inputs * dropout[site][..., kept, seen]

@@ -1,0 +1,59 @@
+"""The backbone's attention: in blocks of queries as at once, and never ahead."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from trajmill.models import gpt as module
+from trajmill.models.gpt import GPTConfig, backbone, gpt
+from trajmill.models.mlp import seeded_generator
+from trajmill.models.stack import Stack
+
+SEEDS, BATCH, LENGTH = 2, 3, 10
+CONFIG = GPTConfig(layer_count=2, head_count=2, width=16, attention_dropout=0.3)
+
+
+@pytest.fixture
+def leaves() -> dict[str, Tensor]:
+    return dict(
+        Stack.of([gpt(CONFIG, seeded_generator(seed, "test")) for seed in range(SEEDS)]).to("cpu", torch.float64).leaves
+    )
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("block", [1, 4, 5, 10])
+@pytest.mark.parametrize("hides", [False, True])
+def test_blocks_of_queries_give_the_same(
+    block: int, hides: bool, leaves: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = CONFIG.dropout_shapes(BATCH, LENGTH)
+    dropout = {site: (random(SEEDS, *shape) > -1.0).double() / 0.84 for site, (_, shape) in shapes.items()}
+    visible = torch.arange(LENGTH).expand(SEEDS, BATCH, LENGTH) >= 3 if hides else None
+    inputs = random(SEEDS, BATCH, LENGTH, CONFIG.width).requires_grad_()
+
+    def computed() -> tuple[Tensor, ...]:
+        outputs = backbone(leaves, CONFIG, inputs, visible=visible, dropout=dropout)[:, :, 3:]
+        return outputs, *torch.autograd.grad(outputs.square().sum(), inputs)
+
+    whole = computed()
+    monkeypatch.setattr(module, "QUERY_BLOCK", block)
+    torch.testing.assert_close(computed(), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("block", [4, 256])
+def test_no_position_looks_ahead(block: int, leaves: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUERY_BLOCK", block)
+    inputs = random(SEEDS, BATCH, LENGTH, CONFIG.width)
+    changed = inputs.clone()
+    changed[:, :, 6:] = 0.0
+    kept = []
+    for one in (inputs, changed):
+        torch.manual_seed(0)  # drops the same
+        kept.append(backbone(leaves, CONFIG, one, dropout="torch"))
+    assert torch.equal(kept[0][:, :, :6], kept[1][:, :, :6])
+    assert not torch.isclose(kept[0][:, :, 6:], kept[1][:, :, 6:]).all(-1).any()
