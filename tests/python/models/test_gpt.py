@@ -18,7 +18,9 @@ CONFIG = GPTConfig(layer_count=2, head_count=2, width=16, attention_dropout=0.3)
 @pytest.fixture
 def leaves() -> dict[str, Tensor]:
     return dict(
-        Stack.of([gpt(CONFIG, seeded_generator(seed, "test")) for seed in range(SEEDS)]).to("cpu", torch.float64).leaves
+        Stack.of([gpt(CONFIG, seeded_generator(seed, "test")) for seed in range(SEEDS)])
+        .to(torch.device("cpu"), torch.float64)
+        .leaves
     )
 
 
