@@ -64,7 +64,8 @@ class RunDirectory:
 
         `config` is plain JSON and holds at least ``kind``, ``seeds``, ``dataset``, ``environment``, ``variant`` and
         ``config``. A finished run is never changed: to resume it opens it, to start it again is an error. `defaults`
-        of ``config`` stand for settings that an older version did not have.
+        of ``config`` stand for settings that an older version did not have. A run may go on on another device or with
+        other threads, with a warning, since only rounding depends on them.
         """
         run = cls(path)
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
@@ -79,8 +80,12 @@ class RunDirectory:
             )
         wanted = json.loads(json.dumps(config))
         _fill(known, json.loads(json.dumps({"config": defaults or {}})))
+        moved = _moved(known, wanted)
         if known != wanted:
             raise RunDirectoryError(f"{path} was started with other settings: {_differences(known, wanted)}")
+        if moved and not run.finished:
+            told = f"{path} goes on elsewhere, so numbers are those of an unbroken run up to rounding: {moved}"
+            warnings.warn(told, RuntimeWarning, stacklevel=3)
         return run
 
     @property
@@ -308,6 +313,15 @@ def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
             _fill(known[name], default)
         else:
             known.setdefault(name, default)
+
+
+def _moved(known: dict[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Differences of where to compute, which `known` then takes over from `wanted`, in place."""
+    was, now = known["config"].get("compute", {}), wanted["config"].get("compute", {})
+    places = {name: now[name] for name in ("device", "threads") if name in was and name in now}
+    told = _differences({name: was[name] for name in places}, places)
+    was.update(places)
+    return told
 
 
 def finite_list(values: Sequence[float]) -> list[float | None]:

@@ -175,6 +175,27 @@ def test_other_data_under_the_same_name_are_refused(method: str, tmp_path: Path)
         PIPELINES[f"train_{method}"](config, tmp_path / "run", resume=True)
 
 
+# --- elsewhere ---
+
+
+def test_a_run_goes_on_with_other_threads_and_says_so(tmp_path: Path) -> None:
+    config = SETTINGS["train_dt"]
+    whole = PIPELINES["train_dt"](config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        PIPELINES["train_dt"](config, tmp_path / "run", killing(12))
+    moved = replace(config, compute=replace(config.compute, threads=2))
+    with pytest.warns(RuntimeWarning, match=r"goes on elsewhere, .* up to rounding: threads was 1, now 2"):
+        PIPELINES["train_dt"](moved, tmp_path / "run", resume=True)
+    PIPELINES["train_dt"](moved, tmp_path / "run", resume=True)  # nothing is left to say of a finished run
+    for ours, theirs in zip(RunDirectory(tmp_path / "run").lines(), RunDirectory(whole).lines(), strict=True):
+        assert ours["gradient_step"] == theirs["gradient_step"]
+        for name, values in theirs["metrics"].items():
+            assert ours["metrics"][name] == pytest.approx(values, rel=1e-3)
+    with pytest.raises(RunDirectoryError, match=r"compute\.precision was 'fp32', now 'bf16'"):
+        reduced = replace(config, compute=replace(config.compute, precision="bf16"))
+        PIPELINES["train_dt"](reduced, tmp_path / "run", resume=True)
+
+
 # --- checkpoints ---
 
 
