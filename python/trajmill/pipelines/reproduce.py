@@ -190,6 +190,8 @@ def _warnings(config: ReproduceConfig) -> list[str]:
     lines += [f"Not the paper's experiment: {share:.3g} of its {of}." for of, share in shares.items() if share != 1.0]
     if not config.quick and config.seeds != PAPER_SEEDS:
         lines.append(f"{len(config.seeds)} seed{'s' * (len(config.seeds) > 1)} where the paper has twenty.")
+    if config.compute.precision != "fp32":
+        lines.append(f"Matrix products in {config.compute.precision} where the paper has fp32.")
     return lines
 
 

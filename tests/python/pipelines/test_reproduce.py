@@ -368,6 +368,20 @@ def test_shares_scale_updates_batches_and_warm_ups() -> None:
     assert scaled(100_000, "cql", ReproduceConfig(update_share=0.02), None) == 2000  # one share for both by default
 
 
+def test_all_but_the_paper_s_settings_are_said() -> None:
+    assert reproduction._warnings(ReproduceConfig(seeds=PAPER_SEEDS)) == []
+    config = ReproduceConfig(
+        update_share=0.1, batch_share=0.5, seeds=(0, 1), compute=ComputeConfig(device="cpu", precision="bf16")
+    )
+    assert reproduction._warnings(config) == [
+        "Not the paper's experiment: 0.1 of its updates, warm-ups included.",
+        "Not the paper's experiment: 0.1 of its pre-training updates.",
+        "Not the paper's experiment: 0.5 of its batches.",
+        "2 seeds where the paper has twenty.",
+        "Matrix products in bf16 where the paper has fp32.",
+    ]
+
+
 def test_a_study_runs_whole_in_two_processes(tmp_path: Path) -> None:
     config = ReproduceConfig(quick=True, update_share=0.02, datasets=BUNDLED[:1], workers=2, compute=CPU)
     done = reproduce("a-equal-updates-dt", tmp_path, config)
