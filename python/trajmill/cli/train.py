@@ -66,7 +66,8 @@ def tell(path: Path) -> Outcome:
     """What a finished run says of itself."""
     run = read_run(path)
     result = dict(run.result or {})
-    lines = [f"{path}: {run.gradient_step:,} updates of {len(run.seeds)} seeds in {duration(run.wall_seconds)}"]
+    seeds = f"{len(run.seeds)} seed{'s' * (len(run.seeds) > 1)}"
+    lines = [f"{path}: {run.gradient_step:,} updates of {seeds} in {duration(run.wall_seconds)}"]
     if result.get("workers", 1) > 1:
         lines[0] += (
             f" by {result['workers']} processes, which shared the seeds (--workers; by default one per CPU core)"
