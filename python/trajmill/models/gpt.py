@@ -173,7 +173,7 @@ def _attention(
         if masking is None:
             masking = _masking(torch.ones(1, 1, length, dtype=torch.bool, device=inputs.device), inputs.dtype)
         parts = []
-        for queries, positions, seen in [(query, kept, EVERY)] if kept != EVERY else _blocks(query):
+        for queries, positions, seen in _blocks(query, kept):
             scores = (queries / math.sqrt(queries.shape[-1])) @ key[:, :, seen].transpose(-1, -2)
             weights = (scores + masking[..., positions, seen]).softmax(-1).unflatten(0, (seeds, batch))
             weights = _dropped(weights, dropout, f"{layer}.weights", probability, positions, seen).flatten(0, 1)
@@ -182,8 +182,11 @@ def _attention(
     return rows(leaves, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(seeds, batch, -1, width))
 
 
-def _blocks(query: Tensor) -> Iterator[tuple[Tensor, slice, slice]]:
-    """Queries (..., T, width) of neighboring positions, these positions, and the keys that any of them may look at."""
+def _blocks(query: Tensor, kept: slice) -> Iterator[tuple[Tensor, slice, slice]]:
+    """Queries (..., N, width) in blocks, or at once if not all positions are kept; their positions; keys they see."""
+    if kept != EVERY:
+        yield query, kept, EVERY
+        return
     for first in range(0, query.shape[-2], QUERY_BLOCK):
         end = first + QUERY_BLOCK
         yield query[..., first:end, :], slice(first, end), slice(end)

@@ -32,7 +32,7 @@ from trajmill.pipelines.finetuning import (
     record,
     scoring,
 )
-from trajmill.pipelines.language_model import TokenBatches, learned_settings, place, pretrained_leaves, tokens_learned
+from trajmill.pipelines.language_model import TokenBatches, place, pretrained_leaves, tokens_learned
 from trajmill.pipelines.run_directory import RunDirectory, defaults, plain
 from trajmill.pipelines.schedule import Schedule, Trained, run_schedule
 from trajmill.pipelines.workers import finish, train_seeds, worker_count
@@ -113,6 +113,7 @@ def train_dt(
         start |= _language_terms(config.init, leaves, config)
         if config.method.language_weight:
             tokens = tokens_learned(config.init, config.method.language_batch_size, progress)
+            start["language_length"] = tokens.length
     described = record("train_dt", config, dataset.name, environment)
     run = RunDirectory.open(output, described, resume=resume, defaults=defaults(config))
     if run.finished:
@@ -261,5 +262,4 @@ def _language_terms(init: Path, leaves: Mapping[str, Tensor], config: TrainDTCon
     if method.language_weight:
         names = ("wte.weight",) if config.extend_positions else ("wte.weight", "wpe.weight")
         needed["language"] = {name: leaves[name] for name in names}
-        needed["language_length"] = learned_settings(init)["method"]["length"]
     return needed

@@ -139,7 +139,7 @@ def _pretrain_dt(
     part: bool,
 ) -> None:
     rank.share(config.method.batch_size)  # refuses before anything is written
-    tokens = TokenBatches.of_text(config, rank, progress) if config.text else TokenBatches.of_law(config, rank)
+    tokens = TokenBatches.of(config, rank, progress)
     run = RunDirectory(output)
     if rank.leads:
         described = record("pretrain_dt", config, tokens.name, None)
@@ -252,6 +252,11 @@ class TokenBatches:
     """nats a token, below which no held-out loss stays; None if it is not known"""
 
     @classmethod
+    def of(cls, config: PretrainDTConfig, workers: Workers, progress: Progress) -> TokenBatches:
+        """What is to be learned: text if there is any, else the law."""
+        return cls.of_text(config, workers, progress) if config.text else cls.of_law(config, workers)
+
+    @classmethod
     def of_law(cls, config: PretrainDTConfig, workers: Workers = ALONE) -> TokenBatches:
         """The sequences of a law."""
         law: dict[str, Any] = {"state_count": config.state_count, "seed": config.law_seed}
@@ -298,6 +303,11 @@ class TokenBatches:
             batch_size=config.method.batch_size,
             workers=workers,
         )
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        return self.rows.columns[0].row_length
 
     def training(self, update: int) -> dict[str, np.ndarray]:
         """Rows of an update: the next sequences, after the last training one the first again."""
@@ -381,7 +391,7 @@ def pretrained_leaves(init: Path) -> tuple[dict[str, Tensor], GPTConfig]:
     return {name: leaf[0] for name, leaf in layout.like(tensors["model"]).leaves.items()}, donor
 
 
-def learned_settings(init: Path) -> dict[str, Any]:
+def _learned_settings(init: Path) -> dict[str, Any]:
     """Settings of the pre-training run that `init` is, or is a checkpoint of."""
     path = (init if init.is_dir() else init.parent.parent) / "config.json"
     if not path.is_file():
@@ -394,7 +404,7 @@ def learned_settings(init: Path) -> dict[str, Any]:
 
 def tokens_learned(init: Path, batch_size: int, progress: Progress) -> TokenBatches:
     """The sequences that a pre-training run learned, in batches of another size."""
-    settings = learned_settings(init)
+    settings = _learned_settings(init)
     same = ("law", "state_count", "order", "temperature", "data_seed", "sequence_count", "vocabulary_size")
     config = PretrainDTConfig(
         **{name: settings[name] for name in same},
@@ -408,4 +418,4 @@ def tokens_learned(init: Path, batch_size: int, progress: Progress) -> TokenBatc
             position_count=settings["method"]["position_count"],
         ),
     )
-    return TokenBatches.of_text(config, ALONE, progress) if config.text else TokenBatches.of_law(config)
+    return TokenBatches.of(config, ALONE, progress)

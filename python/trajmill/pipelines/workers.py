@@ -163,13 +163,13 @@ def _work(reports: Connection, train: Train[ConfigT], config: ConfigT, path: Pat
 def end_with_parent() -> None:
     """End this process as soon as the one that started it is gone, so that no one writes where a resumed run does."""
 
-    def wait() -> None:
+    def watch() -> None:
         parent = multiprocessing.parent_process()
         assert parent is not None
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _follow(run: RunDirectory, workers: Mapping[Connection, SpawnProcess], progress: Progress) -> None:
