@@ -15,15 +15,17 @@ IntegerArray = npt.NDArray[Any]
 _LARGEST_STATE_COUNT = 2**32 - 1
 
 
-def integer(name: str, value: object, smallest: int, largest: int) -> int:
-    """`value` as an int in [smallest, largest]; TypeError or ValueError otherwise."""
+def integer(name: str, value: object, smallest: int, largest: int | None = None) -> int:
+    """`value` as an int from `smallest` to `largest` (None: without a bound); TypeError or ValueError otherwise."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
-    if not smallest <= number <= largest:
+    if largest is None and number < smallest:
+        raise ValueError(f"{name} must be at least {smallest}, got {number}")
+    if largest is not None and not smallest <= number <= largest:
         raise ValueError(f"{name} must be between {smallest} and {largest}, got {number}")
     return number
 
@@ -39,22 +41,21 @@ def seed(value: object) -> int:
 
 
 def temperature(name: str, value: object) -> float:
-    """A softmax divisor > 0; infinity is allowed."""
-    if isinstance(value, bool | str) or not isinstance(value, int | float | np.integer | np.floating):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    number = float(value)
-    if not number > 0:
-        raise ValueError(f"{name} must be > 0 (inf makes every row uniform), got {number}")
-    return number
+    """A softmax divisor > 0; infinity, which makes every row uniform, is allowed."""
+    return number(name, value, "(0, inf]")
 
 
-def number(name: str, value: object, smallest: float, largest: float) -> float:
-    """`value` as a float in [smallest, largest]; TypeError or ValueError otherwise."""
+def number(name: str, value: object, interval: str) -> float:
+    """`value` as a float in `interval`, such as ``"[0, 1)"`` or ``"(0, inf]"``; NaN is in none.
+
+    TypeError or ValueError otherwise.
+    """
     if isinstance(value, bool | str) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     result = float(value)
-    if not smallest <= result <= largest:
-        raise ValueError(f"{name} must be between {smallest} and {largest}, got {result}")
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    if not low <= result <= high or (result == low and interval[0] == "(") or (result == high and interval[-1] == ")"):
+        raise ValueError(f"{name} must be in {interval}, got {result}")
     return result
 
 

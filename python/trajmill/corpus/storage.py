@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.core.durable import sync
+from trajmill.core.files import sync
 from trajmill.corpus.layout import CorpusError
 
 ALIGNMENT = 4096

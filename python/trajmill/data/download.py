@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from trajmill.core.durable import sync
+from trajmill.core.files import sha256_of, sync
 from trajmill.core.progress import Progress, silent
 from trajmill.data.catalog import cache_directory
 from trajmill.data.errors import DatasetError, refuse
-from trajmill.data.official import OFFICIAL_FILES, OfficialFile, official_file, sha256_of
+from trajmill.data.official import OFFICIAL_FILES, OfficialFile, official_file
 
 _PIECE = 2**20
 _TIMEOUT = 60.0

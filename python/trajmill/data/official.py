@@ -8,10 +8,10 @@ and is known by its size.
 from __future__ import annotations
 
 import enum
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from trajmill.core.files import sha256_of
 from trajmill.data.errors import remark
 
 _ADDRESS = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
@@ -154,12 +154,6 @@ def recognize(path: Path) -> Release | None:
     if candidates and any(sha256_of(path).startswith(file.sha256) for file in candidates):
         return Release.CURRENT
     return None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_size(path: Path) -> str:

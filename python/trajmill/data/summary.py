@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.files import sha256_of
 from trajmill.data.catalog import DataFormat, format_of
 from trajmill.data.errors import DatasetError
-from trajmill.data.official import Release, recognize, sha256_of
+from trajmill.data.official import Release, recognize
 from trajmill.data.origin import environment_of
 from trajmill.data.records import Dataset
 from trajmill.data.reference_scores import normalized_score

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trajmill.core.durable import sync, sync_tree
+from trajmill.core.files import replacing
 from trajmill.data.errors import refuse
 
 
@@ -26,15 +24,8 @@ def whole(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     _check_free(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
+    with replacing(path, lambda: _check_free(path, overwrite=overwrite)) as part:
         yield part
-        sync_tree(part)
-        _check_free(path, overwrite=overwrite)
-        part.replace(path)
-        sync(path.parent)
-    finally:
-        _remove(part)
 
 
 def _check_free(path: Path, *, overwrite: bool) -> None:
@@ -43,10 +34,3 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
             raise refuse(path, "the directory exists and is not empty", "choose another name or remove it")
     elif os.path.lexists(path) and not overwrite:
         raise refuse(path, "the file exists", "choose another name, or say overwrite=True (--overwrite)")
-
-
-def _remove(part: Path) -> None:
-    if part.is_dir():
-        shutil.rmtree(part)
-    else:
-        part.unlink(missing_ok=True)

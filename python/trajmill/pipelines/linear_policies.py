@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.algorithms.ars import LinearPolicies
-from trajmill.training.checkpoint import write_atomically
+from trajmill.core.files import write_whole
 
 FORMAT = "trajmill-linear-policies-1"
 
@@ -49,7 +49,7 @@ def write_policies(
     }
     header = {"format": FORMAT, "environment": environment_id, "provenance": dict(provenance)}
     # One entry, since safetensors keeps several in an order of chance.
-    write_atomically(path, save(columns, metadata={"trajmill": json.dumps(header, sort_keys=True)}))
+    write_whole(path, save(columns, metadata={"trajmill": json.dumps(header, sort_keys=True)}))
 
 
 def read_policies(path: Path, environment_id: str) -> list[LinearCheckpoint]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from trajmill.core.files import write_whole
 from trajmill.core.progress import Progress, silent
 from trajmill.data import DatasetError
 from trajmill.data.catalog import find_dataset
@@ -26,7 +27,6 @@ from trajmill.pipelines.studies.paper_a import BUNDLED, STUDIES, UNKNOWN_FIGURES
 from trajmill.pipelines.studies.records import Study
 from trajmill.report import Section, figures, read_run, write_report
 from trajmill.report.comparison import Comparison
-from trajmill.training.checkpoint import write_atomically
 
 SECONDS = {
     "cpu": {"pretrain dt": 7.0, "train dt": 0.15, "pretrain cql": 0.0025, "train cql": 0.04},
@@ -123,7 +123,7 @@ def _write(results: Results, missing: Mapping[str, str], not_yet: Mapping[str, s
     if missing:
         lines.append(f"Data sets that are not here leave their cells empty. {' '.join(advice(missing))}")
     for number, drawing in enumerate(drawings, start=1):
-        write_atomically(output / f"{study.name}-{number}.svg", figures.standalone(drawing).encode())
+        write_whole(output / f"{study.name}-{number}.svg", figures.standalone(drawing).encode())
     markdown = "\n".join(
         [
             f"# {study.name}: {study.title}\n",
@@ -134,7 +134,7 @@ def _write(results: Results, missing: Mapping[str, str], not_yet: Mapping[str, s
             "",
         ]
     )
-    write_atomically(output / f"{study.name}.md", markdown.encode())
+    write_whole(output / f"{study.name}.md", markdown.encode())
     facts = {
         "study": study.name,
         "title": study.title,
@@ -148,7 +148,7 @@ def _write(results: Results, missing: Mapping[str, str], not_yet: Mapping[str, s
             f"{variant} on {dataset}": os.path.relpath(p, output) for (variant, dataset), p in results.runs.items()
         },
     }
-    write_atomically(output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
     report = write_report(
         [*results.runs.values(), *dict.fromkeys(_pretraining_paths(results))],
         output / f"{study.name}.html",

@@ -12,10 +12,8 @@ import fcntl
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
 import warnings
@@ -28,14 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.core.durable import sync
+from trajmill.core.files import leftovers, part_of, remove, sync, write_whole
 from trajmill.training.checkpoint import (
     CheckpointError,
     DamagedCheckpointError,
     read_checkpoint,
     restore_tensors,
     save_checkpoint,
-    write_atomically,
 )
 from trajmill.training.metrics import append_line, finite_or_none, metrics_line
 from trajmill.training.state import TrainingState
@@ -99,7 +96,7 @@ class RunDirectory:
         return len(self.described()["seeds"])
 
     def _create(self, config: Mapping[str, Any]) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        temporary = part_of(self.path)
         try:
             (temporary / "checkpoints").mkdir(parents=True)
             _write_json(temporary / "config.json", config)
@@ -109,7 +106,7 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be made a run directory: {error.strerror or error}") from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
 
     def described(self) -> dict[str, Any]:
         """What ``config.json`` says."""
@@ -146,7 +143,7 @@ class RunDirectory:
 
     def forget_lines(self) -> None:
         """Empty ``metrics.jsonl``."""
-        write_atomically(self.path / "metrics.jsonl", b"")
+        write_whole(self.path / "metrics.jsonl", b"")
 
     def lines(self, phase: str | None = None) -> list[dict[str, Any]]:
         """Lines of one phase or of all, in order; None where a seed had no finite value."""
@@ -175,7 +172,7 @@ class RunDirectory:
                 f"{error.strerror or error}; {kept}: make room there, then go on with --resume"
             ) from error
         for other in older[1:]:
-            _remove(other)
+            remove(other)
 
     def checkpoints(self) -> list[Path]:
         """Paths of checkpoints, the newest first."""
@@ -192,8 +189,8 @@ class RunDirectory:
         or ``{"gradient_step": 0}`` when there is none. A damaged checkpoint is told of and removed if an older one is
         whole: the updates after that are made again, with the same numbers.
         """
-        for leftover in [*self.path.glob(".*.part"), *self.path.glob("checkpoints/.*.part")]:
-            leftover.unlink()  # of a process that was killed
+        for leftover in [*leftovers(self.path), *leftovers(self.path / "checkpoints")]:
+            remove(leftover)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         known, damage = self._read_newest()
         tensors, found = known or ({}, {"gradient_step": 0})
@@ -207,10 +204,10 @@ class RunDirectory:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            _remove(path)
+            remove(path)
         kept = [line for line in self.lines() if line["gradient_step"] <= found["gradient_step"]]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_atomically(self.path / "metrics.jsonl", text.encode())
+        write_whole(self.path / "metrics.jsonl", text.encode())
         return found
 
     def _read_newest(
@@ -233,7 +230,7 @@ class RunDirectory:
         """Write the result, which marks the run as finished, and keep the last checkpoint alone."""
         _write_json(self.path / "result.json", result)
         for path in self.checkpoints()[1:]:
-            _remove(path)
+            remove(path)
 
 
 def circumstances() -> dict[str, Any]:
@@ -329,14 +326,6 @@ def finite_list(values: Sequence[float]) -> list[float | None]:
     return [finite_or_none(value) for value in values]
 
 
-def _remove(path: Path) -> None:
-    """Remove what is in a checkpoint's place."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
 def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], origin: str) -> None:
     """Raise unless the metadata `found` say the same as `wanted` of all that both name, also in objects in them."""
     for name in sorted(wanted.keys() & found.keys()):
@@ -348,7 +337,7 @@ def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], origin: str
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_whole(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _differences(known: Any, wanted: Any, name: str = "") -> str:

@@ -33,8 +33,8 @@ UNPRIORITIZED: Mapping[str, float] = {"indexes": -1, "weights": 1.0}
 def linear(start: float, end: float, steps: int) -> _core.LinearWeight:
     """A weight that goes from `start` at draw 0 in a straight line to `end` at draw `steps`, and stays there."""
     return _core.LinearWeight(
-        checks.number("start", start, 0.0, _LARGEST),
-        checks.number("end", end, 0.0, _LARGEST),
+        checks.number("start", start, "[0, inf)"),
+        checks.number("end", end, "[0, inf)"),
         checks.integer("steps", steps, 1, 2**64 - 1),
     )
 
@@ -138,9 +138,6 @@ class MixedReplay(_core.MixedReplay):
         self.state = (checks.integer("draw_count", state["draw_count"], 0, 2**64 - 1), list(state["credit"].values()))
 
 
-_LARGEST = float(np.finfo(np.float64).max)
-
-
 def _mixed_columns(sources: Sequence[Source], wanted: Sequence[str] | None) -> list[_Column]:
     """The columns of all compiled sources, each as the first source that has it describes it, or those wanted."""
     known: dict[str, _Column] = {}
@@ -165,7 +162,7 @@ def _compiled(name: str, source: Source, columns: Sequence[_Column]) -> _core.Ba
 def _weight(name: str, weight: Weight) -> _core.LinearWeight | Callable[[int], float]:
     if isinstance(weight, _core.LinearWeight) or callable(weight):
         return weight
-    constant = checks.number(f"the weight of source {name!r}", weight, 0.0, _LARGEST)
+    constant = checks.number(f"the weight of source {name!r}", weight, "[0, inf)")
     return _core.LinearWeight(constant, constant, 0)
 
 

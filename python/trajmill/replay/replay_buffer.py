@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Batch = dict[str, npt.NDArray[Any]]
 
 
-_LARGEST_EXPONENT = 10.0
+_EXPONENTS = "[0, 10]"
 """of priorities and of weights"""
 
 
@@ -113,13 +113,13 @@ class ReplayBuffer(_core.ReplayBuffer):
             "seed": checks.seed(seed),
             "environment_count": checks.integer("environment_count", environment_count, 1, 2**31),
             "n_step": checks.integer("n_step", n_step, 1, 2**31),
-            "discount": checks.number("discount", discount, 0.0, 1.0),
-            "alpha": checks.number("alpha", alpha, 0.0, _LARGEST_EXPONENT) if prioritized else None,
+            "discount": checks.number("discount", discount, "[0, 1]"),
+            "alpha": checks.number("alpha", alpha, _EXPONENTS) if prioritized else None,
         }
         self._settings = settings | {
             "columns": [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]
         }
-        beta = checks.number("beta", beta, 0.0, _LARGEST_EXPONENT)
+        beta = checks.number("beta", beta, _EXPONENTS)
         memory = None
         if path is not None:
             byte_count = _core.replay_byte_count(**settings)

@@ -20,7 +20,7 @@ StepColumn = Literal["observation", "action", "reward", "return_to_go", "termina
 NORMALIZER_EPSILON = 1e-6
 """Added to the standard deviation, as in the Decision Transformer's code."""
 
-_SMALLEST, _LARGEST = (float(bound) for bound in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+_LARGEST = float(np.finfo(np.float32).max)
 _FLAG_PADDING = 2  # neither False nor True
 _CHECKED_AT_ONCE = 1 << 16  # rows
 
@@ -151,9 +151,9 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
             "terminal": _flags("terminal", terminal, row_count),
             "truncated": _flags("truncated", truncated, row_count),
         }
-        checks.number("discount", discount, 0.0, 1.0)
-        checks.number("return_scale", return_scale, _SMALLEST, _LARGEST)
-        checks.number("action_padding", action_padding, -_LARGEST, _LARGEST)
+        checks.number("discount", discount, "[0, 1]")
+        checks.number("return_scale", return_scale, f"(0, {_LARGEST}]")
+        checks.number("action_padding", action_padding, f"[{-_LARGEST}, {_LARGEST}]")
         episodes = _split(flags["terminal"] | flags["truncated"], keep_tail)
 
         if isinstance(normalizer, str):
@@ -277,7 +277,7 @@ def _select(
     episodes: npt.NDArray[np.uint64], rewards: FloatArray, top_fraction: float, strict_budget: bool
 ) -> npt.NDArray[np.uint64]:
     """The episodes of highest return that fit the budget of steps, in the order of the recording."""
-    fraction = checks.number("top_fraction", top_fraction, _SMALLEST, 1.0)
+    fraction = checks.number("top_fraction", top_fraction, "(0, 1]")
     lengths = episodes[:, 1].astype(np.int64)
     budget = max(int(fraction * lengths.sum()), 1)
     returns = np.add.reduceat(_rows_of(rewards, episodes), episodes[:, 0].astype(np.intp), dtype=np.float64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from trajmill.core.files import write_whole
 from trajmill.evaluation import statistics
 from trajmill.report import figures
 from trajmill.report.comparison import Comparison
@@ -145,9 +145,7 @@ def write_report(
         loss_floors=loss_floors or {},
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, output)  # noqa: PTH105 - says atomic more plainly than Path.replace
+    write_whole(output, page.encode())
     return output
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from trajmill.core.durable import sync
+from trajmill.core.files import write_whole
 from trajmill.training.state import TrainingState
 
 FORMAT = "trajmill-checkpoint-2"
@@ -30,26 +29,12 @@ class DamagedCheckpointError(CheckpointError):
     """A checkpoint cannot be read, or not every bit of it is as it was written."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either absent (or old) or whole, also after a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
-
-
 def save_checkpoint(path: Path, state: TrainingState, metadata: Mapping[str, Any]) -> None:
     """Store everything that moves, with JSON metadata that says what it belongs to."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.moving().items()}
     described = json.dumps(dict(metadata), sort_keys=True)
     header = {"format": FORMAT, "trajmill": described, "sha256": _digest(tensors, described)}
-    write_atomically(path, save(tensors, metadata=header))
+    write_whole(path, save(tensors, metadata=header))
 
 
 def _digest(tensors: Mapping[str, Tensor], described: str) -> str:

@@ -106,7 +106,7 @@ def test_generate_into_an_object_store(corpus, tmp_path):
         (["--shard-rows", "12"], "shard_rows must be a power of two, got 12"),
         (["--sequence-count", "0"], "row count must be between 1"),
         (["--threads", "0"], "threads must be between 1"),
-        (["--temperature", "-1"], "temperature must be > 0"),
+        (["--temperature", "-1"], "temperature must be in"),
     ],
 )
 def test_what_cannot_be_generated_is_told_in_one_line(change, message, corpus, capsys):

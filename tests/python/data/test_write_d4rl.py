@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from d4rl_files import ROW_COUNT, valid_columns
 
-from trajmill.data import DatasetError, read_d4rl, write_d4rl, writing
+from trajmill.data import DatasetError, read_d4rl, write_d4rl
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_failing_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(errno.ENOSPC, "no space left on device")
 
     if step == "sync":
-        monkeypatch.setattr(writing, "sync", fail)
+        monkeypatch.setattr("trajmill.core.files.sync", fail)
     else:
         monkeypatch.setattr(h5py.Group, "create_dataset", fail)
     with pytest.raises(OSError, match="no space left"):

@@ -277,7 +277,7 @@ def test_a_failure_to_create_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("trajmill.pipelines.run_directory.write_atomically", full)
+    monkeypatch.setattr("trajmill.pipelines.run_directory.write_whole", full)
     with pytest.raises(RunDirectoryError, match="run cannot be made a run directory: No space left"):
         pretrain_cql(pretrain_config(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []

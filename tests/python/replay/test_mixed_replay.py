@@ -384,7 +384,7 @@ def test_threads_draw_one_after_another():
     [
         ({"sources": {}}, ValueError, "at least one source must be compiled"),
         ({"sources": {"f": (lambda n: {}, 1)}}, ValueError, "at least one source must be compiled"),
-        ({"sources": {"real": (buffer(0), -1)}}, ValueError, "the weight of source 'real' must be between 0.0 and"),
+        ({"sources": {"real": (buffer(0), -1)}}, ValueError, "the weight of source 'real' must be in"),
         ({"sources": {"real": (buffer(0), "half")}}, TypeError, "the weight of source 'real' must be a number"),
         ({"sources": {"real": (buffer(0), 1), "x": (3, 1)}}, TypeError, "source 'x' must be a buffer, have a method"),
         ({"sources": {"real": buffer(0)}}, TypeError, r"source 'real' must be given as \(source, weight\), got"),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trajmill.core.durable import sync, sync_tree
+from trajmill.core.files import sync, sync_tree
 from trajmill.corpus.export.reading import ExportError
 
 RECORD = ".trajmill-export.json"
