@@ -264,7 +264,7 @@ def decision_transformer(
             return (jnp.where(mask, ((predicted - action) ** 2).sum(-1), 0.0)).sum() / (mask.sum() * a)
 
         value, gradient = jax.value_and_grad(loss)(state["learned"])
-        size = jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
+        size = jnp.sqrt(sum((g**2).sum() for g in jax.tree.parameters(gradient)))
         gradient = jax.tree.map(lambda g: g * jnp.minimum(0.25 / (size + 1e-6), 1.0), gradient)
         rate = 1e-4 * jnp.minimum((state["moments"]["t"] + 1) / 5000, 1.0)
         learned, moments = adam(state["learned"], state["moments"], gradient, rate, decay=1e-4)

@@ -17,7 +17,7 @@ from trajmill.algorithms import cql, forward_dynamics
 from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms import language_model as lm
 from trajmill.training.adam import Adam
-from trajmill.training.philox import Dice
+from trajmill.training.philox import Draws
 from trajmill.training.runner import Runner
 
 DESCRIPTIONS = {
@@ -128,7 +128,7 @@ def compiled(ours: Ours) -> Callable[..., None]:
     As a whole it cannot be: the optimizer changes buffers whose views the losses read, which the compiler refuses.
     """
     module, names = PURE[ours.step]
-    places = [(module, name) for name in names] + [(Adam, "apply"), (Dice, "composed")]
+    places = [(module, name) for name in names] + [(Adam, "apply"), (Draws, "composed")]
     parts = [(place, name, torch.compile(getattr(place, name), dynamic=False)) for place, name in places]
 
     def step(state: Any, count: int = 1) -> None:

@@ -204,9 +204,9 @@ class Transitions(Pipeline):
         peers = {}
         for peer in ("R0", "R2"):
             learner = peers[peer] = self.learner(peer, device)
-            load(learner.policy.network, state.policy.leaves, 0)
+            load(learner.policy.network, state.policy.parameters, 0)
             for index, (critic, target) in enumerate(zip(learner.critics, learner.targets, strict=True)):
-                load(critic, state.critic.leaves, index)
+                load(critic, state.critic.parameters, index)
                 target.load_state_dict(critic.state_dict())
             start = parameters_to_vector(learner.critics[0].parameters()).detach().clone()
             noise, later = draws.noise[0], draws.next_noise[0]
@@ -229,7 +229,7 @@ class Transitions(Pipeline):
 def cql_critic(state: cql.CQLState, before: Mapping[str, Tensor]) -> Tensor:
     """Change of the first critic since `before`, in the order of the modules."""
     difference = state.critic.like(state.critic.flat.detach() - before["critic"])
-    return torch.cat([value.flatten() for value in in_module_order(export_network(difference.leaves, 0))])
+    return torch.cat([value.flatten() for value in in_module_order(export_network(difference.parameters, 0))])
 
 
 def in_module_order(network: Mapping[str, Tensor]) -> Iterator[Tensor]:
@@ -239,9 +239,9 @@ def in_module_order(network: Mapping[str, Tensor]) -> Iterator[Tensor]:
     return (network[f"{layer}.{part}"] for layer in layers for part in ("weight", "bias"))
 
 
-def load(module: torch.nn.Sequential, leaves: Mapping[str, Tensor], row: int) -> None:
+def load(module: torch.nn.Sequential, parameters: Mapping[str, Tensor], row: int) -> None:
     """Copy one of our networks into three linear layers."""
-    network = export_network(leaves, row)
+    network = export_network(parameters, row)
     with torch.no_grad():
         for parameter, value in zip(module.parameters(), in_module_order(network), strict=True):
             parameter.copy_(value)
@@ -335,9 +335,11 @@ class Dynamics(Pipeline):
         """Loss and change of the parameters of one update on the same rows."""
         state = self.ours(1, device).state
         learner = self.learner("R0", device)
-        leaves = {name: leaf for name, leaf in state.critic.leaves.items() if not name.startswith("value.")}
+        parameters = {
+            name: parameter for name, parameter in state.critic.parameters.items() if not name.startswith("value.")
+        }
         for row, model in enumerate(learner.models):
-            load(model, leaves, row)
+            load(model, parameters, row)
         start = parameters_to_vector(learner.models[0].parameters()).detach().clone()
         before = state.critic.flat.detach().clone()
         index = uniform_index(len(self.triples), self.batch, device)[None]
@@ -345,7 +347,7 @@ class Dynamics(Pipeline):
         loss = learner.update(inputs[0], target[0])[0]
         forward_dynamics.update(state, index)
         difference = state.critic.like(state.critic.flat.detach() - before)
-        ours = {n: leaf for n, leaf in difference.leaves.items() if not n.startswith("value.")}
+        ours = {n: parameter for n, parameter in difference.parameters.items() if not n.startswith("value.")}
         moved = torch.cat([value.flatten() for value in in_module_order(export_network(ours, 0))])
         change = parameters_to_vector(learner.models[0].parameters()).detach() - start
         return {
@@ -483,21 +485,21 @@ class Windows(Pipeline):
         return found
 
 
-def load_gpt(model: torch.nn.Module, leaves: Mapping[str, Tensor]) -> None:
+def load_gpt(model: torch.nn.Module, parameters: Mapping[str, Tensor]) -> None:
     """Our backbone's weights into the modules."""
     names = {"attn.c_attn": "c_attn", "attn.c_proj": "c_proj", "mlp.c_fc": "c_fc", "mlp.c_proj": "c_out"}
     for layer, block in enumerate(model.blocks):
         for ours, theirs in (*names.items(), ("ln_1", "ln_1"), ("ln_2", "ln_2")):
             for part in ("weight", "bias"):
-                getattr(getattr(block, theirs), part).copy_(leaves[f"h.{layer}.{ours}.{part}"][0])
+                getattr(getattr(block, theirs), part).copy_(parameters[f"h.{layer}.{ours}.{part}"][0])
     for part in ("weight", "bias"):
-        getattr(model.ln_f, part).copy_(leaves[f"ln_f.{part}"][0])
+        getattr(model.ln_f, part).copy_(parameters[f"ln_f.{part}"][0])
 
 
 def load_dt(model: torch.nn.Module, state: dt.DTState) -> None:
     """Our network's weights into the modules."""
-    load_gpt(model, state.inner.fixed())
-    outer = state.outer.fixed()
+    load_gpt(model, state.inner.detached())
+    outer = state.outer.detached()
     for layer in ("embed_return", "embed_state", "embed_action", "predict_action"):
         getattr(model, layer).weight.copy_(outer[f"{layer}.weight"][0].T)
         getattr(model, layer).bias.copy_(outer[f"{layer}.bias"][0])
@@ -583,13 +585,13 @@ class Tokens(Pipeline):
     def distance(self, device: torch.device) -> dict[str, float]:
         """Loss of the same weights on the same tokens, without dropout."""
         state = self.ours(1, device).state
-        leaves, tokens = state.model.fixed(), state.tokens[0].long()
-        expected, found = token_losses(leaves, state.config.backbone, tokens), {}
+        parameters, tokens = state.model.detached(), state.tokens[0].long()
+        expected, found = token_losses(parameters, state.config.backbone, tokens), {}
         for peer in ("R0", "R3"):
             learner = self.learner(peer, device)
-            load_gpt(learner.model, leaves)
-            learner.model.wte.weight.copy_(leaves["wte.weight"][0])
-            learner.model.wpe.weight.copy_(leaves["wpe.weight"][0])
+            load_gpt(learner.model, parameters)
+            learner.model.wte.weight.copy_(parameters["wte.weight"][0])
+            learner.model.wpe.weight.copy_(parameters["wpe.weight"][0])
             learner.model.eval()
             found[f"{peer} loss"] = relative(learner.loss(tokens[0]), expected[0])
         return found

@@ -26,7 +26,7 @@ from trajmill.models.tanh_gaussian import action_density, deterministic_action, 
 from trajmill.training.adam import Adam
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.metrics import MetricRing
-from trajmill.training.philox import Dice, indexes, normals, uniforms
+from trajmill.training.philox import Draws, indexes, normals, uniforms
 from trajmill.training.state import prefixed
 from trajmill.training.transitions import TransitionBatch, TransitionTable
 
@@ -132,7 +132,7 @@ class CQLState:
 
     config: CQLConfig
     table: TransitionTable
-    dice: Dice
+    draws: Draws
     step: Tensor
     """int64 scalar: updates made"""
     policy: Stack
@@ -197,7 +197,7 @@ def create(config: CQLConfig, table: TransitionTable, seeds: Sequence[int], *, m
         config=config,
         table=table,
         # normals come in pairs, so an odd number of them has one to spare
-        dice=Dice.of(seeds, {"batch": config.batch_size} | {n: size + size % 2 for n, size in sizes.items()}, device),
+        draws=Draws.of(seeds, {"batch": config.batch_size} | {n: size + size % 2 for n, size in sizes.items()}, device),
         step=torch.zeros((), dtype=torch.int64, device=device),
         policy=policy,
         critic=critics,
@@ -225,7 +225,7 @@ def step(state: CQLState, count: int = 1) -> None:
 
 def draw(state: CQLState, count: int) -> CQLDraws:
     """Chance of the next `count` updates; depends on seed and update number only."""
-    words = state.dice.roll(state.step, count)
+    words = state.draws.words(state.step, count)
     dtype, batch, a = state.table.rows.dtype, state.config.batch_size, state.table.action_dim
     counts = _action_counts(state.config)
 
@@ -244,7 +244,7 @@ def update(state: CQLState, draws: CQLDraws) -> None:
     """One update: all losses at the old parameters, then Adam on everything learned, then the target critics."""
     config, settings = state.config, state.settings
     batch = state.table.gather(draws.index)
-    mean, log_std = gaussian(state.policy.leaves, batch.observation)
+    mean, log_std = gaussian(state.policy.parameters, batch.observation)
     action, log_probability = squashed_sample(mean, log_std, draws.noise[:, 0])
 
     entropy_loss = alpha_loss(state, log_probability)
@@ -271,7 +271,7 @@ def update(state: CQLState, draws: CQLDraws) -> None:
             "data_value": data_value,
             "target_value": sampled.target.mean(-1),
             "log_probability": log_probability.mean(-1),
-            "entropy_coefficient": state.log_alpha.leaves["log_alpha"].exp(),
+            "entropy_coefficient": state.log_alpha.parameters["log_alpha"].exp(),
             "conservative_weight": weight,
         },
     )
@@ -285,12 +285,12 @@ def update(state: CQLState, draws: CQLDraws) -> None:
 def alpha_loss(state: CQLState, log_probability: Tensor) -> Tensor:
     """−log α · mean(log π − a), target entropy −a (2310.00771 uses the automatic coefficient): (S, B) -> (S,)."""
     target_entropy = -float(state.table.action_dim)
-    return -state.log_alpha.leaves["log_alpha"] * (log_probability.detach().mean(-1) + target_entropy)
+    return -state.log_alpha.parameters["log_alpha"] * (log_probability.detach().mean(-1) + target_entropy)
 
 
 def policy_loss(state: CQLState, observation: Tensor, action: Tensor, log_probability: Tensor) -> Tensor:
     """mean(α·log π − min(Q1, Q2)(s, a_π)), reaching the policy only: (S,)."""
-    value = action_values(state.critic.fixed(), join(observation, action)).amin(1)
+    value = action_values(state.critic.detached(), join(observation, action)).amin(1)
     return (_alpha(state)[:, None] * log_probability - value).mean(-1)
 
 
@@ -303,13 +303,13 @@ def conservative_weight(state: CQLState) -> Tensor:
     """Weight of the conservative term, with `CQLConfig.lagrange` times the learned multiplier: (S,)."""
     if state.log_multiplier is None:
         return state.settings.cql_weight
-    multiplier = state.log_multiplier.leaves["log_multiplier"].exp().clamp(max=GREATEST_MULTIPLIER)
+    multiplier = state.log_multiplier.parameters["log_multiplier"].exp().clamp(max=GREATEST_MULTIPLIER)
     return state.settings.cql_weight * multiplier
 
 
 def _alpha(state: CQLState) -> Tensor:
     """The entropy coefficient as a number: (S,)."""
-    return state.log_alpha.leaves["log_alpha"].detach().exp()
+    return state.log_alpha.parameters["log_alpha"].detach().exp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +329,7 @@ def sample_actions(
     state: CQLState, batch: TransitionBatch, mean: Tensor, log_std: Tensor, draws: CQLDraws
 ) -> SampledActions:
     """The Bellman target and the 3N actions of the conservative term."""
-    next_mean, next_log_std = gaussian(state.policy.leaves, batch.next_observation)
+    next_mean, next_log_std = gaussian(state.policy.parameters, batch.next_observation)
     at_next, at_next_log = squashed_sample(next_mean[:, None], next_log_std[:, None], draws.next_noise)
     at_state, at_state_log = squashed_sample(mean[:, None], log_std[:, None], draws.noise[:, 1:])
     backed_up = at_next.shape[1] - state.config.sampled_action_count
@@ -348,7 +348,7 @@ def bellman_target(state: CQLState, batch: TransitionBatch, action: Tensor, log_
     """
     config, discount = state.config, state.settings.discount[:, None]
     inputs = join(batch.next_observation.unsqueeze(1), action).flatten(1, 2)
-    values = action_values(state.target.leaves, inputs).amin(1).view_as(log_density)
+    values = action_values(state.target.parameters, inputs).amin(1).view_as(log_density)
     next_value = values.amax(1)
     if config.backup_entropy:
         chosen = log_density.gather(1, values.argmax(1, keepdim=True)).squeeze(1)
@@ -361,7 +361,9 @@ def critic_losses(state: CQLState, batch: TransitionBatch, sampled: SampledActio
     """Bellman error, conservative term (both summed over the two critics) and mean value of the data: 3 × (S,)."""
     actions = torch.cat([batch.action.unsqueeze(1), sampled.action], 1)
     inputs = join(batch.observation.unsqueeze(1), actions).flatten(1, 2)
-    values = action_values(state.critic.leaves, inputs).view(len(inputs), -1, *actions.shape[1:3])  # (S, 2, 1 + 3N, B)
+    values = action_values(state.critic.parameters, inputs).view(
+        len(inputs), -1, *actions.shape[1:3]
+    )  # (S, 2, 1 + 3N, B)
 
     data_value = values[:, :, 0]
     bellman = (data_value - sampled.target.unsqueeze(1)).square().mean(-1).sum(1)
@@ -393,7 +395,7 @@ def log_sum_exp(values: Tensor, log_density: Tensor, temperature: Tensor, *, imp
 def act(state: CQLState, observation: NDArray[np.floating]) -> NDArray[np.float32]:
     """Deterministic actions tanh(mean) of every seed: (S, E, O) -> (S, E, A) float32."""
     inputs = torch.as_tensor(np.asarray(observation)).to(state.table.rows)
-    action: NDArray[np.float32] = deterministic_action(state.policy.fixed(), inputs).float().cpu().numpy()
+    action: NDArray[np.float32] = deterministic_action(state.policy.detached(), inputs).float().cpu().numpy()
     return action
 
 
@@ -410,8 +412,8 @@ def load_critic(state: CQLState, networks: Sequence[Mapping[str, Tensor]], *, lo
         keeps its own fresh one. Which of the two the paper used is not known.
     """
     with torch.no_grad():
-        for name, leaf in state.critic.leaves.items():
+        for name, parameter in state.critic.parameters.items():
             if load_value_layer or not name.startswith("value."):
-                source = torch.stack([network[name] for network in networks]).to(leaf)
-                leaf.copy_(source.repeat(len(leaf) // len(networks), *(1 for _ in leaf.shape[1:])))
+                source = torch.stack([network[name] for network in networks]).to(parameter)
+                parameter.copy_(source.repeat(len(parameter) // len(networks), *(1 for _ in parameter.shape[1:])))
         state.target.flat.copy_(state.critic.flat)

@@ -36,7 +36,7 @@ from trajmill.training.adam import Adam
 from trajmill.training.dropout import Sites, dropout_factors, dropout_sizes
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.metrics import MetricRing
-from trajmill.training.philox import Dice, indexes
+from trajmill.training.philox import Draws, indexes
 from trajmill.training.state import prefixed
 from trajmill.training.windows import WindowBatch, WindowTable
 
@@ -128,7 +128,7 @@ class DTState:
     config: DTConfig
     network: DecisionTransformerConfig
     table: WindowTable
-    dice: Dice
+    draws: Draws
     step: Tensor
     """int64 scalar: updates made"""
     outer: Stack
@@ -176,7 +176,7 @@ def create(
 ) -> DTState:
     """Fresh networks on the table's device, in its precision.
 
-    `backbone` (leaves of `trajmill.models.gpt.gpt`) starts every seed's backbone from one pre-trained one; `positions`
+    `backbone` (parameters of `trajmill.models.gpt.gpt`) starts every seed's backbone from one pre-trained one; `positions`
     (P, width), its position embeddings, also replaces the table of timesteps ("extended positions").
 
     With `DTConfig.cluster_weight` pass `centers` (C, width), unit vectors. With `DTConfig.language_weight` pass
@@ -205,7 +205,7 @@ def create(
         config=config,
         network=network,
         table=table,
-        dice=Dice.of(
+        draws=Draws.of(
             seeds, {"window": config.batch_size} | dropout_sizes(config.dropout_sites(language_length)), device
         ),
         step=torch.zeros((), dtype=torch.int64, device=device),
@@ -233,7 +233,7 @@ def step(state: DTState, count: int = 1) -> None:
     """Make `count` updates of every seed, in place, the language-model term on the first `count` slots."""
     config, sites = state.config, state.dropout_sites
     for slot in range(count):
-        words = {site: rolled[0] for site, rolled in state.dice.roll(state.step, 1).items()}
+        words = {site: rolled[0] for site, rolled in state.draws.words(state.step, 1).items()}
         batch = state.table.gather(indexes(words["window"], len(state.table)), config.context_length)
         tokens = None if state.tokens is None else state.tokens[slot]
         update(state, batch, dropout_factors(sites, words, state.table.rows.dtype), tokens)
@@ -268,8 +268,8 @@ def update(
 def loss(state: DTState, batch: WindowBatch, dropout: Dropout = None) -> Tensor:
     """Mean squared error of the actions of real steps, (S,)."""
     predicted = predicted_actions(
-        state.outer.leaves,
-        state.inner.leaves,
+        state.outer.parameters,
+        state.inner.parameters,
         state.network,
         return_to_go=batch.return_to_go,
         observation=batch.observation,
@@ -288,9 +288,9 @@ def cluster_cosine(state: DTState, batch: WindowBatch) -> Tensor:
     The tokens are normalized, the timestep is not yet added.
     """
     assert state.centers is not None
-    leaves = state.outer.leaves
-    tokens = embedded(leaves, return_to_go=batch.return_to_go, observation=batch.observation, action=batch.action)
-    directions = F.normalize(norm(leaves, "embed_ln", tokens.flatten(2, 3)), dim=-1)
+    parameters = state.outer.parameters
+    tokens = embedded(parameters, return_to_go=batch.return_to_go, observation=batch.observation, action=batch.action)
+    directions = F.normalize(norm(parameters, "embed_ln", tokens.flatten(2, 3)), dim=-1)
     nearest = (directions @ state.centers.T).amax(-1).view(tokens.shape[:-1])
     counted = torch.where(batch.mask[..., None], nearest, 0.0)
     return counted.sum((1, 2, 3)) / (batch.mask.sum((1, 2)) * TOKENS_PER_STEP)
@@ -304,7 +304,11 @@ def fading(config: DTConfig, update: Tensor) -> Tensor:
 def language_loss(state: DTState, tokens: Tensor, dropout: Mapping[str, Tensor] | None = None) -> Tensor:
     """Mean cross-entropy of the next token in nats, (S,), of the model that the backbone was pre-trained in."""
     assert state.language is not None
-    leaves = {"wpe.weight": state.outer.leaves["embed_timestep.weight"]} | state.inner.leaves | state.language.leaves
+    parameters = (
+        {"wpe.weight": state.outer.parameters["embed_timestep.weight"]}
+        | state.inner.parameters
+        | state.language.parameters
+    )
     factors = None
     if dropout is not None:
         factors = {
@@ -312,7 +316,7 @@ def language_loss(state: DTState, tokens: Tensor, dropout: Mapping[str, Tensor] 
             for site, factor in dropout.items()
             if site.startswith(LANGUAGE_SITES)
         }
-    return token_losses(leaves, state.config.backbone, tokens.long(), dropout=factors)
+    return token_losses(parameters, state.config.backbone, tokens.long(), dropout=factors)
 
 
 class Policy:
@@ -364,8 +368,8 @@ class Policy:
             history[:, :, :-1] = history[:, :, 1:].clone()
             history[:, :, -1] = newest
         predicted = predicted_actions(
-            self._outer.fixed(),
-            self._inner.fixed(),
+            self._outer.detached(),
+            self._inner.detached(),
             self._network,
             return_to_go=self._return_to_go,
             observation=self._observation,

@@ -26,7 +26,7 @@ from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.metrics import MetricRing
-from trajmill.training.philox import Dice, indexes
+from trajmill.training.philox import Draws, indexes
 from trajmill.training.state import prefixed
 
 METRICS = ("loss_critic_1", "loss_critic_2")
@@ -116,7 +116,7 @@ class ForwardDynamicsState:
 
     config: ForwardDynamicsConfig
     transitions: IndexedTransitions
-    dice: Dice
+    draws: Draws
     step: Tensor
     """int64 scalar: updates made"""
     critic: Stack
@@ -151,7 +151,7 @@ def create(
     return ForwardDynamicsState(
         config=config,
         transitions=transitions,
-        dice=Dice.of(seeds, {"batch": config.batch_size}, device),
+        draws=Draws.of(seeds, {"batch": config.batch_size}, device),
         step=torch.zeros((), dtype=torch.int64, device=device),
         critic=critics,
         optimizer=Adam.of([critics], [rate.repeat_interleave(2)]),
@@ -161,7 +161,7 @@ def create(
 
 def step(state: ForwardDynamicsState, count: int = 1) -> None:
     """Make `count` updates of every seed, in place."""
-    index = indexes(state.dice.roll(state.step, count)["batch"], len(state.transitions.rows))
+    index = indexes(state.draws.words(state.step, count)["batch"], len(state.transitions.rows))
     for one in index.unbind(0):
         update(state, one)
 
@@ -169,7 +169,7 @@ def step(state: ForwardDynamicsState, count: int = 1) -> None:
 def update(state: ForwardDynamicsState, index: Tensor) -> None:
     """One update on the transitions `index` (S, B)."""
     inputs, target = state.transitions.gather(index)
-    losses = (predictions(state.critic.leaves, inputs) - target.unsqueeze(1)).square().mean((2, 3))  # (S, 2)
+    losses = (predictions(state.critic.parameters, inputs) - target.unsqueeze(1)).square().mean((2, 3))  # (S, 2)
     state.optimizer.minimize(losses.sum())
     state.metrics.write(state.step, dict(zip(METRICS, losses.detach().unbind(1), strict=True)))
     state.step.add_(1)
@@ -188,5 +188,7 @@ def pretrained_critics(
             f"pre-trained critics for {observation_dim} observation and {action_dim} action numbers that predict "
             f"{predicted_dim} must have rows of {layout.flat.shape[1]}, got shape {tuple(flat.shape)}"
         )
-    leaves = layout.like(flat).leaves
-    return [{name: leaf[row] for name, leaf in leaves.items()} for row in (2 * position, 2 * position + 1)]
+    parameters = layout.like(flat).parameters
+    return [
+        {name: parameter[row] for name, parameter in parameters.items()} for row in (2 * position, 2 * position + 1)
+    ]

@@ -19,7 +19,7 @@ from trajmill.models.language_model import language_model, token_losses
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
-from trajmill.training.distributed import ALONE, Workers
+from trajmill.training.distributed import ALONE, Ranks
 from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
 from trajmill.training.metrics import MetricRing
 from trajmill.training.state import prefixed
@@ -70,7 +70,7 @@ class LMState:
     """Everything an update reads or writes; written in place only."""
 
     config: LMConfig
-    workers: Workers
+    workers: Ranks
     tokens: Tensor
     """(slots, S, B, T) int32: this process's sequences of the next updates, put there before each period"""
     targets: Tensor | None
@@ -100,7 +100,7 @@ def create(
     target_count: int = 0,
     slots: int = 1,
     metric_capacity: int = 1000,
-    workers: Workers = ALONE,
+    workers: Ranks = ALONE,
 ) -> LMState:
     """Fresh models; `target_count` > 0 gives the outputs tokens of their own, `slots` is how many updates are fed."""
     seeds = check_seeds(seeds)
@@ -130,8 +130,8 @@ def create(
             [per_seed("learning_rate", config.learning_rate, len(seeds), device)],
             epsilon=1e-6,
             weight_decay=(config.weight_decay,),
-            huggingface=True,
-            average=workers.average,
+            decay_after_step=True,
+            all_reduce=workers.all_reduce,
         ),
         metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
     )
@@ -147,10 +147,10 @@ def update(state: LMState, tokens: Tensor, targets: Tensor | None) -> None:
     """One update of every seed on `tokens` (S, B, T)."""
     dropout: Dropout = "torch" if state.config.dropout else None
     goal = None if targets is None else targets.long()
-    losses = token_losses(state.model.leaves, state.config.backbone, tokens.long(), goal, dropout)
+    losses = token_losses(state.model.parameters, state.config.backbone, tokens.long(), goal, dropout)
     state.optimizer.minimize(losses.sum(), schedule(state.config, state.step))
     losses = losses.detach()
-    state.workers.average(losses)
+    state.workers.all_reduce(losses)
     state.metrics.write(state.step, {"loss": losses})
     state.step.add_(1)
 

@@ -18,7 +18,7 @@ from trajmill.cli.train import tell
 from trajmill.core.progress import Progress
 from trajmill.pipelines.cql import ENVIRONMENT_DIMENSIONS, PretrainCQLConfig, pretrain_cql
 from trajmill.pipelines.language_model import PretrainDTConfig, pretrain_dt
-from trajmill.training.distributed import is_leader
+from trajmill.training.distributed import is_first
 
 EXAMPLES = """
   trajmill pretrain dt --out runs/backbone
@@ -76,7 +76,7 @@ class PretrainDT:
     def run(self, progress: Progress) -> Outcome | None:
         """Pre-train."""
         path = pretrain_dt(self.config, self.out, progress, resume=self.resume, workers=self.workers)
-        return tell(path) if is_leader() else None
+        return tell(path) if is_first() else None
 
 
 COMMANDS = {"cql": PretrainCQL, "dt": PretrainDT}

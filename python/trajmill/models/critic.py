@@ -35,25 +35,27 @@ def critic(
     )
 
 
-def action_values(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+def action_values(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Q(s, a) of every critic at the same inputs: (S, n, o+a) -> (S, E, n)."""
     seeds, count, _ = inputs.shape
-    features = hidden(leaves, for_each_member(leaves, inputs))
+    features = hidden(parameters, for_each_member(parameters, inputs))
     # a matrix product with one column is slower than its definition, forward and backward
-    values = (features * leaves["value.weight"].mT).sum(-1) + leaves["value.bias"]
+    values = (features * parameters["value.weight"].mT).sum(-1) + parameters["value.bias"]
     return values.view(seeds, -1, count)
 
 
-def predictions(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+def predictions(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """What the second head of every critic predicts at the same inputs: (S, n, o+a) -> (S, E, n, predicted_dim)."""
     seeds, count, _ = inputs.shape
-    features = hidden(leaves, for_each_member(leaves, inputs))
-    return affine(leaves, "dynamics", features, exact=True).view(seeds, -1, count, leaves["dynamics.bias"].shape[-1])
+    features = hidden(parameters, for_each_member(parameters, inputs))
+    return affine(parameters, "dynamics", features, exact=True).view(
+        seeds, -1, count, parameters["dynamics.bias"].shape[-1]
+    )
 
 
-def for_each_member(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+def for_each_member(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Inputs of each seed repeated for its ensemble members: (S, n, d) -> (S·E, n, d)."""
-    members = leaves["value.bias"].shape[0] // inputs.shape[0]
+    members = parameters["value.bias"].shape[0] // inputs.shape[0]
     return inputs.repeat_interleave(members, 0) if members > 1 else inputs
 
 

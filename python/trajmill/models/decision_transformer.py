@@ -65,7 +65,7 @@ def predicted_actions(
 ) -> Tensor:
     """Actions in (-1, 1) for every step, each from its past and its own return-to-go and observation.
 
-    `outer` are the leaves of `embeddings`, `inner` those of the backbone. K steps: return_to_go (S, B, K), observation
+    `outer` are the parameters of `embeddings`, `inner` those of the backbone. K steps: return_to_go (S, B, K), observation
     (S, B, K, O), action (S, B, K, A), timestep (S, B, K) int64, mask (S, B, K) bool, true where there is a step.
 
     Returns

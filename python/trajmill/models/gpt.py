@@ -1,6 +1,6 @@
 """A GPT-2 backbone for many seeds at once: pre-normed blocks of causal attention and a ReLU perceptron.
 
-Names and shapes of the leaves are those of Hugging Face's GPT-2 without the leading axis of seeds, so that weights
+Names and shapes of the parameters are those of Hugging Face's GPT-2 without the leading axis of seeds, so that weights
 travel by name (`trajmill.models.gpt2_files`). Sizes and initial values are arXiv 2310.00771's and its code's.
 """
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from trajmill.models.mlp import affine, named
-from trajmill.models.precision import reduced
+from trajmill.models.precision import to_product_dtype
 
 Dropout = Mapping[str, Tensor] | Literal["torch"] | None
 """how numbers are dropped: by factors (S, ...) for the sites of `GPTConfig.dropout_shapes`, with addresses; by torch's
@@ -104,7 +104,7 @@ def _linear(input_dim: int, output_dim: int, generator: Generator, deviation: fl
 
 
 def backbone(
-    leaves: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
     config: GPTConfig,
     inputs: Tensor,
     *,
@@ -122,29 +122,29 @@ def backbone(
     for layer in range(config.layer_count):
         block = f"h.{layer}"
         kept = wanted if layer == config.layer_count - 1 else EVERY
-        normed = norm(leaves, f"{block}.ln_1", stream)
-        attended = _attention(leaves, f"{block}.attn", config, normed, masking, dropout, kept)
+        normed = norm(parameters, f"{block}.ln_1", stream)
+        attended = _attention(parameters, f"{block}.attn", config, normed, masking, dropout, kept)
         stream = stream[:, :, kept] + _dropped(attended, dropout, f"{block}.attn", config.residual_dropout, kept)
-        inner = rows(leaves, f"{block}.mlp.c_fc", norm(leaves, f"{block}.ln_2", stream))
+        inner = rows(parameters, f"{block}.mlp.c_fc", norm(parameters, f"{block}.ln_2", stream))
         inner = F.relu(inner) if config.activation == "relu" else F.gelu(inner, approximate="tanh")
-        added = rows(leaves, f"{block}.mlp.c_proj", inner)
+        added = rows(parameters, f"{block}.mlp.c_proj", inner)
         stream = stream + _dropped(added, dropout, f"{block}.mlp", config.residual_dropout, kept)
-    return norm(leaves, "ln_f", stream)
+    return norm(parameters, "ln_f", stream)
 
 
-def norm(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor) -> Tensor:
+def norm(parameters: Mapping[str, Tensor], layer: str, inputs: Tensor) -> Tensor:
     """Layer normalization over the last axis (epsilon 1e-5), each seed with its own gain and offset."""
-    gain, offset = (leaves[f"{layer}.{name}"][:, None, None] for name in ("weight", "bias"))
+    gain, offset = (parameters[f"{layer}.{name}"][:, None, None] for name in ("weight", "bias"))
     return torch.addcmul(offset, F.layer_norm(inputs, inputs.shape[-1:]), gain)
 
 
-def rows(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exact: bool = False) -> Tensor:
+def rows(parameters: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exact: bool = False) -> Tensor:
     """``x W + b`` for every position: (S, B, T, in) -> (S, B, T, out)."""
-    return affine(leaves, layer, inputs.flatten(1, 2), exact=exact).view(*inputs.shape[:3], -1)
+    return affine(parameters, layer, inputs.flatten(1, 2), exact=exact).view(*inputs.shape[:3], -1)
 
 
 def _attention(
-    leaves: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
     layer: str,
     config: GPTConfig,
     inputs: Tensor,
@@ -156,10 +156,10 @@ def _attention(
     seeds, batch, length, width = inputs.shape
     projection = f"{layer}.c_attn"
     if kept == EVERY:
-        query, key, value = rows(leaves, projection, inputs).chunk(3, -1)
+        query, key, value = rows(parameters, projection, inputs).chunk(3, -1)
     else:
-        query = rows(_columns(leaves, projection, slice(width)), projection, inputs[:, :, kept])
-        key, value = rows(_columns(leaves, projection, slice(width, None)), projection, inputs).chunk(2, -1)
+        query = rows(_columns(parameters, projection, slice(width)), projection, inputs[:, :, kept])
+        key, value = rows(_columns(parameters, projection, slice(width, None)), projection, inputs).chunk(2, -1)
     query, key, value = (
         part.reshape(seeds * batch, -1, config.head_count, width // config.head_count).transpose(1, 2)
         for part in (query, key, value)
@@ -177,9 +177,9 @@ def _attention(
             scores = (queries / math.sqrt(queries.shape[-1])) @ key[:, :, seen].transpose(-1, -2)
             weights = (scores + masking[..., positions, seen]).softmax(-1).unflatten(0, (seeds, batch))
             weights = _dropped(weights, dropout, f"{layer}.weights", probability, positions, seen).flatten(0, 1)
-            parts.append(reduced(weights) @ value[:, :, seen])
+            parts.append(to_product_dtype(weights) @ value[:, :, seen])
         mixed = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
-    return rows(leaves, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(seeds, batch, -1, width))
+    return rows(parameters, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(seeds, batch, -1, width))
 
 
 def _blocks(query: Tensor, kept: slice) -> Iterator[tuple[Tensor, slice, slice]]:
@@ -192,9 +192,9 @@ def _blocks(query: Tensor, kept: slice) -> Iterator[tuple[Tensor, slice, slice]]
         yield query[..., first:end, :], slice(first, end), slice(end)
 
 
-def _columns(leaves: Mapping[str, Tensor], layer: str, part: slice) -> dict[str, Tensor]:
+def _columns(parameters: Mapping[str, Tensor], layer: str, part: slice) -> dict[str, Tensor]:
     """A layer that computes only some of its outputs."""
-    return {name: leaves[name][..., part] for name in (f"{layer}.weight", f"{layer}.bias")}
+    return {name: parameters[name][..., part] for name in (f"{layer}.weight", f"{layer}.bias")}
 
 
 def _masking(visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -34,7 +34,7 @@ _FIXED = {
 
 
 def read_gpt2(directory: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
-    """Shape and float32 leaves (those of `trajmill.models.language_model.language_model`) of a stored model.
+    """Shape and float32 parameters (those of `trajmill.models.language_model.language_model`) of a stored model.
 
     Raises
     ------
@@ -75,14 +75,14 @@ def read_gpt2(directory: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     return config, {name: found[name] for name in layout}
 
 
-def write_gpt2(directory: Path, config: GPTConfig, leaves: Mapping[str, Tensor]) -> None:
+def write_gpt2(directory: Path, config: GPTConfig, parameters: Mapping[str, Tensor]) -> None:
     """Store a model so that ``transformers.AutoModelForCausalLM.from_pretrained(directory)`` reads it.
 
     ValueError for a model whose outputs are not its own tokens (``target.weight``).
     """
-    if "target.weight" in leaves:
+    if "target.weight" in parameters:
         raise ValueError("a model with target tokens of their own has no place in GPT-2's format")
-    vocabulary_size, position_count = len(leaves["wte.weight"]), len(leaves["wpe.weight"])
+    vocabulary_size, position_count = len(parameters["wte.weight"]), len(parameters["wpe.weight"])
     described = _FIXED | {
         "n_layer": config.layer_count,
         "n_head": config.head_count,
@@ -98,7 +98,7 @@ def write_gpt2(directory: Path, config: GPTConfig, leaves: Mapping[str, Tensor])
         "eos_token_id": None,
     }
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {f"transformer.{name}": leaf.detach().cpu().contiguous() for name, leaf in leaves.items()}
+    tensors = {f"transformer.{name}": parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
 from trajmill.models.gpt import Dropout, GPTConfig, backbone, gpt, looked_up, normal
-from trajmill.models.precision import reduced
+from trajmill.models.precision import to_product_dtype
 
 CHUNK = 1 << 25
 """scores that exist at once while a loss is computed: 128 MB of them, however many tokens there are"""
@@ -34,21 +34,23 @@ def language_model(
     return values
 
 
-def token_logits(leaves: Mapping[str, Tensor], config: GPTConfig, tokens: Tensor, dropout: Dropout = None) -> Tensor:
+def token_logits(
+    parameters: Mapping[str, Tensor], config: GPTConfig, tokens: Tensor, dropout: Dropout = None
+) -> Tensor:
     """Scores of every possible output at every position, from the tokens so far: (S, B, T) int64 -> (S, B, T, V)."""
-    outputs, table = _outputs(leaves, config, tokens, dropout)
+    outputs, table = _outputs(parameters, config, tokens, dropout)
     return torch.bmm(outputs.flatten(1, 2), table.transpose(1, 2)).view(*tokens.shape, -1)
 
 
 def token_losses(
-    leaves: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
     config: GPTConfig,
     tokens: Tensor,
     targets: Tensor | None = None,
     dropout: Dropout = None,
 ) -> Tensor:
     """Mean cross-entropy in nats, (S,): of the next token at the first T - 1 positions, or of `targets` at all T."""
-    outputs, table = _outputs(leaves, config, tokens, dropout)
+    outputs, table = _outputs(parameters, config, tokens, dropout)
     if targets is None:
         outputs, targets = outputs[:, :, :-1], tokens[:, :, 1:]
     losses: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
@@ -58,12 +60,12 @@ def token_losses(
 
 
 def _outputs(
-    leaves: Mapping[str, Tensor], config: GPTConfig, tokens: Tensor, dropout: Dropout
+    parameters: Mapping[str, Tensor], config: GPTConfig, tokens: Tensor, dropout: Dropout
 ) -> tuple[Tensor, Tensor]:
     """Outputs of the backbone (S, B, T, width), and the table (S, V, width) that turns them into scores."""
-    positions = leaves["wpe.weight"][:, None, : tokens.shape[-1]]
-    outputs = backbone(leaves, config, looked_up(leaves["wte.weight"], tokens) + positions, dropout=dropout)
-    return outputs, leaves.get("target.weight", leaves["wte.weight"])
+    positions = parameters["wpe.weight"][:, None, : tokens.shape[-1]]
+    outputs = backbone(parameters, config, looked_up(parameters["wte.weight"], tokens) + positions, dropout=dropout)
+    return outputs, parameters.get("target.weight", parameters["wte.weight"])
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -82,7 +84,7 @@ class _CrossEntropy(torch.autograd.Function):
         table_gradient = torch.zeros_like(table) if needed else None
         rows = max(1, CHUNK // (seeds * table.shape[1]))
         losses = outputs.new_zeros(seeds)
-        outputs, table = reduced(outputs), reduced(table)
+        outputs, table = to_product_dtype(outputs), to_product_dtype(table)
         for first in range(0, count, rows):
             chunk, wanted = outputs[:, first : first + rows], targets[:, first : first + rows, None]
             scores = torch.bmm(chunk, table.transpose(1, 2)).to(losses.dtype)

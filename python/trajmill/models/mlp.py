@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Generator, Tensor
 
-from trajmill.models.precision import reduced
+from trajmill.models.precision import to_product_dtype
 
 HIDDEN_SIZES = (256, 256)
 """width of the hidden layers of every CQL network (arXiv 2310.00771, Table 16; young-geng/CQL)"""
@@ -63,36 +63,38 @@ def named(prefix: str, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": value for name, value in layer.items()}
 
 
-def affine(leaves: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exact: bool = False) -> Tensor:
+def affine(parameters: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exact: bool = False) -> Tensor:
     """Row-wise ``x W + b``: (rows, n, in) -> (rows, n, out); `exact` in the parameters' precision, never reduced."""
-    bias, weight = leaves[f"{layer}.bias"].unsqueeze(1), leaves[f"{layer}.weight"]
+    bias, weight = parameters[f"{layer}.bias"].unsqueeze(1), parameters[f"{layer}.weight"]
     if exact:
         return torch.baddbmm(bias, inputs.to(weight.dtype), weight)
-    return torch.baddbmm(reduced(bias), reduced(inputs), reduced(weight))
+    return torch.baddbmm(to_product_dtype(bias), to_product_dtype(inputs), to_product_dtype(weight))
 
 
-def hidden(leaves: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+def hidden(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Last hidden activation: (rows, n, in) -> (rows, n, 256)."""
     for index in range(len(HIDDEN_SIZES)):
-        inputs = affine(leaves, f"hidden.{index}", inputs).relu_()
+        inputs = affine(parameters, f"hidden.{index}", inputs).relu_()
     return inputs
 
 
-def export_network(leaves: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
+def export_network(parameters: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
     """One network as the state dict of plain ``nn.Linear`` modules (weights are (out, in) there)."""
-    return {name: _transposed(leaf[row].detach()).clone() for name, leaf in leaves.items()}
+    return {name: _transposed(parameter[row].detach()).clone() for name, parameter in parameters.items()}
 
 
 @torch.no_grad()
-def import_network(leaves: Mapping[str, Tensor], row: int, values: Mapping[str, Tensor]) -> None:
+def import_network(parameters: Mapping[str, Tensor], row: int, values: Mapping[str, Tensor]) -> None:
     """Write the state dict of plain ``nn.Linear`` modules into one row."""
-    if set(values) != set(leaves):
-        raise ValueError(f"network needs tensors {sorted(leaves)}, got {sorted(values)}")
-    for name, leaf in leaves.items():
+    if set(values) != set(parameters):
+        raise ValueError(f"network needs tensors {sorted(parameters)}, got {sorted(values)}")
+    for name, parameter in parameters.items():
         value = _transposed(values[name])
-        if value.shape != leaf.shape[1:]:
-            raise ValueError(f"{name} must have shape {tuple(leaf.shape[1:])} as (in, out), got {tuple(value.shape)}")
-        leaf[row].copy_(value)
+        if value.shape != parameter.shape[1:]:
+            raise ValueError(
+                f"{name} must have shape {tuple(parameter.shape[1:])} as (in, out), got {tuple(value.shape)}"
+            )
+        parameter[row].copy_(value)
 
 
 def seeded_generator(seed: int, stream: str) -> Generator:

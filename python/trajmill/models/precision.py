@@ -13,12 +13,12 @@ from torch import Tensor
 _reduces = False
 
 
-def reduce_products(wanted: bool) -> None:
+def use_bfloat16(wanted: bool) -> None:
     """Compute products of fp32 tensors in bfloat16 from now on, or exactly again."""
     global _reduces  # noqa: PLW0603
     _reduces = wanted
 
 
-def reduced(tensor: Tensor) -> Tensor:
+def to_product_dtype(tensor: Tensor) -> Tensor:
     """The tensor as a matrix product takes it; gradients return in the tensor's own precision."""
     return tensor.to(torch.bfloat16) if _reduces and tensor.dtype == torch.float32 else tensor

@@ -1,4 +1,4 @@
-"""A stack: the parameters of many equal networks, one flat row each, seen as named ``[rows, ...]`` leaves."""
+"""A stack: the parameters of many equal networks, one flat row each, seen as named ``[rows, ...]`` parameters."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 ALIGNMENT = 16
-"""leaves begin at multiples of this many numbers, so that fp32 matrices begin at 64-byte lines"""
+"""parameters begin at multiples of this many numbers, so that fp32 matrices begin at 64-byte lines"""
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
     """Parameters of `rows` networks of one shape; nothing in it is ever rebound, only written in place.
 
-    An ensemble of E networks per seed is S·E rows, seed by seed. Gaps between aligned leaves hold zeros and stay zero.
+    An ensemble of E networks per seed is S·E rows, seed by seed. Gaps between aligned parameters hold zeros and stay zero.
     """
 
     flat: Tensor
     """(rows, width): all numbers of one network in one row, which is what an optimizer and a target update work on"""
-    leaves: dict[str, Tensor]
+    parameters: dict[str, Tensor]
     """name -> (rows, *shape): views of `flat`; those of a trainable stack ask for gradients"""
 
     @classmethod
@@ -35,28 +35,28 @@ class Stack:
         stack = _view(flat, {name: values.shape[1:] for name, values in columns.items()})
         for name, values in columns.items():
             stack[name].copy_(values)
-        return cls(flat, {name: leaf.requires_grad_() for name, leaf in stack.items()})
+        return cls(flat, {name: parameter.requires_grad_() for name, parameter in stack.items()})
 
     def like(self, flat: Tensor) -> Stack:
         """Look at another (rows, width) buffer, such as a gradient or a target, by the same names; not trainable."""
-        return Stack(flat, _view(flat, {name: leaf.shape[1:] for name, leaf in self.leaves.items()}))
+        return Stack(flat, _view(flat, {name: parameter.shape[1:] for name, parameter in self.parameters.items()}))
 
     def copy(self) -> Stack:
         """Fixed copy of the same values: a target network."""
         return self.like(self.flat.clone())
 
-    def fixed(self) -> dict[str, Tensor]:
+    def detached(self) -> dict[str, Tensor]:
         """Leaves of the same memory through which no gradient flows."""
-        return {name: leaf.detach() for name, leaf in self.leaves.items()}
+        return {name: parameter.detach() for name, parameter in self.parameters.items()}
 
     def parameter_count(self) -> int:
         """Numbers in one network, without the gaps."""
-        return sum(leaf[0].numel() for leaf in self.leaves.values())
+        return sum(parameter[0].numel() for parameter in self.parameters.values())
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Stack:
         """Trainable stack of the same values on `device`."""
         moved = self.like(self.flat.to(device, dtype, copy=True))
-        return Stack(moved.flat, {name: leaf.requires_grad_() for name, leaf in moved.leaves.items()})
+        return Stack(moved.flat, {name: parameter.requires_grad_() for name, parameter in moved.parameters.items()})
 
 
 def _padded(size: int) -> int:

@@ -30,10 +30,10 @@ def tanh_gaussian(observation_dim: int, action_dim: int, seeds: Sequence[int], *
     return Stack.of([one(seed) for seed in seeds])
 
 
-def gaussian(leaves: Mapping[str, Tensor], observation: Tensor) -> tuple[Tensor, Tensor]:
+def gaussian(parameters: Mapping[str, Tensor], observation: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log standard deviation before the tanh: (S, n, o) -> 2 × (S, n, a)."""
-    mean, log_std = affine(leaves, "output", hidden(leaves, observation), exact=True).chunk(2, -1)
-    multiplier, offset = (leaves[f"log_std_{name}"][:, None, None] for name in ("multiplier", "offset"))
+    mean, log_std = affine(parameters, "output", hidden(parameters, observation), exact=True).chunk(2, -1)
+    multiplier, offset = (parameters[f"log_std_{name}"][:, None, None] for name in ("multiplier", "offset"))
     return mean, torch.addcmul(offset, multiplier, log_std).clamp(*LOG_STD_RANGE)
 
 
@@ -64,6 +64,6 @@ def _log_density(raw: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
     return (normal - squash).sum(-1)
 
 
-def deterministic_action(leaves: Mapping[str, Tensor], observation: Tensor) -> Tensor:
+def deterministic_action(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:
     """Action taken in evaluation, tanh(mean): (S, n, o) -> (S, n, a)."""
-    return gaussian(leaves, observation)[0].tanh()
+    return gaussian(parameters, observation)[0].tanh()

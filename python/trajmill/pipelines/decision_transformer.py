@@ -107,10 +107,10 @@ def train_dt(
     start: dict[str, Any] = {}
     tokens = None
     if config.init is not None:
-        leaves, donor = pretrained_leaves(config.init)
-        start["backbone"] = _fitting_backbone(config.init, leaves, donor, config.method)
-        start |= {"positions": leaves["wpe.weight"]} if config.extend_positions else {}
-        start |= _language_terms(config.init, leaves, config)
+        parameters, donor = pretrained_leaves(config.init)
+        start["backbone"] = _fitting_backbone(config.init, parameters, donor, config.method)
+        start |= {"positions": parameters["wpe.weight"]} if config.extend_positions else {}
+        start |= _language_terms(config.init, parameters, config)
         if config.method.language_weight:
             tokens = tokens_learned(config.init, config.method.language_batch_size, progress)
             start["language_length"] = tokens.length
@@ -234,32 +234,32 @@ def pretrained_backbone(init: Path, method: DTConfig) -> tuple[dict[str, Tensor]
     The blocks and the last normalization carry over; token embeddings and output layer stay behind
     (arXiv 2310.00771's released code; Reid et al. 2022).
     """
-    leaves, donor = pretrained_leaves(init)
-    return _fitting_backbone(init, leaves, donor, method), leaves["wpe.weight"]
+    parameters, donor = pretrained_leaves(init)
+    return _fitting_backbone(init, parameters, donor, method), parameters["wpe.weight"]
 
 
 def _fitting_backbone(
-    init: Path, leaves: Mapping[str, Tensor], donor: GPTConfig, method: DTConfig
+    init: Path, parameters: Mapping[str, Tensor], donor: GPTConfig, method: DTConfig
 ) -> dict[str, Tensor]:
     """The part of what was learned that a Decision Transformer takes, if it has that shape."""
     for name in ("layer_count", "head_count", "width", "activation"):
         have, want = getattr(donor, name), getattr(method.backbone, name)
         if have != want:
             raise ValueError(f"init {init} has a backbone with {name} {have}, the Decision Transformer wants {want}")
-    return {name: leaf for name, leaf in leaves.items() if name.startswith(("h.", "ln_f."))}
+    return {name: parameter for name, parameter in parameters.items() if name.startswith(("h.", "ln_f."))}
 
 
-def _language_terms(init: Path, leaves: Mapping[str, Tensor], config: TrainDTConfig) -> dict[str, Any]:
+def _language_terms(init: Path, parameters: Mapping[str, Tensor], config: TrainDTConfig) -> dict[str, Any]:
     """What the two terms of Reid et al. need of a pre-training run, as `dt.create` takes it."""
     method = config.method
     needed: dict[str, Any] = {}
     if method.cluster_weight:
-        count = len(leaves["wte.weight"])
+        count = len(parameters["wte.weight"])
         if method.cluster_count > count:
             raise ValueError(f"cluster_count must be at most {count}, the tokens of {init}, got {method.cluster_count}")
         generator = seeded_generator(0, "dt.clusters")
-        needed["centers"] = spherical_kmeans(leaves["wte.weight"], method.cluster_count, generator)
+        needed["centers"] = spherical_kmeans(parameters["wte.weight"], method.cluster_count, generator)
     if method.language_weight:
         names = ("wte.weight",) if config.extend_positions else ("wte.weight", "wpe.weight")
-        needed["language"] = {name: leaves[name] for name in names}
+        needed["language"] = {name: parameters[name] for name in names}
     return needed

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trajmill.core.progress import Progress, silent
 from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
-from trajmill.models.precision import reduce_products
+from trajmill.models.precision import use_bfloat16
 from trajmill.models.tanh_gaussian import deterministic_action, tanh_gaussian
 from trajmill.pipelines.decision_transformer import trained_policy
 from trajmill.pipelines.run_directory import RunDirectory
@@ -70,7 +70,7 @@ def evaluate_run(run: Path, config: EvaluateConfig | None = None, progress: Prog
     if checkpoint is None:
         raise ValueError(f"{run} has no checkpoint yet; let it run further")
     policy = load_policy(checkpoint)
-    reduce_products(settings["config"]["compute"]["precision"] == "bf16")  # as where it was evaluated while it trained
+    use_bfloat16(settings["config"]["compute"]["precision"] == "bf16")  # as where it was evaluated while it trained
     if policy.environment not in (None, environment):
         raise ValueError(
             f"{checkpoint} holds policies for {policy.environment}, but {described} says {environment}; one of the two "
@@ -127,7 +127,7 @@ def _cql_policy(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> P
 
     def act(observation: NDArray[np.floating]) -> NDArray[np.float32]:
         with torch.no_grad():
-            action = deterministic_action(stack.fixed(), torch.as_tensor(observation, dtype=torch.float32))
+            action = deterministic_action(stack.detached(), torch.as_tensor(observation, dtype=torch.float32))
         return np.asarray(action)
 
     return act

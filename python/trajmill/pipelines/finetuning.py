@@ -59,7 +59,7 @@ def identity_of(dataset: Dataset, environment: str) -> dict[str, Any]:
 
 
 def checked_environment(environment: str, dataset: Dataset) -> str:
-    """The id, if its observations and actions fit; Ant's data have 84 zeros that the environment leaves out."""
+    """The id, if its observations and actions fit; Ant's data have 84 zeros that the environment parameters out."""
     definition = environment_definition(environment)
     padding = dataset.observation_dim - definition.observation_dim
     fits = padding == 0 or (padding > 0 and not dataset.observations[:, definition.observation_dim :].any())

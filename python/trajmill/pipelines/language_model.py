@@ -37,7 +37,7 @@ from trajmill.pipelines.run_directory import RunDirectory, defaults, plain
 from trajmill.pipelines.schedule import Schedule, Trained, run_schedule
 from trajmill.pipelines.workers import finish, train_seeds, worker_count
 from trajmill.training.device import ComputeConfig
-from trajmill.training.distributed import ALONE, Workers, joined
+from trajmill.training.distributed import ALONE, Ranks, joined
 from trajmill.training.hyperparameters import at_least, check_seeds, per_seed
 
 
@@ -123,7 +123,9 @@ def pretrain_dt(
                 f"workers must be 1, got {workers}: {why} all seeds; torchrun or --method.no-dropout helps"
             )
         count = 1 if alone else worker_count(workers, config.compute, len(config.seeds), output)
-        _pretrain_dt(config, output, progress if rank.leads else silent, rank, device, count, resume=resume, part=part)
+        _pretrain_dt(
+            config, output, progress if rank.is_first else silent, rank, device, count, resume=resume, part=part
+        )
     return output
 
 
@@ -131,7 +133,7 @@ def _pretrain_dt(
     config: PretrainDTConfig,
     output: Path,
     progress: Progress,
-    rank: Workers,
+    rank: Ranks,
     device: torch.device,
     workers: int,
     *,
@@ -141,15 +143,15 @@ def _pretrain_dt(
     rank.share(config.method.batch_size)  # refuses before anything is written
     tokens = TokenBatches.of(config, rank, progress)
     run = RunDirectory(output)
-    if rank.leads:
+    if rank.is_first:
         described = record("pretrain_dt", config, tokens.name, None)
         run = RunDirectory.open(output, described, resume=resume, defaults=defaults(config))
-    if rank.agree(int(rank.leads and run.finished)):
+    if rank.maximum(int(rank.is_first and run.finished)):
         return
-    with run.locked() if rank.leads else nullcontext():
+    with run.locked() if rank.is_first else nullcontext():
         here = partial(_pretrain_here, run, config, tokens, device, progress, rank, part=part)
         trained = train_seeds(run, pretrain_dt, config, workers, progress, here)
-        if rank.leads:
+        if rank.is_first:
             last = {"last_metrics": run.lines("evaluation")[-1]["metrics"]}
             finish(run, trained, last, gradient_steps=config.schedule.updates, workers=workers)
 
@@ -160,7 +162,7 @@ def _pretrain_here(
     tokens: TokenBatches,
     device: torch.device,
     progress: Progress,
-    workers: Workers,
+    workers: Ranks,
     *,
     part: bool,
 ) -> Trained:
@@ -191,9 +193,9 @@ def _pretrain_here(
             place(state.tokens, state.targets, 0, batch)
             with torch.no_grad():
                 goal = None if state.targets is None else state.targets[0].long()
-                losses.append(token_losses(state.model.fixed(), method.backbone, state.tokens[0].long(), goal))
+                losses.append(token_losses(state.model.detached(), method.backbone, state.tokens[0].long(), goal))
         mean = torch.stack(losses).mean(0)
-        workers.average(mean)
+        workers.all_reduce(mean)
         floor = {} if tokens.entropy_rate is None else {"entropy_rate": [tokens.entropy_rate] * len(config.seeds)}
         return {"held_out_loss": mean.tolist()} | floor
 
@@ -247,17 +249,17 @@ class TokenBatches:
     held_out_count: int
     """the last ones"""
     batch_size: int
-    workers: Workers
+    workers: Ranks
     entropy_rate: float | None = None
     """nats a token, below which no held-out loss stays; None if it is not known"""
 
     @classmethod
-    def of(cls, config: PretrainDTConfig, workers: Workers, progress: Progress) -> TokenBatches:
+    def of(cls, config: PretrainDTConfig, workers: Ranks, progress: Progress) -> TokenBatches:
         """What is to be learned: text if there is any, else the law."""
         return cls.of_text(config, workers, progress) if config.text else cls.of_law(config, workers)
 
     @classmethod
-    def of_law(cls, config: PretrainDTConfig, workers: Workers = ALONE) -> TokenBatches:
+    def of_law(cls, config: PretrainDTConfig, workers: Ranks = ALONE) -> TokenBatches:
         """The sequences of a law."""
         law: dict[str, Any] = {"state_count": config.state_count, "seed": config.law_seed}
         if config.law == "markov":
@@ -284,7 +286,7 @@ class TokenBatches:
         )
 
     @classmethod
-    def of_text(cls, config: PretrainDTConfig, workers: Workers, progress: Progress) -> TokenBatches:
+    def of_text(cls, config: PretrainDTConfig, workers: Ranks, progress: Progress) -> TokenBatches:
         """The sequences of text files, tokenized once and then found again in the cache."""
         name = text_name(config.text, config.vocabulary, config.vocabulary_size)
         rows = _stored_text(config, cache_directory() / name, workers, progress)
@@ -334,7 +336,7 @@ class TokenBatches:
 
 
 def _authors_worker_count(state_count: int) -> int:
-    """Workers of the authors' program, of 32 sequences each, which a chain's tokens depend on."""
+    """Ranks of the authors' program, of 32 sequences each, which a chain's tokens depend on."""
     return 8 if state_count <= 1000 else 32 if state_count <= 10_000 else 48
 
 
@@ -349,9 +351,9 @@ def _entropy_rate(config: PretrainDTConfig) -> float | None:
     return entropy_rate(np.stack([chain.probabilities([state]) for state in range(config.state_count)]))
 
 
-def _stored_text(config: PretrainDTConfig, directory: Path, workers: Workers, progress: Progress) -> TextRows:
+def _stored_text(config: PretrainDTConfig, directory: Path, workers: Ranks, progress: Progress) -> TextRows:
     """The stored form of the text; the leader makes it where it is missing or damaged."""
-    if workers.leads:
+    if workers.is_first:
         try:
             open_text(directory, config.method.length)
         except CorpusError:
@@ -362,7 +364,7 @@ def _stored_text(config: PretrainDTConfig, directory: Path, workers: Workers, pr
                 vocabulary_size=config.vocabulary_size,
                 progress=progress,
             )
-    workers.agree(1)  # no one reads before it is there
+    workers.maximum(1)  # no one reads before it is there
     return open_text(directory, config.method.length)
 
 
@@ -388,7 +390,7 @@ def pretrained_leaves(init: Path) -> tuple[dict[str, Tensor], GPTConfig]:
             )
         ]
     )
-    return {name: leaf[0] for name, leaf in layout.like(tensors["model"]).leaves.items()}, donor
+    return {name: parameter[0] for name, parameter in layout.like(tensors["model"]).parameters.items()}, donor
 
 
 def _learned_settings(init: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from trajmill.core.progress import Progress
 from trajmill.pipelines.interruption import Interrupted, stop_signals
 from trajmill.pipelines.run_directory import RunDirectory
-from trajmill.training.distributed import ALONE, Workers
+from trajmill.training.distributed import ALONE, Ranks
 from trajmill.training.hyperparameters import at_least
 from trajmill.training.metrics import MetricRing
 from trajmill.training.runner import Feed, Runner, Step
@@ -139,7 +139,7 @@ def run_schedule(
     progress: Progress,
     evaluate: Evaluate | None = None,
     feed: Feed | None = None,
-    workers: Workers = ALONE,
+    workers: Ranks = ALONE,
     bounds: Bounds | None = None,
     part: bool = False,
 ) -> Trained:
@@ -150,14 +150,14 @@ def run_schedule(
     when all have, `DivergenceError` ends the run, its last checkpoint kept, unless it is a `part` of one with more
     seeds. SIGINT and SIGTERM end it with `Interrupted` after the updates under way, and a checkpoint.
     """
-    restored: dict[str, Any] = run.restore(state, metadata) if workers.leads else {"gradient_step": 0}
-    done = workers.agree(int(restored["gradient_step"]))
+    restored: dict[str, Any] = run.restore(state, metadata) if workers.is_first else {"gradient_step": 0}
+    done = workers.maximum(int(restored["gradient_step"]))
     for tensor in state.moving().values():
-        workers.follow(tensor)
+        workers.broadcast(tensor)
     began = time.monotonic() - float(restored.get("wall_seconds", 0.0))
     runner = Runner(step, state, schedule.unroll, feed=feed, done=done)
     diverged = {int(seed): int(update) for seed, update in restored.get("diverged", {}).items()}
-    watch = _Watch(seeds, diverged, bounds or {}, run, tells=workers.leads, stops=not part)
+    watch = _Watch(seeds, diverged, bounds or {}, run, tells=workers.is_first, stops=not part)
     logged = max(done - done % schedule.log_interval, min(done, 1))
     progress(phase, done, schedule.updates, "updates")
 
@@ -173,10 +173,10 @@ def run_schedule(
             runner.run(stop - done)
             done = stop
             saves = schedule.is_mark(schedule.checkpoint_interval, done)
-            stopped = workers.agree(int(received() is not None))
+            stopped = workers.maximum(int(received() is not None))
             if done == 1 or schedule.is_mark(schedule.log_interval, done):
                 means = state.metrics.mean_of_last(logged, done)
-                if workers.leads:
+                if workers.is_first:
                     run.log(phase, done, time.monotonic() - began, means)
                 watch.metrics(state.metrics, means, logged, done)
                 logged = done
@@ -184,9 +184,9 @@ def run_schedule(
                 watch.numbers(state, done)
             if evaluate is not None and schedule.is_mark(schedule.evaluation_interval, done):
                 scores = evaluate(done)
-                if workers.leads:
+                if workers.is_first:
                     run.log("evaluation", done, time.monotonic() - began, scores)
-            if workers.leads and (saves or stopped):
+            if workers.is_first and (saves or stopped):
                 save()
             progress(phase, done, schedule.updates, "updates")
             if stopped and done < schedule.updates:

@@ -35,7 +35,7 @@ from trajmill.models.decision_transformer import DecisionTransformerConfig, embe
 from trajmill.models.gpt import GPTConfig, gpt
 from trajmill.models.language_model import language_model
 from trajmill.models.mlp import seeded_generator
-from trajmill.models.precision import reduce_products
+from trajmill.models.precision import use_bfloat16
 from trajmill.models.stack import Stack
 from trajmill.pipelines.decision_transformer import pretrained_backbone, trained_method
 from trajmill.pipelines.finetuning import newest_state, pretrained_checkpoint
@@ -114,7 +114,7 @@ def backbone_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
 
 def feature_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
     """Cosines of fine-tuned features with those of the random and of the pre-trained start, (seed_count,) each."""
-    reduce_products(False)  # whatever was trained before in this process
+    use_bfloat16(False)  # whatever was trained before in this process
     found, settings = Snapshots.of(run), run.config["config"]
     buffer = TrajectoryBuffer.from_dataset(
         load_dataset(settings["dataset"]),
@@ -142,8 +142,8 @@ def feature_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
 def _features(network: DecisionTransformerConfig, snapshot: Snapshot, windows: WindowBatch) -> Tensor:
     """One vector a window, (S, B, K * width): zero where there is no step."""
     found = features(
-        snapshot.outer.fixed(),
-        snapshot.inner.fixed(),
+        snapshot.outer.detached(),
+        snapshot.inner.detached(),
         network,
         return_to_go=windows.return_to_go,
         observation=windows.observation,

@@ -21,7 +21,7 @@ class Adam:
     The loss it minimizes must be a *sum* over seeds of per-seed means: then no seed's update depends on another's.
     """
 
-    parameters: tuple[Stack, ...]
+    stacks: tuple[Stack, ...]
     learning_rates: tuple[Tensor, ...]
     """one (rows, 1) float64 tensor per stack"""
     gradients: tuple[Stack, ...]
@@ -36,36 +36,36 @@ class Adam:
     """one per stack; None decays nothing"""
     clip_norm: float | None = None
     """greatest L2 norm of one seed's gradient; None clips nothing"""
-    huggingface: bool = False
+    decay_after_step: bool = False
     """add epsilon before the bias correction and decay after the step, as the AdamW of the transformers library did"""
-    average: Callable[[Tensor], None] | None = None
+    all_reduce: Callable[[Tensor], None] | None = None
     """makes a tensor the mean over all processes that train together, in place; None trains alone"""
 
     @classmethod
     def of(
         cls,
-        parameters: Sequence[Stack],
+        stacks: Sequence[Stack],
         learning_rates: Sequence[Tensor],
         *,
         epsilon: float = 1e-8,
         weight_decay: tuple[float, ...] | None = None,
         clip_norm: float | None = None,
-        huggingface: bool = False,
-        average: Callable[[Tensor], None] | None = None,
+        decay_after_step: bool = False,
+        all_reduce: Callable[[Tensor], None] | None = None,
     ) -> Adam:
         """Fresh optimizer; `learning_rates` holds one (rows,) tensor per stack."""
         return cls(
-            parameters=tuple(parameters),
+            stacks=tuple(stacks),
             learning_rates=tuple(rate.to(torch.float64)[:, None] for rate in learning_rates),
-            gradients=tuple(stack.like(torch.zeros_like(stack.flat)) for stack in parameters),
-            first_moments=tuple(torch.zeros_like(stack.flat) for stack in parameters),
-            second_moments=tuple(torch.zeros_like(stack.flat) for stack in parameters),
-            update_count=parameters[0].flat.new_zeros((), dtype=torch.float64),
+            gradients=tuple(stack.like(torch.zeros_like(stack.flat)) for stack in stacks),
+            first_moments=tuple(torch.zeros_like(stack.flat) for stack in stacks),
+            second_moments=tuple(torch.zeros_like(stack.flat) for stack in stacks),
+            update_count=stacks[0].flat.new_zeros((), dtype=torch.float64),
             epsilon=epsilon,
             weight_decay=weight_decay,
             clip_norm=clip_norm,
-            huggingface=huggingface,
-            average=average,
+            decay_after_step=decay_after_step,
+            all_reduce=all_reduce,
         )
 
     def minimize(self, loss: Tensor, factor: Tensor | float = 1.0) -> None:
@@ -78,13 +78,13 @@ class Adam:
 
     def differentiate(self, loss: Tensor) -> None:
         """Fill `gradients`, with their mean over all processes."""
-        leaves = [leaf for stack in self.parameters for leaf in stack.leaves.values()]
-        slots = [slot for stack in self.gradients for slot in stack.leaves.values()]
-        found = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        parameters = [parameter for stack in self.stacks for parameter in stack.parameters.values()]
+        slots = [slot for stack in self.gradients for slot in stack.parameters.values()]
+        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
         torch._foreach_copy_(slots, list(found))
-        if self.average is not None:
+        if self.all_reduce is not None:
             for gradient in self.gradients:
-                self.average(gradient.flat)
+                self.all_reduce(gradient.flat)
 
     def gradient_norms(self) -> Tensor:
         """L2 norm of each row of `gradients` over all stacks, (rows,); for stacks of one row a seed."""
@@ -100,9 +100,9 @@ class Adam:
         self.update_count.add_(1.0)
         correction1 = 1.0 - self.beta1**self.update_count
         correction2 = (1.0 - self.beta2**self.update_count).sqrt()
-        decays = self.weight_decay or (0.0,) * len(self.parameters)
+        decays = self.weight_decay or (0.0,) * len(self.stacks)
         for stack, base_rate, gradient, first, second, decay in zip(
-            self.parameters,
+            self.stacks,
             self.learning_rates,
             self.gradients,
             self.first_moments,
@@ -113,16 +113,16 @@ class Adam:
             dtype = stack.flat.dtype
             rate = base_rate * factor
             kept = (1.0 - rate * decay).to(dtype)
-            if decay and not self.huggingface:
+            if decay and not self.decay_after_step:
                 stack.flat.mul_(kept)
             first.lerp_(gradient.flat, 1.0 - self.beta1)
             second.mul_(self.beta2).addcmul_(gradient.flat, gradient.flat, value=1.0 - self.beta2)
             # rate/c1 · m / (√v/c2 + ε), with c2 multiplied through
-            epsilon = self.epsilon if self.huggingface else (self.epsilon * correction2).to(dtype)
+            epsilon = self.epsilon if self.decay_after_step else (self.epsilon * correction2).to(dtype)
             scale = second.sqrt().add_(epsilon)
             direction = torch.div(first, scale, out=scale)
             stack.flat.addcmul_(direction, (rate * (correction2 / correction1)).to(dtype), value=-1.0)
-            if decay and self.huggingface:
+            if decay and self.decay_after_step:
                 stack.flat.mul_(kept)
 
     def moving(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from trajmill.models.precision import reduce_products
+from trajmill.models.precision import use_bfloat16
 from trajmill.training.hyperparameters import at_least
 
 
@@ -38,7 +38,7 @@ class ComputeConfig:
             raise ValueError("device is cuda, but torch sees no GPU; use --device cpu or auto")
         torch.set_num_threads(self.threads)
         torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
-        reduce_products(self.precision == "bf16")
+        use_bfloat16(self.precision == "bf16")
         keep_freed_memory()
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 

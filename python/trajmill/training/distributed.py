@@ -18,16 +18,16 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class Ranks:
     """The processes of a program, seen from one of them; alone, nothing is sent."""
 
     rank: int = 0
-    """which one this is; the first one leads: it alone writes files and shows progress"""
+    """which one this is; the first one alone writes files and shows progress"""
     count: int = 1
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
 
     @property
-    def leads(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
@@ -37,34 +37,35 @@ class Workers:
             raise ValueError(f"batch_size must be a multiple of the {self.count} processes, got {batch_size}")
         return batch_size // self.count
 
-    def average(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Replace `tensor` by its mean over all processes, in place."""
         if self.count > 1:
             dist.all_reduce(tensor)
             tensor.div_(self.count)
 
-    def follow(self, tensor: Tensor) -> None:
-        """Replace `tensor` by the leader's, in place."""
+    def broadcast(self, tensor: Tensor) -> None:
+        """Replace `tensor` by the first process's, in place."""
         if self.count > 1:
             dist.broadcast(tensor, src=0)
 
-    def agree(self, number: int) -> int:
-        """The leader's whole number."""
-        agreed = torch.tensor(number, dtype=torch.int64, device=self.device)
-        self.follow(agreed)
-        return int(agreed)
+    def maximum(self, number: int) -> int:
+        """The greatest of all processes' whole numbers; none goes on before all have asked."""
+        greatest = torch.tensor(number, dtype=torch.int64, device=self.device)
+        if self.count > 1:
+            dist.all_reduce(greatest, dist.ReduceOp.MAX)
+        return int(greatest)
 
 
-ALONE = Workers()
+ALONE = Ranks()
 
 
-def is_leader() -> bool:
+def is_first() -> bool:
     """Whether this process is the first of its program, by torchrun's environment variables."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Workers]:
+def joined(device: torch.device) -> Iterator[Ranks]:
     """Meet the other processes, if torchrun started any; a GPU is taken by the process's place on its machine."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -78,9 +79,11 @@ def joined(device: torch.device) -> Iterator[Workers]:
                 f"use --nproc-per-node {there} or --compute.device cpu"
             )
         torch.cuda.set_device(place)
-    patience = timedelta(hours=2)  # the leader may be tokenizing a large text; torchrun ends the others if one fails
+    patience = timedelta(
+        hours=2
+    )  # the first process may be tokenizing a large text; torchrun ends the others if one fails
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
-        yield Workers(rank=dist.get_rank(), count=count, device=device)
+        yield Ranks(rank=dist.get_rank(), count=count, device=device)
     finally:
         dist.destroy_process_group()

@@ -60,7 +60,7 @@ def indexes(words: Tensor, count: int) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Dice:
+class Draws:
     """The random words one update of every seed needs, by site.
 
     A site is a named place in an algorithm that consumes chance, such as ``"batch"``; its number is its position.
@@ -76,8 +76,8 @@ class Dice:
     """words of each site"""
 
     @classmethod
-    def of(cls, seeds: Sequence[int], sizes: Mapping[str, int], device: torch.device) -> Dice:
-        """Dice for the given 64-bit seeds."""
+    def of(cls, seeds: Sequence[int], sizes: Mapping[str, int], device: torch.device) -> Draws:
+        """Draws for the given 64-bit seeds."""
         lanes = [-(-size // 4) for size in sizes.values()]
         key = torch.tensor([[seed & _MASK, seed >> 32] for seed in seeds], dtype=torch.int64)
         return cls(
@@ -92,9 +92,9 @@ class Dice:
         """S."""
         return len(self.key[0])
 
-    def roll(self, step: Tensor, count: int) -> dict[str, Tensor]:
+    def words(self, step: Tensor, count: int) -> dict[str, Tensor]:
         """Words of the `count` updates from `step` (an int64 scalar tensor) on: site -> (count, S, size) int64."""
-        blocks = self._compiled(step, count) if step.device.type == "cpu" else self.composed(step, count)
+        blocks = self._compiled(step, count) if step.device.type == "cpu" else self.words_by_torch(step, count)
         flat = blocks.flatten(-2)
         result, start = {}, 0
         for name, size in self.sizes.items():
@@ -102,7 +102,7 @@ class Dice:
             start += -(-size // 4) * 4
         return result
 
-    def composed(self, step: Tensor, count: int) -> Tensor:
+    def words_by_torch(self, step: Tensor, count: int) -> Tensor:
         """All blocks of `roll`, (count, S, L, 4), in torch operations, on any device; can be captured."""
         steps = step + torch.arange(count, device=step.device)
         domain = torch.full_like(steps, TRAINING_DOMAIN)[:, None, None]

@@ -21,7 +21,7 @@ from torch import Tensor
 from trajmill.training.capture_lint import capture_lint
 from trajmill.training.checkpoint import load_checkpoint, save_checkpoint
 from trajmill.training.device import ComputeConfig
-from trajmill.training.philox import Dice
+from trajmill.training.philox import Draws
 from trajmill.training.runner import Runner
 
 
@@ -127,7 +127,7 @@ def check_step_can_be_captured(case: Case) -> None:
     for dtype in (torch.float32, torch.float64):
         state = case.create([1, 2], dtype)
         before = copy.deepcopy({name: tensor.clone() for name, tensor in state.moving().items()})
-        with patch.object(Dice, "_compiled", Dice.composed):  # as on a GPU
+        with patch.object(Draws, "_compiled", Draws.words_by_torch):  # as on a GPU
             capture_lint(lambda state=state: case.step(state, case.period), state)
         moved = [name for name, tensor in state.moving().items() if not torch.equal(before[name], tensor)]
         assert set(moved) >= set(before) - {"metrics"}, f"a step left {set(before) - set(moved)} as it was"

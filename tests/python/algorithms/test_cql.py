@@ -94,11 +94,11 @@ def twin_of(state: cql.CQLState, position: int) -> Twin:
         return value[position] if isinstance(value, tuple) else value
 
     return Twin(
-        policy=export_network(state.policy.leaves, position),
-        critics=[export_network(state.critic.leaves, 2 * position + member) for member in range(2)],
-        targets=[export_network(state.target.leaves, 2 * position + member) for member in range(2)],
-        log_alpha=export_network(state.log_alpha.leaves, position),
-        log_multiplier=export_network(state.log_multiplier.leaves, position) if state.log_multiplier else None,
+        policy=export_network(state.policy.parameters, position),
+        critics=[export_network(state.critic.parameters, 2 * position + member) for member in range(2)],
+        targets=[export_network(state.target.parameters, 2 * position + member) for member in range(2)],
+        log_alpha=export_network(state.log_alpha.parameters, position),
+        log_multiplier=export_network(state.log_multiplier.parameters, position) if state.log_multiplier else None,
         greatest_reward=state.table.greatest_reward,
         lr=own("learning_rate"),
         discount=own("discount"),
@@ -173,15 +173,15 @@ def test_update_equals_the_slow_twin(name: str, updates: int, tolerance: float) 
     for position, twin in enumerate(twins):
         expected = twin_state(twin)
         found = {
-            "policy": export_network(state.policy.leaves, position),
-            "log_alpha": export_network(state.log_alpha.leaves, position),
-            "critic 0": export_network(state.critic.leaves, 2 * position),
-            "critic 1": export_network(state.critic.leaves, 2 * position + 1),
-            "target 0": export_network(state.target.leaves, 2 * position),
-            "target 1": export_network(state.target.leaves, 2 * position + 1),
+            "policy": export_network(state.policy.parameters, position),
+            "log_alpha": export_network(state.log_alpha.parameters, position),
+            "critic 0": export_network(state.critic.parameters, 2 * position),
+            "critic 1": export_network(state.critic.parameters, 2 * position + 1),
+            "target 0": export_network(state.target.parameters, 2 * position),
+            "target 1": export_network(state.target.parameters, 2 * position + 1),
         }
         if state.log_multiplier is not None:
-            found["log_multiplier"] = export_network(state.log_multiplier.leaves, position)
+            found["log_multiplier"] = export_network(state.log_multiplier.parameters, position)
         for part, network in found.items():
             assert_close(network, expected[part], tolerance)
         for metric, value in losses[position].items():
@@ -220,10 +220,10 @@ def test_safe_q_bounds_the_target() -> None:
     targets = {}
     for safe_q in (True, False):
         state = cql.create(CQLConfig(batch_size=64, safe_q=safe_q, discount=(0.99, 0.9)), table(), [0, 1])
-        state.target.leaves["value.bias"].fill_(1e6)
+        state.target.parameters["value.bias"].fill_(1e6)
         draws = cql.draw(state, 1).of_update(0)
         batch = state.table.gather(draws.index)
-        mean, log_std = cql.gaussian(state.policy.fixed(), batch.observation)
+        mean, log_std = cql.gaussian(state.policy.detached(), batch.observation)
         targets[safe_q] = cql.sample_actions(state, batch, mean, log_std, draws).target.amax(1)
     bounds = [horizon * state.table.greatest_reward for horizon in (100.0, 10.0)]
     assert targets[True].tolist() == pytest.approx(bounds)
@@ -246,7 +246,7 @@ def test_a_warm_start_clones_the_data_and_then_stops() -> None:
 
     def density() -> float:
         batch = state.table.gather(torch.arange(400)[None])
-        mean, log_std = cql.gaussian(state.policy.fixed(), batch.observation)
+        mean, log_std = cql.gaussian(state.policy.detached(), batch.observation)
         return float(cql.action_density(mean, log_std, batch.action).mean())
 
     before = density()
@@ -287,7 +287,7 @@ def test_act_is_the_tanh_of_the_mean() -> None:
     state = cql.create(CQLConfig(), table(torch.float32), [0, 1])
     observation = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(1))
     action = cql.act(state, observation.numpy())
-    mean, _ = cql.gaussian(state.policy.fixed(), observation)
+    mean, _ = cql.gaussian(state.policy.detached(), observation)
     assert action.shape == (2, 7, 2)
     assert action.dtype == "float32"
     torch.testing.assert_close(torch.as_tensor(action), mean.tanh())
@@ -295,17 +295,17 @@ def test_act_is_the_tanh_of_the_mean() -> None:
 
 def test_transfer_loads_or_keeps_the_value_layer() -> None:
     donor = cql.create(CQLConfig(), table(), [42])
-    networks = [{name: leaf[member] for name, leaf in donor.critic.fixed().items()} for member in range(2)]
+    networks = [{name: parameter[member] for name, parameter in donor.critic.detached().items()} for member in range(2)]
     networks = [network | {"dynamics.bias": torch.zeros(5)} for network in networks]
     for load_value_layer in (True, False):
         state = cql.create(CQLConfig(), table(), [0, 1, 2])
-        fresh = state.critic.leaves["value.weight"].detach().clone()
+        fresh = state.critic.parameters["value.weight"].detach().clone()
         cql.load_critic(state, networks, load_value_layer=load_value_layer)
         for row in range(6):
-            member = donor.critic.leaves["hidden.1.weight"][row % 2]
-            assert torch.equal(state.critic.leaves["hidden.1.weight"][row], member)
-        expected = donor.critic.leaves["value.weight"].repeat(3, 1, 1) if load_value_layer else fresh
-        assert torch.equal(state.critic.leaves["value.weight"], expected)
+            member = donor.critic.parameters["hidden.1.weight"][row % 2]
+            assert torch.equal(state.critic.parameters["hidden.1.weight"][row], member)
+        expected = donor.critic.parameters["value.weight"].repeat(3, 1, 1) if load_value_layer else fresh
+        assert torch.equal(state.critic.parameters["value.weight"], expected)
         assert torch.equal(state.target.flat, state.critic.flat)
 
 

@@ -125,12 +125,12 @@ def test_parameter_counts_are_the_papers(observation_dim: int, action_dim: int, 
 
 def test_initial_deviations() -> None:
     state = dt.create(DTConfig(), table(torch.float32), [0])
-    for name, leaf in state.inner.fixed().items():
+    for name, parameter in state.inner.detached().items():
         if name.endswith("weight") and "ln" not in name:
             expected = 0.02 / math.sqrt(6) if "c_proj" in name else 0.02
-            assert float(leaf.std()) == pytest.approx(expected, rel=0.05), name
+            assert float(parameter.std()) == pytest.approx(expected, rel=0.05), name
         else:
-            assert torch.equal(leaf, torch.full_like(leaf, float(name.endswith("weight")))), name
+            assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight")))), name
 
 
 @pytest.mark.parametrize("order", ["normalize-first", "timestep-first"])
@@ -154,11 +154,13 @@ def compare_with_twin(state: dt.DTState, atol: float = 1e-11) -> None:
     config, data = state.config, state.table
     order, shared = config.embedding_order, config.shared_projection
     stacks = [stack for stack in (state.outer, state.inner, state.language) if stack is not None]
-    plain = {name: leaf[1].clone().requires_grad_() for stack in stacks for name, leaf in stack.fixed().items()}
+    plain = {
+        name: parameter[1].clone().requires_grad_() for stack in stacks for name, parameter in stack.detached().items()
+    }
     positions = "wpe.weight" if "wpe.weight" in plain else "embed_timestep.weight"
     decays = (config.weight_decay, config.backbone_weight_decay, config.backbone_weight_decay)
     groups = [
-        {"params": [plain[name] for name in stack.leaves], "weight_decay": decay}
+        {"params": [plain[name] for name in stack.parameters], "weight_decay": decay}
         for stack, decay in zip(stacks, decays, strict=False)
     ]
     optimizer = torch.optim.AdamW(groups, lr=1e-4, eps=1e-8)
@@ -167,7 +169,7 @@ def compare_with_twin(state: dt.DTState, atol: float = 1e-11) -> None:
     lengths = np.repeat(LENGTHS, LENGTHS)
     place = np.concatenate([np.arange(length) for length in LENGTHS])
     for update in range(20):
-        words = {site: rolled[0] for site, rolled in state.dice.roll(state.step, 1).items()}
+        words = {site: rolled[0] for site, rolled in state.draws.words(state.step, 1).items()}
         starts = indexes(words["window"], len(data))
         factors = dropout_factors(sites, words, torch.float64)
         tokens = None if state.tokens is None else state.tokens[0]
@@ -194,8 +196,8 @@ def compare_with_twin(state: dt.DTState, atol: float = 1e-11) -> None:
         optimizer.step()
         warmup.step()
     for stack in stacks:
-        for name, leaf in stack.fixed().items():
-            torch.testing.assert_close(leaf[1], plain[name].detach(), rtol=1e-9, atol=atol, msg=name)
+        for name, parameter in stack.detached().items():
+            torch.testing.assert_close(parameter[1], plain[name].detach(), rtol=1e-9, atol=atol, msg=name)
     logged = {name: values[1] for name, values in state.metrics.mean_of_last(19, 20).items()}
     expected = {"loss": error, "gradient_norm": norm} | terms
     assert logged == pytest.approx({name: float(value.detach()) for name, value in expected.items()})
@@ -231,7 +233,9 @@ def test_padded_steps_change_nothing() -> None:
         return_to_go=torch.where(batch.mask, batch.return_to_go, 9e5),
         timestep=torch.where(batch.mask, batch.timestep, 999),
     )
-    found = [torch.autograd.grad(dt.loss(state, one).sum(), [*state.inner.leaves.values()]) for one in (batch, other)]
+    found = [
+        torch.autograd.grad(dt.loss(state, one).sum(), [*state.inner.parameters.values()]) for one in (batch, other)
+    ]
     assert torch.equal(dt.loss(state, batch), dt.loss(state, other))
     for one, two in zip(*found, strict=True):
         assert torch.equal(one, two)
@@ -252,7 +256,7 @@ def test_windows_are_those_of_the_trajectory_buffer(options: dict[str, object]) 
 def test_rate_of_dropping_and_expectation_are_exact() -> None:
     state = dt.create(replace(CONFIG, batch_size=64), table(torch.float32), [0])
     sites = SMALL.dropout_shapes(64, 12)
-    words = {site: rolled[0] for site, rolled in state.dice.roll(state.step, 1).items()}
+    words = {site: rolled[0] for site, rolled in state.draws.words(state.step, 1).items()}
     for site, factors in dropout_factors(sites, words, torch.float64).items():
         probability = sites[site][0]
         assert factors.max() == pytest.approx(1 / (1 - probability), rel=1e-4)
@@ -263,13 +267,13 @@ def test_rate_of_dropping_and_expectation_are_exact() -> None:
 def test_pretrained_backbone_and_positions_start_every_seed() -> None:
     data = table(torch.float32)
     donor = dt.create(CONFIG, data, [9])
-    backbone = {name: leaf[0] for name, leaf in donor.inner.fixed().items()}
+    backbone = {name: parameter[0] for name, parameter in donor.inner.detached().items()}
     positions = torch.arange(1024 * 8.0).view(1024, 8)
     state = dt.create(CONFIG, data, [1, 2], backbone=backbone, positions=positions)
-    for name, leaf in state.inner.fixed().items():
-        assert torch.equal(leaf[0], backbone[name]) and torch.equal(leaf[1], backbone[name])
-    assert torch.equal(state.outer.fixed()["embed_timestep.weight"][1], positions)
-    assert not torch.equal(*state.outer.fixed()["embed_state.weight"].unbind(0))
+    for name, parameter in state.inner.detached().items():
+        assert torch.equal(parameter[0], backbone[name]) and torch.equal(parameter[1], backbone[name])
+    assert torch.equal(state.outer.detached()["embed_timestep.weight"][1], positions)
+    assert not torch.equal(*state.outer.detached()["embed_state.weight"].unbind(0))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Forward-dynamics pre-training: its loss, what it leaves alone, how far it gets, and the battery."""
+"""Forward-dynamics pre-training: its loss, what it parameters alone, how far it gets, and the battery."""
 
 from __future__ import annotations
 
@@ -102,12 +102,12 @@ def test_update_equals_plain_torch(target: str, updates: int, tolerance: float) 
     transitions = small(torch.float64, target=TARGETS[target])
     state = forward_dynamics.create(ForwardDynamicsConfig(batch_size=16), transitions, [3, 4])
     plain = [
-        {name: value.requires_grad_() for name, value in export_network(state.critic.leaves, row).items()}
+        {name: value.requires_grad_() for name, value in export_network(state.critic.parameters, row).items()}
         for row in (2, 3)
     ]
     optimizer = torch.optim.Adam([value for one in plain for value in one.values()], lr=3e-4)
     for _ in range(updates):
-        words = state.dice.roll(state.step, 1)["batch"][0]
+        words = state.draws.words(state.step, 1)["batch"][0]
         index = forward_dynamics.indexes(words, len(transitions.rows))
         forward_dynamics.update(state, index)
         s, a = transitions.rows[index[1], :2].long().unbind(1)
@@ -128,7 +128,7 @@ def test_update_equals_plain_torch(target: str, updates: int, tolerance: float) 
         sum(losses).backward()
         optimizer.step()
     for member in range(2):
-        for name, value in export_network(state.critic.leaves, 2 + member).items():
+        for name, value in export_network(state.critic.parameters, 2 + member).items():
             torch.testing.assert_close(value, plain[member][name].detach(), rtol=tolerance, atol=tolerance / 100)
     logged = state.metrics.mean_of_last(updates - 1, updates)
     assert [logged[name][1] for name in forward_dynamics.METRICS] == pytest.approx([float(x.detach()) for x in losses])
@@ -136,10 +136,10 @@ def test_update_equals_plain_torch(target: str, updates: int, tolerance: float) 
 
 def test_value_layer_keeps_its_initial_values() -> None:
     state = forward_dynamics.create(ForwardDynamicsConfig(batch_size=16), small(torch.float32), [0])
-    before = {name: leaf.clone() for name, leaf in state.critic.fixed().items()}
+    before = {name: parameter.clone() for name, parameter in state.critic.detached().items()}
     forward_dynamics.step(state, 5)
-    for name, leaf in state.critic.fixed().items():
-        assert torch.equal(leaf, before[name]) == name.startswith("value."), name
+    for name, parameter in state.critic.detached().items():
+        assert torch.equal(parameter, before[name]) == name.startswith("value."), name
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def expected_losses(state: forward_dynamics.ForwardDynamicsState) -> list[float]
     total = torch.zeros(2, dtype=torch.float64)
     for index in every.split(50_000):
         inputs, target = state.transitions.gather(index[None])
-        predicted = forward_dynamics.predictions(state.critic.fixed(), inputs)
+        predicted = forward_dynamics.predictions(state.critic.detached(), inputs)
         total += (predicted - target[:, None]).square().mean(-1).double().sum((0, 2))
     return (total / len(every)).tolist()
 
@@ -204,6 +204,6 @@ def test_transitions_are_checked() -> None:
 def test_pretrained_critics_are_those_of_the_seed() -> None:
     state = forward_dynamics.create(ForwardDynamicsConfig(), small(torch.float32), [0, 1])
     both = forward_dynamics.pretrained_critics(state.critic.flat, 4, 2, 4, position=1)
-    assert torch.equal(both[1]["dynamics.weight"], state.critic.leaves["dynamics.weight"][3])
+    assert torch.equal(both[1]["dynamics.weight"], state.critic.parameters["dynamics.weight"][3])
     with pytest.raises(ValueError, match="5 observation and 2 action numbers that predict 5 must"):
         forward_dynamics.pretrained_critics(state.critic.flat, 5, 2, 5)

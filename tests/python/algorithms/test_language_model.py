@@ -94,7 +94,7 @@ def test_updates_equal_the_twin(objective: str) -> None:
     """20 updates of the second of two seeds in float64; the schedule is at its peak and beyond."""
     config = replace(CONFIG, objective=objective)
     state = filled(config, [3, 4], torch.float64, targets=6 if objective == "given" else 0)
-    plain = {name: leaf[1].clone().requires_grad_() for name, leaf in state.model.fixed().items()}
+    plain = {name: parameter[1].clone().requires_grad_() for name, parameter in state.model.detached().items()}
     optimizer = HuggingFaceAdamW(plain, 1e-2)
     nothing_dropped = {site: torch.ones(shape[1:]).double() for site, (_, shape) in SMALL.dropout_shapes(1, 7).items()}
     for update in range(20):
@@ -111,8 +111,8 @@ def test_updates_equal_the_twin(objective: str) -> None:
         loss.backward()
         optimizer.step(3e-4 * (update / 4 if update < 4 else (30 - update) / 26))
         lm.update(state, state.tokens[update], None if state.targets is None else state.targets[update])
-    for name, leaf in state.model.fixed().items():
-        torch.testing.assert_close(leaf[1], plain[name].detach(), rtol=1e-9, atol=1e-11, msg=name)
+    for name, parameter in state.model.detached().items():
+        torch.testing.assert_close(parameter[1], plain[name].detach(), rtol=1e-9, atol=1e-11, msg=name)
     assert state.metrics.mean_of_last(19, 20)["loss"][1] == pytest.approx(float(loss.detach()))
 
 
@@ -132,15 +132,15 @@ def test_losses_in_chunks_equal_those_at_once(chunk: int, targets: int, monkeypa
     state = filled(config, [3, 4, 5], torch.float64, targets=targets)
     tokens = state.tokens[0].long()
     goals = tokens[..., 1:] if state.targets is None else state.targets[0].long()
-    logits = token_logits(state.model.leaves, SMALL, tokens)[:, :, : goals.shape[-1]]
+    logits = token_logits(state.model.parameters, SMALL, tokens)[:, :, : goals.shape[-1]]
     wanted = F.cross_entropy(logits.flatten(0, 2), goals.flatten(), reduction="none").view(3, -1).mean(1)
     monkeypatch.setattr(language_model, "CHUNK", chunk)
-    losses = language_model.token_losses(state.model.leaves, SMALL, tokens, goals if targets else None)
+    losses = language_model.token_losses(state.model.parameters, SMALL, tokens, goals if targets else None)
     torch.testing.assert_close(losses, wanted, rtol=1e-12, atol=0)
-    weights, leaves = torch.tensor([1.0, 2.0, -3.0]).double(), list(state.model.leaves.values())
+    weights, parameters = torch.tensor([1.0, 2.0, -3.0]).double(), list(state.model.parameters.values())
     for got, expected in zip(
-        torch.autograd.grad(losses @ weights, leaves, materialize_grads=True),
-        torch.autograd.grad(wanted @ weights, leaves, materialize_grads=True),
+        torch.autograd.grad(losses @ weights, parameters, materialize_grads=True),
+        torch.autograd.grad(wanted @ weights, parameters, materialize_grads=True),
         strict=True,
     ):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-14)
@@ -155,9 +155,9 @@ from trajmill.models.language_model import language_model, token_losses
 torch.set_num_threads(1)
 shape = Shape(layer_count=1, width=8)
 values = language_model(shape, 50257, torch.Generator())
-leaves = {name: value[None].requires_grad_() for name, value in values.items()}
+parameters = {name: value[None].requires_grad_() for name, value in values.items()}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-token_losses(leaves, shape, torch.randint(50257, (1, 32, 128))).sum().backward()
+token_losses(parameters, shape, torch.randint(50257, (1, 32, 128))).sum().backward()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -174,7 +174,7 @@ def test_a_position_sees_its_past_alone() -> None:
     tokens = state.tokens[0].long()
     changed = tokens.clone()
     changed[..., 4:] = (changed[..., 4:] + 1) % 5
-    one, other = (token_logits(state.model.fixed(), SMALL, some) for some in (tokens, changed))
+    one, other = (token_logits(state.model.detached(), SMALL, some) for some in (tokens, changed))
     torch.testing.assert_close(one[:, :, :4], other[:, :, :4], rtol=1e-12, atol=1e-14)
     assert not torch.allclose(one[:, :, 4], other[:, :, 4])
 

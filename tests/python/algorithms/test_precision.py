@@ -20,7 +20,7 @@ from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms import language_model as lm
 from trajmill.models.critic import action_values, critic, predictions
 from trajmill.models.mlp import hidden
-from trajmill.models.precision import reduced
+from trajmill.models.precision import to_product_dtype
 from trajmill.models.tanh_gaussian import gaussian, tanh_gaussian
 from trajmill.training.device import ComputeConfig
 
@@ -84,10 +84,10 @@ def test_gradients_are_close_to_those_of_float64(
     step(double)
     farthest = 0.0
     for ours, exact in zip(low.optimizer.gradients, double.optimizer.gradients, strict=True):
-        for leaf in ours.leaves:
-            if exact.leaves[leaf].any():
-                error = distance(ours.leaves[leaf], exact.leaves[leaf])
-                assert error <= (2e-2 if activation == "smooth" else 0.15), (leaf, error)
+        for parameter in ours.parameters:
+            if exact.parameters[parameter].any():
+                error = distance(ours.parameters[parameter], exact.parameters[parameter])
+                assert error <= (2e-2 if activation == "smooth" else 0.15), (parameter, error)
                 farthest = max(farthest, error)
     assert farthest > 1e-3, "nothing was reduced"
     floats = [tensor for tensor in low.moving().values() if tensor.is_floating_point()]
@@ -97,7 +97,7 @@ def test_gradients_are_close_to_those_of_float64(
 def test_output_layers_are_not_reduced(bf16: None) -> None:
     """Hidden numbers are bfloat16, outputs have digits that bfloat16 does not."""
     observation, both = torch.randn(1, 50, 5), torch.randn(1, 50, 7)
-    policy, critics = tanh_gaussian(5, 2, [0]).fixed(), critic(5, 2, [0], predicted_dim=5).fixed()
+    policy, critics = tanh_gaussian(5, 2, [0]).detached(), critic(5, 2, [0], predicted_dim=5).detached()
     assert hidden(policy, observation).dtype == torch.bfloat16
     outputs = [*gaussian(policy, observation), action_values(critics, both), predictions(critics, both)]
     state = dt_state(torch.float32)
@@ -131,7 +131,7 @@ def test_precision_is_a_setting_of_the_process() -> None:
     numbers = torch.ones(2)
     for precision, dtype in (("bf16", torch.bfloat16), ("tf32", torch.float32), ("fp32", torch.float32)):
         ComputeConfig(device="cpu", precision=precision).apply()
-        assert reduced(numbers).dtype == dtype
-        assert reduced(numbers.double()).dtype == torch.float64
+        assert to_product_dtype(numbers).dtype == dtype
+        assert to_product_dtype(numbers.double()).dtype == torch.float64
     with pytest.raises(ValueError, match="precision must be fp32, tf32 or bf16, got 'fp16'"):
         ComputeConfig(precision="fp16")

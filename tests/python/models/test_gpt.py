@@ -16,11 +16,11 @@ CONFIG = GPTConfig(layer_count=2, head_count=2, width=16, attention_dropout=0.3)
 
 
 @pytest.fixture
-def leaves() -> dict[str, Tensor]:
+def parameters() -> dict[str, Tensor]:
     return dict(
         Stack.of([gpt(CONFIG, seeded_generator(seed, "test")) for seed in range(SEEDS)])
         .to(torch.device("cpu"), torch.float64)
-        .leaves
+        .parameters
     )
 
 
@@ -31,7 +31,7 @@ def random(*shape: int) -> Tensor:
 @pytest.mark.parametrize("block", [1, 4, 5, 10])
 @pytest.mark.parametrize("hides", [False, True])
 def test_blocks_of_queries_give_the_same(
-    block: int, hides: bool, leaves: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    block: int, hides: bool, parameters: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes = CONFIG.dropout_shapes(BATCH, LENGTH)
     dropout = {site: (random(SEEDS, *shape) > -1.0).double() / 0.84 for site, (_, shape) in shapes.items()}
@@ -39,7 +39,7 @@ def test_blocks_of_queries_give_the_same(
     inputs = random(SEEDS, BATCH, LENGTH, CONFIG.width).requires_grad_()
 
     def computed() -> tuple[Tensor, ...]:
-        outputs = backbone(leaves, CONFIG, inputs, visible=visible, dropout=dropout)[:, :, 3:]
+        outputs = backbone(parameters, CONFIG, inputs, visible=visible, dropout=dropout)[:, :, 3:]
         return outputs, *torch.autograd.grad(outputs.square().sum(), inputs)
 
     whole = computed()
@@ -48,7 +48,7 @@ def test_blocks_of_queries_give_the_same(
 
 
 @pytest.mark.parametrize("block", [4, 256])
-def test_no_position_looks_ahead(block: int, leaves: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_position_looks_ahead(block: int, parameters: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUERY_BLOCK", block)
     inputs = random(SEEDS, BATCH, LENGTH, CONFIG.width)
     changed = inputs.clone()
@@ -56,6 +56,6 @@ def test_no_position_looks_ahead(block: int, leaves: dict[str, Tensor], monkeypa
     kept = []
     for one in (inputs, changed):
         torch.manual_seed(0)  # drops the same
-        kept.append(backbone(leaves, CONFIG, one, dropout="torch"))
+        kept.append(backbone(parameters, CONFIG, one, dropout="torch"))
     assert torch.equal(kept[0][:, :, :6], kept[1][:, :, :6])
     assert not torch.isclose(kept[0][:, :, 6:], kept[1][:, :, 6:]).all(-1).any()

@@ -19,7 +19,7 @@ RELU = GPTConfig(layer_count=3, head_count=2, width=32)
 GELU = GPTConfig(layer_count=2, head_count=4, width=32, activation="gelu", residual_dropout=0.0)
 
 
-def leaves(config: GPTConfig, **options: int) -> dict[str, Tensor]:
+def parameters(config: GPTConfig, **options: int) -> dict[str, Tensor]:
     """Weights far from their initial values, so that no bias or gain could be left out unseen."""
     generator = torch.Generator().manual_seed(0)
     values = language_model(config, 50, generator, position_count=24, **options)
@@ -28,11 +28,11 @@ def leaves(config: GPTConfig, **options: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("config", [RELU, GELU])
 def test_what_is_written_is_read(config: GPTConfig, tmp_path: Path) -> None:
-    write_gpt2(tmp_path, config, leaves(config))
+    write_gpt2(tmp_path, config, parameters(config))
     found, values = read_gpt2(tmp_path)
     assert found == config
-    assert list(values) == list(leaves(config))
-    for name, value in leaves(config).items():
+    assert list(values) == list(parameters(config))
+    for name, value in parameters(config).items():
         assert torch.equal(values[name], value), name
 
 
@@ -48,7 +48,7 @@ def test_what_is_written_is_read(config: GPTConfig, tmp_path: Path) -> None:
     ],
 )
 def test_another_model_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
-    write_gpt2(tmp_path, RELU, leaves(RELU))
+    write_gpt2(tmp_path, RELU, parameters(RELU))
     described = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(described | change))
     with pytest.raises(ValueError, match=message):
@@ -58,7 +58,7 @@ def test_another_model_is_refused(change: dict[str, object], message: str, tmp_p
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json is missing or damaged"):
         read_gpt2(tmp_path)
-    write_gpt2(tmp_path, RELU, leaves(RELU))
+    write_gpt2(tmp_path, RELU, parameters(RELU))
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[:1000])
     with pytest.raises(ValueError, match=r"model\.safetensors is missing, damaged"):
@@ -70,7 +70,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
 
 def test_targets_of_their_own_have_no_place(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"target tokens of their own"):
-        write_gpt2(tmp_path, RELU, leaves(RELU, targets=3))
+        write_gpt2(tmp_path, RELU, parameters(RELU, targets=3))
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ with torch.no_grad():
     save(*[model.eval()(tokens).logits.numpy() for model in models])
 """
     for name, config in (("relu", RELU), ("gelu", GELU)):
-        write_gpt2(tmp_path / name, config, leaves(config))
+        write_gpt2(tmp_path / name, config, parameters(config))
     paths = [tmp_path / name for name in ("theirs", "relu", "gelu")]
     logits = environment.read(script, tmp_path / "tokens.pt", *paths)
     for path, expected in zip(paths, logits, strict=True):

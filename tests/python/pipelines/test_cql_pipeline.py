@@ -219,7 +219,7 @@ def test_pretrained_critics_are_where_training_starts(tmp_path: Path, monkeypatc
     for init in (start, next((start / "checkpoints").iterdir())):
         with pytest.raises(Killed):
             train_cql(train_config(init=init), tmp_path / f"run{len(states)}")
-    hidden_size = 14 * 256 + 256 + 256 * 256 + 256  # the same leaves lie first in both layouts
+    hidden_size = 14 * 256 + 256 + 256 * 256 + 256  # the same parameters lie first in both layouts
     for state in states:
         for row in range(4):
             assert torch.equal(state.critic.flat[row, :hidden_size], donor[row % 2, :hidden_size])

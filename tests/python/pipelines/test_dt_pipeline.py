@@ -237,7 +237,7 @@ def test_training_starts_from_the_pretrained_backbone_and_is_scored(pretrained: 
     run = train_dt(config, tmp_path / "run")
     backbone, _ = pretrained_backbone(pretrained, TRAIN.method)
     policy = load_policy(next((run / "checkpoints").glob("*.safetensors")))
-    moved = policy.act._inner.fixed()  # by one update at a five-thousandth of the step size
+    moved = policy.act._inner.detached()  # by one update at a five-thousandth of the step size
     for name, value in backbone.items():
         assert torch.allclose(moved[name][1], value, atol=1e-7), name
     result = json.loads((run / "result.json").read_text())
@@ -285,8 +285,8 @@ def test_acting_step_by_step_is_the_network_on_windows() -> None:
         past = torch.from_numpy(actions[:, :, window]).clone()
         past[:, :, -1] = 0.0
         expected = predicted_actions(
-            state.outer.fixed(),
-            state.inner.fixed(),
+            state.outer.detached(),
+            state.inner.detached(),
             state.network,
             return_to_go=torch.from_numpy(left[:, :, window]).float(),
             observation=torch.from_numpy(normalizer.normalize(observations[:, :, window])),

@@ -9,7 +9,7 @@ import pytest
 
 from trajmill.algorithms.cql import CQLConfig
 from trajmill.cli import main
-from trajmill.models.precision import reduce_products
+from trajmill.models.precision import use_bfloat16
 from trajmill.pipelines.cql import TrainCQLConfig, train_cql
 from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run
 from trajmill.pipelines.schedule import Schedule
@@ -41,10 +41,10 @@ def test_the_precision_is_the_run_s_whatever_was_trained_before(run):
     config = EvaluateConfig(episode_count=2, episode_seed=4)
     expected = evaluate_run(run, config).result.returns
     try:
-        reduce_products(True)
+        use_bfloat16(True)
         assert np.array_equal(evaluate_run(run, config).result.returns, expected)
     finally:
-        reduce_products(False)
+        use_bfloat16(False)
 
 
 def test_the_command_tells_people_and_machines(run, capsys):

@@ -19,7 +19,7 @@ from trajmill.data import load_dataset
 from trajmill.models.gpt import GPTConfig
 from trajmill.models.language_model import language_model
 from trajmill.models.mlp import seeded_generator
-from trajmill.models.precision import reduce_products
+from trajmill.models.precision import use_bfloat16
 from trajmill.pipelines.decision_transformer import TrainDTConfig, pretrained_backbone, train_dt
 from trajmill.pipelines.language_model import PretrainDTConfig, pretrain_dt
 from trajmill.pipelines.run_directory import RunDirectory
@@ -80,14 +80,14 @@ def test_snapshots_are_those_of_the_seeds(extended: bool, init: Path, tmp_path: 
     after, positions = pretrained_backbone(init, config.method)
     for row in range(2):
         for name, value in after.items():
-            assert torch.equal(found.random.inner.leaves[name][row], before[name])
-            assert torch.equal(found.pretrained.inner.leaves[name][row], value)
+            assert torch.equal(found.random.inner.parameters[name][row], before[name])
+            assert torch.equal(found.pretrained.inner.parameters[name][row], value)
     table = "embed_timestep.weight"
-    start = found.pretrained.outer.leaves[table][1]
+    start = found.pretrained.outer.parameters[table][1]
     assert torch.equal(start, positions) == extended
-    assert torch.equal(found.random.outer.leaves[table][1], before["wpe.weight"] if extended else start)
-    fresh, tuned = found.pretrained.outer.leaves, found.tuned.outer.leaves
-    assert torch.equal(fresh["embed_state.weight"][1], found.random.outer.leaves["embed_state.weight"][1])
+    assert torch.equal(found.random.outer.parameters[table][1], before["wpe.weight"] if extended else start)
+    fresh, tuned = found.pretrained.outer.parameters, found.tuned.outer.parameters
+    assert torch.equal(fresh["embed_state.weight"][1], found.random.outer.parameters["embed_state.weight"][1])
     assert not torch.equal(fresh["embed_state.weight"][0], fresh["embed_state.weight"][1])
     assert not torch.equal(fresh["embed_state.weight"], tuned["embed_state.weight"])
 
@@ -97,7 +97,11 @@ def test_feature_cosines_equal_a_slow_computation(init: Path, tmp_path: Path) ->
     run = read_run(train_dt(replace(LEARNING, init=init), tmp_path / "run"))
     found = Snapshots.of(run)
     weights = [
-        {name: leaf[1].double() for stack in (each.outer, each.inner) for name, leaf in stack.fixed().items()}
+        {
+            name: parameter[1].double()
+            for stack in (each.outer, each.inner)
+            for name, parameter in stack.detached().items()
+        }
         for each in (found.random, found.pretrained, found.tuned)
     ]
     buffer = TrajectoryBuffer.from_dataset(load_dataset(TRAIN.dataset), context_length=4, return_scale=1000.0)
@@ -133,10 +137,10 @@ def test_features_are_exact_whatever_was_trained_before(init: Path, tmp_path: Pa
     run = read_run(train_dt(replace(LEARNING, init=init), tmp_path / "run"))
     expected = feature_similarities(run)
     try:
-        reduce_products(True)
+        use_bfloat16(True)
         assert np.array_equal(feature_similarities(run), expected)
     finally:
-        reduce_products(False)
+        use_bfloat16(False)
 
 
 def slow_features(weights: dict[str, torch.Tensor], window: Window) -> torch.Tensor:

@@ -44,7 +44,7 @@ def test_text_is_stored_once_and_learned_and_transferred(config: PretrainDTConfi
     assert without_times(pretrain_dt(config, tmp_path / "again")) == without_times(run)
     one = replace(TRAIN, init=run, schedule=replace(TRAIN.schedule, updates=1))
     policy = load_policy(next((train_dt(one, tmp_path / "dt") / "checkpoints").glob("*.safetensors")))
-    moved = policy.act._inner.fixed()  # by one update at a five-thousandth of the step size
+    moved = policy.act._inner.detached()  # by one update at a five-thousandth of the step size
     for name, value in pretrained_backbone(run, TRAIN.method)[0].items():
         assert torch.allclose(moved[name][1], value, atol=1e-7), name
 

@@ -18,7 +18,7 @@ from test_dt_pipeline import PRETRAIN, checkpoint, without_times
 
 from trajmill.pipelines import language_model as pipeline
 from trajmill.pipelines.language_model import TokenBatches, pretrain_dt
-from trajmill.training.distributed import Workers, joined
+from trajmill.training.distributed import Ranks, joined
 
 DRIVER = Path(__file__).with_name("workers_driver.py")
 WORDS = """
@@ -87,7 +87,7 @@ def test_one_dead_process_ends_the_other(rank: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("count", [2, 4])
 def test_shares_in_order_are_the_whole_batch(count: int) -> None:
     whole = TokenBatches.of_law(PRETRAIN)
-    shares = [TokenBatches.of_law(PRETRAIN, Workers(rank, count)) for rank in range(count)]
+    shares = [TokenBatches.of_law(PRETRAIN, Ranks(rank, count)) for rank in range(count)]
     for update in range(9):  # 31 sequences: some batches and some shares run over the end
         parts = [share.training(update)["tokens"] for share in shares]
         assert {len(part) for part in parts} == {8 // count}
@@ -102,8 +102,8 @@ def test_followers_write_nothing_and_drop_something_else(tmp_path: Path, monkeyp
     for rank in (0, 1):
 
         @contextmanager
-        def as_if(device: torch.device, rank: int = rank) -> Iterator[Workers]:
-            yield Workers(rank, 1, device)
+        def as_if(device: torch.device, rank: int = rank) -> Iterator[Ranks]:
+            yield Ranks(rank, 1, device)
 
         drawn: list[int] = []
         monkeypatch.setattr(pipeline, "joined", as_if)
@@ -116,11 +116,11 @@ def test_followers_write_nothing_and_drop_something_else(tmp_path: Path, monkeyp
 
 def test_what_does_not_divide_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 processes, got 8"):
-        Workers(1, 3).share(8)
+        Ranks(1, 3).share(8)
 
     @contextmanager
-    def three(device: torch.device) -> Iterator[Workers]:
-        yield Workers(0, 3, device)
+    def three(device: torch.device) -> Iterator[Ranks]:
+        yield Ranks(0, 3, device)
 
     monkeypatch.setattr(pipeline, "joined", three)
     with pytest.raises(ValueError, match="multiple of the 3 processes"):
@@ -140,5 +140,5 @@ def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
     with joined(torch.device("cpu")) as workers:
         value = torch.tensor([1.0, 3.0])
-        workers.average(value)
-        assert value.tolist() == [1.0, 3.0] and workers.leads and workers.agree(7) == 7
+        workers.all_reduce(value)
+        assert value.tolist() == [1.0, 3.0] and workers.is_first and workers.maximum(7) == 7

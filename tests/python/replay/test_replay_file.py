@@ -1,4 +1,4 @@
-"""Replay buffers in files: copies, storage, what is refused, and what a crash leaves behind."""
+"""Replay buffers in files: copies, storage, what is refused, and what a crash parameters behind."""
 
 from __future__ import annotations
 

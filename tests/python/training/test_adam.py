@@ -24,22 +24,22 @@ def test_equals_torch_row_by_row_with_a_rate_per_row(dtype: torch.dtype, toleran
         def loss(w: torch.Tensor, b: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
             return ((w * b.unsqueeze(-2) - goal) ** 2).sum()
 
-        ours.minimize(loss(stack.leaves["w"], stack.leaves["b"], target))
+        ours.minimize(loss(stack.parameters["w"], stack.parameters["b"], target))
         for one, optimizer, goal in zip(theirs, optimizers, target, strict=True):
             optimizer.zero_grad()
             loss(one["w"], one["b"], goal).backward()
             optimizer.step()
     for row, one in enumerate(theirs):
         for name, value in one.items():
-            gap = (stack.leaves[name][row] - value).detach().abs().max() / value.detach().abs().max()
+            gap = (stack.parameters[name][row] - value).detach().abs().max() / value.detach().abs().max()
             assert float(gap) <= tolerance
 
 
 def test_leaves_without_gradient_stay_bitwise() -> None:
     stack = Stack.of([{"used": torch.ones(2), "unused": torch.randn(3)}])
-    before = stack.leaves["unused"].detach().clone()
+    before = stack.parameters["unused"].detach().clone()
     optimizer = Adam.of([stack], [torch.tensor([0.1])])
     for _ in range(3):
-        optimizer.minimize((stack.leaves["used"] ** 2).sum())
-    assert torch.equal(stack.leaves["unused"], before)
-    assert not torch.equal(stack.leaves["used"], torch.ones(1, 2))
+        optimizer.minimize((stack.parameters["used"] ** 2).sum())
+    assert torch.equal(stack.parameters["unused"], before)
+    assert not torch.equal(stack.parameters["used"], torch.ones(1, 2))

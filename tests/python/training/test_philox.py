@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trajmill.training.dropout import dropout_factors, dropout_sizes
-from trajmill.training.philox import Dice, indexes, normals, philox, uniforms
+from trajmill.training.philox import Draws, indexes, normals, philox, uniforms
 
 WORD = st.integers(0, 2**32 - 1)
 CPU = torch.device("cpu")
@@ -74,10 +74,10 @@ def test_words_become_numbers_in_range(word: int, count: int) -> None:
 @settings(max_examples=25, deadline=None)
 def test_a_draw_depends_on_its_address_alone(seeds: list[int], step: int, count: int) -> None:
     sizes = {"batch": 5, "noise": 8}
-    together = Dice.of(seeds, sizes, CPU).roll(torch.tensor(step), count)
+    together = Draws.of(seeds, sizes, CPU).words(torch.tensor(step), count)
     for position, seed in enumerate(seeds):
         for update in range(count):
-            alone = Dice.of([seed], sizes, CPU).roll(torch.tensor(step + update), 1)
+            alone = Draws.of([seed], sizes, CPU).words(torch.tensor(step + update), 1)
             for site, size in sizes.items():
                 assert together[site].shape == (count, len(seeds), size)
                 assert together[site][update, position].equal(alone[site][0, 0])
@@ -93,19 +93,19 @@ def test_a_draw_depends_on_its_address_alone(seeds: list[int], step: int, count:
 def test_the_core_rolls_what_torch_operations_do(
     seeds: list[int], step: int, count: int, sizes: dict[str, int]
 ) -> None:
-    dice, first = Dice.of(seeds, sizes, CPU), torch.tensor(step)
-    composed = dice.composed(first, count)
-    assert composed.shape == (count, len(seeds), len(dice.lane), 4)
-    assert composed.equal(dice._compiled(first, count))
+    draws, first = Draws.of(seeds, sizes, CPU), torch.tensor(step)
+    composed = draws.words_by_torch(first, count)
+    assert composed.shape == (count, len(seeds), len(draws.lane), 4)
+    assert composed.equal(draws._compiled(first, count))
 
 
 def test_address_is_lane_step_site_domain() -> None:
-    words = Dice.of([2**40 + 5], {"a": 4, "b": 6}, CPU).roll(torch.tensor(9), 1)
+    words = Draws.of([2**40 + 5], {"a": 4, "b": 6}, CPU).words(torch.tensor(9), 1)
     assert words["b"][0, 0, 4:].tolist() == plain_philox([1, 9, 1, 0x74726169], [5, 2**8])[:2]
 
 
 def test_sites_steps_and_seeds_do_not_share_words() -> None:
-    words = Dice.of([0, 1], {"a": 1000, "b": 1000}, CPU).roll(torch.tensor(0), 3)
+    words = Draws.of([0, 1], {"a": 1000, "b": 1000}, CPU).words(torch.tensor(0), 3)
     flat = torch.cat([words["a"].flatten(), words["b"].flatten()])
     assert len(flat.unique()) > 11_990  # 12,000 draws of 2^32: 0.02 collisions expected
 
@@ -114,9 +114,9 @@ def test_sites_steps_and_seeds_do_not_share_words() -> None:
 def test_gpu_draws_the_same_integers(device: str) -> None:
     sizes = {"a": 100_000, "b": 3}
     for step in (7, 2**32 - 2):
-        ours = Dice.of([5, 2**50, 2**64 - 1], sizes, CPU).roll(torch.tensor(step), 3)
-        there = Dice.of([5, 2**50, 2**64 - 1], sizes, torch.device(device))
-        theirs = there.roll(torch.tensor(step, device=device), 3)
+        ours = Draws.of([5, 2**50, 2**64 - 1], sizes, CPU).words(torch.tensor(step), 3)
+        there = Draws.of([5, 2**50, 2**64 - 1], sizes, torch.device(device))
+        theirs = there.words(torch.tensor(step, device=device), 3)
         for site, words in ours.items():
             assert words.equal(theirs[site].cpu())
             assert indexes(words, 12_345).equal(indexes(theirs[site], 12_345).cpu())
@@ -128,8 +128,8 @@ def test_gpu_draws_the_same_integers(device: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gpu_drops_the_same_numbers(device: str, dtype: torch.dtype) -> None:
     sites = {"embedding": (0.1, (64, 60, 16)), "weights": (0.25, (3, 1, 7, 7))}
-    here = Dice.of([5, 6], dropout_sizes(sites), CPU).roll(torch.tensor(3), 1)
-    there = Dice.of([5, 6], dropout_sizes(sites), torch.device(device)).roll(torch.tensor(3, device=device), 1)
+    here = Draws.of([5, 6], dropout_sizes(sites), CPU).words(torch.tensor(3), 1)
+    there = Draws.of([5, 6], dropout_sizes(sites), torch.device(device)).words(torch.tensor(3, device=device), 1)
     ours = dropout_factors(sites, {site: words[0] for site, words in here.items()}, dtype)
     theirs = dropout_factors(sites, {site: words[0] for site, words in there.items()}, dtype)
     for site, factors in ours.items():
@@ -140,7 +140,7 @@ def test_gpu_drops_the_same_numbers(device: str, dtype: torch.dtype) -> None:
 def test_laws_of_uniforms_normals_and_indexes() -> None:
     """200,000 draws, bounds at about 5 standard errors."""
     count = 200_000
-    words = Dice.of([3], {"a": count}, CPU).roll(torch.tensor(0), 1)["a"][0, 0]
+    words = Draws.of([3], {"a": count}, CPU).words(torch.tensor(0), 1)["a"][0, 0]
     uniform, normal = uniforms(words, torch.float64).numpy(), normals(words, torch.float64).numpy()
     assert abs(uniform.mean() - 0.5) < 5 * math.sqrt(1 / 12 / count)
     assert abs(normal.mean()) < 5 / math.sqrt(count)

@@ -51,7 +51,7 @@ class Pretraining:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One way to train on a data set, all seeds at once; what it leaves out is the paper's default."""
+    """One way to train on a data set, all seeds at once; what it parameters out is the paper's default."""
 
     name: str
     method: Method
@@ -94,7 +94,7 @@ class Study:
     datasets: tuple[str, ...]
     figure: FigureKind = "curves"
     notes: tuple[str, ...] = ()
-    """what a reader has to know: deviations, what the paper leaves open"""
+    """what a reader has to know: deviations, what the paper parameters open"""
 
     @property
     def variants(self) -> dict[str, Variant]:
