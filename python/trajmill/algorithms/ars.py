@@ -55,7 +55,7 @@ CONFIGS = {
     "Ant-v4": ARSConfig(direction_count=60, top_direction_count=20, step_size=0.015, survival_bonus=1.0),
     "InvertedPendulum-v4": ARSConfig(step_size=0.1, perturbation=0.1),
 }
-"""Settings known to work; Walker2d's and Ant's are the paper's and need millions of steps."""
+"""Settings known to work, by `Task.environment_id`; Walker2d's and Ant's are the paper's and need millions of steps."""
 
 
 class LinearPolicies:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -32,6 +32,11 @@ EXAMPLES = """
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
 """
 
+if TYPE_CHECKING:
+    TaskName = str
+else:
+    TaskName = tyro.extras.literal_type_from_choices(ENVIRONMENT_DIMENSIONS)
+
 
 def _hopper() -> PretrainCQLConfig:
     observation_dim, action_dim = ENVIRONMENT_DIMENSIONS["hopper"]
@@ -48,8 +53,8 @@ class PretrainCQL:
     """go on with an unfinished run in --out that has the same settings"""
     workers: int | None = None
     """processes that share the seeds, with the same result; None is one per CPU core, or one in all on a GPU"""
-    environment: Literal["halfcheetah", "hopper", "walker2d", "ant"] | None = None
-    """whom the critics are meant for: sets --observation-dim and --action-dim"""
+    environment: TaskName | None = None
+    """environment whose dimensions the critics get: sets --observation-dim and --action-dim"""
     config: Annotated[PretrainCQLConfig, tyro.conf.arg(name="")] = field(default_factory=_hopper)
 
     def run(self, progress: Progress) -> Outcome:

@@ -5,20 +5,22 @@ from trajmill.data.changes import clip_actions, keep_observations
 from trajmill.data.cuts import qlearning_transitions, split_episodes
 from trajmill.data.d4rl import read_d4rl, read_policy_weights, write_d4rl
 from trajmill.data.download import download_dataset
+from trajmill.data.environments import (
+    REFERENCE_SCORES,
+    TASKS,
+    ReferenceScore,
+    Task,
+    environment_of,
+    has_reference_score,
+    normalized_score,
+    reference_score,
+)
 from trajmill.data.errors import DatasetError, DatasetWarning
 from trajmill.data.minari import read_minari, write_minari
 from trajmill.data.normalizer import Normalizer
 from trajmill.data.npz import read_npz, write_npz
 from trajmill.data.official import OFFICIAL_FILES
-from trajmill.data.origin import environment_of
 from trajmill.data.records import Dataset, Episode, Transitions
-from trajmill.data.reference_scores import (
-    REFERENCE_SCORES,
-    ReferenceScore,
-    has_reference_score,
-    normalized_score,
-    reference_score,
-)
 from trajmill.data.subsets import Subset
 from trajmill.data.summary import DatasetSummary, summarize
 from trajmill.data.tokens import read_token_csv
@@ -26,6 +28,7 @@ from trajmill.data.tokens import read_token_csv
 __all__ = [
     "OFFICIAL_FILES",
     "REFERENCE_SCORES",
+    "TASKS",
     "Dataset",
     "DatasetError",
     "DatasetSummary",
@@ -34,6 +37,7 @@ __all__ = [
     "Normalizer",
     "ReferenceScore",
     "Subset",
+    "Task",
     "Transitions",
     "bundled_datasets",
     "clip_actions",

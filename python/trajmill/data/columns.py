@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trajmill.data.environments import check_sizes
 from trajmill.data.errors import refuse, remark
-from trajmill.data.origin import check_sizes
 from trajmill.data.records import BoolArray, Dataset
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from trajmill.data.environments import EPISODE_LIMIT
 from trajmill.data.errors import refuse, remark
 from trajmill.data.records import BoolArray, Dataset, FloatArray
 
-EPISODE_LIMIT = 1000
-"""Steps after which the four locomotion tasks cut an episode (`max_episode_steps` in Gymnasium's registry)."""
 CONTINUITY = 1e-3
 """Largest difference of what should be the same observation: far above float32 rounding, far below a reset."""
 SHARE_OF_DISORDER = 0.1

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trajmill.data.columns import check_contents, check_dtype, clean_column, columns_to_write, remark_casts
+from trajmill.data.environments import EPISODE_LIMIT, TASKS, Task
 from trajmill.data.episodes import CONTINUITY, settle_episodes
 from trajmill.data.errors import refuse, remark
 from trajmill.data.hdf5 import check_memory, create_packed, import_h5py, open_entry, open_hdf5, read_array
@@ -41,7 +42,6 @@ _COLUMNS = {
 _STATES = ("qpos", "qvel")
 _LONGEST_METADATA = 2**24  # bytes; the limits of an image space are long lists
 _MINARI_VERSION = "0.5.0"
-_CLASSES = {"Hopper-v4": "hopper", "HalfCheetah-v4": "half_cheetah", "Walker2d-v4": "walker2d", "Ant-v4": "ant"}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -340,8 +340,8 @@ def write_minari(
         As `trajmill.data.write_d4rl` takes them. Minari stores each observation once, so inside an episode the next
         observation must be the next row's. Steps after the last end become an episode with neither flag.
     metadata
-        Provenance, kept under the key ``trajmill`` of ``metadata.json``. ``algorithm`` and, for the four locomotion
-        tasks, ``environment`` are told in Minari's own words too.
+        Provenance, kept under the key ``trajmill`` of ``metadata.json``. ``algorithm`` and, for a task in `TASKS`,
+        ``environment`` are told in Minari's own words too.
     dataset_id
         Such as ``mujoco/hopper/mine-v0``; None is the directory's name.
 
@@ -430,8 +430,9 @@ def _describe(name: str, columns: Arrays, episodes: int, size: int, metadata: Ma
     }
     if isinstance(metadata.get("algorithm"), str):
         described["algorithm_name"] = metadata["algorithm"]
-    if metadata.get("environment") in _CLASSES:
-        described["env_spec"] = _environment_spec(metadata["environment"])
+    for task in TASKS.values():
+        if metadata.get("environment") == task.environment_id:
+            described["env_spec"] = _environment_spec(task)
     return described
 
 
@@ -440,15 +441,14 @@ def _box(size: int, limit: float) -> str:
     return json.dumps(box)
 
 
-def _environment_spec(environment: str) -> str:
-    """Gymnasium's description of one of the four tasks, from which Minari makes it again."""
-    module, name = _CLASSES[environment], environment.removesuffix("-v4")
+def _environment_spec(task: Task) -> str:
+    """Gymnasium's description of a task, from which Minari makes it again."""
     spec: dict[str, Any] = {
-        "id": environment,
-        "entry_point": f"gymnasium.envs.mujoco.{module}_v4:{name}Env",
+        "id": task.environment_id,
+        "entry_point": task.entry_point,
         "reward_threshold": None,
         "nondeterministic": False,
-        "max_episode_steps": 1000,
+        "max_episode_steps": EPISODE_LIMIT,
         "order_enforce": True,
         "disable_env_checker": False,
         "kwargs": {},

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from trajmill.core.files import sha256_of
 from trajmill.data.catalog import DataFormat, format_of
+from trajmill.data.environments import environment_of, normalized_score
 from trajmill.data.errors import DatasetError
 from trajmill.data.official import Release, recognize
-from trajmill.data.origin import environment_of
 from trajmill.data.records import Dataset
-from trajmill.data.reference_scores import normalized_score
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

@@ -1,19 +1,21 @@
 """What the evaluation environments are: observation, reward, termination and reset noise, in NumPy, for whole batches.
 
 Each definition repeats Gymnasium's ``-v4`` class in the same floating-point operations, so that results can be compared
-bit for bit. ``-v4`` is the living successor of the ``-v2`` environments of D4RL's files. A further environment is one
-more definition at the end of this file, and the tests that run over all of them. Arrays: ``qpos`` (B, nq) and ``qvel``
-(B, nv) float64 as in MuJoCo, ``action`` (B, A) float32 within the limits, ``observation`` (B, O) float64.
+bit for bit. What else is known of a task is in `trajmill.data.environments`; docs/add-an-environment.md says how to add
+one. Arrays: ``qpos`` (B, nq) and ``qvel`` (B, nv) float64 as in MuJoCo, ``action`` (B, A) float32 within the limits,
+``observation`` (B, O) float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trajmill.data.environments import TASKS, Task, task_of
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -21,16 +23,11 @@ ActionArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnvironmentDefinition:
-    """One MuJoCo task."""
+class EnvironmentDefinition(Task):
+    """A task with its physics."""
 
-    environment_id: str
-    observation_dim: int
-    action_dim: int
     frame_skip: int
     """Physics steps per environment step, the action held."""
-    action_limit: float = 1.0
-    """Actions are clipped to [-action_limit, action_limit] in every dimension."""
     progress_body: str | None = None
     """Body whose x coordinate measures progress, as MuJoCo computed it last; None: the first of `qpos`."""
     reset_scale: float
@@ -39,8 +36,6 @@ class EnvironmentDefinition:
     """Law of the noise on the initial velocities: uniform within `reset_scale`, or normal with that deviation."""
     margin_fix: bool
     """Whether contacts have margins, which MuJoCo 3.5 and later add where earlier versions took the larger."""
-    padded_observation_dim: int | None = None
-    """D4RL's files pad observations with zeros to this many numbers, of which the environment shows none."""
     observe: Callable[[Float64Array, Float64Array], Float64Array]
     """(qpos, qvel) to observation (B, O)."""
     reward: Callable[[Float64Array, ActionArray], Float64Array]
@@ -69,10 +64,7 @@ def environment_definition(environment_id: str) -> EnvironmentDefinition:
     ValueError
         If there is none of that name.
     """
-    for known, definition in ENVIRONMENTS.items():
-        if environment_id.lower() in (known.lower(), known.lower().removesuffix("-v4")):
-            return definition
-    raise ValueError(f"unknown environment {environment_id!r}; known: {', '.join(ENVIRONMENTS)}")
+    return ENVIRONMENTS[task_of(environment_id).environment_id]
 
 
 def _control_cost(weight: float, action: ActionArray) -> ActionArray:
@@ -179,10 +171,13 @@ def _pendulum_state(observation: Float64Array) -> tuple[Float64Array, Float64Arr
     return observation[:, :2], observation[:, 2:]
 
 
+def _facts(name: str) -> dict[str, Any]:
+    """What `TASKS` says of a task."""
+    return {field.name: getattr(TASKS[name], field.name) for field in fields(Task)}
+
+
 HOPPER = EnvironmentDefinition(
-    environment_id="Hopper-v4",
-    observation_dim=11,
-    action_dim=3,
+    **_facts("hopper"),
     frame_skip=4,
     reset_scale=5e-3,
     reset_velocity="uniform",
@@ -195,9 +190,7 @@ HOPPER = EnvironmentDefinition(
 )
 
 HALF_CHEETAH = EnvironmentDefinition(
-    environment_id="HalfCheetah-v4",
-    observation_dim=17,
-    action_dim=6,
+    **_facts("halfcheetah"),
     frame_skip=5,
     reset_scale=0.1,
     reset_velocity="normal",
@@ -210,9 +203,7 @@ HALF_CHEETAH = EnvironmentDefinition(
 )
 
 WALKER2D = EnvironmentDefinition(
-    environment_id="Walker2d-v4",
-    observation_dim=17,
-    action_dim=6,
+    **_facts("walker2d"),
     frame_skip=4,
     reset_scale=5e-3,
     reset_velocity="uniform",
@@ -225,15 +216,12 @@ WALKER2D = EnvironmentDefinition(
 )
 
 ANT = EnvironmentDefinition(
-    environment_id="Ant-v4",
-    observation_dim=27,
-    action_dim=8,
+    **_facts("ant"),
     frame_skip=5,
     progress_body="torso",
     reset_scale=0.1,
     reset_velocity="normal",
     margin_fix=True,
-    padded_observation_dim=111,
     observe=_ant_observe,
     reward=_ant_reward,
     is_terminal=_ant_is_terminal,
@@ -242,11 +230,8 @@ ANT = EnvironmentDefinition(
 )
 
 INVERTED_PENDULUM = EnvironmentDefinition(
-    environment_id="InvertedPendulum-v4",
-    observation_dim=4,
-    action_dim=1,
+    **_facts("invertedpendulum"),
     frame_skip=2,
-    action_limit=3.0,
     reset_scale=0.01,
     reset_velocity="uniform",
     margin_fix=False,

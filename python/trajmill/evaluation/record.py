@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.data.environments import EPISODE_LIMIT
 from trajmill.evaluation.rollout import Policy, play
 from trajmill.evaluation.simulators import BatchedEnvironment
-
-EPISODE_LIMIT = 1000
-"""Steps after which every environment here cuts an episode (`max_episode_steps` in Gymnasium's registry)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from trajmill.algorithms import ars
 from trajmill.core.progress import Progress, silent
 from trajmill.data import has_reference_score, normalized_score, reference_score, write_d4rl
+from trajmill.data.environments import EPISODE_LIMIT
 from trajmill.evaluation.environments import EnvironmentDefinition, environment_definition
-from trajmill.evaluation.record import EPISODE_LIMIT, Recording, record_episodes
+from trajmill.evaluation.record import Recording, record_episodes
 from trajmill.evaluation.rollout import Policy, add_up, episode_seeds, play
 from trajmill.evaluation.simulators import BatchedEnvironment, simulator_versions, usable_cores
 from trajmill.pipelines.linear_policies import LinearCheckpoint, bundled_policies, read_policies, write_policies
@@ -116,7 +117,7 @@ def collect(
         raise ValueError(f"{out} exists; name a new file")
     if not out.parent.is_dir():
         raise ValueError(f"there is no directory {out.parent} to write {out.name} into")
-    short = definition.environment_id.removesuffix("-v4").lower()
+    short = definition.name
     label = f"{short}-random" if config.kind == "random" else f"{short}-ars-{config.kind}"
     checkpoints = [] if config.kind == "random" else _policies(definition, config, progress)
     with BatchedEnvironment(definition.environment_id, _LARGEST_BLOCK, threads=_threads(config)) as environment:

@@ -25,6 +25,7 @@ from trajmill.core.mapping import OneToOneMap
 from trajmill.core.progress import Progress, silent
 from trajmill.core.reference import codebooks, mdp_transitions
 from trajmill.data import Dataset, environment_of, load_dataset, qlearning_transitions
+from trajmill.data.environments import D4RL_TASKS
 from trajmill.pipelines.finetuning import (
     checked_environment,
     final_scores,
@@ -44,7 +45,7 @@ from trajmill.training.transitions import TransitionTable
 PAPER_SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
 """the twenty fine-tuning seeds of arXiv 2310.00771"""
 
-ENVIRONMENT_DIMENSIONS = {"halfcheetah": (17, 6), "hopper": (11, 3), "walker2d": (17, 6), "ant": (111, 8)}
+ENVIRONMENT_DIMENSIONS = {name: (task.observation_dims[-1], task.action_dim) for name, task in D4RL_TASKS.items()}
 """observation and action numbers of D4RL's locomotion data; Ant's 111 hold 84 zeros"""
 
 LABELS = {"mdp": "MDP", "iid": "IID", "identity": "Identity", "mapping": "Mapping"}

@@ -18,7 +18,7 @@ from torch import Tensor
 from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms.decision_transformer import DTConfig
 from trajmill.core.progress import Progress, silent
-from trajmill.data import Dataset, Normalizer, environment_of, load_dataset
+from trajmill.data import TASKS, Dataset, Normalizer, environment_of, load_dataset
 from trajmill.models.decision_transformer import embeddings
 from trajmill.models.gpt import GPTConfig, gpt
 from trajmill.models.mlp import seeded_generator
@@ -41,7 +41,7 @@ from trajmill.training.device import ComputeConfig
 from trajmill.training.hyperparameters import at_least, check_seeds, per_seed
 from trajmill.training.windows import WindowTable
 
-TARGET_RETURNS = {"HalfCheetah-v4": 6000.0, "Hopper-v4": 3600.0, "Walker2d-v4": 5000.0, "Ant-v4": 5000.0}
+TARGET_RETURNS = {task.environment_id: task.target_return for task in TASKS.values()}
 """what the paper asks of its policies (arXiv 2310.00771, Table 10)"""
 
 

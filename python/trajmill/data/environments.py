@@ -1,0 +1,222 @@
+"""The tasks that data is recorded in and policies are scored in: all that is known of one, in one record.
+
+A further task is one more record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
+``trajmill collect``, its settings in `trajmill.algorithms.ars` (docs/add-an-environment.md).
+
+D4RL's normalized score is 0 for a random policy and 100 for D4RL's expert. The pairs of reference returns are facts
+published with D4RL (`d4rl/infos.py`, tables REF_MIN_SCORE and REF_MAX_SCORE, equal for versions v0, v1 and v2): the
+minimum is the mean return of 100 episodes of a uniformly random policy, the maximum that of a soft actor-critic policy
+trained to convergence, both in the MuJoCo 2.0 environments of the time. They belong to the environment, not to a
+dataset. Hopper's minimum of -20.27 is not what a random policy gets in today's environment (about 18 is), and stays as
+published so that scores compare with published scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trajmill.data.errors import DatasetError, refuse
+from trajmill.data.records import Dataset
+
+EPISODE_LIMIT = 1000
+"""steps after which every task cuts an episode (`max_episode_steps` in Gymnasium's registry)"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceScore:
+    """Undiscounted returns at normalized score 0 and 100."""
+
+    minimum: float
+    maximum: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One environment, without its physics."""
+
+    environment_id: str
+    """Gymnasium's; ``-v4`` continues the ``-v2`` environments that D4RL's files were recorded in"""
+    entry_point: str
+    """the class behind it, by which Minari's files name it"""
+    observation_dim: int
+    """numbers of an observation"""
+    action_dim: int
+    """numbers of an action"""
+    action_limit: float = 1.0
+    """every number of an action is within ± this"""
+    padded_observation_dim: int | None = None
+    """numbers of an observation in D4RL's files where these add zeros, of which the environment shows none"""
+    reference_score: ReferenceScore | None = None
+    """the returns that D4RL normalizes scores by; None: D4RL has no data of this task"""
+    target_return: float | None = None
+    """the return that arXiv 2310.00771 asks of a Decision Transformer (Table 10)"""
+
+    @property
+    def name(self) -> str:
+        """The short name, with which D4RL's names of datasets begin: ``hopper`` of ``hopper-medium-v2``."""
+        return self.environment_id.removesuffix("-v4").lower()
+
+    @property
+    def observation_dims(self) -> tuple[int, ...]:
+        """How many numbers an observation may have in data: as the environment shows it first, as D4RL's files last."""
+        padded = self.padded_observation_dim
+        return (self.observation_dim,) if padded is None else (self.observation_dim, padded)
+
+
+_TASKS = (
+    Task(
+        environment_id="HalfCheetah-v4",
+        entry_point="gymnasium.envs.mujoco.half_cheetah_v4:HalfCheetahEnv",
+        observation_dim=17,
+        action_dim=6,
+        reference_score=ReferenceScore(-280.178953, 12135.0),
+        target_return=6000.0,
+    ),
+    Task(
+        environment_id="Hopper-v4",
+        entry_point="gymnasium.envs.mujoco.hopper_v4:HopperEnv",
+        observation_dim=11,
+        action_dim=3,
+        reference_score=ReferenceScore(-20.272305, 3234.3),
+        target_return=3600.0,
+    ),
+    Task(
+        environment_id="Walker2d-v4",
+        entry_point="gymnasium.envs.mujoco.walker2d_v4:Walker2dEnv",
+        observation_dim=17,
+        action_dim=6,
+        reference_score=ReferenceScore(1.629008, 4592.3),
+        target_return=5000.0,
+    ),
+    Task(
+        environment_id="Ant-v4",
+        entry_point="gymnasium.envs.mujoco.ant_v4:AntEnv",
+        observation_dim=27,
+        action_dim=8,
+        padded_observation_dim=111,  # 84 contact forces, which MuJoCo left at zero
+        reference_score=ReferenceScore(-325.6, 3879.7),
+        target_return=5000.0,
+    ),
+    Task(
+        environment_id="InvertedPendulum-v4",
+        entry_point="gymnasium.envs.mujoco.inverted_pendulum_v4:InvertedPendulumEnv",
+        observation_dim=4,
+        action_dim=1,
+        action_limit=3.0,
+    ),
+)
+TASKS = {task.name: task for task in _TASKS}
+D4RL_TASKS = {task.name: task for task in _TASKS if task.reference_score is not None}
+REFERENCE_SCORES = {task.name: task.reference_score for task in _TASKS if task.reference_score is not None}
+
+
+def task_of(environment: str) -> Task:
+    """The task of ``"Hopper-v4"``, also by its short name ``"hopper"``, in any case.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    task = TASKS.get(environment.lower().removesuffix("-v4"))
+    if task is None:
+        known = ", ".join(task.environment_id for task in _TASKS)
+        raise ValueError(f"unknown environment {environment!r}; known: {known}")
+    return task
+
+
+def reference_score(environment: str) -> ReferenceScore:
+    """Return the reference returns of an environment named ``"hopper"``, ``"Hopper-v4"`` or ``"hopper-medium-v2"``.
+
+    Raises
+    ------
+    ValueError
+        If the part before the first hyphen, in any case, names no environment with reference scores.
+    """
+    score = REFERENCE_SCORES.get(_first_word(environment))
+    if score is None:
+        known = ", ".join(REFERENCE_SCORES)
+        raise ValueError(f"no reference scores for environment {environment!r}; known: {known}")
+    return score
+
+
+def has_reference_score(environment: str) -> bool:
+    """Whether `reference_score` knows the environment."""
+    return _first_word(environment) in REFERENCE_SCORES
+
+
+def _first_word(name: str) -> str:
+    return name.split("-", 1)[0].lower()
+
+
+def normalized_score(environment: str, returns: ArrayLike) -> NDArray[np.float64]:
+    """Turn undiscounted returns into normalized scores, times 100.
+
+    Parameters
+    ----------
+    environment
+        The name of an environment or of a dataset, as `reference_score` takes it.
+    returns
+        Any shape; one return or the mean of many.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        ``100 * (returns - minimum) / (maximum - minimum)``, of the shape of `returns`; NaN stays NaN.
+    """
+    reference = reference_score(environment)
+    share = (np.asarray(returns, np.float64) - reference.minimum) / (reference.maximum - reference.minimum)
+    return np.asarray(100.0 * share)
+
+
+def environment_of(dataset: Dataset) -> str:
+    """Return the Gymnasium id to evaluate a dataset in, such as ``"Hopper-v4"``.
+
+    It is the file's attribute ``environment`` if there is one, else follows from the name as D4RL writes it: every
+    ``hopper-*`` belongs to Hopper-v4.
+
+    Raises
+    ------
+    DatasetError
+        If neither the file nor its name says.
+    """
+    recorded = dataset.metadata.get("environment")
+    if isinstance(recorded, str):
+        return recorded
+    task = D4RL_TASKS.get(_first_word(dataset.name.replace("_", "-")))
+    if task is None:
+        known = ", ".join(D4RL_TASKS)
+        fault = f"neither an attribute 'environment' nor the name {dataset.name!r} says which environment it is from"
+        raise refuse(dataset.path, fault, f"let the file's name start with one of: {known}")
+    return task.environment_id
+
+
+def check_sizes(dataset: Dataset) -> None:
+    """Refuse observations or actions that are not of the size that the dataset's environment has, if it is known."""
+    try:
+        environment = environment_of(dataset)
+    except DatasetError:
+        return
+    name, _, version = environment.lower().partition("-v")
+    if name not in D4RL_TASKS or version not in ("2", "3", "4"):
+        return
+    task = D4RL_TASKS[name]
+    if dataset.observation_dim not in task.observation_dims:
+        needed = " or ".join(map(str, task.observation_dims))
+        fault = f"key 'observations' has {dataset.observation_dim} columns, {environment} has {needed}"
+        raise refuse(dataset.path, fault, _hint(task, dataset.observation_dim))
+    if dataset.action_dim != task.action_dim:
+        fault = f"key 'actions' has {dataset.action_dim} columns, {environment} has {task.action_dim}"
+        raise refuse(dataset.path, fault, "the file's name or its attribute 'environment' names another environment")
+
+
+def _hint(task: Task, found: int) -> str:
+    """What an unusual number of columns probably means."""
+    if task.name == "ant" and found == 105:
+        return "105 is Ant-v5's, whose contact forces D4RL's data never had; keep the first 27 and store them as Ant-v4"
+    if found == task.observation_dim + 1:
+        return "one more is the x position, which environments leave out by default; drop the first column"
+    return "the file's name or its attribute 'environment' names another environment"
