@@ -1,1 +1,78 @@
-"""One file per method: config, state, losses, step, act."""
+"""Methods: one file each. A method is a module with the names below; the type of its settings says which.
+
+docstring
+    Help line, paper, the equations with the functions that compute them, deviations.
+``Config``, ``SMALL``
+    Settings with ranges and sources; a tiny instance for tests, ``--quick`` and benchmarks.
+``SCHEDULE``, ``LABEL``, ``EXAMPLES``
+    The paper's `Schedule`; the name in reports; lines of ``--help``.
+``prepare(config, dataset)``, or ``generate(config, progress)``
+    The `Rows` it learns from: of a dataset, or made from its settings alone.
+``create(config, table, seeds)``
+    A fresh `TrainingState`: a dataclass with ``moving()``, ``metrics`` and ``period``.
+``step(state, count, first)``
+    `count` updates, in place; `first` is the number of the first one, modulo the period.
+
+The rest is there if the method has it:
+
+``policy(state)``, ``restore(tensors, known)``
+    The policies being trained, as they are at each call; those of a checkpoint. Without them there are no scores.
+``measure(state)``
+    What is measured in place of scores: metric -> one number a seed.
+``start_from(state, tensors, known)``
+    The state that starts from another method's checkpoint, or a refusal in words. Without it there is no ``--init``.
+``adapt(config, dataset, environment)``
+    Settings that were left open get the values that belong to the data.
+``describe(state)``
+    What ``restore`` and ``start_from`` have to know beyond settings.
+``export(tensors, known, directory)``, ``read_exported(directory)``
+    Files of another program.
+``bounds(state)``
+    Metric -> `Bound` that its mean does not pass while all is well.
+``SCALES``
+    Metric -> label of its axis in reports.
+``SECONDS``
+    Rough time of an update of one seed: on a core of a small server, on one H200.
+``shares_chance(config)``
+    Whether the seeds of one process share random numbers, so that processes cannot share the seeds.
+``DATA_PARALLEL``
+    Whether torchrun's processes may share the batches.
+``FORMER``
+    How an earlier version wrote its runs (`Former`).
+
+There is no registry: whatever module lies in this folder is a method.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+
+def method_names() -> list[str]:
+    """Modules in this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def method_named(name: str) -> ModuleType:
+    """The module of a method; ValueError if there is none."""
+    if name not in method_names():
+        raise ValueError(f"there is no method {name!r}; methods are {', '.join(method_names())}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def name_of(config: Any) -> str:
+    """The method that settings are of, such as ``"td3_bc"``."""
+    return type(config).__module__.rpartition(".")[2]
+
+
+def method_of_kind(kind: str) -> ModuleType | None:
+    """The method that wrote a run or a checkpoint of this kind, also in an earlier version; None if none did."""
+    if kind in method_names():
+        return method_named(kind)
+    methods = (method_named(name) for name in method_names())
+    return next(
+        (method for method in methods if (former := getattr(method, "FORMER", None)) and former.kind == kind), None
+    )

@@ -1,42 +1,94 @@
-"""Next-token pre-training of a GPT-2 on synthetic tokens (arXiv 2310.00771, section 3 and Table 9).
+"""Language model: a GPT-2, pre-trained on synthetic tokens or text, whose backbone a Decision Transformer takes over.
 
-The optimizer is the AdamW of the transformers library, as released: epsilon outside the bias correction, decay of every
-parameter after the step, no clipping; the step size rises linearly, then falls linearly to zero.
+arXiv 2310.00771, section 3 and Table 9, and its released code. The optimizer is the AdamW of the transformers library,
+as released: epsilon outside the bias correction, decay of every parameter after the step, no clipping; the step size
+rises linearly, then falls linearly to zero.
+
+    L = mean over positions of −log p(x_{t+1} | x_1 … x_t)                                   update
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from trajmill.core.entropy import entropy_rate
+from trajmill.core.markov_chain import MarkovChain
+from trajmill.core.progress import Progress, silent
+from trajmill.core.reference import ReferenceChain
+from trajmill.corpus.layout import CorpusError
+from trajmill.corpus.sources import make_spec, source_of
+from trajmill.corpus.text import TextRows, open_text, store_text, text_name
+from trajmill.data.catalog import cache_directory
 from trajmill.models.gpt import Dropout, GPTConfig
+from trajmill.models.gpt2_files import read_gpt2, write_gpt2
 from trajmill.models.language_model import language_model, token_losses
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.stack import Stack
+from trajmill.replay.token_table import TokenRows, TokenTable
 from trajmill.training.adam import Adam
-from trajmill.training.distributed import ALONE, Ranks
-from trajmill.training.hyperparameters import at_least, check_seeds, in_range, per_seed
+from trajmill.training.checkpoint import Former
+from trajmill.training.distributed import current_ranks
 from trajmill.training.metrics import MetricRing
+from trajmill.training.settings import PerSeed, Schedule, at_least, check_seeds, in_range, per_seed
 from trajmill.training.state import prefixed
 
+LABEL = "Synthetic"
+SCHEDULE = Schedule(updates=20_000, evaluation_interval=10_000)
+SECONDS = (7.0, 1 / 250)
 METRICS = ("loss",)
+SCALES = {"loss": "loss, nats a token", "held_out_loss": "loss, nats a token"}
+DATA_PARALLEL = True
+EXAMPLES = """
+  trajmill train language_model --out runs/backbone
+  trajmill train language_model --method.law iid --schedule.updates 1000 --method.length 128 --out runs/iid
+  trajmill train language_model --method.stream reference --out runs/authors
+  trajmill train language_model --method.text wiki.train.raw --schedule.updates 80000 --out runs/wiki
+  torchrun --nproc-per-node 2 -m trajmill train language_model --out runs/backbone
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LMConfig:
-    """What one pre-training update computes; defaults are the paper's (arXiv 2310.00771, Table 9, and its code)."""
+class Config:
+    """The tokens and what one update computes; defaults are the paper's (arXiv 2310.00771, Table 9, and its code)."""
 
+    law: Literal["markov", "iid"] = "markov"
+    """where tokens come from: a random Markov chain, or uniform draws"""
+    target: Literal["next", "identity", "mapping"] = "next"
+    """what is predicted: the next token; with law iid also the token itself, or what a fixed map makes of it"""
+    state_count: int = 100
+    """tokens, at least 1"""
+    order: int = 1
+    """past tokens that the next one depends on, >= 0; for markov alone"""
+    temperature: float = 1.0
+    """softmax divisor of the chain's rows, > 0; for markov alone"""
+    stream: Literal["v1", "reference"] = "v1"
+    """v1: our own draws; reference: the authors' tokens, bit for bit, for target next alone"""
+    data_seed: int | None = None
+    """seed of the law and its sequences; None is 42, and the authors' 666 with the reference stream"""
+    sequence_count: int = 128_000
+    """sequences, taken in order and then again from the first; of text all there are"""
+    held_out_count: int = 4000
+    """of these the last ones, kept to measure the loss on, at least a batch"""
+    text: tuple[Path, ...] = ()
+    """text files (UTF-8, such as the raw Wikitext) to learn instead of a law"""
+    vocabulary: Path | None = None
+    """with `text`, directory of a tokenizer's vocab.json and merges.txt (GPT-2's); None trains one on the text"""
+    vocabulary_size: int = 50_257
+    """with `text` and no `vocabulary`, most tokens of the one trained, at least 257"""
     batch_size: int = 64
     """sequences per update and seed, at least 1; of several processes each takes an equal part"""
     length: int = 1024
     """tokens of a sequence, at least 2, at most `position_count`"""
-    learning_rate: float | tuple[float, ...] = 3e-4
-    """greatest AdamW step size, > 0; one for all seeds or one each"""
+    learning_rate: PerSeed = 3e-4
+    """greatest AdamW step size, > 0"""
     warmup_updates: int = 10_000
     """updates over which the step size rises linearly from zero, at least 0"""
     decay_updates: int = 80_000
@@ -47,39 +99,111 @@ class LMConfig:
     """of every parameter, >= 0"""
     position_count: int = 1024
     """rows of the table of positions"""
-    objective: Literal["next", "given"] = "next"
-    """predict the next token, or a given target at every position (identity and mapping of the paper's appendix)"""
     dropout: bool = True
     """drop numbers while training, by torch's generator, with the backbone's probabilities"""
     backbone: GPTConfig = field(default_factory=GPTConfig)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "schedule_stride", "position_count"):
-            at_least(name, getattr(self, name), 1)
-        at_least("length", self.length, 2)
-        at_least("warmup_updates", self.warmup_updates, 0)
-        at_least("decay_updates", self.decay_updates, self.warmup_updates + 1)
+        at_least(1, batch_size=self.batch_size, schedule_stride=self.schedule_stride)
+        at_least(1, position_count=self.position_count, state_count=self.state_count)
+        at_least(2, length=self.length)
+        at_least(0, warmup_updates=self.warmup_updates, order=self.order)
+        at_least(self.warmup_updates + 1, decay_updates=self.decay_updates)
+        at_least(self.batch_size, held_out_count=self.held_out_count)
+        at_least(self.held_out_count + self.batch_size, sequence_count=self.sequence_count)
+        in_range("(0, inf)", learning_rate=self.learning_rate)
+        in_range("(0, inf]", temperature=self.temperature)
+        in_range("[0, inf)", weight_decay=self.weight_decay)
         if self.length > self.position_count:
             raise ValueError(f"length must be at most position_count ({self.position_count}), got {self.length}")
-        in_range("learning_rate", self.learning_rate, 0.0, math.inf, open_low=True, open_high=True)
-        in_range("weight_decay", self.weight_decay, 0.0, math.inf, open_high=True)
+        if self.vocabulary is not None and not self.text:
+            raise ValueError(f"vocabulary {self.vocabulary} is for text; give text files too")
+        if self.target != "next" and (self.law != "iid" or self.text):
+            raise ValueError(
+                f"target {self.target} is for law iid and no text, got {self.asked}; give --method.law iid"
+            )
+        if self.stream == "reference" and (self.text or self.target != "next"):
+            raise ValueError(
+                f"stream reference has the tokens of markov and iid alone, not of {self.asked} with target "
+                f"{self.target}; use v1"
+            )
+
+    @property
+    def asked(self) -> str:
+        """What is learned, in words."""
+        return "text" if self.text else f"law {self.law}"
+
+    @property
+    def law_seed(self) -> int:
+        """`data_seed`, or what stands for it."""
+        if self.data_seed is not None:
+            return self.data_seed
+        return 666 if self.stream == "reference" else 42
+
+
+SMALL = Config(
+    batch_size=8,
+    length=64,
+    sequence_count=2000,
+    held_out_count=32,
+    backbone=GPTConfig(layer_count=1, head_count=1, width=32),
+)
+
+
+def _former(settings: dict[str, Any]) -> dict[str, Any]:
+    """Earlier versions had identity and mapping among the laws, and the objective that follows from them."""
+    law, text = settings.get("law", "markov"), settings.get("text")
+    settings = {name: value for name, value in settings.items() if name != "objective"}
+    if law not in ("identity", "mapping"):
+        return settings
+    return settings | ({"law": "markov"} if text else {"law": "iid", "target": law})
+
+
+FORMER = Former(kind="pretrain_dt", settings=_former)
+
+
+def shares_chance(config: Config) -> bool:
+    """Dropout is drawn for all seeds of a process together."""
+    return config.dropout
+
+
+def adapt(config: Config, dataset: None = None, environment: None = None) -> Config:
+    """With the seed of the law, where it was left open."""
+    return replace(config, data_seed=config.law_seed)
+
+
+class DropoutSeed:
+    """Seeds torch's generator for each period: a resumed run drops what an unbroken one does, each process its own."""
+
+    def __init__(self, seed: int) -> None:
+        self._address = (seed, current_ranks().rank)
+
+    def reserve(self, count: int) -> None:
+        """See `Fed`."""
+
+    def feed(self, first: int, count: int) -> None:
+        """See `Fed`."""
+        seed, rank = self._address
+        mixed = np.random.SeedSequence((seed, first, rank)).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(mixed >> np.uint64(1)))
+
+    def close(self) -> None:
+        """See `Fed`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LMState:
+class State:
     """Everything an update reads or writes; written in place only."""
 
-    config: LMConfig
-    workers: Ranks
-    tokens: Tensor
-    """(slots, S, B, T) int32: this process's sequences of the next updates, put there before each period"""
-    targets: Tensor | None
-    """the same shape: what to predict, with the objective ``given``"""
+    config: Config
+    table: TokenTable
+    dropout: DropoutSeed
     step: Tensor
     """int64 scalar: updates made"""
     model: Stack
     optimizer: Adam
     metrics: MetricRing
+    period: int = 1
 
     def moving(self) -> dict[str, Tensor]:
         """Every tensor that training changes."""
@@ -90,74 +214,214 @@ class LMState:
         } | prefixed("adam", self.optimizer.moving())
 
 
-def create(
-    config: LMConfig,
-    vocabulary_size: int,
-    seeds: Sequence[int],
-    *,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    target_count: int = 0,
-    slots: int = 1,
-    metric_capacity: int = 1000,
-    workers: Ranks = ALONE,
-) -> LMState:
-    """Fresh models; `target_count` > 0 gives the outputs tokens of their own, `slots` is how many updates are fed."""
-    seeds = check_seeds(seeds)
-    share = workers.share(config.batch_size)
-    at_least("vocabulary_size", vocabulary_size, 1)
+def generate(config: Config, progress: Progress = silent) -> TokenRows:
+    """The sequences of the text if there is any, else of the law."""
+    return _text_rows(config, progress) if config.text else _law_rows(config)
+
+
+def _law_rows(config: Config) -> TokenRows:
+    kind = config.law if config.target == "next" else config.target
+    law: dict[str, Any] = {"state_count": config.state_count, "seed": config.law_seed}
+    if config.law == "markov":
+        law |= {"order": config.order, "temperature": config.temperature}
+    if config.target != "next":
+        law |= {"action_count": 0}
+    if config.stream == "reference":
+        worker_count = _reference_worker_count(config.state_count)
+        law |= {"worker_count": worker_count, "batch_size": 32 * worker_count}
+    elif config.law == "markov":
+        law |= {"initial": "softmax"}
+    spec = make_spec(kind, law, row_count=config.sequence_count, length=config.length, stream=config.stream)
+    return TokenRows(
+        name=f"{kind}-tokens",
+        vocabulary_size=config.state_count,
+        rows=source_of(spec),
+        row_count=config.sequence_count,
+        held_out_count=config.held_out_count,
+        entropy_rate=_entropy_rate(config),
+    )
+
+
+def _reference_worker_count(state_count: int) -> int:
+    """Processes of the authors' program, of 32 sequences each, which a chain's tokens depend on."""
+    return 8 if state_count <= 1000 else 32 if state_count <= 10_000 else 48
+
+
+def _entropy_rate(config: Config) -> float | None:
+    """Of independent tokens, and of chains of order 1 with few states; None where it would take long."""
+    if config.target != "next":
+        return None
+    if config.law == "iid":
+        return math.log(config.state_count)
+    if config.order != 1 or config.state_count > 1000:
+        return None
+    made_by = ReferenceChain if config.stream == "reference" else MarkovChain
+    chain = made_by(order=1, state_count=config.state_count, temperature=config.temperature, seed=config.law_seed)
+    return entropy_rate(np.stack([chain.probabilities([state]) for state in range(config.state_count)]))
+
+
+def _text_rows(config: Config, progress: Progress) -> TokenRows:
+    """The sequences of text files, tokenized once and then found again in the cache."""
+    name = text_name(config.text, config.vocabulary, config.vocabulary_size)
+    rows = _stored_text(config, cache_directory() / name, progress)
+    needed = config.held_out_count + config.batch_size
+    if rows.row_count < needed:
+        raise ValueError(
+            f"the text makes {rows.row_count} sequences of {config.length} tokens, {needed} are needed "
+            f"({config.held_out_count} held out and a batch); give more text, shorter sequences, or hold out fewer"
+        )
+    return TokenRows(
+        name=name,
+        vocabulary_size=rows.vocabulary_size,
+        rows=rows,
+        row_count=rows.row_count,
+        held_out_count=config.held_out_count,
+    )
+
+
+def _stored_text(config: Config, directory: Path, progress: Progress) -> TextRows:
+    """The stored form of the text; the first process makes it where it is missing or damaged."""
+    ranks = current_ranks()
+    if ranks.is_first:
+        try:
+            open_text(directory, config.length)
+        except CorpusError:
+            store_text(
+                config.text,
+                directory,
+                vocabulary=config.vocabulary,
+                vocabulary_size=config.vocabulary_size,
+                progress=progress,
+            )
+    ranks.maximum(1)  # no one reads before it is there
+    return open_text(directory, config.length)
+
+
+def create(config: Config, table: TokenTable, seeds: Sequence[int], *, metric_capacity: int = 1000) -> State:
+    """Fresh models on the table's device; with target mapping the outputs have embeddings of their own."""
+    seeds, device = check_seeds(seeds), table.device
     networks = [
         language_model(
             config.backbone,
-            vocabulary_size,
+            table.rows.vocabulary_size,
             seeded_generator(seed, "lm"),
             position_count=config.position_count,
-            targets=target_count,
+            targets=_target_count(config, table),
         )
         for seed in seeds
     ]
-    model = Stack.of(networks).to(device, dtype)
-    tokens = torch.zeros(slots, len(seeds), share, config.length, dtype=torch.int32, device=device)
-    return LMState(
+    model = Stack.of(networks).to(device, table.dtype)
+    return State(
         config=config,
-        workers=workers,
-        tokens=tokens,
-        targets=torch.zeros_like(tokens) if config.objective == "given" else None,
+        table=table,
+        dropout=DropoutSeed(seeds[0]),
         step=torch.zeros((), dtype=torch.int64, device=device),
         model=model,
         optimizer=Adam.of(
             [model],
-            [per_seed("learning_rate", config.learning_rate, len(seeds), device)],
+            [per_seed(config, len(seeds), device, torch.float64)["learning_rate"]],
             epsilon=1e-6,
             weight_decay=(config.weight_decay,),
             decay_after_step=True,
-            all_reduce=workers.all_reduce,
+            all_reduce=table.ranks.all_reduce,
         ),
         metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
     )
 
 
-def step(state: LMState, count: int = 1) -> None:
-    """Make `count` updates of every seed on the first `count` slots, in place."""
+def _target_count(config: Config, table: TokenTable) -> int:
+    """Outputs that are not the tokens themselves."""
+    return table.rows.vocabulary_size if config.target == "mapping" else 0
+
+
+def step(state: State, count: int = 1, first: int = 0) -> None:
+    """Make `count` updates of every seed on the first `count` slots of the table, in place."""
+    table = state.table
     for slot in range(count):
-        update(state, state.tokens[slot], None if state.targets is None else state.targets[slot])
+        update(state, table.tokens[slot], None if table.targets is None else table.targets[slot])
 
 
-def update(state: LMState, tokens: Tensor, targets: Tensor | None) -> None:
-    """One update of every seed on `tokens` (S, B, T)."""
+def update(state: State, tokens: Tensor, targets: Tensor | None) -> None:
+    """One update of every seed on `tokens` (S, B, T), which predict their successors, or `targets` (S, B, T)."""
     dropout: Dropout = "torch" if state.config.dropout else None
     goal = None if targets is None else targets.long()
     losses = token_losses(state.model.parameters, state.config.backbone, tokens.long(), goal, dropout)
     state.optimizer.minimize(losses.sum(), schedule(state.config, state.step))
     losses = losses.detach()
-    state.workers.all_reduce(losses)
+    state.table.ranks.all_reduce(losses)
     state.metrics.write(state.step, {"loss": losses})
     state.step.add_(1)
 
 
-def schedule(config: LMConfig, update: Tensor) -> Tensor:
+def schedule(config: Config, update: Tensor) -> Tensor:
     """Share of the greatest step size at `update` (int64, any shape), counted from 0: up from 0, then down to 0."""
     position = update.to(torch.float64) * config.schedule_stride
     rising = position / max(config.warmup_updates, 1)
     falling = (config.decay_updates - position) / (config.decay_updates - config.warmup_updates)
     return torch.where(position < config.warmup_updates, rising, falling.clamp(min=0.0))
+
+
+@torch.no_grad()
+def measure(state: State) -> dict[str, list[float]]:
+    """Mean loss on the sequences held out, beside the entropy rate, below which none stays, where it is known."""
+    parameters, seed_count = state.model.detached(), len(state.model.flat)
+    losses = [
+        token_losses(parameters, state.config.backbone, tokens.long(), None if targets is None else targets.long())
+        for tokens, targets in state.table.held_out()
+    ]
+    mean = torch.stack(losses).mean(0)
+    state.table.ranks.all_reduce(mean)
+    floor = state.table.rows.entropy_rate
+    return {"held_out_loss": mean.tolist()} | ({} if floor is None else {"entropy_rate": [floor] * seed_count})
+
+
+def describe(state: State) -> dict[str, Any]:
+    """The model's shape, beside the settings."""
+    return {
+        "vocabulary_size": state.table.rows.vocabulary_size,
+        "target_count": _target_count(state.config, state.table),
+        "position_count": state.config.position_count,
+        "backbone": {name: getattr(state.config.backbone, name) for name in GPTConfig.__slots__},
+    }
+
+
+def learned(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> tuple[GPTConfig, dict[str, Tensor]]:
+    """Shape of the backbone and all parameters of the first seed of a checkpoint."""
+    backbone = GPTConfig(**known["backbone"])
+    layout = Stack.of([_fresh(backbone, known, torch.Generator())])
+    parameters = layout.like(tensors["model"]).parameters
+    return backbone, {name: parameter[0] for name, parameter in parameters.items()}
+
+
+def before(known: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Initial parameters of the first seed of a checkpoint, which follow from the seed."""
+    return _fresh(GPTConfig(**known["backbone"]), known, seeded_generator(known["seeds"][0], "lm"))
+
+
+def _fresh(backbone: GPTConfig, known: Mapping[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+    return language_model(
+        backbone,
+        known["vocabulary_size"],
+        generator,
+        position_count=known["position_count"],
+        targets=known["target_count"],
+    )
+
+
+def export(tensors: Mapping[str, Tensor], known: Mapping[str, Any], directory: Path) -> None:
+    """Write the first seed's model into a new directory as Hugging Face's GPT-2."""
+    write_gpt2(directory, *learned(tensors, known))
+
+
+def read_exported(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a checkpoint that holds the GPT-2 in a directory of Hugging Face's."""
+    backbone, parameters = read_gpt2(directory)
+    known = {
+        "kind": "language_model",
+        "seeds": [0],
+        "vocabulary_size": len(parameters["wte.weight"]),
+        "target_count": 0,
+        "position_count": len(parameters["wpe.weight"]),
+        "backbone": {name: getattr(backbone, name) for name in GPTConfig.__slots__},
+    }
+    return {"model": Stack.of([parameters]).flat}, known

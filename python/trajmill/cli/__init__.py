@@ -41,9 +41,9 @@ COMMANDS = {
     "corpus": Entry("corpus", "corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
     "collect": Entry("collect", "collect ENV", "make a data set in MuJoCo: random, medium, replay, expert", _AGAIN),
     "dataset": Entry("dataset", "dataset info|validate|...", "look at real data, check, convert, download it", _FETCH),
-    "pretrain": Entry("pretrain", "pretrain dt|cql", "pre-train on synthetic tokens or transitions", _RESUME),
-    "train": Entry("train", "train dt|cql", "train a policy on a real dataset, many seeds at once", _RESUME),
+    "train": Entry("train", "train METHOD", "train a method, many seeds at once; scored if it acts", _RESUME),
     "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
+    "export": Entry("export", "export RUN DEST", "what a run has learned, for another program", _AGAIN),
     "reproduce": Entry(
         "reproduce", "reproduce NAME|--list", "tables and figures of a paper, theirs beside ours", _RERUN
     ),
@@ -76,10 +76,10 @@ examples
   trajmill corpus verify corpus
   trajmill collect hopper --kind medium-replay --out hopper-ars-medium-replay.hdf5
   trajmill dataset info hopper-sac-replay-10k
-  trajmill pretrain cql --environment hopper --out runs/pretrain
-  trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --out runs/hopper
+  trajmill train --help
+  trajmill evaluate runs/hopper --episode-count 100
   trajmill reproduce a-table-6 --quick
-  trajmill report runs/pretrain runs/hopper --out report.html
+  trajmill report runs/hopper runs/baseline --out report.html
 
 Exit codes: 0 done, 1 failure with one message, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated.
 TRAJMILL_DEBUG=1 shows the traceback behind a message.

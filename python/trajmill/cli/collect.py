@@ -16,7 +16,7 @@ import tyro
 
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
-from trajmill.pipelines.collect import CollectConfig, collect
+from trajmill.experiments.collect import CollectConfig, collect
 
 EXAMPLES = """
   trajmill collect hopper --out hopper-ars-medium.hdf5

@@ -17,7 +17,7 @@ from rich.table import Table
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
 from trajmill.evaluation.statistics import bootstrap_interval
-from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run
+from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run
 
 EXAMPLES = """
   trajmill evaluate runs/hopper
@@ -54,11 +54,11 @@ class Evaluate:
                 closing += f", 95 % interval over seeds {interval.low:.1f} to {interval.high:.1f}"
         data = {
             "run": str(self.path),
-            "gradient_step": evaluation.gradient_step,
+            "update": evaluation.update,
             "seeds": evaluation.seeds,
             **result.to_dict(),
         }
-        heading = f"{result.environment_id}, {self.config.episode_count} episodes, {evaluation.gradient_step:,} updates"
+        heading = f"{result.environment_id}, {self.config.episode_count} episodes, {evaluation.update:,} updates"
         return Outcome(data, Group(heading, "", table, "", closing))
 
 

@@ -1,7 +1,7 @@
 """Repeat a table or figure of a paper by its name, and set the paper's numbers beside ours.
 
-Every variant is pre-trained and fine-tuned on every data set that is here, all seeds in one program. What is finished
-is kept and shared by all studies in --out, so the same command goes on where it stopped. Data sets that are not here
+Every variant is pre-trained and fine-tuned on every dataset that is here, all seeds in one program. What is finished
+is kept and shared by all studies in --out, so the same command goes on where it stopped. Datasets that are not here
 are named, with the command that downloads them, and their cells stay empty. --quick runs the same code on the bundled
 data in minutes: a check that everything works, no result.
 """
@@ -94,14 +94,14 @@ def _shown(done: Reproduced, *, quick: bool) -> RenderableType:
         parts.append(_table(done))
     parts += [f"{name}: {why}" for name, why in done.not_yet.items()]
     if done.missing:
-        parts += ["\nData sets that are not here leave their cells empty:", *advice(done.missing)]
+        parts += ["\nDatasets that are not here leave their cells empty:", *advice(done.missing)]
     return Group(*parts, f"\nReport: {done.report}\nTable:  {done.markdown}")
 
 
 def _table(done: Reproduced) -> Table:
     """One line a cell, which fits any terminal; the files have the paper's layout."""
     table = Table(title=f"{done.study.name}: {done.study.title}", title_justify="left", box=None, pad_edge=False)
-    for heading in ("data set", "variant"):
+    for heading in ("dataset", "variant"):
         table.add_column(heading, header_style="dim")
     for side in done.comparison.sides:
         table.add_column(side, justify="right", header_style="dim", no_wrap=True)

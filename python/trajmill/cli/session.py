@@ -57,10 +57,11 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
         name, kind, rest = f"{name} {rest[0]}", commands[rest[0]], rest[1:]
     else:
         kind = commands[""]
+    described: Any = kind if hasattr(kind, "EXAMPLES") else module
     command = tyro.cli(
         kind,
         prog=f"trajmill {name}",
-        description=f"{_reflow(module.__doc__)}\n\nexamples:\n{module.EXAMPLES.strip(chr(10))}",
+        description=f"{_reflow(described.__doc__)}\n\nexamples:\n{described.EXAMPLES.strip(chr(10))}",
         args=rest,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
@@ -87,9 +88,12 @@ def display(*, quiet: bool) -> AbstractContextManager[Progress]:
 
 
 def _overview(module: ModuleType, name: str) -> str:
-    commands = "\n".join(
-        f"  trajmill {name} {word:<12}{(kind.__doc__ or '').splitlines()[0]}" for word, kind in module.COMMANDS.items()
-    )
+    if hasattr(module, "SUMMARIES"):
+        summaries = module.SUMMARIES()
+    else:
+        summaries = {word: (kind.__doc__ or "").splitlines()[0] for word, kind in module.COMMANDS.items()}
+    width = max(map(len, summaries)) + 2
+    commands = "\n".join(f"  trajmill {name} {word:<{width}}{summary}" for word, summary in summaries.items())
     return (
         f"usage: trajmill {name} {'|'.join(module.COMMANDS)} [OPTIONS]\n\n{inspect.cleandoc(module.__doc__ or '')}\n\n"
         f"commands (each has --help)\n{commands}\n\nexamples\n{module.EXAMPLES.strip(chr(10))}"

@@ -1,76 +1,112 @@
-"""Train policies on a real dataset, all seeds in one program, and score them as they learn.
+"""Train a method, all seeds in one program, and score it as it learns.
 
-The run directory holds the settings, every metric, the newest checkpoint and, once finished, the scores. Interrupted,
-it goes on from its last checkpoint: give the same command with --resume.
+The run directory holds the settings, every metric, the newest checkpoint and, once finished, the scores. An interrupted
+run continues from its last checkpoint: give the same command with --resume.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from trajmill.algorithms import method_named, method_names
 from trajmill.cli.progress import duration
-from trajmill.cli.session import Outcome
+from trajmill.cli.session import Command, Outcome
 from trajmill.core.progress import Progress
-from trajmill.pipelines.cql import TrainCQLConfig, train_cql
-from trajmill.pipelines.decision_transformer import TrainDTConfig, train_dt
-from trajmill.report import read_run, score
+from trajmill.training.settings import Schedule
 
 EXAMPLES = """
-  trajmill train cql --dataset hopper-sac-replay-10k --out runs/hopper --schedule.updates 20000
-  trajmill train cql --dataset hopper_medium-v2.hdf5 --seeds 0 1 2 3 --out runs/hopper-medium
-  trajmill train cql --dataset hopper-sac-replay-10k --init runs/pretrain --variant pre-trained --out runs/pretrained
-  trajmill train cql --dataset hopper-sac-replay-10k --seeds 0 1 2 --method.cql-weight 1 5 10 --out runs/weights
-  trajmill train dt --dataset hopper-sac-replay-10k --init runs/backbone --variant synthetic --out runs/transformer
+  trajmill train METHOD --help
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainCQL:
-    """Train CQL, from scratch or from critics pre-trained on a synthetic MDP."""
+class Train:
+    """What the command asks for beside the settings of the run."""
 
     out: Path
     """run directory to create"""
     resume: bool = False
-    """go on with an unfinished run in --out that has the same settings"""
-    workers: int | None = None
+    """continue an unfinished run in --out that has the same settings"""
+    processes: Annotated[int | None, tyro.conf.arg(aliases=["--workers"])] = None
     """processes that share the seeds, with the same result; None is one per CPU core, or one in all on a GPU"""
-    config: Annotated[TrainCQLConfig, tyro.conf.arg(name="")]
 
-    def run(self, progress: Progress) -> Outcome:
+    def run(self, progress: Progress) -> Outcome | None:
         """Train."""
-        return tell(train_cql(self.config, self.out, progress, resume=self.resume, workers=self.workers))
+        from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
+        from trajmill.training.distributed import is_first
+
+        parsed: Any = self.config  # type: ignore[attr-defined]
+        kind = DatasetTrainConfig if isinstance(parsed, DatasetTrainConfig) else TrainConfig
+        config = kind(**{setting.name: getattr(parsed, setting.name) for setting in fields(parsed)})
+        path = train(config, self.out, progress, resume=self.resume, processes=self.processes)
+        return summary_of(path) if is_first() else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainDT:
-    """Train a Decision Transformer, from scratch or on a backbone pre-trained on synthetic tokens."""
+class Methods(Mapping[str, type[Command]]):
+    """The command of each method, made when it is asked for: methods import torch, their names do not."""
 
-    out: Path
-    """run directory to create"""
-    resume: bool = False
-    """go on with an unfinished run in --out that has the same settings"""
-    workers: int | None = None
-    """processes that share the seeds, with the same result; None is one per CPU core, or one in all on a GPU"""
-    config: Annotated[TrainDTConfig, tyro.conf.arg(name="")]
+    def __getitem__(self, name: str) -> type[Command]:
+        from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
 
-    def run(self, progress: Progress) -> Outcome:
-        """Train."""
-        return tell(train_dt(self.config, self.out, progress, resume=self.resume, workers=self.workers))
+        if name not in method_names():
+            raise KeyError(name)
+        method = method_named(name)
+        base: Any = DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig
+        settings = make_dataclass(
+            base.__name__,
+            [
+                ("method", method.Config, field(default_factory=method.Config)),
+                ("schedule", Schedule, field(default=method.SCHEDULE)),
+            ],
+            bases=(base,),
+            frozen=True,
+            kw_only=True,
+            namespace={"__doc__": base.__doc__},
+        )
+        command = make_dataclass(
+            name, [("config", Annotated[settings, tyro.conf.arg(name="")])], bases=(Train,), frozen=True, kw_only=True
+        )
+        command.__doc__, command.EXAMPLES = method.__doc__, method.EXAMPLES  # type: ignore[attr-defined]
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(method_names())
+
+    def __len__(self) -> int:
+        return len(method_names())
 
 
-def tell(path: Path) -> Outcome:
-    """What a finished run says of itself."""
+def summaries() -> dict[str, str]:
+    """What each method is, from the first line of its file."""
+    sources = {
+        name: (files("trajmill.algorithms") / f"{name}.py").read_text(encoding="utf-8") for name in method_names()
+    }
+    return {
+        name: inspect.cleandoc(ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
+        for name, text in sources.items()
+    }
+
+
+def summary_of(path: Path) -> Outcome:
+    """What a finished run has to say."""
+    from trajmill.report import score
+    from trajmill.runs.reading import read_run
+
     run = read_run(path)
     result = dict(run.result or {})
     seeds = f"{len(run.seeds)} seed{'s' * (len(run.seeds) > 1)}"
-    lines = [f"{path}: {run.gradient_step:,} updates of {seeds} in {duration(run.wall_seconds)}"]
-    if result.get("workers", 1) > 1:
+    lines = [f"{path}: {run.update:,} updates of {seeds} in {duration(run.wall_seconds)}"]
+    if result.get("processes", 1) > 1:
         lines[0] += (
-            f" by {result['workers']} processes, which shared the seeds (--workers; by default one per CPU core)"
+            f" by {result['processes']} processes, which shared the seeds (--processes; by default one per CPU core)"
         )
     lines += [f"seed {seed} diverged at update {update:,}" for seed, update in result.get("diverged", {}).items()]
     scored = score(run)
@@ -86,4 +122,5 @@ def tell(path: Path) -> Outcome:
     return Outcome({"run": str(path), **result}, "\n".join(lines))
 
 
-COMMANDS = {"cql": TrainCQL, "dt": TrainDT}
+COMMANDS = Methods()
+SUMMARIES = summaries

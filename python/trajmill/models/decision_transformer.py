@@ -7,13 +7,13 @@ of Reid et al. 2022 (arXiv 2201.12122), on which arXiv 2310.00771 builds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
-from trajmill.models.gpt import Dropout, GPTConfig, backbone, looked_up, norm, normal, rows, unit_norm
+from trajmill.models.gpt import Dropout, GPTConfig, gpt_outputs, looked_up, norm, normal, rows, unit_norm
 from trajmill.models.mlp import linear, named
 
 TOKENS_PER_STEP = 3
@@ -35,7 +35,30 @@ class DecisionTransformerConfig:
     backbone: GPTConfig = field(default_factory=lambda: GPTConfig(residual_dropout=0.2))
 
 
-def embeddings(config: DecisionTransformerConfig, generator: Generator) -> dict[str, Tensor]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """Steps in a row, padded on the left: B windows of K steps for each of S seeds, perhaps behind an axis of updates.
+
+    In the padding the numbers mean nothing to the network.
+    """
+
+    observation: Tensor
+    """(S, B, K, O)"""
+    action: Tensor
+    """(S, B, K, A)"""
+    return_to_go: Tensor
+    """(S, B, K), scaled"""
+    timestep: Tensor
+    """(S, B, K) int64, below `DecisionTransformerConfig.timestep_count`"""
+    mask: Tensor
+    """(S, B, K) bool: there is a step"""
+
+    def __getitem__(self, index: int) -> Windows:
+        """The windows of one update."""
+        return Windows(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+
+def initial_embeddings(config: DecisionTransformerConfig, generator: Generator) -> dict[str, Tensor]:
     """Initial values of what surrounds the backbone (torch's defaults; the timestep table is standard normal)."""
     width = config.backbone.width
     values = {
@@ -51,77 +74,57 @@ def embeddings(config: DecisionTransformerConfig, generator: Generator) -> dict[
 
 
 def predicted_actions(
-    outer: Mapping[str, Tensor],
-    inner: Mapping[str, Tensor],
+    embeddings: Mapping[str, Tensor],
+    backbone: Mapping[str, Tensor],
     config: DecisionTransformerConfig,
+    windows: Windows,
     *,
-    return_to_go: Tensor,
-    observation: Tensor,
-    action: Tensor,
-    timestep: Tensor,
-    mask: Tensor,
     dropout: Dropout = None,
     newest: bool = False,
 ) -> Tensor:
     """Actions in (-1, 1) for every step, each from its past and its own return-to-go and observation.
 
-    `outer` are the parameters of `embeddings`, `inner` those of the backbone. K steps: return_to_go (S, B, K), observation
-    (S, B, K, O), action (S, B, K, A), timestep (S, B, K) int64, mask (S, B, K) bool, true where there is a step.
+    `embeddings` are the parameters of `initial_embeddings`, `backbone` those of `trajmill.models.gpt.gpt`.
 
     Returns
     -------
     (S, B, K, A), or (S, B, 1, A) of the `newest` step alone; where the mask is false the values mean nothing.
     """
-    after_observation = features(
-        outer,
-        inner,
-        config,
-        return_to_go=return_to_go,
-        observation=observation,
-        action=action,
-        timestep=timestep,
-        mask=mask,
-        dropout=dropout,
-        newest=newest,
-    )
+    after_observation = features(embeddings, backbone, config, windows, dropout=dropout, newest=newest)
     if config.shared_projection:
-        flat: Tensor = after_observation.flatten(1, 2) @ outer["embed_action.weight"].transpose(1, 2)
+        flat: Tensor = after_observation.flatten(1, 2) @ embeddings["embed_action.weight"].transpose(1, 2)
         return flat.view(*after_observation.shape[:3], -1).tanh()
-    return rows(outer, "predict_action", after_observation, exact=True).tanh()
+    return rows(embeddings, "predict_action", after_observation, exact=True).tanh()
 
 
 def features(
-    outer: Mapping[str, Tensor],
-    inner: Mapping[str, Tensor],
+    embeddings: Mapping[str, Tensor],
+    backbone: Mapping[str, Tensor],
     config: DecisionTransformerConfig,
+    windows: Windows,
     *,
-    return_to_go: Tensor,
-    observation: Tensor,
-    action: Tensor,
-    timestep: Tensor,
-    mask: Tensor,
     dropout: Dropout = None,
     newest: bool = False,
 ) -> Tensor:
-    """What enters the action head, (S, B, K or 1, width); arguments as `predicted_actions` takes them."""
-    time = looked_up(outer["embed_timestep.weight"], timestep)[:, :, :, None]
-    tokens = embedded(outer, return_to_go=return_to_go, observation=observation, action=action)
+    """What enters the action head, (S, B, K or 1, width)."""
+    time = looked_up(embeddings["embed_timestep.weight"], windows.timestep)[:, :, :, None]
+    tokens = embedded(embeddings, windows)
     if config.embedding_order == "timestep-first":
-        inputs = norm(outer, "embed_ln", (tokens + time).flatten(2, 3))
+        inputs = norm(embeddings, "embed_ln", (tokens + time).flatten(2, 3))
     else:
-        inputs = norm(outer, "embed_ln", tokens.flatten(2, 3)) + time.expand_as(tokens).flatten(2, 3)
-    visible = mask.repeat_interleave(TOKENS_PER_STEP, -1)
+        inputs = norm(embeddings, "embed_ln", tokens.flatten(2, 3)) + time.expand_as(tokens).flatten(2, 3)
+    visible = windows.mask.repeat_interleave(TOKENS_PER_STEP, -1)
     observations = slice(-2, -1) if newest else slice(1, None, TOKENS_PER_STEP)
-    return backbone(inner, config.backbone, inputs, visible=visible, dropout=dropout, wanted=observations)
+    return gpt_outputs(backbone, config.backbone, inputs, visible=visible, dropout=dropout, wanted=observations)
 
 
-def embedded(outer: Mapping[str, Tensor], *, return_to_go: Tensor, observation: Tensor, action: Tensor) -> Tensor:
+def embedded(embeddings: Mapping[str, Tensor], windows: Windows) -> Tensor:
     """Tokens (S, B, K, 3, width) before normalization and timesteps are added."""
     return torch.stack(
         [
-            rows(outer, "embed_return", return_to_go[..., None], exact=True),
-            rows(outer, "embed_state", observation, exact=True),
-            rows(outer, "embed_action", action, exact=True),
+            rows(embeddings, "embed_return", windows.return_to_go[..., None], exact=True),
+            rows(embeddings, "embed_state", windows.observation, exact=True),
+            rows(embeddings, "embed_action", windows.action, exact=True),
         ],
         3,
     )

@@ -103,7 +103,7 @@ def _linear(input_dim: int, output_dim: int, generator: Generator, deviation: fl
     return {"weight": normal((input_dim, output_dim), generator, deviation), "bias": torch.zeros(output_dim)}
 
 
-def backbone(
+def gpt_outputs(
     parameters: Mapping[str, Tensor],
     config: GPTConfig,
     inputs: Tensor,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
-from trajmill.models.gpt import Dropout, GPTConfig, backbone, gpt, looked_up, normal
+from trajmill.models.gpt import Dropout, GPTConfig, gpt, gpt_outputs, looked_up, normal
 from trajmill.models.precision import to_product_dtype
 
 CHUNK = 1 << 25
@@ -64,7 +64,7 @@ def _outputs(
 ) -> tuple[Tensor, Tensor]:
     """Outputs of the backbone (S, B, T, width), and the table (S, V, width) that turns them into scores."""
     positions = parameters["wpe.weight"][:, None, : tokens.shape[-1]]
-    outputs = backbone(parameters, config, looked_up(parameters["wte.weight"], tokens) + positions, dropout=dropout)
+    outputs = gpt_outputs(parameters, config, looked_up(parameters["wte.weight"], tokens) + positions, dropout=dropout)
     return outputs, parameters.get("target.weight", parameters["wte.weight"])
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -11,7 +12,10 @@ from torch import Generator, Tensor
 from trajmill.models.precision import to_product_dtype
 
 HIDDEN_SIZES = (256, 256)
-"""width of the hidden layers of every CQL network (arXiv 2310.00771, Table 16; young-geng/CQL)"""
+"""widths of hidden layers where nobody asks for others: those of TD3, CQL, IQL and their kin"""
+
+Layer = Callable[[int, int, Generator], dict[str, Tensor]]
+"""(in, out, generator) -> initial weight (in, out) and bias (out,)"""
 
 
 def linear(input_dim: int, output_dim: int, generator: Generator) -> dict[str, Tensor]:
@@ -22,39 +26,43 @@ def linear(input_dim: int, output_dim: int, generator: Generator) -> dict[str, T
 
 
 def small_linear(input_dim: int, output_dim: int, generator: Generator, *, gain: float = 0.01) -> dict[str, Tensor]:
-    """Output layer of the paper's networks: Xavier-uniform weight with a gain of 0.01, bias zero."""
+    """Output layer of young-geng/CQL: Xavier-uniform weight with a gain of 0.01, bias zero."""
     bound = gain * math.sqrt(6.0 / (input_dim + output_dim))
     weight = torch.empty(input_dim, output_dim).uniform_(-bound, bound, generator=generator)
     return {"weight": weight, "bias": torch.zeros(output_dim)}
 
 
 def orthogonal_linear(input_dim: int, output_dim: int, generator: Generator, *, gain: float) -> dict[str, Tensor]:
-    """Layer with orthonormal rows or columns times `gain`, bias zero (gains √2 and 0.01 in young-geng/CQL)."""
+    """Layer with orthonormal rows or columns times `gain`, bias zero."""
     weight = torch.empty(output_dim, input_dim)
     torch.nn.init.orthogonal_(weight, gain=gain, generator=generator)
     return {"weight": weight.T.contiguous(), "bias": torch.zeros(output_dim)}
 
 
+def orthogonal(gain: float) -> Layer:
+    """`orthogonal_linear` with this gain."""
+    return partial(orthogonal_linear, gain=gain)
+
+
 def mlp(
-    input_dim: int, heads: Mapping[str, int], generator: Generator, *, orthogonal: bool = False
+    input_dim: int,
+    heads: Mapping[str, int],
+    generator: Generator,
+    *,
+    hidden_sizes: Sequence[int] = HIDDEN_SIZES,
+    layers: tuple[Layer, Layer] = (linear, linear),
 ) -> dict[str, Tensor]:
-    """Initial values of one network: hidden layers ``hidden.<i>.*``, then one output layer ``<head>.*`` per head."""
+    """Initial values of one network: hidden layers ``hidden.<i>.*``, then one output layer ``<head>.*`` per head.
+
+    `layers` makes the values of a hidden layer and of an output layer.
+    """
+    hidden_layer, output_layer = layers
     values: dict[str, Tensor] = {}
-    for index, size in enumerate(HIDDEN_SIZES):
-        layer = (
-            orthogonal_linear(input_dim, size, generator, gain=math.sqrt(2.0))
-            if orthogonal
-            else linear(input_dim, size, generator)
-        )
-        values |= named(f"hidden.{index}", layer)
+    for index, size in enumerate(hidden_sizes):
+        values |= named(f"hidden.{index}", hidden_layer(input_dim, size, generator))
         input_dim = size
     for head, output_dim in heads.items():
-        layer = (
-            orthogonal_linear(input_dim, output_dim, generator, gain=0.01)
-            if orthogonal
-            else small_linear(input_dim, output_dim, generator)
-        )
-        values |= named(head, layer)
+        values |= named(head, output_layer(input_dim, output_dim, generator))
     return values
 
 
@@ -64,7 +72,7 @@ def named(prefix: str, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def affine(parameters: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exact: bool = False) -> Tensor:
-    """Row-wise ``x W + b``: (rows, n, in) -> (rows, n, out); `exact` in the parameters' precision, never reduced."""
+    """Row-wise ``x W + b``: (rows, n, in) -> (rows, n, out); `exact` in the parameters' own precision."""
     bias, weight = parameters[f"{layer}.bias"].unsqueeze(1), parameters[f"{layer}.weight"]
     if exact:
         return torch.baddbmm(bias, inputs.to(weight.dtype), weight)
@@ -72,29 +80,18 @@ def affine(parameters: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exac
 
 
 def hidden(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Last hidden activation: (rows, n, in) -> (rows, n, 256)."""
-    for index in range(len(HIDDEN_SIZES)):
+    """Last hidden activation: (rows, n, in) -> (rows, n, last hidden size)."""
+    index = 0
+    while f"hidden.{index}.weight" in parameters:
         inputs = affine(parameters, f"hidden.{index}", inputs).relu_()
+        index += 1
     return inputs
 
 
 def export_network(parameters: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
     """One network as the state dict of plain ``nn.Linear`` modules (weights are (out, in) there)."""
-    return {name: _transposed(parameter[row].detach()).clone() for name, parameter in parameters.items()}
-
-
-@torch.no_grad()
-def import_network(parameters: Mapping[str, Tensor], row: int, values: Mapping[str, Tensor]) -> None:
-    """Write the state dict of plain ``nn.Linear`` modules into one row."""
-    if set(values) != set(parameters):
-        raise ValueError(f"network needs tensors {sorted(parameters)}, got {sorted(values)}")
-    for name, parameter in parameters.items():
-        value = _transposed(values[name])
-        if value.shape != parameter.shape[1:]:
-            raise ValueError(
-                f"{name} must have shape {tuple(parameter.shape[1:])} as (in, out), got {tuple(value.shape)}"
-            )
-        parameter[row].copy_(value)
+    values = {name: parameter[row].detach() for name, parameter in parameters.items()}
+    return {name: (value.T if value.ndim == 2 else value).clone() for name, value in values.items()}
 
 
 def seeded_generator(seed: int, stream: str) -> Generator:
@@ -103,7 +100,3 @@ def seeded_generator(seed: int, stream: str) -> Generator:
     for byte in stream.encode():
         mixed = ((mixed ^ byte) * 0x0000_0100_0000_01B3 + 0x9E37_79B9_7F4A_7C15) & 0xFFFF_FFFF_FFFF_FFFF
     return torch.Generator().manual_seed(mixed)
-
-
-def _transposed(value: Tensor) -> Tensor:
-    return value.T if value.ndim == 2 else value

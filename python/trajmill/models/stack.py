@@ -16,7 +16,7 @@ ALIGNMENT = 16
 class Stack:
     """Parameters of `rows` networks of one shape; nothing in it is ever rebound, only written in place.
 
-    An ensemble of E networks per seed is S·E rows, seed by seed. Gaps between aligned parameters hold zeros and stay zero.
+    An ensemble of E networks per seed is S·E rows, seed by seed. Gaps between aligned parameters stay zero.
     """
 
     flat: Tensor

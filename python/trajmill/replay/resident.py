@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trajmill.core import checks
 from trajmill.replay.feed import torch_dtype
-from trajmill.training.philox import philox
+from trajmill.training.draws import philox
 
 _MASK = 0xFFFF_FFFF
 _UNIT = 8

@@ -1,7 +1,7 @@
 """Tables, plots and the HTML page; reads run directories, never trains."""
 
 from trajmill.report.page import Rate, Score, Section, rates_section, score, write_report
-from trajmill.report.runs import RunError, RunRecord, Series, read_run
+from trajmill.runs.reading import RunError, RunRecord, Series, read_run
 
 __all__ = [
     "Rate",

@@ -12,12 +12,13 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from trajmill.algorithms import method_of_kind
 from trajmill.core.files import write_whole
 from trajmill.evaluation import statistics
 from trajmill.report import figures
 from trajmill.report.comparison import Comparison
 from trajmill.report.figures import FULL, HALF
-from trajmill.report.runs import RunError, RunRecord, Series, read_run
+from trajmill.runs.reading import RunError, RunRecord, Series, read_run
 
 SCORE, RETURN = "normalized_score", "return_mean"
 
@@ -99,7 +100,7 @@ def score(run: RunRecord) -> Score:
         final=statistics.bootstrap_interval(final) if whole else None,
         best=float(statistics.best(scores.values).mean()) if scores and whole else None,
         raw_return=float(statistics.average_last_four(returns.values).mean()) if returns and whole else None,
-        evaluation_count=min(4, len(scores.gradient_steps)) if scores else 0,
+        evaluation_count=min(4, len(scores.updates)) if scores else 0,
         failed_seeds=failed,
     )
 
@@ -168,8 +169,8 @@ def _render(
     extra_sections: Sequence[Section],
     loss_floors: Mapping[Path, float],
 ) -> str:
-    scored = [run for run in records if run.kind.startswith("train_")]
-    pretrained = [run for run in records if run.kind.startswith("pretrain_")]
+    scored = [run for run in records if run.environment is not None]
+    pretrained = [run for run in records if run.environment is None]
     variants = list(dict.fromkeys(run.variant for run in [*scored, *pretrained]))
     styles = {variant: index for index, variant in enumerate(variants)}
     rows = [score(run) for run in scored]
@@ -185,7 +186,7 @@ def _render(
         title=title,
         summary=summary.splitlines(),
         score_groups=_by_dataset(rows),
-        scale=_scale(rows),
+        scale=_axis(rows),
         keys=[
             {"variant": variant, "style": styles[variant], "color": styles[variant] % len(figures.SERIES) + 1}
             for variant in dict.fromkeys(run.variant for run in scored)
@@ -208,7 +209,7 @@ def _by_dataset(rows: Sequence[Score]) -> dict[str, list[Score]]:
     return groups
 
 
-def _scale(rows: Sequence[Score]) -> tuple[float, float]:
+def _axis(rows: Sequence[Score]) -> tuple[float, float]:
     """Ends of the axis on which the score table draws its intervals."""
     intervals = [row.final for row in rows if row.final]
     low = min([0.0, *(interval.low for interval in intervals)])
@@ -229,7 +230,7 @@ def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> li
             f"curve-{index}",
             [_curve(styles[run.variant], series) for run, series in group],
             title=dataset,
-            x_label="gradient updates",
+            x_label="updates",
             y_label="normalized score",
             alternative=f"Learning curves on {dataset}. "
             + "; ".join(f"{run.variant} ends at {_number(series.values[-1].mean())}" for run, series in group),
@@ -242,11 +243,11 @@ def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> li
 
 
 def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int], floors: Mapping[Path, float]) -> list[str]:
-    """The loss of each pre-training run, averaged over its critics, with its floor where it is known."""
-    drawn = [(run, loss) for run in runs if (loss := _mean_loss(run.series.get("pretrain", {}))) is not None]
+    """The loss of each pre-training run, averaged over its parts, with its floor where it is known."""
+    drawn = [(run, *found) for run in runs if (found := _mean_loss(run.series.get("train", {}))) is not None]
     alone = len(drawn) == 1
     panels = []
-    for index, (run, loss) in enumerate(drawn):
+    for index, (run, name, loss) in enumerate(drawn):
         floor = floors.get(run.path)
         ends = f"{_number(float(loss.values[0].mean()), 4)} to {_number(float(loss.values[-1].mean()), 4)}"
         panels.append(
@@ -254,8 +255,8 @@ def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int], floors: M
                 f"pretraining-{index}",
                 [_curve(styles[run.variant], loss)],
                 title=run.variant,
-                x_label="gradient updates",
-                y_label="mean squared error" if run.kind == "pretrain_cql" else "loss, nats a token",
+                x_label="updates",
+                y_label=_scale_of(run, name),
                 alternative=f"Pre-training loss of {run.variant}: {ends}"
                 + (f"; floor {_number(floor, 4)}" if floor is not None else ""),
                 width=FULL if alone else HALF,
@@ -266,19 +267,27 @@ def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int], floors: M
     return panels
 
 
-def _mean_loss(metrics: Mapping[str, Series]) -> Series | None:
-    losses = [series for name, series in metrics.items() if name.startswith("loss")]
+def _mean_loss(metrics: Mapping[str, Series]) -> tuple[str, Series] | None:
+    """Name of the first loss, and the mean of all of them."""
+    losses = {name: series for name, series in metrics.items() if name.startswith("loss")}
     if not losses:
         return None
-    values = np.mean([series.values for series in losses], axis=0)
-    return Series(gradient_steps=losses[0].gradient_steps, values=values)
+    name, first = next(iter(losses.items()))
+    values = np.mean([series.values for series in losses.values()], axis=0)
+    return name, Series(updates=first.updates, values=values)
+
+
+def _scale_of(run: RunRecord, metric: str) -> str:
+    """What the run's method says that a metric is measured in."""
+    scales: Mapping[str, str] = getattr(method_of_kind(run.kind), "SCALES", {})
+    return scales.get(metric, _words(metric))
 
 
 def _training_metrics(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
     """Small panels of what training logged, losses first; one panel a metric and dataset."""
     panels: dict[tuple[str, str], list[tuple[RunRecord, Series]]] = {}
     for run in runs:
-        for metric, series in run.series.get("finetune", {}).items():
+        for metric, series in run.series.get("train", {}).items():
             panels.setdefault((run.dataset or "no dataset", metric), []).append((run, series))
     several = len({dataset for dataset, _ in panels}) > 1
     ordered = sorted(panels.items(), key=lambda item: (item[0][0], "loss" not in item[0][1]))
@@ -287,7 +296,7 @@ def _training_metrics(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> l
             f"training-{index}",
             [_curve(styles[run.variant], series, members=False) for run, series in group],
             title=_words(metric) + (f" · {dataset}" if several else ""),
-            x_label="gradient updates",
+            x_label="updates",
             y_label="",
             alternative=f"{_words(metric)} during training on {dataset}. "
             + "; ".join(f"{run.variant} ends at {_number(series.values[-1].mean(), 3)}" for run, series in group),
@@ -303,7 +312,7 @@ def _curve(style: int, series: Series, *, members: bool = True) -> figures.Curve
     center, low, high = statistics.curve_band(series.values)
     return figures.Curve(
         style=style,
-        x=series.gradient_steps.astype(np.float64),
+        x=series.updates.astype(np.float64),
         center=center,
         low=low if seed_count > 1 else None,
         high=high if seed_count > 1 else None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,18 @@ from trajmill.training.state import TrainingState
 FORMAT = "trajmill-checkpoint-2"
 WITHOUT_HASH = "trajmill-checkpoint-1"
 """what earlier versions wrote; still read"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Former:
+    """How an earlier version of a method wrote its runs and checkpoints, which are still read."""
+
+    kind: str
+    """what it called itself in them"""
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    """name of a tensor then -> now"""
+    settings: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    """the method's settings then -> now"""
 
 
 class CheckpointError(ValueError):
@@ -58,7 +71,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        raise DamagedCheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise DamagedCheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
     if header.get("format") not in (FORMAT, WITHOUT_HASH):
         raise DamagedCheckpointError(
             f"{path} was not written by trajmill: format must be {FORMAT}, got {header.get('format')}"
@@ -69,7 +82,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return tensors, json.loads(described)
     except json.JSONDecodeError as error:
-        raise DamagedCheckpointError(f"{path} is damaged: its metadata are no JSON: {error}") from error
+        raise DamagedCheckpointError(f"{path} is damaged: its metadata is not valid JSON: {error}") from error
 
 
 @torch.no_grad()
@@ -89,10 +102,3 @@ def restore_tensors(target: Mapping[str, Tensor], source: Mapping[str, Tensor], 
             )
     for name, tensor in target.items():
         tensor.copy_(source[name])
-
-
-def load_checkpoint(path: Path, state: TrainingState) -> dict[str, Any]:
-    """Continue where `save_checkpoint` stopped; gives the metadata."""
-    tensors, metadata = read_checkpoint(path)
-    restore_tensors(state.moving(), tensors, str(path))
-    return metadata

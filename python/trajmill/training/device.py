@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from trajmill.models.precision import use_bfloat16
-from trajmill.training.hyperparameters import at_least
+from trajmill.training.settings import at_least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +24,18 @@ class ComputeConfig:
     on GPUs that have it, bf16 (`trajmill.models.precision`) on those and on CPUs with AVX512_BF16 or AMX"""
     threads: int = 1
     """CPU threads of torch, at least 1; one process per core is faster than one process on many"""
+    rows: Literal["device", "host"] = "device"
+    """where the data is kept: on the training device, or on the host, from where the replay engine feeds the device;
+    equal batches"""
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"device must be auto, cpu or cuda, got {self.device!r}")
         if self.precision not in ("fp32", "tf32", "bf16"):
             raise ValueError(f"precision must be fp32, tf32 or bf16, got {self.precision!r}")
-        at_least("threads", self.threads, 1)
+        if self.rows not in ("device", "host"):
+            raise ValueError(f"rows must be device or host, got {self.rows!r}")
+        at_least(1, threads=self.threads)
 
     def apply(self) -> torch.device:
         """Set this process up; gives the device."""

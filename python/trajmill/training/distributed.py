@@ -57,6 +57,12 @@ class Ranks:
 
 
 ALONE = Ranks()
+_current = ALONE
+
+
+def current_ranks() -> Ranks:
+    """The processes that train together with this one."""
+    return _current
 
 
 def is_first() -> bool:
@@ -67,6 +73,7 @@ def is_first() -> bool:
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Meet the other processes, if torchrun started any; a GPU is taken by the process's place on its machine."""
+    global _current  # noqa: PLW0603
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield ALONE
@@ -84,6 +91,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     )  # the first process may be tokenizing a large text; torchrun ends the others if one fails
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
-        yield Ranks(rank=dist.get_rank(), count=count, device=device)
+        _current = Ranks(rank=dist.get_rank(), count=count, device=device)
+        yield _current
     finally:
+        _current = ALONE
         dist.destroy_process_group()

@@ -11,6 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+_NONE_YET = torch.finfo(torch.float32).min
+"""stands for a metric that no update has had so far; NaN means that a seed diverged"""
+
 
 @dataclass(frozen=True, slots=True)
 class MetricRing:
@@ -22,23 +25,29 @@ class MetricRing:
 
     @classmethod
     def of(cls, names: Sequence[str], seed_count: int, capacity: int, device: torch.device) -> MetricRing:
-        """Ring of NaNs."""
-        return cls(tuple(names), torch.full((capacity, seed_count, len(names)), math.nan, device=device))
+        """Ring without a value."""
+        return cls(tuple(names), torch.full((capacity, seed_count, len(names)), _NONE_YET, device=device))
 
     @torch.no_grad()
-    def write(self, step: Tensor, metrics: Mapping[str, Tensor]) -> None:
-        """Store one (S,) tensor per metric for update `step`, an int64 scalar tensor."""
+    def write(self, update: Tensor, metrics: Mapping[str, Tensor]) -> None:
+        """Store one (S,) tensor a metric for `update`, an int64 scalar; one that is not given keeps its last value."""
+        capacity = self.values.shape[0]
+        if len(metrics) < len(self.names):
+            last = self.values.index_select(0, ((update - 1) % capacity).view(1))[0].unbind(-1)
+            metrics = dict(zip(self.names, last, strict=True)) | dict(metrics)
         row = torch.stack([metrics[name] for name in self.names], -1).to(self.values.dtype)
-        self.values.index_copy_(0, (step % self.values.shape[0]).view(1), row.unsqueeze(0))
+        self.values.index_copy_(0, (update % capacity).view(1), row.unsqueeze(0))
 
-    def mean_of_last(self, first_step: int, end_step: int) -> dict[str, list[float]]:
-        """Mean over updates first_step … end_step−1 (at most `capacity` of them), per seed; copies to the host."""
-        means = self._of(first_step, end_step).double().mean(0).T.tolist()
+    def mean_of_last(self, first: int, end: int) -> dict[str, list[float]]:
+        """Mean over updates first … end−1 (at most `capacity` of them), per seed, NaN without any; on the host."""
+        values = self._of(first, end).double()
+        there = values != _NONE_YET
+        means = (torch.where(there, values, 0.0).sum(0) / there.sum(0)).T.tolist()
         return dict(zip(self.names, means, strict=True))
 
-    def first_not_finite(self, first_step: int, end_step: int) -> list[tuple[int, str, float] | None]:
+    def first_not_finite(self, first: int, end: int) -> list[tuple[int, str, float] | None]:
         """Of each seed the first of these updates with a metric that is not finite, its name and value; else None."""
-        values = self._of(first_step, end_step).cpu()
+        values = self._of(first, end).cpu()
         found: list[tuple[int, str, float] | None] = []
         for of_seed in values.unbind(1):
             places = (~of_seed.isfinite()).nonzero()
@@ -46,22 +55,22 @@ class MetricRing:
                 found.append(None)
             else:
                 row, metric = places[0].tolist()
-                found.append((first_step + row, self.names[metric], float(of_seed[row, metric])))
+                found.append((first + row, self.names[metric], float(of_seed[row, metric])))
         return found
 
-    def _of(self, first_step: int, end_step: int) -> Tensor:
-        """Values of updates first_step … end_step−1, (n, S, M)."""
+    def _of(self, first: int, end: int) -> Tensor:
+        """Values of updates first … end−1, (n, S, M)."""
         capacity = self.values.shape[0]
-        if not 0 < end_step - first_step <= capacity:
-            raise ValueError(f"the ring holds {capacity} updates, asked for {first_step} to {end_step}")
-        return self.values[torch.arange(first_step, end_step, device=self.values.device) % capacity]
+        if not 0 < end - first <= capacity:
+            raise ValueError(f"the ring holds {capacity} updates, asked for {first} to {end}")
+        return self.values[torch.arange(first, end, device=self.values.device) % capacity]
 
 
-def metrics_line(phase: str, gradient_step: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> str:
+def metrics_line(phase: str, update: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> str:
     """One line of ``metrics.jsonl``; NaN and infinities become null, as JSON has none."""
     record = {
         "phase": phase,
-        "gradient_step": gradient_step,
+        "update": update,
         "wall_seconds": round(wall_seconds, 3),
         "metrics": {name: [finite_or_none(value) for value in values] for name, values in metrics.items()},
     }

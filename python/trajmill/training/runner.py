@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Protocol, TypeVar
+from dataclasses import fields
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 
@@ -15,52 +15,74 @@ StateT = TypeVar("StateT", bound=TrainingState)
 
 
 class Step(Protocol[StateT_contra]):
-    """`count` updates of every seed, in place: no host reads, no new state tensors, same operations every time."""
+    """`count` updates of every seed, in place: no host reads, no new state tensors, same operations every period."""
 
-    def __call__(self, state: StateT_contra, count: int = 1) -> None:
-        """Make `count` updates."""
+    def __call__(self, state: StateT_contra, count: int = 1, first: int = 0) -> None:
+        """Make `count` updates; `first` is the number of the first one, modulo the state's period."""
 
 
-class Feed(Protocol):
-    """Puts what the next updates read into a state's tensors, in place."""
+class Fed(Protocol):
+    """A part of a state that the host fills before each period of updates, such as a table in host memory."""
 
-    def __call__(self, first: int, count: int, /) -> None:
-        """Feed updates `first` to `first` + `count` - 1."""
+    def reserve(self, count: int) -> None:
+        """Make room for `count` updates; called once, before the first is fed."""
+
+    def feed(self, first: int, count: int) -> None:
+        """Put what updates `first` to `first` + `count` - 1 read where they read it, in place."""
+
+    def close(self) -> None:
+        """Nothing more will be fed."""
 
 
 class Runner:
     """Runs updates by periods of `unroll`; on CUDA one period is one graph, captured when the runner is made.
 
-    `unroll` is a multiple of the algorithm's own period (delayed updates); it never changes the result. `feed` puts
-    what the next updates read into the state, at most `unroll` of them at once; `done` updates were made before.
+    `unroll` is rounded down to a multiple of the method's own period (delayed updates), and a graph is only replayed in
+    phase, so it never changes the result. `done` updates were made before. Every field of `state` that is `Fed` is
+    filled before each period.
     """
 
-    def __init__(
-        self, step: Step[StateT], state: StateT, unroll: int = 8, *, feed: Feed | None = None, done: int = 0
-    ) -> None:
+    def __init__(self, step: Step[StateT], state: StateT, unroll: int = 8, *, done: int = 0) -> None:
         if unroll < 1:
             raise ValueError(f"unroll must be at least 1, got {unroll}")
-        self.unroll = unroll
-        self._feed = feed
+        self._period = state.period
+        self.unroll = max(unroll - unroll % self._period, self._period)
         self._done = done
-        self._step: Callable[[int], None] = partial(step, state)
+        self._fed = _fed(state)
+        for part in self._fed:
+            part.reserve(self.unroll)
+        self._step: Callable[[int, int], None] = lambda count, first: step(state, count, first)
         on_cuda = next(iter(state.moving().values())).device.type == "cuda"
-        self._fire = _capture(self._step, state, unroll) if on_cuda else partial(self._step, unroll)
+        self._replay = _capture(self._step, state, self.unroll) if on_cuda else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in self._fed:
+            part.close()
 
     def run(self, count: int) -> None:
-        """Make `count` updates: whole periods, then what is left one step at a time, uncaptured."""
-        for first in range(0, count, self.unroll):
-            period = min(self.unroll, count - first)
-            if self._feed is not None:
-                self._feed(self._done, period)
-            if period == self.unroll:
-                self._fire()
+        """Make `count` updates: whole periods from the method's own on, and what is left over uncaptured."""
+        end = self._done + count
+        while self._done < end:
+            phase = self._done % self._period
+            made = min(self.unroll - phase, end - self._done)
+            for part in self._fed:
+                part.feed(self._done, made)
+            if self._replay is not None and made == self.unroll:
+                self._replay()
             else:
-                self._step(period)
-            self._done += period
+                self._step(made, phase)
+            self._done += made
 
 
-def _capture(step: Callable[[int], None], state: TrainingState, unroll: int) -> Callable[[], None]:
+def _fed(state: Any) -> list[Fed]:
+    """What the host fills."""
+    return [part for field in fields(state) if hasattr(part := getattr(state, field.name), "feed")]
+
+
+def _capture(step: Callable[[int, int], None], state: TrainingState, unroll: int) -> Callable[[], None]:
     """Graph of one period. Warming up (lazy handles, workspaces) runs real updates, so they are undone in place."""
     moving = state.moving()
     before = {name: tensor.clone() for name, tensor in moving.items()}
@@ -68,12 +90,12 @@ def _capture(step: Callable[[int], None], state: TrainingState, unroll: int) -> 
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(2):
-            step(unroll)
+            step(unroll, 0)
     torch.cuda.current_stream().wait_stream(side)
     with torch.no_grad():
         for name, tensor in moving.items():
             tensor.copy_(before[name])
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step(unroll)
+        step(unroll, 0)
     return graph.replay

@@ -1,4 +1,4 @@
-"""What the training room asks of an algorithm's state."""
+"""What the training room asks of a method's state."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from typing import Protocol
 
 from torch import Tensor
 
+from trajmill.training.metrics import MetricRing
+
 
 class TrainingState(Protocol):
-    """Preallocated tensors that a step changes in place and never rebinds."""
+    """Preallocated tensors that a step changes in place and never rebinds; a dataclass."""
 
     def moving(self) -> dict[str, Tensor]:
         """Every tensor that training changes, by its name in a checkpoint; all on one device."""
+
+    @property
+    def metrics(self) -> MetricRing:
+        """The metrics of the last updates."""
+
+    @property
+    def period(self) -> int:
+        """Updates after which the operations of a step repeat; 1 unless some of them are delayed."""
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

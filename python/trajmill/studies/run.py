@@ -1,38 +1,45 @@
 """Runs a study of a paper: every cell that this machine has data for, then the paper's numbers beside ours.
 
-A cell is one variant on one data set, all seeds at once. It is a run directory of its own under ``runs/``, a
+A cell is one variant on one dataset, all seeds at once. It is a run directory of its own under ``runs/``, a
 pre-training one under ``pretraining/``; studies share both, and what is finished is never run again. Nothing is
 invented: a cell that was not run stays empty and says why.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
+from trajmill import studies
+from trajmill.algorithms import method_named, name_of
 from trajmill.core.files import write_whole
 from trajmill.core.progress import Progress, silent
 from trajmill.data import DatasetError
-from trajmill.data.catalog import find_dataset
+from trajmill.data.catalog import bundled_datasets, find_dataset
 from trajmill.data.official import official_file
-from trajmill.pipelines.cql import PAPER_SEEDS
-from trajmill.pipelines.run_directory import plain
-from trajmill.pipelines.studies.cells import QUICK_LABEL, QUICK_SEEDS, ReproduceConfig, obstacle, run_cells
-from trajmill.pipelines.studies.drawings import drawn_figures, panels_of
-from trajmill.pipelines.studies.measures import Results, comparison_of
-from trajmill.pipelines.studies.paper_a import BUNDLED, STUDIES, UNKNOWN_FIGURES
-from trajmill.pipelines.studies.records import Study
-from trajmill.report import Section, figures, read_run, write_report
+from trajmill.report import Section, figures, write_report
 from trajmill.report.comparison import Comparison
+from trajmill.runs.reading import read_run
+from trajmill.studies.cells import QUICK_LABEL, QUICK_SEEDS, ReproduceConfig, missing_requirement, run_cells
+from trajmill.studies.drawings import drawn_figures
+from trajmill.studies.measures import Results, comparison_of
+from trajmill.studies.records import Study
+from trajmill.training.settings import plain
 
-SECONDS = {
-    "cpu": {"pretrain dt": 7.0, "train dt": 0.15, "pretrain cql": 0.0025, "train cql": 0.04},
-    "gpu": {"pretrain dt": 1 / 250, "train dt": 1 / 4500, "pretrain cql": 1 / 12_000, "train cql": 1 / 10_000},
-}
-"""rough seconds for one update of one seed: on a core of a small server; on one H200 with twenty seeds at once"""
+
+@cache
+def all_studies() -> Mapping[str, Study]:
+    """By name: those of every module of this package that has ``STUDIES``."""
+    modules = [
+        importlib.import_module(f"{studies.__name__}.{found.name}") for found in pkgutil.iter_modules(studies.__path__)
+    ]
+    return {study.name: study for module in modules for study in getattr(module, "STUDIES", ())}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +49,7 @@ class Reproduced:
     study: Study
     comparison: Comparison
     missing: Mapping[str, str]
-    """data sets that are not here, with the reason"""
+    """datasets that are not here, with the reason"""
     not_yet: Mapping[str, str]
     """variants that could not be run, with the reason"""
     report: Path
@@ -64,24 +71,24 @@ def reproduce(
     ValueError
         If there is no such study, or runs in `output` were started with other settings.
     DatasetError
-        If none of the data sets is here.
+        If none of the datasets is here.
     """
-    if name not in STUDIES:
-        unknown = f". {UNKNOWN_FIGURES}" if name.startswith("a-figure") else ""
-        raise ValueError(f"there is no study {name!r}; there are {', '.join(STUDIES)}{unknown}")
-    study = STUDIES[name]
+    known = all_studies()
+    if name not in known:
+        raise ValueError(f"there is no study {name!r}; there are {', '.join(known)}")
+    study = known[name]
     config = config or ReproduceConfig()
     if config.quick or name == "quick":
         config = replace(config, quick=True, seeds=config.seeds or QUICK_SEEDS)
-        study = replace(study, datasets=(config.datasets or BUNDLED) if study.datasets else ())
-    config = replace(config, seeds=config.seeds or PAPER_SEEDS)
+        study = replace(study, datasets=bundled_datasets() if study.datasets else ())
+    config = replace(config, seeds=config.seeds or study.seeds)
     study = replace(study, datasets=config.datasets or study.datasets) if study.datasets else study
     missing = _missing(study)
     if study.datasets and len(missing) == len(study.datasets):
         raise DatasetError(
-            f"{name} needs {', '.join(missing)}, none of which is here. Get them: {' '.join(advice(missing))}"
+            f"{name} needs {', '.join(missing)}, but none was found. Download them with: {' '.join(advice(missing))}"
         )
-    not_yet = {name: why for name, variant in study.variants.items() if (why := obstacle(variant, config))}
+    not_yet = {name: why for name, variant in study.variants.items() if (why := missing_requirement(variant, config))}
     results = Results(study, output.resolve(), config)
     cells = [
         (variant, dataset)
@@ -117,11 +124,11 @@ def _write(results: Results, missing: Mapping[str, str], not_yet: Mapping[str, s
     study, config, output = results.study, results.config, results.output
     output.mkdir(parents=True, exist_ok=True)
     comparison = comparison_of(results, missing, not_yet)
-    drawings = drawn_figures(study, panels_of(results))
-    warnings = _warnings(config) if study.columns[0].variant is not None else []
+    drawings = drawn_figures(results)
+    warnings = _warnings(study, config) if study.columns[0].variant is not None else []
     lines = [*warnings, *study.notes, *[f"{name}: {why}." for name, why in not_yet.items()]]
     if missing:
-        lines.append(f"Data sets that are not here leave their cells empty. {' '.join(advice(missing))}")
+        lines.append(f"Datasets that are not here leave their cells empty. {' '.join(advice(missing))}")
     for number, drawing in enumerate(drawings, start=1):
         write_whole(output / f"{study.name}-{number}.svg", figures.standalone(drawing).encode())
     markdown = "\n".join(
@@ -180,7 +187,7 @@ PAPER_CAPTION = "Paper: mean over twenty seeds, with its standard deviation wher
 CAPTION = "Ours: mean over seeds, with its 95 % bootstrap interval. An empty cell says why it is empty."
 
 
-def _warnings(config: ReproduceConfig) -> list[str]:
+def _warnings(study: Study, config: ReproduceConfig) -> list[str]:
     lines = [QUICK_LABEL] if config.quick else []
     shares = {
         "updates, warm-ups included": config.update_share,
@@ -188,15 +195,15 @@ def _warnings(config: ReproduceConfig) -> list[str]:
         "batches": config.batch_share,
     }
     lines += [f"Not the paper's experiment: {share:.3g} of its {of}." for of, share in shares.items() if share != 1.0]
-    if not config.quick and config.seeds != PAPER_SEEDS:
-        lines.append(f"{len(config.seeds)} seed{'s' * (len(config.seeds) > 1)} where the paper has twenty.")
+    if not config.quick and config.seeds != study.seeds:
+        lines.append(f"{len(config.seeds)} seed{'s' * (len(config.seeds) > 1)} where the paper has {len(study.seeds)}.")
     if config.compute.precision != "fp32":
         lines.append(f"Matrix products in {config.compute.precision} where the paper has fp32.")
     return lines
 
 
 def _pretraining_paths(results: Results) -> list[Path]:
-    inits = (read_run(path).config["config"]["init"] for path in results.runs.values())
+    inits = (read_run(path).settings["init"] for path in results.runs.values())
     return [Path(init) for init in inits if init is not None]
 
 
@@ -210,23 +217,27 @@ class Estimate:
     gpu_hours: float
 
 
-def estimate(study: Study, seed_count: int = len(PAPER_SEEDS)) -> Estimate:
-    """Rough work of a whole study, from `SECONDS`; evaluation in MuJoCo comes on top."""
-    cells = [(variant, dataset) for variant in study.variants.values() for dataset in study.datasets]
+def estimate(study: Study) -> Estimate:
+    """Rough work of a whole study, from the methods' `SECONDS`; evaluation in MuJoCo comes on top."""
     sizes = len({dataset.split("-")[0] for dataset in study.datasets})
+    starts = [(start, sizes if start.sized_by else 1) for start in study.pretrainings.values()]
 
-    def seconds(machine: str) -> float:
-        rates = SECONDS[machine]
-        training = sum(v.updates * rates[f"train {v.method}"] for v, _ in cells) * seed_count
-        pretraining = sum(
-            p.updates * rates[f"pretrain {p.method}"] * (sizes if p.method == "cql" else 1)
-            for p in study.pretrainings.values()
+    def seconds(machine: int) -> float:
+        training = sum(
+            variant.updates * _seconds(variant.method)[machine] * len(study.seeds) * len(study.datasets)
+            for variant in study.variants.values()
         )
-        return training + pretraining
+        return training + sum(start.updates * _seconds(start.method)[machine] * count for start, count in starts)
 
     return Estimate(
-        cells=len(cells),
-        pretrainings=sum(sizes if p.method == "cql" else 1 for p in study.pretrainings.values()),
-        cpu_core_hours=seconds("cpu") / 3600,
-        gpu_hours=seconds("gpu") / 3600,
+        cells=len(study.variants) * len(study.datasets),
+        pretrainings=sum(count for _, count in starts),
+        cpu_core_hours=seconds(0) / 3600,
+        gpu_hours=seconds(1) / 3600,
     )
+
+
+def _seconds(method: object) -> tuple[float, float]:
+    """Of one update of one seed, on a core of a small server and on one H200 with twenty seeds at once."""
+    found: tuple[float, float] = getattr(method_named(name_of(method)), "SECONDS", (0.01, 0.0001))
+    return found

@@ -117,7 +117,7 @@ class Moments:
         return deviation
 
 
-class Watched:
+class ObservationMoments:
     """Policies that keep the moments of the observations of all episodes still played (an `EpisodicPolicy`)."""
 
     def __init__(self, policies: Callable[[Float32Array], Float32Array], moments: Moments) -> None:
@@ -192,7 +192,7 @@ def update(
     returns, lengths
         (2N,) return and number of steps of each of `perturbed_policies`.
     moments
-        Of all observations so far, as `Watched` keeps them.
+        Of all observations so far, as `ObservationMoments` keeps them.
     """
     forwards, backwards = (returns - config.survival_bonus * lengths).reshape(2, -1)
     top = np.argsort(-np.maximum(forwards, backwards), kind="stable")[: config.top_direction_count]

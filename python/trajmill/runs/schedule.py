@@ -1,4 +1,4 @@
-"""The loop every training pipeline shares: updates between marks; at marks it logs, evaluates, saves."""
+"""The loop every run shares: updates between marks; at marks it logs, evaluates, saves."""
 
 from __future__ import annotations
 
@@ -7,27 +7,17 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
-
-import torch
-from torch import Tensor
+from typing import Any, TypeVar
 
 from trajmill.core.progress import Progress
-from trajmill.pipelines.interruption import Interrupted, stop_signals
-from trajmill.pipelines.run_directory import RunDirectory
+from trajmill.runs.directory import RunDirectory
+from trajmill.runs.reading import not_finite
+from trajmill.runs.signals import Interrupted, stop_signals
 from trajmill.training.distributed import ALONE, Ranks
-from trajmill.training.hyperparameters import at_least
 from trajmill.training.metrics import MetricRing
-from trajmill.training.runner import Feed, Runner, Step
+from trajmill.training.runner import Runner, Step
+from trajmill.training.settings import Bound, Schedule
 from trajmill.training.state import TrainingState
-
-
-class MeasuredState(TrainingState, Protocol):
-    """A training state with a metric ring."""
-
-    @property
-    def metrics(self) -> MetricRing:
-        """Holds at least `Schedule.log_interval` updates."""
 
 
 class DivergenceWarning(RuntimeWarning):
@@ -52,7 +42,7 @@ class DivergenceError(RuntimeError):
         """All seeds of `run`, and when."""
         seeds = ", ".join(f"seed {seed} at update {update:,}" for seed, update in diverged.items())
         newest = run.newest_checkpoint()
-        parts = run.path / "workers"
+        parts = run.path / "processes"
         kept = (
             f"{newest} is the last good checkpoint"
             if newest
@@ -66,56 +56,14 @@ class DivergenceError(RuntimeError):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """What the mean of a metric does not pass while all is well."""
-
-    limits: Sequence[float]
-    """of its absolute value, one a seed"""
-    says: str
-    """where they come from, and what to do"""
-
-
-Bounds = Mapping[str, Bound]
-"""by the metric's name"""
-StateT = TypeVar("StateT", bound=MeasuredState)
+StateT = TypeVar("StateT", bound=TrainingState)
 Evaluate = Callable[[int], Mapping[str, Sequence[float]]]
-"""gradient step -> metrics, one value per seed"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
-    """When to do what, counted in updates; the last update is always a mark of every kind."""
-
-    updates: int
-    """updates in all, at least 1"""
-    log_interval: int = 1000
-    """updates per line of metrics, at least 1; the very first update has a line of its own"""
-    evaluation_interval: int = 5000
-    """updates between evaluations, at least 1 (5,000 in arXiv 2310.00771, as its Table 13 suggests)"""
-    checkpoint_interval: int = 10_000
-    """updates between checkpoints, at least 1"""
-    unroll: int = 8
-    """updates per CUDA graph, at least 1; changes no result"""
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "log_interval", "evaluation_interval", "checkpoint_interval", "unroll"):
-            at_least(name, getattr(self, name), 1)
-
-    def is_mark(self, interval: int, gradient_step: int) -> bool:
-        """Whether what happens every `interval` updates happens now."""
-        return gradient_step % interval == 0 or gradient_step == self.updates
-
-    def next_stop(self, gradient_step: int) -> int:
-        """Where to stop next: at a mark, or after a few periods so that progress can be shown."""
-        intervals = (self.log_interval, self.evaluation_interval, self.checkpoint_interval)
-        marks = [(gradient_step // interval + 1) * interval for interval in intervals]
-        return 1 if gradient_step == 0 else min(*marks, self.updates, gradient_step + 8 * self.unroll)
+"""number of updates made -> metrics, one value per seed"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What a finished schedule tells."""
+    """What a finished schedule leaves to say."""
 
     wall_seconds: float
     """in all, also of the parts before an interruption"""
@@ -124,7 +72,7 @@ class Trained:
 
     def result(self) -> dict[str, Any]:
         """For ``result.json``."""
-        return {"wall_seconds": self.wall_seconds, "diverged": by_word(self.diverged)}
+        return {"wall_seconds": self.wall_seconds, "diverged": with_text_keys(self.diverged)}
 
 
 def run_schedule(
@@ -133,62 +81,59 @@ def run_schedule(
     state: StateT,
     schedule: Schedule,
     *,
-    phase: str,
     seeds: Sequence[int],
     metadata: Mapping[str, Any],
     progress: Progress,
     evaluate: Evaluate | None = None,
-    feed: Feed | None = None,
-    workers: Ranks = ALONE,
-    bounds: Bounds | None = None,
-    part: bool = False,
+    ranks: Ranks = ALONE,
+    bounds: Mapping[str, Bound] | None = None,
+    of_larger_run: bool = False,
 ) -> Trained:
     """Train `state` from its newest checkpoint, if any, to the end of the schedule.
 
-    `feed` is for states whose updates read what the host makes, see `Runner`. Of several `workers` all train and
-    evaluate, and the leader alone touches the run directory. A seed that diverges is told of and goes on as it is;
-    when all have, `DivergenceError` ends the run, its last checkpoint kept, unless it is a `part` of one with more
-    seeds. SIGINT and SIGTERM end it with `Interrupted` after the updates under way, and a checkpoint.
+    Of several `ranks` all train and evaluate, and the first alone touches the run directory. A seed that diverges is
+    reported and keeps running; when all have, `DivergenceError` ends the run, its last checkpoint kept, unless it is
+    part `of_larger_run` with more seeds. SIGINT and SIGTERM end it with `Interrupted` after the updates under way, and
+    a checkpoint.
     """
-    restored: dict[str, Any] = run.restore(state, metadata) if workers.is_first else {"gradient_step": 0}
-    done = workers.maximum(int(restored["gradient_step"]))
+    restored: dict[str, Any] = run.restore(state, metadata) if ranks.is_first else {}
+    done = ranks.maximum(int(restored.get("update", 0)))
     for tensor in state.moving().values():
-        workers.broadcast(tensor)
+        ranks.broadcast(tensor)
     began = time.monotonic() - float(restored.get("wall_seconds", 0.0))
-    runner = Runner(step, state, schedule.unroll, feed=feed, done=done)
     diverged = {int(seed): int(update) for seed, update in restored.get("diverged", {}).items()}
-    watch = _Watch(seeds, diverged, bounds or {}, run, tells=workers.is_first, stops=not part)
+    watch = _Watch(seeds, diverged, bounds or {}, run, reports=ranks.is_first, stops=not of_larger_run)
     logged = max(done - done % schedule.log_interval, min(done, 1))
-    progress(phase, done, schedule.updates, "updates")
+    progress("train", done, schedule.updates, "updates")
 
     def save() -> None:
-        if part and len(watch.diverged) == len(seeds) and done < schedule.updates:
+        if of_larger_run and len(watch.diverged) == len(seeds) and done < schedule.updates:
             return  # the last good checkpoint stays
-        passed = {"wall_seconds": time.monotonic() - began, "diverged": by_word(watch.diverged)}
+        passed = {"wall_seconds": time.monotonic() - began, "diverged": with_text_keys(watch.diverged)}
         run.save(state, done, {**metadata, **passed})
 
-    with stop_signals() as received:
+    with Runner(step, state, schedule.unroll, done=done) as runner, stop_signals() as received:
         while done < schedule.updates:
             stop = schedule.next_stop(done)
             runner.run(stop - done)
             done = stop
             saves = schedule.is_mark(schedule.checkpoint_interval, done)
-            stopped = workers.maximum(int(received() is not None))
+            stopped = ranks.maximum(int(received() is not None))
             if done == 1 or schedule.is_mark(schedule.log_interval, done):
                 means = state.metrics.mean_of_last(logged, done)
-                if workers.is_first:
-                    run.log(phase, done, time.monotonic() - began, means)
+                if ranks.is_first:
+                    run.log("train", done, time.monotonic() - began, means)
                 watch.metrics(state.metrics, means, logged, done)
                 logged = done
             if saves or stopped:
                 watch.numbers(state, done)
             if evaluate is not None and schedule.is_mark(schedule.evaluation_interval, done):
                 scores = evaluate(done)
-                if workers.is_first:
+                if ranks.is_first:
                     run.log("evaluation", done, time.monotonic() - began, scores)
-            if workers.is_first and (saves or stopped):
+            if ranks.is_first and (saves or stopped):
                 save()
-            progress(phase, done, schedule.updates, "updates")
+            progress("train", done, schedule.updates, "updates")
             if stopped and done < schedule.updates:
                 raise Interrupted(
                     f"stopped after update {done:,} of {schedule.updates:,}, with a checkpoint in {run.path}",
@@ -199,13 +144,13 @@ def run_schedule(
 
 @dataclass(slots=True)
 class _Watch:
-    """Tells of seeds that diverge, each once, and stops a run of which nothing is left."""
+    """Reports seeds that diverge, each once, and stops a run of which nothing is left."""
 
     seeds: Sequence[int]
     diverged: dict[int, int]
-    bounds: Bounds
+    bounds: Mapping[str, Bound]
     run: RunDirectory
-    tells: bool
+    reports: bool
     stops: bool
     beyond: set[int] = field(default_factory=set)
 
@@ -213,13 +158,13 @@ class _Watch:
         """Look at updates `first` to `end` - 1, counted from 0, and their means."""
         for seed, found in zip(self.seeds, ring.first_not_finite(first, end), strict=True):
             if found is not None:
-                self._tell(seed, found[0] + 1, f"its {found[1]} is {found[2]}")
+                self._report(seed, found[0] + 1, f"its {found[1]} is {found[2]}")
         for name, bound in self.bounds.items():
             for seed, mean, limit in zip(self.seeds, means[name], bound.limits, strict=True):
                 if abs(mean) > limit and seed not in self.beyond:
                     self.beyond.add(seed)
                     message = (
-                        f"seed {seed}: mean {name} {mean:,.0f} at update {end:,} is beyond {limit:,.0f}, {bound.says}"
+                        f"seed {seed}: mean {name} {mean:,.0f} at update {end:,} is beyond {limit:,.0f}, {bound.advice}"
                     )
                     warnings.warn(message, RuntimeWarning, stacklevel=4)
         self._stop()
@@ -227,13 +172,13 @@ class _Watch:
     def numbers(self, state: TrainingState, done: int) -> None:
         """Look at all that training has changed: a checkpoint is about to be written."""
         for position in not_finite(state.moving(), len(self.seeds)):
-            self._tell(self.seeds[position], done, "some of its numbers are not finite")
+            self._report(self.seeds[position], done, "some of its numbers are not finite")
         self._stop()
 
-    def _tell(self, seed: int, update: int, why: str) -> None:
+    def _report(self, seed: int, update: int, why: str) -> None:
         if seed not in self.diverged:
             self.diverged[seed] = update
-            if self.tells:
+            if self.reports:
                 warnings.warn(DivergenceWarning(seed, update, why), stacklevel=5)
 
     def _stop(self) -> None:
@@ -241,15 +186,6 @@ class _Watch:
             raise DivergenceError.of(self.diverged, self.run)
 
 
-def not_finite(tensors: Mapping[str, Tensor], seed_count: int) -> list[int]:
-    """Positions of the seeds of which a number is NaN or infinite; metrics, which may be empty, do not count."""
-    bad = torch.zeros(seed_count, dtype=torch.bool)
-    for name, tensor in tensors.items():
-        if name != "metrics" and tensor.ndim and tensor.is_floating_point():
-            bad |= ~tensor.isfinite().reshape(seed_count, -1).all(1).cpu()
-    return [int(position) for position in bad.nonzero()]
-
-
-def by_word(diverged: Mapping[int, int]) -> dict[str, int]:
-    """As JSON has it."""
+def with_text_keys(diverged: Mapping[int, int]) -> dict[str, int]:
+    """Keys as JSON has them."""
     return {str(seed): update for seed, update in diverged.items()}

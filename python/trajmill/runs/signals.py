@@ -1,4 +1,4 @@
-"""Ending a run in order: SIGINT and SIGTERM are heard when a checkpoint can be written."""
+"""Ending a run in order: SIGINT and SIGTERM take effect once a checkpoint can be written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended a run; the message says where it stands and how it goes on."""
+    """A signal ended a run; the message says where it stands and how to continue."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -24,14 +24,14 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int | None]]:
-    """Within the block, give a function that tells which signal came, if one did.
+    """Within the block, give a function that returns the number of the signal that came, if one did.
 
-    A second SIGINT interrupts at once, as it does without this. Only the main thread may hear signals; in any other
-    this does nothing.
+    A second SIGINT interrupts at once, as it does without this. Only the main thread receives signals; in any
+    other this does nothing.
     """
     received: list[int] = []
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and signal.SIGINT in received:
             raise KeyboardInterrupt
         received.append(number)
@@ -42,7 +42,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield first
         return
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield first
     finally:

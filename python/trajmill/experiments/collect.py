@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.algorithms import ars
+from trajmill.core import checks
 from trajmill.core.progress import Progress, silent
 from trajmill.data import has_reference_score, normalized_score, reference_score, write_d4rl
 from trajmill.data.environments import EPISODE_LIMIT
@@ -35,8 +35,9 @@ from trajmill.evaluation.environments import EnvironmentDefinition, environment_
 from trajmill.evaluation.record import Recording, record_episodes
 from trajmill.evaluation.rollout import Policy, add_up, episode_seeds, play
 from trajmill.evaluation.simulators import BatchedEnvironment, simulator_versions, usable_cores
-from trajmill.pipelines.linear_policies import LinearCheckpoint, bundled_policies, read_policies, write_policies
-from trajmill.training.hyperparameters import at_least
+from trajmill.experiments import random_search
+from trajmill.experiments.linear_policies import LinearCheckpoint, bundled_policies, read_policies, write_policies
+from trajmill.training.settings import at_least
 
 Kind = Literal["random", "medium", "medium-replay", "expert"]
 
@@ -75,14 +76,12 @@ class CollectConfig:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
-        at_least("rows", self.rows, 2)
-        at_least("seed", self.seed, 0)
-        at_least("training_steps", self.training_steps, 1)
-        at_least("threads", 1 if self.threads is None else self.threads, 1)
+        at_least(2, rows=self.rows)
+        at_least(0, seed=self.seed)
+        at_least(1, training_steps=self.training_steps, threads=1 if self.threads is None else self.threads)
         if self.kind == "random" and (self.train or self.policies is not None):
             raise ValueError("kind random plays no policy: leave out train and policies")
-        if not 0 <= self.noise < np.inf:
-            raise ValueError(f"noise must be at least 0, got {self.noise}")
+        checks.number("noise", self.noise, "[0, inf)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +194,7 @@ def _record(
     at once does not matter.
     """
     row_count = episode = 0
-    policies: list[ars.LinearPolicies | None] = [checkpoint.policies() for checkpoint in checkpoints]
+    policies: list[random_search.LinearPolicies | None] = [checkpoint.policies() for checkpoint in checkpoints]
     if config.kind == "random":
         policies = [None]
     for index, policy in enumerate(policies):
@@ -282,7 +281,7 @@ def _target(definition: EnvironmentDefinition, config: CollectConfig, kind: str)
 def _provenance(definition: EnvironmentDefinition, config: CollectConfig) -> dict[str, Any]:
     return {
         "algorithm": "ARS V2-t (arXiv:1803.07055)",
-        "config": asdict(ars.CONFIGS[definition.environment_id]),
+        "config": asdict(random_search.CONFIGS[definition.environment_id]),
         "seed": config.seed,
         "noise": config.noise,
         "kind": config.kind,
@@ -298,9 +297,9 @@ def train_linear_policies(
 
     They are thinned to `REPLAY_POLICY_COUNT` up to the medium one, evenly over the training, plus the last.
     """
-    settings = ars.CONFIGS[definition.environment_id]
+    settings = random_search.CONFIGS[definition.environment_id]
     target = _target(definition, config, "expert" if config.kind == "expert" else "medium")
-    state = ars.create(definition.observation_dim, definition.action_dim)
+    state = random_search.create(definition.observation_dim, definition.action_dim)
     slot_count = max(2 * settings.direction_count, _EVALUATION_EPISODES)
     trail: list[LinearCheckpoint] = []
     with BatchedEnvironment(definition.environment_id, slot_count, threads=_threads(config)) as environment:
@@ -315,20 +314,27 @@ def train_linear_policies(
 
 
 def _iterate(
-    state: ars.ARSState, settings: ars.ARSConfig, environment: BatchedEnvironment, config: CollectConfig
-) -> ars.ARSState:
+    state: random_search.ARSState,
+    settings: random_search.ARSConfig,
+    environment: BatchedEnvironment,
+    config: CollectConfig,
+) -> random_search.ARSState:
     """One iteration of the search: all its policies from the same initial state, under the same action noise."""
-    directions = ars.draw_directions(state, settings, config.seed)
+    directions = random_search.draw_directions(state, settings, config.seed)
     noise = _action_noise(environment.definition, config, range(state.iteration, state.iteration + 1))
-    act = ars.Watched(_Noisy(ars.perturbed_policies(state, settings, directions), noise), state.moments)
+    act = random_search.ObservationMoments(
+        _Noisy(random_search.perturbed_policies(state, settings, directions), noise), state.moments
+    )
     slot_count = 2 * settings.direction_count
     seeds = episode_seeds(config.seed, 1, first=state.iteration) * slot_count
     steps = play(act, environment, seeds, slot_count, settings.episode_length)
     returns, lengths = add_up(steps, (slot_count, 1))
-    return ars.update(state, settings, directions, returns[:, 0], lengths[:, 0], act.moments)
+    return random_search.update(state, settings, directions, returns[:, 0], lengths[:, 0], act.moments)
 
 
-def _evaluated(state: ars.ARSState, environment: BatchedEnvironment, config: CollectConfig) -> LinearCheckpoint:
+def _evaluated(
+    state: random_search.ARSState, environment: BatchedEnvironment, config: CollectConfig
+) -> LinearCheckpoint:
     """The policy found so far, with the mean return of whole episodes played as the data's are, with noise."""
     act = _Noisy(state.policies(), _action_noise(environment.definition, config, range(_EVALUATION_EPISODES)))
     seeds = episode_seeds(config.seed, _EVALUATION_EPISODES)

@@ -1,15 +1,16 @@
-"""What a study is: columns of variants, each pre-trained or not, over data sets; and what a paper printed for them."""
+"""What a study is: columns of variants, each pre-trained or not, over datasets; and what a paper printed for them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from typing import Any, Literal
 
-Method = Literal["dt", "cql"]
+from trajmill.algorithms import method_named, name_of
+from trajmill.data.subsets import SubsetKind
+
 Statistic = Literal[
     "average last four",
     "best",
@@ -21,10 +22,10 @@ Statistic = Literal[
     "feature cosine with random start",
     "feature cosine with pre-trained start",
 ]
-FigureKind = Literal["curves", "shifted curves", "loss curves", "data ratios", "transition rows"]
-"""scores over updates, one panel a group of columns; the same moved right by the updates of pre-training; the training
-loss over updates; scores over the share of the data, one panel a group; rows of Markov chains, one panel a column,
-nothing to train"""
+FigureKind = Literal["curves", "data ratios", "bars", "transition rows"]
+"""over updates, one panel a group of columns; over the share of the data, one panel a group; one bar a column, one
+panel a group; rows of Markov chains, one panel a column, nothing to train"""
+Quantity = Literal["scores", "losses"]
 
 DIGITS: Mapping[Statistic, int] = {
     "fine-tuning hours": 2,
@@ -41,29 +42,29 @@ class Pretraining:
     """One pre-trained start, shared by all variants and studies that name it."""
 
     name: str
-    method: Method
+    method: Any
+    """settings of a method that needs no dataset"""
     updates: int
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """what differs from the defaults of `PretrainDTConfig` or `PretrainCQLConfig`"""
+    sized_by: tuple[str, ...] = ()
+    """settings that take the data's numbers of an observation and of an action; such a start is made for each pair"""
     needs_text: bool = False
     """whether it learns from a text that the user gives"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One way to train on a data set, all seeds at once; what it parameters out is the paper's default."""
+    """One way to train on a dataset, all seeds at once."""
 
     name: str
-    method: Method
+    method: Any
+    """settings of a method"""
     updates: int
-    pretraining: Pretraining | None = None
+    start: Pretraining | None = None
     """None starts from scratch"""
     ratio: float = 1.0
-    """share of the data set, in (0, 1]: of its trajectories for DT, of its transitions for CQL"""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """what differs from the defaults of `TrainDTConfig` or `TrainCQLConfig`"""
-    update_settings: Mapping[str, Any] = field(default_factory=dict)
-    """what differs from the defaults of `DTConfig` or `CQLConfig`"""
+    """share of the dataset, in (0, 1]"""
+    subset: SubsetKind = "transitions"
+    """what the share is of"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,8 @@ class Column:
     """panel of a figure"""
     line: str = ""
     """line of a figure over data ratios"""
+    shifted: bool = False
+    """whether its curve is moved right by the updates of its pre-training"""
     temperature: float = 1.0
     """of the chain, where nothing is trained"""
 
@@ -92,9 +95,21 @@ class Study:
     title: str
     columns: tuple[Column, ...]
     datasets: tuple[str, ...]
+    seeds: tuple[int, ...] = ()
+    """the paper's"""
     figure: FigureKind = "curves"
+    quantities: tuple[Quantity, ...] = ("scores",)
+    """what curves show, a panel each"""
+    per_dataset: bool = False
+    """panels for each dataset, instead of an average over all"""
+    loss: str = "loss"
+    """metric that a panel of losses shows"""
+    log_loss: bool = False
+    """whether its axis is logarithmic"""
+    printed: Mapping[str, Printed] | None = None
+    """the paper's numbers, by the keys of the columns"""
     notes: tuple[str, ...] = ()
-    """what a reader has to know: deviations, what the paper parameters open"""
+    """what a reader has to know: deviations, what the paper leaves open"""
 
     @property
     def variants(self) -> dict[str, Variant]:
@@ -104,8 +119,8 @@ class Study:
     @property
     def pretrainings(self) -> dict[str, Pretraining]:
         """By name, each once."""
-        found = (variant.pretraining for variant in self.variants.values())
-        return {pretraining.name: pretraining for pretraining in found if pretraining is not None}
+        found = (variant.start for variant in self.variants.values())
+        return {start.name: start for start in found if start is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,16 +128,15 @@ class Printed:
     """A column as a paper printed it; None and absent names are not on record."""
 
     means: Mapping[str, float]
-    """by data set"""
+    """by dataset"""
     deviations: Mapping[str, float]
     average: float | None = None
     average_deviation: float | None = None
 
 
-@cache
-def printed_columns() -> Mapping[str, Printed]:
-    """The numbers of arXiv 2310.00771 by table and column."""
-    content = json.loads((files(__package__) / "paper_a.json").read_text(encoding="utf-8"))
+def printed_columns(file_name: str) -> dict[str, Printed]:
+    """The numbers of a paper by table and column, from a file beside this one."""
+    content = json.loads((files(__package__) / file_name).read_text(encoding="utf-8"))
 
     def by_dataset(values: list[float | None]) -> dict[str, float]:
         pairs = zip(content["datasets"], values, strict=True) if values else ()
@@ -137,3 +151,29 @@ def printed_columns() -> Mapping[str, Printed]:
         )
         for name, column in content["columns"].items()
     }
+
+
+def smaller(method: Any, *, updates: float = 1.0, batch: float = 1.0, small: bool = False) -> Any:
+    """Settings at a smaller scale.
+
+    Parameters
+    ----------
+    updates
+        Share of every setting that counts updates, which is called ``..._updates``; 0 stays 0.
+    batch
+        Share of every setting called ``batch_size`` or ``..._batch_size``.
+    small
+        Replace what has its default by the method's `SMALL` instance.
+    """
+    default, tiny = type(method)(), method_named(name_of(method)).SMALL
+    changes: dict[str, Any] = {}
+    for name in (field.name for field in fields(method)):
+        value = getattr(method, name)
+        if small and value == getattr(default, name):
+            value = getattr(tiny, name)
+        if name.endswith("_updates") and value:
+            value = max(1, round(value * updates))
+        if name.endswith("batch_size"):
+            value = max(1, round(value * batch))
+        changes[name] = value
+    return replace(method, **changes)

@@ -1,8 +1,9 @@
-"""Action-value networks, with or without a second head that predicts, say, the next observation."""
+"""Networks that say what a state, or an action in it, is worth; some predict more, say, the next observation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,41 +12,42 @@ from trajmill.models.mlp import affine, hidden, mlp, seeded_generator
 from trajmill.models.stack import Stack
 
 
-def critic(
-    observation_dim: int,
-    action_dim: int,
+def critics(
+    input_dim: int,
     seeds: Sequence[int],
     *,
     ensemble_size: int = 2,
     predicted_dim: int = 0,
-    orthogonal: bool = False,
+    stream: str = "critic",
+    **shape: Any,
 ) -> Stack:
-    """Fresh critics ``[o+a -> 256 -> 256 -> 1]``, S·E rows, seed by seed (arXiv 2310.00771; young-geng/CQL).
+    """Fresh networks ``[input_dim -> hidden sizes -> 1]``, S·E rows, seed by seed.
 
-    With `predicted_dim` a second output layer (256 -> predicted_dim) makes a prediction from the shared hidden layers,
-    such as the next observation.
+    With `predicted_dim` a second output layer makes a prediction of so many numbers from the shared hidden layers.
+    `stream` names the initial values, which differ from seed to seed and from member to member; `shape` is what `mlp`
+    takes: hidden_sizes, layers.
     """
     heads = {"value": 1} | ({"dynamics": predicted_dim} if predicted_dim else {})
     return Stack.of(
         [
-            mlp(observation_dim + action_dim, heads, seeded_generator(seed, f"critic.{member}"), orthogonal=orthogonal)
+            mlp(input_dim, heads, seeded_generator(seed, f"{stream}.{member}"), **shape)
             for seed in seeds
             for member in range(ensemble_size)
         ]
     )
 
 
-def action_values(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Q(s, a) of every critic at the same inputs: (S, n, o+a) -> (S, E, n)."""
+def values_of(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """The value that every network gives the same inputs: (S, n, d) -> (S, E, n)."""
     seeds, count, _ = inputs.shape
     features = hidden(parameters, for_each_member(parameters, inputs))
     # a matrix product with one column is slower than its definition, forward and backward
-    values = (features * parameters["value.weight"].mT).sum(-1) + parameters["value.bias"]
-    return values.view(seeds, -1, count)
+    found = (features * parameters["value.weight"].mT).sum(-1) + parameters["value.bias"]
+    return found.view(seeds, -1, count)
 
 
 def predictions(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """What the second head of every critic predicts at the same inputs: (S, n, o+a) -> (S, E, n, predicted_dim)."""
+    """What the second head of every network predicts from the same inputs: (S, n, d) -> (S, E, n, predicted_dim)."""
     seeds, count, _ = inputs.shape
     features = hidden(parameters, for_each_member(parameters, inputs))
     return affine(parameters, "dynamics", features, exact=True).view(

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
-from trajmill.pipelines.similarity import backbone_similarities, feature_similarities
-from trajmill.pipelines.studies.cells import ReproduceConfig, short_name
-from trajmill.pipelines.studies.records import DIGITS, Column, Statistic, Study, Variant, printed_columns
-from trajmill.report import RunRecord, read_run
 from trajmill.report.comparison import Comparison, Entry
+from trajmill.runs.reading import RunRecord, read_run
+from trajmill.studies.cells import ReproduceConfig, short_name
+from trajmill.studies.records import DIGITS, Column, Printed, Statistic, Study, Variant
+from trajmill.studies.similarity import backbone_similarities, feature_similarities
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Results:
 
     def pretraining(self, run: RunRecord) -> RunRecord:
         """The run that `run` started from."""
-        return self._record(Path(run.config["config"]["init"]))
+        return self._record(Path(run.settings["init"]))
 
     def values(self, column: Column, dataset: str) -> NDArray[np.float64] | None:
         """The column's statistic of each seed, (seed_count,), NaN where a seed has none; None if nothing was run."""
@@ -68,8 +68,18 @@ class Results:
         target = self._baseline(dataset)
         if target is None:
             return np.full(len(run.seeds), np.nan)
-        steps = [int(step) for step in scores.gradient_steps]
+        steps = [int(step) for step in scores.updates]
         return statistics.updates_to_fraction(steps, scores.values, target=target) / 1000
+
+    def over(self, column: Column, datasets: list[str]) -> NDArray[np.float64] | None:
+        """The column's statistic, (seed_count, dataset_count); None unless every seed has one on every dataset."""
+        values = [self.values(column, dataset) for dataset in datasets]
+        found = [value for value in values if value is not None and np.isfinite(value).all()]
+        return np.stack(found, axis=1) if len(found) == len(datasets) else None
+
+    def printed(self, column: Column) -> Printed | None:
+        """What the paper printed in the column's place."""
+        return (self.study.printed or {}).get(column.printed)
 
     def _similarity(self, run: RunRecord, statistic: Statistic) -> NDArray[np.float64]:
         measure = feature_similarities if statistic.startswith("feature") else backbone_similarities
@@ -100,7 +110,7 @@ def comparison_of(results: Results, missing: Mapping[str, str], not_yet: Mapping
         label = f"Average over these {len(run)}" if len(run) == len(rows) else f"Average over the {len(run)} run here"
         rows[label] = tuple(_average(results, column, run) for column in study.columns)
     if any(column.printed for column in study.columns):
-        rows["Average as printed"] = tuple(_printed_average(column) for column in study.columns)
+        rows["Average as printed"] = tuple(_printed_average(results, column) for column in study.columns)
     return Comparison(columns=tuple(_heading(column) for column in study.columns), rows=rows)
 
 
@@ -114,7 +124,7 @@ def _entry(
     assert column.variant is not None
     digits = DIGITS.get(column.statistic, 1)
     official = official_file(dataset)
-    printed = printed_columns().get(column.printed)
+    printed = results.printed(column)
     theirs = None if printed is None or official is None else printed.means.get(official.name)
     spread = None if printed is None or official is None else printed.deviations.get(official.name)
     values = results.values(column, dataset)
@@ -130,22 +140,21 @@ def _entry(
 
 
 def _average(results: Results, column: Column, datasets: list[str]) -> Entry:
-    """Plain mean over the data sets that were run, theirs and ours alike."""
+    """Plain mean over the datasets that were run, theirs and ours alike."""
     digits = DIGITS.get(column.statistic, 1)
-    values = [results.values(column, dataset) for dataset in datasets]
-    printed = printed_columns().get(column.printed)
+    printed = results.printed(column)
     names = [official.name if (official := official_file(name)) else "" for name in datasets]
     theirs = None if printed is None else [printed.means.get(name, math.nan) for name in names]
     mean = None if theirs is None or np.isnan(theirs).any() else float(np.mean(theirs))
     entry = Entry(digits=digits, printed=mean)
-    if any(value is None or np.isnan(value).any() for value in values):
+    stacked = results.over(column, datasets)
+    if stacked is None:
         return replace(entry, why_empty="cells missing")
-    stacked = np.stack([value for value in values if value is not None], axis=1)
     return replace(entry, ours=statistics.bootstrap_interval(stacked), seed_count=len(stacked))
 
 
-def _printed_average(column: Column) -> Entry:
-    printed = printed_columns().get(column.printed)
+def _printed_average(results: Results, column: Column) -> Entry:
+    printed = results.printed(column)
     if printed is None:
         return Entry()
     return Entry(

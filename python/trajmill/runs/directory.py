@@ -7,11 +7,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import importlib.metadata
 import json
-import math
 import platform
 import shlex
 import subprocess
@@ -19,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,23 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.core.files import leftovers, part_of, remove, sync, write_whole
-from trajmill.training.checkpoint import (
-    CheckpointError,
-    DamagedCheckpointError,
-    read_checkpoint,
-    restore_tensors,
-    save_checkpoint,
-)
+from trajmill.core.files import leftovers, remove, replacing, sync, write_whole
+from trajmill.runs.reading import CONFIG, METRICS, PROVENANCE, RESULT, RunError, checkpoints, read_config, read_lines, read_state
+from trajmill.training.checkpoint import CheckpointError, DamagedCheckpointError, restore_tensors, save_checkpoint
 from trajmill.training.metrics import append_line, finite_or_none, metrics_line
 from trajmill.training.state import TrainingState
 
 
-class RunDirectoryError(ValueError):
-    """A directory cannot be used for a run; the message says why and what to do."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class RunDirectory:
     """One run on disk, being written by one program."""
 
@@ -70,25 +60,28 @@ class RunDirectory:
             return run
         known = run.described()
         if not resume and run.finished:
-            raise RunDirectoryError(f"{path} holds a finished run; choose another directory or remove this one")
+            raise RunError(f"{path} holds a finished run; choose another directory or remove this one")
         if not resume:
-            raise RunDirectoryError(
+            raise RunError(
                 f"{path} holds an unfinished run; add --resume to go on, or choose another directory"
             )
         wanted = json.loads(json.dumps(config))
         _fill(known, json.loads(json.dumps({"config": defaults or {}})))
         moved = _moved(known, wanted)
         if known != wanted:
-            raise RunDirectoryError(f"{path} was started with other settings: {_differences(known, wanted)}")
+            raise RunError(f"{path} was started with other settings: {_differences(known, wanted)}")
         if moved and not run.finished:
-            told = f"{path} goes on elsewhere, so numbers are those of an unbroken run up to rounding: {moved}"
-            warnings.warn(told, RuntimeWarning, stacklevel=3)
+            message = (
+                f"{path} continues on another device or thread count; results match an uninterrupted run up to rounding: "
+                f"{moved}"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
         return run
 
     @property
     def finished(self) -> bool:
         """Whether the run has its result."""
-        return (self.path / "result.json").is_file()
+        return (self.path / RESULT).is_file()
 
     @property
     def seed_count(self) -> int:
@@ -96,79 +89,59 @@ class RunDirectory:
         return len(self.described()["seeds"])
 
     def _create(self, config: Mapping[str, Any]) -> None:
-        temporary = part_of(self.path)
         try:
-            (temporary / "checkpoints").mkdir(parents=True)
-            _write_json(temporary / "config.json", config)
-            _write_json(temporary / "environment.json", circumstances())
-            (temporary / "metrics.jsonl").touch()
-            temporary.replace(self.path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as part:
+                (part / "checkpoints").mkdir(parents=True)
+                _write_json(part / CONFIG, config)
+                _write_json(part / PROVENANCE, circumstances())
+                (part / METRICS).touch()
         except OSError as error:
-            raise RunDirectoryError(f"{self.path} cannot be made a run directory: {error.strerror or error}") from error
-        finally:
-            remove(temporary)
+            raise RunError(f"{self.path} cannot be made a run directory: {error.strerror or error}") from error
 
     def described(self) -> dict[str, Any]:
         """What ``config.json`` says."""
-        if not (self.path / "config.json").is_file():
-            raise RunDirectoryError(f"{self.path} exists and is no run directory; choose another")
-        return self._parse("config.json", (self.path / "config.json").read_bytes())
-
-    def _parse(self, name: str, text: bytes) -> dict[str, Any]:
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise RunDirectoryError(f"{self.path / name} is damaged: {error}; restore it or start again") from error
-        if not isinstance(value, dict):
-            raise RunDirectoryError(f"{self.path / name} is damaged: it holds no object; restore it or start again")
-        return value
+        return read_config(self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other programs from writing here until the end of the block, or of this process, however it ends."""
-        with (self.path / "config.json").open("r+b") as file:
+        with (self.path / CONFIG).open("r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RunDirectoryError(
+                raise RunError(
                     f"{self.path} is being written by another process; wait for it, end it, or choose another directory"
                 ) from error
             except OSError:
                 pass  # a file system without locks
             yield
 
-    def log(self, phase: str, gradient_step: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> None:
+    def log(self, phase: str, update: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> None:
         """Add one line to ``metrics.jsonl``."""
-        append_line(self.path / "metrics.jsonl", metrics_line(phase, gradient_step, wall_seconds, metrics))
+        append_line(self.path / METRICS, metrics_line(phase, update, wall_seconds, metrics))
 
-    def forget_lines(self) -> None:
+    def clear_metrics(self) -> None:
         """Empty ``metrics.jsonl``."""
-        write_whole(self.path / "metrics.jsonl", b"")
+        write_whole(self.path / METRICS, b"")
 
     def lines(self, phase: str | None = None) -> list[dict[str, Any]]:
         """Lines of one phase or of all, in order; None where a seed had no finite value."""
-        try:
-            text = (self.path / "metrics.jsonl").read_bytes()
-        except OSError as error:
-            raise RunDirectoryError(
-                f"{self.path / 'metrics.jsonl'} cannot be read: {error.strerror}; restore it or start again"
-            ) from error
-        whole = text[: text.rfind(b"\n") + 1]  # a killed run may leave a cut last line
-        lines = [self._parse("metrics.jsonl", line) for line in whole.splitlines()]
+        lines = read_lines(self.path, finished=self.finished)
         return [line for line in lines if phase in (None, line["phase"])]
 
-    def save(self, state: TrainingState, gradient_step: int, metadata: Mapping[str, Any]) -> None:
+    def save(self, state: TrainingState, update: int, metadata: Mapping[str, Any]) -> None:
         """Write a checkpoint, then remove all older ones but the last."""
-        path = self.path / "checkpoints" / f"step_{gradient_step:09d}.safetensors"
+        path = self.path / "checkpoints" / f"step_{update:09d}.safetensors"
         older = [other for other in self.checkpoints() if other != path]
         try:
-            sync(self.path / "metrics.jsonl")  # what the checkpoint takes as logged
-            save_checkpoint(path, state, {**metadata, "gradient_step": gradient_step})
+            sync(self.path / METRICS)  # what the checkpoint takes as logged
+            save_checkpoint(path, state, {**metadata, "update": update})
         except OSError as error:
             last = self.newest_checkpoint()
             kept = f"the newest is {last}" if last else "there is none"
-            raise RunDirectoryError(
-                f"the checkpoint of update {gradient_step:,} cannot be written to {path.parent}: "
+            raise RunError(
+                f"the checkpoint of update {update:,} cannot be written to {path.parent}: "
                 f"{error.strerror or error}; {kept}: make room there, then go on with --resume"
             ) from error
         for other in older[1:]:
@@ -176,38 +149,38 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Path]:
         """Paths of checkpoints, the newest first."""
-        return sorted((self.path / "checkpoints").glob("step_*.safetensors"), reverse=True)
+        return checkpoints(self.path)
 
     def newest_checkpoint(self) -> Path | None:
         """Path of the newest checkpoint, if there is one."""
         return next(iter(self.checkpoints()), None)
 
     def restore(self, state: TrainingState, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Fill `state` from the newest checkpoint that is whole, and forget what was logged after it.
+        """Fill `state` from the newest checkpoint that is whole, and drop what was logged after it.
 
         `metadata` is what the run would write; a checkpoint that says otherwise is refused. Gives the checkpoint's own,
-        or ``{"gradient_step": 0}`` when there is none. A damaged checkpoint is told of and removed if an older one is
+        or ``{"update": 0}`` when there is none. A damaged checkpoint is reported and removed if an older one is
         whole: the updates after that are made again, with the same numbers.
         """
         for leftover in [*leftovers(self.path), *leftovers(self.path / "checkpoints")]:
             remove(leftover)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         known, damage = self._read_newest()
-        tensors, found = known or ({}, {"gradient_step": 0})
+        tensors, found = known or ({}, {"update": 0})
         if known:
             origin = str(self.checkpoints()[len(damage)])
             _check_same(json.loads(json.dumps(metadata or {})), found, origin)
             restore_tensors(state.moving(), tensors, origin)
         for path, error in damage:
             warnings.warn(
-                f"{error}; going on from update {found['gradient_step']:,}, the checkpoint before it",
+                f"{error}; going on from update {found['update']:,}, the checkpoint before it",
                 RuntimeWarning,
                 stacklevel=2,
             )
             remove(path)
-        kept = [line for line in self.lines() if line["gradient_step"] <= found["gradient_step"]]
+        kept = [line for line in self.lines() if line["update"] <= found["update"]]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_whole(self.path / "metrics.jsonl", text.encode())
+        write_whole(self.path / METRICS, text.encode())
         return found
 
     def _read_newest(
@@ -217,18 +190,18 @@ class RunDirectory:
         damage: list[tuple[Path, DamagedCheckpointError]] = []
         for path in self.checkpoints():
             try:
-                return read_checkpoint(path), damage
+                return read_state(path), damage
             except DamagedCheckpointError as error:
                 damage.append((path, error))
         if damage:
-            raise RunDirectoryError(
+            raise RunError(
                 f"{damage[0][1]}; there is no older one: restore it, or remove it to start this run from its beginning"
             )
         return None, []
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, which marks the run as finished, and keep the last checkpoint alone."""
-        _write_json(self.path / "result.json", result)
+        _write_json(self.path / RESULT, result)
         for path in self.checkpoints()[1:]:
             remove(path)
 
@@ -278,31 +251,6 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def plain(value: Any) -> Any:
-    """Configurations as JSON values: records become objects, paths strings, infinite numbers ``"inf"``."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return str(value) if isinstance(value, Path) else value
-
-
-def defaults(config: Any) -> dict[str, Any]:
-    """What the settings of a record and of the records in it are if nothing is said, as JSON values."""
-    found = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found[field.name] = defaults(value)
-        elif field.default is not dataclasses.MISSING:
-            found[field.name] = plain(field.default)
-        elif field.default_factory is not dataclasses.MISSING:
-            found[field.name] = plain(field.default_factory())
-    return found
-
-
 def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
     """Add what is missing in `known`, in place."""
     for name, default in defaults.items():
@@ -315,7 +263,7 @@ def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
 def _moved(known: dict[str, Any], wanted: Mapping[str, Any]) -> str:
     """Differences of where to compute, which `known` then takes over from `wanted`, in place."""
     was, now = known["config"].get("compute", {}), wanted["config"].get("compute", {})
-    places = {name: now[name] for name in ("device", "threads") if name in was and name in now}
+    places = {name: now[name] for name in ("device", "threads", "rows") if name in was and name in now}
     told = _differences({name: was[name] for name in places}, places)
     was.update(places)
     return told

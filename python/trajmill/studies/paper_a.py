@@ -1,8 +1,8 @@
 """Tables and figures of arXiv 2310.00771, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning".
 
-Everything a study does not say is a default of the configurations, which are the paper's. Figures are named by number
-where the number is on record, else by what they show. Lines and shares of figures 10, 11, 16 and 17 are those of the
-authors' plotting scripts (github.com/Victor-wang-902/rl_pretrain, plot_utils).
+Everything a study does not say is a default of the settings, which are the paper's. What the figures show by number,
+and lines and shares of figures 10, 11, 16 and 17, follow the authors' repository
+(github.com/Victor-wang-902/rl_pretrain, plot_utils).
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from trajmill.pipelines.studies.records import Column, Pretraining, Statistic, Study, Variant
+from trajmill.algorithms import cql, decision_transformer, forward_dynamics, language_model
+from trajmill.studies.records import Column, Pretraining, Statistic, Study, Variant, printed_columns
 
+SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
+"""the paper's twenty fine-tuning seeds"""
 DATASETS = tuple(
     f"{environment}-{kind}-v2"
     for kind in ("medium-expert", "medium-replay", "medium")
@@ -33,44 +37,44 @@ CQL_PRETRAINING_UPDATES = {
     "1M": 1_000_000,
 }
 RATIOS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-UNKNOWN_FIGURES = (
-    "What figures 1-6, 8, 9 and 12-14 of the paper show is not on record by number. The authors' scripts draw scores "
-    "and losses over updates and equal-update curves: here a-curves-*, a-losses-* and a-equal-updates-*, with "
-    "curves of each data set on their pages."
-)
 
 
 # --- variants ---
 
 
-def _dt(name: str = "", updates: int = 20_000, *, needs_text: bool = False, **settings: object) -> Variant:
-    """Decision Transformer, from scratch without a name."""
+def _dt(name: str = "", updates: int = 20_000, *, needs_text: bool = False, **settings: Any) -> Variant:
+    """Decision Transformer, from scratch without a name, else pre-trained with these settings."""
     if not name:
-        return Variant(name="DT", method="dt", updates=DT_UPDATES)
-    pretraining = Pretraining(name=name, method="dt", updates=updates, settings=settings, needs_text=needs_text)
+        method = decision_transformer.Config()
+        return Variant(name="DT", method=method, updates=DT_UPDATES, subset="trajectories")
+    pretrained = language_model.Config(**settings)
     return Variant(
         name=name,
-        method="dt",
+        method=decision_transformer.Config(extend_positions=True, shared_projection=True),
         updates=DT_UPDATES,
-        pretraining=pretraining,
-        settings={"extend_positions": True},
-        update_settings={"shared_projection": True},
+        start=Pretraining(name=name, method=pretrained, updates=updates, needs_text=needs_text),
+        subset="trajectories",
     )
 
 
-def _cql(name: str = "", updates: int = 100_000, **settings: object) -> Variant:
-    """CQL, from scratch without a name."""
-    if not name:
-        return Variant(name="CQL", method="cql", updates=CQL_UPDATES)
-    pretraining = Pretraining(name=name, method="cql", updates=updates, settings=settings)
-    return Variant(name=name, method="cql", updates=CQL_UPDATES, pretraining=pretraining)
+def _cql(name: str = "", updates: int = 100_000, **settings: Any) -> Variant:
+    """CQL, from scratch without a name, else pre-trained with these settings."""
+    start = None
+    if name:
+        method = forward_dynamics.Config(**settings)
+        sized_by = ("observation_dim", "action_dim")
+        start = Pretraining(name=name, method=method, updates=updates, sized_by=sized_by)
+    return Variant(name=name or "CQL", method=cql.Config(), updates=CQL_UPDATES, start=start)
 
 
 DT, CQL = _dt(), _cql()
 SYNTHETIC, MDP = _dt("DT+Synthetic"), _cql("CQL+MDP")
 WIKI = _dt("DT+Wiki", 80_000, needs_text=True)
 DT_IID = _dt("DT+IID", law="iid")
+DT_IDENTITY = _dt("DT+Identity", law="iid", target="identity")
+DT_MAPPING = _dt("DT+Mapping", law="iid", target="mapping")
 CQL_IID = _cql("CQL+IID", policy_temperature=math.inf, transition_temperature=math.inf)
+CQL_IDENTITY, CQL_MAPPING = _cql("CQL+Identity", target="identity"), _cql("CQL+Mapping", target="mapping")
 
 
 def _longer(variant: Variant, more: int) -> Variant:
@@ -78,13 +82,13 @@ def _longer(variant: Variant, more: int) -> Variant:
     return replace(variant, name=f"{variant.name}, {more // 1000:+d}K updates", updates=variant.updates + more)
 
 
-def _columns(table: str, variants: dict[str, Variant], **changes: object) -> tuple[Column, ...]:
+def _columns(table: str, variants: dict[str, Variant], **changes: Any) -> tuple[Column, ...]:
     """One column a variant, printed in `table` under its label; or under the key after `` = `` in it."""
     columns = []
     for name, variant in variants.items():
         label, _, key = name.partition(" = ")
         columns.append(Column(label=label, variant=variant, printed=key or f"{table}/{label}"))
-    return tuple(replace(column, **changes) for column in columns)  # type: ignore[arg-type]
+    return tuple(replace(column, **changes) for column in columns)
 
 
 def _state_counts(table: str, *, dt: bool, default: str) -> dict[str, Variant]:
@@ -126,6 +130,7 @@ def _pretraining_updates(*, dt: bool, default: str) -> dict[str, Variant]:
 
 # --- studies ---
 
+PRINTED = printed_columns("paper_a.json")
 MARGIN_NOTE = (
     "Evaluated in Gymnasium's -v4 environments with repaired contact margins; the paper used Gym's -v2 and mujoco-py."
 )
@@ -141,11 +146,20 @@ POSITIONS_NOTE = (
 
 
 def _study(
-    name: str, title: str, columns: tuple[Column, ...], *notes: str, statistic: Statistic | None = None, **more: object
+    name: str, title: str, columns: tuple[Column, ...], *notes: str, statistic: Statistic | None = None, **more: Any
 ) -> Study:
     if statistic is not None:
         columns = tuple(replace(column, statistic=statistic) for column in columns)
-    return Study(name=name, title=title, columns=columns, datasets=DATASETS, notes=(*notes, MARGIN_NOTE), **more)  # type: ignore[arg-type]
+    return Study(
+        name=name,
+        title=title,
+        columns=columns,
+        datasets=DATASETS,
+        seeds=SEEDS,
+        printed=PRINTED,
+        notes=(*notes, MARGIN_NOTE),
+        **more,
+    )
 
 
 SIMILARITIES: dict[str, dict[str, Statistic]] = {
@@ -255,8 +269,8 @@ def _tables() -> Iterator[Study]:
             *_columns(
                 "table-27",
                 {
-                    "Identity": _dt("DT+Identity", law="identity"),
-                    "Mapping": _dt("DT+Mapping", law="mapping"),
+                    "Identity": DT_IDENTITY,
+                    "Mapping": DT_MAPPING,
                 },
             ),
         ),
@@ -276,8 +290,8 @@ def _tables() -> Iterator[Study]:
             *_columns(
                 "table-29",
                 {
-                    "Identity": _cql("CQL+Identity", law="identity"),
-                    "Mapping": _cql("CQL+Mapping", law="mapping"),
+                    "Identity": CQL_IDENTITY,
+                    "Mapping": CQL_MAPPING,
                 },
             ),
         ),
@@ -285,32 +299,64 @@ def _tables() -> Iterator[Study]:
     )
 
     # --- figures ---
-    yield _study("a-curves-dt", "Learning curves of DT, DT+Wiki, DT+Synthetic", main)
-    yield _study("a-curves-cql", "Learning curves of CQL, CQL+MDP, CQL+IID", _cql_main())
-    first = "Without the first update, which has a line of metrics of its own."
-    yield _study("a-losses-dt", "Training loss of DT, DT+Wiki, DT+Synthetic", main, first, figure="loss curves")
+    cql_main = _columns(
+        "table-28", {"CQL = table-6/CQL": CQL, "CQL+MDP = table-6/S=100": MDP, "CQL+IID = table-7/IID": CQL_IID}
+    )
+    first = "Losses leave out the first update, which has a line of metrics of its own."
+    later = "As in the paper, the curve of {} is moved right by its pre-training updates."
+    both: dict[str, Any] = {"quantities": ("scores", "losses")}
+    losses: dict[str, Any] = {"quantities": ("losses",)}
+    each: dict[str, Any] = {"per_dataset": True}
+    of_dt: dict[str, Any] = {"log_loss": True}
+    of_cql: dict[str, Any] = {"loss": "q_loss"}
+    dt_shifted = (*main[:2], replace(main[2], shifted=True))
+    cql_shifted = (cql_main[0], *(replace(column, shifted=True) for column in cql_main[1:]))
+    dt_later, cql_later = later.format("DT+Synthetic"), later.format("CQL+MDP and of CQL+IID")
+    dt, ours = "DT, DT+Wiki, DT+Synthetic", "CQL, CQL+MDP, CQL+IID"
+    combined = "Bellman and conservative loss together"
+    yield _study("a-curves-dt", f"Learning curves of {dt}", main)
+    yield _study("a-curves-cql", f"Learning curves of {ours}", cql_main)
+    yield _study("a-losses-dt", f"Training loss of {dt}", main, first, **losses, **of_dt)
+    yield _study("a-losses-cql", f"Training loss of {ours}: {combined}", cql_main, first, **losses, **of_cql)
+    title = f"Scores and losses of {dt}"
+    yield _study("a-figure-1", f"{title}, averaged over the datasets", dt_shifted, dt_later, first, **both, **of_dt)
+    yield _study("a-figure-3", f"Scores of {dt} on each dataset", dt_shifted, dt_later, **each)
     yield _study(
-        "a-losses-cql",
-        "Training loss of CQL, CQL+MDP, CQL+IID: Bellman and conservative loss together",
-        _cql_main(),
-        first,
-        figure="loss curves",
+        "a-figure-4", f"Losses of {dt} on each dataset", dt_shifted, dt_later, first, **each, **losses, **of_dt
+    )
+    title = f"Scores and losses ({combined}) of {ours}"
+    yield _study("a-figure-2", f"{title}, averaged over the datasets", cql_shifted, cql_later, first, **both, **of_cql)
+    yield _study("a-figure-5", f"Scores of {ours} on each dataset", cql_shifted, cql_later, **each)
+    yield _study(
+        "a-figure-6", f"{combined} of {ours} on each dataset", cql_shifted, cql_later, first, **each, **losses, **of_cql
     )
     shifted = "Curves of pre-trained variants are moved right by their pre-training updates."
+    equal_dt = (
+        *_columns("table-26", {"DT+80K": _longer(DT, 80_000)}),
+        *_shifted(
+            Column(label="DT+Wiki", variant=WIKI), Column(label="DT+Synthetic", variant=_longer(SYNTHETIC, 60_000))
+        ),
+    )
+    equal_cql = (
+        *_columns("table-28", {"CQL+100K": _longer(CQL, 100_000)}),
+        *_shifted(*cql_main[1:]),
+    )
+    totals = "DT is fine-tuned for 180,000 updates, DT+Wiki for 100,000 and DT+Synthetic for 160,000: equal totals."
+    for number, of, columns, note, more in (
+        (8, dt, equal_dt, totals, of_dt),
+        (13, ours, equal_cql, "CQL is fine-tuned for 1,100,000 updates, the others for 1,000,000.", of_cql),
+    ):
+        title = f"Scores and losses of {of} at equal updates in all, averaged over the datasets"
+        yield _study(f"a-figure-{number}", title, columns, shifted, note, first, **both, **more)
+        title = f"Scores of {of} at equal updates in all, on each dataset"
+        yield _study(f"a-figure-{number + 1}", title, columns, shifted, note, **each)
     yield _study(
         "a-equal-updates-dt",
         "DT at equal updates in all, pre-training counted",
-        _columns("table-26", {"DT": DT, "DT+80K": _longer(DT, 80_000)}) + main[1:],
+        (*_columns("table-26", {"DT": DT, "DT+80K": _longer(DT, 80_000)}), *_shifted(*main[1:])),
         shifted,
-        figure="shifted curves",
     )
-    yield _study(
-        "a-equal-updates-cql",
-        "CQL at equal updates in all, pre-training counted",
-        _columns("table-28", {"CQL+100K": _longer(CQL, 100_000), "CQL+MDP": MDP, "CQL+IID": CQL_IID}),
-        shifted,
-        figure="shifted curves",
-    )
+    yield _study("a-equal-updates-cql", "CQL at equal updates in all, pre-training counted", equal_cql, shifted)
     yield Study(
         name="a-figure-7",
         title="Next-state probabilities of one state, in ascending order, by temperature",
@@ -319,7 +365,7 @@ def _tables() -> Iterator[Study]:
         figure="transition rows",
         notes=("Exact rows of the chain of 100 states, seed 42, state 0; nothing is trained.",),
     )
-    controls = (DT, WIKI, SYNTHETIC, DT_IID, _dt("DT+Identity", law="identity"), _dt("DT+Mapping", law="mapping"))
+    controls = (DT, WIKI, SYNTHETIC, DT_IID, DT_IDENTITY, DT_MAPPING)
     similarities = {
         name: tuple(
             Column(label=f"{variant.name}, {short}", variant=variant, statistic=statistic)
@@ -328,22 +374,30 @@ def _tables() -> Iterator[Study]:
         )
         for name, statistics in SIMILARITIES.items()
     }
-    yield _study(
-        "a-weights-dt",
-        "Cosine of DT's fine-tuned backbone with its random (RI) and its pre-trained (PT) start",
-        similarities["weights"],
-        "Each backbone is one vector; how the paper flattens is not on record. From scratch both starts are the same.",
-        "The paper's orderings: RI lower for every pre-trained variant than for DT; PT higher, Synthetic least similar "
-        "of them and Wiki most.",
+    flattened = "Each backbone is one vector; how the paper flattens is not on record."
+    averaged = (
+        "Features are what enters the action head, one vector a window, mean over 64 windows spread over the data, "
+        "nothing dropped; how the paper averages is not on record."
     )
+    same = "RI: compared with the random start, PT: with the pre-trained one; from scratch both are the same."
+    theirs = {
+        "weights": "The paper's orderings of weights: RI lower for every pre-trained variant than for DT; PT higher, "
+        "Synthetic least similar of them and Wiki most.",
+        "features": "The paper's features: RI about a thousand times smaller for pre-trained variants than for DT; PT "
+        "about 0.33 for Wiki, higher for synthetic variants.",
+    }
+    for name, note in (("weights", flattened), ("features", averaged)):
+        title = f"Cosine of DT's fine-tuned {name} with those of its random (RI) and its pre-trained (PT) start"
+        yield _study(f"a-{name}-dt", title, similarities[name], note, same, theirs[name], figure="bars")
     yield _study(
-        "a-features-dt",
-        "Cosine of DT's fine-tuned features with those of its random (RI) and its pre-trained (PT) start",
-        similarities["features"],
-        "What enters the action head, one vector a window, mean over 64 windows spread over the data, nothing dropped; "
-        "how the paper averages is not on record. From scratch both starts are the same.",
-        "The paper: RI about a thousand times smaller for pre-trained variants than for DT; PT about 0.33 for Wiki, "
-        "higher for synthetic variants.",
+        "a-figure-12",
+        "Cosines of DT's fine-tuned weights and features with those of its random (RI) and its pre-trained (PT) start",
+        _grouped("weights", similarities["weights"]) + _grouped("features", similarities["features"]),
+        flattened,
+        averaged,
+        same,
+        *theirs.values(),
+        figure="bars",
     )
     ablations = "Read a panel at any number of fine-tuning updates."
     yield _study(
@@ -384,24 +438,13 @@ def _tables() -> Iterator[Study]:
         SUBSET_NOTES["cql"],
         figure="data ratios",
     )
-    shorter = tuple(
-        replace(c, variant=_longer(c.variant, -100_000), printed="")
-        for c in _columns(
-            "",
-            {
-                "CQL+MDP": MDP,
-                "CQL+Identity": _cql("CQL+Identity", law="identity"),
-                "CQL+Mapping": _cql("CQL+Mapping", law="mapping"),
-            },
-        )
-        if c.variant is not None
-    )
+    shorter = {variant.name: _longer(variant, -100_000) for variant in (MDP, CQL_IDENTITY, CQL_MAPPING)}
+    columns = tuple(Column(label=label, variant=variant) for label, variant in shorter.items())
     yield _study(
         "a-figure-15",
         "CQL and its pre-trained variants at a million updates in all",
-        (Column(label="CQL", variant=CQL), *shorter),
+        (Column(label="CQL", variant=CQL), *_shifted(*columns)),
         shifted,
-        figure="shifted curves",
     )
 
 
@@ -457,10 +500,9 @@ def _shares(panels: dict[str, list[Column]]) -> tuple[Column, ...]:
     )
 
 
-def _cql_main() -> tuple[Column, ...]:
-    return _columns(
-        "table-28", {"CQL = table-6/CQL": CQL, "CQL+MDP = table-6/S=100": MDP, "CQL+IID = table-7/IID": CQL_IID}
-    )
+def _shifted(*columns: Column) -> tuple[Column, ...]:
+    """The same, moved right by the updates of pre-training."""
+    return tuple(replace(column, shifted=True) for column in columns)
 
 
 def _best_key(table: str, column: Column) -> str:
@@ -475,7 +517,8 @@ QUICK = Study(
     title="Every part once: DT and CQL, from scratch and pre-trained, on the bundled data",
     columns=tuple(Column(label=v.name, variant=v) for v in (DT, SYNTHETIC, DT_IID, CQL, MDP, CQL_IID)),
     datasets=BUNDLED,
+    seeds=SEEDS,
     notes=("A check that everything runs, not an experiment.",),
 )
 
-STUDIES = {study.name: study for study in (*_tables(), QUICK)}
+STUDIES = (*_tables(), QUICK)

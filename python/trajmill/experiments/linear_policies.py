@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.algorithms.ars import LinearPolicies
 from trajmill.core.files import write_whole
+from trajmill.experiments.random_search import LinearPolicies
 
 FORMAT = "trajmill-linear-policies-1"
 
@@ -95,7 +95,7 @@ def bundled_policies(environment_id: str) -> list[LinearCheckpoint]:
     ValueError
         If there are none for the environment.
     """
-    name = f"{environment_id.removesuffix('-v4').lower()}-ars.safetensors"
+    name = f"{environment_id.removesuffix('-v4').lower()}-random_search.safetensors"
     path = Path(str(files("trajmill.data").joinpath("bundled", name)))
     if not path.is_file():
         raise ValueError(f"no policies for {environment_id} are bundled; give --train, or --policies FILE")

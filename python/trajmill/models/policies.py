@@ -1,9 +1,10 @@
-"""The tanh-squashed Gaussian policy of SAC and CQL."""
+"""Policies: deterministic (TD3), Gaussian (IQL), and the tanh-squashed Gaussian of SAC and CQL."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,23 +17,39 @@ LOG_STD_RANGE = (-20.0, 2.0)
 """clamp of the log standard deviation (young-geng/CQL)"""
 
 
-def tanh_gaussian(observation_dim: int, action_dim: int, seeds: Sequence[int], *, orthogonal: bool = False) -> Stack:
-    """Fresh policies ``[o -> 256 -> 256 -> 2a]``, one row per seed (arXiv 2310.00771; young-geng/CQL).
+def policies(observation_dim: int, output_dim: int, seeds: Sequence[int], **shape: Any) -> Stack:
+    """Fresh networks ``[o -> hidden sizes -> output_dim]``, one row a seed; `shape` is what `mlp` takes."""
+    return Stack.of(
+        [mlp(observation_dim, {"output": output_dim}, seeded_generator(seed, "policy"), **shape) for seed in seeds]
+    )
+
+
+def outputs(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:
+    """Numbers of the output layer: (S, n, o) -> (S, n, output_dim)."""
+    return affine(parameters, "output", hidden(parameters, observation), exact=True)
+
+
+def deterministic(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:
+    """TD3's action, tanh of the outputs: (S, n, o) -> (S, n, a) in (-1, 1)."""
+    return outputs(parameters, observation).tanh()
+
+
+def tanh_gaussian(observation_dim: int, action_dim: int, seeds: Sequence[int], **shape: Any) -> Stack:
+    """Fresh policies ``[o -> hidden sizes -> 2a]``, one row a seed (young-geng/CQL); `shape` is what `mlp` takes.
 
     The log standard deviation is scaled and shifted by two trainable scalars, 1.0 and −1.0 at the start.
     """
+    scalars = {"log_std_multiplier": torch.tensor(1.0), "log_std_offset": torch.tensor(-1.0)}
 
     def one(seed: int) -> dict[str, Tensor]:
-        generator = seeded_generator(seed, "policy")
-        values = mlp(observation_dim, {"output": 2 * action_dim}, generator, orthogonal=orthogonal)
-        return values | {"log_std_multiplier": torch.tensor(1.0), "log_std_offset": torch.tensor(-1.0)}
+        return mlp(observation_dim, {"output": 2 * action_dim}, seeded_generator(seed, "policy"), **shape) | scalars
 
     return Stack.of([one(seed) for seed in seeds])
 
 
 def gaussian(parameters: Mapping[str, Tensor], observation: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log standard deviation before the tanh: (S, n, o) -> 2 × (S, n, a)."""
-    mean, log_std = affine(parameters, "output", hidden(parameters, observation), exact=True).chunk(2, -1)
+    mean, log_std = outputs(parameters, observation).chunk(2, -1)
     multiplier, offset = (parameters[f"log_std_{name}"][:, None, None] for name in ("multiplier", "offset"))
     return mean, torch.addcmul(offset, multiplier, log_std).clamp(*LOG_STD_RANGE)
 
@@ -64,6 +81,6 @@ def _log_density(raw: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
     return (normal - squash).sum(-1)
 
 
-def deterministic_action(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:
+def tanh_gaussian_action(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:
     """Action taken in evaluation, tanh(mean): (S, n, o) -> (S, n, a)."""
     return gaussian(parameters, observation)[0].tanh()

@@ -30,18 +30,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trajmill.algorithms import decision_transformer, language_model
 from trajmill.data import load_dataset
-from trajmill.models.decision_transformer import DecisionTransformerConfig, embeddings, features
-from trajmill.models.gpt import GPTConfig, gpt
-from trajmill.models.language_model import language_model
+from trajmill.models.decision_transformer import DecisionTransformerConfig, Windows, features, initial_embeddings
+from trajmill.models.gpt import gpt
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.precision import use_bfloat16
 from trajmill.models.stack import Stack
-from trajmill.pipelines.decision_transformer import pretrained_backbone, trained_method
-from trajmill.pipelines.finetuning import newest_state, pretrained_checkpoint
-from trajmill.replay import TrajectoryBuffer
-from trajmill.report import RunRecord
-from trajmill.training.windows import WindowBatch
+from trajmill.runs.reading import RunRecord, checkpoints, read_start, read_state
 
 Cosines = NDArray[np.float64]
 WINDOW_COUNT = 64
@@ -53,8 +49,8 @@ AT_ONCE = 16
 class Snapshot:
     """All networks of a run at one time, one row a seed."""
 
-    outer: Stack
-    inner: Stack
+    embeddings: Stack
+    backbone: Stack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,76 +58,63 @@ class Snapshots:
     """The networks of a run before pre-training, before fine-tuning and in the end."""
 
     network: DecisionTransformerConfig
-    context_length: int
+    config: decision_transformer.Config
     random: Snapshot
     pretrained: Snapshot
     tuned: Snapshot
 
     @classmethod
     def of(cls, run: RunRecord) -> Snapshots:
-        """Snapshots of a run of `train_dt`, and of the one it started from."""
-        tensors, metadata = newest_state(run.path, "train_dt")
-        method = trained_method(metadata)
-        network = method.network(metadata["observation_dim"], metadata["action_dim"], metadata["timestep_count"])
-        outer = [embeddings(network, seeded_generator(seed, "dt.outer")) for seed in metadata["seeds"]]
-        inner = [gpt(method.backbone, seeded_generator(seed, "dt.inner")) for seed in metadata["seeds"]]
-        init, extended = run.config["config"]["init"], run.config["config"]["extend_positions"]
+        """Snapshots of a Decision Transformer's run, and of the one it started from."""
+        tensors, known = read_state(checkpoints(run.path)[0])
+        config = decision_transformer.settings(known)
+        network = config.network(known["observation_dim"], known["action_dim"], known["timestep_count"])
+        embeddings = [initial_embeddings(network, seeded_generator(seed, "dt.outer")) for seed in known["seeds"]]
+        backbone = [gpt(config.backbone, seeded_generator(seed, "dt.inner")) for seed in known["seeds"]]
+        init = run.settings["init"]
 
-        def start(backbone: dict[str, Tensor], positions: Tensor) -> Snapshot:
-            table = {"embed_timestep.weight": positions} if extended else {}
-            return Snapshot(outer=Stack.of([each | table for each in outer]), inner=Stack.of([backbone] * len(outer)))
+        def start(learned: dict[str, Tensor]) -> Snapshot:
+            table = {"embed_timestep.weight": learned["wpe.weight"]} if config.extend_positions else {}
+            handed_on = {name: learned[name] for name in backbone[0]}
+            return Snapshot(
+                embeddings=Stack.of([each | table for each in embeddings]),
+                backbone=Stack.of([handed_on] * len(embeddings)),
+            )
 
         if init is None:
-            random = pretrained = Snapshot(outer=Stack.of(outer), inner=Stack.of(inner))
+            random = pretrained = Snapshot(embeddings=Stack.of(embeddings), backbone=Stack.of(backbone))
         else:
-            donor = _before_pretraining(Path(init))
-            random = start({name: donor[name] for name in inner[0]}, donor["wpe.weight"])
-            pretrained = start(*pretrained_backbone(Path(init), method))
-        tuned = Snapshot(outer=random.outer.like(tensors["outer"]), inner=random.inner.like(tensors["inner"]))
-        return cls(
-            network=network, context_length=method.context_length, random=random, pretrained=pretrained, tuned=tuned
+            donor_tensors, donor = read_start(Path(init))
+            random = start(language_model.before(donor))
+            pretrained = start(language_model.learned(donor_tensors, donor)[1])
+        tuned = Snapshot(
+            embeddings=random.embeddings.like(tensors["embeddings"]), backbone=random.backbone.like(tensors["backbone"])
         )
-
-
-def _before_pretraining(init: Path) -> dict[str, Tensor]:
-    """Initial values of the language model whose backbone a run was given."""
-    before = pretrained_checkpoint(init, "pretrain_dt")[1]
-    return language_model(
-        GPTConfig(**before["backbone"]),
-        before["vocabulary_size"],
-        seeded_generator(before["seeds"][0], "lm"),
-        position_count=before["position_count"],
-        targets=before["target_count"],
-    )
+        return cls(network=network, config=config, random=random, pretrained=pretrained, tuned=tuned)
 
 
 def backbone_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
     """Cosines of fine-tuned backbones with their random and with their pre-trained start, (seed_count,) each."""
     found = Snapshots.of(run)
-    tuned = found.tuned.inner.flat
-    return _cosine(found.random.inner.flat, tuned), _cosine(found.pretrained.inner.flat, tuned)
+    tuned = found.tuned.backbone.flat
+    return _cosine(found.random.backbone.flat, tuned), _cosine(found.pretrained.backbone.flat, tuned)
 
 
 def feature_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
     """Cosines of fine-tuned features with those of the random and of the pre-trained start, (seed_count,) each."""
     use_bfloat16(False)  # whatever was trained before in this process
-    found, settings = Snapshots.of(run), run.config["config"]
-    buffer = TrajectoryBuffer.from_dataset(
-        load_dataset(settings["dataset"]),
-        context_length=found.context_length,
-        return_scale=settings["return_scale"],
-        top_fraction=settings["top_fraction"],
-        strict_budget=settings["strict_budget"],
-    )
+    found = Snapshots.of(run)
+    buffer = decision_transformer.prepare(found.config, load_dataset(run.settings["dataset"])).source()
     starts = np.linspace(0, buffer.step_count - 1, min(WINDOW_COUNT, buffer.step_count)).astype(np.int64).tolist()
     sums = np.zeros((2, len(run.seeds)))
     for first in range(0, len(starts), AT_ONCE):
         batch = buffer.windows(starts[first : first + AT_ONCE])
-        columns = {
-            name: torch.from_numpy(np.asarray(batch[name])).expand(len(run.seeds), *batch[name].shape)
-            for name in ("observation", "action", "return_to_go", "timestep", "mask")
-        }
-        windows = WindowBatch(**columns)
+        windows = Windows(
+            **{
+                name: torch.from_numpy(np.asarray(column)).expand(len(run.seeds), *column.shape)
+                for name, column in batch.items()
+            }
+        )
         tuned = _features(found.network, found.tuned, windows)
         for row, start in enumerate((found.random, found.pretrained)):
             sums[row] += _cosine(_features(found.network, start, windows), tuned).sum(-1)
@@ -139,18 +122,9 @@ def feature_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
 
 
 @torch.no_grad()
-def _features(network: DecisionTransformerConfig, snapshot: Snapshot, windows: WindowBatch) -> Tensor:
+def _features(network: DecisionTransformerConfig, snapshot: Snapshot, windows: Windows) -> Tensor:
     """One vector a window, (S, B, K * width): zero where there is no step."""
-    found = features(
-        snapshot.outer.detached(),
-        snapshot.inner.detached(),
-        network,
-        return_to_go=windows.return_to_go,
-        observation=windows.observation,
-        action=windows.action,
-        timestep=windows.timestep,
-        mask=windows.mask,
-    )
+    found = features(snapshot.embeddings.detached(), snapshot.backbone.detached(), network, windows)
     return torch.where(windows.mask[..., None], found, 0.0).flatten(2)
 
 

@@ -54,7 +54,18 @@ def normals(words: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], -1).flatten(-2)
 
 
-def indexes(words: Tensor, count: int) -> Tensor:
+def even(count: int) -> int:
+    """The least even number of at least `count`: normals come in pairs, so an odd number of them has one to spare."""
+    return count + count % 2
+
+
+def shaped_normals(words: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Standard normals (..., *shape) from an `even` number of 32-bit words on the last axis."""
+    found: Tensor = normals(words, dtype)[..., : math.prod(shape)].unflatten(-1, shape)
+    return found
+
+
+def indexes(words: Tensor, count: Tensor | int) -> Tensor:
     """Integers in [0, count) with a bias of at most count / 2^32."""
     return (words * count) >> 32
 
@@ -76,14 +87,17 @@ class Draws:
     """words of each site"""
 
     @classmethod
-    def of(cls, seeds: Sequence[int], sizes: Mapping[str, int], device: torch.device) -> Draws:
-        """Draws for the given 64-bit seeds."""
+    def of(cls, seeds: Sequence[int], sizes: Mapping[str, int], device: torch.device, *, first_site: int = 0) -> Draws:
+        """Draws for the given 64-bit seeds; the sites are numbered from `first_site` on.
+
+        Site 0 is that of the rows of a batch: the replay engine draws the same rows on the host.
+        """
         lanes = [-(-size // 4) for size in sizes.values()]
         key = torch.tensor([[seed & _MASK, seed >> 32] for seed in seeds], dtype=torch.int64)
         return cls(
             key=(key[:, :1].to(device), key[:, 1:].to(device)),
             lane=torch.cat([torch.arange(count) for count in lanes]).to(device),
-            site=torch.repeat_interleave(torch.arange(len(lanes)), torch.tensor(lanes)).to(device),
+            site=torch.repeat_interleave(first_site + torch.arange(len(lanes)), torch.tensor(lanes)).to(device),
             sizes=dict(sizes),
         )
 
@@ -91,6 +105,11 @@ class Draws:
     def seed_count(self) -> int:
         """S."""
         return len(self.key[0])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that the numbers are of."""
+        return [low | high << 32 for low, high in zip(*(words.flatten().tolist() for words in self.key), strict=True)]
 
     def words(self, step: Tensor, count: int) -> dict[str, Tensor]:
         """Words of the `count` updates from `step` (an int64 scalar tensor) on: site -> (count, S, size) int64."""

@@ -1,0 +1,134 @@
+"""What a run has learned, used again: scored on more or other episodes, or written for another program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trajmill.algorithms import method_of_kind
+from trajmill.core.files import replacing
+from trajmill.core.progress import Progress, silent
+from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
+from trajmill.models.precision import use_bfloat16
+from trajmill.runs.reading import RunError, checkpoints, read_config, read_state
+from trajmill.training.settings import at_least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    """How to score; the defaults are the protocol of arXiv 2310.00771."""
+
+    episode_count: int = 10
+    """episodes per seed, at least 1"""
+    episode_seed: int = 0
+    """names the series of initial states, at least 0; all seeds play the same episodes"""
+    exact: bool = False
+    """step Gymnasium itself instead of batches that equal it: slower, the same to the last bit"""
+    threads: int | None = None
+    """threads to simulate on, at least 1; None takes every core; results do not depend on it"""
+
+    def __post_init__(self) -> None:
+        at_least(1, episode_count=self.episode_count, threads=1 if self.threads is None else self.threads)
+        at_least(0, episode_seed=self.episode_seed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvaluation:
+    """Scores of the policies in a run's newest checkpoint."""
+
+    run: Path
+    seeds: tuple[int, ...]
+    update: int
+    """updates behind the policies"""
+    result: EvaluationResult
+
+
+def evaluate_run(run: Path, config: EvaluateConfig | None = None, progress: Progress = silent) -> RunEvaluation:
+    """Play episodes with every seed's policy.
+
+    Raises
+    ------
+    ValueError
+        If `run` is not a training run, has no policies, or has no checkpoint yet.
+    """
+    config = config or EvaluateConfig()
+    settings = read_config(run)
+    found = checkpoints(run)
+    if not found:
+        raise RunError(f"{run} has no checkpoint yet; let it run further")
+    policy = load_policy(found[0])
+    use_bfloat16(settings["config"]["compute"]["precision"] == "bf16")  # as where it was evaluated while it trained
+    if policy.environment not in (None, settings["environment"]):
+        raise RunError(
+            f"{found[0]} holds policies for {policy.environment}, but {run}'s config.json says "
+            f"{settings['environment']}; one of the two belongs to another run"
+        )
+    progress("evaluate", 0, len(policy.seeds) * config.episode_count, "episodes")
+    result = evaluate_policy(
+        policy.act,
+        settings["environment"],
+        seed_count=len(policy.seeds),
+        episode_count=config.episode_count,
+        episode_seed=config.episode_seed,
+        observation_dim=policy.observation_dim,
+        exact=config.exact,
+        threads=config.threads,
+    )
+    progress("evaluate", result.returns.size, result.returns.size, "episodes")
+    return RunEvaluation(run=run, seeds=policy.seeds, update=policy.update, result=result)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedPolicy:
+    """The policies of a checkpoint."""
+
+    act: Policy
+    seeds: tuple[int, ...]
+    update: int
+    """updates behind the policies"""
+    observation_dim: int
+    """numbers of an observation that they take"""
+    environment: str | None = None
+    """Gymnasium id that they were trained for; earlier versions did not write it down"""
+
+
+def load_policy(checkpoint: Path) -> TrainedPolicy:
+    """Read the policies of a checkpoint of any method that has some."""
+    tensors, known = read_state(checkpoint)
+    kind = known.get("kind", "")
+    method = method_of_kind(kind)
+    if method is None:
+        raise RunError(f"{checkpoint} is of {kind!r}, which is not a method of this version of trajmill")
+    if not hasattr(method, "restore"):
+        raise RunError(f"{checkpoint} holds no policy: it is of {kind}, which is for other methods to start from")
+    return TrainedPolicy(
+        act=method.restore(tensors, known),
+        seeds=tuple(known["seeds"]),
+        update=int(known["update"]),
+        observation_dim=int(known["observation_dim"]),
+        environment=known.get("environment"),
+    )
+
+
+def export_run(run: Path, destination: Path) -> int:
+    """Write the newest checkpoint of a run into a new directory, as other programs read it; gives its update.
+
+    Raises
+    ------
+    ValueError
+        If the run has no checkpoint, its method knows no other program's format, or `destination` exists.
+    """
+    read_config(run)
+    found = checkpoints(run)
+    if not found:
+        raise RunError(f"{run} has no checkpoint yet; let it run further")
+    tensors, known = read_state(found[0])
+    method = method_of_kind(known["kind"])
+    if method is None or not hasattr(method, "export"):
+        raise RunError(f"{run} is of {known['kind']}, which no other program's format is known for")
+    if destination.exists():
+        raise ValueError(f"{destination} exists; choose another name")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(destination) as part:
+        method.export(tensors, known, part)
+    return int(known["update"])

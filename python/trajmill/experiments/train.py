@@ -1,0 +1,348 @@
+"""Train any method of `trajmill.algorithms`, all seeds in one program, and score it as it learns.
+
+The type of the settings says which method it is, so there is no list of methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trajmill.algorithms import method_named, name_of
+from trajmill.core import checks
+from trajmill.core.progress import Progress, silent
+from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
+from trajmill.evaluation.environments import environment_definition
+from trajmill.evaluation.rollout import Policy, evaluate_policy
+from trajmill.evaluation.simulators import needs_margin_fix
+from trajmill.evaluation.statistics import average_last_four, best
+from trajmill.replay.tables import Mixture, table_of
+from trajmill.runs.directory import RunDirectory
+from trajmill.runs.processes import finish, process_count, seed_groups, train_in_processes
+from trajmill.runs.reading import read_start
+from trajmill.runs.schedule import Evaluate, Trained, run_schedule
+from trajmill.training.device import ComputeConfig
+from trajmill.training.distributed import Ranks, joined
+from trajmill.training.metrics import finite_or_none
+from trajmill.training.settings import Schedule, at_least, check_seeds, defaults, for_seeds, per_seed, plain
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig(Generic[ConfigT]):
+    """A run of a method that needs no dataset; defaults are the paper's."""
+
+    init: Path | None = None
+    """run directory or checkpoint of another method to start from; None starts from scratch"""
+    seeds: tuple[int, ...] = (0,)
+    """all trained in one program"""
+    method: ConfigT
+    schedule: Schedule
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    variant: str = ""
+    """label in reports; by default the method's"""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        per_seed(self.method, len(self.seeds), torch.device("cpu"), torch.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetTrainConfig(TrainConfig[ConfigT]):
+    """A run of a method on a dataset; defaults are the paper's."""
+
+    dataset: str
+    """name of a bundled dataset, or path of a file"""
+    mix: tuple[str, ...] = ()
+    """further datasets as NAME_OR_PATH=SHARE: exactly that share of every batch comes from each, the rest from
+    --dataset, whose statistics normalize them all"""
+    environment: str | None = None
+    """Gymnasium id to evaluate in; None takes the dataset's own"""
+    evaluation_episode_count: int = 10
+    """episodes per evaluation and seed, at least 1"""
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        at_least(1, evaluation_episode_count=self.evaluation_episode_count)
+        shares = list(self.shares.values())
+        if len(self.shares) < len(self.mix) or sum(shares) >= 1.0:
+            raise ValueError(f"mix must name different datasets with shares that sum to less than 1, got {self.mix}")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of a batch by dataset of `mix`."""
+        found = {}
+        for text in self.mix:
+            name, equals, share = text.rpartition("=")
+            try:
+                found[name] = checks.number("share", float(share), "(0, 1)")
+            except ValueError:
+                equals = ""
+            if not equals or not name:
+                raise ValueError(
+                    f"mix takes NAME_OR_PATH=SHARE with a share between 0 and 1, such as B=0.5, got {text!r}"
+                )
+        return found
+
+
+def train(
+    config: TrainConfig[Any],
+    output: Path,
+    progress: Progress = silent,
+    *,
+    resume: bool = False,
+    processes: int | None = 1,
+    of_larger_run: bool = False,
+) -> Path:
+    """Train every seed and score it; gives the run directory.
+
+    `processes` share the seeds, with the same result; None is one per CPU core. Each makes a run `of_larger_run`, which
+    keeps running where every seed of it has diverged. Processes that torchrun started share the batches instead.
+    """
+    method = method_named(name_of(config.method))
+    device = config.compute.apply()
+    with joined(device) as ranks:
+        count = _process_count(config, method, ranks, processes, output)
+        progress = progress if ranks.is_first else silent
+        task = _Task.of(config, method, device, ranks, progress, seed_count=1 if count > 1 else len(config.seeds))
+        run = RunDirectory(output)
+        if ranks.is_first:
+            run = RunDirectory.open(output, task.record(), resume=resume, defaults=defaults(config))
+        if ranks.maximum(int(ranks.is_first and run.finished)):
+            return output
+        with run.locked() if ranks.is_first else nullcontext():
+            if count == 1:
+                trained = task.train_in_process(run, progress, of_larger_run=of_larger_run)
+            else:
+                groups = seed_groups(len(config.seeds), count)
+                parts = [_of_seeds(config, positions) for positions in groups]
+                trained = train_in_processes(run, _train_part, parts, progress)
+            if ranks.is_first:
+                finish(run, trained, task.results(run) | {"updates": config.schedule.updates, "processes": count})
+    return output
+
+
+def _train_part(config: TrainConfig[Any], output: Path, progress: Progress) -> None:
+    """Body of a process that trains some seeds of a run."""
+    train(config, output, progress, resume=any(output.iterdir()), of_larger_run=True)
+
+
+def _of_seeds(config: TrainConfig[Any], positions: range) -> TrainConfig[Any]:
+    """The same run with the seeds at these positions."""
+    seeds = tuple(config.seeds[position] for position in positions)
+    return replace(config, seeds=seeds, method=for_seeds(config.method, positions))
+
+
+def _process_count(config: TrainConfig[Any], method: ModuleType, ranks: Ranks, wanted: int | None, output: Path) -> int:
+    """How many processes share the seeds; ValueError if they cannot, or torchrun's processes cannot share batches."""
+    if ranks.count > 1 and not getattr(method, "DATA_PARALLEL", False):
+        raise ValueError(
+            f"{name_of(config.method)} cannot share its batches among torchrun's processes; give --processes"
+        )
+    joint = hasattr(method, "shares_chance") and method.shares_chance(config.method) and len(config.seeds) > 1
+    if ranks.count == 1 and not joint:
+        return process_count(wanted, config.compute, len(config.seeds), output)
+    if (wanted or 1) > 1:
+        why = (
+            "torchrun's processes share" if ranks.count > 1 else "with dropout, which all seeds draw together, one has"
+        )
+        raise ValueError(f"processes must be 1, got {wanted}: {why} all seeds; torchrun or --method.no-dropout helps")
+    return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """A run with everything that it needs, read and checked before anything is written."""
+
+    config: TrainConfig[Any]
+    method: ModuleType
+    state: Any
+    dataset: Dataset | None
+    data_name: str
+    environment: str | None
+    metadata: Mapping[str, Any]
+    ranks: Ranks
+
+    @classmethod
+    def of(
+        cls,
+        config: TrainConfig[Any],
+        method: ModuleType,
+        device: torch.device,
+        ranks: Ranks,
+        progress: Progress,
+        *,
+        seed_count: int,
+    ) -> _Task:
+        """Read the data, make the state of the first `seed_count` seeds, and start it from ``init``."""
+        dataset = environment = None
+        if isinstance(config, DatasetTrainConfig):
+            dataset = load_dataset(config.dataset)
+            environment = checked_environment(config.environment or environment_of(dataset), dataset)
+        settings = method.adapt(config.method, dataset, environment) if hasattr(method, "adapt") else config.method
+        config = replace(config, method=settings, variant=config.variant or method.LABEL)
+        start = None if config.init is None else _start(config.init, method)
+        part = _of_seeds(config, range(seed_count))
+        rows = _rows(config, method, dataset, progress)
+        table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
+        state = method.create(part.method, table, part.seeds, metric_capacity=config.schedule.log_interval)
+        if start is not None:
+            try:
+                state = method.start_from(state, *start)
+            except ValueError as error:
+                raise ValueError(f"cannot start from {config.init}: {error}") from error
+        metadata = {"kind": name_of(settings), "seeds": list(config.seeds), "method": plain(settings)}
+        if dataset is not None:
+            metadata |= {"observation_dim": dataset.observation_dim, "action_dim": dataset.action_dim}
+            metadata |= {"environment": environment, "dataset": dataset.name, "dataset_sha256": digest_of(dataset)}
+            metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
+        if hasattr(method, "describe"):
+            metadata |= method.describe(state)
+        return cls(
+            config=config,
+            method=method,
+            state=state,
+            dataset=dataset,
+            data_name=rows.name if dataset is None else dataset.name,
+            environment=environment,
+            metadata=metadata,
+            ranks=ranks,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What ``config.json`` says of the run."""
+        return {
+            "kind": name_of(self.config.method),
+            "seeds": list(self.config.seeds),
+            "dataset": self.data_name,
+            "environment": self.environment,
+            "variant": self.config.variant,
+            "config": plain(self.config),
+        }
+
+    def train_in_process(self, run: RunDirectory, progress: Progress, *, of_larger_run: bool) -> Trained:
+        """Train all seeds in this process, or in those of torchrun."""
+        return run_schedule(
+            run,
+            self.method.step,
+            self.state,
+            self.config.schedule,
+            seeds=self.config.seeds,
+            metadata=self.metadata,
+            progress=progress,
+            evaluate=self.evaluation(),
+            ranks=self.ranks,
+            bounds=self.method.bounds(self.state) if hasattr(self.method, "bounds") else None,
+            of_larger_run=of_larger_run,
+        )
+
+    def evaluation(self) -> Evaluate | None:
+        """How the state is scored or measured as it learns."""
+        if hasattr(self.method, "policy"):
+            assert isinstance(self.config, DatasetTrainConfig) and self.environment is not None
+            return scoring(
+                self.method.policy(self.state),
+                self.environment,
+                seed_count=len(self.config.seeds),
+                episode_count=self.config.evaluation_episode_count,
+                observation_dim=self.metadata["observation_dim"],
+            )
+        if hasattr(self.method, "measure"):
+            return lambda update: self.method.measure(self.state)
+        return None
+
+    def results(self, run: RunDirectory) -> dict[str, Any]:
+        """What ``result.json`` says of a finished run, beside how long it took."""
+        if hasattr(self.method, "policy") and self.environment is not None:
+            return final_scores(run, self.environment)
+        lines = run.lines("evaluation") or run.lines("train")
+        return {"last_metrics": lines[-1]["metrics"]}
+
+
+def _start(init: Path, method: ModuleType) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What the run starts from."""
+    if not hasattr(method, "start_from"):
+        raise ValueError(f"{name_of(method.SMALL)} cannot start from another run; leave out --init")
+    return read_start(init)
+
+
+def _rows(config: TrainConfig[Any], method: ModuleType, dataset: Dataset | None, progress: Progress) -> Any:
+    """What the method learns from: made from its settings, of one dataset, or of a mixture."""
+    if not isinstance(config, DatasetTrainConfig) or dataset is None:
+        return method.generate(config.method, progress)
+    first = method.prepare(config.method, dataset)
+    if not config.mix:
+        return first
+    others = {name: load_dataset(name) for name in config.shares}
+    for name, other in others.items():
+        sizes = (other.observation_dim, other.action_dim)
+        if sizes != (dataset.observation_dim, dataset.action_dim):
+            raise ValueError(
+                f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
+                f"{dataset.observation_dim} and {dataset.action_dim}"
+            )
+    weights = [1.0 - sum(config.shares.values()), *config.shares.values()]
+    return Mixture.of([first, *(method.prepare(config.method, other) for other in others.values())], weights)
+
+
+def checked_environment(environment: str, dataset: Dataset) -> str:
+    """The id, if its observations and actions fit; Ant's data have 84 zeros that the environment leaves out."""
+    definition = environment_definition(environment)
+    padding = dataset.observation_dim - definition.observation_dim
+    fits = padding == 0 or (padding > 0 and not dataset.observations[:, definition.observation_dim :].any())
+    if not fits or dataset.action_dim != definition.action_dim:
+        raise ValueError(
+            f"{definition.environment_id} has {definition.observation_dim} observation and {definition.action_dim} "
+            f"action numbers, dataset {dataset.name} has {dataset.observation_dim} and {dataset.action_dim}"
+        )
+    return definition.environment_id
+
+
+def digest_of(dataset: Dataset) -> str:
+    """SHA-256 of all steps."""
+    digest = hashlib.sha256()
+    for column in (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts):
+        digest.update(f"{column.shape} {column.dtype}".encode())
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()
+
+
+def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: int, observation_dim: int) -> Evaluate:
+    """Evaluation for a schedule: mean return and score of every seed; the update names the series of episodes."""
+
+    def evaluate(update: int) -> dict[str, list[float]]:
+        result = evaluate_policy(
+            act,
+            environment,
+            seed_count=seed_count,
+            episode_count=episode_count,
+            episode_seed=update,
+            observation_dim=observation_dim,
+        )
+        returns = result.returns.mean(axis=1)
+        return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
+
+    return evaluate
+
+
+def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:
+    """Average of the last four evaluations and the best one, per seed, None for a seed that diverged; and whence."""
+    evaluations = [line["metrics"]["normalized_score"] for line in run.lines("evaluation")]
+    curve = np.array(evaluations, dtype=np.float64)  # None becomes NaN
+    return {
+        "average_last_four": [finite_or_none(value) for value in average_last_four(curve).tolist()],
+        "best": [finite_or_none(value) for value in best(curve).tolist()],
+        "environment": environment,
+        "reference_score": asdict(reference_score(environment)) if has_reference_score(environment) else None,
+        "margin_fix": needs_margin_fix(environment_definition(environment)),
+    }

@@ -1,0 +1,586 @@
+"""Tables: all that a method sees of its data is batches, drawn by random words that have addresses.
+
+`Rows` are what is learned from, in host memory. They become a table in one of two places, with equal batches: on the
+training device, where one gather makes a batch, or in the compiled replay engine on the host, which draws ahead and
+feeds the device. Rows of several sources, such as real and synthetic ones, make a mixture, which is a table like any
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trajmill import _core
+from trajmill.data import Dataset, Normalizer, Transitions
+from trajmill.models.decision_transformer import Windows
+from trajmill.replay.feed import Feed, torch_dtype
+from trajmill.replay.mdp_transitions import MDPTransitions
+from trajmill.replay.mixed_replay import MixedReplay
+from trajmill.replay.replay_buffer import ReplayBuffer
+from trajmill.replay.token_table import TokenRows, TokenTable
+from trajmill.replay.trajectory_buffer import TrajectoryBuffer, WindowOptions
+from trajmill.training.draws import indexes
+
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+FactsT_co = TypeVar("FactsT_co", covariant=True)
+
+
+class Table(Protocol[BatchT_co, FactsT_co]):
+    """Makes batches on a device."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which their numbers come."""
+
+    @property
+    def facts(self) -> FactsT_co:
+        """What networks and losses have to know of the data."""
+
+    def draw(self, words: Tensor) -> BatchT_co:
+        """The batches of U updates of S seeds, by 32-bit words (U, S, B) of the site 0 of `Draws`."""
+
+
+class Rows(Protocol):
+    """What a method learns from, in host memory."""
+
+    @property
+    def batch(self) -> type[Any]:
+        """The dataclass of a batch."""
+
+    @property
+    def facts(self) -> Any:
+        """See `Table`."""
+
+    def source(self) -> _core.BatchSource:
+        """The rows in the replay engine; its columns have the names of the batch's fields."""
+
+    def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[Any] = ()) -> Any:
+        """The rows on a device, then those of `more`, behind each other in one table."""
+
+    def __len__(self) -> int:
+        """Number of rows, or of windows, that can be drawn."""
+
+
+def table_of(
+    rows: Rows | Mixture | TokenRows,
+    place: Literal["device", "host"],
+    *,
+    seeds: Sequence[int],
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """A table of the rows on the training device, or on the host in the replay engine, where tokens always are."""
+    if isinstance(rows, TokenRows):
+        return TokenTable(rows, len(seeds), batch_size, device, dtype)
+    if place == "host":
+        return HostTable(rows, seeds, batch_size, device, dtype)
+    if isinstance(rows, Mixture):
+        return ResidentMixture(rows, batch_size, device, dtype)
+    return rows.table(device, dtype)
+
+
+# --- transitions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitionFacts:
+    """What is known of transitions as a method sees them."""
+
+    observation_dim: int
+    action_dim: int
+    lowest_reward: float
+    greatest_reward: float
+    normalizer: Normalizer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionBatch:
+    """Transitions of S seeds, perhaps behind an axis of updates."""
+
+    observation: Tensor  # (S, B, O)
+    action: Tensor  # (S, B, A)
+    reward: Tensor  # (S, B)
+    terminal: Tensor  # (S, B), 0.0 or 1.0
+    next_observation: Tensor  # (S, B, O)
+    source: Tensor | None = None  # (S, B) uint8, in a mixture the number of each row's source
+
+    def __getitem__(self, update: int) -> TransitionBatch:
+        """The batch of one update."""
+        source = None if self.source is None else self.source[update]
+        return TransitionBatch(
+            self.observation[update],
+            self.action[update],
+            self.reward[update],
+            self.terminal[update],
+            self.next_observation[update],
+            source,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransitionRows:
+    """Transitions, and what is done to them before a method sees them."""
+
+    transitions: Transitions
+    normalizer: Normalizer | None = None
+    """standardizes observations"""
+    reward_factor: float = 1.0
+    reward_shift: float = 0.0
+    """rewards become factor · reward + shift"""
+    action_limit: float | None = None
+    """actions are clipped to ± this"""
+    batch = TransitionBatch
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return len(self.transitions)
+
+    @cached_property
+    def columns(self) -> dict[str, NDArray[np.float32]]:
+        """The columns of a batch, N rows each."""
+        rows, limit = self.transitions, self.action_limit
+        seen = (rows.observation, rows.next_observation)
+        if self.normalizer is not None:
+            seen = (self.normalizer.normalize(seen[0]), self.normalizer.normalize(seen[1]))
+        reward = rows.reward
+        if (self.reward_factor, self.reward_shift) != (1.0, 0.0):
+            reward = reward * np.float32(self.reward_factor) + np.float32(self.reward_shift)
+        columns = {
+            "observation": seen[0],
+            "action": rows.action if limit is None else np.clip(rows.action, -limit, limit),
+            "reward": reward,
+            "terminal": rows.terminal.astype(np.float32),
+            "next_observation": seen[1],
+        }
+        for name, column in columns.items():
+            if not np.isfinite(column).all():
+                bad = int((~np.isfinite(column)).reshape(len(column), -1).any(1).argmax())
+                raise ValueError(f"{name} of transition {bad} is NaN or infinite; clean the dataset first")
+        return columns
+
+    @property
+    def facts(self) -> TransitionFacts:
+        """See `Table`."""
+        if len(self) == 0:
+            raise ValueError("training needs at least one transition, got none")
+        reward = self.columns["reward"]
+        return TransitionFacts(
+            observation_dim=self.transitions.observation.shape[1],
+            action_dim=self.transitions.action.shape[1],
+            lowest_reward=float(reward.min()),
+            greatest_reward=float(reward.max()),
+            normalizer=self.normalizer,
+        )
+
+    def like(self, first: TransitionRows) -> TransitionRows:
+        """These transitions, prepared with the statistics of `first`."""
+        return replace(first, transitions=self.transitions)
+
+    def source(self) -> ReplayBuffer:
+        """See `Rows`."""
+        schema = {name: (column.shape[1:], "f4") for name, column in self.columns.items()}
+        buffer = ReplayBuffer(len(self), schema)
+        buffer.add(**self.columns)
+        return buffer
+
+    def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[TransitionRows] = ()) -> TransitionTable:
+        """See `Rows`."""
+        parts = [
+            torch.cat(
+                [torch.from_numpy(column).reshape(len(rows), -1).to(dtype) for column in rows.columns.values()], 1
+            )
+            for rows in (self, *more)
+        ]
+        return TransitionTable(rows=torch.cat(parts).to(device), facts=self.facts)
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionTable:
+    """Transitions on one device as one packed row matrix: one gather makes a batch."""
+
+    rows: Tensor
+    """(N, O + A + 2 + O): observation, action, reward, terminal, next observation"""
+    facts: TransitionFacts
+
+    @property
+    def device(self) -> torch.device:
+        """See `Table`."""
+        return self.rows.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See `Table`."""
+        return self.rows.dtype
+
+    def draw(self, words: Tensor) -> TransitionBatch:
+        """See `Table`."""
+        return self.gather(indexes(words, len(self.rows)))
+
+    def gather(self, index: Tensor, source: Tensor | None = None) -> TransitionBatch:
+        """Rows `index` (..., B) int64."""
+        rows = self.rows.index_select(0, index.flatten()).view(*index.shape, -1)
+        o, a = self.facts.observation_dim, self.facts.action_dim
+        observation, action, reward, terminal, next_observation = torch.split(rows, [o, a, 1, 1, o], -1)
+        return TransitionBatch(observation, action, reward[..., 0], terminal[..., 0], next_observation, source)
+
+
+# --- windows of episodes ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowFacts:
+    """What is known of windows as a method sees them."""
+
+    observation_dim: int
+    action_dim: int
+    greatest_timestep: int
+    normalizer: Normalizer
+
+
+class WindowRows:
+    """Windows of steps of a dataset's episodes; `options` are those of `TrajectoryBuffer`."""
+
+    batch = Windows
+
+    def __init__(self, dataset: Dataset, options: WindowOptions) -> None:
+        self._dataset, self._options = dataset, options
+        # The windows of two steps that begin at every step hold all that longer ones do.
+        self._pairs = TrajectoryBuffer.from_dataset(dataset, **options | {"context_length": 2})
+
+    def __len__(self) -> int:
+        """Number of steps; each begins a window."""
+        return self._pairs.step_count
+
+    @cached_property
+    def facts(self) -> WindowFacts:
+        """See `Table`."""
+        assert self._pairs.normalizer is not None
+        return WindowFacts(
+            observation_dim=self._dataset.observation_dim,
+            action_dim=self._dataset.action_dim,
+            greatest_timestep=int(self._windows["timestep"].max()),
+            normalizer=self._pairs.normalizer,
+        )
+
+    @cached_property
+    def _windows(self) -> dict[str, NDArray[Any]]:
+        return self._pairs.windows(range(len(self)))
+
+    def like(self, first: WindowRows) -> WindowRows:
+        """These windows, with the options and the normalizer of `first`."""
+        return WindowRows(self._dataset, first._options | {"normalizer": first.facts.normalizer})
+
+    def source(self) -> TrajectoryBuffer:
+        """See `Rows`."""
+        return TrajectoryBuffer.from_dataset(
+            self._dataset, **{"columns": ("observation", "action", "return_to_go")} | self._options
+        )
+
+    def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[WindowRows] = ()) -> WindowTable:
+        """See `Rows`."""
+        parts = [_steps_of(rows._windows) for rows in (self, *more)]
+        first = np.cumsum([0, *(len(ends) for _, _, ends in parts)])
+        rows, timesteps = (np.concatenate([part[column][:-1] for part in parts]) for column in (0, 1))
+        return WindowTable(
+            rows=torch.from_numpy(np.concatenate([rows, parts[0][0][-1:]])).to(device, dtype),
+            timestep=torch.from_numpy(np.concatenate([timesteps, parts[0][1][-1:]])).to(device),
+            end=torch.from_numpy(
+                np.concatenate([ends + start for (_, _, ends), start in zip(parts, first, strict=False)])
+            ).to(device),
+            length=self._options.get("context_length", 20),
+            facts=self.facts,
+        )
+
+
+def _steps_of(pairs: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Of the windows of two steps at every step of whole episodes: rows of `WindowTable`, timesteps, and ends."""
+    alone = ~pairs["mask"][:, 0]  # the last step of an episode has a padded one before it
+    every, padded = np.arange(len(alone)), (np.array([len(alone) - 1]), np.array([0]))
+
+    def steps(name: str) -> NDArray[Any]:
+        return np.concatenate([pairs[name][every, alone.astype(np.intp)], pairs[name][padded]])
+
+    rows = np.concatenate([steps("observation"), steps("action"), steps("return_to_go")[:, None]], 1)
+    ends = np.flatnonzero(alone) + 1
+    return rows, steps("timestep"), ends[np.searchsorted(ends, every, side="right")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowTable:
+    """Steps of whole episodes on one device, one after another; windows are gathered there (arXiv 2310.00771).
+
+    Every step begins a window of up to K steps of its episode: drawing a step uniformly is drawing an episode in
+    proportion to its length and a start within it uniformly, as the released code does.
+    """
+
+    rows: Tensor
+    """(N + 1, O + A + 1): observation, action, return-to-go; the last row is a padded step"""
+    timestep: Tensor
+    """(N + 1,) int64"""
+    end: Tensor
+    """(N,) int64: row after the last one of a step's episode"""
+    length: int
+    """K"""
+    facts: WindowFacts
+
+    @property
+    def device(self) -> torch.device:
+        """See `Table`."""
+        return self.rows.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See `Table`."""
+        return self.rows.dtype
+
+    def draw(self, words: Tensor) -> Windows:
+        """See `Table`."""
+        return self.gather(indexes(words, len(self.end)))
+
+    def gather(self, start: Tensor, source: Tensor | None = None) -> Windows:
+        """Windows of up to K steps from the steps `start` (..., B) int64 on."""
+        place = torch.arange(self.length, device=start.device)
+        taken = (self.end[start] - start).clamp_(max=self.length)
+        mask = place >= self.length - taken[..., None]
+        index = torch.where(mask, start[..., None] + place - (self.length - taken[..., None]), len(self.end))
+        rows = self.rows[index]
+        return Windows(
+            observation=rows[..., : self.facts.observation_dim],
+            action=rows[..., self.facts.observation_dim : -1],
+            return_to_go=rows[..., -1],
+            timestep=self.timestep[index],
+            mask=mask,
+        )
+
+
+# --- transitions of a discrete MDP ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodedFacts:
+    """How many numbers the vectors have."""
+
+    observation_dim: int
+    action_dim: int
+    predicted_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodedBatch:
+    """Vectors of states and actions of S seeds, and those to predict; perhaps behind an axis of updates."""
+
+    observation: Tensor  # (S, B, O)
+    action: Tensor  # (S, B, A)
+    next_observation: Tensor  # (S, B, predicted_dim)
+
+    def __getitem__(self, update: int) -> CodedBatch:
+        """The batch of one update."""
+        return CodedBatch(self.observation[update], self.action[update], self.next_observation[update])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodedRows:
+    """Transitions of a discrete MDP as integers, and the vectors that stand for them."""
+
+    name: str
+    transitions: MDPTransitions
+    batch = CodedBatch
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return len(self.transitions.rows)
+
+    @property
+    def facts(self) -> CodedFacts:
+        """See `Table`."""
+        vectors = (self.transitions.state_vectors, self.transitions.action_vectors, self.transitions.target_vectors)
+        return CodedFacts(
+            observation_dim=vectors[0].shape[1], action_dim=vectors[1].shape[1], predicted_dim=vectors[2].shape[1]
+        )
+
+    def source(self) -> MDPTransitions:
+        """See `Rows`."""
+        return self.transitions
+
+    def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[CodedRows] = ()) -> CodedTable:
+        """See `Rows`."""
+        found = self.transitions
+        return CodedTable(
+            rows=torch.from_numpy(
+                np.concatenate([rows.transitions.rows for rows in (self, *more)]).astype(np.int32)
+            ).to(device),
+            vectors=tuple(
+                torch.tensor(vectors, device=device, dtype=dtype)
+                for vectors in (found.state_vectors, found.action_vectors, found.target_vectors)
+            ),
+            facts=self.facts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CodedTable:
+    """Transitions of a discrete MDP on one device: three integers a row, looked up in tables of vectors."""
+
+    rows: Tensor
+    """int32 (N, 3): numbers of state, action, and what is to be predicted"""
+    vectors: tuple[Tensor, ...]
+    """of states (·, O), of actions (·, A), to predict (·, predicted_dim)"""
+    facts: CodedFacts
+
+    @property
+    def device(self) -> torch.device:
+        """See `Table`."""
+        return self.rows.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See `Table`."""
+        return self.vectors[0].dtype
+
+    def draw(self, words: Tensor) -> CodedBatch:
+        """See `Table`."""
+        return self.gather(indexes(words, len(self.rows)))
+
+    def gather(self, index: Tensor, source: Tensor | None = None) -> CodedBatch:
+        """Rows `index` (..., B) int64."""
+        numbers = self.rows.index_select(0, index.flatten()).unbind(-1)
+        pairs = zip(self.vectors, numbers, strict=True)
+        return CodedBatch(*(vectors.index_select(0, number).view(*index.shape, -1) for vectors, number in pairs))
+
+
+# --- mixtures, and tables on the host ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Rows of several sources: every batch has exactly as many of each as its weight asks (see `MixedReplay`)."""
+
+    parts: tuple[Any, ...]
+    weights: tuple[float, ...]
+
+    @classmethod
+    def of(cls, parts: Sequence[Any], weights: Sequence[float]) -> Self:
+        """All parts prepared as the first one, the real data, was; `weights` are relative."""
+        first, *others = parts
+        return cls((first, *(part.like(first) for part in others)), tuple(weights))
+
+    @property
+    def batch(self) -> type[Any]:
+        """See `Rows`."""
+        batch: type[Any] = self.parts[0].batch
+        return batch
+
+    @property
+    def facts(self) -> Any:
+        """Those of the first part."""
+        return self.parts[0].facts
+
+    def source(self) -> MixedReplay:
+        """The mixture in the replay engine."""
+        pairs = zip(self.parts, self.weights, strict=True)
+        return MixedReplay({str(number): (part.source(), weight) for number, (part, weight) in enumerate(pairs)})
+
+
+class ResidentMixture:
+    """A mixture on the training device: the rows that `HostTable` draws of the same one, update by update.
+
+    In each batch the rows of the first source come first, and so on. How many each gets follows `Shares` from the first
+    update on; the host says so before each period (`Fed`).
+    """
+
+    def __init__(self, mixture: Mixture, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+        self._table = mixture.parts[0].table(device, dtype, mixture.parts[1:])
+        self.device, self.dtype, self.facts = device, dtype, mixture.facts
+        self._sizes = torch.tensor([len(part) for part in mixture.parts], device=device)
+        self._starts = self._sizes.cumsum(0) - self._sizes
+        self._weights, self._batch_size = list(mixture.weights), batch_size
+        self._shares, self._next = _core.Shares(len(self._weights)), 0
+        self.reserve(1)
+
+    def reserve(self, count: int) -> None:
+        """See `Fed`."""
+        self._ends = torch.zeros(count, len(self._weights), dtype=torch.int64, device=self.device)
+
+    def feed(self, first: int, count: int) -> None:
+        """See `Fed`."""
+        if first < self._next:
+            self._shares, self._next = _core.Shares(len(self._weights)), 0
+        ends = [
+            np.cumsum(self._shares.split(self._batch_size, self._weights)) for _ in range(self._next, first + count)
+        ]
+        self._next = first + count
+        self._ends[:count].copy_(torch.from_numpy(np.stack(ends[-count:])))
+
+    def close(self) -> None:
+        """See `Fed`."""
+
+    def draw(self, words: Tensor) -> Any:
+        """See `Table`; B is the batch size that the mixture was made for."""
+        place = torch.arange(words.shape[-1], device=self.device)
+        source = (place >= self._ends[: len(words), :, None]).sum(1)  # (U, B)
+        index = self._starts[source][:, None] + indexes(words, self._sizes[source][:, None])
+        return self._table.gather(index, source.to(torch.uint8)[:, None].expand_as(index))
+
+
+class HostTable:
+    """Rows in the replay engine, on the host: a thread of the core draws the batches ahead, and `feed` takes them.
+
+    The batches are those of a table on the device, row by row. Only some batches are on the device at a time, so the
+    rows may be many more than its memory holds.
+    """
+
+    def __init__(
+        self, rows: Rows | Mixture, seeds: Sequence[int], batch_size: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.device, self.dtype, self.facts = device, dtype, rows.facts
+        self._batch, self._shape = rows.batch, (len(seeds), batch_size)
+        self._batches = _core.SeededBatches(source=rows.source(), seeds=list(seeds), batch_size=batch_size)
+        self._feed: Feed | None = None
+        self._next = 0
+        names = {field.name for field in fields(self._batch)}
+        self._columns = [column for column in self._batches.batch_columns if column[0] in names]
+        self.reserve(1)
+
+    def reserve(self, count: int) -> None:
+        """See `Fed`."""
+
+        def slots(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            kept = self.dtype if dtype.is_floating_point else dtype
+            return torch.zeros(count, *self._shape, *shape, dtype=kept, device=self.device)
+
+        self._slots = {name: slots(shape, torch_dtype(dtype)) for name, shape, dtype in self._columns}
+
+    def feed(self, first: int, count: int) -> None:
+        """See `Fed`."""
+        if self._feed is None or first != self._next:
+            self.close()
+            self._batches.set_update(first)
+            self._feed = Feed(self._batches, self.device, batch_size=self._shape[0] * self._shape[1])
+        for slot in range(count):
+            columns = next(self._feed)
+            for name, slots in self._slots.items():
+                slots[slot].copy_(columns[name].view_as(slots[slot]))
+        self._next = first + count
+
+    def draw(self, words: Tensor) -> Any:
+        """See `Table`; the words, from which the engine has drawn already, are not looked at."""
+        return self._batch(**{name: slots[: len(words)] for name, slots in self._slots.items()})
+
+    def close(self) -> None:
+        """Stop drawing ahead."""
+        if self._feed is not None:
+            self._feed.close()
+        self._feed = None

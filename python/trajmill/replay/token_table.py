@@ -1,0 +1,108 @@
+"""Sequences of tokens: made or read on the host in order, and fed to the device batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trajmill.corpus.layout import Column
+from trajmill.corpus.sources import Arrays
+from trajmill.training.distributed import current_ranks
+
+
+class RowSource(Protocol):
+    """Makes rows of tokens, any number that stand side by side."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """``tokens``, and ``targets`` where they are given."""
+
+    def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
+        """Fill each column's array with the rows from `first_row` on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRows:
+    """Sequences of a law or of a text; the last ones are held out."""
+
+    name: str
+    vocabulary_size: int
+    rows: RowSource
+    row_count: int
+    held_out_count: int
+    entropy_rate: float | None = None
+    """nats a token, below which no held-out loss stays; None if it is not known"""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        return self.rows.columns[0].row_length
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether the tokens to predict are given."""
+        return len(self.rows.columns) > 1
+
+    def training(self, first: int, count: int) -> dict[str, NDArray[Any]]:
+        """Training sequences from number `first` on; after the last one the first again."""
+        training_count = self.row_count - self.held_out_count
+        first %= training_count
+        head = min(count, training_count - first)
+        parts = [self.read(first, head)] + ([self.read(0, count - head)] if head < count else [])
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def read(self, first: int, count: int) -> dict[str, NDArray[Any]]:
+        """Sequences from number `first` on, of all there are."""
+        arrays = {column.name: np.empty((count, column.row_length), column.dtype) for column in self.rows.columns}
+        self.rows.fill(first, arrays, 1)
+        return arrays
+
+
+class TokenTable:
+    """Batches of sequences, the same for every seed, in the order of the rows.
+
+    Update n reads `batch_size` sequences from number ``n * batch_size`` on. Of several processes that train together
+    each reads its part of them.
+    """
+
+    def __init__(
+        self, rows: TokenRows, seed_count: int, batch_size: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.rows, self.ranks, self.device, self.dtype = rows, current_ranks(), device, dtype
+        self._seed_count, self._batch_size, self._share = seed_count, batch_size, self.ranks.share(batch_size)
+        self.reserve(1)
+
+    def reserve(self, count: int) -> None:
+        """See `Fed`."""
+        shape = (count, self._seed_count, self._share, self.rows.length)
+        self.tokens = torch.zeros(shape, dtype=torch.int32, device=self.device)
+        """(slots, S, B, T) int32: this process's sequences of the next updates"""
+        self.targets = torch.zeros_like(self.tokens) if self.rows.has_targets else None
+        """the same shape: what to predict, where it is given"""
+
+    def feed(self, first: int, count: int) -> None:
+        """See `Fed`."""
+        for slot in range(count):
+            start = (first + slot) * self._batch_size + self.ranks.rank * self._share
+            self._copy_into_slot(slot, self.rows.training(start, self._share))
+
+    def close(self) -> None:
+        """See `Fed`."""
+
+    def held_out(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Tokens and targets (S, B, T) of whole batches of the sequences that are not trained on, one after another."""
+        first = self.rows.row_count - self.rows.held_out_count + self.ranks.rank * self._share
+        for number in range(self.rows.held_out_count // self._batch_size):
+            self._copy_into_slot(0, self.rows.read(first + number * self._batch_size, self._share))
+            yield self.tokens[0], None if self.targets is None else self.targets[0]
+
+    def _copy_into_slot(self, slot: int, batch: dict[str, NDArray[Any]]) -> None:
+        self.tokens[slot].copy_(torch.from_numpy(batch["tokens"].astype(np.int32)))
+        if self.targets is not None:
+            self.targets[slot].copy_(torch.from_numpy(batch["targets"].astype(np.int32)))

@@ -1,0 +1,278 @@
+"""Work shared by processes of this machine: one orchestrator for the seeds of a run, the runs of a study, the demo.
+
+`run_jobs` runs jobs, a few at a time. `train_in_processes` splits a run by its seeds: each process trains some of them
+as a run of its own, and all are joined into one. No seed knows of another, so the joined run holds the numbers that one
+process would have written. Until then the parts lie in ``processes/0``, ``processes/1`` and so on in the run directory,
+from where an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trajmill.core.progress import Progress
+from trajmill.evaluation.simulators import usable_cores
+from trajmill.runs.directory import RunDirectory
+from trajmill.runs.reading import read_state
+from trajmill.runs.schedule import DivergenceError, DivergenceWarning, Trained, with_text_keys
+from trajmill.training.device import ComputeConfig
+from trajmill.training.metrics import MetricRing
+from trajmill.training.settings import at_least
+
+
+class ProcessError(RuntimeError):
+    """One of the processes failed; the message says which, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work for another process: a function of a module, which takes a `Progress` after its arguments."""
+
+    name: str
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What a process sends: how far its job is, a warning, its result, or why it failed."""
+
+    progress: tuple[str, int, int, str] | None = None
+    warning: str | Warning | None = None
+    result: Any = None
+    error: str | None = None
+
+    @property
+    def ends(self) -> bool:
+        """Whether the job is over."""
+        return self.progress is None and self.warning is None
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    process_count: int,
+    *,
+    report: Callable[[str, str, int, int, str], None],
+    warn: Callable[[str | Warning], None] = lambda warning: warnings.warn(warning, RuntimeWarning, stacklevel=4),
+) -> dict[str, Any]:
+    """Run all jobs in at most `process_count` processes; gives their results by name.
+
+    `report` receives a job's name and what the job tells its `Progress`; `warn` its warnings. The first failure ends
+    all processes and is raised as `ProcessError`; one that trains writes a checkpoint before it ends.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting, results = list(reversed(jobs)), dict[str, Any]()
+    running: dict[Connection, tuple[str, SpawnProcess]] = {}
+    started: list[SpawnProcess] = []
+
+    def start() -> None:
+        # a pipe each: a process that is killed in the middle of a report can neither hold nor garble those of others
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()  # the process has its own; when that ends, so do the reports
+        started.append(process)
+        assign(ours, process)
+
+    def assign(pipe: Connection, process: SpawnProcess) -> None:
+        if not waiting:
+            pipe.close()
+            return
+        job = waiting.pop()
+        running[pipe] = (job.name, process)
+        pipe.send(job)
+
+    try:
+        for _ in range(min(process_count, len(jobs))):
+            start()
+        while running:
+            for pipe in wait(list(running)):
+                assert isinstance(pipe, Connection)
+                name, process = running[pipe]
+                try:
+                    received: _Report = pipe.recv()
+                except (EOFError, OSError):  # it has ended, perhaps in the middle of a report
+                    process.join()
+                    raise ProcessError(
+                        f"{name} ended with exit code {process.exitcode}; if memory ran out, start again with fewer "
+                        f"processes, else go on with --resume"
+                    ) from None
+                if received.error is not None:
+                    raise ProcessError(f"{name} failed: {received.error}")
+                if received.warning is not None:
+                    warn(received.warning)
+                elif received.progress is not None:
+                    report(name, *received.progress)
+                else:
+                    results[name] = received.result
+                    del running[pipe]
+                    assign(pipe, process)
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join()
+    return {job.name: results[job.name] for job in jobs}
+
+
+def _work(pipe: Connection) -> None:
+    """Body of a process: one job after another, until the pipe is closed."""
+
+    def progress(task: str, completed: int, total: int, unit: str) -> None:
+        pipe.send(_Report(progress=(task, completed, total, unit)))
+
+    def warn(message: Warning | str, *_: Any, **__: Any) -> None:
+        pipe.send(_Report(warning=message if isinstance(message, DivergenceWarning) else str(message)))
+
+    _end_with_parent()
+    warnings.showwarning = warn
+    try:
+        while True:
+            job: Job = pipe.recv()
+            pipe.send(_Report(result=job.work(*job.arguments, progress)))
+    except EOFError:
+        return
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        pipe.send(_Report(error=f"{type(error).__name__}: {error}"))
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, so that no one writes where a resumed run does."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# --- the seeds of one run ---------------------------------------------------------------------------------------------
+
+
+def process_count(wanted: int | None, compute: ComputeConfig, most: int, output: Path | None = None) -> int:
+    """Processes to use: those `wanted`, else one per CPU core, at most `most`.
+
+    On a GPU, where all seeds share each launch, the choice is one. A run that was begun in `output` keeps its number.
+    """
+    if wanted is not None:
+        at_least(1, processes=wanted)
+    if output is not None and output.is_dir() and any(output.iterdir()):
+        return len(_parts(output)) or 1
+    on_gpu = compute.device != "cpu" and torch.cuda.is_available()
+    if wanted is None:
+        wanted = 1 if on_gpu else max(1, usable_cores() // compute.threads)
+    return max(1, min(wanted, most))
+
+
+def seed_groups(seed_count: int, processes: int) -> list[range]:
+    """Positions of the seeds of each process, which differ by one at most."""
+    cuts = [seed_count * number // processes for number in range(processes + 1)]
+    return [range(first, end) for first, end in pairwise(cuts)]
+
+
+def train_in_processes(
+    run: RunDirectory, train: Callable[..., Any], configs: Sequence[Any], progress: Progress
+) -> Trained:
+    """Train each of `configs` in a process of its own and join them into `run`; its wall seconds are the longest one's.
+
+    `train(config, path, progress)` is a function of a module. DivergenceError ends it when no seed is left.
+    """
+    former = run.path / "workers"  # as earlier versions called it
+    if former.is_dir():
+        former.rename(run.path / "processes")
+    paths = [run.path / "processes" / str(number) for number in range(len(configs))]
+    for path in paths:
+        path.mkdir(parents=True, exist_ok=True)
+    diverged: dict[int, int] = {}
+    completed = dict.fromkeys((f"process {number}" for number in range(len(configs))), 0)
+
+    def report(name: str, task: str, done: int, total: int, unit: str) -> None:
+        completed[name] = done
+        progress(f"{task} in {len(configs)} processes", min(completed.values()), total, unit)
+
+    def warn(warning: str | Warning) -> None:
+        if isinstance(warning, DivergenceWarning):
+            diverged[warning.seed] = warning.update
+        warnings.warn(warning, RuntimeWarning, stacklevel=4)
+        if len(diverged) == run.seed_count:
+            raise DivergenceError.of(diverged, run)
+
+    jobs = [
+        Job(name, train, (config, path)) for name, config, path in zip(completed, configs, paths, strict=True)
+    ]
+    run_jobs(jobs, len(jobs), report=report, warn=warn)
+    return _join(run, [RunDirectory(path) for path in paths])
+
+
+def finish(run: RunDirectory, trained: Trained, results: Mapping[str, Any]) -> None:
+    """Mark the run as finished, with its results, and remove the processes' own runs."""
+    run.finish(trained.result() | dict(results))
+    shutil.rmtree(run.path / "processes", ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """The states of all processes as one."""
+
+    tensors: Mapping[str, Tensor]
+    metrics: MetricRing
+    period: int = 1
+
+    def moving(self) -> dict[str, Tensor]:
+        return dict(self.tensors)
+
+
+def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> Trained:
+    """Write the metrics and the last checkpoint of all parts as those of one run, seeds in order."""
+    states, metadata = zip(*(read_state(part.checkpoints()[0]) for part in parts), strict=True)
+    diverged = {int(seed): update for one in metadata for seed, update in one["diverged"].items()}
+    if len(diverged) == run.seed_count:  # some of them before the run was resumed
+        raise DivergenceError.of(diverged, run)
+    run.clear_metrics()
+    wall_seconds = 0.0
+    for lines in zip(*(part.lines() for part in parts), strict=True):
+        wall_seconds = max(float(line["wall_seconds"]) for line in lines)
+        metrics = {
+            name: [math.nan if value is None else value for line in lines for value in line["metrics"][name]]
+            for name in lines[0]["metrics"]
+        }
+        run.log(lines[0]["phase"], lines[0]["update"], wall_seconds, metrics)
+    tensors = {name: _of_all_seeds(name, [state[name] for state in states]) for name in states[0]}
+    joined = {
+        "seeds": [seed for one in metadata for seed in one["seeds"]],
+        "diverged": with_text_keys(diverged),
+        "method": run.described()["config"]["method"],
+    }
+    run.save(_Joined(tensors, MetricRing((), tensors["metrics"])), metadata[0]["update"], metadata[0] | joined)
+    return Trained(wall_seconds=wall_seconds, diverged=diverged)
+
+
+def _of_all_seeds(name: str, tensors: Sequence[Tensor]) -> Tensor:
+    """Scalars are the same for all seeds; metrics have the seed axis second, everything else first."""
+    if tensors[0].ndim == 0:
+        return tensors[0]
+    return torch.cat(list(tensors), 1 if name == "metrics" else 0)
+
+
+def _parts(output: Path) -> list[Path]:
+    """Runs of the processes that share a run; a killed process may leave a directory with another name."""
+    return sorted([*(output / "processes").glob("[0-9]*"), *(output / "workers").glob("[0-9]*")])
