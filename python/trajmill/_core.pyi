@@ -15,17 +15,18 @@ __all__: list[str] = [
     "BatchFeed",
     "BatchSource",
     "CallableSource",
-    "EpisodeIndex",
+    "ChainLaw",
     "LinearWeight",
+    "MDPLaw",
     "MDPTransitions",
     "MarkovChain",
     "MixedReplay",
     "ReferenceChain",
     "ReplayBuffer",
+    "ReplaySettings",
     "TrajectoryBuffer",
     "action_codebook",
     "available_simd_levels",
-    "chain_probabilities",
     "compiler",
     "lookup_checksum",
     "normalize_rows",
@@ -33,15 +34,12 @@ __all__: list[str] = [
     "philox4x32",
     "philox_checksum",
     "philox_words",
-    "policy_probabilities",
     "reference_iid_tokens",
     "reference_mdp_transitions",
-    "replay_byte_count",
     "returns_to_go",
     "set_simd_level",
     "simd_level",
     "state_codebook",
-    "transition_probabilities",
     "version",
 ]
 
@@ -95,6 +93,26 @@ class BatchFeed:
         End the drawing; the source's next draw is the one after the last batch handed out and used.
         """
 
+class ChainLaw:
+    """
+    The law of a random chain.
+    """
+    def __init__(
+        self,
+        *,
+        state_count: typing.SupportsInt | typing.SupportsIndex,
+        order: typing.SupportsInt | typing.SupportsIndex,
+        temperature: typing.SupportsFloat | typing.SupportsIndex,
+        uniform_initial: bool,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def probabilities(
+        self, context: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+    ) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        The exact law of what follows a context, float64 [state_count].
+        """
+
 class MarkovChain:
     """
     Alias tables of a Markov chain and the stream that draws from them.
@@ -110,12 +128,8 @@ class MarkovChain:
     ) -> MarkovChain: ...
     def __init__(
         self,
+        law: ChainLaw,
         *,
-        state_count: typing.SupportsInt | typing.SupportsIndex,
-        order: typing.SupportsInt | typing.SupportsIndex,
-        temperature: typing.SupportsFloat | typing.SupportsIndex,
-        uniform_initial: bool,
-        seed: typing.SupportsInt | typing.SupportsIndex,
         backend: str,
         memory_limit: typing.SupportsInt | typing.SupportsIndex,
         threads: typing.SupportsInt | typing.SupportsIndex,
@@ -151,6 +165,33 @@ class MarkovChain:
         Size of the tables in bytes.
         """
 
+class MDPLaw:
+    """
+    The law of a random MDP.
+    """
+    def __init__(
+        self,
+        *,
+        state_count: typing.SupportsInt | typing.SupportsIndex,
+        action_count: typing.SupportsInt | typing.SupportsIndex,
+        policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
+        transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
+        fixed_start: bool,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def policy_probabilities(
+        self, state: typing.SupportsInt | typing.SupportsIndex
+    ) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        The exact law of the action in a state, float64 [action_count].
+        """
+    def transition_probabilities(
+        self, state: typing.SupportsInt | typing.SupportsIndex, action: typing.SupportsInt | typing.SupportsIndex
+    ) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        The exact law of the next state after an action in a state, float64 [state_count].
+        """
+
 class MDP:
     """
     Alias tables of an MDP and the streams that draw from them.
@@ -167,13 +208,8 @@ class MDP:
     ) -> MDP: ...
     def __init__(
         self,
+        law: MDPLaw,
         *,
-        state_count: typing.SupportsInt | typing.SupportsIndex,
-        action_count: typing.SupportsInt | typing.SupportsIndex,
-        policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
-        transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
-        fixed_start: bool,
-        seed: typing.SupportsInt | typing.SupportsIndex,
         backend: str,
         memory_limit: typing.SupportsInt | typing.SupportsIndex,
         threads: typing.SupportsInt | typing.SupportsIndex,
@@ -321,21 +357,6 @@ class ReferenceChain:
         Fill out [sequences, length] with the blocks of made_count workers in worker order.
         """
 
-class EpisodeIndex:
-    """
-    Which episode a step belongs to, in constant time.
-    """
-    def __init__(self, episodes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]) -> None:
-        """
-        From rows of (first row, length), uint64 [M, 2].
-        """
-    def find(self, steps: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]) -> numpy.typing.NDArray[numpy.uint64]:
-        """
-        Row, timestep and steps left of each step, uint64 [n, 3].
-        """
-    @property
-    def step_count(self) -> int: ...
-
 class TrajectoryBuffer(BatchSource):
     """
     Windows of steps; arrays are kept, not copied.
@@ -376,9 +397,9 @@ class TrajectoryBuffer(BatchSource):
         Steps that a window may start at.
         """
 
-class ReplayBuffer(BatchSource):
+class ReplaySettings:
     """
-    A ring of packed transitions.
+    What a ReplayBuffer is made for.
     """
     def __init__(
         self,
@@ -393,8 +414,24 @@ class ReplayBuffer(BatchSource):
         n_step: typing.SupportsInt | typing.SupportsIndex,
         discount: typing.SupportsFloat | typing.SupportsIndex,
         alpha: typing.SupportsFloat | typing.SupportsIndex | None,
-        memory: typing.Any = None,
-    ) -> None: ...
+    ) -> None:
+        """
+        Columns are (name, row shape, dtype); shared ones come as (name, the column it repeats).
+        """
+    @property
+    def byte_count(self) -> int:
+        """
+        Bytes of memory that a buffer of these settings needs.
+        """
+
+class ReplayBuffer(BatchSource):
+    """
+    A ring of packed transitions.
+    """
+    def __init__(self, settings: ReplaySettings, memory: typing.Any = None) -> None:
+        """
+        In memory of its own, or in that of a uint8 array, which is kept.
+        """
     def __len__(self) -> int: ...
     def _close(self) -> None:
         """
@@ -522,19 +559,6 @@ def available_simd_levels() -> list[str]:
     The instruction sets that this build holds and this machine runs, slowest first.
     """
 
-def chain_probabilities(
-    context: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-    *,
-    state_count: typing.SupportsInt | typing.SupportsIndex,
-    order: typing.SupportsInt | typing.SupportsIndex,
-    temperature: typing.SupportsFloat | typing.SupportsIndex,
-    uniform_initial: bool,
-    seed: typing.SupportsInt | typing.SupportsIndex,
-) -> numpy.typing.NDArray[numpy.float64]:
-    """
-    The exact law of what follows a context, float64 [state_count].
-    """
-
 def lookup_checksum(
     table: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32],
     lookup_count: typing.SupportsInt | typing.SupportsIndex,
@@ -592,20 +616,6 @@ def philox_words(
     Words of the blocks at (lane, step, site, domain) under each seed: (steps, seeds, lanes, 4).
     """
 
-def policy_probabilities(
-    state: typing.SupportsInt | typing.SupportsIndex,
-    *,
-    state_count: typing.SupportsInt | typing.SupportsIndex,
-    action_count: typing.SupportsInt | typing.SupportsIndex,
-    policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
-    transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
-    fixed_start: bool,
-    seed: typing.SupportsInt | typing.SupportsIndex,
-) -> numpy.typing.NDArray[numpy.float64]:
-    """
-    The exact law of the action in a state, float64 [action_count].
-    """
-
 def reference_iid_tokens(
     *,
     state_count: typing.SupportsInt | typing.SupportsIndex,
@@ -639,23 +649,6 @@ def reference_mdp_transitions(
     States, actions and next states of `count` of the trajectories, int64 [3, count * length].
     """
 
-def replay_byte_count(
-    *,
-    capacity: typing.SupportsInt | typing.SupportsIndex,
-    columns: collections.abc.Sequence[
-        tuple[str, collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], numpy.dtype[typing.Any]]
-    ],
-    shared: collections.abc.Sequence[tuple[str, str]],
-    seed: typing.SupportsInt | typing.SupportsIndex,
-    environment_count: typing.SupportsInt | typing.SupportsIndex,
-    n_step: typing.SupportsInt | typing.SupportsIndex,
-    discount: typing.SupportsFloat | typing.SupportsIndex,
-    alpha: typing.SupportsFloat | typing.SupportsIndex | None,
-) -> int:
-    """
-    Bytes of memory that a ReplayBuffer of these settings needs.
-    """
-
 def returns_to_go(
     reward: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
     episodes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
@@ -681,21 +674,6 @@ def state_codebook(
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
     Fixed Uniform(-1, 1) vectors, float32 [row_count, dimension].
-    """
-
-def transition_probabilities(
-    state: typing.SupportsInt | typing.SupportsIndex,
-    action: typing.SupportsInt | typing.SupportsIndex,
-    *,
-    state_count: typing.SupportsInt | typing.SupportsIndex,
-    action_count: typing.SupportsInt | typing.SupportsIndex,
-    policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
-    transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
-    fixed_start: bool,
-    seed: typing.SupportsInt | typing.SupportsIndex,
-) -> numpy.typing.NDArray[numpy.float64]:
-    """
-    The exact law of the next state after an action in a state, float64 [state_count].
     """
 
 compiler: str

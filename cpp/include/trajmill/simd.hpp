@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -13,7 +12,8 @@ namespace trajmill {
 enum class SimdLevel { scalar, sse4, avx2, avx512, neon };
 
 [[nodiscard]] std::string_view name(SimdLevel level) noexcept;
-[[nodiscard]] std::optional<SimdLevel> simd_level_from_name(std::string_view name) noexcept;
+// Throws std::invalid_argument for a name of no level; `what` is what the message calls the name.
+[[nodiscard]] SimdLevel simd_level_from_name(std::string_view what, std::string_view name);
 
 // Levels that this build holds and this processor runs, slowest first; never empty.
 [[nodiscard]] std::vector<SimdLevel> available_simd_levels();
