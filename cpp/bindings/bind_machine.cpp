@@ -53,19 +53,6 @@ void bind_machine(py::module_& module) {
   module.def(
       "set_simd_level", [](const std::string& level) { set_simd_level(simd_level_from_name("SIMD level", level)); },
       py::arg("level"), "Choose the instruction set; the bytes made do not depend on it.");
-  module.def("philox_checksum", &philox_checksum, py::arg("key"), py::arg("sequence_count"), py::arg("block_count"),
-             py::call_guard<py::gil_scoped_release>(),
-             "The exclusive or of each sequence's first Philox blocks, by the kernel in use: what the generator alone "
-             "costs, and a check that every instruction set makes the same words.");
-  module.def(
-      "lookup_checksum",
-      [](const py::array_t<std::uint32_t, py::array::c_style>& table, std::size_t lookup_count) {
-        const std::span<const std::uint32_t> cells(table.data(), static_cast<std::size_t>(table.size()));
-        if (cells.empty()) throw std::invalid_argument("table must not be empty");
-        const py::gil_scoped_release nogil;
-        return lookup_checksum(cells, lookup_count);
-      },
-      py::arg("table"), py::arg("lookup_count"), "The sum of look-ups in a table: what look-ups alone cost.");
 }
 
 }  // namespace trajmill

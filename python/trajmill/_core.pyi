@@ -28,11 +28,9 @@ __all__: list[str] = [
     "action_codebook",
     "available_simd_levels",
     "compiler",
-    "lookup_checksum",
     "normalize_rows",
     "permute",
     "philox4x32",
-    "philox_checksum",
     "philox_words",
     "reference_iid_tokens",
     "reference_mdp_transitions",
@@ -559,14 +557,6 @@ def available_simd_levels() -> list[str]:
     The instruction sets that this build holds and this machine runs, slowest first.
     """
 
-def lookup_checksum(
-    table: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32],
-    lookup_count: typing.SupportsInt | typing.SupportsIndex,
-) -> int:
-    """
-    The sum of look-ups in a table: what look-ups alone cost.
-    """
-
 def normalize_rows(
     rows: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
     mean: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
@@ -593,15 +583,6 @@ def philox4x32(
 ) -> typing.Annotated[list[int], "FixedSize(4)"]:
     """
     The Philox4x32-10 block at a counter of four words under a 64-bit key.
-    """
-
-def philox_checksum(
-    key: typing.SupportsInt | typing.SupportsIndex,
-    sequence_count: typing.SupportsInt | typing.SupportsIndex,
-    block_count: typing.SupportsInt | typing.SupportsIndex,
-) -> int:
-    """
-    The exclusive or of each sequence's first Philox blocks, by the kernel in use: what the generator alone costs, and a check that every instruction set makes the same words.
     """
 
 def philox_words(
