@@ -22,6 +22,7 @@ __all__: list[str] = [
     "MarkovChain",
     "MixedReplay",
     "ReferenceChain",
+    "ReferenceRound",
     "ReplayBuffer",
     "ReplaySettings",
     "TrajectoryBuffer",
@@ -328,6 +329,22 @@ class MixedReplay(BatchSource):
         ],
     ) -> None: ...
 
+class ReferenceRound:
+    """
+    Blocks of one iteration of the authors' program.
+    """
+    def __init__(
+        self,
+        *,
+        reference_worker_count: typing.SupportsInt | typing.SupportsIndex,
+        iteration: typing.SupportsInt | typing.SupportsIndex,
+        first_worker: typing.SupportsInt | typing.SupportsIndex,
+        made_count: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Those of made_count of the authors' worker processes, of which there are reference_worker_count.
+        """
+
 class ReferenceChain:
     """
     The authors' own n-step Markov chain and its streams.
@@ -342,17 +359,10 @@ class ReferenceChain:
         memory_limit: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
     def sample(
-        self,
-        *,
-        worker_count: typing.SupportsInt | typing.SupportsIndex,
-        iteration: typing.SupportsInt | typing.SupportsIndex,
-        first_worker: typing.SupportsInt | typing.SupportsIndex,
-        made_count: typing.SupportsInt | typing.SupportsIndex,
-        out: numpy.ndarray,
-        threads: typing.SupportsInt | typing.SupportsIndex,
+        self, round: ReferenceRound, *, out: numpy.ndarray, threads: typing.SupportsInt | typing.SupportsIndex
     ) -> None:
         """
-        Fill out [sequences, length] with the blocks of made_count workers in worker order.
+        Fill out [sequences, length] with the blocks of the round in worker order.
         """
 
 class TrajectoryBuffer(BatchSource):
@@ -601,10 +611,7 @@ def reference_iid_tokens(
     *,
     state_count: typing.SupportsInt | typing.SupportsIndex,
     seed: typing.SupportsInt | typing.SupportsIndex,
-    worker_count: typing.SupportsInt | typing.SupportsIndex,
-    iteration: typing.SupportsInt | typing.SupportsIndex,
-    first_worker: typing.SupportsInt | typing.SupportsIndex,
-    made_count: typing.SupportsInt | typing.SupportsIndex,
+    round: ReferenceRound,
     out: numpy.ndarray,
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> None:
