@@ -241,6 +241,53 @@ class MDP:
         'dense' or 'implicit'.
         """
 
+class MDPTransitions(BatchSource):
+    """
+    Transitions of a discrete MDP as vectors.
+    """
+    def __init__(
+        self,
+        *,
+        rows: numpy.ndarray,
+        state_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+        action_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+        target_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        From unsigned integers [M, 3], kept and not copied, and float32 codebooks; without target_vectors, targets are states.
+        """
+    def __len__(self) -> int: ...
+    @property
+    def action_vectors(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Float32 [actions, dimension], read-only.
+        """
+    @property
+    def draw_count(self) -> int:
+        """
+        Draws made so far; also the number of the next.
+        """
+    @draw_count.setter
+    def draw_count(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def rows(self) -> numpy.ndarray:
+        """
+        State, action and target of every transition, [M, 3], read-only.
+        """
+    @property
+    def seed(self) -> int: ...
+    @property
+    def state_vectors(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Float32 [states, dimension], read-only.
+        """
+    @property
+    def target_vectors(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Float32 [targets, dimension], read-only; those of the states unless others were given.
+        """
+
 class LinearWeight:
     """
     A weight that goes from one value to another in a straight line.
@@ -268,32 +315,6 @@ class CallableSource(BatchSource):
         """
         function(row_count) must return a dict of arrays with these columns: (name, row shape, dtype).
         """
-
-class MDPTransitions(BatchSource):
-    """
-    Transitions of a discrete MDP as vectors.
-    """
-    def __init__(
-        self,
-        *,
-        rows: numpy.ndarray,
-        state_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
-        action_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
-        seed: typing.SupportsInt | typing.SupportsIndex,
-    ) -> None:
-        """
-        From unsigned integers [M, 3], kept and not copied, and float32 codebooks.
-        """
-    def __len__(self) -> int: ...
-    @property
-    def draw_count(self) -> int:
-        """
-        Draws made so far; also the number of the next.
-        """
-    @draw_count.setter
-    def draw_count(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
-    @property
-    def seed(self) -> int: ...
 
 class MixedReplay(BatchSource):
     """
