@@ -1,12 +1,12 @@
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <span>
 
 #include "bindings.hpp"
 #include "trajmill/error.hpp"
 #include "trajmill/philox.hpp"
 #include "trajmill/simd.hpp"
+#include "trajmill/training_words.hpp"
 
 namespace py = pybind11;
 
@@ -14,6 +14,10 @@ namespace trajmill {
 namespace {
 
 using Words = py::array_t<std::int64_t, py::array::c_style>;
+
+std::span<const std::int64_t> span_of(const Words& words) {
+  return {words.data(), static_cast<std::size_t>(words.size())};
+}
 
 }  // namespace
 
@@ -29,20 +33,9 @@ void bind_machine(py::module_& module) {
          std::uint32_t domain) {
         py::array_t<std::int64_t> words(
             {static_cast<py::ssize_t>(step_count), seeds.size(), lanes.size(), py::ssize_t{4}});
-        if (sites.size() != lanes.size()) throw std::invalid_argument("there must be one site for each lane");
-        std::int64_t* next = words.mutable_data();
+        std::int64_t* const out = words.mutable_data();
         const py::gil_scoped_release nogil;
-        for (std::uint64_t step = first_step; step < first_step + step_count; ++step) {
-          for (py::ssize_t seed = 0; seed < seeds.size(); ++seed) {
-            for (py::ssize_t lane = 0; lane < lanes.size(); ++lane) {
-              const PhiloxBlock block =
-                  philox4x32({static_cast<std::uint32_t>(lanes.data()[lane]), static_cast<std::uint32_t>(step),
-                              static_cast<std::uint32_t>(sites.data()[lane]), domain},
-                             static_cast<std::uint64_t>(seeds.data()[seed]));
-              next = std::copy(block.begin(), block.end(), next);
-            }
-          }
-        }
+        philox_words(span_of(seeds), span_of(lanes), span_of(sites), first_step, step_count, domain, out);
         return words;
       },
       py::arg("seeds"), py::arg("lanes"), py::arg("sites"), py::arg("first_step"), py::arg("step_count"),
@@ -58,28 +51,8 @@ void bind_machine(py::module_& module) {
       },
       "The instruction sets that this build holds and this machine runs, slowest first.");
   module.def(
-      "set_simd_level",
-      [](const std::string& wanted) {
-        const auto level = simd_level_from_name(wanted);
-        if (!level)
-          throw std::invalid_argument(
-              message("SIMD level must be scalar, sse4, avx2, avx512 or neon, got '", wanted, "'"));
-        set_simd_level(*level);
-      },
+      "set_simd_level", [](const std::string& level) { set_simd_level(simd_level_from_name("SIMD level", level)); },
       py::arg("level"), "Choose the instruction set; the bytes made do not depend on it.");
-  module.def("philox_checksum", &philox_checksum, py::arg("key"), py::arg("sequence_count"), py::arg("block_count"),
-             py::call_guard<py::gil_scoped_release>(),
-             "The exclusive or of each sequence's first Philox blocks, by the kernel in use: what the generator alone "
-             "costs, and a check that every instruction set makes the same words.");
-  module.def(
-      "lookup_checksum",
-      [](const py::array_t<std::uint32_t, py::array::c_style>& table, std::size_t lookup_count) {
-        const std::span<const std::uint32_t> cells(table.data(), static_cast<std::size_t>(table.size()));
-        if (cells.empty()) throw std::invalid_argument("table must not be empty");
-        const py::gil_scoped_release nogil;
-        return lookup_checksum(cells, lookup_count);
-      },
-      py::arg("table"), py::arg("lookup_count"), "The sum of look-ups in a table: what look-ups alone cost.");
 }
 
 }  // namespace trajmill

@@ -8,12 +8,6 @@ namespace py = pybind11;
 namespace trajmill {
 namespace {
 
-ChainLaw chain_law(std::uint32_t state_count, std::uint32_t order, double temperature, bool uniform_initial,
-                   std::uint64_t seed) {
-  return {state_count, order, Temperature(temperature), uniform_initial ? InitialLaw::uniform : InitialLaw::softmax,
-          seed};
-}
-
 template <class Make>
 std::unique_ptr<MarkovChain> build(std::size_t thread_count, const Make& make) {
   std::unique_ptr<MarkovChain> chain;
@@ -24,16 +18,30 @@ std::unique_ptr<MarkovChain> build(std::size_t thread_count, const Make& make) {
 }  // namespace
 
 void bind_markov_chain(py::module_& module) {
-  py::class_<MarkovChain>(module, "MarkovChain", "Alias tables of a Markov chain and the stream that draws from them.")
+  py::class_<ChainLaw>(module, "ChainLaw", "The law of a random chain.")
       .def(py::init([](std::uint32_t state_count, std::uint32_t order, double temperature, bool uniform_initial,
-                       std::uint64_t seed, const std::string& backend, std::size_t memory_limit, std::size_t threads) {
-             const ChainLaw law = chain_law(state_count, order, temperature, uniform_initial, seed);
+                       std::uint64_t seed) {
+             return ChainLaw{state_count, order, Temperature(temperature),
+                             uniform_initial ? InitialLaw::uniform : InitialLaw::softmax, seed};
+           }),
+           py::kw_only(), py::arg("state_count"), py::arg("order"), py::arg("temperature"), py::arg("uniform_initial"),
+           py::arg("seed"))
+      .def(
+          "probabilities",
+          [](const ChainLaw& law, const std::vector<std::uint32_t>& context) {
+            Doubles row(static_cast<py::ssize_t>(law.state_count));
+            chain_probabilities(law, context, mutable_span_of(row));
+            return row;
+          },
+          py::arg("context"), "The exact law of what follows a context, float64 [state_count].");
+
+  py::class_<MarkovChain>(module, "MarkovChain", "Alias tables of a Markov chain and the stream that draws from them.")
+      .def(py::init([](const ChainLaw& law, const std::string& backend, std::size_t memory_limit, std::size_t threads) {
              return build(threads, [&](const RunOptions& options) {
                return MarkovChain(law, backend_of(backend), memory_limit, options);
              });
            }),
-           py::kw_only(), py::arg("state_count"), py::arg("order"), py::arg("temperature"), py::arg("uniform_initial"),
-           py::arg("seed"), py::arg("backend"), py::arg("memory_limit"), py::arg("threads"))
+           py::arg("law"), py::kw_only(), py::arg("backend"), py::arg("memory_limit"), py::arg("threads"))
       .def_static(
           "from_probabilities",
           [](const Doubles& initial, const Doubles& transition, std::uint64_t seed, std::size_t memory_limit,
@@ -69,17 +77,6 @@ void bind_markov_chain(py::module_& module) {
           "byte_count",
           [](const MarkovChain& chain) { return chain.table() == nullptr ? 0 : chain.table()->byte_count(); },
           "Size of the tables in bytes.");
-  module.def(
-      "chain_probabilities",
-      [](const std::vector<std::uint32_t>& context, std::uint32_t state_count, std::uint32_t order, double temperature,
-         bool uniform_initial, std::uint64_t seed) {
-        Doubles row(static_cast<py::ssize_t>(state_count));
-        chain_probabilities(chain_law(state_count, order, temperature, uniform_initial, seed), context,
-                            mutable_span_of(row));
-        return row;
-      },
-      py::arg("context"), py::kw_only(), py::arg("state_count"), py::arg("order"), py::arg("temperature"),
-      py::arg("uniform_initial"), py::arg("seed"), "The exact law of what follows a context, float64 [state_count].");
 }
 
 }  // namespace trajmill

@@ -8,16 +8,6 @@ namespace {
 
 StartLaw start_law(bool fixed_start) { return fixed_start ? StartLaw::fixed : StartLaw::random; }
 
-MDPLaw mdp_law(std::uint32_t state_count, std::uint32_t action_count, double policy_temperature,
-               double transition_temperature, bool fixed_start, std::uint64_t seed) {
-  return {state_count,
-          action_count,
-          Temperature(policy_temperature, "policy_temperature"),
-          Temperature(transition_temperature, "transition_temperature"),
-          start_law(fixed_start),
-          seed};
-}
-
 template <class Make>
 std::unique_ptr<MDP> build(std::size_t thread_count, const Make& make) {
   std::unique_ptr<MDP> mdp;
@@ -34,19 +24,43 @@ py::array_t<float> codebook_array(Domain domain, std::size_t row_count, std::siz
 }  // namespace
 
 void bind_mdp(py::module_& module) {
-  py::class_<MDP>(module, "MDP", "Alias tables of an MDP and the streams that draw from them.")
+  py::class_<MDPLaw>(module, "MDPLaw", "The law of a random MDP.")
       .def(py::init([](std::uint32_t state_count, std::uint32_t action_count, double policy_temperature,
-                       double transition_temperature, bool fixed_start, std::uint64_t seed, const std::string& backend,
-                       std::size_t memory_limit, std::size_t threads) {
-             const MDPLaw law =
-                 mdp_law(state_count, action_count, policy_temperature, transition_temperature, fixed_start, seed);
+                       double transition_temperature, bool fixed_start, std::uint64_t seed) {
+             return MDPLaw{state_count,
+                           action_count,
+                           Temperature(policy_temperature, "policy_temperature"),
+                           Temperature(transition_temperature, "transition_temperature"),
+                           start_law(fixed_start),
+                           seed};
+           }),
+           py::kw_only(), py::arg("state_count"), py::arg("action_count"), py::arg("policy_temperature"),
+           py::arg("transition_temperature"), py::arg("fixed_start"), py::arg("seed"))
+      .def(
+          "policy_probabilities",
+          [](const MDPLaw& law, std::uint32_t state) {
+            Doubles row(static_cast<py::ssize_t>(law.action_count));
+            policy_probabilities(law, state, mutable_span_of(row));
+            return row;
+          },
+          py::arg("state"), "The exact law of the action in a state, float64 [action_count].")
+      .def(
+          "transition_probabilities",
+          [](const MDPLaw& law, std::uint32_t state, std::uint32_t action) {
+            Doubles row(static_cast<py::ssize_t>(law.state_count));
+            transition_probabilities(law, state, action, mutable_span_of(row));
+            return row;
+          },
+          py::arg("state"), py::arg("action"),
+          "The exact law of the next state after an action in a state, float64 [state_count].");
+
+  py::class_<MDP>(module, "MDP", "Alias tables of an MDP and the streams that draw from them.")
+      .def(py::init([](const MDPLaw& law, const std::string& backend, std::size_t memory_limit, std::size_t threads) {
              return build(threads, [&](const RunOptions& options) {
                return MDP(law, backend_of(backend), memory_limit, options);
              });
            }),
-           py::kw_only(), py::arg("state_count"), py::arg("action_count"), py::arg("policy_temperature"),
-           py::arg("transition_temperature"), py::arg("fixed_start"), py::arg("seed"), py::arg("backend"),
-           py::arg("memory_limit"), py::arg("threads"))
+           py::arg("law"), py::kw_only(), py::arg("backend"), py::arg("memory_limit"), py::arg("threads"))
       .def_static(
           "from_probabilities",
           [](const Doubles& policy, const Doubles& transition, bool fixed_start, std::uint64_t seed,
@@ -85,32 +99,6 @@ void bind_mdp(py::module_& module) {
           "Fill row k of states [N, L + 1] and actions [N, L] with the trajectory of number indexes[k].")
       .def_property_readonly(
           "backend", [](const MDP& mdp) { return backend_name(mdp.is_dense()); }, "'dense' or 'implicit'.");
-  module.def(
-      "policy_probabilities",
-      [](std::uint32_t state, std::uint32_t state_count, std::uint32_t action_count, double policy_temperature,
-         double transition_temperature, bool fixed_start, std::uint64_t seed) {
-        Doubles row(static_cast<py::ssize_t>(action_count));
-        policy_probabilities(
-            mdp_law(state_count, action_count, policy_temperature, transition_temperature, fixed_start, seed), state,
-            mutable_span_of(row));
-        return row;
-      },
-      py::arg("state"), py::kw_only(), py::arg("state_count"), py::arg("action_count"), py::arg("policy_temperature"),
-      py::arg("transition_temperature"), py::arg("fixed_start"), py::arg("seed"),
-      "The exact law of the action in a state, float64 [action_count].");
-  module.def(
-      "transition_probabilities",
-      [](std::uint32_t state, std::uint32_t action, std::uint32_t state_count, std::uint32_t action_count,
-         double policy_temperature, double transition_temperature, bool fixed_start, std::uint64_t seed) {
-        Doubles row(static_cast<py::ssize_t>(state_count));
-        transition_probabilities(
-            mdp_law(state_count, action_count, policy_temperature, transition_temperature, fixed_start, seed), state,
-            action, mutable_span_of(row));
-        return row;
-      },
-      py::arg("state"), py::arg("action"), py::kw_only(), py::arg("state_count"), py::arg("action_count"),
-      py::arg("policy_temperature"), py::arg("transition_temperature"), py::arg("fixed_start"), py::arg("seed"),
-      "The exact law of the next state after an action in a state, float64 [state_count].");
   module.def(
       "state_codebook",
       [](std::size_t row_count, std::size_t dimension) {

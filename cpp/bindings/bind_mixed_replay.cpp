@@ -6,7 +6,6 @@
 #include <tuple>
 
 #include "batches.hpp"
-#include "trajmill/mdp_transitions.hpp"
 #include "trajmill/mixed_replay.hpp"
 
 namespace py = pybind11;
@@ -142,10 +141,6 @@ std::unique_ptr<MixedReplay> make_mixture(const NamedSources& named, const std::
   return std::make_unique<MixedReplay>(std::move(sources), mixed);
 }
 
-Codebook codebook_of(const py::array_t<float, py::array::c_style>& vectors) {
-  return {{vectors.data(), vectors.data() + vectors.size()}, static_cast<std::size_t>(vectors.shape(1))};
-}
-
 }  // namespace
 
 void bind_mixed_replay(py::module_& module) {
@@ -162,25 +157,6 @@ void bind_mixed_replay(py::module_& module) {
            }),
            py::arg("name"), py::arg("function"), py::arg("columns"),
            "function(row_count) must return a dict of arrays with these columns: (name, row shape, dtype).");
-
-  py::class_<MDPTransitions, BatchSource>(module, "MDPTransitions", "Transitions of a discrete MDP as vectors.")
-      .def(py::init([](const py::array& rows, const py::array_t<float, py::array::c_style>& state_vectors,
-                       const py::array_t<float, py::array::c_style>& action_vectors, std::uint64_t seed) {
-             if (rows.ndim() != 2 || rows.shape(1) != 3 || (rows.flags() & py::array::c_style) == 0 ||
-                 rows.dtype().kind() != 'u' || rows.itemsize() > 4) {
-               throw std::invalid_argument("rows must be C-contiguous (state, action, next state), uint8 to uint32");
-             }
-             return std::make_unique<MDPTransitions>(static_cast<const std::byte*>(rows.data()),
-                                                     static_cast<std::size_t>(rows.shape(0)),
-                                                     static_cast<std::size_t>(rows.itemsize()),
-                                                     codebook_of(state_vectors), codebook_of(action_vectors), seed);
-           }),
-           py::kw_only(), py::arg("rows"), py::arg("state_vectors"), py::arg("action_vectors"), py::arg("seed"),
-           py::keep_alive<1, 2>(), "From unsigned integers [M, 3], kept and not copied, and float32 codebooks.")
-      .def("__len__", &MDPTransitions::row_count)
-      .def_property_readonly("seed", &MDPTransitions::seed)
-      .def_property("draw_count", &MDPTransitions::draw_count, &MDPTransitions::set_draw_count,
-                    "Draws made so far; also the number of the next.");
 
   py::class_<MixedReplay, BatchSource>(module, "MixedReplay", "Batches whose rows come from several sources.")
       .def(py::init(&make_mixture), py::kw_only(), py::arg("sources"), py::arg("columns"), py::keep_alive<1, 2>(),

@@ -7,6 +7,10 @@ namespace py = pybind11;
 namespace trajmill {
 
 void bind_reference(py::module_& module) {
+  py::class_<ReferenceRound>(module, "ReferenceRound", "Blocks of one iteration of the authors' program.")
+      .def(py::init<std::size_t, std::uint64_t, std::size_t, std::size_t>(), py::kw_only(),
+           py::arg("reference_worker_count"), py::arg("iteration"), py::arg("first_worker"), py::arg("made_count"),
+           "Those of made_count of the authors' worker processes, of which there are reference_worker_count.");
   py::class_<ReferenceChain>(module, "ReferenceChain", "The authors' own n-step Markov chain and its streams.")
       .def(py::init([](std::uint32_t state_count, std::uint32_t order, double temperature, std::uint64_t seed,
                        std::size_t memory_limit) {
@@ -16,27 +20,21 @@ void bind_reference(py::module_& module) {
            py::arg("memory_limit"))
       .def(
           "sample",
-          [](const ReferenceChain& chain, std::size_t worker_count, std::uint64_t iteration, std::size_t first_worker,
-             std::size_t made_count, py::array out, std::size_t threads) {
+          [](const ReferenceChain& chain, const ReferenceRound& round, py::array out, std::size_t threads) {
             const Rows rows = rows_of(out);
-            run_released(threads, [&](const RunOptions& options) {
-              chain.sample({worker_count, iteration, first_worker, made_count}, rows, options);
-            });
+            run_released(threads, [&](const RunOptions& options) { chain.sample(round, rows, options); });
           },
-          py::kw_only(), py::arg("worker_count"), py::arg("iteration"), py::arg("first_worker"), py::arg("made_count"),
-          py::arg("out"), py::arg("threads"),
-          "Fill out [sequences, length] with the blocks of made_count workers in worker order.");
+          py::arg("round"), py::kw_only(), py::arg("out"), py::arg("threads"),
+          "Fill out [sequences, length] with the blocks of the round in worker order.");
   module.def(
       "reference_iid_tokens",
-      [](std::uint32_t state_count, std::uint64_t seed, std::size_t worker_count, std::uint64_t iteration,
-         std::size_t first_worker, std::size_t made_count, py::array out, std::size_t threads) {
+      [](std::uint32_t state_count, std::uint64_t seed, const ReferenceRound& round, py::array out,
+         std::size_t threads) {
         const Rows rows = rows_of(out);
-        run_released(threads, [&](const RunOptions& options) {
-          reference_iid_tokens(state_count, seed, {worker_count, iteration, first_worker, made_count}, rows, options);
-        });
+        run_released(threads,
+                     [&](const RunOptions& options) { reference_iid_tokens(state_count, seed, round, rows, options); });
       },
-      py::kw_only(), py::arg("state_count"), py::arg("seed"), py::arg("worker_count"), py::arg("iteration"),
-      py::arg("first_worker"), py::arg("made_count"), py::arg("out"), py::arg("threads"),
+      py::kw_only(), py::arg("state_count"), py::arg("seed"), py::arg("round"), py::arg("out"), py::arg("threads"),
       "The same for independent tokens.");
   module.def(
       "reference_mdp_transitions",

@@ -174,19 +174,20 @@ auto released(F&& work) {
 }  // namespace
 
 void bind_replay_buffer(py::module_& module) {
+  py::class_<ReplaySettings>(module, "ReplaySettings", "What a ReplayBuffer is made for.")
+      .def(py::init(&settings_of), py::kw_only(), py::arg("capacity"), py::arg("columns"), py::arg("shared"),
+           py::arg("seed"), py::arg("environment_count"), py::arg("n_step"), py::arg("discount"), py::arg("alpha"),
+           "Columns are (name, row shape, dtype); shared ones come as (name, the column it repeats).")
+      .def_property_readonly(
+          "byte_count", [](const ReplaySettings& settings) { return ReplayBuffer::layout(settings).byte_count; },
+          "Bytes of memory that a buffer of these settings needs.");
+
   py::class_<PythonReplayBuffer, BatchSource>(module, "ReplayBuffer", "A ring of packed transitions.")
-      .def(py::init([](std::size_t capacity,
-                       const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns,
-                       const std::vector<std::pair<std::string, std::string>>& shared, std::uint64_t seed,
-                       std::size_t environment_count, std::size_t n_step, double discount, std::optional<double> alpha,
-                       const py::object& memory) {
-             return std::make_unique<PythonReplayBuffer>(
-                 settings_of(capacity, columns, shared, seed, environment_count, n_step, discount, alpha),
-                 bytes_of(memory), memory);
+      .def(py::init([](const ReplaySettings& settings, const py::object& memory) {
+             return std::make_unique<PythonReplayBuffer>(settings, bytes_of(memory), memory);
            }),
-           py::kw_only(), py::arg("capacity"), py::arg("columns"), py::arg("shared"), py::arg("seed"),
-           py::arg("environment_count"), py::arg("n_step"), py::arg("discount"), py::arg("alpha"),
-           py::arg("memory") = py::none())
+           py::arg("settings"), py::arg("memory") = py::none(),
+           "In memory of its own, or in that of a uint8 array, which is kept.")
       .def(
           "add",
           [](PythonReplayBuffer& buffer, const py::KWArgs<py::object>& columns) {
@@ -256,8 +257,7 @@ void bind_replay_buffer(py::module_& module) {
       .def("clear", &PythonReplayBuffer::clear, py::call_guard<py::gil_scoped_release>(), "Forget every row.")
       .def("__len__", &PythonReplayBuffer::size, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly(
-          "row_count",
-          [](const PythonReplayBuffer& buffer) { return released([&] { return buffer.row_count(); }); },
+          "row_count", [](const PythonReplayBuffer& buffer) { return released([&] { return buffer.row_count(); }); },
           "Number of the next row: rows ever added, and slots that clear() skipped.")
       .def_property_readonly(
           "capacity", [](const PythonReplayBuffer& buffer) { return buffer.settings().capacity; },
@@ -304,18 +304,6 @@ void bind_replay_buffer(py::module_& module) {
            "Keep changes out until _unlock, in the same thread.")
       .def("_unlock", &PythonReplayBuffer::unlock_shared)
       .def("_close", &PythonReplayBuffer::give_up, "Give the memory up.");
-  module.def(
-      "replay_byte_count",
-      [](std::size_t capacity, const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns,
-         const std::vector<std::pair<std::string, std::string>>& shared, std::uint64_t seed,
-         std::size_t environment_count, std::size_t n_step, double discount, std::optional<double> alpha) {
-        return ReplayBuffer::layout(
-                   settings_of(capacity, columns, shared, seed, environment_count, n_step, discount, alpha))
-            .byte_count;
-      },
-      py::kw_only(), py::arg("capacity"), py::arg("columns"), py::arg("shared"), py::arg("seed"),
-      py::arg("environment_count"), py::arg("n_step"), py::arg("discount"), py::arg("alpha"),
-      "Bytes of memory that a ReplayBuffer of these settings needs.");
 }
 
 }  // namespace trajmill

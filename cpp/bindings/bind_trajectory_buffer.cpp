@@ -54,27 +54,6 @@ std::span<float> mutable_span_of(Floats& array) {
 }  // namespace
 
 void bind_trajectory_buffer(py::module_& module) {
-  py::class_<EpisodeIndex>(module, "EpisodeIndex", "Which episode a step belongs to, in constant time.")
-      .def(py::init([](const Indexes& episodes) { return EpisodeIndex(episodes_of(episodes)); }), py::arg("episodes"),
-           "From rows of (first row, length), uint64 [M, 2].")
-      .def_property_readonly("step_count", &EpisodeIndex::step_count)
-      .def(
-          "find",
-          [](const EpisodeIndex& index, const Indexes& steps) {
-            Indexes places({steps.size(), py::ssize_t{3}});
-            std::uint64_t* out = places.mutable_data();
-            for (py::ssize_t k = 0; k < steps.size(); ++k) {
-              const std::uint64_t step = steps.data()[k];
-              if (step >= index.step_count()) {
-                throw std::out_of_range(message("steps must be below ", index.step_count(), ", got ", step));
-              }
-              const StepPlace place = index.find(step);
-              for (const std::size_t number : {place.row, place.timestep, place.remaining}) *out++ = number;
-            }
-            return places;
-          },
-          py::arg("steps"), "Row, timestep and steps left of each step, uint64 [n, 3].");
-
   py::class_<TrajectoryBuffer, BatchSource>(module, "TrajectoryBuffer",
                                             "Windows of steps; arrays are kept, not copied.")
       .def(py::init([](const Indexes& episodes, const NamedArrays& arrays, std::size_t context_length,

@@ -20,6 +20,7 @@ void bind_batch_source(pybind11::module_& module);
 void bind_machine(pybind11::module_& module);
 void bind_markov_chain(pybind11::module_& module);
 void bind_mdp(pybind11::module_& module);
+void bind_mdp_transitions(pybind11::module_& module);
 void bind_mixed_replay(pybind11::module_& module);
 void bind_permutation(pybind11::module_& module);
 void bind_reference(pybind11::module_& module);

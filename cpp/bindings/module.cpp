@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, module) {
   trajmill::bind_machine(module);
   trajmill::bind_markov_chain(module);
   trajmill::bind_mdp(module);
+  trajmill::bind_mdp_transitions(module);
   trajmill::bind_mixed_replay(module);
   trajmill::bind_permutation(module);
   trajmill::bind_reference(module);

@@ -4,7 +4,7 @@
 #include <limits>
 #include <utility>
 
-#include "sampling_limits.hpp"
+#include "chain_common.hpp"
 #include "simd/kernels.hpp"
 #include "trajmill/error.hpp"
 #include "trajmill/philox.hpp"

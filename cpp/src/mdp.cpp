@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "sampling_limits.hpp"
+#include "chain_common.hpp"
 #include "simd/kernels.hpp"
 #include "trajmill/error.hpp"
 

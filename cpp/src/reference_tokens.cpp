@@ -140,9 +140,10 @@ std::size_t block_size(const ReferenceRound& round, const Rows& tokens, std::uin
     throw std::invalid_argument(message("rows must be an equal share of every worker, got ", tokens.row_count,
                                         " rows of ", round.made_count, " workers"));
   }
-  if (round.first_worker > round.worker_count || round.made_count > round.worker_count - round.first_worker) {
-    throw std::invalid_argument(message("there are ", round.worker_count, " workers, asked for ", round.made_count,
-                                        " from number ", round.first_worker));
+  if (round.first_worker > round.reference_worker_count ||
+      round.made_count > round.reference_worker_count - round.first_worker) {
+    throw std::invalid_argument(message("there are ", round.reference_worker_count, " workers, asked for ",
+                                        round.made_count, " from number ", round.first_worker));
   }
   return tokens.row_count / round.made_count;
 }
@@ -174,14 +175,14 @@ class ReferenceChain::Sampler {
   }
 
   // One worker's block, of which `out` gets rows [first_row, first_row + block).
-  void sample_block(std::uint64_t first, std::size_t worker_count, std::size_t first_row, std::size_t block,
+  void sample_block(std::uint64_t first, std::size_t reference_worker_count, std::size_t first_row, std::size_t block,
                     const Rows& out, const std::atomic<bool>& cancelled) {
     std::vector<std::uint32_t> tokens(block * out.column_count);  // [step, row]
     DrawStream stream;
     TokenRow scratch;
     std::vector<double> probabilities(state_count_);
     for (std::size_t step = 0; step < out.column_count && !cancelled.load(std::memory_order_relaxed); ++step) {
-      const std::uint64_t sampler_seed = first + worker_count * step;
+      const std::uint64_t sampler_seed = first + reference_worker_count * step;
       Pcg64 generator({&sampler_seed, 1});
       std::uint32_t* now = tokens.data() + step * block;
       if (step == 0) {
@@ -284,9 +285,9 @@ ReferenceChain::ReferenceChain(ReferenceChain&&) noexcept = default;
 void ReferenceChain::sample(const ReferenceRound& round, const Rows& tokens, const RunOptions& options) const {
   const std::size_t block = block_size(round, tokens, sampler_->state_count());
   const std::uint64_t first =
-      first_seed(sampler_->seed(), round.iteration, std::uint64_t{tokens.column_count} * round.worker_count);
+      first_seed(sampler_->seed(), round.iteration, std::uint64_t{tokens.column_count} * round.reference_worker_count);
   parallel_for(round.made_count, 1, options, [&](std::size_t made, std::size_t, const std::atomic<bool>& cancelled) {
-    sampler_->sample_block(first + round.first_worker + made, round.worker_count, made * block, block, tokens,
+    sampler_->sample_block(first + round.first_worker + made, round.reference_worker_count, made * block, block, tokens,
                            cancelled);
   });
 }
@@ -294,7 +295,7 @@ void ReferenceChain::sample(const ReferenceRound& round, const Rows& tokens, con
 void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const ReferenceRound& round,
                           const Rows& tokens, const RunOptions& options) {
   const std::size_t block = block_size(round, tokens, state_count);
-  const std::uint64_t first = first_seed(seed, round.iteration, round.worker_count);
+  const std::uint64_t first = first_seed(seed, round.iteration, round.reference_worker_count);
   const std::vector<double> probabilities(state_count, 1.0 / state_count);
   TokenRow row;
   make_token_row(probabilities, row);

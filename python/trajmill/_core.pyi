@@ -15,33 +15,30 @@ __all__: list[str] = [
     "BatchFeed",
     "BatchSource",
     "CallableSource",
-    "EpisodeIndex",
+    "ChainLaw",
     "LinearWeight",
+    "MDPLaw",
     "MDPTransitions",
     "MarkovChain",
     "MixedReplay",
     "ReferenceChain",
+    "ReferenceRound",
     "ReplayBuffer",
+    "ReplaySettings",
     "TrajectoryBuffer",
     "action_codebook",
     "available_simd_levels",
-    "chain_probabilities",
     "compiler",
-    "lookup_checksum",
     "normalize_rows",
     "permute",
     "philox4x32",
-    "philox_checksum",
     "philox_words",
-    "policy_probabilities",
     "reference_iid_tokens",
     "reference_mdp_transitions",
-    "replay_byte_count",
     "returns_to_go",
     "set_simd_level",
     "simd_level",
     "state_codebook",
-    "transition_probabilities",
     "version",
 ]
 
@@ -95,6 +92,26 @@ class BatchFeed:
         End the drawing; the source's next draw is the one after the last batch handed out and used.
         """
 
+class ChainLaw:
+    """
+    The law of a random chain.
+    """
+    def __init__(
+        self,
+        *,
+        state_count: typing.SupportsInt | typing.SupportsIndex,
+        order: typing.SupportsInt | typing.SupportsIndex,
+        temperature: typing.SupportsFloat | typing.SupportsIndex,
+        uniform_initial: bool,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def probabilities(
+        self, context: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+    ) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        The exact law of what follows a context, float64 [state_count].
+        """
+
 class MarkovChain:
     """
     Alias tables of a Markov chain and the stream that draws from them.
@@ -110,12 +127,8 @@ class MarkovChain:
     ) -> MarkovChain: ...
     def __init__(
         self,
+        law: ChainLaw,
         *,
-        state_count: typing.SupportsInt | typing.SupportsIndex,
-        order: typing.SupportsInt | typing.SupportsIndex,
-        temperature: typing.SupportsFloat | typing.SupportsIndex,
-        uniform_initial: bool,
-        seed: typing.SupportsInt | typing.SupportsIndex,
         backend: str,
         memory_limit: typing.SupportsInt | typing.SupportsIndex,
         threads: typing.SupportsInt | typing.SupportsIndex,
@@ -151,6 +164,33 @@ class MarkovChain:
         Size of the tables in bytes.
         """
 
+class MDPLaw:
+    """
+    The law of a random MDP.
+    """
+    def __init__(
+        self,
+        *,
+        state_count: typing.SupportsInt | typing.SupportsIndex,
+        action_count: typing.SupportsInt | typing.SupportsIndex,
+        policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
+        transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
+        fixed_start: bool,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def policy_probabilities(
+        self, state: typing.SupportsInt | typing.SupportsIndex
+    ) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        The exact law of the action in a state, float64 [action_count].
+        """
+    def transition_probabilities(
+        self, state: typing.SupportsInt | typing.SupportsIndex, action: typing.SupportsInt | typing.SupportsIndex
+    ) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        The exact law of the next state after an action in a state, float64 [state_count].
+        """
+
 class MDP:
     """
     Alias tables of an MDP and the streams that draw from them.
@@ -167,13 +207,8 @@ class MDP:
     ) -> MDP: ...
     def __init__(
         self,
+        law: MDPLaw,
         *,
-        state_count: typing.SupportsInt | typing.SupportsIndex,
-        action_count: typing.SupportsInt | typing.SupportsIndex,
-        policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
-        transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
-        fixed_start: bool,
-        seed: typing.SupportsInt | typing.SupportsIndex,
         backend: str,
         memory_limit: typing.SupportsInt | typing.SupportsIndex,
         threads: typing.SupportsInt | typing.SupportsIndex,
@@ -206,6 +241,53 @@ class MDP:
         'dense' or 'implicit'.
         """
 
+class MDPTransitions(BatchSource):
+    """
+    Transitions of a discrete MDP as vectors.
+    """
+    def __init__(
+        self,
+        *,
+        rows: numpy.ndarray,
+        state_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+        action_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+        target_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        From unsigned integers [M, 3], kept and not copied, and float32 codebooks; without target_vectors, targets are states.
+        """
+    def __len__(self) -> int: ...
+    @property
+    def action_vectors(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Float32 [actions, dimension], read-only.
+        """
+    @property
+    def draw_count(self) -> int:
+        """
+        Draws made so far; also the number of the next.
+        """
+    @draw_count.setter
+    def draw_count(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def rows(self) -> numpy.ndarray:
+        """
+        State, action and target of every transition, [M, 3], read-only.
+        """
+    @property
+    def seed(self) -> int: ...
+    @property
+    def state_vectors(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Float32 [states, dimension], read-only.
+        """
+    @property
+    def target_vectors(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Float32 [targets, dimension], read-only; those of the states unless others were given.
+        """
+
 class LinearWeight:
     """
     A weight that goes from one value to another in a straight line.
@@ -233,32 +315,6 @@ class CallableSource(BatchSource):
         """
         function(row_count) must return a dict of arrays with these columns: (name, row shape, dtype).
         """
-
-class MDPTransitions(BatchSource):
-    """
-    Transitions of a discrete MDP as vectors.
-    """
-    def __init__(
-        self,
-        *,
-        rows: numpy.ndarray,
-        state_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
-        action_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
-        seed: typing.SupportsInt | typing.SupportsIndex,
-    ) -> None:
-        """
-        From unsigned integers [M, 3], kept and not copied, and float32 codebooks.
-        """
-    def __len__(self) -> int: ...
-    @property
-    def draw_count(self) -> int:
-        """
-        Draws made so far; also the number of the next.
-        """
-    @draw_count.setter
-    def draw_count(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
-    @property
-    def seed(self) -> int: ...
 
 class MixedReplay(BatchSource):
     """
@@ -294,6 +350,22 @@ class MixedReplay(BatchSource):
         ],
     ) -> None: ...
 
+class ReferenceRound:
+    """
+    Blocks of one iteration of the authors' program.
+    """
+    def __init__(
+        self,
+        *,
+        reference_worker_count: typing.SupportsInt | typing.SupportsIndex,
+        iteration: typing.SupportsInt | typing.SupportsIndex,
+        first_worker: typing.SupportsInt | typing.SupportsIndex,
+        made_count: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        Those of made_count of the authors' worker processes, of which there are reference_worker_count.
+        """
+
 class ReferenceChain:
     """
     The authors' own n-step Markov chain and its streams.
@@ -308,33 +380,11 @@ class ReferenceChain:
         memory_limit: typing.SupportsInt | typing.SupportsIndex,
     ) -> None: ...
     def sample(
-        self,
-        *,
-        worker_count: typing.SupportsInt | typing.SupportsIndex,
-        iteration: typing.SupportsInt | typing.SupportsIndex,
-        first_worker: typing.SupportsInt | typing.SupportsIndex,
-        made_count: typing.SupportsInt | typing.SupportsIndex,
-        out: numpy.ndarray,
-        threads: typing.SupportsInt | typing.SupportsIndex,
+        self, round: ReferenceRound, *, out: numpy.ndarray, threads: typing.SupportsInt | typing.SupportsIndex
     ) -> None:
         """
-        Fill out [sequences, length] with the blocks of made_count workers in worker order.
+        Fill out [sequences, length] with the blocks of the round in worker order.
         """
-
-class EpisodeIndex:
-    """
-    Which episode a step belongs to, in constant time.
-    """
-    def __init__(self, episodes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]) -> None:
-        """
-        From rows of (first row, length), uint64 [M, 2].
-        """
-    def find(self, steps: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]) -> numpy.typing.NDArray[numpy.uint64]:
-        """
-        Row, timestep and steps left of each step, uint64 [n, 3].
-        """
-    @property
-    def step_count(self) -> int: ...
 
 class TrajectoryBuffer(BatchSource):
     """
@@ -376,9 +426,9 @@ class TrajectoryBuffer(BatchSource):
         Steps that a window may start at.
         """
 
-class ReplayBuffer(BatchSource):
+class ReplaySettings:
     """
-    A ring of packed transitions.
+    What a ReplayBuffer is made for.
     """
     def __init__(
         self,
@@ -393,8 +443,24 @@ class ReplayBuffer(BatchSource):
         n_step: typing.SupportsInt | typing.SupportsIndex,
         discount: typing.SupportsFloat | typing.SupportsIndex,
         alpha: typing.SupportsFloat | typing.SupportsIndex | None,
-        memory: typing.Any = None,
-    ) -> None: ...
+    ) -> None:
+        """
+        Columns are (name, row shape, dtype); shared ones come as (name, the column it repeats).
+        """
+    @property
+    def byte_count(self) -> int:
+        """
+        Bytes of memory that a buffer of these settings needs.
+        """
+
+class ReplayBuffer(BatchSource):
+    """
+    A ring of packed transitions.
+    """
+    def __init__(self, settings: ReplaySettings, memory: typing.Any = None) -> None:
+        """
+        In memory of its own, or in that of a uint8 array, which is kept.
+        """
     def __len__(self) -> int: ...
     def _close(self) -> None:
         """
@@ -522,27 +588,6 @@ def available_simd_levels() -> list[str]:
     The instruction sets that this build holds and this machine runs, slowest first.
     """
 
-def chain_probabilities(
-    context: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
-    *,
-    state_count: typing.SupportsInt | typing.SupportsIndex,
-    order: typing.SupportsInt | typing.SupportsIndex,
-    temperature: typing.SupportsFloat | typing.SupportsIndex,
-    uniform_initial: bool,
-    seed: typing.SupportsInt | typing.SupportsIndex,
-) -> numpy.typing.NDArray[numpy.float64]:
-    """
-    The exact law of what follows a context, float64 [state_count].
-    """
-
-def lookup_checksum(
-    table: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32],
-    lookup_count: typing.SupportsInt | typing.SupportsIndex,
-) -> int:
-    """
-    The sum of look-ups in a table: what look-ups alone cost.
-    """
-
 def normalize_rows(
     rows: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
     mean: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
@@ -571,15 +616,6 @@ def philox4x32(
     The Philox4x32-10 block at a counter of four words under a 64-bit key.
     """
 
-def philox_checksum(
-    key: typing.SupportsInt | typing.SupportsIndex,
-    sequence_count: typing.SupportsInt | typing.SupportsIndex,
-    block_count: typing.SupportsInt | typing.SupportsIndex,
-) -> int:
-    """
-    The exclusive or of each sequence's first Philox blocks, by the kernel in use: what the generator alone costs, and a check that every instruction set makes the same words.
-    """
-
 def philox_words(
     seeds: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
     lanes: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
@@ -592,28 +628,11 @@ def philox_words(
     Words of the blocks at (lane, step, site, domain) under each seed: (steps, seeds, lanes, 4).
     """
 
-def policy_probabilities(
-    state: typing.SupportsInt | typing.SupportsIndex,
-    *,
-    state_count: typing.SupportsInt | typing.SupportsIndex,
-    action_count: typing.SupportsInt | typing.SupportsIndex,
-    policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
-    transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
-    fixed_start: bool,
-    seed: typing.SupportsInt | typing.SupportsIndex,
-) -> numpy.typing.NDArray[numpy.float64]:
-    """
-    The exact law of the action in a state, float64 [action_count].
-    """
-
 def reference_iid_tokens(
     *,
     state_count: typing.SupportsInt | typing.SupportsIndex,
     seed: typing.SupportsInt | typing.SupportsIndex,
-    worker_count: typing.SupportsInt | typing.SupportsIndex,
-    iteration: typing.SupportsInt | typing.SupportsIndex,
-    first_worker: typing.SupportsInt | typing.SupportsIndex,
-    made_count: typing.SupportsInt | typing.SupportsIndex,
+    round: ReferenceRound,
     out: numpy.ndarray,
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> None:
@@ -637,23 +656,6 @@ def reference_mdp_transitions(
 ) -> numpy.typing.NDArray[numpy.int64]:
     """
     States, actions and next states of `count` of the trajectories, int64 [3, count * length].
-    """
-
-def replay_byte_count(
-    *,
-    capacity: typing.SupportsInt | typing.SupportsIndex,
-    columns: collections.abc.Sequence[
-        tuple[str, collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], numpy.dtype[typing.Any]]
-    ],
-    shared: collections.abc.Sequence[tuple[str, str]],
-    seed: typing.SupportsInt | typing.SupportsIndex,
-    environment_count: typing.SupportsInt | typing.SupportsIndex,
-    n_step: typing.SupportsInt | typing.SupportsIndex,
-    discount: typing.SupportsFloat | typing.SupportsIndex,
-    alpha: typing.SupportsFloat | typing.SupportsIndex | None,
-) -> int:
-    """
-    Bytes of memory that a ReplayBuffer of these settings needs.
     """
 
 def returns_to_go(
@@ -681,21 +683,6 @@ def state_codebook(
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
     Fixed Uniform(-1, 1) vectors, float32 [row_count, dimension].
-    """
-
-def transition_probabilities(
-    state: typing.SupportsInt | typing.SupportsIndex,
-    action: typing.SupportsInt | typing.SupportsIndex,
-    *,
-    state_count: typing.SupportsInt | typing.SupportsIndex,
-    action_count: typing.SupportsInt | typing.SupportsIndex,
-    policy_temperature: typing.SupportsFloat | typing.SupportsIndex,
-    transition_temperature: typing.SupportsFloat | typing.SupportsIndex,
-    fixed_start: bool,
-    seed: typing.SupportsInt | typing.SupportsIndex,
-) -> numpy.typing.NDArray[numpy.float64]:
-    """
-    The exact law of the next state after an action in a state, float64 [state_count].
     """
 
 compiler: str

@@ -33,6 +33,13 @@ template <class... Parts>
   return text;
 }
 
+// Throws std::invalid_argument with these parts unless the condition holds. They are put together only then: some
+// checks are made for every number.
+template <class... Parts>
+void require(bool holds, const Parts&... parts) {
+  if (!holds) throw std::invalid_argument(message(parts...));
+}
+
 // Thrown when the caller's interrupt check asked long work to stop; what was being written is not complete.
 struct Interrupted : std::runtime_error {
   Interrupted() : std::runtime_error("interrupted") {}

@@ -1,9 +1,11 @@
-// Transitions of a discrete MDP as vectors: rows of (state, action, next state) looked up in two codebooks.
+// Transitions of a discrete MDP as vectors: rows of (state, action, target) looked up in codebooks. The target is what
+// a model learns to predict: the next state, or anything else that has a number.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -11,7 +13,7 @@
 
 namespace trajmill {
 
-// One row of float32 numbers for each state or action.
+// One row of float32 numbers for each state, action or target.
 struct Codebook {
   std::vector<float> vectors;
   std::size_t dimension;
@@ -22,15 +24,20 @@ struct Codebook {
 class MDPTransitions final : public BatchSource {
  public:
   // From `row_count` >= 1 rows of three unsigned integers of `element_size` bytes (1, 2 or 4), one after another,
-  // owned by the caller and never changed. Batches have `observation`, `action` and `next_observation`. Throws
-  // std::invalid_argument if a number has no vector.
+  // owned by the caller and never changed. Without `targets`, targets are states. Batches have `observation`, `action`
+  // and `next_observation`, the target's vector. Throws std::invalid_argument if a number has no vector.
   MDPTransitions(const std::byte* rows, std::size_t row_count, std::size_t element_size, Codebook states,
-                 Codebook actions, std::uint64_t seed);
+                 Codebook actions, std::optional<Codebook> targets, std::uint64_t seed);
 
   [[nodiscard]] const std::vector<Column>& batch_columns() const noexcept override { return columns_; }
   void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) override;
 
+  [[nodiscard]] const std::byte* rows() const noexcept { return rows_; }
   [[nodiscard]] std::size_t row_count() const noexcept { return row_count_; }
+  [[nodiscard]] std::size_t element_size() const noexcept { return element_size_; }
+  [[nodiscard]] const Codebook& states() const noexcept { return states_; }
+  [[nodiscard]] const Codebook& actions() const noexcept { return actions_; }
+  [[nodiscard]] const Codebook& targets() const noexcept { return targets_ ? *targets_ : states_; }
   [[nodiscard]] std::uint64_t seed() const noexcept { return seed_; }
 
   // Draws made so far, which is also the number of the next: row i of draw n depends on (seed, n, i) alone.
@@ -42,12 +49,16 @@ class MDPTransitions final : public BatchSource {
  private:
   template <class F>
   auto with_rows(F&& use) const;
+  template <class NumbersOf>
+  void copy_rows(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count,
+                 const NumbersOf& numbers_of) const;
 
   const std::byte* rows_;
   std::size_t row_count_;
   std::size_t element_size_;
   Codebook states_;
   Codebook actions_;
+  std::optional<Codebook> targets_;  // none: those of the states
   std::vector<Column> columns_;
   std::uint64_t seed_;
   std::uint64_t key_;

@@ -14,10 +14,11 @@
 
 namespace trajmill {
 
-// One round of the authors' worker processes, or some of it: the blocks of `made_count` workers from `first_worker` on.
-// Each block is an equal share of the rows to fill.
+// One round of the authors' program, which runs `reference_worker_count` processes, or some of it: the blocks of
+// `made_count` of these workers from `first_worker` on. Each block is an equal share of the rows to fill. How many
+// threads make them is another matter.
 struct ReferenceRound {
-  std::size_t worker_count;
+  std::size_t reference_worker_count;
   std::uint64_t iteration;
   std::size_t first_worker;
   std::size_t made_count;

@@ -164,27 +164,49 @@ class ReplayBuffer : public BatchSource {
   class Slots;   // where rows are
   class Block;   // some rows on their way out
 
-  void require_open() const;
-  [[nodiscard]] std::size_t size_now() const noexcept;
-  void require_rows(std::span<const std::int64_t> slots) const;
+  // Rows (replay_rows.cpp).
+  void make_columns();
   [[nodiscard]] std::byte* row(std::size_t slot) const noexcept { return rows_ + slot * layout_.row_stride; }
-  [[nodiscard]] std::int64_t& entry_of(std::size_t slot) const noexcept;
-  [[nodiscard]] std::byte* entry(std::int64_t number) const noexcept;
-  std::int64_t take_entry();
-  void evict(std::uint64_t first_kept);
-  void store_rows(std::uint64_t number, std::size_t count, std::size_t from, std::span<const std::byte* const> columns);
-  void share_rows(std::uint64_t number, std::size_t count, std::span<const std::byte* const> columns);
-  [[nodiscard]] bool has_end(const std::byte* row) const noexcept;
-  [[nodiscard]] bool continues(std::size_t slot, std::size_t successor) const noexcept;
-  void draw(std::uint64_t draw, const DrawOptions& options, std::size_t begin, std::size_t batch_size,
-            std::span<std::int64_t> slots) const;
   void copy_out(std::span<const std::int64_t> slots, std::span<const std::int64_t> next, std::size_t first_row,
                 std::span<std::byte* const> columns) const noexcept;
   template <class SlotsOf>
   void copy_rows(std::size_t begin, std::size_t end, std::span<std::byte* const> columns,
                  const SlotsOf& slots_of) const;
   void prefetch(std::span<const std::int64_t> slots) const noexcept;
+
+  // The ring (replay_ring.cpp). An entry of the side store holds the shared columns of one row; 0 instead of its number
+  // says that the successor has them.
+  void require_open() const;
+  static void require_sound(bool holds);
+  [[nodiscard]] std::size_t size_now() const noexcept;
+  void require_rows(std::span<const std::int64_t> slots) const;
+  [[nodiscard]] std::int64_t& entry_of(std::size_t slot) const noexcept {
+    return *reinterpret_cast<std::int64_t*>(row(slot) + layout_.entry_offset);
+  }
+  [[nodiscard]] std::byte* entry(std::int64_t number) const noexcept {
+    return entries_ + static_cast<std::size_t>(number - 1) * layout_.entry_size;
+  }
+  std::int64_t take_entry();
+  void evict(std::uint64_t first_kept);
+  void store_rows(std::uint64_t number, std::size_t count, std::size_t from, std::span<const std::byte* const> columns);
+  void share_rows(std::uint64_t number, std::size_t count, std::span<const std::byte* const> columns);
+  void draw(std::uint64_t draw, const DrawOptions& options, std::size_t begin, std::size_t batch_size,
+            std::span<std::int64_t> slots) const;
+  void restore_entries();
+
+  // Rows that follow one another (replay_n_step.cpp).
+  void require_n_step_columns() const;
+  [[nodiscard]] bool has_end(const std::byte* row) const noexcept;
+  [[nodiscard]] bool continues(std::size_t slot, std::size_t successor) const noexcept;
+
+  // Priorities (replay_priorities.cpp).
+  [[nodiscard]] static double checked_beta(double beta);
+  [[nodiscard]] double largest_priority_now() const noexcept;
+  void prioritize(std::size_t slot, std::size_t count);
+  void draw_by_priority(std::span<const std::uint64_t> words, std::size_t begin, std::size_t batch_size,
+                        std::span<std::int64_t> slots) const;
   void weigh(std::size_t batch_size, double beta, const std::byte* indexes, std::byte* out) const;
+  void restore_priorities();
 
   ReplaySettings settings_;
   ReplayLayout layout_;

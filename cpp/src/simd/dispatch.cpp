@@ -37,13 +37,9 @@ void require_available(SimdLevel level) {
 SimdLevel initial_level() {
   const char* wanted = std::getenv("TRAJMILL_SIMD");
   if (wanted == nullptr || *wanted == '\0') return available_simd_levels().back();
-  const std::optional<SimdLevel> level = simd_level_from_name(wanted);
-  if (!level) {
-    throw std::invalid_argument(
-        message("TRAJMILL_SIMD must be scalar, sse4, avx2, avx512 or neon, got '", wanted, "'"));
-  }
-  require_available(*level);
-  return *level;
+  const SimdLevel level = simd_level_from_name("TRAJMILL_SIMD", wanted);
+  require_available(level);
+  return level;
 }
 
 std::atomic<SimdLevel>& current_level() {
@@ -63,11 +59,11 @@ std::string_view name(SimdLevel level) noexcept {
   }
 }
 
-std::optional<SimdLevel> simd_level_from_name(std::string_view wanted) noexcept {
+SimdLevel simd_level_from_name(std::string_view what, std::string_view wanted) {
   for (const SimdLevel level : kLevels) {
     if (name(level) == wanted) return level;
   }
-  return std::nullopt;
+  throw std::invalid_argument(message(what, " must be scalar, sse4, avx2, avx512 or neon, got '", wanted, "'"));
 }
 
 std::vector<SimdLevel> available_simd_levels() {
@@ -97,14 +93,6 @@ simd::Kernels simd::kernels() {
 #endif
     default: return scalar_kernels();
   }
-}
-
-std::uint32_t philox_checksum(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count) {
-  return simd::kernels().philox_checksum(key, sequence_count, block_count);
-}
-
-std::uint32_t lookup_checksum(std::span<const std::uint32_t> table, std::size_t lookup_count) {
-  return simd::kernels().lookup_checksum(table.data(), static_cast<std::uint32_t>(table.size()), lookup_count);
 }
 
 }  // namespace trajmill

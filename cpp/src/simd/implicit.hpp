@@ -291,18 +291,19 @@ class Sieve {
   std::size_t written_[kLanes] = {};
 };
 
-// Settles what the kernel left open: lanes whose proposals the top half does not decide, and those that scan.
+// Finishes what the kernel rejected: lanes whose proposals the top half does not decide, and those that scan.
 template <class V, class Walk>
-__attribute__((noinline)) void settle_lanes(const typename Walk::Arguments& arguments, const Walk& walk,
-                                            Proposal<V>& proposal, std::uint32_t lanes, std::uint32_t scanning,
-                                            std::size_t row, std::uint64_t number) {
+__attribute__((noinline)) void finish_rejected_lanes(const typename Walk::Arguments& arguments, const Walk& walk,
+                                                     Proposal<V>& proposal, std::uint32_t lanes, std::uint32_t scanning,
+                                                     std::size_t row, std::uint64_t number) {
   const auto none = V::vec(kNoValue);
   alignas(64) std::uint32_t values[V::kLanes];
   V::store(values, V::select(proposal.accepted, proposal.value, none));
   for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
     if ((lanes >> lane & 1) == 0) continue;
-    values[lane] = settle(walk.law(arguments, lane), arguments.proposal_key, Walk::sequences(arguments)[row + lane],
-                          number, walk.row(lane), (scanning >> lane & 1) != 0);
+    values[lane] =
+        finish_rejected(walk.law(arguments, lane), arguments.proposal_key, Walk::sequences(arguments)[row + lane],
+                        number, walk.row(lane), (scanning >> lane & 1) != 0);
   }
   proposal.value = V::load(values);
   proposal.accepted = V::below(proposal.value, none);
@@ -352,8 +353,8 @@ void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t
         if (any_open != 0) [[unlikely]] {
           for (int g = 0; g < Groups; ++g) {
             if (open[g] == 0) continue;
-            settle_lanes<V>(arguments, walk[g], proposals[g], open[g], V::bits(V::equal(deadline[g], here)),
-                            row + static_cast<std::size_t>(g) * V::kLanes, now);
+            finish_rejected_lanes<V>(arguments, walk[g], proposals[g], open[g], V::bits(V::equal(deadline[g], here)),
+                                     row + static_cast<std::size_t>(g) * V::kLanes, now);
           }
         }
         for (int g = 0; g < Groups; ++g) {
@@ -398,8 +399,7 @@ void sample_implicit_chain(const ImplicitChainArguments& arguments, std::size_t 
 
 template <class V>
 constexpr Kernels kernels_of() noexcept {
-  return {sample_chain<V>,    sample_mdp<V>,     sample_implicit_chain<V>, sample_implicit<V, MDPWalk<V>>,
-          philox_checksum<V>, lookup_checksum<V>};
+  return {sample_chain<V>, sample_mdp<V>, sample_implicit_chain<V>, sample_implicit<V, MDPWalk<V>>};
 }
 
 }  // namespace trajmill::simd

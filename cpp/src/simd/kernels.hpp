@@ -93,10 +93,11 @@ struct ImplicitMDPArguments {
 // No state has this number.
 inline constexpr std::uint32_t kNoValue = 0xFFFFFFFF;
 
-// What becomes of proposal `proposal` of a sequence when the top half of its uniform number leaves that open, or when
-// the row is to be scanned: the value, or kNoValue.
-[[nodiscard]] std::uint32_t settle(const ImplicitRows& rows, std::uint64_t proposal_key, std::uint64_t sequence,
-                                   std::uint64_t proposal, std::uint64_t row, bool scan);
+// Finishes a draw that a kernel did not accept by the top half of its proposal's uniform number alone: by all 64 bits
+// of it, or by scanning the row. The value, or kNoValue if the proposal is refused.
+[[nodiscard]] std::uint32_t finish_rejected(const ImplicitRows& rows, std::uint64_t proposal_key,
+                                            std::uint64_t sequence, std::uint64_t proposal, std::uint64_t row,
+                                            bool scan);
 
 // A uniform number below `count` for the start of a sequence.
 [[nodiscard]] std::uint32_t uniform_start(std::uint64_t start_key, std::uint64_t sequence,
@@ -111,9 +112,6 @@ struct Kernels {
   Sample<MDPArguments> sample_mdp;
   Sample<ImplicitChainArguments> sample_implicit_chain;
   Sample<ImplicitMDPArguments> sample_implicit_mdp;
-  // What the generator alone costs, and table look-ups alone (simd.hpp).
-  std::uint32_t (*philox_checksum)(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count);
-  std::uint32_t (*lookup_checksum)(const std::uint32_t* table, std::uint32_t count, std::size_t lookup_count);
 };
 
 // Rows that the kernels like to be given together.

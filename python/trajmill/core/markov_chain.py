@@ -62,12 +62,15 @@ class MarkovChain:
         self.seed = checks.seed(seed)
         self.initial = checks.choice("initial", initial, ("softmax", "uniform"))
         self._rows: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
-        self._core = _core.MarkovChain(
+        self._law = _core.ChainLaw(
             state_count=self.state_count,
             order=self.order,
             temperature=self.temperature,
             uniform_initial=self.initial == "uniform",
             seed=self.seed,
+        )
+        self._core = _core.MarkovChain(
+            self._law,
             backend=checks.choice("backend", backend, ("auto", "dense", "implicit")),
             memory_limit=checks.memory_limit(),
             threads=checks.thread_count(threads),
@@ -166,15 +169,7 @@ class MarkovChain:
             raise ValueError(f"context must hold at most order = {self.order} states, got {len(states)}")
         if self._rows is not None:
             return (self._rows[1][states[0]] if states else self._rows[0]).copy()
-        assert self.temperature is not None
-        return _core.chain_probabilities(
-            states,
-            state_count=self.state_count,
-            order=self.order,
-            temperature=self.temperature,
-            uniform_initial=self.initial == "uniform",
-            seed=self.seed,
-        )
+        return self._law.probabilities(states)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was made from, for the workers of a data loader."""

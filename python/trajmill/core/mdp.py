@@ -66,8 +66,16 @@ class MDP:
         self.seed = checks.seed(seed)
         self.start = checks.choice("start", start, ("random", "fixed"))
         self._rows: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+        self._law = _core.MDPLaw(
+            state_count=self.state_count,
+            action_count=self.action_count,
+            policy_temperature=self.policy_temperature,
+            transition_temperature=self.transition_temperature,
+            fixed_start=self.start == "fixed",
+            seed=self.seed,
+        )
         self._core = _core.MDP(
-            **self._law(),
+            self._law,
             backend=checks.choice("backend", backend, ("auto", "dense", "implicit")),
             memory_limit=checks.memory_limit(),
             threads=checks.thread_count(threads),
@@ -160,7 +168,7 @@ class MDP:
         s = checks.integer("state", state, 0, self.state_count - 1)
         if self._rows is not None:
             return np.array(self._rows[0][s])
-        return _core.policy_probabilities(s, **self._law())
+        return self._law.policy_probabilities(s)
 
     def transition_probabilities(self, state: int, action: int) -> npt.NDArray[np.float64]:
         """The exact law of the state after `action` in `state`, float64 (S,)."""
@@ -168,7 +176,7 @@ class MDP:
         a = checks.integer("action", action, 0, self.action_count - 1)
         if self._rows is not None:
             return np.array(self._rows[1][s, a])
-        return _core.transition_probabilities(s, a, **self._law())
+        return self._law.transition_probabilities(s, a)
 
     def state_vectors(self, dimension: int) -> npt.NDArray[np.float32]:
         """Fixed Uniform(-1, 1) vectors that stand for the states, float32 (S, dimension); the same for every seed."""
@@ -177,16 +185,6 @@ class MDP:
     def action_vectors(self, dimension: int) -> npt.NDArray[np.float32]:
         """Fixed Uniform(-1, 1) vectors that stand for the actions, float32 (A, dimension); the same for every seed."""
         return _core.action_codebook(self.action_count, checks.integer("dimension", dimension, 1, 2**31))
-
-    def _law(self) -> dict[str, Any]:
-        return {
-            "state_count": self.state_count,
-            "action_count": self.action_count,
-            "policy_temperature": self.policy_temperature,
-            "transition_temperature": self.transition_temperature,
-            "fixed_start": self.start == "fixed",
-            "seed": self.seed,
-        }
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was made from, for the workers of a data loader."""

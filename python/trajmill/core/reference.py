@@ -56,16 +56,9 @@ class ReferenceChain:
         threads: int | None = None,
     ) -> npt.NDArray[Any]:
         """One iteration of the authors' program; see `markov_tokens`."""
-        made, shape = _round(worker_count, batch_size, length, workers)
+        chosen, shape = _round(worker_count, batch_size, length, iteration, workers)
         tokens = _tokens_out(out, shape, self.state_count)
-        self._core.sample(
-            worker_count=worker_count,
-            iteration=checks.integer("iteration", iteration, 0, 2**63 - 1),
-            first_worker=made.start,
-            made_count=len(made),
-            out=tokens,
-            threads=checks.thread_count(threads),
-        )
+        self._core.sample(chosen, out=tokens, threads=checks.thread_count(threads))
         return tokens
 
     def probabilities(self, context: Sequence[int] = ()) -> npt.NDArray[np.float64]:
@@ -152,15 +145,12 @@ def iid_tokens(
 ) -> npt.NDArray[Any]:
     """One iteration of the authors' independent uniform tokens; parameters and result as for `markov_tokens`."""
     states = checks.state_count("state_count", state_count)
-    made, shape = _round(worker_count, batch_size, length, workers)
+    chosen, shape = _round(worker_count, batch_size, length, iteration, workers)
     tokens = _tokens_out(out, shape, states)
     _core.reference_iid_tokens(
         state_count=states,
         seed=checks.seed(seed),
-        worker_count=worker_count,
-        iteration=checks.integer("iteration", iteration, 0, 2**63 - 1),
-        first_worker=made.start,
-        made_count=len(made),
+        round=chosen,
         out=tokens,
         threads=checks.thread_count(threads),
     )
@@ -263,13 +253,21 @@ def block_size(worker_count: int, batch_size: int) -> int:
     return rows // count
 
 
-def _round(worker_count: int, batch_size: int, length: int, workers: range | None) -> tuple[range, tuple[int, int]]:
-    """The workers that make tokens, and the shape of these."""
+def _round(
+    worker_count: int, batch_size: int, length: int, iteration: int, workers: range | None
+) -> tuple[_core.ReferenceRound, tuple[int, int]]:
+    """What is made of an iteration, and the shape of its tokens."""
     block = block_size(worker_count, batch_size)
     made = _some_of("workers", workers, worker_count)
     if not made:
         raise ValueError(f"workers must hold at least one worker, got {workers!r}")
-    return made, (len(made) * block, checks.integer("length", length, 0, 2**32))
+    chosen = _core.ReferenceRound(
+        reference_worker_count=worker_count,
+        iteration=checks.integer("iteration", iteration, 0, 2**63 - 1),
+        first_worker=made.start,
+        made_count=len(made),
+    )
+    return chosen, (len(made) * block, checks.integer("length", length, 0, 2**32))
 
 
 def _some_of(name: str, chosen: range | None, count: int) -> range:

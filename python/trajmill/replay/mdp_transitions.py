@@ -18,6 +18,8 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
     Only the numbers of state, action and next state are kept, 3 bytes a transition up to 256 states, so the paper's
     million takes 3 MB. Batches hold their vectors: ``observation`` float32 (B, observation_dim), ``action`` float32
     (B, action_dim) and ``next_observation`` as ``observation``. Row i of draw n depends on the seed, n and i alone.
+    A model may learn to predict something other than the next state: `from_arrays` takes any target with a number and
+    vectors of its own, which then stand in ``next_observation``.
 
     Parameters
     ----------
@@ -33,6 +35,13 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
         64-bit seed of the draws; the trajectories depend on the MDP alone.
     threads
         Threads that make the trajectories; default every core.
+
+    Attributes
+    ----------
+    rows : (N, 3) unsigned integers
+        State, action and target of every transition; read-only, as are the codebooks.
+    state_vectors, action_vectors, target_vectors : float32 (count, dimension)
+        Row k stands for state, action or target k; the targets' are those of the states unless others were given.
 
     Raises
     ------
@@ -62,6 +71,7 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
             rows=_packed(sample.states[:, :-1], sample.actions, sample.states[:, 1:]),
             state_vectors=mdp.state_vectors(observation_dim),
             action_vectors=mdp.action_vectors(action_dim),
+            target_vectors=None,
             seed=checks.seed(seed),
         )
 
@@ -74,9 +84,10 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
         *,
         state_vectors: npt.ArrayLike,
         action_vectors: npt.ArrayLike,
+        target_vectors: npt.ArrayLike | None = None,
         seed: int = 0,
     ) -> Self:
-        """Transitions and codebooks from anywhere, such as the authors' own stream or a corpus of trajectories.
+        """Transitions and codebooks of your own, such as the authors' stream or a corpus of trajectories.
 
         Of a corpus with the columns ``states`` and ``actions``, ``rows = corpus[:]`` gives
         ``(rows["states"][:, :-1], rows["actions"], rows["states"][:, 1:])``.
@@ -84,9 +95,12 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
         Parameters
         ----------
         states, actions, next_states
-            Integers >= 0 of equal shapes: transition i goes from ``states.flat[i]`` to ``next_states.flat[i]``.
+            Integers >= 0 of equal shapes: transition i goes from ``states.flat[i]`` to ``next_states.flat[i]``. With
+            `target_vectors`, `next_states` are the numbers of the targets instead.
         state_vectors, action_vectors
             Float32 (S, observation_dim) and (A, action_dim): row k stands for state or action k.
+        target_vectors
+            Float32 (T, target_dim): row k stands for target k, as ``next_observation``; default `state_vectors`.
         seed
             64-bit seed of the draws.
 
@@ -106,13 +120,14 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
             rows=_packed(states, actions, next_states),
             state_vectors=_codebook("state_vectors", state_vectors),
             action_vectors=_codebook("action_vectors", action_vectors),
+            target_vectors=None if target_vectors is None else _codebook("target_vectors", target_vectors),
             seed=checks.seed(seed),
         )
         return source
 
 
 def _packed(*columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(state, action, next state) of every transition, in the smallest unsigned dtype."""
+    """(state, action, target) of every transition, in the smallest unsigned dtype."""
     for name, values in zip(("states", "actions", "next_states"), columns, strict=True):
         if values.dtype.kind not in "iu":
             raise TypeError(f"{name} must hold integers, got {values.dtype}")

@@ -120,12 +120,12 @@ class ReplayBuffer(_core.ReplayBuffer):
             "columns": [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]
         }
         beta = checks.number("beta", beta, _EXPONENTS)
+        core_settings = _core.ReplaySettings(**settings)
         memory = None
         if path is not None:
-            byte_count = _core.replay_byte_count(**settings)
-            memory, self._descriptor = replay_file.open_storage(Path(path), self._settings, byte_count)
+            memory, self._descriptor = replay_file.open_storage(Path(path), self._settings, core_settings.byte_count)
         try:
-            super().__init__(**settings, memory=memory)
+            super().__init__(core_settings, memory)
             self.beta = beta
         except BaseException:
             del memory  # the mapping has the file open too

@@ -472,11 +472,58 @@ def test_mdp_transitions_of_the_authors_data():
     assert rows == {(*states[s], *actions[a], *states[following]) for s, a, following in stored}
 
 
+def test_targets_with_vectors_of_their_own():
+    """A model that learns to predict the pair of state and action instead of the next state."""
+    rng = np.random.default_rng(4)
+    states, actions = rng.integers(0, 30, (2, 40)), rng.integers(0, 10, (2, 40))
+    vectors = {"state_vectors": rng.random((30, 4)), "action_vectors": rng.random((10, 3))}
+    pairs = rng.random((300, 5)).astype(np.float32)
+    source = MDPTransitions.from_arrays(states, actions, states * 10 + actions, **vectors, target_vectors=pairs, seed=8)
+    assert [(name, shape) for name, shape, _ in source.batch_columns] == [
+        ("observation", (4,)), ("action", (3,)), ("next_observation", (5,))
+    ]  # fmt: skip
+    next_states = rng.integers(0, 30, states.shape)
+    twin = MDPTransitions.from_arrays(states, actions, next_states, **vectors, seed=8)
+    batch, same_draw = source.sample(500), twin.sample(500)
+    assert np.array_equal(batch["observation"], same_draw["observation"])
+    assert np.array_equal(batch["action"], same_draw["action"])
+    rows = {(*vectors["state_vectors"][s].astype("f4"), *pairs[s * 10 + a]) for s, a in
+            zip(states.flat, actions.flat, strict=True)}  # fmt: skip
+    assert {(*o, *n) for o, n in zip(batch["observation"], batch["next_observation"], strict=True)} <= rows
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(200, np.uint8), (300, np.uint16), (70_000, np.uint32)])
+def test_rows_and_codebooks_can_be_read(largest, dtype):
+    states, actions, targets = np.array([0, 2]), np.array([1, 0]), np.array([largest, 1])
+    books = {
+        "state_vectors": np.arange(6, dtype=np.float32).reshape(3, 2),
+        "action_vectors": np.arange(2, dtype=np.float32).reshape(2, 1),
+        "target_vectors": np.arange(largest + 1, dtype=np.float32).reshape(-1, 1),
+    }
+    source = MDPTransitions.from_arrays(states, actions, targets, **books)
+    rows = source.rows
+    assert rows.dtype == dtype and rows.tolist() == [[0, 1, largest], [2, 0, 1]]
+    for name, book in books.items():
+        assert np.array_equal(getattr(source, name), book) and getattr(source, name).dtype == np.float32
+    for array in (rows, source.state_vectors, source.action_vectors, source.target_vectors):
+        assert not array.flags.writeable
+    books["state_vectors"][:] = 7  # the caller's own array, which was copied
+    kept = source.state_vectors
+    del source
+    gc.collect()
+    assert rows.tolist() == [[0, 1, largest], [2, 0, 1]] and kept[2].tolist() == [4, 5]
+    of_states = MDPTransitions.from_arrays(states, actions, np.array([2, 1]), **dict(list(books.items())[:2]))
+    assert np.array_equal(of_states.target_vectors, of_states.state_vectors)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"states": np.array([0, 9])}, ValueError, "state 9 of transition 1 has no vector, there are 3"),
         ({"actions": np.array([2, 0])}, ValueError, "action 2 of transition 0 has no vector, there are 2"),
+        ({"next_states": np.array([2, 3])}, ValueError, "next state 3 of transition 1 has no vector, there are 3"),
+        ({"target_vectors": np.zeros((2, 1))}, ValueError, "target 2 of transition 0 has no vector, there are 2"),
+        ({"target_vectors": np.zeros(3)}, ValueError, r"target_vectors must have shape \(count, dimension\)"),
         ({"next_states": np.array([0, -1])}, ValueError, "next_states must hold at least one number, all in"),
         ({"states": np.array([0.0, 1.0])}, TypeError, "states must hold integers, got float64"),
         ({"states": np.array([0])}, ValueError, r"must have equal shapes, got \(1,\), \(2,\) and \(2,\)"),

@@ -217,28 +217,6 @@ def test_out_is_filled_and_returned():
         buffer.sample(5, out)
 
 
-@pytest.mark.parametrize("episode_count", [1, 10, 10_000, 1_000_000])
-@pytest.mark.parametrize("step_count", [10**4, 10**6, 10**9, 10**12])
-def test_a_step_is_found_at_any_size(step_count, episode_count):
-    """Nothing is stored for a step: 10^12 of them are as easy to number as 10^4."""
-    episode_count = min(episode_count, step_count)
-    rng = np.random.default_rng(0)
-    lengths = np.full(episode_count, step_count // episode_count, np.uint64)
-    swap = rng.integers(0, lengths, dtype=np.uint64)[: episode_count // 2]  # from short to long and very long
-    lengths[: len(swap)] -= swap
-    lengths[::-1][: len(swap)] += swap
-    ends = np.cumsum(lengths)
-    gaps = np.uint64(7) * np.arange(episode_count, dtype=np.uint64)
-    index = _core.EpisodeIndex(np.stack([ends - lengths + gaps, lengths], axis=1))
-    assert index.step_count == step_count
-    wanted = rng.integers(0, step_count, 20_000, dtype=np.uint64)
-    wanted[:3] = 0, step_count - 1, ends[0] - np.uint64(1)
-    number = np.searchsorted(ends, wanted, side="right")
-    timestep = wanted - (ends - lengths)[number]
-    expected = np.stack([wanted + gaps[number], timestep, lengths[number] - timestep], axis=1)
-    assert np.array_equal(index.find(wanted), expected)
-
-
 def test_from_dataset():
     dataset = load_dataset("hopper-sac-replay-10k")
     buffer = TrajectoryBuffer.from_dataset(dataset, columns=COLUMNS, context_length=20, seed=7)
@@ -306,12 +284,8 @@ def test_steps_that_are_not_there():
     buffer = TrajectoryBuffer(**steps([2, 3]))
     with pytest.raises(IndexError, match="steps must be below 5, got 5"):
         buffer.windows([0, 5])
-    with pytest.raises(ValueError, match="episodes must have at least one step, number 1 has none"):
-        _core.EpisodeIndex([[0, 5], [5, 0]])
     with pytest.raises(ValueError, match="'reward' has 3 rows, an episode of 2 begins at row 2"):
         _core.returns_to_go(np.zeros(3, np.float32), [[0, 2], [2, 2]], 1.0, 1.0)
-    with pytest.raises(ValueError, match="there must be at least one episode"):
-        _core.EpisodeIndex(np.zeros((0, 2), np.uint64))
 
 
 @pytest.mark.parametrize(

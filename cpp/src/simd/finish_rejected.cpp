@@ -18,8 +18,8 @@ std::uint32_t proposal_word(std::uint64_t key, std::uint64_t sequence, std::uint
 
 }  // namespace
 
-std::uint32_t settle(const ImplicitRows& rows, std::uint64_t proposal_key, std::uint64_t sequence,
-                     std::uint64_t proposal, std::uint64_t row, bool scan) {
+std::uint32_t finish_rejected(const ImplicitRows& rows, std::uint64_t proposal_key, std::uint64_t sequence,
+                              std::uint64_t proposal, std::uint64_t row, bool scan) {
   const std::uint64_t block = proposal / 4;
   const std::uint64_t uniform = std::uint64_t{proposal_word(proposal_key, sequence, block, proposal)} << 32 |
                                 proposal_word(proposal_key, sequence, block | kLowHalves, proposal);

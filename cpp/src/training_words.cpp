@@ -1,0 +1,27 @@
+#include "trajmill/training_words.hpp"
+
+#include <algorithm>
+
+#include "trajmill/error.hpp"
+
+namespace trajmill {
+
+void philox_words(std::span<const std::int64_t> seeds, std::span<const std::int64_t> lanes,
+                  std::span<const std::int64_t> sites, std::uint64_t first_update, std::uint64_t update_count,
+                  std::uint32_t domain, std::int64_t* words) {
+  require(sites.size() == lanes.size(), "there must be one site for each of ", lanes.size(), " lanes, got ",
+          sites.size());
+  for (std::uint64_t update = first_update; update < first_update + update_count; ++update) {
+    for (const std::int64_t seed : seeds) {
+      for (std::size_t lane = 0; lane < lanes.size(); ++lane) {
+        const PhiloxBlock block =
+            philox4x32({static_cast<std::uint32_t>(lanes[lane]), static_cast<std::uint32_t>(update),
+                        static_cast<std::uint32_t>(sites[lane]), domain},
+                       static_cast<std::uint64_t>(seed));
+        words = std::ranges::copy(block, words).out;
+      }
+    }
+  }
+}
+
+}  // namespace trajmill
