@@ -101,8 +101,9 @@ def _overview(module: ModuleType, name: str) -> str:
 
 
 def _reflow(text: str | None) -> str:
-    """One line a paragraph, for the parser to wrap at the terminal's width."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text or "").split("\n\n"))
+    """One line a paragraph, for the parser to wrap at the terminal's width; what is indented stays as it is."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(each if each.startswith(" ") else " ".join(each.split()) for each in paragraphs)
 
 
 @contextmanager

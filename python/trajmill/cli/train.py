@@ -66,7 +66,7 @@ class Methods(Mapping[str, type[Command]]):
                 ("method", method.Config, field(default_factory=method.Config)),
                 ("schedule", Schedule, field(default=method.SCHEDULE)),
             ],
-            bases=(base,),
+            bases=(base[method.Config],),
             frozen=True,
             kw_only=True,
             namespace={"__doc__": base.__doc__},

@@ -127,7 +127,8 @@ def read_config(path: Path) -> dict[str, Any]:
     name, how, known = former
     settings = dict(config["config"])
     moved = {key: settings.pop(key) for key in list(settings) if key in known - RUN_SETTINGS}
-    settings["method"] = how.settings(settings["method"] | moved)
+    method = how.settings(settings["method"] | moved)
+    settings["method"] = {key: value for key, value in method.items() if value is not None}  # left open then
     return config | {"kind": name, "config": settings}
 
 

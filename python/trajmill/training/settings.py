@@ -74,12 +74,17 @@ def plain(value: Any) -> Any:
 
 
 def defaults(config: Any) -> dict[str, Any]:
-    """What the settings of a record and of the records in it are if nothing is said, as JSON values."""
+    """What the settings of a record and of the records in it are if nothing is said, as JSON values.
+
+    Of a setting that is open unless somebody says so (None), it is the value that it has.
+    """
     found = {}
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
             found[field.name] = defaults(value)
+        elif field.default is None:
+            found[field.name] = plain(value)
         elif field.default is not MISSING:
             found[field.name] = plain(field.default)
         elif field.default_factory is not MISSING:
