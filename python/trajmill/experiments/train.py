@@ -117,7 +117,7 @@ def train(
         task = _Task.of(config, method, device, ranks, progress, seed_count=1 if count > 1 else len(config.seeds))
         run = RunDirectory(output)
         if ranks.is_first:
-            run = RunDirectory.open(output, task.record(), resume=resume, defaults=defaults(config))
+            run = RunDirectory.open(output, task.record(), resume=resume, defaults=defaults(task.config))
         if ranks.maximum(int(ranks.is_first and run.finished)):
             return output
         with run.locked() if ranks.is_first else nullcontext():
