@@ -335,6 +335,9 @@ def _tokens_learned(state: State, known: Mapping[str, Any]) -> TokenTable:
 
 def step(state: State, count: int = 1, first: int = 0) -> None:
     """Make `count` updates of every seed, in place, the language-model term on the first `count` slots."""
+    config = state.config
+    if (config.cluster_weight and state.centers is None) or (config.language_weight and state.tokens is None):
+        raise ValueError("cluster_weight and language_weight are for a pre-trained backbone; give --init")
     windows = state.table.draw(state.draws.words(state.step, count)["window"])
     sites = state.dropout_sites
     for slot in range(count):  # an update's dropout takes too many numbers to draw several at once
