@@ -233,7 +233,9 @@ class TransitionTable:
         """Rows `index` (..., B) int64."""
         rows = self.rows.index_select(0, index.flatten()).view(*index.shape, -1)
         o, a = self.facts.observation_dim, self.facts.action_dim
-        observation, action, reward, terminal, next_observation = torch.split(rows, [o, a, 1, 1, o], -1)
+        # in memory of their own, as from the host: torch's functions may round numbers with gaps between them otherwise
+        columns = (column.contiguous() for column in torch.split(rows, [o, a, 1, 1, o], -1))
+        observation, action, reward, terminal, next_observation = columns
         return TransitionBatch(observation, action, reward[..., 0], terminal[..., 0], next_observation, source)
 
 
