@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,11 +18,24 @@ LOG_STD_RANGE = (-20.0, 2.0)
 """clamp of the log standard deviation (young-geng/CQL)"""
 
 
-def policies(observation_dim: int, output_dim: int, seeds: Sequence[int], **shape: Any) -> Stack:
-    """Fresh networks ``[o -> hidden sizes -> output_dim]``, one row a seed; `shape` is what `mlp` takes."""
-    return Stack.of(
-        [mlp(observation_dim, {"output": output_dim}, seeded_generator(seed, "policy"), **shape) for seed in seeds]
-    )
+def policies(
+    observation_dim: int,
+    output_dim: int,
+    seeds: Sequence[int],
+    *,
+    more: Mapping[str, Tensor] = MappingProxyType({}),
+    **shape: Any,
+) -> Stack:
+    """Fresh networks ``[o -> hidden sizes -> output_dim]``, one row a seed, each with the further values `more`.
+
+    `shape` is what `mlp` takes: hidden_sizes, layers.
+    """
+
+    def one(seed: int) -> dict[str, Tensor]:
+        values = mlp(observation_dim, {"output": output_dim}, seeded_generator(seed, "policy"), **shape)
+        return values | dict(more)
+
+    return Stack.of([one(seed) for seed in seeds])
 
 
 def outputs(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:
@@ -40,11 +54,7 @@ def tanh_gaussian(observation_dim: int, action_dim: int, seeds: Sequence[int], *
     The log standard deviation is scaled and shifted by two trainable scalars, 1.0 and −1.0 at the start.
     """
     scalars = {"log_std_multiplier": torch.tensor(1.0), "log_std_offset": torch.tensor(-1.0)}
-
-    def one(seed: int) -> dict[str, Tensor]:
-        return mlp(observation_dim, {"output": 2 * action_dim}, seeded_generator(seed, "policy"), **shape) | scalars
-
-    return Stack.of([one(seed) for seed in seeds])
+    return policies(observation_dim, 2 * action_dim, seeds, more=scalars, **shape)
 
 
 def gaussian(parameters: Mapping[str, Tensor], observation: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,219 @@
+"""TD3+BC: TD3 on a fixed dataset, with a term that clones it.
+
+Fujimoto & Gu, "A Minimalist Approach to Offline Reinforcement Learning", arXiv 2106.06860, as in sfujim/TD3_BC; TD3 is
+arXiv 1802.09477. Every tensor leads with the seed axis S; losses are sums over seeds of per-seed means. No deviations.
+
+    y   = r + γ(1−d)·min_i Q'_i(s', clip(π'(s') + ε, ±1)),  ε = clip(σ·N(0, 1), ±c)          bellman_target
+    L_Q = Σ_i mean (Q_i(s, a) − y)²                                                          critic_loss
+    L_π = −λ·mean Q_1(s, π(s)) + mean (π(s) − a)²,  λ = α / mean |Q_1(s, π(s))|              policy_loss
+
+Policy and targets move at every second update only (`Config.policy_delay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trajmill.data import Dataset, Normalizer, qlearning_transitions
+from trajmill.models.critics import critics, join, values_of
+from trajmill.models.mlp import HIDDEN_SIZES
+from trajmill.models.policies import deterministic, policies
+from trajmill.models.stack import Stack
+from trajmill.replay.tables import Table, TransitionBatch, TransitionFacts, TransitionRows
+from trajmill.training.adam import Adam
+from trajmill.training.draws import Draws, even, shaped_normals
+from trajmill.training.metrics import MetricRing
+from trajmill.training.policy import Policy
+from trajmill.training.settings import PerSeed, Schedule, at_least, check_seeds, in_range, per_seed
+from trajmill.training.state import prefixed
+
+LABEL = "TD3+BC"
+SCHEDULE = Schedule(updates=1_000_000)
+SECONDS = (0.006, 1 / 15_000)
+EXAMPLES = """
+  trajmill train td3_bc --dataset hopper-sac-replay-10k --out runs/hopper --schedule.updates 20000
+  trajmill train td3_bc --dataset hopper_medium-v2.hdf5 --seeds 0 1 2 3 --out runs/hopper-medium
+  trajmill train td3_bc --dataset A.hdf5 --mix B.hdf5=0.5 --out runs/mixture
+  trajmill train td3_bc --dataset A.hdf5 --seeds 0 1 2 --method.value-weight 0.5 2.5 10 --out runs/weights
+  trajmill train td3_bc --dataset A.hdf5 --method.hidden-sizes 512 512 512 --out runs/larger
+"""
+CRITIC_METRICS = ("q_loss", "data_value", "target_value")
+POLICY_METRICS = ("value_loss", "cloning_loss")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What one update computes; defaults are those of sfujim/TD3_BC.
+
+    Numbers of the type `PerSeed` are one for all seeds or one each, so that a whole ablation is one run.
+    """
+
+    batch_size: int = 256
+    """transitions per update and seed, at least 1"""
+    discount: PerSeed = 0.99
+    """gamma: per-step factor, [0, 1)"""
+    learning_rate: PerSeed = 3e-4
+    """Adam step size of critics and policy, > 0"""
+    polyak: PerSeed = 0.005
+    """step of the targets towards the networks, (0, 1], at every update of the policy"""
+    value_weight: PerSeed = 2.5
+    """alpha: weight of the value against cloning, at least 0; 0 clones"""
+    target_noise: float = 0.2
+    """sigma: spread of the noise on the target's actions, at least 0"""
+    target_noise_clip: float = 0.5
+    """c: bound of that noise, at least 0"""
+    policy_delay: int = 2
+    """updates of the critics per update of the policy, at least 1"""
+    normalize: bool = True
+    """standardize observations by (s − mean) / (std + 1e-3)"""
+    hidden_sizes: tuple[int, ...] = HIDDEN_SIZES
+    """widths of the hidden layers of critics and policy, each at least 1"""
+
+    def __post_init__(self) -> None:
+        at_least(1, batch_size=self.batch_size, policy_delay=self.policy_delay)
+        at_least(1, **{f"hidden_sizes[{index}]": size for index, size in enumerate(self.hidden_sizes)})
+        in_range("[0, 1)", discount=self.discount)
+        in_range("(0, 1]", polyak=self.polyak)
+        in_range("(0, inf)", learning_rate=self.learning_rate)
+        in_range("[0, inf)", value_weight=self.value_weight)
+        in_range("[0, inf)", target_noise=self.target_noise, target_noise_clip=self.target_noise_clip)
+
+
+SMALL = Config(batch_size=64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Everything an update reads or writes; written in place only."""
+
+    config: Config
+    table: Table[TransitionBatch, TransitionFacts]
+    draws: Draws
+    step: Tensor
+    """int64 scalar: updates made"""
+    policy: Stack
+    policy_target: Stack
+    critic: Stack
+    critic_target: Stack
+    policy_optimizer: Adam
+    critic_optimizer: Adam
+    settings: Mapping[str, Tensor]
+    """the `PerSeed` settings, (S,) each"""
+    metrics: MetricRing
+
+    @property
+    def period(self) -> int:
+        """Updates after which the operations of a step repeat."""
+        return self.config.policy_delay
+
+    def moving(self) -> dict[str, Tensor]:
+        """Every tensor that training changes."""
+        return (
+            {"step": self.step, "metrics": self.metrics.values}
+            | {"policy": self.policy.flat, "policy_target": self.policy_target.flat}
+            | {"critic": self.critic.flat, "critic_target": self.critic_target.flat}
+            | prefixed("policy_adam", self.policy_optimizer.moving())
+            | prefixed("critic_adam", self.critic_optimizer.moving())
+        )
+
+
+def prepare(config: Config, dataset: Dataset) -> TransitionRows:
+    """D4RL's transitions, observations standardized."""
+    transitions = qlearning_transitions(dataset, "d4rl")
+    normalizer = Normalizer.fit(transitions.observation, 1e-3) if config.normalize else None
+    return TransitionRows(transitions=transitions, normalizer=normalizer)
+
+
+def create(
+    config: Config, table: Table[TransitionBatch, TransitionFacts], seeds: Sequence[int], *, metric_capacity: int = 1000
+) -> State:
+    """Fresh networks, targets equal to them; on the table's device, in its precision."""
+    seeds, device, dtype = check_seeds(seeds), table.device, table.dtype
+    o, a = table.facts.observation_dim, table.facts.action_dim
+    policy = policies(o, a, seeds, hidden_sizes=config.hidden_sizes).to(device, dtype)
+    critic = critics(o + a, seeds, hidden_sizes=config.hidden_sizes).to(device, dtype)
+    rate = per_seed(config, len(seeds), device, torch.float64)["learning_rate"]
+    return State(
+        config=config,
+        table=table,
+        draws=Draws.of(seeds, {"batch": config.batch_size, "noise": even(config.batch_size * a)}, device),
+        step=torch.zeros((), dtype=torch.int64, device=device),
+        policy=policy,
+        policy_target=policy.copy(),
+        critic=critic,
+        critic_target=critic.copy(),
+        policy_optimizer=Adam.of([policy], [rate]),
+        critic_optimizer=Adam.of([critic], [rate.repeat_interleave(2)]),
+        settings=per_seed(config, len(seeds), device, dtype),
+        metrics=MetricRing.of((*CRITIC_METRICS, *POLICY_METRICS), len(seeds), metric_capacity, device),
+    )
+
+
+def step(state: State, count: int = 1, first: int = 0) -> None:
+    """Make `count` updates of every seed, in place; `first` is the number of the first one, modulo the period."""
+    words = state.draws.words(state.step, count)
+    batches = state.table.draw(words["batch"])
+    shape = (state.config.batch_size, state.table.facts.action_dim)
+    noise = shaped_normals(words["noise"], shape, state.table.dtype)
+    for index in range(count):
+        moves_policy = (first + index + 1) % state.config.policy_delay == 0
+        update(state, batches[index], noise[index], moves_policy=moves_policy)
+
+
+def update(state: State, batch: TransitionBatch, noise: Tensor, *, moves_policy: bool) -> None:
+    """One update of the critics, then perhaps of the policy and all targets; `noise` (S, B, a) is standard normal."""
+    target = bellman_target(state, batch, noise)
+    q_loss, data_value = critic_loss(state, batch, target)
+    state.critic_optimizer.minimize(q_loss.sum())
+    metrics = dict(zip(CRITIC_METRICS, (q_loss.detach(), data_value, target.mean(-1)), strict=True))
+    if moves_policy:
+        losses = policy_loss(state, batch)
+        state.policy_optimizer.minimize((losses[0] + losses[1]).sum())
+        metrics |= dict(zip(POLICY_METRICS, (loss.detach() for loss in losses), strict=True))
+        polyak = state.settings["polyak"][:, None]
+        state.policy_target.flat.lerp_(state.policy.flat.detach(), polyak)
+        state.critic_target.flat.lerp_(state.critic.flat.detach(), polyak.repeat_interleave(2, 0))
+    state.metrics.write(state.step, metrics)
+    state.step.add_(1)
+
+
+@torch.no_grad()
+def bellman_target(state: State, batch: TransitionBatch, noise: Tensor) -> Tensor:
+    """y: (S, B)."""
+    clip = state.config.target_noise_clip
+    smoothing = (noise * state.config.target_noise).clamp_(-clip, clip)
+    action = (deterministic(state.policy_target.parameters, batch.next_observation) + smoothing).clamp_(-1.0, 1.0)
+    value = values_of(state.critic_target.parameters, join(batch.next_observation, action)).amin(1)
+    return batch.reward + state.settings["discount"][:, None] * (1.0 - batch.terminal) * value
+
+
+def critic_loss(state: State, batch: TransitionBatch, target: Tensor) -> tuple[Tensor, Tensor]:
+    """L_Q and the mean value of the data: 2 × (S,)."""
+    values = values_of(state.critic.parameters, join(batch.observation, batch.action))  # (S, 2, B)
+    return (values - target.unsqueeze(1)).square().mean(-1).sum(1), values.detach().mean((1, 2))
+
+
+def policy_loss(state: State, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
+    """The two terms of L_π, reaching the policy only: 2 × (S,)."""
+    chosen = deterministic(state.policy.parameters, batch.observation)
+    first_critic = {name: parameter[::2] for name, parameter in state.critic.detached().items()}
+    value = values_of(first_critic, join(batch.observation, chosen))[:, 0]
+    weight = state.settings["value_weight"] / value.detach().abs().mean(-1)
+    return -weight * value.mean(-1), (chosen - batch.action).square().mean((1, 2))
+
+
+def policy(state: State) -> Policy:
+    """The policies being trained, as they are at each call."""
+    return Policy(state.policy, deterministic, state.table.facts.normalizer)
+
+
+def restore(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> Policy:
+    """The policies of a checkpoint."""
+    sizes = known["method"]["hidden_sizes"]
+    layout = policies(known["observation_dim"], known["action_dim"], [0], hidden_sizes=sizes)
+    return Policy.restored(layout.like(tensors["policy"]), deterministic, known)
