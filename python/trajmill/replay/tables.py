@@ -413,6 +413,13 @@ class CodedRows:
             observation_dim=vectors[0].shape[1], action_dim=vectors[1].shape[1], predicted_dim=vectors[2].shape[1]
         )
 
+    def like(self, first: CodedRows) -> CodedRows:
+        """These transitions, if the numbers in them stand for the vectors that those in `first` do."""
+        for name in ("state_vectors", "action_vectors", "target_vectors"):
+            if not np.array_equal(getattr(self.transitions, name), getattr(first.transitions, name)):
+                raise ValueError(f"{self.name} and {first.name} cannot be mixed: their {name} differ")
+        return self
+
     def source(self) -> MDPTransitions:
         """See `Rows`."""
         return self.transitions
