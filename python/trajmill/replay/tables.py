@@ -527,11 +527,11 @@ class ResidentMixture:
         """See `Fed`."""
         if first < self._next:
             self._shares, self._next = _core.Shares(len(self._weights)), 0
-        ends = [
-            np.cumsum(self._shares.split(self._batch_size, self._weights)) for _ in range(self._next, first + count)
-        ]
+        for _ in range(self._next, first):  # what is given depends on what was given before
+            self._shares.split(self._batch_size, self._weights)
         self._next = first + count
-        self._ends[:count].copy_(torch.from_numpy(np.stack(ends[-count:])))
+        ends = np.cumsum([self._shares.split(self._batch_size, self._weights) for _ in range(count)], 1)
+        self._ends[:count].copy_(torch.from_numpy(ends))
 
     def close(self) -> None:
         """See `Fed`."""
