@@ -151,6 +151,8 @@ class TransitionRows:
     @cached_property
     def columns(self) -> dict[str, NDArray[np.float32]]:
         """The columns of a batch, N rows each."""
+        if len(self) == 0:
+            raise ValueError("training needs at least one transition, got none")
         rows, limit = self.transitions, self.action_limit
         seen = (rows.observation, rows.next_observation)
         if self.normalizer is not None:
@@ -174,8 +176,6 @@ class TransitionRows:
     @property
     def facts(self) -> TransitionFacts:
         """See `Table`."""
-        if len(self) == 0:
-            raise ValueError("training needs at least one transition, got none")
         reward = self.columns["reward"]
         return TransitionFacts(
             observation_dim=self.transitions.observation.shape[1],
@@ -199,12 +199,10 @@ class TransitionRows:
     def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[TransitionRows] = ()) -> TransitionTable:
         """See `Rows`."""
         parts = [
-            torch.cat(
-                [torch.from_numpy(column).reshape(len(rows), -1).to(dtype) for column in rows.columns.values()], 1
-            )
+            np.concatenate([column.reshape(len(rows), -1) for column in rows.columns.values()], 1)
             for rows in (self, *more)
         ]
-        return TransitionTable(rows=torch.cat(parts).to(device), facts=self.facts)
+        return TransitionTable(rows=torch.from_numpy(np.concatenate(parts)).to(device, dtype), facts=self.facts)
 
 
 @dataclass(frozen=True, slots=True)
