@@ -492,8 +492,15 @@ class Mixture:
 
     @property
     def facts(self) -> Any:
-        """Those of the first part."""
-        return self.parts[0].facts
+        """Those of the first part, with the least and greatest numbers of all."""
+        first, *others = (part.facts for part in self.parts)
+        ends = {"lowest_reward": min, "greatest_reward": max, "greatest_timestep": max}
+        found = {
+            name: end(getattr(facts, name) for facts in (first, *others))
+            for name, end in ends.items()
+            if hasattr(first, name)
+        }
+        return replace(first, **found)
 
     def source(self) -> MixedReplay:
         """The mixture in the replay engine."""
