@@ -335,9 +335,6 @@ def _tokens_learned(state: State, known: Mapping[str, Any]) -> TokenTable:
 
 def step(state: State, count: int = 1, first: int = 0) -> None:
     """Make `count` updates of every seed, in place, the language-model term on the first `count` slots."""
-    config = state.config
-    if (config.cluster_weight and state.centers is None) or (config.language_weight and state.tokens is None):
-        raise ValueError("cluster_weight and language_weight are for a pre-trained backbone; give --init")
     windows = state.table.draw(state.draws.words(state.step, count)["window"])
     sites = state.dropout_sites
     for slot in range(count):  # an update's dropout takes too many numbers to draw several at once
@@ -438,7 +435,11 @@ def settings(known: Mapping[str, Any]) -> Config:
 
 
 def describe(state: State) -> dict[str, Any]:
-    """The network's shape, beside the settings."""
+    """The network's shape, beside the settings; ValueError if a term lacks the pre-trained model that it is about."""
+    lacking = {"cluster_weight": state.centers, "language_weight": state.tokens}
+    for name, found in lacking.items():
+        if getattr(state.config, name) and found is None:
+            raise ValueError(f"{name} is for a pre-trained backbone; give --init too")
     return {"timestep_count": state.network.timestep_count}
 
 

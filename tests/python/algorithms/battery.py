@@ -237,6 +237,16 @@ def check_the_runner_keeps_the_phase(case: Case) -> None:
     assert_same(parts.moving(), whole.moving())
 
 
+def check_no_two_sites_share_their_words(case: Case) -> None:
+    """Chance for one purpose says nothing about chance for another; site 0 is that of the batch."""
+    state = case.create([4, 6])
+    drawn = [one for field in fields(state) if isinstance(one := getattr(state, field.name), Draws)]
+    lanes = [(int(site), int(lane)) for draws in drawn for site, lane in zip(draws.site, draws.lane, strict=True)]
+    assert len(set(lanes)) == len(lanes)
+    for draws in drawn:
+        assert draws.seeds == [4, 6]
+
+
 def check_step_can_be_captured(case: Case) -> None:
     """A whole period of updates, with the random numbers of a GPU."""
     for dtype in (torch.float32, torch.float64):

@@ -16,6 +16,7 @@ from small_data import LENGTHS, recording
 from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms import language_model as lm
 from trajmill.algorithms.decision_transformer import Config, Start
+from trajmill.models.decision_transformer import Windows, predicted_actions
 from trajmill.models.gpt import GPTConfig
 from trajmill.replay.tables import Mixture, WindowRows, WindowTable
 from trajmill.replay.token_table import TokenTable
@@ -169,9 +170,11 @@ def test_terms_fade_and_padded_steps_change_none_of_them() -> None:
 
 @pytest.mark.parametrize("term", ["cluster_weight", "language_weight"])
 def test_terms_without_a_pretrained_backbone_are_refused(term: str) -> None:
+    """A fresh state may be started from one, so it is refused when it describes itself, before anything is written."""
     state = dt.create(replace(CONFIG, **{term: 0.1}), table(torch.float32), [0])
     with pytest.raises(ValueError, match=f"{term} .*--init"):
-        dt.step(state)
+        dt.describe(state)
+    assert dt.describe(dt.start_from(dt.create(TERMS, table(torch.float32), [0]), *pretrained()))
 
 
 def test_cluster_weight_acts_on_what_is_normalized_first() -> None:
@@ -275,6 +278,44 @@ def test_the_target_return_is_the_papers_unless_another_is_given() -> None:
     assert dt.adapt(replace(CONFIG, target_return=5.0), recording(), "Hopper-v4").target_return == 5.0
     with pytest.raises(ValueError, match=r"InvertedPendulum-v4.*--method\.target-return"):
         dt.adapt(CONFIG, recording(), "InvertedPendulum-v4")
+
+
+def test_acting_step_by_step_is_the_network_on_windows() -> None:
+    """Actions of an episode played one step at a time equal those of the network on the padded windows of its data."""
+    rng = np.random.default_rng(0)
+    steps, episodes, length = 7, 3, CONFIG.context_length
+    observations = rng.normal(size=(2, episodes, steps, 3)).astype(np.float32)
+    rewards = rng.normal(size=(2, episodes, steps)).astype(np.float32)
+    config = replace(CONFIG, target_return=50.0, return_scale=10.0)
+    state = dt.create(config, table(torch.float32), [5, 6])
+    for stack in (state.embeddings, state.backbone):
+        stack.flat.add_(torch.randn(stack.flat.shape, generator=torch.Generator().manual_seed(2)), alpha=0.2)
+    policy, normalizer = dt.policy(state), state.table.facts.normalizer
+    actions = np.zeros((2, episodes, steps, 2), np.float32)
+    for _ in range(2):  # the second time everything has been forgotten
+        policy.start(2, episodes)
+        for t in range(steps):
+            actions[:, :, t] = policy(observations[:, :, t])
+            policy.observe(rewards[:, :, t], np.ones((2, episodes), bool))
+    left = (50.0 - np.concatenate([np.zeros((2, episodes, 1)), rewards.cumsum(-1)[..., :-1]], -1)) / 10.0
+    for t in range(steps):
+        first = max(0, t - length + 1)
+        window = slice(first, t + 1)
+        past = torch.from_numpy(actions[:, :, window]).clone()
+        past[:, :, -1] = 0.0
+        expected = predicted_actions(
+            state.embeddings.detached(),
+            state.backbone.detached(),
+            state.network,
+            Windows(
+                observation=torch.from_numpy(normalizer.normalize(observations[:, :, window])),
+                action=past,
+                return_to_go=torch.from_numpy(left[:, :, window]).float(),
+                timestep=torch.arange(first, t + 1).expand(2, episodes, -1),
+                mask=torch.ones(2, episodes, t + 1 - first, dtype=torch.bool),
+            ),
+        )
+        np.testing.assert_allclose(actions[:, :, t], expected[:, :, -1].numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(
