@@ -57,7 +57,7 @@ def pretrained(config: lm.Config = LANGUAGE) -> Start:
 
 CASES = {
     "plain": Case(method=dt, config=CONFIG, rows=rows()),
-    "terms": Case(method=dt, config=TERMS, rows=rows(), start=pretrained),
+    "terms": Case(method=dt, config=TERMS, rows=rows(), start=pretrained, sensitivity=2.0),
     "mixture": Case(
         method=dt,
         config=CONFIG,

@@ -44,7 +44,8 @@ CASES = {
         config=lambda seeds: replace(SMALL, learning_rate=tuple(1e-3 * (1 + seed % 3) for seed in seeds)),
     ),
 }
-test_battery, test_battery_of_a_gpu = battery(CASES), battery_of_a_gpu(CASES)
+IDENTITY = {"identity": Case(method=forward_dynamics, config=replace(SMALL, target="identity"))}
+test_battery, test_battery_of_a_gpu = battery(CASES), battery_of_a_gpu(CASES | IDENTITY)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -93,10 +93,12 @@ def plain_loop(columns: Mapping[str, NDArray[Any]], config: td3_bc.Config, seed:
 
 SMALLER = replace(td3_bc.SMALL, batch_size=16, hidden_sizes=(24, 16))
 CASES = {
-    "delayed": Case(method=td3_bc, config=SMALLER),
-    "every third": Case(method=td3_bc, config=replace(SMALLER, policy_delay=3, normalize=False)),
+    "delayed": Case(method=td3_bc, config=SMALLER, sensitivity=5.0),
+    "every third": Case(method=td3_bc, config=replace(SMALLER, policy_delay=3, normalize=False), sensitivity=5.0),
     "own settings": Case(
-        method=td3_bc, config=lambda seeds: replace(SMALLER, value_weight=tuple(2.0 + s % 5 for s in seeds))
+        method=td3_bc,
+        config=lambda seeds: replace(SMALLER, value_weight=tuple(2.0 + s % 5 for s in seeds)),
+        sensitivity=5.0,
     ),
 }
 test_battery, test_battery_of_a_gpu = battery(CASES), battery_of_a_gpu(CASES)
