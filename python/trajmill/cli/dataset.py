@@ -1,6 +1,6 @@
-"""Look at real data sets, check them, convert and download them.
+"""Look at real datasets, check them, convert and download them.
 
-A data set is given by its name (bundled, D4RL's official -v2 names, Minari ids) or by its path: D4RL's or Minari's HDF5
+A dataset is given by its name (bundled, D4RL's official -v2 names, Minari ids) or by its path: D4RL's or Minari's HDF5
 layout, or SynthER's .npz.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Group, RenderableType
@@ -17,11 +17,10 @@ from rich.table import Table
 
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
-from trajmill.data.download import download_dataset
-from trajmill.data.errors import DatasetError
-from trajmill.data.subsets import Subset
-from trajmill.data.summary import QUANTILES, DatasetSummary, summarize
-from trajmill.pipelines.dataset import convert_dataset, read_remarked, validate_dataset
+from trajmill.data import DatasetError, DatasetSummary, Subset, download_dataset, summarize
+from trajmill.data.formats import format_names
+from trajmill.data.summary import QUANTILES
+from trajmill.experiments.datasets import convert, load_with_warnings, validate
 
 EXAMPLES = """
   trajmill dataset info hopper-sac-replay-10k
@@ -31,74 +30,72 @@ EXAMPLES = """
   trajmill dataset download hopper-medium-replay-v2
 """
 
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = tyro.extras.literal_type_from_choices(format_names())
 Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info:
-    """What a data set holds, in numbers."""
+    """What a dataset holds, in numbers."""
 
     name: Name
-    """a data set"""
+    """a dataset"""
     fix_timeouts: bool = False
     """mark ends of episodes that the flags leave out"""
 
     def run(self, progress: Progress) -> Outcome:
         """Read and measure it."""
-        dataset, remarks = read_remarked(self.name, fix_timeouts=self.fix_timeouts)
+        dataset, warnings = load_with_warnings(self.name, fix_timeouts=self.fix_timeouts)
         summary = summarize(dataset)
-        data = {**asdict(summary), "quantiles": QUANTILES, "metadata": dict(dataset.metadata), "remarks": remarks}
-        return Outcome(data, _shown(summary, remarks))
+        data = {**asdict(summary), "quantiles": QUANTILES, "metadata": dict(dataset.metadata), "warnings": warnings}
+        return Outcome(data, _shown(summary, warnings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validate:
-    """Check a data set; exit code 1 and one message if it is not fit for use."""
+    """Check a dataset; exit code 1 and one message if it is not fit for use."""
 
     name: Name
-    """a data set"""
+    """a dataset"""
     dynamics: bool = False
     """repeat single steps in the simulator and compare; needs MuJoCo"""
     environment: str | None = None
-    """Gymnasium id for --dynamics; by default the data set's own"""
+    """Gymnasium id for --dynamics; by default the dataset's own"""
     fix_timeouts: bool = False
     """mark ends of episodes that the flags leave out, instead of refusing them"""
     strict: bool = False
-    """fail at remarks too"""
+    """fail at warnings too"""
 
     def run(self, progress: Progress) -> Outcome:
         """Run every check."""
-        found = validate_dataset(
+        found = validate(
             self.name, fix_timeouts=self.fix_timeouts, dynamics=self.dynamics, environment_id=self.environment
         )
-        if self.strict and found.remarks:
-            raise DatasetError(" | ".join(found.remarks))
-        data = {
-            "valid": True,
-            "remarks": found.remarks,
-            "summary": asdict(found.summary),
-            "dynamics": None if found.dynamics is None else asdict(found.dynamics),
-        }
-        lines = [f"{found.summary.path}: valid, {found.summary.row_count:,} rows, {len(found.remarks)} remarks"]
-        lines += [f"remark: {remark}" for remark in found.remarks]
+        if self.strict and found.warnings:
+            raise DatasetError(" | ".join(found.warnings))
+        lines = [f"{found.summary.path}: valid, {found.summary.row_count:,} rows, {len(found.warnings)} warnings"]
+        lines += [f"warning: {warning}" for warning in found.warnings]
         if found.dynamics is not None:
             report = found.dynamics
             lines.append(
                 f"dynamics: {report.row_count} rows repeated in {report.environment_id}, "
                 f"{report.share_off:.1%} off by more than {report.tolerance:g}"
             )
-        return Outcome(data, "\n".join(lines))
+        return Outcome({"valid": True, **asdict(found)}, "\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convert:
-    """Write a data set in another format, or a part of it."""
+    """Write a dataset in another format, or a part of it."""
 
     name: Name
-    """a data set"""
+    """a dataset"""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """the file to create (.hdf5: D4RL's, .npz: SynthER's) or the directory (Minari's)"""
-    to: Literal["d4rl", "minari", "npz"] | None = None
+    """the file to create (.hdf5: D4RL's schema, .npz: SynthER's) or the directory (Minari's)"""
+    to: FormatName | None = None
     """format, where OUT's name does not say it"""
     subset: str | None = None
     """first|trajectories|transitions|top:AMOUNT, a count (1000) or a share (0.1)"""
@@ -115,23 +112,23 @@ class Convert:
 
     def run(self, progress: Progress) -> Outcome:
         """Read it and write it again."""
-        dataset, kind = convert_dataset(
+        dataset, name = convert(
             self.name,
             self.out,
             to=self.to,
+            overwrite=self.overwrite,
             subset=None if self.subset is None else Subset.parse(self.subset, self.subset_seed),
             observation_dim=self.observation_dim,
             action_limit=self.action_limit,
             fix_timeouts=self.fix_timeouts,
-            overwrite=self.overwrite,
         )
-        data = {"out": str(self.out), "format": kind, "rows": len(dataset), "subset": dataset.metadata.get("subset")}
-        return Outcome(data, f"{self.out}: {len(dataset):,} rows in {kind} format")
+        data = {"out": str(self.out), "format": name, "rows": len(dataset), "subset": dataset.metadata.get("subset")}
+        return Outcome(data, f"{self.out}: {len(dataset):,} rows in {name} format")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """Fetch one of D4RL's official -v2 files; a download that was cut goes on where it stopped."""
+    """Fetch one of D4RL's official -v2 files; a download that was interrupted resumes where it stopped."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """such as hopper-medium-replay-v2"""
@@ -143,14 +140,14 @@ class Download:
     def run(self, progress: Progress) -> Outcome:
         """Fetch and check it."""
         path = download_dataset(self.name, self.out, say=_tell, progress=progress, url=self.url)
-        return Outcome({"path": str(path)}, f"{path}: whole, size and hash are right")
+        return Outcome({"path": str(path)}, f"{path}: complete, size and hash are right")
 
 
 def _tell(line: str) -> None:
     print(f"trajmill: {line}", file=sys.stderr)
 
 
-def _shown(summary: DatasetSummary, remarks: list[str]) -> RenderableType:
+def _shown(summary: DatasetSummary, warnings: list[str]) -> RenderableType:
     facts = Table(box=None, pad_edge=False, show_header=False)
     facts.add_column(style="dim")
     facts.add_column(overflow="fold")
@@ -165,7 +162,7 @@ def _shown(summary: DatasetSummary, remarks: list[str]) -> RenderableType:
         table.add_row("return", *(f"{value:,.1f}" for value in summary.returns))
         table.add_row("episode length", *(f"{value:,.0f}" for value in summary.episode_lengths))
         parts += ["", table]
-    parts += ["", *(f"remark: {remark}" for remark in remarks)] if remarks else []
+    parts += ["", *(f"warning: {warning}" for warning in warnings)] if warnings else []
     return Group(*parts)
 
 
@@ -174,7 +171,6 @@ def _facts(summary: DatasetSummary) -> list[tuple[str, str]]:
     returns = f"{summary.mean_return:,.1f} ± {summary.return_deviation:,.1f}{score}" if summary.episode_count else "-"
     outside = f", {summary.action_share_outside:.1%} beyond ±1" if summary.action_share_outside else ""
     at_limit = f", {summary.action_share_at_limit:.2%} exactly ±1" if summary.action_share_at_limit else ""
-    following = "stored" if summary.next_observations else "not stored"
     return [
         ("name", summary.name),
         ("file", f"{summary.path} ({summary.byte_count:,} bytes)"),
@@ -184,7 +180,7 @@ def _facts(summary: DatasetSummary) -> list[tuple[str, str]]:
         ("environment", summary.environment or "unknown"),
         ("rows", f"{summary.row_count:,}"),
         ("observation, action", f"{summary.observation_dim}, {summary.action_dim} numbers"),
-        ("next observations", following),
+        ("next observations", "stored" if summary.next_observations else "not stored"),
         ("infos", ", ".join(summary.infos) or "none"),
         ("episodes", f"{summary.episode_count:,}, and {summary.unfinished_row_count:,} rows of an unfinished one"),
         ("terminals, timeouts", f"{summary.terminal_count:,}, {summary.timeout_count:,}"),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trajmill.data.errors import DatasetError, refuse
+from trajmill.data.errors import DatasetError, refuse, refusing
 from trajmill.data.records import Dataset
 
 EPISODE_LIMIT = 1000
@@ -190,7 +190,8 @@ def environment_of(dataset: Dataset) -> str:
     if task is None:
         known = ", ".join(D4RL_TASKS)
         fault = f"neither an attribute 'environment' nor the name {dataset.name!r} says which environment it is from"
-        raise refuse(dataset.path, fault, f"let the file's name start with one of: {known}")
+        with refusing(dataset.path):
+            raise refuse(fault, f"let the file's name start with one of: {known}")
     return task.environment_id
 
 
@@ -207,10 +208,10 @@ def check_sizes(dataset: Dataset) -> None:
     if dataset.observation_dim not in task.observation_dims:
         needed = " or ".join(map(str, task.observation_dims))
         fault = f"key 'observations' has {dataset.observation_dim} columns, {environment} has {needed}"
-        raise refuse(dataset.path, fault, _hint(task, dataset.observation_dim))
+        raise refuse(fault, _hint(task, dataset.observation_dim))
     if dataset.action_dim != task.action_dim:
         fault = f"key 'actions' has {dataset.action_dim} columns, {environment} has {task.action_dim}"
-        raise refuse(dataset.path, fault, "the file's name or its attribute 'environment' names another environment")
+        raise refuse(fault, "the file's name or its attribute 'environment' names another environment")
 
 
 def _hint(task: Task, found: int) -> str:

@@ -1,7 +1,7 @@
-"""Opening HDF5 files that strangers wrote: say what a file really is, and read no array before it was looked at.
+"""Opening HDF5 files that strangers wrote: say what a file really is, and inspect every array before reading it.
 
 A file can ask for more than it holds: shapes of terabytes, chunks that unpack to gigabytes, names that lead to other
-files, groups that contain themselves. All of that is refused before HDF5 gets to do it.
+files, groups that contain themselves. All of that is refused before HDF5 acts on it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.core import checks
-from trajmill.data.errors import DatasetError, refuse
+from trajmill.data.columns import MemoryBudget
+from trajmill.data.errors import DatasetError, about_it, refuse
 
 if TYPE_CHECKING:
     import h5py
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCK_OFFSETS = (0, 512, 1024, 2048)  # where the signature may stand (HDF5 file format, section II.A)
 
-# What is found in place of a data set: the first bytes, what they mean, what to do.
+# What is found in place of a dataset: the first bytes, what they mean, what to do.
 _IMPOSTORS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to", "fetch the file with `git lfs pull`"),
     (b"\x1f\x8b", "gzip-compressed", "unpack it with `gunzip` first"),
@@ -50,7 +50,7 @@ _HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
 def import_h5py() -> Any:
-    """Import h5py, which only readers of data files need.
+    """Import h5py, which only readers and writers of data files need.
 
     Raises
     ------
@@ -60,8 +60,11 @@ def import_h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("reading HDF5 data sets needs h5py; install it with: pip install 'trajmill[data]'") from error
+        raise ImportError("HDF5 datasets need h5py; install it with: pip install 'trajmill[data]'") from error
     return h5py
+
+
+# --- opening ---
 
 
 @contextmanager
@@ -71,18 +74,18 @@ def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
     Raises
     ------
     DatasetError
-        If the file is missing, empty, cut short, or no HDF5 file; the message says what it is instead. So too where
+        If the file is missing, empty, cut short, or not an HDF5 file; the message says what it is instead. So too where
         anything inside, read in the block, turns out to be damaged.
     """
     _sniff(path)
     _check_heaps(path)
-    library = import_h5py()
+    h5py = import_h5py()
     try:
-        file = library.File(path, "r")
+        file = h5py.File(path, "r")
     except Exception as error:  # h5py raises OSError here, and others on a structure that makes no sense
         size = path.stat().st_size
         fault = f"the HDF5 file cannot be opened and is probably cut short at {size:,} bytes{expected} ({error})"
-        raise refuse(path, fault, "copy or download it again and compare the size with the source") from error
+        raise refuse(fault, "copy or download it again and compare the size with the source") from error
     with file:
         try:
             yield file
@@ -90,31 +93,31 @@ def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
             raise
         except Exception as error:  # what h5py makes of damaged structures has a dozen types
             fault = f"the HDF5 structure is damaged ({type(error).__name__}: {error})"
-            raise refuse(path, fault, "copy or download it again") from error
+            raise refuse(fault, "copy or download it again") from error
 
 
 def _sniff(path: Path) -> None:
     """Refuse what is not an HDF5 file, saying what it is."""
     if not path.exists():
-        raise refuse(path, "no such file", "check the path")
+        raise refuse("no such file", "check the path")
     if not path.is_file():
-        raise refuse(path, "not a regular file", "give the path of one HDF5 file")
+        raise refuse("not a regular file", "give the path of one HDF5 file")
     with path.open("rb") as file:
         head = file.read(_USER_BLOCK_OFFSETS[-1] + len(_HDF5_SIGNATURE))
     if not head:
-        raise refuse(path, "the file is empty", "copy or download it again")
+        raise refuse("the file is empty", "copy or download it again")
     if any(head.startswith(_HDF5_SIGNATURE, offset) for offset in _USER_BLOCK_OFFSETS):
         return
     for start, meaning, remedy in _IMPOSTORS:
         if head.startswith(start):
-            raise refuse(path, f"the file is {meaning}", remedy)
+            raise refuse(f"the file is {meaning}", remedy)
     if head.lstrip().lower().startswith(_HTML_STARTS):
-        raise refuse(path, "the file is a web page (an error page saved as data?)", "download the data set again")
-    raise refuse(path, f"not an HDF5 file, it starts with {head[:8]!r}", "give a file in D4RL's HDF5 schema")
+        raise refuse("the file is a web page (an error page saved as data?)", "download the dataset again")
+    raise refuse(f"not an HDF5 file, it starts with {head[:8]!r}", "give a file in D4RL's HDF5 schema")
 
 
 def _check_heaps(path: Path) -> None:
-    """Refuse a damaged heap of texts, in which HDF5 can go round for ever (an object without end of free space).
+    """Refuse a damaged heap of texts, in which HDF5 can loop forever (an object without end of free space).
 
     A heap is ``GCOL``, a version, its size, then objects: number, references, size, bytes padded to 8; number 0 is the
     free space, whose size counts its own header (HDF5 file format, section III.E).
@@ -132,11 +135,14 @@ def _check_heaps(path: Path) -> None:
                 at += step
             if not sound:
                 fault = f"the HDF5 structure is damaged (a heap of texts at byte {start:,})"
-                raise refuse(path, fault, "copy or download it again")
+                raise refuse(fault, "copy or download it again")
             start = content.find(_HEAP, start + 8)
 
 
-def list_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+# --- finding arrays, unread ---
+
+
+def list_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Map the full name of every array in `file` to its unread handle.
 
     Raises
@@ -145,7 +151,8 @@ def list_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
         At a soft or external link, a group reached twice or too deep, or an array whose bytes lie in another file:
         reading could leave the file or never end.
     """
-    library = import_h5py()
+    import h5py
+
     arrays: dict[str, h5py.Dataset] = {}
     seen = {_address(file)}
     groups = [("", file)]
@@ -153,19 +160,19 @@ def list_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
         prefix, group = groups.pop()
         for key in group:
             name = f"{prefix}{key}"
-            entry = open_entry(path, group, key, name)
-            if isinstance(entry, library.Dataset):
+            entry = open_entry(group, key, name)
+            if isinstance(entry, h5py.Dataset):
                 arrays[name] = entry
-            elif isinstance(entry, library.Group):
+            elif isinstance(entry, h5py.Group):
                 if _address(entry) in seen or name.count("/") > _DEEPEST:
                     fault = f"group {name!r} contains itself or lies more than {_DEEPEST} groups deep"
-                    raise refuse(path, fault, "write the data again, without links between groups")
+                    raise refuse(fault, "write the data again, without links between groups")
                 seen.add(_address(entry))
                 groups.append((f"{name}/", entry))
     return arrays
 
 
-def open_entry(path: Path, group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Dataset:
+def open_entry(group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Dataset:
     """Open one entry of a group, unread; `name` is what messages call it.
 
     Raises
@@ -173,13 +180,13 @@ def open_entry(path: Path, group: h5py.Group, key: str, name: str) -> h5py.Group
     DatasetError
         If it is a soft or external link, or an array whose bytes lie in another file.
     """
-    library = import_h5py()
-    link = group.id.links.get_info(key.encode(errors="surrogateescape")).type
-    if link != library.h5l.TYPE_HARD:
-        raise refuse(path, f"key {name!r} is a link", "write a plain copy of the data, without links")
+    import h5py
+
+    if group.id.links.get_info(key.encode(errors="surrogateescape")).type != h5py.h5l.TYPE_HARD:
+        raise refuse(f"key {name!r} is a link", "write a plain copy of the data, without links")
     entry = group[key]
-    if isinstance(entry, library.Dataset) and (entry.external or entry.is_virtual):
-        raise refuse(path, f"the bytes of key {name!r} lie in another file", "write a plain copy of the data")
+    if isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
+        raise refuse(f"the bytes of key {name!r} lie in another file", "write a plain copy of the data")
     return entry
 
 
@@ -188,56 +195,20 @@ def _address(entry: h5py.Group) -> int:
     return int(import_h5py().h5o.get_info(entry.id).addr)
 
 
-def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: int | None, used: int = 0) -> int:
-    """Refuse arrays whose declared shapes need more than `memory_budget` bytes (None: half of the machine's memory).
-
-    A file of some hundred bytes can declare terabytes. `used` bytes of the budget are taken; returns how many are now.
-    """
-    budget = memory_budget_of(memory_budget)
-    need = check_budget(path, arrays, budget, used)
+def check_memory(arrays: Mapping[str, h5py.Dataset], budget: MemoryBudget) -> None:
+    """Refuse arrays that do not fit the budget, or one of whose chunks would not."""
+    budget.take(arrays)
     for name, array in arrays.items():
-        if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > max(budget - need, _LARGEST_CHUNK):
+        if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > max(budget.left, _LARGEST_CHUNK):
             fault = f"key {name!r} with shape {array.shape} is stored in chunks of {array.chunks}"
-            raise refuse(path, fault, "one chunk is larger than the memory budget; store it in smaller ones")
-    return need
+            raise refuse(fault, "one chunk is larger than the memory budget; store it in smaller ones")
 
 
-class Declared(Protocol):
-    """An array as a file declares it, before it is read."""
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """None for one without a place for data."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of its elements."""
+# --- reading ---
 
 
-def check_budget(path: Path, arrays: Mapping[str, Declared], budget: int, used: int = 0) -> int:
-    """Refuse arrays that need more than `budget` bytes, of which `used` are taken; returns how many are now."""
-    sizes = {
-        name: 0 if array.shape is None else math.prod(array.shape) * array.dtype.itemsize
-        for name, array in arrays.items()
-    }
-    need = used + sum(sizes.values())
-    if need > budget:
-        largest = max(sizes, key=sizes.__getitem__)
-        fault = (
-            f"the arrays declare {need:,} bytes, more than the memory budget of {budget:,}; "
-            f"the largest is {largest!r} with shape {arrays[largest].shape}"
-        )
-        raise refuse(path, fault, "check that the file is genuine, or pass a larger memory_budget")
-    return need
-
-
-def memory_budget_of(memory_budget: int | None) -> int:
-    """The bytes that arrays may take: `memory_budget`, or half of the machine's memory."""
-    return checks.memory_limit() if memory_budget is None else memory_budget
-
-
-def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
-    """Read a whole array.
+def read_array(name: str, array: h5py.Dataset) -> NDArray[Any]:
+    """Read a whole array; `name` is what messages call it.
 
     Raises
     ------
@@ -245,15 +216,15 @@ def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
         If stored bytes fail to decompress or to match their checksum; the message names the rows. So too if they are
         packed by a filter that trajmill does not know, or unpack to more than they should.
     """
-    _check_chunks(path, name, array)
+    _check_chunks(name, array)
     try:
         return np.asarray(array[()])
     except OSError as error:
         fault = f"key {name!r} holds corrupted data{_first_unreadable_rows(array)} ({error})"
-        raise refuse(path, fault, "copy or download the file again") from error
+        raise refuse(fault, "copy or download the file again") from error
 
 
-def _check_chunks(path: Path, name: str, array: h5py.Dataset) -> None:
+def _check_chunks(name: str, array: h5py.Dataset) -> None:
     """Refuse chunks that HDF5 would trip over or unpack without end: its gzip grows until the packed stream is over."""
     if not array.chunks:
         return
@@ -262,10 +233,10 @@ def _check_chunks(path: Path, name: str, array: h5py.Dataset) -> None:
     unknown = set(filters) - set(_FILTERS)
     if unknown or len(set(filters)) < len(filters):
         fault = f"key {name!r} is packed by the HDF5 filters {filters}"
-        raise refuse(path, fault, f"only {', '.join(_FILTERS.values())} are read, each once; pack it with gzip")
+        raise refuse(fault, f"only {', '.join(_FILTERS.values())} are read, each once; pack it with gzip")
     chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
     limit = max(_LARGEST_CHUNK, _EXPECTED_RATIO * chunk_bytes)
-    file_size = path.stat().st_size
+    file_size = Path(array.file.filename).stat().st_size
     suspects: list[tuple[int, ...]] = []
 
     def look(chunk: Any) -> None:
@@ -275,7 +246,7 @@ def _check_chunks(path: Path, name: str, array: h5py.Dataset) -> None:
         fits = chunk.size > checksum if expansion > 1 else chunk.size == chunk_bytes + checksum
         if not fits or chunk.byte_offset + chunk.size > file_size or chunk.filter_mask >> len(filters):
             where = f"at row {chunk.chunk_offset[0]} ({chunk.size:,} bytes at {chunk.byte_offset:,})"
-            raise refuse(path, f"key {name!r} has a damaged chunk {where}", "copy or download the file again")
+            raise refuse(f"key {name!r} has a damaged chunk {where}", "copy or download the file again")
         if chunk.size * expansion > limit:
             suspects.append(chunk.chunk_offset)
 
@@ -283,7 +254,7 @@ def _check_chunks(path: Path, name: str, array: h5py.Dataset) -> None:
     for offset in suspects:
         if not _unpacks_within(array, offset, limit, gzip=_GZIP in filters):
             fault = f"key {name!r} holds a chunk at row {offset[0]} that unpacks to more than its rows"
-            raise refuse(path, fault, "the file was made to exhaust memory or is damaged; do not use it")
+            raise refuse(fault, "the file was made to exhaust memory or is damaged; do not use it")
 
 
 def _unpacks_within(array: h5py.Dataset, offset: tuple[int, ...], limit: int, *, gzip: bool) -> bool:
@@ -299,7 +270,7 @@ def _unpacks_within(array: h5py.Dataset, offset: tuple[int, ...], limit: int, *,
             if total > limit:
                 return False
     except zlib.error:
-        pass  # damage, of which reading tells
+        pass  # damage, which reading reports
     return True
 
 
@@ -347,6 +318,26 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value.item() if isinstance(value, np.generic) else value
+
+
+# --- writing ---
+
+
+@contextmanager
+def create_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A new file to write.
+
+    Raises
+    ------
+    OSError
+        If the disk fails or is full.
+    """
+    h5py = import_h5py()
+    try:
+        with h5py.File(path, "x") as file:
+            yield file
+    except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
+        raise OSError(about_it(f"HDF5 says {error}")) from error
 
 
 def create_packed(group: h5py.Group, name: str, values: NDArray[Any]) -> None:

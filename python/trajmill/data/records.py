@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, Self, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+
+INFOS = "infos/"
+"""begins the key of a column of `Dataset.infos`, as in D4RL's files"""
+
+
+class Steps(TypedDict):
+    """N >= 2 steps as the writers take them; they store numbers as float32 and flags as bool."""
+
+    observations: ArrayLike  # (N, O)
+    actions: ArrayLike  # (N, A)
+    rewards: ArrayLike  # (N,)
+    terminals: ArrayLike  # (N,) the task ended here
+    timeouts: ArrayLike  # (N,) a limit cut the episode here; never both in one row
+    next_observations: ArrayLike | None  # (N, O) what really followed, also where an episode ends; None: not known
+    infos: NotRequired[Mapping[str, ArrayLike] | None]  # (N, ...) in their own dtype: "qpos", "qvel" before the step
+    metadata: NotRequired[Mapping[str, Any] | None]  # provenance: text, numbers, or whatever JSON can hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +49,13 @@ class Dataset:
     infos: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # before the step: "qpos" (N, nq), "qvel" (N, nv)
     metadata: Mapping[str, Any] = field(default_factory=dict)  # provenance: file attributes, scalars of `metadata/`
     ordered: bool = True  # False: a set of transitions, whose rows do not follow each other
+
+    @classmethod
+    def from_columns(cls, path: Path, columns: Mapping[str, NDArray[Any]], **others: Any) -> Self:
+        """Put columns together that are named as in D4RL's files; `others` are the remaining fields."""
+        infos = {name.removeprefix(INFOS): values for name, values in columns.items() if name.startswith(INFOS)}
+        fields = {name: values for name, values in columns.items() if not name.startswith(INFOS)}
+        return cls(path=path, infos=infos, **({"next_observations": None} | fields | others))
 
     def __len__(self) -> int:
         """Number of rows N."""
@@ -67,8 +90,8 @@ class Dataset:
             infos={name: values[rows] for name, values in self.infos.items()},
         )
 
-    def to_write(self) -> dict[str, Any]:
-        """The arguments of the writers, such as ``write_d4rl(path, **dataset.to_write())``."""
+    def to_write(self) -> Steps:
+        """What the writers take, as in ``write_d4rl(path, **dataset.to_write())``."""
         return {
             "observations": self.observations,
             "actions": self.actions,
@@ -102,7 +125,7 @@ class Transitions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """One episode from reset to its end; arrays are views into the data set. T timesteps."""
+    """One episode from reset to its end; arrays are views into the dataset. T timesteps."""
 
     start: int  # the file's row of timestep 0
     observation: FloatArray  # (T, O)

@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers: for a look before training, and to notice a file that is not what it says."""
+"""What a dataset holds, in numbers: for a look before training, and to notice a file that is not what it says."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core.files import sha256_of
-from trajmill.data.catalog import DataFormat, format_of
 from trajmill.data.environments import environment_of, normalized_score
 from trajmill.data.errors import DatasetError
-from trajmill.data.official import Release, recognize
+from trajmill.data.formats import format_of
+from trajmill.data.official import recognize
 from trajmill.data.records import Dataset
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -19,11 +19,11 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSummary:
-    """Numbers about one data set; distributions are given by their values at `QUANTILES`."""
+    """Numbers about one dataset; distributions are given by their values at `QUANTILES`."""
 
     name: str
     path: str
-    format: DataFormat
+    format: str
     byte_count: int  # of the file that holds the steps
     sha256: str
     release: str  # "D4RL's, current", "D4RL's, old" or "not one of D4RL's"
@@ -50,7 +50,7 @@ class DatasetSummary:
 
 
 def summarize(dataset: Dataset) -> DatasetSummary:
-    """Measure a data set that was read from a file."""
+    """Measure a dataset that was read from a file."""
     file_path, kind = dataset.path, format_of(dataset.path)
     release = recognize(file_path)
     lengths, returns = _episodes(dataset)
@@ -64,7 +64,7 @@ def summarize(dataset: Dataset) -> DatasetSummary:
         format=kind,
         byte_count=file_path.stat().st_size,
         sha256=sha256_of(file_path),
-        release={Release.CURRENT: "D4RL's, current", Release.OLD: "D4RL's, old", None: "not one of D4RL's"}[release],
+        release=release.value if release else "not one of D4RL's",
         environment=environment,
         row_count=len(dataset),
         observation_dim=dataset.observation_dim,
@@ -106,7 +106,7 @@ def _environment(dataset: Dataset) -> str | None:
         return None
 
 
-def _score(environment: str | None, kind: DataFormat, mean_return: float | None) -> float | None:
+def _score(environment: str | None, kind: str, mean_return: float | None) -> float | None:
     """D4RL's score; Minari's own sets come from other environment versions, so their scores would mislead."""
     if environment is None or mean_return is None or (kind == "minari" and not environment.endswith("-v4")):
         return None

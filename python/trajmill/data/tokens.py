@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.data.errors import refuse
-from trajmill.data.hdf5 import memory_budget_of
+from trajmill.data.columns import MemoryBudget
+from trajmill.data.errors import refuse, refusing
 
 _LARGEST_TOKEN = 2**32 - 1
 _ALLOWED = np.zeros(256, np.bool_)
@@ -35,41 +35,47 @@ def read_token_csv(path: str | Path, *, memory_budget: int | None = None) -> NDA
     DatasetError
         If anything but such lines of equal length is found; the message names the line.
     """
-    path = Path(path)
+    with refusing(path):
+        content = _content(Path(path), MemoryBudget(memory_budget).limit)
+        return np.stack([_parse(number, line) for number, line in _equal_lines(content)])
+
+
+def _content(path: Path, budget: int) -> bytes:
+    """All bytes, of which none but digits, commas and ends of lines are allowed."""
     if not path.is_file():
-        raise refuse(path, "no such file", "check the path")
-    size, budget = path.stat().st_size, memory_budget_of(memory_budget)
+        raise refuse("no such file", "check the path")
+    size = path.stat().st_size
     if 16 * size > budget:  # the text, its parts, and eight bytes for each of at most size / 2 tokens
         fault = f"the file has {size:,} bytes, too many for the memory budget of {budget:,}"
-        raise refuse(path, fault, "split it, or pass a larger memory_budget")
+        raise refuse(fault, "split it, or pass a larger memory_budget")
     content = path.read_bytes()
     if not content:
-        raise refuse(path, "the file is empty", "copy or make it again")
+        raise refuse("the file is empty", "copy or make it again")
     odd = ~_ALLOWED[np.frombuffer(content, np.uint8)]
     if odd.any():
         position = int(odd.argmax())
         line = content.count(b"\n", 0, position) + 1
         fault = f"line {line} holds {content[position : position + 1]!r} where a digit or a comma belongs"
-        raise refuse(path, fault, "a file of tokens has decimal numbers between commas and no header")
-    return np.stack([_parse(path, number, line) for number, line in _equal_lines(path, content)])
+        raise refuse(fault, "a file of tokens has decimal numbers between commas and no header")
+    return content
 
 
-def _equal_lines(path: Path, content: bytes) -> list[tuple[int, bytes]]:
+def _equal_lines(content: bytes) -> list[tuple[int, bytes]]:
     lines = content.splitlines()
     length = lines[0].count(b",")
     for number, line in enumerate(lines, 1):
         if line.count(b",") != length:
             fault = f"line {number} has {line.count(b',') + 1} tokens, line 1 has {length + 1}"
-            raise refuse(path, fault, "all sequences need the same length; the file may be cut short")
+            raise refuse(fault, "all sequences need the same length; the file may be cut short")
     return list(enumerate(lines, 1))
 
 
-def _parse(path: Path, number: int, line: bytes) -> NDArray[np.int64]:
+def _parse(number: int, line: bytes) -> NDArray[np.int64]:
     fields = line.split(b",")
     digits = [len(field) for field in fields]
     fits = min(digits) > 0 and max(digits) <= len(str(_LARGEST_TOKEN))
     tokens = np.array(fields if fits else []).astype(np.int64)
     if not fits or tokens.max() > _LARGEST_TOKEN:
         fault = f"line {number} has an empty field or a number above {_LARGEST_TOKEN:,}"
-        raise refuse(path, fault, "a token is a number of a state")
+        raise refuse(fault, "a token is a number of a state")
     return tokens

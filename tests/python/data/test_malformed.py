@@ -32,7 +32,7 @@ from trajmill.data import (
     write_minari,
 )
 from trajmill.data.official import Release
-from trajmill.pipelines import dataset as dataset_pipeline
+from trajmill.experiments import datasets
 
 Columns = dict[str, NDArray[Any]]
 Change = Callable[[Columns], Columns]
@@ -299,7 +299,7 @@ def test_24_links(tmp_path: Path, link: object) -> None:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (shuffled, ("'next_observations' leads elsewhere than to the next row", "look shuffled")),
+        (shuffled, ("'next_observations'", "next row in 297 rows", "look shuffled")),
         (repeated, ("rows of 'observations' and 'actions' repeat the row before, first row 1",)),
     ],
 )
@@ -461,12 +461,12 @@ def test_27_made_up_dynamics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     pytest.importorskip("mujoco")
 
     path = write(tmp_path / "set.hdf5", walk_columns(), environment="Hopper-v4")
-    assert dataset_pipeline.validate_dataset(path).dynamics is None
+    assert datasets.validate(path).dynamics is None
     with pytest.raises(DatasetError) as error:
-        dataset_pipeline.validate_dataset(path, dynamics=True)
+        datasets.validate(path, dynamics=True)
     check_message(str(error.value), path, "'next_observations' or 'rewards' are not what Hopper-v4 does", "made up")
-    monkeypatch.setattr(dataset_pipeline, "recognize", lambda _: Release.CURRENT)
-    assert "recorded with an older simulator" in dataset_pipeline.validate_dataset(path, dynamics=True).remarks[-1]
+    monkeypatch.setattr(datasets, "recognize", lambda _: Release.CURRENT)
+    assert "recorded with an older simulator" in datasets.validate(path, dynamics=True).warnings[-1]
 
 
 # --- Minari's layout ---
@@ -525,8 +525,14 @@ MINARI: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         edit_file(lambda file: file.pop("episode_2")),
         ("holds 2 episodes where metadata.json promises 3",),
     ),
-    "lost steps": (edit_metadata(total_steps=301), ("hold 300 steps where metadata.json promises 301",)),
-    "another key": (edit_file(lambda file: file.create_group("extra")), ("key 'extra' is no episode",)),
+    "lost steps": (edit_metadata(total_steps=301), ("300 steps where metadata.json promises 301",)),
+    "another key": (
+        edit_file(lambda file: file.create_group("extra")),
+        (
+            "key 'extra'",
+            "'episode_<number>'",
+        ),
+    ),
     "T observations": (
         replaced("episode_0/observations", lambda v: v[:-1]),
         ("'episode_0/observations' has 101 rows where 'episode_0/actions' has 101", "one observation more"),
@@ -573,11 +579,11 @@ MINARI: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "Arrow": (edit_metadata(data_format="arrow"), ("key 'data_format' is 'arrow'", "HDF5")),
     "a space that is no text": (edit_metadata(action_space=5), ("key 'action_space'", "text is needed, got int")),
     "a count that is none": (edit_metadata(total_episodes="many"), ("key 'total_episodes' is 'many'",)),
-    "broken JSON": (lambda data: (data / "metadata.json").write_text("{"), ("metadata.json: the file is not what",)),
+    "broken JSON": (lambda data: (data / "metadata.json").write_text("{"), ("metadata.json: ", "JSON")),
     "a list": (lambda data: (data / "metadata.json").write_text("[]"), ("an object is needed, got list",)),
     "deep JSON": (
         lambda data: (data / "metadata.json").write_text("[" * 10**6),
-        ("metadata.json: the file is not what",),
+        ("metadata.json: ", "JSON"),
     ),
     "long JSON": (lambda data: (data / "metadata.json").write_text(" " * (2**24 + 1)), ("16,777,217 bytes",)),
 }
@@ -605,7 +611,7 @@ def test_minari_refused(tmp_path: Path, case: str) -> None:
 
 def test_6_a_file_given_to_the_other_reader(tmp_path: Path) -> None:
     path = write(tmp_path / "set.hdf5", walk_columns())
-    with pytest.raises(DatasetError, match="no Minari data set"):
+    with pytest.raises(DatasetError, match="not a Minari dataset"):
         read_minari(path)
     directory = minari_set(tmp_path)
     with pytest.raises(DatasetError, match="Minari's layout"):

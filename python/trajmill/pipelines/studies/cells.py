@@ -14,12 +14,11 @@ from typing import Any
 import torch
 
 from trajmill.core.progress import Progress, silent
-from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset
+from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset, write_d4rl
 from trajmill.data.subsets import SubsetKind
 from trajmill.evaluation.simulators import usable_cores
 from trajmill.models.gpt import GPTConfig
 from trajmill.pipelines.cql import PretrainCQLConfig, TrainCQLConfig, pretrain_cql, train_cql
-from trajmill.pipelines.dataset import convert_dataset
 from trajmill.pipelines.decision_transformer import TrainDTConfig, train_dt
 from trajmill.pipelines.language_model import PretrainDTConfig, pretrain_dt
 from trajmill.pipelines.schedule import Schedule
@@ -288,8 +287,9 @@ def _part(variant: Variant, dataset: str, output: Path) -> str:
     path = _parents(output / "datasets" / name)
     if not path.exists():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DatasetWarning)  # that others may misread rows in no order; we do not
-            convert_dataset(dataset, path, to="d4rl", subset=Subset(kind, variant.ratio))
+            warnings.simplefilter("ignore", DatasetWarning)  # `facts` has shown them
+            part = load_dataset(dataset, subset=Subset(kind, variant.ratio))
+        write_d4rl(path, **replace(part, metadata={"source": part.name, **part.metadata}).to_write())
     return str(path)
 
 
