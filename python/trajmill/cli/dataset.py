@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,17 +35,19 @@ if TYPE_CHECKING:
     FormatName = str
 else:
     FormatName = tyro.extras.literal_type_from_choices(format_names())
-Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Info:
-    """What a dataset holds, in numbers."""
-
-    name: Name
+class _Source:
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]
     """a dataset"""
     fix_timeouts: bool = False
-    """mark ends of episodes that the flags leave out"""
+    """mark ends of episodes that the flags leave out, instead of refusing them"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info(_Source):
+    """What a dataset holds, in numbers."""
 
     def run(self, progress: Progress) -> Outcome:
         """Read and measure it."""
@@ -55,19 +58,15 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validate:
+class Validate(_Source):
     """Check a dataset; exit code 1 and one message if it is not fit for use."""
 
-    name: Name
-    """a dataset"""
     dynamics: bool = False
     """repeat single steps in the simulator and compare; needs MuJoCo"""
     environment: str | None = None
     """Gymnasium id for --dynamics; by default the dataset's own"""
-    fix_timeouts: bool = False
-    """mark ends of episodes that the flags leave out, instead of refusing them"""
     strict: bool = False
-    """fail at warnings too"""
+    """fail on warnings too"""
 
     def run(self, progress: Progress) -> Outcome:
         """Run every check."""
@@ -78,21 +77,16 @@ class Validate:
             raise DatasetError(" | ".join(found.warnings))
         lines = [f"{found.summary.path}: valid, {found.summary.row_count:,} rows, {len(found.warnings)} warnings"]
         lines += [f"warning: {warning}" for warning in found.warnings]
-        if found.dynamics is not None:
-            report = found.dynamics
-            lines.append(
-                f"dynamics: {report.row_count} rows repeated in {report.environment_id}, "
-                f"{report.share_off:.1%} off by more than {report.tolerance:g}"
-            )
+        if (report := found.dynamics) is not None:
+            repeated = f"{report.row_count} rows repeated in {report.environment_id}"
+            lines.append(f"dynamics: {repeated}, {report.share_off:.1%} off by more than {report.tolerance:g}")
         return Outcome({"valid": True, **asdict(found)}, "\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Convert:
+class Convert(_Source):
     """Write a dataset in another format, or a part of it."""
 
-    name: Name
-    """a dataset"""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """the file to create (.hdf5: D4RL's schema, .npz: SynthER's) or the directory (Minari's)"""
     to: FormatName | None = None
@@ -105,8 +99,6 @@ class Convert:
     """keep the first numbers of observations, such as 27 of Ant's 111; the rest must be zero"""
     action_limit: float | None = None
     """clip actions to ± this, > 0"""
-    fix_timeouts: bool = False
-    """mark ends of episodes that the flags leave out"""
     overwrite: bool = False
     """replace a file"""
 
@@ -135,25 +127,44 @@ class Download:
     out: Path | None = None
     """directory for the file; by default the cache, where every command looks"""
     url: str | None = None
-    """another address of the same file; size and hash are checked all the same"""
+    """another address of the same file; size and hash are checked as usual"""
 
     def run(self, progress: Progress) -> Outcome:
         """Fetch and check it."""
-        path = download_dataset(self.name, self.out, say=_tell, progress=progress, url=self.url)
+        say = partial(print, "trajmill:", file=sys.stderr)
+        path = download_dataset(self.name, self.out, say=say, progress=progress, url=self.url)
         return Outcome({"path": str(path)}, f"{path}: complete, size and hash are right")
 
 
-def _tell(line: str) -> None:
-    print(f"trajmill: {line}", file=sys.stderr)
-
-
 def _shown(summary: DatasetSummary, warnings: list[str]) -> RenderableType:
-    facts = Table(box=None, pad_edge=False, show_header=False)
-    facts.add_column(style="dim")
-    facts.add_column(overflow="fold")
-    for name, value in _facts(summary):
-        facts.add_row(name, value)
-    parts: list[Any] = [facts]
+    score = "" if summary.normalized_score is None else f", normalized {summary.normalized_score:.1f}"
+    returns = f"{summary.mean_return:,.1f} ± {summary.return_deviation:,.1f}{score}" if summary.episode_count else "-"
+    outside = f", {summary.action_share_outside:.1%} beyond ±1" if summary.action_share_outside else ""
+    at_limit = f", {summary.action_share_at_limit:.2%} exactly ±1" if summary.action_share_at_limit else ""
+    facts = {
+        "name": summary.name,
+        "file": f"{summary.path} ({summary.byte_count:,} bytes)",
+        "SHA-256": summary.sha256,
+        "release": summary.release,
+        "format": summary.format,
+        "environment": summary.environment or "unknown",
+        "rows": f"{summary.row_count:,}",
+        "observation, action": f"{summary.observation_dim}, {summary.action_dim} numbers",
+        "next observations": "stored" if summary.next_observations else "not stored",
+        "infos": ", ".join(summary.infos) or "none",
+        "episodes": f"{summary.episode_count:,}, and {summary.unfinished_row_count:,} rows of an unfinished one",
+        "terminals, timeouts": f"{summary.terminal_count:,}, {summary.timeout_count:,}",
+        "return": returns,
+        "rewards": f"{summary.reward_range[0]:.4g} to {summary.reward_range[1]:.4g}",
+        "actions": f"{summary.action_range[0]:.4g} to {summary.action_range[1]:.4g}{outside}{at_limit}",
+        "constant columns": ", ".join(map(str, summary.constant_observations)) or "none",
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    parts: list[Any] = [table]
     if summary.episode_count:
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("quantile", style="dim")
@@ -164,31 +175,6 @@ def _shown(summary: DatasetSummary, warnings: list[str]) -> RenderableType:
         parts += ["", table]
     parts += ["", *(f"warning: {warning}" for warning in warnings)] if warnings else []
     return Group(*parts)
-
-
-def _facts(summary: DatasetSummary) -> list[tuple[str, str]]:
-    score = "" if summary.normalized_score is None else f", normalized {summary.normalized_score:.1f}"
-    returns = f"{summary.mean_return:,.1f} ± {summary.return_deviation:,.1f}{score}" if summary.episode_count else "-"
-    outside = f", {summary.action_share_outside:.1%} beyond ±1" if summary.action_share_outside else ""
-    at_limit = f", {summary.action_share_at_limit:.2%} exactly ±1" if summary.action_share_at_limit else ""
-    return [
-        ("name", summary.name),
-        ("file", f"{summary.path} ({summary.byte_count:,} bytes)"),
-        ("SHA-256", summary.sha256),
-        ("release", summary.release),
-        ("format", summary.format),
-        ("environment", summary.environment or "unknown"),
-        ("rows", f"{summary.row_count:,}"),
-        ("observation, action", f"{summary.observation_dim}, {summary.action_dim} numbers"),
-        ("next observations", "stored" if summary.next_observations else "not stored"),
-        ("infos", ", ".join(summary.infos) or "none"),
-        ("episodes", f"{summary.episode_count:,}, and {summary.unfinished_row_count:,} rows of an unfinished one"),
-        ("terminals, timeouts", f"{summary.terminal_count:,}, {summary.timeout_count:,}"),
-        ("return", returns),
-        ("rewards", f"{summary.reward_range[0]:.4g} to {summary.reward_range[1]:.4g}"),
-        ("actions", f"{summary.action_range[0]:.4g} to {summary.action_range[1]:.4g}{outside}{at_limit}"),
-        ("constant columns", ", ".join(map(str, summary.constant_observations)) or "none"),
-    ]
 
 
 COMMANDS = {"info": Info, "validate": Validate, "convert": Convert, "download": Download}

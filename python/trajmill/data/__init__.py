@@ -14,19 +14,17 @@ from trajmill.data.environments import (
 )
 from trajmill.data.episodes import qlearning_transitions, split_episodes
 from trajmill.data.errors import DatasetError, DatasetWarning
-from trajmill.data.formats.d4rl import read as read_d4rl
-from trajmill.data.formats.d4rl import read_policy_weights
-from trajmill.data.formats.d4rl import write as write_d4rl
-from trajmill.data.formats.minari import read as read_minari
-from trajmill.data.formats.minari import write as write_minari
-from trajmill.data.formats.npz import read as read_npz
-from trajmill.data.formats.npz import write as write_npz
+from trajmill.data.formats import d4rl, minari, npz
 from trajmill.data.normalizer import Normalizer
 from trajmill.data.official import OFFICIAL_FILES
 from trajmill.data.records import Dataset, Episode, Transitions
 from trajmill.data.subsets import Subset, clip_actions, keep_observations
 from trajmill.data.summary import DatasetSummary, summarize
 from trajmill.data.tokens import read_token_csv
+
+read_d4rl, read_policy_weights, write_d4rl = d4rl.read, d4rl.read_policy_weights, d4rl.write
+read_minari, write_minari = minari.read, minari.write
+read_npz, write_npz = npz.read, npz.write
 
 __all__ = [
     "OFFICIAL_FILES",

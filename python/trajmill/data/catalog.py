@@ -1,4 +1,4 @@
-"""Datasets by name or by path, whatever their format, and the places where they may lie."""
+"""Datasets by name or by path, whatever their format, and the places where they are looked for."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ def bundled_datasets() -> tuple[str, ...]:
 
 def cache_directory() -> Path:
     """Where downloads go: ``$TRAJMILL_DATASETS``, else ``trajmill/datasets`` in the user's cache directory."""
-    own = os.environ.get("TRAJMILL_DATASETS")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trajmill/datasets"
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TRAJMILL_DATASETS") or users / "trajmill/datasets")
 
 
 def d4rl_directories() -> tuple[Path, ...]:
@@ -36,30 +34,17 @@ def d4rl_directories() -> tuple[Path, ...]:
     return (*own, Path.home() / ".d4rl/datasets", cache_directory())
 
 
-def minari_directory() -> Path:
-    """Where Minari keeps its datasets."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari/datasets")
-
-
 def find_dataset(name_or_path: str | Path) -> Path:
-    """Where a dataset lies: a bundled one, a path, an official name's file or a Minari id in the usual places.
-
-    Raises
-    ------
-    DatasetError
-        If it is in none of them; the message lists where it was looked for.
-    """
+    """The path of a dataset: a bundled one, a path, an official name's file or a Minari id in the usual places."""
     name = str(name_or_path)
     if name in bundled_datasets():
         return _BUNDLED / f"{name}.hdf5"
-    if Path(name).exists():
-        return Path(name)
-    official = official_file(name)
+    official, places = official_file(name), [Path(name)]
     if official:
         names = (official.file_name, f"{official.name}.hdf5")
-        places = [directory / file_name for directory in d4rl_directories() for file_name in names]
-    else:
-        places = [minari_directory() / name] if _MINARI_ID.fullmatch(name) else []
+        places += [directory / file_name for directory in d4rl_directories() for file_name in names]
+    elif _MINARI_ID.fullmatch(name):
+        places.append(Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari/datasets") / name)
     for place in places:
         if place.exists():
             return place
@@ -69,7 +54,7 @@ def find_dataset(name_or_path: str | Path) -> Path:
             looked = ", ".join(map(str, d4rl_directories()))
             fault = f"{official.file_name} ({official.size:,} bytes) is in none of {looked}"
             raise refuse(fault, f"get it with `trajmill dataset download {official.name}`; {known}")
-        where = f" (looked for it in {places[0].parent})" if places else ""
+        where = f" (looked for it in {places[1].parent})" if len(places) > 1 else ""
         raise refuse(f"no such file, and not a known dataset{where}", known)
 
 
@@ -84,7 +69,8 @@ def load_dataset(
 ) -> Dataset:
     """Read a dataset by its name or path, in any of the formats of `trajmill.data.formats`.
 
-    Nothing is downloaded; `download_dataset` and ``trajmill dataset download`` do that.
+    Nothing is downloaded; `download_dataset` and ``trajmill dataset download`` do that. What is not found or not fit
+    for use is a `DatasetError`, which names the file, the key, the fault and what to do.
 
     Parameters
     ----------
@@ -102,11 +88,6 @@ def load_dataset(
         Mark ends of episodes that D4RL's flags leave out (`read_d4rl`).
     memory_budget
         Most bytes the arrays may declare; None is half of the machine's memory.
-
-    Raises
-    ------
-    DatasetError
-        If it is not found or is refused; the message names the file, the key, the fault and what to do.
     """
     path = find_dataset(name_or_path)
     reader = format_named(format_of(path))

@@ -22,8 +22,7 @@ from trajmill.data.errors import DatasetError, refuse, refusing
 from trajmill.data.official import OFFICIAL_FILES, OfficialFile, official_file
 
 _PIECE = 2**20
-_TIMEOUT = 60.0
-"""seconds without a byte after which a connection counts as lost"""
+_TIMEOUT = 60.0  # seconds without a byte after which a connection counts as lost
 
 
 def download_dataset(
@@ -34,34 +33,15 @@ def download_dataset(
     progress: Progress = silent,
     url: str | None = None,
 ) -> Path:
-    """Download one of D4RL's official -v2 files.
+    """Download one of D4RL's official -v2 files, unless it is already there; returns its path.
 
     If the connection is lost, what was received stays beside the target as ``*.part``, and the next call resumes from
-    there. The target appears only when its size and SHA-256 are right.
+    there. The target appears only when its size and SHA-256 are right. Where the server cannot be reached or sends
+    something else, the `DatasetError` says how to fetch the file by hand.
 
-    Parameters
-    ----------
-    name
-        Such as ``hopper-medium-replay-v2``; `OFFICIAL_FILES` has them all.
-    directory
-        Where the file goes, under D4RL's file name; None is `cache_directory()`, where `load_dataset` looks.
-    say
-        Receives one line each about the address, the size, the hash and the target, before anything is fetched.
-    progress
-        Receives bytes.
-    url
-        Another address of the same bytes.
-
-    Returns
-    -------
-    Path
-        The file. It is not fetched again if it is there and right.
-
-    Raises
-    ------
-    DatasetError
-        If the name is unknown, the server cannot be reached or sends something else, or the disk is too small; the
-        message says how to fetch the file by hand.
+    `OFFICIAL_FILES` has all names. The file goes into `directory`, or into `cache_directory()`, where `load_dataset`
+    looks. `say` receives one line each about the address, the size, the hash and the target, before anything is
+    fetched; `progress` receives bytes. `url` is another address of the same bytes.
     """
     official = official_file(name)
     if official is None:
@@ -73,7 +53,7 @@ def download_dataset(
     with refusing(target):
         if target.exists():
             _check(target, official)
-            say(f"{target} is there and right")
+            say(f"{target} is there already, with the right size and hash")
             return target
         known = "" if len(official.sha256) == 64 else "... (only these digits are known and compared)"
         say(f"from     {address}")
@@ -84,7 +64,15 @@ def download_dataset(
             target.parent.mkdir(parents=True, exist_ok=True)
             with _locked_part(target) as part:
                 _Transfer(official, target, address, say, progress).fetch(part)
-                _finish(Path(part.name), target, official)
+                whole = Path(part.name)
+                sync(whole)
+                try:
+                    _check(whole, official)
+                except DatasetError:
+                    whole.unlink()
+                    raise
+                whole.replace(target)
+                sync(target.parent)
         except OSError as error:
             raise refuse(f"cannot be written: {error}", "choose another directory with --out") from error
     return target
@@ -92,7 +80,7 @@ def download_dataset(
 
 @contextmanager
 def _locked_part(target: Path) -> Iterator[IO[bytes]]:
-    """The unfinished file, open at its end, ours alone."""
+    """The unfinished file, open at its end and locked for this process."""
     path = target.with_name(f"{target.name}.part")
     with path.open("ab") as part:
         try:
@@ -128,8 +116,12 @@ class _Transfer:
         if size - done > free:
             fault = f"{size - done:,} bytes are missing and the disk has {free:,} free"
             raise refuse(fault, "make room, or choose another directory with --out")
+        request = urllib.request.Request(self.address, headers={"User-Agent": "trajmill"})
+        if done:
+            request.add_header("Range", f"bytes={done}-")
+        why = ""
         try:
-            with self._open(done) as answer:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
                 if answer.status != http.HTTPStatus.PARTIAL_CONTENT and done:
                     self.say(f"the server cannot resume from byte {done:,}; starting again")
                     part.truncate(0)
@@ -149,13 +141,11 @@ class _Transfer:
         except urllib.error.URLError as error:
             raise self._refusal(f"cannot reach {self.address} ({error.reason})") from error
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            raise self._lost(part, done, f" ({type(error).__name__})") from error
+            why = f" ({type(error).__name__})"
         if done < size:
-            raise self._lost(part, done)
-
-    def _open(self, first: int) -> Any:
-        headers = {"User-Agent": "trajmill"} | ({"Range": f"bytes={first}-"} if first else {})
-        return urllib.request.urlopen(urllib.request.Request(self.address, headers=headers), timeout=_TIMEOUT)
+            part.flush()
+            fault = f"the connection was lost{why} after {done:,} of {size:,} bytes, which are kept in {part.name}"
+            raise refuse(fault, "give the same command again to resume from there")
 
     def _check_answer(self, answer: Any, first: int) -> None:
         """Refuse an answer that is a web page or a file of another size, before any of it is kept."""
@@ -171,37 +161,19 @@ class _Transfer:
             total = int(length) if length.isdecimal() else self.official.size
         if total != self.official.size:
             old = " (the old release, with wrong qpos and qvel)" if total == self.official.old_size else ""
-            raise self._refusal(f"the server has {total:,} bytes{old} where {self.official.size:,} are right")
+            raise self._refusal(f"the server has {total:,} bytes{old} instead of {self.official.size:,}")
 
     def _refusal(self, fault: str) -> DatasetError:
         """The error, with what to do by hand."""
-        expected = f"{self.official.size:,} bytes, SHA-256 {self.official.sha256}"
-        by_hand = f"fetch {self.address} on a machine that can, and put the file ({expected}) at {self.target}"
-        return refuse(fault, by_hand)
-
-    def _lost(self, part: IO[bytes], done: int, why: str = "") -> DatasetError:
-        part.flush()
-        fault = f"the connection was lost{why} after {done:,} of {self.official.size:,} bytes"
-        return refuse(f"{fault}, which are kept in {part.name}", "give the same command again to resume from there")
-
-
-def _finish(part: Path, target: Path, official: OfficialFile) -> None:
-    """Check all bytes, then give them their name."""
-    sync(part)
-    try:
-        _check(part, official)
-    except DatasetError:
-        part.unlink()
-        raise
-    part.replace(target)
-    sync(target.parent)
+        file = f"the file ({self.official.size:,} bytes, SHA-256 {self.official.sha256})"
+        return refuse(fault, f"fetch {self.address} on another machine and put {file} at {self.target}")
 
 
 def _check(path: Path, official: OfficialFile) -> None:
     size = path.stat().st_size
     if size != official.size:
-        raise refuse(f"has {size:,} bytes where {official.size:,} are right", "remove it and download it again")
+        raise refuse(f"has {size:,} bytes instead of {official.size:,}", "remove it and download it again")
     found = sha256_of(path)
     if not found.startswith(official.sha256):
-        fault = f"has SHA-256 {found} where {official.sha256} is right"
+        fault = f"has SHA-256 {found} instead of {official.sha256}"
         raise refuse(fault, "download it again, if need be from another address (--url)")

@@ -1,7 +1,6 @@
 """How a dataset is refused or warned about: in one sentence that names the file, the fault and what to do.
 
-Who reads or writes a file says once which one it is, ``with refusing(path):``; the functions inside speak of keys and
-rows only.
+Code that reads or writes a file names it once, ``with refusing(path):``; functions inside speak of keys and rows only.
 """
 
 from __future__ import annotations
@@ -34,16 +33,11 @@ def refusing(subject: Path | str) -> Iterator[None]:
         _subject.reset(before)
 
 
-def about_it(text: str) -> str:
-    """`text`, after the name of what `refusing` is about."""
-    return _subject.get() + text
-
-
 def refuse(fault: str, remedy: str) -> DatasetError:
     """The error to raise: what is wrong, then what to do."""
-    return DatasetError(about_it(f"{fault}; {remedy}"))
+    return DatasetError(f"{_subject.get()}{fault}; {remedy}")
 
 
 def warn_about(oddity: str) -> None:
     """Warn of an oddity, which was dealt with as the message says."""
-    warnings.warn(about_it(oddity), DatasetWarning, stacklevel=2)
+    warnings.warn(f"{_subject.get()}{oddity}", DatasetWarning, stacklevel=2)

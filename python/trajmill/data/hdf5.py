@@ -10,7 +10,7 @@ import math
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.data.columns import MemoryBudget
-from trajmill.data.errors import DatasetError, about_it, refuse
+from trajmill.data.columns import LARGEST_CHUNK
+from trajmill.data.errors import DatasetError, refuse
 
 if TYPE_CHECKING:
     import h5py
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCK_OFFSETS = (0, 512, 1024, 2048)  # where the signature may stand (HDF5 file format, section II.A)
+_HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 # What is found in place of a dataset: the first bytes, what they mean, what to do.
 _IMPOSTORS = (
@@ -34,29 +35,22 @@ _IMPOSTORS = (
     (b"PK\x03\x04", "a zip archive (perhaps a NumPy .npz) under an HDF5 name", "give the HDF5 file itself"),
     (b"\x93NUMPY", "a NumPy .npy array under an HDF5 name", "give the HDF5 file itself"),
     (b"\x80", "a pickle, which can run any code and is never loaded", "convert it to HDF5 where you trust it"),
+    (_HTML_STARTS, "a web page (an error page saved as data?)", "download the dataset again"),
 )
 _GZIP, _FLETCHER32 = 1, 3
 _FILTERS = {_GZIP: "gzip", 2: "shuffle", _FLETCHER32: "fletcher32", 32000: "lzf"}
 _EXPANSION = {_GZIP: 1032, 32000: 264}  # most bytes that one packed byte can become
 _EXPECTED_RATIO = 2  # of an honest chunk's bytes, unpacked, to what its shape says
-_LARGEST_CHUNK = 2**28  # bytes that one chunk may always take
 _PIECE = 2**20
 _DEEPEST = 8
 _HEAP = b"GCOL\x01\x00\x00\x00"
 _HEAP_OBJECT = struct.Struct("<H6xQ")
 _CHUNK_BYTES = 2**19
 _LONGEST_TEXT, _LONGEST_ATTRIBUTE = 2**20, 2**10
-_HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
 def import_h5py() -> Any:
-    """Import h5py, which only readers and writers of data files need.
-
-    Raises
-    ------
-    ImportError
-        If it is absent; the message names the extra that brings it.
-    """
+    """Import h5py, which only readers and writers of data files need."""
     try:
         import h5py
     except ImportError as error:
@@ -64,18 +58,11 @@ def import_h5py() -> Any:
     return h5py
 
 
-# --- opening ---
-
-
 @contextmanager
 def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
     """Open `path` for reading after a look at its first bytes; `expected` ends the sentence on its size, if it is cut.
 
-    Raises
-    ------
-    DatasetError
-        If the file is missing, empty, cut short, or not an HDF5 file; the message says what it is instead. So too where
-        anything inside, read in the block, turns out to be damaged.
+    Refuses what is missing, empty, cut short or not HDF5, saying what it is, and what the block finds to be damaged.
     """
     _sniff(path)
     _check_heaps(path)
@@ -98,10 +85,8 @@ def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
 
 def _sniff(path: Path) -> None:
     """Refuse what is not an HDF5 file, saying what it is."""
-    if not path.exists():
-        raise refuse("no such file", "check the path")
     if not path.is_file():
-        raise refuse("not a regular file", "give the path of one HDF5 file")
+        raise refuse("not a regular file" if path.exists() else "no such file", "give the path of one HDF5 file")
     with path.open("rb") as file:
         head = file.read(_USER_BLOCK_OFFSETS[-1] + len(_HDF5_SIGNATURE))
     if not head:
@@ -109,10 +94,8 @@ def _sniff(path: Path) -> None:
     if any(head.startswith(_HDF5_SIGNATURE, offset) for offset in _USER_BLOCK_OFFSETS):
         return
     for start, meaning, remedy in _IMPOSTORS:
-        if head.startswith(start):
+        if head.startswith(start) or head.lstrip().lower().startswith(start):
             raise refuse(f"the file is {meaning}", remedy)
-    if head.lstrip().lower().startswith(_HTML_STARTS):
-        raise refuse("the file is a web page (an error page saved as data?)", "download the dataset again")
     raise refuse(f"not an HDF5 file, it starts with {head[:8]!r}", "give a file in D4RL's HDF5 schema")
 
 
@@ -139,23 +122,15 @@ def _check_heaps(path: Path) -> None:
             start = content.find(_HEAP, start + 8)
 
 
-# --- finding arrays, unread ---
-
-
 def list_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Map the full name of every array in `file` to its unread handle.
 
-    Raises
-    ------
-    DatasetError
-        At a soft or external link, a group reached twice or too deep, or an array whose bytes lie in another file:
-        reading could leave the file or never end.
+    Refuses groups that are reached twice or lie too deep, and links: reading could leave the file or never end.
     """
     import h5py
 
     arrays: dict[str, h5py.Dataset] = {}
-    seen = {_address(file)}
-    groups = [("", file)]
+    groups, seen = [("", file)], {h5py.h5o.get_info(file.id).addr}
     while groups:
         prefix, group = groups.pop()
         for key in group:
@@ -164,22 +139,17 @@ def list_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
             if isinstance(entry, h5py.Dataset):
                 arrays[name] = entry
             elif isinstance(entry, h5py.Group):
-                if _address(entry) in seen or name.count("/") > _DEEPEST:
+                place = h5py.h5o.get_info(entry.id).addr
+                if place in seen or name.count("/") > _DEEPEST:
                     fault = f"group {name!r} contains itself or lies more than {_DEEPEST} groups deep"
                     raise refuse(fault, "write the data again, without links between groups")
-                seen.add(_address(entry))
+                seen.add(place)
                 groups.append((f"{name}/", entry))
     return arrays
 
 
 def open_entry(group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Dataset:
-    """Open one entry of a group, unread; `name` is what messages call it.
-
-    Raises
-    ------
-    DatasetError
-        If it is a soft or external link, or an array whose bytes lie in another file.
-    """
+    """Open one entry of a group, unread, which messages call `name`; refuse links and bytes in other files."""
     import h5py
 
     if group.id.links.get_info(key.encode(errors="surrogateescape")).type != h5py.h5l.TYPE_HARD:
@@ -190,31 +160,10 @@ def open_entry(group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Data
     return entry
 
 
-def _address(entry: h5py.Group) -> int:
-    """Where in its file a group lies."""
-    return int(import_h5py().h5o.get_info(entry.id).addr)
-
-
-def check_memory(arrays: Mapping[str, h5py.Dataset], budget: MemoryBudget) -> None:
-    """Refuse arrays that do not fit the budget, or one of whose chunks would not."""
-    budget.take(arrays)
-    for name, array in arrays.items():
-        if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > max(budget.left, _LARGEST_CHUNK):
-            fault = f"key {name!r} with shape {array.shape} is stored in chunks of {array.chunks}"
-            raise refuse(fault, "one chunk is larger than the memory budget; store it in smaller ones")
-
-
-# --- reading ---
-
-
 def read_array(name: str, array: h5py.Dataset) -> NDArray[Any]:
-    """Read a whole array; `name` is what messages call it.
+    """Read a whole array, which messages call `name`.
 
-    Raises
-    ------
-    DatasetError
-        If stored bytes fail to decompress or to match their checksum; the message names the rows. So too if they are
-        packed by a filter that trajmill does not know, or unpack to more than they should.
+    Refuses bytes that are packed by an unknown filter, unpack to too much, or do not match their checksum (which rows).
     """
     _check_chunks(name, array)
     try:
@@ -225,7 +174,7 @@ def read_array(name: str, array: h5py.Dataset) -> NDArray[Any]:
 
 
 def _check_chunks(name: str, array: h5py.Dataset) -> None:
-    """Refuse chunks that HDF5 would trip over or unpack without end: its gzip grows until the packed stream is over."""
+    """Refuse chunks that HDF5 would fail on or unpack without limit: its gzip grows until the packed stream ends."""
     if not array.chunks:
         return
     properties = array.id.get_create_plist()
@@ -235,7 +184,7 @@ def _check_chunks(name: str, array: h5py.Dataset) -> None:
         fault = f"key {name!r} is packed by the HDF5 filters {filters}"
         raise refuse(fault, f"only {', '.join(_FILTERS.values())} are read, each once; pack it with gzip")
     chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    limit = max(_LARGEST_CHUNK, _EXPECTED_RATIO * chunk_bytes)
+    limit = max(LARGEST_CHUNK, _EXPECTED_RATIO * chunk_bytes)
     file_size = Path(array.file.filename).stat().st_size
     suspects: list[tuple[int, ...]] = []
 
@@ -252,17 +201,14 @@ def _check_chunks(name: str, array: h5py.Dataset) -> None:
 
     array.id.chunk_iter(look)
     for offset in suspects:
-        if not _unpacks_within(array, offset, limit, gzip=_GZIP in filters):
+        if _GZIP not in filters or not _unpacks_within(array, offset, limit):
             fault = f"key {name!r} holds a chunk at row {offset[0]} that unpacks to more than its rows"
             raise refuse(fault, "the file was made to exhaust memory or is damaged; do not use it")
 
 
-def _unpacks_within(array: h5py.Dataset, offset: tuple[int, ...], limit: int, *, gzip: bool) -> bool:
-    """True if one chunk unpacks to at most `limit` bytes; only gzip's need a look, by unpacking piece by piece."""
-    if not gzip:
-        return False
-    _, packed = array.id.read_direct_chunk(offset)
-    stream, total, rest = zlib.decompressobj(), 0, packed
+def _unpacks_within(array: h5py.Dataset, offset: tuple[int, ...], limit: int) -> bool:
+    """True if a chunk packed by gzip unpacks to at most `limit` bytes; it is unpacked piece by piece."""
+    stream, total, rest = zlib.decompressobj(), 0, array.id.read_direct_chunk(offset)[1]
     try:
         while rest and not stream.eof:
             total += len(stream.decompress(rest, _PIECE))
@@ -275,69 +221,48 @@ def _unpacks_within(array: h5py.Dataset, offset: tuple[int, ...], limit: int, *,
 
 
 def _first_unreadable_rows(array: h5py.Dataset) -> str:
-    """Name the first block of rows that cannot be read, as `` in rows a to b``."""
-    if not array.chunks:
-        return ""
-    rows_per_chunk = array.chunks[0]
-    for first in range(0, array.shape[0], rows_per_chunk):
-        last = min(first + rows_per_chunk, array.shape[0])
+    """Name the first chunk of rows that cannot be read, as `` in rows a to b``."""
+    row_count, chunk = array.shape[0], array.chunks[0] if array.chunks else array.shape[0]
+    for first in range(0, row_count, chunk):
         try:
-            array[first:last]
+            array[first : first + chunk]
         except OSError:
-            return f" in rows {first} to {last - 1}"
+            return f" in rows {first} to {min(first + chunk, row_count) - 1}"
     return ""
 
 
 def read_attributes(entry: h5py.File | h5py.Group) -> dict[str, Any]:
     """The short attributes of a file or group as plain Python values: numbers, text and small arrays of numbers."""
-    attributes = {}
-    for key in entry.attrs:
-        identifier = entry.attrs.get_id(key)
-        if is_short_scalar(identifier) or _is_short_array(identifier):
-            attributes[key] = plain(entry.attrs[key])
-    return attributes
+
+    def is_short(attribute: h5py.h5a.AttrID) -> bool:
+        few = bool(attribute.shape) and math.prod(attribute.shape) <= _LONGEST_ATTRIBUTE
+        return is_short_scalar(attribute) or (few and attribute.dtype.kind in "biuf")
+
+    return {key: plain(entry.attrs[key]) for key in entry.attrs if is_short(entry.attrs.get_id(key))}
 
 
 def is_short_scalar(array: h5py.Dataset | h5py.h5a.AttrID) -> bool:
     """True for one number, flag or text that can be read without harm."""
-    text = import_h5py().check_string_dtype(array.dtype)
-    readable = array.dtype.kind in "biufS" or text is not None
+    readable = array.dtype.kind in "biufS" or import_h5py().check_string_dtype(array.dtype) is not None
     return array.shape == () and readable and int(array.dtype.itemsize) <= _LONGEST_TEXT
-
-
-def _is_short_array(attribute: h5py.h5a.AttrID) -> bool:
-    """True for a few numbers."""
-    shape = attribute.shape
-    return bool(shape) and attribute.dtype.kind in "biuf" and math.prod(shape) <= _LONGEST_ATTRIBUTE
 
 
 def plain(value: Any) -> Any:
     """Turn NumPy scalars, arrays and bytes into Python values."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value
-
-
-# --- writing ---
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 @contextmanager
 def create_hdf5(path: Path) -> Iterator[h5py.File]:
-    """A new file to write.
-
-    Raises
-    ------
-    OSError
-        If the disk fails or is full.
-    """
+    """A new file to write; a full disk is an OSError."""
     h5py = import_h5py()
     try:
         with h5py.File(path, "x") as file:
             yield file
     except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
-        raise OSError(about_it(f"HDF5 says {error}")) from error
+        raise OSError(f"{path}: HDF5 says {error}") from error
 
 
 def create_packed(group: h5py.Group, name: str, values: NDArray[Any]) -> None:

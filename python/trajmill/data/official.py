@@ -7,21 +7,14 @@ and is known by its size.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from pathlib import Path
 
 from trajmill.core.files import sha256_of
 from trajmill.data.errors import warn_about
 
+CURRENT, OLD = "D4RL's, current", "D4RL's, old"  # what `recognize` says of official files
 _ADDRESS = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
-
-
-class Release(enum.Enum):
-    """Which official file a file is."""
-
-    CURRENT = "D4RL's, current"
-    OLD = "D4RL's, old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +71,10 @@ ant-expert-v2                 373231677         - fa22531ca79ea051
 """
 
 
-def _official(name: str, size: str, old_size: str, sha256: str) -> OfficialFile:
-    return OfficialFile(name, int(size), sha256, None if old_size == "-" else int(old_size))
-
-
-OFFICIAL_FILES = {row.split()[0]: _official(*row.split()) for row in _TABLE.strip().splitlines()}
+OFFICIAL_FILES = {
+    name: OfficialFile(name, int(size), sha256, None if old_size == "-" else int(old_size))
+    for name, size, old_size, sha256 in map(str.split, _TABLE.strip().splitlines())
+}
 
 
 def official_file(name: str) -> OfficialFile | None:
@@ -90,33 +82,25 @@ def official_file(name: str) -> OfficialFile | None:
     return OFFICIAL_FILES.get(name.lower().removesuffix(".hdf5").replace("_", "-"))
 
 
-def recognize(path: Path) -> Release | None:
-    """Which official file the file at `path` is, whatever its name; None if none or if it does not exist."""
+def recognize(path: Path) -> str | None:
+    """Which release of an official file the file at `path` is, whatever its name; None if none or if there is none."""
     if not path.is_file():
         return None
     size = path.stat().st_size
     if any(size == file.old_size for file in OFFICIAL_FILES.values()):
-        return Release.OLD
+        return OLD
     candidates = [file for file in OFFICIAL_FILES.values() if file.size == size]
-    if candidates and any(sha256_of(path).startswith(file.sha256) for file in candidates):
-        return Release.CURRENT
-    return None
+    return CURRENT if any(sha256_of(path).startswith(file.sha256) for file in candidates) else None
 
 
-def describe_size(path: Path) -> str:
-    """How large the official file of this name is, as a part of a sentence; empty for other names."""
+def warn_about_release(path: Path, release: str | None) -> None:
+    """Warn about the old release, and about a file that has an official name but is not the official one."""
     official = official_file(path.name)
-    return f" where D4RL's {official.name} has {official.size:,}" if official else ""
-
-
-def warn_about_release(path: Path, release: Release | None) -> None:
-    """Warn of the old release, and of a file that bears an official name without being official."""
-    official = official_file(path.name)
-    if release is Release.OLD:
+    if release == OLD:
         warn_about(
             "this is the old release of D4RL's file (known by its size), whose 'infos/qpos' and 'infos/qvel' are wrong "
-            "(D4RL issue 100); they are left out, the rest is right"
+            "(D4RL issue 100); they are left out, the rest is correct"
         )
     elif official and release is None:
-        oddity = f"bears the name of D4RL's {official.name} but is another file ({path.stat().st_size:,} bytes"
+        oddity = f"has the name of D4RL's {official.name} but is another file ({path.stat().st_size:,} bytes"
         warn_about(f"{oddity}, the official one has {official.size:,}, SHA-256 {official.sha256}); rename it")

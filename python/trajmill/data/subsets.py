@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trajmill import _core
 from trajmill.core import checks
-from trajmill.data.episodes import qlearning_transitions, split_episodes
+from trajmill.data.episodes import split_episodes, with_next_rows
 from trajmill.data.errors import refuse, refusing
 from trajmill.data.records import Dataset
 
@@ -47,13 +47,7 @@ class Subset:
 
     @classmethod
     def parse(cls, text: str, seed: int = 0) -> Self:
-        """Read ``trajectories:0.1`` (a share has a point) or ``first:10000`` (a count has none).
-
-        Raises
-        ------
-        ValueError
-            If the text is neither.
-        """
+        """Read ``trajectories:0.1`` (a share has a point) or ``first:10000`` (a count has none)."""
         kind, _, amount = text.partition(":")
         try:
             number = float(amount) if "." in amount else int(amount)
@@ -63,23 +57,30 @@ class Subset:
         return cls(kind, number, seed)  # type: ignore[arg-type]
 
     def take(self, dataset: Dataset) -> Dataset:
-        """The part of `dataset`, in the order of the file.
+        """The part of `dataset`, in the order of the file; refused if there is less than was asked for.
 
         Whole trajectories are those that ended; an unfinished last one is never taken. Single transitions keep every
         row whose next observation is known, and the result is no longer `ordered`.
-
-        Raises
-        ------
-        DatasetError
-            If the dataset has fewer rows or trajectories than asked for.
         """
         with refusing(dataset.path):
             if self.kind == "first":
                 part = dataset.rows(slice(self._count(len(dataset), "rows")))
             elif self.kind == "transitions":
-                part = self._transitions(dataset)
+                known = with_next_rows(dataset) if dataset.next_observations is None else dataset
+                if len(known) == 0:
+                    raise refuse("no next observation is known", "record 'next_observations'")
+                chosen = draw(self._count(len(known), "transitions"), len(known), self.seed)
+                part = replace(known.rows(np.sort(chosen)), ordered=False)
             else:
-                part = self._trajectories(dataset)
+                episodes = split_episodes(dataset)
+                count = self._count(len(episodes), "trajectories")
+                if self.kind == "top":
+                    returns = np.array([episode.undiscounted_return for episode in episodes])
+                    chosen = np.argsort(-returns, kind="stable")[:count]
+                else:
+                    chosen = draw(count, len(episodes), self.seed)
+                taken = [episodes[i] for i in np.sort(chosen)]
+                part = dataset.rows(np.concatenate([np.arange(e.start, e.start + len(e)) for e in taken]))
         record: dict[str, Any] = asdict(self) | {"row_count": len(part), "row_count_before": len(dataset)}
         if "subset" in dataset.metadata:
             record["of"] = dataset.metadata["subset"]
@@ -93,66 +94,29 @@ class Subset:
             raise refuse(fault, "ask for fewer, or for a share such as 0.5")
         return self.amount
 
-    def _trajectories(self, dataset: Dataset) -> Dataset:
-        episodes = split_episodes(dataset)
-        count = self._count(len(episodes), "trajectories")
-        if self.kind == "top":
-            returns = np.array([episode.undiscounted_return for episode in episodes])
-            chosen = np.argsort(-returns, kind="stable")[:count]
-        else:
-            chosen = draw(count, len(episodes), self.seed)
-        chosen.sort()
-        rows = [np.arange(episodes[i].start, episodes[i].start + len(episodes[i])) for i in chosen]
-        return dataset.rows(np.concatenate(rows))
-
-    def _transitions(self, dataset: Dataset) -> Dataset:
-        if dataset.next_observations is None:
-            dataset = _with_next_observations(dataset)
-        count = self._count(len(dataset), "transitions")
-        rows = draw(count, len(dataset), self.seed)
-        rows.sort()
-        return replace(dataset.rows(rows), ordered=False)
-
 
 def draw(count: int, size: int, seed: int) -> NDArray[np.int64]:
     """The first `count` numbers of the permutation of [0, size) that `seed` names, int64 (count,)."""
     return _core.permute(np.arange(count, dtype=np.uint64), size=size, seed=seed, epoch=0).astype(np.int64)
 
 
-def _with_next_observations(dataset: Dataset) -> Dataset:
-    """The rows whose next observation the next row shows, by D4RL's rule."""
-    transitions = qlearning_transitions(dataset, "d4rl")
-    if len(transitions) == 0:
-        raise refuse("no next observation is known", "record 'next_observations'")
-    rows = (~dataset.timeouts[:-1]).nonzero()[0]
-    return replace(dataset.rows(rows), next_observations=transitions.next_observation)
-
-
 def keep_observations(dataset: Dataset, observation_dim: int) -> Dataset:
-    """Keep the first numbers of each observation, such as 27 of D4RL's 111 for Ant; the others must all be zero.
-
-    Raises
-    ------
-    DatasetError
-        If there are not as many, or a number to drop is not zero.
-    """
-    whole = {"observations": dataset.observations, "next_observations": dataset.next_observations}
-    kept: dict[str, Any] = {}
+    """Keep the first numbers of each observation, such as 27 of D4RL's 111 for Ant; the others must all be zero."""
+    kept = {"observations": dataset.observations}
+    if dataset.next_observations is not None:
+        kept["next_observations"] = dataset.next_observations
     with refusing(dataset.path):
         if not 1 <= observation_dim <= dataset.observation_dim:
             fault = f"key 'observations' has {dataset.observation_dim} columns, {observation_dim} were asked for"
             raise refuse(fault, f"ask for 1 to {dataset.observation_dim}")
-        for name, values in whole.items():
-            if values is None:
-                continue
+        for name, values in kept.items():
             if (dropped := values[:, observation_dim:] != 0.0).any():
                 row, column = (int(i) for i in np.argwhere(dropped)[0])
                 column += observation_dim
                 fault = f"key {name!r} holds {values[row, column]} in row {row}, column {column}"
-                remedy = f"only columns of zeros can be dropped; train on all {dataset.observation_dim}"
-                raise refuse(fault, remedy)
+                raise refuse(fault, f"only columns of zeros can be dropped; train on all {dataset.observation_dim}")
             kept[name] = np.ascontiguousarray(values[:, :observation_dim])
-    return replace(dataset, **kept)
+    return replace(dataset, **kept)  # type: ignore[arg-type]
 
 
 def clip_actions(dataset: Dataset, limit: float) -> Dataset:

@@ -16,28 +16,24 @@ _ALLOWED[list(b"0123456789,\r\n")] = True
 
 
 def read_token_csv(path: str | Path, *, memory_budget: int | None = None) -> NDArray[np.int64]:
-    """Read sequences of tokens: one a line, decimal numbers between commas, no header.
+    """Read tokens (sequences, length): a sequence a line, decimal numbers between commas, no header.
 
-    Parameters
-    ----------
-    path
-        The file, such as ``data_ngram_1_nvocab_100_temperature_1.0.csv``.
-    memory_budget
-        Most bytes that may be used; None is half of the machine's memory.
-
-    Returns
-    -------
-    NDArray[np.int64]
-        Tokens (sequences, length).
-
-    Raises
-    ------
-    DatasetError
-        If anything but such lines of equal length is found; the message names the line.
+    Anything else is refused, with the line's number; so is a file too large for `memory_budget` (see `load_dataset`).
     """
+    rows: list[NDArray[np.int64]] = []
     with refusing(path):
-        content = _content(Path(path), MemoryBudget(memory_budget).limit)
-        return np.stack([_parse(number, line) for number, line in _equal_lines(content)])
+        for number, line in enumerate(_content(Path(path), MemoryBudget(memory_budget).limit).splitlines(), 1):
+            fields = line.split(b",")
+            if rows and len(fields) != len(rows[0]):
+                fault = f"line {number} has {len(fields)} tokens, line 1 has {len(rows[0])}"
+                raise refuse(fault, "all sequences need the same length; the file may be cut short")
+            fits = all(0 < len(field) <= len(str(_LARGEST_TOKEN)) for field in fields)
+            tokens = np.array(fields if fits else []).astype(np.int64)
+            if not fits or tokens.max() > _LARGEST_TOKEN:
+                fault = f"line {number} has an empty field or a number above {_LARGEST_TOKEN:,}"
+                raise refuse(fault, "a token is the number of a state")
+            rows.append(tokens)
+    return np.stack(rows)
 
 
 def _content(path: Path, budget: int) -> bytes:
@@ -58,24 +54,3 @@ def _content(path: Path, budget: int) -> bytes:
         fault = f"line {line} holds {content[position : position + 1]!r} where a digit or a comma belongs"
         raise refuse(fault, "a file of tokens has decimal numbers between commas and no header")
     return content
-
-
-def _equal_lines(content: bytes) -> list[tuple[int, bytes]]:
-    lines = content.splitlines()
-    length = lines[0].count(b",")
-    for number, line in enumerate(lines, 1):
-        if line.count(b",") != length:
-            fault = f"line {number} has {line.count(b',') + 1} tokens, line 1 has {length + 1}"
-            raise refuse(fault, "all sequences need the same length; the file may be cut short")
-    return list(enumerate(lines, 1))
-
-
-def _parse(number: int, line: bytes) -> NDArray[np.int64]:
-    fields = line.split(b",")
-    digits = [len(field) for field in fields]
-    fits = min(digits) > 0 and max(digits) <= len(str(_LARGEST_TOKEN))
-    tokens = np.array(fields if fits else []).astype(np.int64)
-    if not fits or tokens.max() > _LARGEST_TOKEN:
-        fault = f"line {number} has an empty field or a number above {_LARGEST_TOKEN:,}"
-        raise refuse(fault, "a token is a number of a state")
-    return tokens

@@ -5,19 +5,16 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trajmill.core import checks
 from trajmill.data import Dataset, DatasetError, DatasetSummary, DatasetWarning, load_dataset, split_episodes, summarize
 from trajmill.data.errors import refuse, refusing, warn_about
 from trajmill.data.formats import format_for, format_named, format_names
 from trajmill.data.official import recognize
+from trajmill.evaluation.dynamics import DynamicsReport, check_dynamics
 
-if TYPE_CHECKING:
-    from trajmill.evaluation.dynamics import DynamicsReport
-
-SHARE_LIMIT = 0.1
-"""largest share of rows that may be off: simulators of neighboring versions differ in some contacts"""
+SHARE_LIMIT = 0.1  # of rows that may be off: simulators of neighboring versions differ in some contacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,36 +31,28 @@ def validate(
 ) -> Validation:
     """Check a dataset: file, keys, shapes, dtypes, memory, finiteness, ranges, episodes, statistics, dynamics.
 
-    Parameters
-    ----------
-    name_or_path, fix_timeouts
-        As `load_dataset` takes them.
-    dynamics
-        Repeat single steps in the simulator too (`check_dynamics`).
-    environment_id
-        The environment for it; None means the dataset's own.
-
-    Raises
-    ------
-    DatasetError
-        At the first check that fails.
+    `dynamics` repeats single steps in the simulator too (`check_dynamics`), in the dataset's own environment if
+    `environment_id` names no other. The first check that fails is a `DatasetError`.
     """
     dataset, caught = load_with_warnings(name_or_path, fix_timeouts=fix_timeouts)
-    try:
-        split_episodes(dataset)
-    except DatasetError as error:
-        caught.append(f"not for sequence models: {error}")
     summary = summarize(dataset)
-    if summary.action_share_at_limit:
-        share = f"{summary.action_share_at_limit:.2%} of the entries of 'actions' are exactly -1 or 1"
-        caught.append(f"{dataset.path}: {share}; pass action_limit=0.999999 where a log-density is taken")
-    report = None
-    if dynamics:
-        from trajmill.evaluation.dynamics import check_dynamics
-
-        report = check_dynamics(dataset, environment_id=environment_id)
-        if report.share_off > SHARE_LIMIT:
-            caught.append(_judge(dataset.path, report))
+    with refusing(dataset.path):
+        try:
+            split_episodes(dataset)
+        except DatasetError as error:
+            caught.append(f"not for sequence models: {error}")
+        if summary.action_share_at_limit:
+            share = f"{summary.action_share_at_limit:.2%} of the entries of 'actions' are exactly -1 or 1"
+            caught.append(f"{dataset.path}: {share}; pass action_limit=0.999999 where a log-density is taken")
+        report = check_dynamics(dataset, environment_id=environment_id) if dynamics else None
+        if report is not None and report.share_off > SHARE_LIMIT:
+            fault = (
+                f"{report.share_off:.0%} of {report.row_count} rows of 'next_observations' or 'rewards' are not what "
+                f"{report.environment_id} does (median error {report.observation_error_quantiles[0.5]:.2g})"
+            )
+            if recognize(dataset.path) is None:
+                raise refuse(fault, "the data is from another environment or version, or made up; do not train on it")
+            caught.append(f"{dataset.path}: {fault}; the file is D4RL's, recorded with an older simulator")
     return Validation(summary=summary, warnings=tuple(caught), dynamics=report)
 
 
@@ -75,44 +64,14 @@ def load_with_warnings(name_or_path: str | Path, **options: Any) -> tuple[Datase
     return dataset, [str(warning.message) for warning in caught]
 
 
-def _judge(path: Path, report: DynamicsReport) -> str:
-    """Refuse recordings that the simulator does not repeat; the warning for D4RL's own, from an older simulator."""
-    fault = (
-        f"{report.share_off:.0%} of {report.row_count} rows of 'next_observations' or 'rewards' are not what "
-        f"{report.environment_id} does (median error {report.observation_error_quantiles[0.5]:.2g})"
-    )
-    if recognize(path) is not None:
-        return f"{path}: {fault}; the file is D4RL's, recorded with an older simulator"
-    with refusing(path):
-        raise refuse(fault, "the data is from another environment or version, or made up; do not train on it")
-
-
 def convert(
     name_or_path: str | Path, destination: str | Path, *, to: str | None = None, overwrite: bool = False, **options: Any
 ) -> tuple[Dataset, str]:
-    """Read a dataset and write it in another format, or a part of it in the same.
+    """Read a dataset and write it in another format, or a part of it; returns what was written and the format's name.
 
-    Parameters
-    ----------
-    name_or_path, options
-        As `load_dataset` takes them.
-    destination
-        The file or, for Minari, the directory to create.
-    to
-        A name of `trajmill.data.formats`; None goes by the destination's suffix: ``.npz``, or ``.hdf5`` for D4RL's
-        schema; a name without a suffix becomes Minari's directory.
-    overwrite
-        Replace a file.
-
-    Returns
-    -------
-    tuple of Dataset and str
-        What was written, and the format.
-
-    Raises
-    ------
-    DatasetError
-        If the source is refused, or the format cannot hold it.
+    `to` is a name of `trajmill.data.formats`; None goes by the destination's suffix: ``.npz``, or ``.hdf5`` for D4RL's
+    schema; a name without a suffix becomes Minari's directory. `overwrite` replaces a file. `options` are
+    `load_dataset`'s.
     """
     destination = Path(destination)
     name = format_for(destination) if to is None else checks.choice("to", to, format_names())

@@ -147,7 +147,7 @@ def test_one_changed_byte_makes_a_file_unofficial(tmp_path: Path, monkeypatch: p
     path = official(tmp_path / "hopper_medium_replay-v2.hdf5", monkeypatch)
     with h5py.File(path, "a") as file:
         file["rewards"][5] = 0.5
-    with pytest.warns(DatasetWarning, match="bears the name of D4RL's hopper-medium-replay-v2 but is another file"):
+    with pytest.warns(DatasetWarning, match="the name of D4RL's hopper-medium-replay-v2 but is another file"):
         load_dataset(path)
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol, Unpack, cast
 
 from trajmill.core.files import replacing
-from trajmill.data.columns import Columns, check_contents
+from trajmill.data.columns import check_contents
 from trajmill.data.episodes import settle_episodes, settle_flags
 from trajmill.data.errors import refuse, refusing
-from trajmill.data.records import Dataset, Steps
+from trajmill.data.records import Columns, Dataset, Steps
 
 
 class Format(Protocol):
@@ -34,13 +34,14 @@ class Format(Protocol):
         """Whether what lies at `path` is to be read by this module; a short look that trusts nothing."""
 
     def read(self, path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
-        """Read and check a dataset; refuse, ``with refusing(path):``, what cannot be trusted.
-
-        The checks that every format needs are in `trajmill.data.columns`; `checked_dataset` makes the last of them.
-        """
+        """Read and check a dataset, with `load_dataset`'s options; what cannot be trusted is a `DatasetError`."""
 
     def write(self, path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
-        """Write steps to a `new_file`; refuse what the format cannot hold before anything is written."""
+        """Write columns, infos and metadata, as `Steps` describes them, and return `path`.
+
+        The file or directory appears whole or not at all; missing directories are made. `overwrite` replaces a file,
+        never a directory. What the format cannot hold is refused before anything is written.
+        """
 
 
 def format_names() -> tuple[str, ...]:
@@ -57,14 +58,13 @@ def format_of(path: Path) -> str:
     """Name of the format that recognizes a file or directory; D4RL's, which takes every file, is asked last."""
     for name in sorted(format_names(), key=lambda name: name == "d4rl"):
         if name == "d4rl" and path.suffix == ".csv":
-            break
+            with refusing(path):
+                raise refuse("a CSV file of tokens has no steps", "read it with trajmill.data.read_token_csv")
         if format_named(name).recognizes(path):
             return name
     with refusing(path):
-        if path.is_dir():
-            fault = "a directory, but not a Minari dataset"
-            raise refuse(fault, "give one file, or a directory with data/main_data.hdf5")
-        raise refuse("a CSV file of tokens has no steps", "read it with trajmill.data.read_token_csv")
+        remedy = "give one file, or a directory with data/main_data.hdf5"
+        raise refuse("a directory, but not a Minari dataset", remedy)
 
 
 def format_for(path: Path) -> str:
@@ -83,23 +83,19 @@ def checked_dataset(path: Path, columns: Columns, *, fix_timeouts: bool, **field
     Without ``timeouts`` the ends are marked where stored next observations show them. `fields` are the other fields of
     `Dataset`: its name, and metadata and order if there is anything to say.
     """
-    told, visible = columns.get("timeouts"), "next_observations" in columns
-    terminals, timeouts = settle_flags(columns["terminals"], told, visible=visible)
+    marked, visible = columns.get("timeouts"), "next_observations" in columns
+    terminals, timeouts = settle_flags(columns["terminals"], marked, visible=visible)
     dataset = Dataset.from_columns(path, columns | {"terminals": terminals, "timeouts": timeouts}, **fields)
     check_contents(dataset)
-    return settle_episodes(dataset, fix_timeouts=fix_timeouts or (told is None and visible))
+    return settle_episodes(dataset, fix_timeouts=fix_timeouts or (marked is None and visible))
 
 
 @contextmanager
 def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """A name beside `path` to write a file or a directory at; flushed and renamed to `path` if the block ends well.
 
-    Whatever fails, nothing new is left, and what was at `path` stays.
-
-    Raises
-    ------
-    DatasetError
-        If `path` exists and `overwrite` is false, or it is a directory that is not empty.
+    Whatever fails, nothing new is left, and what was at `path` stays. Refuses a file that exists, unless `overwrite`,
+    and a directory that is not empty.
     """
 
     def check_free() -> None:
