@@ -98,8 +98,8 @@ def plain_scores(given: argparse.Namespace, method: Any, name: str, seed: int) -
 
 def cell(scores: np.ndarray) -> str:
     """Mean and interval over seeds, with each seed's."""
-    low, high = bootstrap_interval(scores, mean)
-    return f"{scores.mean():.1f} [{low:.1f}, {high:.1f}] ({', '.join(f'{score:.0f}' for score in scores)})"
+    interval = bootstrap_interval(scores, mean)
+    return f"{interval.estimate:.1f} [{interval.low:.1f}, {interval.high:.1f}] ({', '.join(f'{score:.0f}' for score in scores)})"
 
 
 if __name__ == "__main__":

@@ -250,7 +250,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path)
         ({"init": tmp_path / "broken"}, ValueError, "has no checkpoint"),
         ({"init": damaged}, CheckpointError, "is damaged"),
         ({"environment": "HalfCheetah-v4"}, ValueError, "HalfCheetah-v4 has 17 observation and 6 action numbers"),
-        ({"dataset": "nothing"}, ValueError, "neither a file nor a known data set"),
+        ({"dataset": "nothing"}, ValueError, "not a known dataset"),
     ):
         with pytest.raises(error, match=message):
             train_cql(train_config(**changes), tmp_path / "run")

@@ -21,8 +21,8 @@ import torch
 from tiny_runs import ALGORITHMS, PIPELINES, SETTINGS, assert_equal_runs, lines
 
 from trajmill.cli import main
+from trajmill.experiments.datasets import convert
 from trajmill.pipelines import cql as cql_pipeline
-from trajmill.pipelines.dataset import convert_dataset
 from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run
 from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
 from trajmill.pipelines.schedule import Bound, DivergenceError, DivergenceWarning, not_finite
@@ -147,7 +147,7 @@ def test_values_of_a_healthy_run_are_within_bounds(tmp_path: Path) -> None:
 
 
 def own_file(path: Path) -> Path:
-    convert_dataset("hopper-sac-replay-10k", path, to="d4rl")
+    convert("hopper-sac-replay-10k", path, to="d4rl")
     return path
 
 
