@@ -24,6 +24,8 @@ void BatchSource::choose(std::span<const std::uint32_t>, const RowGroups&, std::
   throw std::invalid_argument("the source cannot be asked for rows by number; it only draws them itself");
 }
 
+void BatchSource::skip_choices(std::uint64_t, std::size_t) {}
+
 std::size_t size_of(DataType type) noexcept {
   switch (type) {
     case DataType::boolean:

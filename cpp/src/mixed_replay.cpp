@@ -155,9 +155,12 @@ void MixedReplay::restart_choices() {
   shares_ = Shares(parts_.size());
 }
 
-void MixedReplay::skip_choice(std::size_t group_size) {
-  make_draw(group_size,
-            [&](std::size_t k, std::size_t, std::size_t count) { parts_[k].mixed.source->skip_choice(count); });
+void MixedReplay::skip_choices(std::uint64_t count, std::size_t group_size) {
+  for (; count > 0; --count) {
+    make_draw(group_size, [&](std::size_t k, std::size_t, std::size_t row_count) {
+      parts_[k].mixed.source->skip_choices(1, row_count);
+    });
+  }
 }
 
 // Where each column of a source goes, from row `first_row` of the mixture's batch on; what is dropped gets room for

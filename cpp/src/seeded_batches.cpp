@@ -38,9 +38,15 @@ std::uint64_t SeededBatches::update() const {
 void SeededBatches::set_update(std::uint64_t update) {
   require_update(update);
   const std::scoped_lock lock(mutex_);
-  source_.restart_choices();
-  for (std::uint64_t before = 0; before < update; ++before) source_.skip_choice(batch_size_);
-  update_ = update;
+  const std::vector<std::uint64_t> before = position();
+  try {
+    source_.restart_choices();
+    source_.skip_choices(update, batch_size_);
+    update_ = update;
+  } catch (...) {  // a weight that is a function
+    seek(before);
+    throw;
+  }
 }
 
 std::vector<std::uint64_t> SeededBatches::position() const {

@@ -63,9 +63,9 @@ class BatchSource {
                       std::span<std::byte* const> columns, std::size_t thread_count);
 
   // For sources whose choices depend on the choices before, as those of mixtures do: go back to before the first one,
-  // and pass over the next one, of groups of `group_size` rows. Others have nothing to do.
+  // and pass over the next `count`, of groups of `group_size` rows. Others have nothing to do.
   virtual void restart_choices() {}
-  virtual void skip_choice(std::size_t group_size) { static_cast<void>(group_size); }
+  virtual void skip_choices(std::uint64_t count, std::size_t group_size);
 
   // Which draw is next, in numbers that only seek() of this source understands; none where the source cannot tell.
   [[nodiscard]] virtual std::vector<std::uint64_t> position() const { return {}; }

@@ -62,7 +62,7 @@ class MixedReplay final : public BatchSource {
   void choose(std::span<const std::uint32_t> words, const RowGroups& groups, std::span<std::byte* const> columns,
               std::size_t thread_count) override;
   void restart_choices() override;  // draws and credit at 0, for its sources too
-  void skip_choice(std::size_t group_size) override;
+  void skip_choices(std::uint64_t count, std::size_t group_size) override;
 
   // Where the mixture itself is; the sources have states of their own.
   struct State {

@@ -32,7 +32,7 @@ class SeededBatches final : public BatchSource {
 
   // Makes update `update` < 2^32 the next one and puts the source where so many updates from the start lead it. Shares
   // of a mixture depend on all draws before, so these are split again, without drawing: about 0.2 us each, and calls of
-  // weights that are functions.
+  // weights that are functions. Nothing changes if it throws what such a function throws.
   void set_update(std::uint64_t update);
 
   [[nodiscard]] std::vector<std::uint64_t> position() const override;  // with that of the source

@@ -398,6 +398,22 @@ def test_a_function_cannot_draw_from_its_own_batches() -> None:
     assert batches.update == 0
 
 
+def test_an_update_that_cannot_be_reached_changes_nothing() -> None:
+    def weight(draw: int) -> float:
+        if draw == 4:
+            raise RuntimeError("out of order")
+        return 0.3
+
+    source, _ = replay()
+    mixed = tm.MixedReplay({"a": (source, 0.5), "b": (source, weight)})
+    batches = SeededBatches(mixed, seeds=[1], batch_size=7)
+    batches.set_update(2)
+    state = mixed.state
+    with pytest.raises(RuntimeError, match="out of order"):
+        batches.set_update(6)
+    assert batches.update == 2 and mixed.state == state
+
+
 def test_sources_live_as_long_as_their_batches() -> None:
     source, twin = replay()
     alive = weakref.ref(source)
