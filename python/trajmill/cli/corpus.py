@@ -12,9 +12,8 @@ import tyro
 from trajmill.cli.corpus_export import Export
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
-from trajmill.corpus.layout import CorpusError
+from trajmill.corpus import CorpusError, open_corpus
 from trajmill.corpus.storage import open_store
-from trajmill.corpus.stored import open_corpus
 from trajmill.corpus.survey import merge, summary, survey, verify
 
 EXAMPLES = """

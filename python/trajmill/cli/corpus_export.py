@@ -13,8 +13,8 @@ import tyro
 
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
-from trajmill.corpus.export import FORMATS, Format
-from trajmill.pipelines.export import run_export
+from trajmill.corpus import open_corpus
+from trajmill.corpus.export import FORMATS, Format, export_corpus
 
 FormatT = TypeVar("FormatT", bound=Format)
 
@@ -53,7 +53,8 @@ class Export:
     def run(self, progress: Progress) -> Outcome:
         """Export."""
         started = time.perf_counter()
-        result = run_export(self.to.options, self.to.corpus, self.to.out, progress, overwrite=self.to.overwrite)
+        corpus = open_corpus(self.to.corpus)
+        result = export_corpus(self.to.options, corpus, self.to.out, overwrite=self.to.overwrite, progress=progress)
         seconds = time.perf_counter() - started
         data = {
             "destination": str(result.destination),

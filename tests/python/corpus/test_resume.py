@@ -170,7 +170,7 @@ def test_an_error_while_drawing_is_told_and_leaves_nothing(tmp_path, monkeypatch
     def broken(*_, **__):
         raise MemoryError("no tables")
 
-    monkeypatch.setattr("trajmill.corpus.sources.ChainRows.fill", broken)
+    monkeypatch.setattr("trajmill.MarkovChain.sample", broken)
     with pytest.raises(MemoryError, match="no tables"):
         build(token_spec(), tmp_path)
     assert files(tmp_path) == {}

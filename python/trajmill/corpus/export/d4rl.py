@@ -16,8 +16,8 @@ import numpy.typing as npt
 from trajmill import _core
 from trajmill.core import checks
 from trajmill.core.reference import codebooks
-from trajmill.corpus.export.libraries import needed
-from trajmill.corpus.export.reading import CorpusRows, ExportError
+from trajmill.corpus.errors import CorpusError, library
+from trajmill.corpus.export.reading import CorpusRows
 
 _FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to here
 
@@ -49,12 +49,12 @@ class D4RL:
         states, actions = rows.only(["states", "actions"], "D4RL's format holds trajectories (states and actions)")
         length = actions.row_length
         if states.row_length != length + 1:
-            raise ExportError(f"states need one column more than actions ({length}), got {states.row_length}")
+            raise CorpusError(f"states need one column more than actions ({length}), got {states.row_length}")
         if rows.count * length < 2:
-            raise ExportError(f"{rows.directory} holds one transition; D4RL's format needs at least 2")
+            raise CorpusError(f"{rows.directory} holds one transition; D4RL's format needs at least 2")
         vectors = self._vectors(rows)
         try:
-            with needed("h5py").File(target, "x") as file:
+            with library("h5py", "this format", "export").File(target, "x") as file:
                 file.attrs["spec"] = json.dumps(dict(rows.spec), sort_keys=True)
                 file.attrs["vectors"] = self.vectors
                 _write_steps(file, rows, length, *vectors)
@@ -66,10 +66,11 @@ class D4RL:
         counts = rows.value_count("state_count", "states"), rows.value_count("action_count", "actions")
         if self.observation_dim is None or self.action_dim is None:
             if max(counts) > _FLOAT32_INTEGERS:
-                raise ExportError(
+                raise CorpusError(
                     f"float32 tells only {_FLOAT32_INTEGERS:,} of {max(counts):,} numbers apart; use vectors"
                 )
-            return _numbers(counts[0]), _numbers(counts[1])
+            states, actions = (np.arange(count, dtype=np.float32)[:, np.newaxis] for count in counts)
+            return states, actions
         if self.vectors == "reference":
             return codebooks(*counts, self.observation_dim, self.action_dim)
         return _core.state_codebook(counts[0], self.observation_dim), _core.action_codebook(counts[1], self.action_dim)
@@ -98,10 +99,6 @@ def _write_steps(
         next_observations[row:end] = _rows_of(state_vectors, block["states"][:, 1:])
         timeouts[row:end] = np.arange(1, end - row + 1) % length == 0
         row = end
-
-
-def _numbers(count: int) -> npt.NDArray[np.float32]:
-    return np.arange(count, dtype=np.float32)[:, np.newaxis]
 
 
 def _rows_of(vectors: npt.NDArray[np.float32], indexes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

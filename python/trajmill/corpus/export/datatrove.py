@@ -11,9 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trajmill.corpus.export.reading import CorpusRows
-
-_ENDS_AT_A_TIME = 2**20
+from trajmill.corpus.export.reading import CorpusRows, write_ramp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +30,11 @@ class Datatrove:
         for number, (first, end) in enumerate(rows.shard_ranges):
             path = target / f"tokens-{number:05d}.ds"
             rows.write_values(tokens, dtype, first, end, path, link=not self.copy)
-            _write_ends(path.with_name(f"{path.name}.index"), end - first, tokens.row_length)
+            with path.with_name(f"{path.name}.index").open("xb") as file:  # tokens up to the end of each row
+                write_ramp(file, "<u8", end - first, start=tokens.row_length, step=tokens.row_length)
             count = (end - first) * tokens.row_length
             text = f"trajmill|{dtype.itemsize}\n{count}\n{_metric(count)}"
             path.with_name(f"{path.name}.metadata").write_text(text, encoding="utf-8")
-
-
-def _write_ends(path: Path, row_count: int, row_length: int) -> None:
-    """Tokens up to the end of each row, as uint64."""
-    with path.open("xb") as file:
-        for first in range(0, row_count, _ENDS_AT_A_TIME):
-            ends = np.arange(first + 1, min(first + _ENDS_AT_A_TIME, row_count) + 1, dtype=np.uint64)
-            file.write((ends * np.uint64(row_length)).astype("<u8").data.cast("B"))
 
 
 def _metric(count: int) -> str:

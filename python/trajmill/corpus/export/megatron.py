@@ -1,4 +1,4 @@
-"""Megatron-LM's indexed data sets: ``PREFIX.bin`` holds the tokens, ``PREFIX.idx`` where each sequence is.
+"""Megatron-LM's indexed datasets: ``PREFIX.bin`` holds the tokens, ``PREFIX.idx`` where each sequence is.
 
 NeMo, GPT-NeoX and Megatron-DeepSpeed read them too. Source: ``megatron/core/datasets/indexed_dataset.py``.
 """
@@ -6,18 +6,16 @@ NeMo, GPT-NeoX and Megatron-DeepSpeed read them too. Source: ``megatron/core/dat
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from trajmill.corpus.export.reading import CorpusRows, ExportError
+from trajmill.corpus.errors import CorpusError
+from trajmill.corpus.export.reading import CorpusRows, write_ramp
 
 _DTYPE_CODES = {"uint8": 1, "int32": 4, "uint16": 8}
-_ENTRIES_AT_A_TIME = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,7 @@ class Megatron:
         """Fill the new directory `target`."""
         (tokens,) = rows.only(["tokens"], "Megatron reads tokens")
         if tokens.row_length >= 2**31:
-            raise ExportError(f"Megatron reads sequences below 2^31 tokens, these have {tokens.row_length:,}")
+            raise CorpusError(f"Megatron reads sequences below 2^31 tokens, these have {tokens.row_length:,}")
         # uint32 is unknown to Megatron, but below 2^31 its bytes are those of int32
         dtype = np.dtype(tokens.dtype if tokens.dtype in _DTYPE_CODES else "int32")
         rows.check_values(tokens, dtype, "Megatron")
@@ -50,16 +48,6 @@ def write_index(file: BinaryIO, dtype: np.dtype[Any], sequence_count: int, lengt
     """Write the index of `sequence_count` documents of `length` tokens each, in bounded memory."""
     header = b"MMIDIDX\0\0" + struct.pack("<QB", 1, _DTYPE_CODES[dtype.name])
     file.write(header + struct.pack("<QQ", sequence_count, sequence_count + 1))
-    for block in _ramp("<i4", sequence_count, 0, start=length):  # tokens of each sequence
-        file.write(block.data.cast("B"))
-    for block in _ramp("<i8", sequence_count, length * dtype.itemsize):  # bytes before each sequence
-        file.write(block.data.cast("B"))
-    for block in _ramp("<i8", sequence_count + 1, 1):  # sequences before each document, and all
-        file.write(block.data.cast("B"))
-
-
-def _ramp(dtype: str, count: int, step: int, start: int = 0) -> Iterator[npt.NDArray[Any]]:
-    """``start + step * i`` for i below `count`, some entries at a time."""
-    for first in range(0, count, _ENTRIES_AT_A_TIME):
-        entries = np.arange(first, min(first + _ENTRIES_AT_A_TIME, count), dtype=np.int64)
-        yield (entries * step + start).astype(dtype)
+    write_ramp(file, "<i4", sequence_count, start=length)  # tokens of each sequence
+    write_ramp(file, "<i8", sequence_count, step=length * dtype.itemsize)  # bytes before each sequence
+    write_ramp(file, "<i8", sequence_count + 1, step=1)  # sequences before each document, and all

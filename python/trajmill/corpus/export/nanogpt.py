@@ -9,7 +9,9 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
-from trajmill.corpus.export.reading import CorpusRows, ExportError
+from trajmill.core import checks
+from trajmill.corpus.errors import CorpusError
+from trajmill.corpus.export.reading import CorpusRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +24,7 @@ class NanoGPT:
     """copy what would otherwise be a hard link to a shard of equal bytes"""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in [0, 1), got {self.validation_fraction}")
+        checks.number("validation_fraction", self.validation_fraction, "[0, 1)")
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
@@ -31,7 +32,7 @@ class NanoGPT:
         rows.check_values(tokens, "u2", "nanoGPT")
         validation_rows = round(rows.count * self.validation_fraction)
         if self.validation_fraction > 0 and not 0 < validation_rows < rows.count:
-            raise ExportError(
+            raise CorpusError(
                 f"{rows.directory} holds {rows.count} sequences, too few to keep a fraction of "
                 f"{self.validation_fraction} apart; change the fraction, 0 writes no val.bin"
             )
@@ -45,10 +46,6 @@ class NanoGPT:
 
 def _meta(vocabulary_size: int) -> bytes:
     """What ``train.py`` and ``sample.py`` of nanoGPT look up; a token is spelled as its number."""
-    names = [str(token) for token in range(vocabulary_size)]
-    meta = {
-        "vocab_size": vocabulary_size,
-        "itos": dict(enumerate(names)),
-        "stoi": {name: token for token, name in enumerate(names)},
-    }
+    names = {token: str(token) for token in range(vocabulary_size)}
+    meta = {"vocab_size": vocabulary_size, "itos": names, "stoi": {name: token for token, name in names.items()}}
     return pickle.dumps(meta, protocol=4)
