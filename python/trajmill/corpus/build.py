@@ -93,7 +93,7 @@ def build(
         with store.lock(shared=part.count > 1):
             store.sweep()
             found = survey(store)
-            _refuse_other(store, layout, spec, found)
+            _refuse_other(spec, layout, found)
             todo = _unfinished(store, layout, found, mine, rehash, progress)
             report = _reporter(layout, mine, todo, spec["length"], progress)
             if engine == "ray":
@@ -111,19 +111,21 @@ def build(
     return Built(shard_count=layout.shard_count, made=len(todo), whole=whole, byte_count=made_bytes)
 
 
-def _refuse_other(store: Store, layout: Layout, spec: dict[str, Any], found: Survey) -> None:
+def _refuse_other(spec: dict[str, Any], layout: Layout, found: Survey) -> None:
     """CorpusError if the place holds anything but a part of this corpus."""
-    if found.spec is not None:
-        if found.spec != spec:
+    if found.record is not None:
+        if found.record.spec != spec:
             raise CorpusError(
-                f"{store} holds another corpus: {difference(spec, found.spec)}; choose another directory or remove it"
+                f"{found.where} holds another corpus: {difference(spec, found.record.spec)}; "
+                "choose another directory or remove it"
             )
         return
     ours = re.compile(rf"\.lock|\.tmp-.*|({'|'.join(column.name for column in layout.columns)})-\d{{5,}}\.bin")
-    foreign = [name for name in store.names() if not ours.fullmatch(name)]
+    foreign = [name for name in found.sizes if not ours.fullmatch(name)]
     if foreign:
         raise CorpusError(
-            f"{store} is not empty and not a corpus (it holds {foreign[0]}); choose another directory or remove it"
+            f"{found.where} is not empty and not a corpus (it holds {foreign[0]}); "
+            "choose another directory or remove it"
         )
 
 
@@ -131,7 +133,7 @@ def _unfinished(
     store: Store, layout: Layout, found: Survey, mine: range, rehash: bool, progress: Progress
 ) -> list[int]:
     """The shards that have no receipt, files of the wrong size or, with `rehash`, damaged blocks."""
-    done = [shard for shard in mine if shard in found.receipts and not size_problems(store, layout, [shard])]
+    done = [shard for shard in mine if shard in found.receipts and not size_problems(found.sizes, layout, [shard])]
     if rehash:
         damaged = {shard for shard, _ in damaged_blocks(store, [found.receipts[shard] for shard in done], progress)}
         done = [shard for shard in done if shard not in damaged]

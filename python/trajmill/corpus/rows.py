@@ -204,7 +204,7 @@ def _manifest_in(directory: Path) -> Manifest:
         manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")
     except FileNotFoundError:
         manifest = survey(store).rebuilt_manifest()
-    problems = size_problems(store, manifest.layout, range(manifest.layout.shard_count))
+    problems = size_problems(store.sizes(), manifest.layout, range(manifest.layout.shard_count))
     if problems:
         raise CorpusError(f"{store} is not whole: {summary(problems)}")
     return manifest

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -32,77 +32,8 @@ TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
 
 
-class NewFile(Protocol):
-    """A file that is being written: nobody sees it before `commit`."""
-
-    def write(self, data: Bytes, size: int, offset: int) -> None:
-        """Put the first `size` bytes of `data`, which comes from `aligned_buffer`, at `offset`; from any thread."""
-
-    def commit(self) -> None:
-        """Make the file durable, then visible under its name."""
-
-    def discard(self) -> None:
-        """Leave nothing behind; harmless after `commit`."""
-
-
-class Store(Protocol):
-    """A flat set of named files."""
-
-    def names(self) -> list[str]:
-        """Every name, sorted; none if the place does not exist."""
-
-    def size(self, name: str) -> int | None:
-        """Bytes of `name`; None if it does not exist."""
-
-    def read(self, name: str) -> bytes:
-        """All of `name`."""
-
-    def read_into(self, name: str, data: Bytes, size: int, offset: int) -> None:
-        """Fill the first `size` bytes of `data`, which comes from `aligned_buffer`, from `offset` of `name` on."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Make `name` hold `data`, durably, all at once."""
-
-    def create(self, name: str, size: int) -> NewFile:
-        """Begin a file of `size` bytes."""
-
-    def lock(self, *, shared: bool) -> AbstractContextManager[None]:
-        """Keep other writers out; `shared` ones only keep out those that are not."""
-
-    def sweep(self) -> None:
-        """Remove what writers that have ended left half-done."""
-
-
-def open_store(location: str | Path) -> Store:
-    """The store at a path or URL; ``s3://bucket/corpus`` and the like need fsspec and its driver."""
-    text = os.fspath(location)
-    if "://" in text and not text.startswith("file://"):
-        return _ObjectStore(text)
-    return _Directory(Path(text.removeprefix("file://")))
-
-
-def in_order(work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], threads: int) -> Generator[ResultT, None, None]:
-    """Results of `work` on `threads` threads, in the order of `tasks`, with few of them under way at any time.
-
-    When the iterator is closed, tasks that have not begun are dropped and those under way are waited for.
-    """
-    ahead = threads + min(threads, 16)
-    waiting: deque[Future[ResultT]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(work, task))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-class _Directory:
-    """A directory; see `Store`."""
+class Directory:
+    """A local directory as a flat set of named files."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -110,27 +41,29 @@ class _Directory:
     def __str__(self) -> str:
         return str(self._directory)
 
-    def names(self) -> list[str]:
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file by its name, in the order of names; empty if the place does not exist."""
+        sizes = {}
         try:
-            return sorted(path.name for path in self._directory.iterdir())
+            for path in sorted(self._directory.iterdir()):
+                with suppress(FileNotFoundError):  # another job has renamed what it wrote
+                    sizes[path.name] = path.stat().st_size
         except FileNotFoundError:
-            return []
+            pass
         except NotADirectoryError:
-            raise CorpusError(f"{self._directory} is a file, not a directory") from None
-
-    def size(self, name: str) -> int | None:
-        try:
-            return (self._directory / name).stat().st_size
-        except FileNotFoundError:
-            return None
+            raise CorpusError(f"{self} is a file, not a directory") from None
+        return sizes
 
     def read(self, name: str) -> bytes:
+        """All of `name`."""
         return (self._directory / name).read_bytes()
 
     def read_into(self, name: str, data: Bytes, size: int, offset: int) -> None:
+        """Fill the first `size` bytes of `data`, which comes from `aligned_buffer`, from `offset` of `name` on."""
         read_into(self._directory / name, data, size, offset)
 
     def put(self, name: str, data: bytes) -> None:
+        """Make `name` hold `data`, durably, all at once."""
         file = _LockedFile(self._directory / name, len(data), direct=False)
         try:
             file.write(np.frombuffer(data, np.uint8), len(data), 0)
@@ -138,11 +71,13 @@ class _Directory:
         finally:
             file.discard()
 
-    def create(self, name: str, size: int) -> NewFile:
+    def create(self, name: str, size: int) -> _LockedFile:
+        """Begin a file of `size` bytes."""
         return _LockedFile(self._directory / name, size)
 
     @contextmanager
     def lock(self, *, shared: bool) -> Iterator[None]:
+        """Keep other writers out; `shared` ones only keep out those that are not."""
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / _LOCK
         while True:
@@ -164,6 +99,7 @@ class _Directory:
                 os.close(descriptor)
 
     def sweep(self) -> None:
+        """Remove what writers that have ended left half-done."""
         for path in self._directory.glob(f"{_TEMPORARY}*"):
             with suppress(FileNotFoundError), path.open("r+b") as file:
                 if _try_lock(file.fileno(), shared=False):  # a writer that runs holds a lock on its file
@@ -171,7 +107,7 @@ class _Directory:
 
 
 class _LockedFile(DirectFile):
-    """A `NewFile` under a temporary name that it keeps locked, so that no sweep removes it."""
+    """A file that nobody sees before `commit`: it has a temporary name, and is locked so that no sweep removes it."""
 
     def __init__(self, path: Path, size: int, *, direct: bool = True) -> None:
         self._target = path
@@ -182,12 +118,14 @@ class _LockedFile(DirectFile):
             super().__init__(self._temporary, size, direct=direct)
 
     def commit(self) -> None:
+        """Make the file durable, then visible under its name."""
         self.sync()
         self._temporary.replace(self._target)
         self.close()
         files.sync(self._target.parent)
 
     def discard(self) -> None:
+        """Leave nothing behind; harmless after `commit`."""
         if self.descriptor >= 0:
             with suppress(OSError):  # the error that led here is the one to report; the next run sweeps
                 self._temporary.unlink()
@@ -195,7 +133,7 @@ class _LockedFile(DirectFile):
 
 
 class _ObjectStore:
-    """A prefix of an object store; see `Store`.
+    """A prefix of an object store as a flat set of named files; see `Directory`.
 
     A shard is put in one request, so it must fit in memory. There is no lock: two writers put the same bytes.
     """
@@ -208,18 +146,13 @@ class _ObjectStore:
     def __str__(self) -> str:
         return self._url
 
-    def names(self) -> list[str]:
+    def sizes(self) -> dict[str, int]:
         self._files.invalidate_cache()
         try:
-            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in self._files.ls(self._root, detail=False))
+            found = self._files.ls(self._root, detail=True)
         except FileNotFoundError:
-            return []
-
-    def size(self, name: str) -> int | None:
-        try:
-            return int(self._files.info(self._path(name))["size"])
-        except FileNotFoundError:
-            return None
+            return {}
+        return dict(sorted((file["name"].rstrip("/").rsplit("/", 1)[-1], file["size"]) for file in found))
 
     def read(self, name: str) -> bytes:
         return bytes(self._files.cat_file(self._path(name)))
@@ -233,7 +166,7 @@ class _ObjectStore:
     def put(self, name: str, data: bytes) -> None:
         self._files.pipe_file(self._path(name), data)
 
-    def create(self, name: str, size: int) -> NewFile:
+    def create(self, name: str, size: int) -> _NewObject:
         return _NewObject(self, name, size)
 
     def lock(self, *, shared: bool) -> AbstractContextManager[None]:
@@ -247,7 +180,7 @@ class _ObjectStore:
 
 
 class _NewObject:
-    """A `NewFile` in memory."""
+    """An object that is put when it is committed; see `_LockedFile`."""
 
     def __init__(self, store: _ObjectStore, name: str, size: int) -> None:
         self._store, self._name = store, name
@@ -261,6 +194,38 @@ class _NewObject:
 
     def discard(self) -> None:
         pass
+
+
+NewFile = _LockedFile | _NewObject
+Store = Directory | _ObjectStore
+
+
+def open_store(location: str | Path) -> Store:
+    """The store at a path or URL; ``s3://bucket/corpus`` and the like need fsspec and its driver."""
+    text = os.fspath(location)
+    if "://" in text and not text.startswith("file://"):
+        return _ObjectStore(text)
+    return Directory(Path(text.removeprefix("file://")))
+
+
+def in_order(work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], threads: int) -> Generator[ResultT, None, None]:
+    """Results of `work` on `threads` threads, in the order of `tasks`, with few of them under way at any time.
+
+    When the iterator is closed, tasks that have not begun are dropped and those under way are waited for.
+    """
+    ahead = threads + min(threads, 16)
+    waiting: deque[Future[ResultT]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work, task))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _try_lock(descriptor: int, *, shared: bool) -> bool:

@@ -26,6 +26,8 @@ class Survey:
     """The records of a store that can be read, and what is wrong with the others."""
 
     where: str
+    sizes: dict[str, int]
+    """bytes of every file by its name"""
     manifest: Manifest | None = None
     receipts: dict[int, Receipt] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -34,11 +36,6 @@ class Survey:
     def record(self) -> Manifest | Receipt | None:
         """A record that says what the corpus was asked to be; None if there is none."""
         return self.manifest or next(iter(self.receipts.values()), None)
-
-    @property
-    def spec(self) -> dict[str, Any] | None:
-        """What the corpus was asked to be; None if no record says so."""
-        return None if self.record is None else self.record.spec
 
     @property
     def layout(self) -> Layout:
@@ -69,10 +66,9 @@ class Survey:
 
 def survey(store: Store) -> Survey:
     """Read every record of `store`; NewerFormatError if a newer version has written one."""
-    found = Survey(where=str(store))
-    names = store.names()
-    receipts = [name for name in names if re.fullmatch(r"receipt-(\d{5}|[1-9]\d{5,})\.json", name, re.ASCII)]
-    for name in [MANIFEST] * (MANIFEST in names) + receipts:
+    found = Survey(where=str(store), sizes=store.sizes())
+    receipts = [name for name in found.sizes if re.fullmatch(r"receipt-(\d{5}|[1-9]\d{5,})\.json", name, re.ASCII)]
+    for name in [MANIFEST] * (MANIFEST in found.sizes) + receipts:
         try:
             data = store.read(name)
             if name == MANIFEST:
@@ -90,17 +86,16 @@ def survey(store: Store) -> Survey:
     return found
 
 
-def size_problems(store: Store, layout: Layout, shards: Iterable[int]) -> list[str]:
-    """Files of `shards` that are missing or have the wrong size."""
+def size_problems(sizes: dict[str, int], layout: Layout, shards: Iterable[int]) -> list[str]:
+    """Files of `shards` that are missing or have another size than `layout` says."""
     problems = []
     for shard in shards:
         for column in layout.columns:
             name, expected = column.file_name(shard), layout.file_bytes(column, shard)
-            size = store.size(name)
-            if size is None:
+            if name not in sizes:
                 problems.append(f"{name} is missing")
-            elif size != expected:
-                problems.append(f"{name} has {size} bytes, not {expected}")
+            elif sizes[name] != expected:
+                problems.append(f"{name} has {sizes[name]} bytes, not {expected}")
     return problems
 
 
@@ -133,7 +128,7 @@ def verify(location: str | Path, progress: Progress = silent, *, threads: int | 
     for shard, receipt in sorted(found.receipts.items()):
         if manifest is not None and content_hash(receipt.to_bytes()) != manifest.receipts[shard]:
             problems.append(f"{receipt_name(shard)} is not the one that {MANIFEST} names")
-        wrong_sizes = size_problems(store, layout, [shard])
+        wrong_sizes = size_problems(found.sizes, layout, [shard])
         problems += wrong_sizes
         if not wrong_sizes:
             readable.append(receipt)
@@ -199,7 +194,7 @@ def merge(location: str | Path) -> Manifest:
     found = survey(store)
     manifest = found.rebuilt_manifest()
     problems = [problem for problem in found.problems if not problem.startswith(MANIFEST)]
-    problems += size_problems(store, found.layout, found.receipts)
+    problems += size_problems(found.sizes, found.layout, found.receipts)
     if problems:
         raise CorpusError(f"{store} cannot be merged: {summary(problems)}; give the command that makes it again")
     store.put(MANIFEST, manifest.to_bytes())

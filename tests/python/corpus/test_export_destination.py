@@ -17,7 +17,7 @@ from trajmill.cli import main
 from trajmill.core import files
 from trajmill.corpus import CorpusError
 from trajmill.corpus.export import D4RL, FORMATS, Megatron, NanoGPT, export_corpus
-from trajmill.pipelines.generate import GenerateMarkovConfig, generate
+from trajmill.experiments.generate import GenerateMarkovConfig, generate
 
 
 def tree(directory):
