@@ -6,8 +6,8 @@ import errno
 import fcntl
 import os
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -73,12 +73,6 @@ class DirectFile:
             os.close(self.descriptor)
             self.descriptor = -1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 def read_into(path: Path, data: Bytes, size: int, offset: int) -> None:
     """Fill the first `size` bytes of `data`, which comes from `aligned_buffer`, from `offset` of a file on."""
@@ -106,7 +100,7 @@ def write_rate(directory: Path, *, seconds: float = 0.5) -> float:
     data[:] = 7
     part = files.part_of(directory / "disk-test")
     try:
-        with DirectFile(part, 2**30) as file:
+        with closing(DirectFile(part, 2**30)) as file:
             started = time.perf_counter()
             offset = 0
             while time.perf_counter() - started < seconds and offset < 2**30:

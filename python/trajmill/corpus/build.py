@@ -64,7 +64,7 @@ def build(
 ) -> Built:
     """Make the shards of `spec` that `out` does not hold yet, then the manifest if all are there.
 
-    Whatever ended an earlier run, the same call continues after its last finished shard and ends with the same bytes.
+    After a run that was interrupted, the same call makes only the shards that are missing and ends with the same bytes.
 
     Parameters
     ----------
@@ -74,16 +74,16 @@ def build(
         Whether this process makes the shards, or the tasks of a Ray cluster: that at `ray_address`, or one that is
         started on this machine.
     part
-        Which of several jobs this is; they may run at the same time, and the last one writes the manifest.
+        Which of several jobs this is. They may run at the same time, and the last one writes the manifest.
     threads
         Threads that draw (with Ray: of each task); default every core (with Ray: one).
     rehash
-        Read the shards that are there and make those anew that are damaged; otherwise their sizes are compared.
+        Read the shards that are there and make damaged ones again; otherwise only their sizes are checked.
 
     Raises
     ------
     CorpusError
-        If `out` holds something else, another process writes it, or it cannot be written; the message says what to do.
+        If `out` holds something else or cannot be written, or another process is writing it.
     """
     store = open_store(out)
     layout = layout_of(spec)
@@ -100,12 +100,12 @@ def build(
                 _make_with_ray(spec, todo, out, thread_count, ray_address, report)
             else:
                 Mill(spec, thread_count).make(todo, store, report)
-            store.sweep()  # what the dead workers of a cluster left
+            store.sweep()  # what workers of a cluster left that died
             whole = _finish(store, layout, alone=part.count == 1)
     except OSError as error:
         raise CorpusError(
-            f"{store} cannot be written: {error.strerror or error}; what is finished is kept, "
-            "so give the same command again once this is mended"
+            f"{store} cannot be written: {error.strerror or error}; finished shards are kept, "
+            "so fix this and give the same command again"
         ) from error
     made_bytes = sum(layout.shard_bytes(shard) for shard in todo)
     return Built(shard_count=layout.shard_count, made=len(todo), whole=whole, byte_count=made_bytes)
@@ -113,20 +113,16 @@ def build(
 
 def _refuse_other(spec: dict[str, Any], layout: Layout, found: Survey) -> None:
     """CorpusError if the place holds anything but a part of this corpus."""
-    if found.record is not None:
-        if found.record.spec != spec:
-            raise CorpusError(
-                f"{found.where} holds another corpus: {difference(spec, found.record.spec)}; "
-                "choose another directory or remove it"
-            )
-        return
-    ours = re.compile(rf"\.lock|\.tmp-.*|({'|'.join(column.name for column in layout.columns)})-\d{{5,}}\.bin")
-    foreign = [name for name in found.sizes if not ours.fullmatch(name)]
-    if foreign:
-        raise CorpusError(
-            f"{found.where} is not empty and not a corpus (it holds {foreign[0]}); "
-            "choose another directory or remove it"
-        )
+    fault = None
+    if found.record is None:
+        ours = re.compile(rf"\.lock|\.tmp-.*|({'|'.join(column.name for column in layout.columns)})-\d{{5,}}\.bin")
+        foreign = [name for name in found.sizes if not ours.fullmatch(name)]
+        if foreign:
+            fault = f"is not empty and not a corpus (it holds {foreign[0]})"
+    elif found.record.spec != spec:
+        fault = f"holds another corpus: {difference(spec, found.record.spec)}"
+    if fault:
+        raise CorpusError(f"{found.where} {fault}; choose another directory or remove it")
 
 
 def _unfinished(

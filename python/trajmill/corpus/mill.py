@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from trajmill.core.direct_io import aligned_buffer
 from trajmill.corpus.records import Receipt, content_hash, receipt_name
 from trajmill.corpus.sources import layout_of, source_of
 from trajmill.corpus.storage import WAITING_THREADS, NewFile, Store, in_order, open_store
+
+Files = dict[str, NewFile]
+"""the files of a shard that is being written, under their columns' names"""
 
 
 def make_shard(spec: Mapping[str, Any], shard: int, out: str | Path, threads: int | None = None) -> None:
@@ -45,15 +48,6 @@ def _kept_mill(spec: str, threads: int) -> Mill:
     return Mill(json.loads(spec), threads)
 
 
-@dataclass(slots=True, eq=False)
-class _Shard:
-    """A shard that is being written: its files, and the hashes of the blocks so far."""
-
-    number: int
-    files: dict[str, NewFile] = field(default_factory=dict)
-    hashes: dict[str, list[str]] = field(default_factory=dict)
-
-
 class Mill:
     """The tables and buffers that make the shards of one spec."""
 
@@ -74,36 +68,41 @@ class Mill:
 
         `block_done` receives the number of rows of every block that was written.
         """
-        begun: list[_Shard] = []
+        begun: dict[int, Files] = {}
+        hashes: dict[str, list[str]] = defaultdict(list)  # of the blocks so far of the first of them
         try:
             with closing(in_order(self._make_block, self._blocks(shards, store, begun), self._threads)) as made:
-                for shard, rows, hashes in made:
-                    for name, value in hashes.items():
-                        shard.hashes[name].append(value)
-                    if rows.stop == len(self.layout.rows(shard.number)):
-                        self._finish(shard, store)
-                        begun.remove(shard)
+                for shard, rows, block_hashes in made:
+                    for name, value in block_hashes.items():
+                        hashes[name].append(value)
+                    if rows.stop == len(self.layout.rows(shard)):
+                        for file in begun[shard].values():
+                            file.commit()
+                        blocks = {name: tuple(values) for name, values in hashes.items()}
+                        receipt = Receipt(spec=self.spec, layout=self.layout, shard=shard, blocks=blocks)
+                        store.put(receipt_name(shard), receipt.to_bytes())
+                        del begun[shard]
+                        hashes.clear()
                     block_done(len(rows))
         finally:
-            for shard in begun:
-                for file in shard.files.values():
+            for files in begun.values():
+                for file in files.values():
                     file.discard()
 
-    def _blocks(self, shards: Iterable[int], store: Store, begun: list[_Shard]) -> Iterator[tuple[_Shard, range]]:
+    def _blocks(
+        self, shards: Iterable[int], store: Store, begun: dict[int, Files]
+    ) -> Iterator[tuple[int, Files, range]]:
         """The blocks of all shards, one after another; a shard's files are begun when its first block is."""
-        for number in shards:
-            shard = _Shard(number)
-            begun.append(shard)
+        for shard in shards:
+            files = begun[shard] = {}
             for column in self.layout.columns:
-                size = self.layout.file_bytes(column, number)
-                shard.files[column.name] = store.create(column.file_name(number), size)
-                shard.hashes[column.name] = []
-            for rows in self.layout.blocks(number):
-                yield shard, rows
+                files[column.name] = store.create(column.file_name(shard), self.layout.file_bytes(column, shard))
+            for rows in self.layout.blocks(shard):
+                yield shard, files, rows
 
-    def _make_block(self, block: tuple[_Shard, range]) -> tuple[_Shard, range, dict[str, str]]:
-        """Draw, hash and write a block of every column."""
-        shard, rows = block
+    def _make_block(self, block: tuple[int, Files, range]) -> tuple[int, range, dict[str, str]]:
+        """Draw and write a block of every column; the hashes go into the shard's receipt."""
+        shard, files, rows = block
         buffers = self._buffers.pop()  # there is one for each thread
         try:
             arrays = {
@@ -113,18 +112,11 @@ class Mill:
                 for column in self.layout.columns
             }
             with self._cores:
-                self._source.fill(self.layout.rows(shard.number).start + rows.start, arrays, 1)
+                self._source.fill(self.layout.rows(shard).start + rows.start, arrays, 1)
                 hashes = {name: content_hash(array.data) for name, array in arrays.items()}
-            for name, array in arrays.items():
-                row_bytes = array.nbytes // len(rows)
-                shard.files[name].write(buffers[name], array.nbytes, rows.start * row_bytes)
+            for column in self.layout.columns:
+                size, offset = len(rows) * column.row_bytes, rows.start * column.row_bytes
+                files[column.name].write(buffers[column.name], size, offset)
             return shard, rows, hashes
         finally:
             self._buffers.append(buffers)
-
-    def _finish(self, shard: _Shard, store: Store) -> None:
-        for file in shard.files.values():
-            file.commit()
-        blocks = {name: tuple(hashes) for name, hashes in shard.hashes.items()}
-        receipt = Receipt(spec=self.spec, layout=self.layout, shard=shard.number, blocks=blocks)
-        store.put(receipt_name(shard.number), receipt.to_bytes())

@@ -112,13 +112,18 @@ def _columns(spec: Spec) -> tuple[Column, ...]:
     return columns_of(spec["kind"], spec["length"], spec["state_count"], spec.get("action_count", 0))
 
 
+def _law(spec: Spec, *names: str) -> dict[str, Any]:
+    """The parameters called `names`; temperatures may be ``"inf"`` in a spec."""
+    return {name: float(spec[name]) if name.endswith("temperature") else spec[name] for name in names}
+
+
 def _markov(spec: Spec) -> Source:
-    law = {name: spec[name] for name in ("state_count", "order", "seed", "initial", "backend")}
-    return _chain_rows(spec, MarkovChain(**law, temperature=float(spec["temperature"])))
+    law = _law(spec, "state_count", "order", "temperature", "seed", "initial", "backend")
+    return _chain_rows(spec, MarkovChain(**law))
 
 
 def _iid(spec: Spec) -> Source:
-    law = {name: spec[name] for name in ("state_count", "seed", "backend")}
+    law = _law(spec, "state_count", "seed", "backend")
     return _chain_rows(spec, MarkovChain(**law, order=0, temperature=math.inf))
 
 
@@ -134,9 +139,8 @@ def _chain_rows(spec: Spec, chain: MarkovChain) -> Source:
 
 def _mdp(spec: Spec) -> Source:
     """Trajectories of an MDP: the columns ``states``, one longer, and ``actions``."""
-    law: dict[str, Any] = {name: spec[name] for name in ("state_count", "action_count", "seed", "start", "backend")}
-    law |= {name: float(spec[name]) for name in ("policy_temperature", "transition_temperature")}
-    mdp = MDP(**law)
+    temperatures = "policy_temperature", "transition_temperature"
+    mdp = MDP(**_law(spec, "state_count", "action_count", *temperatures, "seed", "start", "backend"))
 
     def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
         out = MDPSample(states=arrays["states"], actions=arrays["actions"])
@@ -167,8 +171,8 @@ def _mapped(spec: Spec) -> Source:
 
 
 def _reference_markov(spec: Spec) -> Source:
-    chain = reference.ReferenceChain(spec["order"], spec["state_count"], float(spec["temperature"]), spec["seed"])
-    return _reference_tokens(spec, chain.tokens)
+    law = _law(spec, "state_count", "order", "temperature", "seed")
+    return _reference_tokens(spec, reference.ReferenceChain(**law).tokens)
 
 
 def _reference_iid(spec: Spec) -> Source:
@@ -208,9 +212,8 @@ def _reference_tokens(spec: Spec, draw: Callable[..., object]) -> Source:
 
 def _reference_mdp(spec: Spec) -> Source:
     """The authors' trajectories, any of which is made alone."""
-    law: dict[str, Any] = {name: spec[name] for name in ("length", "state_count", "action_count")}
+    law = _law(spec, "length", "state_count", "action_count", "policy_temperature", "transition_temperature")
     law |= {"trajectory_count": spec["row_count"], "random_start": spec["start"] == "random"}
-    law |= {name: float(spec[name]) for name in ("policy_temperature", "transition_temperature")}
 
     def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
         states, actions = arrays["states"], arrays["actions"]

@@ -26,7 +26,7 @@ from trajmill.corpus.errors import CorpusError, library
 from trajmill.corpus.layout import Column
 
 END = "<|endoftext|>"
-"""GPT-2's token between texts: follows every line; in the text itself these letters have no special meaning"""
+"""GPT-2's token between texts: it follows every line; in the text itself these letters have no special meaning"""
 
 FORMAT = "trajmill-text-1"
 _BATCH_LINES = 4096
@@ -60,7 +60,7 @@ class TextRows:
 
 
 def text_name(files: Sequence[Path], vocabulary: Path | None, vocabulary_size: int) -> str:
-    """Name of the stored form of a text: the same for the same bytes and the same tokenizer, wherever they lie."""
+    """Name of the stored form of a text: the same for the same bytes and the same tokenizer, wherever they are."""
     if not files:
         raise CorpusError("a text needs at least one file, got none")
     parts = [FORMAT, END, *(_checksum(path) for path in files)]
@@ -94,7 +94,7 @@ def store_text(
     Raises
     ------
     CorpusError
-        A file is missing or not UTF-8, the text has no line, or the vocabulary is none.
+        A file is missing or not UTF-8, the text has no line, or the vocabulary makes no tokenizer.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with replacing(directory) as part:
@@ -156,7 +156,7 @@ def open_text(directory: Path, length: int) -> TextRows:
 def _train(files: Sequence[Path], directory: Path, size: int, progress: Progress) -> None:
     """Write the tokenizer that byte-pair encoding makes of the text."""
     _check_vocabulary_size(size)
-    tokenizers = _tokenizers()
+    tokenizers = library("tokenizers", "text", "text")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = tokenizers.trainers.BpeTrainer(
@@ -171,7 +171,7 @@ def _train(files: Sequence[Path], directory: Path, size: int, progress: Progress
 
 def _tokenizer(directory: Path) -> tuple[Any, int]:
     """The tokenizer of a directory and how many tokens it has."""
-    tokenizers = _tokenizers()
+    tokenizers = library("tokenizers", "text", "text")
     try:
         vocabulary, merges = tokenizers.models.BPE.read_file(*(str(directory / name) for name in _TOKENIZER_FILES))
         tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
@@ -215,7 +215,3 @@ def _checksum(path: Path) -> str:
         return sha256_of(path)
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _tokenizers() -> Any:
-    return library("tokenizers", "text", "text")

@@ -84,7 +84,7 @@ class GenerateMDPConfig(_LawConfig):
     transition_temperature: float = 1.0
     """softmax divisor of the transitions, > 0; inf is uniform"""
     start: Literal["random", "fixed"] = "random"
-    """where trajectories start: anywhere, or all in one state (what the authors' program does unless told otherwise)"""
+    """where trajectories start: anywhere, or all in one state (the default of the authors' program)"""
     trajectory_count: int = 1000
     """trajectories, >= 1"""
     length: int = 1000
@@ -98,7 +98,7 @@ class GenerateIdentityConfig(GenerateConfig):
     kind: ClassVar[str] = "identity"
 
     action_count: int = 0
-    """number of actions, >= 0; 0 makes tokens instead of state-action pairs"""
+    """number of actions A, >= 0; 0 makes tokens instead of state-action pairs"""
     sequence_count: int = 10_000
     """sequences, >= 1"""
 
@@ -125,7 +125,7 @@ class MillConfig:
     threads: int | None = None
     """threads that draw, >= 1; by default every core, with Ray one for each task"""
     rehash: bool = False
-    """read the shards that are there, and make those anew that are damaged"""
+    """read the shards that are there, and make damaged ones again"""
 
 
 def generate(

@@ -61,7 +61,7 @@ def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> Non
     blank = _header(settings, extents, "0" * 32)
     digest = _digest()
     size = blank.size + sum(part.size for part in parts)
-    with files.replacing(path) as target, DirectFile(target, size) as file:
+    with files.replacing(path) as target, contextlib.closing(DirectFile(target, size)) as file:
         offset = blank.size
         with ThreadPoolExecutor(1) as pool:
             for part in parts:

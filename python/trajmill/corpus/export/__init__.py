@@ -12,12 +12,10 @@ from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.export.arrow import Arrow, Parquet
 from trajmill.corpus.export.d4rl import D4RL
-from trajmill.corpus.export.datatrove import Datatrove
 from trajmill.corpus.export.mds import MDS
-from trajmill.corpus.export.megatron import Megatron
-from trajmill.corpus.export.nanogpt import NanoGPT
 from trajmill.corpus.export.reading import CorpusRows
 from trajmill.corpus.export.safetensors import Safetensors
+from trajmill.corpus.export.tokens import Datatrove, Megatron, NanoGPT
 from trajmill.corpus.rows import StoredCorpus
 
 RECORD = ".trajmill-export.json"

@@ -28,13 +28,12 @@ class Arrow:
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
-        pyarrow = _pyarrow()
-        schema = _schema(rows)
+        pyarrow, schema = _pyarrow_and_schema(rows)
         target.mkdir()
         shards = rows.shard_files(target, "arrow")
         for path, first, end in shards:
             with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
-                for batch in _batches(rows, schema, first, end):
+                for batch in _batches(pyarrow, rows, schema, first, end):
                     writer.write_batch(batch)
         state: dict[str, object] = {
             "_data_files": [{"filename": path.name} for path, _, _ in shards],
@@ -55,32 +54,32 @@ class Parquet:
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
+        pyarrow, schema = _pyarrow_and_schema(rows)
         parquet = library("pyarrow.parquet", "this format", "export")
-        schema = _schema(rows)
         row_bytes = _PARQUET_VALUE_BYTES * sum(column.row_length for column in rows.columns.values())
         target.mkdir()
         for path, first, end in rows.shard_files(target, "parquet"):
             with parquet.ParquetWriter(path, schema, compression="zstd", write_statistics=False) as writer:
-                for batch in _batches(rows, schema, first, end, row_bytes):
+                for batch in _batches(pyarrow, rows, schema, first, end, row_bytes):
                     writer.write_batch(batch)
 
 
-def _schema(rows: CorpusRows) -> Any:
-    """The Arrow schema: a fixed-size list for each column."""
-    pyarrow = _pyarrow()
+def _pyarrow_and_schema(rows: CorpusRows) -> tuple[Any, Any]:
+    """The library, and the Arrow schema: a fixed-size list for each column."""
+    pyarrow = library("pyarrow", "this format", "export")
     for column in rows.columns.values():
         if column.row_length >= 2**31:
             raise CorpusError(
                 f"an Arrow list holds fewer than 2^31 values, a row of {column.name!r} has {column.row_length:,}"
             )
-    return pyarrow.schema(
-        [(c.name, pyarrow.list_(pyarrow.from_numpy_dtype(c.dtype), c.row_length)) for c in rows.columns.values()]
-    )
+    lists = [(c.name, pyarrow.list_(pyarrow.from_numpy_dtype(c.dtype), c.row_length)) for c in rows.columns.values()]
+    return pyarrow, pyarrow.schema(lists)
 
 
-def _batches(rows: CorpusRows, schema: Any, first: int, end: int, row_bytes: int | None = None) -> Iterator[Any]:
+def _batches(
+    pyarrow: Any, rows: CorpusRows, schema: Any, first: int, end: int, row_bytes: int | None = None
+) -> Iterator[Any]:
     """Rows `first` to `end` as record batches over the corpus's own memory; `row_bytes` as for `CorpusRows.blocks`."""
-    pyarrow = _pyarrow()
     for block in rows.blocks(first, end, row_bytes):
         arrays = [
             pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block[field.name].reshape(-1)), field.type.list_size)
@@ -94,7 +93,3 @@ def _fingerprint(rows: CorpusRows) -> str:
     columns = [(c.name, c.dtype, c.row_length) for c in rows.columns.values()]
     recipe = json.dumps([dict(rows.spec), rows.count, columns], sort_keys=True)
     return hashlib.sha256(recipe.encode()).hexdigest()[:16]
-
-
-def _pyarrow() -> Any:
-    return library("pyarrow", "this format", "export")
