@@ -1,4 +1,4 @@
-"""Look at a corpus, check every bit of it, put together what several jobs have made."""
+"""Look at a corpus, check every bit of it, export it, or finish what several jobs have made."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verify:
-    """Read all of a corpus and compare it with its hashes; any flipped bit is found."""
+    """Read all of a corpus and compare it with its hashes, which finds any flipped bit."""
 
     location: Location
     """directory or URL of a corpus"""
@@ -95,14 +95,14 @@ class Verify:
     """threads that hash, >= 1; by default every core"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Verify; what is wrong is the error's message."""
+        """Verify; the error's message lists what is wrong."""
         started = time.perf_counter()
         found = verify(self.location, progress, threads=self.threads)
         seconds = time.perf_counter() - started
         if found.problems:
             raise CorpusError(
-                f"{self.location} has {len(found.problems)} problems: {summary(found.problems)}; the generate command "
-                "that made it, with --rehash, makes damaged shards anew; `trajmill corpus merge` writes a lost manifest"
+                f"{self.location} has {len(found.problems)} problems: {summary(found.problems)}; its generate command "
+                "with --rehash makes damaged shards again, `trajmill corpus merge` restores a lost manifest"
             )
         data = {"directory": self.location, "bytes": found.byte_count, "seconds": seconds}
         rate = found.byte_count / seconds / 1e9

@@ -1,4 +1,4 @@
-"""Direct I/O: large files read and written past the page cache, where the file system can do that."""
+"""Direct I/O: large files are read and written past the page cache, where the file system supports it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def padded(size: int) -> int:
 
 
 class DirectFile:
-    """A new file of `size` bytes that any number of threads write, with direct I/O where the file system has it."""
+    """A new file of `size` bytes that several threads may write, with direct I/O where the file system supports it."""
 
     def __init__(self, path: Path, size: int, *, direct: bool = True) -> None:
         self._path, self._size = path, size
@@ -54,7 +54,7 @@ class DirectFile:
                 if error.errno != errno.EINVAL or refused:
                     raise
                 refused = True
-                _drop_direct_flag(self.descriptor)  # the file system opens for direct I/O but cannot do it
+                _drop_direct_flag(self.descriptor)  # some file systems open for direct I/O but cannot do it
                 continue
             if count == 0:
                 raise OSError(errno.EIO, "nothing could be written", str(self._path))
@@ -113,7 +113,7 @@ def write_rate(directory: Path, *, seconds: float = 0.5) -> float:
 
 
 def _open(path: Path, flags: int, *, direct: bool) -> int:
-    """Open a file, for direct I/O if it is wanted and the file system has it."""
+    """Open a file, for direct I/O if that is wanted and the file system supports it."""
     flags |= os.O_CLOEXEC
     if direct:
         try:

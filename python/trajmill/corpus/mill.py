@@ -9,6 +9,7 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
@@ -70,17 +71,17 @@ class Mill:
         """
         begun: dict[int, Files] = {}
         hashes: dict[str, list[str]] = defaultdict(list)  # of the blocks so far of the first of them
+        # files are begun and finished on a thread that runs already, since Ctrl-C may come anywhere in the main one
+        helper = ThreadPoolExecutor(1)
+        helper.submit(int).result()
+        made = in_order(self._make_block, self._blocks(shards, store, begun, helper), self._threads)
         try:
-            with closing(in_order(self._make_block, self._blocks(shards, store, begun), self._threads)) as made:
+            with helper, closing(made):
                 for shard, rows, block_hashes in made:
                     for name, value in block_hashes.items():
                         hashes[name].append(value)
                     if rows.stop == len(self.layout.rows(shard)):
-                        for file in begun[shard].values():
-                            file.commit()
-                        blocks = {name: tuple(values) for name, values in hashes.items()}
-                        receipt = Receipt(spec=self.spec, layout=self.layout, shard=shard, blocks=blocks)
-                        store.put(receipt_name(shard), receipt.to_bytes())
+                        helper.submit(self._finish, shard, begun[shard], hashes, store).result()
                         del begun[shard]
                         hashes.clear()
                     block_done(len(rows))
@@ -90,15 +91,25 @@ class Mill:
                     file.discard()
 
     def _blocks(
-        self, shards: Iterable[int], store: Store, begun: dict[int, Files]
+        self, shards: Iterable[int], store: Store, begun: dict[int, Files], helper: ThreadPoolExecutor
     ) -> Iterator[tuple[int, Files, range]]:
         """The blocks of all shards, one after another; a shard's files are begun when its first block is."""
         for shard in shards:
             files = begun[shard] = {}
-            for column in self.layout.columns:
-                files[column.name] = store.create(column.file_name(shard), self.layout.file_bytes(column, shard))
+            helper.submit(self._begin, shard, files, store).result()
             for rows in self.layout.blocks(shard):
                 yield shard, files, rows
+
+    def _begin(self, shard: int, files: Files, store: Store) -> None:
+        for column in self.layout.columns:
+            files[column.name] = store.create(column.file_name(shard), self.layout.file_bytes(column, shard))
+
+    def _finish(self, shard: int, files: Files, hashes: Mapping[str, list[str]], store: Store) -> None:
+        for file in files.values():
+            file.commit()
+        blocks = {name: tuple(values) for name, values in hashes.items()}
+        receipt = Receipt(spec=self.spec, layout=self.layout, shard=shard, blocks=blocks)
+        store.put(receipt_name(shard), receipt.to_bytes())
 
     def _make_block(self, block: tuple[int, Files, range]) -> tuple[int, range, dict[str, str]]:
         """Draw and write a block of every column; the hashes go into the shard's receipt."""

@@ -1,4 +1,4 @@
-"""Receipts and the manifest: signed JSON, in which no flipped bit goes unseen.
+"""Receipts and the manifest: signed JSON, in which every flipped bit is noticed.
 
 A record is written in one way only (sorted keys, one space of indentation, a newline at the end) and carries the
 xxh3-128 of itself without its own hash. Reading writes it again and compares bytes, so nothing can differ.
@@ -94,7 +94,7 @@ def _head(kind: str) -> dict[str, Any]:
 
 
 def _read(data: bytes, kind: str, where: str) -> tuple[dict[str, Any], Layout]:
-    """The record that `sign` made `data` of, and its layout; an error if that cannot be."""
+    """The record in `data`, as `sign` writes it, and its layout; some error if it is not one."""
     record = json.loads(data)
     if not isinstance(record, dict) or record.get("format") != kind:
         raise ValueError(f"not a {kind}")

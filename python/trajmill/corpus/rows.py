@@ -161,7 +161,7 @@ class StoredCorpus(Corpus):
         return arrays
 
     def close(self) -> None:
-        """Give the memory maps back; rows that were read stay."""
+        """Release the memory maps; rows that were read stay valid."""
         self._maps.clear()
 
     def _map(self, column: str, shard: int) -> Array:
@@ -199,6 +199,7 @@ def empty_rows(columns: tuple[Column, ...], row_count: int) -> dict[str, Array]:
 
 
 def _manifest_in(directory: Path) -> Manifest:
+    """The manifest of a directory that holds every file in its full size; CorpusError otherwise."""
     store = open_store(directory)
     try:
         manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")

@@ -1,7 +1,7 @@
 """Where a corpus is stored: a local directory, or an object store through fsspec.
 
-Both make files appear whole or not at all. A directory is written with direct I/O where the file system has it, since
-a corpus is larger than the page cache; an object is put in one request.
+Both make files appear whole or not at all. A directory is written with direct I/O where the file system supports it,
+since a corpus is larger than the page cache; an object is put in one request.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Directory:
         return str(self._directory)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file by its name, in the order of names; empty if the place does not exist."""
+        """Bytes of every file by its name, in the order of names; empty if the directory does not exist."""
         sizes = {}
         try:
             for path in sorted(self._directory.iterdir()):
@@ -77,7 +77,7 @@ class Directory:
 
     @contextmanager
     def lock(self, *, shared: bool) -> Iterator[None]:
-        """Keep other writers out; `shared` ones only keep out those that are not."""
+        """Keep other writers out; writers that lock it `shared` let each other in."""
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / _LOCK
         while True:

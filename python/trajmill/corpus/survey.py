@@ -1,4 +1,4 @@
-"""What a place holds: its manifest, its receipts, what is missing and what is damaged."""
+"""What a corpus directory or object store holds: its manifest, its receipts, what is missing and what is damaged."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Survey:
     """The records of a store that can be read, and what is wrong with the others."""
 
     where: str
-    sizes: dict[str, int]
-    """bytes of every file by its name"""
     manifest: Manifest | None = None
     receipts: dict[int, Receipt] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """bytes of every file by its name"""
 
     @property
     def record(self) -> Manifest | Receipt | None:
@@ -56,7 +56,7 @@ class Survey:
         return f"{missing} of {count} shards are missing ({', '.join(map(str, first))}{more})"
 
     def rebuilt_manifest(self) -> Manifest:
-        """The manifest that the receipts add up to; CorpusError if some are missing."""
+        """The manifest that follows from the receipts; CorpusError if some are missing."""
         if missing := self.missing_shards():
             raise CorpusError(f"{self.where} is unfinished: {missing}; give the command that makes it again")
         receipts = [self.receipts[shard] for shard in range(self.layout.shard_count)]
@@ -66,9 +66,10 @@ class Survey:
 
 def survey(store: Store) -> Survey:
     """Read every record of `store`; NewerFormatError if a newer version has written one."""
-    found = Survey(where=str(store), sizes=store.sizes())
-    receipts = [name for name in found.sizes if re.fullmatch(r"receipt-(\d{5}|[1-9]\d{5,})\.json", name, re.ASCII)]
-    for name in [MANIFEST] * (MANIFEST in found.sizes) + receipts:
+    found = Survey(where=str(store))
+    for name in store.sizes():  # sorted, so the manifest is first
+        if name != MANIFEST and not re.fullmatch(r"receipt-(\d{5}|[1-9]\d{5,})\.json", name, re.ASCII):
+            continue
         try:
             data = store.read(name)
             if name == MANIFEST:
@@ -83,6 +84,7 @@ def survey(store: Store) -> Survey:
             found.problems.append(str(error))
         except OSError as error:
             found.problems.append(f"{name} cannot be read ({error.strerror or error})")
+    found.sizes = store.sizes()  # asked for last: another job may write, and a receipt appears after its files
     return found
 
 
@@ -140,7 +142,7 @@ def verify(location: str | Path, progress: Progress = silent, *, threads: int | 
 def damaged_blocks(
     store: Store, receipts: list[Receipt], progress: Progress = silent, *, threads: int | None = None
 ) -> list[tuple[int, str]]:
-    """Read the shards of `receipts`; the shard and a line for each block that is not what its receipt says."""
+    """Read the shards of `receipts`; a shard's number and a line for each block that is not what its receipt says."""
     if not receipts:
         return []
     layout = receipts[0].layout
@@ -155,12 +157,12 @@ def damaged_blocks(
         data = buffers.pop()  # there is one for each thread
         try:
             store.read_into(name, data, size, rows.start * column.row_bytes)
-            hash_ = content_hash(data[:size].data)
+            digest = content_hash(data[:size].data)
         except OSError as error:
             return receipt.shard, size, f"{name} cannot be read ({error.strerror or error})"
         finally:
             buffers.append(data)
-        if hash_ != receipt.blocks[column.name][rows.start // layout.block_rows]:
+        if digest != receipt.blocks[column.name][rows.start // layout.block_rows]:
             return receipt.shard, size, f"{name} is damaged in rows {rows.start} to {rows.stop - 1} of the shard"
         return receipt.shard, size, None
 
@@ -183,7 +185,7 @@ def damaged_blocks(
 
 
 def merge(location: str | Path) -> Manifest:
-    """Write the manifest that the receipts add up to: for shards made by several jobs, or a manifest that was lost.
+    """Write the manifest that follows from the receipts: of shards made by several jobs, or of a corpus that lost it.
 
     Raises
     ------
