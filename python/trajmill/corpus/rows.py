@@ -134,9 +134,16 @@ class StoredCorpus(Corpus):
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        manifest = _manifest_in(self.directory)
+        store = open_store(self.directory)
+        try:
+            manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")
+        except FileNotFoundError:
+            manifest = survey(store).rebuilt_manifest()
         self.manifest: dict[str, Any] = manifest.to_record()
         self.layout = manifest.layout
+        problems = size_problems(store.sizes(), self.layout, range(self.layout.shard_count))
+        if problems:
+            raise CorpusError(f"{store} is not whole: {summary(problems)}")
         self.columns = self.layout.columns
         self.row_count = self.layout.row_count
         self._maps: dict[tuple[str, int], Array] = {}
@@ -196,16 +203,3 @@ def open_corpus(directory: str | Path) -> StoredCorpus:
 def empty_rows(columns: tuple[Column, ...], row_count: int) -> dict[str, Array]:
     """Arrays for `row_count` rows."""
     return {column.name: np.empty((row_count, column.row_length), column.dtype) for column in columns}
-
-
-def _manifest_in(directory: Path) -> Manifest:
-    """The manifest of a directory that holds every file in its full size; CorpusError otherwise."""
-    store = open_store(directory)
-    try:
-        manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")
-    except FileNotFoundError:
-        manifest = survey(store).rebuilt_manifest()
-    problems = size_problems(store.sizes(), manifest.layout, range(manifest.layout.shard_count))
-    if problems:
-        raise CorpusError(f"{store} is not whole: {summary(problems)}")
-    return manifest

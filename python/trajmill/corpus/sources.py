@@ -1,4 +1,4 @@
-"""What rows are made of: a spec names a law and a length, and here is what draws its rows.
+"""From a spec to rows: a spec names a law and a length, and a source draws its rows.
 
 A spec is a plain dictionary of JSON values. It says all that fixes the bytes of a corpus and nothing else.
 """
@@ -39,7 +39,7 @@ class Fill(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What makes the rows of a spec."""
+    """What draws the rows of a spec."""
 
     columns: tuple[Column, ...]
     fill: Fill
@@ -54,7 +54,7 @@ def make_spec(
     Parameters
     ----------
     law
-        What `kind` needs; ``"backend"`` may be ``"auto"`` or missing, and is put down as what it comes to.
+        What `kind` needs; ``"backend"`` may be ``"auto"`` or missing: the spec names the one that was chosen.
     shard_rows
         Rows of a shard, a power of two; None: as many as make 2**28 values. At least `row_count`: a single shard.
     """
@@ -87,7 +87,7 @@ def layout_of(spec: Spec) -> Layout:
 
 
 def source_of(spec: Spec) -> Source:
-    """What makes the rows that `spec` asks for; builds the law's tables."""
+    """What draws the rows of `spec`; builds the law's tables."""
     return _maker(spec)(spec)
 
 
@@ -179,7 +179,7 @@ def _reference_iid(spec: Spec) -> Source:
     return _reference_tokens(spec, partial(reference.iid_tokens, spec["state_count"], spec["seed"]))
 
 
-def _reference_tokens(spec: Spec, draw: Callable[..., object]) -> Source:
+def _reference_tokens(spec: Spec, draw: Callable[..., npt.NDArray[Any]]) -> Source:
     """The authors' iterations 0, 1, 2, ... (docs/reference-streams.md), each in the order of their processes.
 
     ``draw(process count, batch size, length, iteration, workers=...)`` makes the sequences of some processes, which
@@ -187,25 +187,19 @@ def _reference_tokens(spec: Spec, draw: Callable[..., object]) -> Source:
     """
     process_count, batch_size, length = spec["worker_count"], spec["batch_size"], spec["length"]
     share = reference.block_size(process_count, batch_size)  # sequences of a process in an iteration
-    draw = partial(draw, process_count, batch_size, length)
 
     def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
         tokens = arrays["tokens"]
         row = 0
         while row < len(tokens):
-            iteration, place = divmod(first_row + row, batch_size)
-            process, skipped = divmod(place, share)
-            whole = min(len(tokens) - row, batch_size - place) // share
-            if skipped == 0 and whole:
-                count = whole * share
-                out = tokens[row : row + count]
-                draw(iteration, workers=range(process, process + whole), out=out, threads=threads)
-            else:  # only a part of a process's share is wanted, but all of it has to be made
-                out = np.empty((share, length), tokens.dtype)
-                draw(iteration, workers=range(process, process + 1), out=out, threads=threads)
-                count = min(share - skipped, len(tokens) - row)
-                tokens[row : row + count] = out[skipped : skipped + count]
-            row += count
+            iteration, first = divmod(first_row + row, batch_size)
+            end = min(batch_size, first + len(tokens) - row)
+            processes = range(first // share, -(-end // share))  # the first and last share may be wanted in part
+            out = np.empty((len(processes) * share, length), tokens.dtype)
+            draw(process_count, batch_size, length, iteration, workers=processes, out=out, threads=threads)
+            skipped = first - processes.start * share
+            tokens[row : row + end - first] = out[skipped : skipped + end - first]
+            row += end - first
 
     return Source(_columns(spec), fill)
 
@@ -230,7 +224,7 @@ SOURCES: dict[str, dict[str, Callable[[Spec], Source]]] = {
     "v1": {"markov": _markov, "iid": _iid, "mdp": _mdp, "identity": _mapped, "mapping": _mapped},
     "reference": {"markov": _reference_markov, "iid": _reference_iid, "mdp": _reference_mdp},
 }
-"""stream -> kind -> what makes the rows of such a spec"""
+"""stream -> kind -> what makes the source of such a spec"""
 
 
 def _maker(spec: Spec) -> Callable[[Spec], Source]:

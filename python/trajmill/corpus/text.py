@@ -95,6 +95,8 @@ def store_text(
     ------
     CorpusError
         A file is missing or not UTF-8, the text has no line, or the vocabulary makes no tokenizer.
+    ValueError
+        `vocabulary_size` is out of range.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with replacing(directory) as part:
@@ -147,7 +149,7 @@ def open_text(directory: Path, length: int) -> TextRows:
             raise ValueError("text.json")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(
-            f"{directory} is not a stored text, or it is damaged ({error}); remove it to make it anew"
+            f"{directory} is not a stored text, or it is damaged ({error}); remove it, then it is made again"
         ) from error
     tokens = np.memmap(directory / "tokens.bin", dtype, "r", shape=(count,))
     return TextRows(tokens, manifest["vocabulary_size"], length)

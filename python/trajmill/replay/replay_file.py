@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from trajmill.core import files
-from trajmill.core.direct_io import DirectFile, aligned_buffer, padded, read_into
+from trajmill.core.direct_io import Bytes, DirectFile, aligned_buffer, padded, read_into
 from trajmill.corpus.errors import library
 
 _MAGIC = b"TRAJRPLY"
@@ -34,7 +33,6 @@ _VERSION = 1
 _LARGEST_TEXT = 2**24
 _PIECE = 2**24  # bytes written or read at a time
 
-Bytes = npt.NDArray[np.uint8]
 Settings = dict[str, Any]
 Extents = list[tuple[int, int]]
 
@@ -55,7 +53,7 @@ class Header(NamedTuple):
 def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> None:
     """Write a copy, which appears under its name whole or not at all; the first extent is the state."""
     parts = list(_in_pieces(memory[begin : begin + padded(size)] for begin, size in extents))
-    state = aligned_buffer(parts[0].size)  # of its own: draws go on and are counted there
+    state = aligned_buffer(parts[0].size)  # a copy: draws continue meanwhile and are counted in the buffer's own
     state[:] = parts[0]
     parts[0] = state
     blank = _header(settings, extents, "0" * 32)

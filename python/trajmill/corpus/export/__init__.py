@@ -32,16 +32,8 @@ class Format(Protocol):
         """Create the directory or file `target`; CorpusError, and nothing created, if the corpus does not fit."""
 
 
-FORMATS: dict[str, type[Format]] = {
-    "nanogpt": NanoGPT,
-    "megatron": Megatron,
-    "arrow": Arrow,
-    "mds": MDS,
-    "datatrove": Datatrove,
-    "safetensors": Safetensors,
-    "d4rl": D4RL,
-    "parquet": Parquet,
-}
+_KINDS: list[type[Format]] = [NanoGPT, Megatron, Arrow, MDS, Datatrove, Safetensors, D4RL, Parquet]
+FORMATS = {kind.__name__.lower(): kind for kind in _KINDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,7 @@ class D4RL:
         if self.observation_dim is None or self.action_dim is None:
             if max(counts) > _FLOAT32_INTEGERS:
                 raise CorpusError(
-                    f"float32 tells only {_FLOAT32_INTEGERS:,} of {max(counts):,} numbers apart; use vectors"
+                    f"float32 distinguishes only {_FLOAT32_INTEGERS:,} of {max(counts):,} numbers; use vectors"
                 )
             states, actions = (np.arange(count, dtype=np.float32)[:, np.newaxis] for count in counts)
             return states, actions

@@ -22,17 +22,13 @@ _MEGATRON_CODES = {"uint8": 1, "int32": 4, "uint16": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _TokenFormat:
-    copy: bool = False
-    """copy what would otherwise be a hard link to a shard of equal bytes"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NanoGPT(_TokenFormat):
+class NanoGPT:
     """``train.bin``, ``val.bin`` and ``meta.pkl`` with the vocabulary size; tokens become uint16."""
 
     validation_fraction: float = 0.1
     """share of the sequences, the last ones, that become val.bin, in [0, 1); 0 writes no val.bin (0.1 is nanoGPT's)"""
+    copy: bool = False
+    """copy what would otherwise be a hard link to a shard of equal bytes"""
 
     def __post_init__(self) -> None:
         checks.number("validation_fraction", self.validation_fraction, "[0, 1)")
@@ -59,11 +55,13 @@ class NanoGPT(_TokenFormat):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Megatron(_TokenFormat):
+class Megatron:
     """``tokens-00000.bin`` and ``.idx`` for each shard, to be blended; a sequence is a document."""
 
     single_file: bool = False
     """one pair ``tokens.bin`` and ``tokens.idx`` for the whole corpus, which copies it if it has several shards"""
+    copy: bool = False
+    """copy what would otherwise be a hard link to a shard of equal bytes"""
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
@@ -83,8 +81,11 @@ class Megatron(_TokenFormat):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Datatrove(_TokenFormat):
+class Datatrove:
     """``tokens-00000.ds`` with index and metadata for each shard; uint16 tokens, uint32 where the corpus has them."""
+
+    copy: bool = False
+    """copy what would otherwise be a hard link to a shard of equal bytes"""
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
