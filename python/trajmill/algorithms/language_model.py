@@ -23,7 +23,7 @@ from trajmill.core.entropy import entropy_rate
 from trajmill.core.markov_chain import MarkovChain
 from trajmill.core.progress import Progress, silent
 from trajmill.core.reference import ReferenceChain
-from trajmill.corpus.layout import CorpusError
+from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.sources import make_spec, source_of
 from trajmill.corpus.text import TextRows, open_text, store_text, text_name
 from trajmill.data.catalog import cache_directory

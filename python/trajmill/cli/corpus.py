@@ -1,20 +1,22 @@
-"""Look at a corpus, check every bit of it, put together what several jobs have made."""
+"""Look at a corpus, check every bit of it, export it, or finish what several jobs have made."""
 
 from __future__ import annotations
 
+import functools
+import operator
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import numpy as np
 import tyro
 
-from trajmill.cli.corpus_export import Export
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
-from trajmill.corpus.layout import CorpusError
+from trajmill.corpus import CorpusError, open_corpus
+from trajmill.corpus.export import FORMATS, Format, export_corpus
 from trajmill.corpus.storage import open_store
-from trajmill.corpus.stored import open_corpus
 from trajmill.corpus.survey import merge, summary, survey, verify
 
 EXAMPLES = """
@@ -25,6 +27,7 @@ EXAMPLES = """
   trajmill corpus merge corpus
 """
 
+FormatT = TypeVar("FormatT", bound=Format)
 Location = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
 
 
@@ -39,9 +42,8 @@ class Info:
         """Read its records."""
         found = survey(open_store(self.location))
         layout = found.layout
-        data: dict[str, Any] = {
-            "directory": self.location,
-            "spec": found.spec,
+        spec = found.record.spec if found.record else {}
+        facts: dict[str, Any] = {
             "columns": [f"{c.name} {c.dtype} ({layout.row_count}, {c.row_length})" for c in layout.columns],
             "bytes": layout.byte_count,
             "shards": layout.shard_count,
@@ -49,10 +51,10 @@ class Info:
             "manifest": found.manifest is not None,
             "problems": found.problems,
         }
-        shown = {**data, **(found.spec or {}), "problems": summary(found.problems) or "none"}
-        shown.pop("spec")
-        shown["columns"] = "; ".join(data["columns"])
-        return Outcome(data, "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()))
+        shown = {"directory": self.location, **facts, **spec, "columns": "; ".join(facts["columns"])}
+        shown["problems"] = summary(found.problems) or "none"
+        text = "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in shown.items())
+        return Outcome({"directory": self.location, "spec": spec, **facts}, text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verify:
-    """Read all of a corpus and compare it with its hashes; any flipped bit is found."""
+    """Read all of a corpus and compare it with its hashes, which finds any flipped bit."""
 
     location: Location
     """directory or URL of a corpus"""
@@ -93,14 +95,14 @@ class Verify:
     """threads that hash, >= 1; by default every core"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Verify; what is wrong is the error's message."""
+        """Verify; the error's message lists what is wrong."""
         started = time.perf_counter()
         found = verify(self.location, progress, threads=self.threads)
         seconds = time.perf_counter() - started
         if found.problems:
             raise CorpusError(
-                f"{self.location} has {len(found.problems)} problems: {summary(found.problems)}; the generate command "
-                "that made it, with --rehash, makes damaged shards anew; `trajmill corpus merge` writes a lost manifest"
+                f"{self.location} has {len(found.problems)} problems: {summary(found.problems)}; its generate command "
+                "with --rehash makes damaged shards again, `trajmill corpus merge` restores a lost manifest"
             )
         data = {"directory": self.location, "bytes": found.byte_count, "seconds": seconds}
         rate = found.byte_count / seconds / 1e9
@@ -119,6 +121,57 @@ class Merge:
         manifest = merge(self.location)
         data = {"directory": self.location, "shards": manifest.layout.shard_count, "bytes": manifest.layout.byte_count}
         return Outcome(data, f"{self.location}: whole, {manifest.layout.shard_count} shards")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportTo(Generic[FormatT]):
+    """What every format asks for, and its own options."""
+
+    corpus: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """directory of a corpus"""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DEST")]
+    """directory to create; a file for d4rl"""
+    options: Annotated[FormatT, tyro.conf.arg(name="")]
+    overwrite: bool = False
+    """replace an earlier export"""
+
+
+if TYPE_CHECKING:
+    AnyExport = ExportTo[Any]
+else:
+    AnyExport = functools.reduce(
+        operator.or_,
+        (
+            Annotated[ExportTo[kind], tyro.conf.subcommand(name, description=kind.__doc__, prefix_name=False)]
+            for name, kind in FORMATS.items()
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """The same rows in the format that a trainer reads."""
+
+    to: Annotated[AnyExport, tyro.conf.arg(name="")]
+
+    def run(self, progress: Progress) -> Outcome:
+        """Export."""
+        started = time.perf_counter()
+        corpus = open_corpus(self.to.corpus)
+        result = export_corpus(self.to.options, corpus, self.to.out, overwrite=self.to.overwrite, progress=progress)
+        seconds = time.perf_counter() - started
+        data = {
+            "destination": str(result.destination),
+            "files": result.file_count,
+            "bytes": result.byte_count,
+            "linked_bytes": result.linked_bytes,
+            "seconds": seconds,
+        }
+        linked = f", {result.linked_bytes:,} of them shared with the corpus" if result.linked_bytes else ""
+        text = (
+            f"{result.destination}: {result.byte_count:,} bytes in {result.file_count} files{linked}, {seconds:.2f} s"
+        )
+        return Outcome(data, text)
 
 
 COMMANDS = {"info": Info, "head": Head, "verify": Verify, "export": Export, "merge": Merge}

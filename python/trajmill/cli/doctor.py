@@ -42,7 +42,7 @@ def run(words: Sequence[str], *, as_json: bool) -> int:
 
 def _disk(directory: Path) -> DiagnosisRow:
     """How fast `directory` takes a corpus, and how large it may be."""
-    from trajmill.corpus.storage import write_rate
+    from trajmill.core.direct_io import write_rate
 
     try:
         rate, free = write_rate(directory), shutil.disk_usage(directory).free

@@ -1,28 +1,21 @@
-"""Mill synthetic data into a directory: the same settings and seed give the same bytes on every machine.
+"""Generate synthetic data into a directory: the same settings and seed give the same bytes on every machine.
 
-Neither threads, engines nor interruptions change them. The same command given again goes on where it was stopped.
+Neither threads, engines nor interruptions change them. The same command given again continues where it was stopped.
 """
 
 from __future__ import annotations
 
 import time
+import types
 from dataclasses import asdict, dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
-from trajmill.pipelines.generate import (
-    GenerateConfig,
-    GenerateIdentityConfig,
-    GenerateIIDConfig,
-    GenerateMappingConfig,
-    GenerateMarkovConfig,
-    GenerateMDPConfig,
-    MillConfig,
-    generate,
-)
+from trajmill.experiments import generate as experiment
+from trajmill.experiments.generate import GenerateConfig, MillConfig
 
 EXAMPLES = """
   trajmill generate markov --state-count 100 --sequence-count 1000000 --length 1024 --out corpus
@@ -37,16 +30,18 @@ ConfigT = TypeVar("ConfigT", bound=GenerateConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Generate(Generic[ConfigT]):
+class Generate(Generic[ConfigT]):
+    """A command for every config, which says what is generated."""
+
     out: str
-    """directory to create or go on with, or a URL such as s3://bucket/corpus"""
+    """directory to create or continue, or a URL such as s3://bucket/corpus"""
     config: Annotated[ConfigT, tyro.conf.arg(name="")]
     mill: Annotated[MillConfig, tyro.conf.arg(name="")]
 
     def run(self, progress: Progress) -> Outcome:
-        """Mill them."""
+        """Generate it."""
         started = time.perf_counter()
-        built = generate(self.config, self.out, progress, self.mill)
+        built = experiment.generate(self.config, self.out, progress, self.mill)
         seconds = time.perf_counter() - started
         data = {"directory": self.out, **asdict(built), "seconds": seconds}
         text = f"{self.out}: {built.made} of {built.shard_count} shards made"
@@ -58,30 +53,19 @@ class _Generate(Generic[ConfigT]):
         return Outcome(data, text)
 
 
-class GenerateMarkov(_Generate[GenerateMarkovConfig]):
-    """Tokens of a Markov chain whose rows are softmaxes of random logits."""
-
-
-class GenerateMDP(_Generate[GenerateMDPConfig]):
-    """States and actions of a random MDP under a random policy."""
-
-
-class GenerateIID(_Generate[GenerateIIDConfig]):
-    """Independent uniform tokens: what is left of a Markov chain when nothing depends on the past."""
-
-
-class GenerateIdentity(_Generate[GenerateIdentityConfig]):
-    """Tokens, or state-action pairs, that are their own targets: a control of the paper's."""
-
-
-class GenerateMapping(_Generate[GenerateMappingConfig]):
-    """Tokens, or state-action pairs, with the targets of a fixed one-to-one map: a control of the paper's."""
+def _command(config: type[GenerateConfig]) -> type[Generate[Any]]:
+    """The command that generates what `config` describes."""
+    base: Any = Generate[config]  # type: ignore[valid-type]  # known when it runs
+    return types.new_class(config.__name__, (base,), exec_body=lambda body: body.update(__doc__=config.__doc__))
 
 
 COMMANDS = {
-    "markov": GenerateMarkov,
-    "mdp": GenerateMDP,
-    "iid": GenerateIID,
-    "identity": GenerateIdentity,
-    "mapping": GenerateMapping,
+    config.kind: _command(config)
+    for config in (
+        experiment.GenerateMarkovConfig,
+        experiment.GenerateMDPConfig,
+        experiment.GenerateIIDConfig,
+        experiment.GenerateIdentityConfig,
+        experiment.GenerateMappingConfig,
+    )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import secrets
@@ -19,9 +20,9 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}{PART_SUFFIX}")
 
 
-def leftovers(directory: Path) -> list[Path]:
-    """What writers that were killed left half-done in `directory`."""
-    return sorted(directory.glob(f".*{PART_SUFFIX}"))
+def leftovers(directory: Path, name: str | None = None) -> list[Path]:
+    """What writers that were killed left half-done in `directory`, of the file called `name` or of any."""
+    return sorted(directory.glob(f".{'*' if name is None else glob.escape(name)}.{'?' * 16}{PART_SUFFIX}"))
 
 
 @contextmanager

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from trajmill.core import checks
 from trajmill.core.progress import Progress, silent
-from trajmill.corpus.engines import local_engine, ray_engine
-from trajmill.corpus.layout import CorpusError, Layout
+from trajmill.corpus.errors import CorpusError, library
+from trajmill.corpus.layout import Layout
+from trajmill.corpus.mill import Mill, make_shard
 from trajmill.corpus.records import MANIFEST
 from trajmill.corpus.sources import layout_of
 from trajmill.corpus.storage import Store, open_store
 from trajmill.corpus.survey import Survey, damaged_blocks, difference, size_problems, summary, survey
+
+_RAY_RETRIES = 4
+_RAY_TASKS_PER_NODE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,103 +64,139 @@ def build(
 ) -> Built:
     """Make the shards of `spec` that `out` does not hold yet, then the manifest if all are there.
 
-    Whatever ended an earlier run, the same call goes on from its last finished shard and ends with the same bytes.
+    After a run that was interrupted, the same call makes only the shards that are missing and ends with the same bytes.
 
     Parameters
     ----------
     out
         A directory, or the URL of an object store.
+    engine
+        Whether this process makes the shards, or the tasks of a Ray cluster: that at `ray_address`, or one that is
+        started on this machine.
     part
-        Which of several jobs this is; they may run at the same time, and the last one writes the manifest.
+        Which of several jobs this is. They may run at the same time, and the last one writes the manifest.
     threads
         Threads that draw (with Ray: of each task); default every core (with Ray: one).
     rehash
-        Read the shards that are there and make those anew that are damaged; otherwise their sizes are compared.
+        Read the shards that are there and make damaged ones again; otherwise only their sizes are checked.
 
     Raises
     ------
     CorpusError
-        If `out` holds something else, another process writes it, or it cannot be written; the message says what to do.
+        If `out` holds something else or cannot be written, or another process is writing it.
     """
     store = open_store(out)
     layout = layout_of(spec)
+    thread_count = 1 if threads is None and engine == "ray" else checks.thread_count(threads)
     mine = range(part.number, layout.shard_count, part.count)
     try:
         with store.lock(shared=part.count > 1):
             store.sweep()
             found = survey(store)
-            _refuse_other(store, layout, spec, found)
+            _refuse_other(spec, layout, found)
             todo = _unfinished(store, layout, found, mine, rehash, progress)
-            work: Callable[..., None] = local_engine
+            report = _reporter(layout, mine, todo, spec["length"], progress)
             if engine == "ray":
-                work, threads = partial(ray_engine, address=ray_address), threads or 1
-            work(
-                spec, todo, _absolute(out), checks.thread_count(threads), _reporter(layout, mine, todo, spec, progress)
-            )
-            store.sweep()  # what the dead workers of a cluster left
+                _make_with_ray(spec, todo, out, thread_count, ray_address, report)
+            else:
+                Mill(spec, thread_count).make(todo, store, report)
+            store.sweep()  # what workers of a cluster left that died
             whole = _finish(store, layout, alone=part.count == 1)
     except OSError as error:
         raise CorpusError(
-            f"{store} cannot be written: {error.strerror or error}; what is finished is kept, "
-            "so give the same command again once this is mended"
+            f"{store} cannot be written: {error.strerror or error}; finished shards are kept, "
+            "so fix this and give the same command again"
         ) from error
-    return Built(
-        shard_count=layout.shard_count,
-        made=len(todo),
-        whole=whole,
-        byte_count=sum(layout.shard_bytes(shard) for shard in todo),
-    )
+    made_bytes = sum(layout.shard_bytes(shard) for shard in todo)
+    return Built(shard_count=layout.shard_count, made=len(todo), whole=whole, byte_count=made_bytes)
 
 
-def _refuse_other(store: Store, layout: Layout, spec: dict[str, Any], found: Survey) -> None:
+def _refuse_other(spec: dict[str, Any], layout: Layout, found: Survey) -> None:
     """CorpusError if the place holds anything but a part of this corpus."""
-    if found.spec is not None:
-        if found.spec != spec:
-            raise CorpusError(
-                f"{store} holds another corpus: {difference(spec, found.spec)}; choose another directory or remove it"
-            )
-        return
-    ours = re.compile(rf"\.lock|\.tmp-.*|({'|'.join(column.name for column in layout.columns)})-\d{{5,}}\.bin")
-    foreign = [name for name in store.names() if not ours.fullmatch(name)]
-    if foreign:
-        raise CorpusError(
-            f"{store} is not empty and not a corpus (it holds {foreign[0]}); choose another directory or remove it"
-        )
+    fault = None
+    if found.record is None:
+        ours = re.compile(rf"\.lock|\.tmp-.*|({'|'.join(column.name for column in layout.columns)})-\d{{5,}}\.bin")
+        foreign = [name for name in found.sizes if not ours.fullmatch(name)]
+        if foreign:
+            fault = f"is not empty and not a corpus (it holds {foreign[0]})"
+    elif found.record.spec != spec:
+        fault = f"holds another corpus: {difference(spec, found.record.spec)}"
+    if fault:
+        raise CorpusError(f"{found.where} {fault}; choose another directory or remove it")
 
 
 def _unfinished(
-    store: Store, layout: Layout, found: Survey, mine: Iterable[int], rehash: bool, progress: Progress
+    store: Store, layout: Layout, found: Survey, mine: range, rehash: bool, progress: Progress
 ) -> list[int]:
-    done = [shard for shard in mine if shard in found.receipts and not size_problems(store, layout, shard)]
+    """The shards that have no receipt, files of the wrong size or, with `rehash`, damaged blocks."""
+    done = [shard for shard in mine if shard in found.receipts and not size_problems(found.sizes, layout, [shard])]
     if rehash:
-        damaged = {shard for shard, _ in damaged_blocks(store, [found.receipts[k] for k in done], progress)}
+        damaged = {shard for shard, _ in damaged_blocks(store, [found.receipts[shard] for shard in done], progress)}
         done = [shard for shard in done if shard not in damaged]
     return sorted(set(mine) - set(done))
 
 
-def _reporter(
-    layout: Layout, mine: Iterable[int], todo: list[int], spec: dict[str, Any], progress: Progress
-) -> Callable[[int], None]:
-    """Receives the rows of each block written, from any thread; tells of values and of bytes."""
+def _reporter(layout: Layout, mine: range, todo: list[int], length: int, progress: Progress) -> Callable[[int], None]:
+    """What receives the rows of each block that was written; it reports values and bytes."""
     unit = "tokens" if layout.columns[0].name == "tokens" else "transitions"
     row_bytes = sum(column.row_bytes for column in layout.columns)
     total = sum(len(layout.rows(shard)) for shard in mine)
     done = total - sum(len(layout.rows(shard)) for shard in todo)
-    lock = threading.Lock()
 
     def report(rows: int) -> None:
         nonlocal done
-        with lock:
-            done += rows
-            progress("milling", done * spec["length"], total * spec["length"], unit)
-            progress("writing", done * row_bytes, total * row_bytes, "bytes")
+        done += rows
+        progress("milling", done * length, total * length, unit)
+        progress("writing", done * row_bytes, total * row_bytes, "bytes")
 
     report(0)
     return report
 
 
+def _make_with_ray(
+    spec: dict[str, Any],
+    shards: list[int],
+    out: str | Path,
+    threads: int,
+    address: str | None,
+    block_done: Callable[[int], None],
+) -> None:
+    """Make `shards` as Ray tasks of `threads` CPUs each; every node must be able to reach `out`.
+
+    Tasks of lost nodes and failing disks are tried again: a shard made twice leaves the same files.
+    """
+    ray = library("ray", "engine ray", "ray")
+    if "://" not in str(out):
+        out = Path(out).absolute()  # tasks have another working directory
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
+    try:
+        task = ray.remote(num_cpus=threads, max_retries=_RAY_RETRIES, retry_exceptions=[OSError])(make_shard)
+        ahead = _RAY_TASKS_PER_NODE * max(1, len(ray.nodes()))
+        waiting, running = list(reversed(shards)), dict[Any, int]()
+        layout = layout_of(spec)
+        while waiting or running:
+            while waiting and len(running) < ahead:
+                shard = waiting.pop()
+                running[task.remote(spec, shard, str(out), threads)] = shard
+            done, _ = ray.wait(list(running), num_returns=1)
+            ray.get(done)
+            for reference in done:
+                block_done(len(layout.rows(running.pop(reference))))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None  # what went wrong on the node, without its traceback
+    except ray.exceptions.RayError as error:
+        raise CorpusError(
+            f"a Ray task died {_RAY_RETRIES + 1} times ({type(error).__name__}); look at the node"
+        ) from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
 def _finish(store: Store, layout: Layout, *, alone: bool) -> bool:
-    """Write the manifest if every shard is there; says whether it is. Whoever works `alone` leaves none to others."""
+    """Write the manifest if every shard is there, and return whether it is; only a job that works `alone` must."""
     found = survey(store)
     if len(found.receipts) < layout.shard_count:
         if alone:
@@ -168,8 +206,3 @@ def _finish(store: Store, layout: Layout, *, alone: bool) -> bool:
     if found.manifest != manifest:
         store.put(MANIFEST, manifest.to_bytes())
     return True
-
-
-def _absolute(out: str | Path) -> str:
-    """`out` as other processes find it."""
-    return str(out) if "://" in str(out) else str(Path(out).absolute())

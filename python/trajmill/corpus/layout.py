@@ -12,18 +12,8 @@ from typing import Any
 
 import numpy as np
 
-BLOCK_BYTES = 2**24
-"""most bytes of a column that one hash covers, unless a row is longer"""
-SHARD_VALUES = 2**28
-"""most values of a column in a shard, unless asked for otherwise or a row is longer"""
-
-
-class CorpusError(ValueError):
-    """A directory that is not a whole corpus, or cannot become one."""
-
-
-class NewerFormatError(CorpusError):
-    """A corpus that a newer version has written."""
+from trajmill.core import checks
+from trajmill.corpus.errors import CorpusError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +26,9 @@ class Column:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch("[a-z][a-z_]{0,63}", self.name):
-            raise CorpusError(f"a column's name must be of lower-case letters and _, got {self.name!r}")
-        if self.dtype not in ("uint8", "uint16", "uint32"):
-            raise CorpusError(f"a column's dtype must be uint8, uint16 or uint32, got {self.dtype!r}")
-        whole_number(f"row_length of {self.name}", self.row_length, 1, 2**40)
+            raise ValueError(f"a column's name must be of lower-case letters and _, got {self.name!r}")
+        checks.choice(f"dtype of {self.name}", self.dtype, ("uint8", "uint16", "uint32"))
+        checks.integer(f"row_length of {self.name}", self.row_length, 1, 2**40)
 
     @property
     def row_bytes(self) -> int:
@@ -50,6 +39,10 @@ class Column:
     def stored_dtype(self) -> np.dtype[Any]:
         """The little-endian dtype of the bytes on disk."""
         return np.dtype(self.dtype).newbyteorder("<")
+
+    def file_name(self, shard: int) -> str:
+        """Name of the file that holds this column of `shard`."""
+        return f"{self.name}-{shard:05d}.bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,20 +59,19 @@ class Layout:
 
     def __post_init__(self) -> None:
         if not self.columns or len({column.name for column in self.columns}) != len(self.columns):
-            raise CorpusError(f"a corpus needs columns of different names, got {[c.name for c in self.columns]}")
-        whole_number("row_count", self.row_count, 1, 2**63 - 1)
+            raise ValueError(f"a corpus needs columns of different names, got {[c.name for c in self.columns]}")
+        checks.integer("row_count", self.row_count, 1, 2**63 - 1)
         for name, value in (("shard_rows", self.shard_rows), ("block_rows", self.block_rows)):
-            whole_number(name, value, 1, 2**62)
-            if value & (value - 1):
-                raise CorpusError(f"{name} must be a power of two, got {value}")
+            if checks.integer(name, value, 1, 2**62).bit_count() != 1:
+                raise ValueError(f"{name} must be a power of two, got {value}")
         if self.block_rows > self.shard_rows:
-            raise CorpusError(f"block_rows must not exceed shard_rows = {self.shard_rows}, got {self.block_rows}")
+            raise ValueError(f"block_rows must not exceed shard_rows = {self.shard_rows}, got {self.block_rows}")
 
     @classmethod
     def of(cls, spec: Mapping[str, Any], columns: Sequence[Column]) -> Layout:
         """The layout that `spec` asks for."""
-        sizes = {name: spec.get(name) for name in ("row_count", "shard_rows", "block_rows")}
-        return cls(columns=tuple(columns), **sizes)  # type: ignore[arg-type]  # checked above
+        sizes = {name: spec[name] for name in ("row_count", "shard_rows", "block_rows")}
+        return cls(columns=tuple(columns), **sizes)
 
     @property
     def shard_count(self) -> int:
@@ -120,29 +112,3 @@ class Layout:
             if column.name == name:
                 return column
         raise CorpusError(f"there is no column {name!r}; columns are {', '.join(c.name for c in self.columns)}")
-
-
-def file_name(column: Column, shard: int) -> str:
-    """Name of the file that holds `column` of `shard`."""
-    return f"{column.name}-{shard:05d}.bin"
-
-
-def default_shard_rows(columns: Sequence[Column]) -> int:
-    """Rows of a shard when nobody asks: the largest power of two that keeps to `SHARD_VALUES`."""
-    return _largest_power(SHARD_VALUES // max(column.row_length for column in columns))
-
-
-def default_block_rows(columns: Sequence[Column]) -> int:
-    """Rows of a block: the largest power of two that keeps to `BLOCK_BYTES`."""
-    return _largest_power(BLOCK_BYTES // max(column.row_bytes for column in columns))
-
-
-def whole_number(name: str, value: object, smallest: int, largest: int) -> int:
-    """`value` if it is an int in [smallest, largest]; CorpusError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
-        raise CorpusError(f"{name} must be a whole number between {smallest} and {largest}, got {value!r}")
-    return value
-
-
-def _largest_power(limit: int) -> int:
-    return 1 << max(0, limit.bit_length() - 1)

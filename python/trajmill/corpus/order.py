@@ -1,4 +1,4 @@
-"""Orders of rows: a keyed bijection instead of a stored permutation, and batches that no row misses or meets twice."""
+"""Orders of rows: a keyed bijection instead of a stored permutation, and batches that hold every row once an epoch."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Permutation:
 
 
 class CorpusSampler:
-    """Batches of row numbers for one of several consumers that together meet every row once an epoch.
+    """Batches of row numbers for one of several consumers that together read every row once an epoch.
 
     A batch sampler for ``torch.utils.data.DataLoader(corpus, batch_sampler=...)``, or for any loop. A step gives every
-    consumer the next `batch_size` positions of one global order, so what has been consumed is one integer: after a
-    restart, any number of consumers goes on from it and the global order stays the same. An iterator ends with its
-    epoch; the next one begins the next epoch, in another order if shuffled. At the end of an epoch the consumers share
-    what is left as evenly as can be, so a last batch may be short or, with fewer rows than consumers, empty; with
-    `drop_last` that step is left out.
+    consumer the next `batch_size` positions of one global order, so one integer says what has been consumed: after a
+    restart, any number of consumers continues from it in the same global order. An iterator ends with its epoch; the
+    next one begins the next epoch, in another order if shuffled. At the end of an epoch the consumers share what is
+    left as evenly as possible, so a last batch may be short or, with fewer rows than consumers, empty; with `drop_last`
+    that step is left out.
 
     Parameters
     ----------
@@ -95,8 +95,8 @@ class CorpusSampler:
     def state_dict(self, *, batch_count: int | None = None) -> dict[str, int]:
         """The cursor: how many rows all consumers together have been given since the first epoch began.
 
-        A loader with workers asks for batches before training gets them; then pass `batch_count`, the batches that
-        training has had of the present iterator, and the cursor is theirs.
+        A loader with workers asks for batches before training gets them. Then pass `batch_count`, the batches that
+        training has had of the present iterator, and the cursor counts these alone.
         """
         if batch_count is None:
             return {"cursor": self._cursor}
@@ -104,5 +104,5 @@ class CorpusSampler:
         return {"cursor": min(self._began + batch_count * self.batch_size * self.world_size, epoch_end)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a cursor, whatever the number of consumers was then."""
+        """Continue from a cursor, however many consumers there were then."""
         self._cursor = self._began = checks.integer("cursor", state["cursor"], 0, 2**127)

@@ -1,4 +1,4 @@
-"""Receipts and the manifest: signed JSON, in which no flipped bit goes unseen.
+"""Receipts and the manifest: signed JSON, in which every flipped bit is noticed.
 
 A record is written in one way only (sorted keys, one space of indentation, a newline at the end) and carries the
 xxh3-128 of itself without its own hash. Reading writes it again and compares bytes, so nothing can differ.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from xxhash import xxh3_128_hexdigest
-
-from trajmill.corpus.layout import Column, CorpusError, Layout, NewerFormatError, whole_number
+from trajmill.core import checks
+from trajmill.corpus.errors import NewerFormatError, damage_in, library
+from trajmill.corpus.layout import Column, Layout
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -31,17 +31,17 @@ class Receipt:
 
     def to_bytes(self) -> bytes:
         """The file's content, a pure function of the spec."""
-        columns = [{**column_record(c), "blocks": list(self.blocks[c.name])} for c in self.layout.columns]
+        columns = [asdict(column) | {"blocks": list(self.blocks[column.name])} for column in self.layout.columns]
         return sign(_head("trajmill-receipt") | {"spec": self.spec, "shard": self.shard, "columns": columns})
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
-        """The receipt in `data`; `where` names it in errors."""
-        record = read_signed(data, "trajmill-receipt", where)
-        spec, layout, columns = _spec_and_layout(record, where)
-        shard = whole_number(f"{where}: shard", record.get("shard"), 0, layout.shard_count - 1)
-        blocks = {c["name"]: _hashes(c.get("blocks"), layout.block_count(shard), where) for c in columns}
-        return cls(spec=spec, layout=layout, shard=shard, blocks=blocks)
+        """The receipt in `data`; CorpusError that names `where` if a bit differs or a newer version wrote it."""
+        with damage_in(where):
+            record, layout = _read(data, "trajmill-receipt", where)
+            shard = checks.integer("shard", record["shard"], 0, layout.shard_count - 1)
+            blocks = {c["name"]: _hashes(c["blocks"], layout.block_count(shard)) for c in record["columns"]}
+            return cls(spec=record["spec"], layout=layout, shard=shard, blocks=blocks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Manifest:
 
     def to_record(self) -> dict[str, Any]:
         """What the file says."""
-        columns = [column_record(column) for column in self.layout.columns]
+        columns = [asdict(column) for column in self.layout.columns]
         return _head("trajmill-corpus") | {"spec": self.spec, "columns": columns, "receipts": list(self.receipts)}
 
     def to_bytes(self) -> bytes:
@@ -63,10 +63,11 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
-        """The manifest in `data`; `where` names it in errors."""
-        record = read_signed(data, "trajmill-corpus", where)
-        spec, layout, _ = _spec_and_layout(record, where)
-        return cls(spec=spec, layout=layout, receipts=_hashes(record.get("receipts"), layout.shard_count, where))
+        """The manifest in `data`; CorpusError that names `where` if a bit differs or a newer version wrote it."""
+        with damage_in(where):
+            record, layout = _read(data, "trajmill-corpus", where)
+            receipts = _hashes(record["receipts"], layout.shard_count)
+            return cls(spec=record["spec"], layout=layout, receipts=receipts)
 
 
 def receipt_name(shard: int) -> str:
@@ -74,40 +75,14 @@ def receipt_name(shard: int) -> str:
     return f"receipt-{shard:05d}.json"
 
 
-def content_hash(data: bytes) -> str:
-    """The xxh3-128 of a record's bytes, as the manifest quotes it."""
-    return str(xxh3_128_hexdigest(data))
-
-
-def column_record(column: Column) -> dict[str, Any]:
-    """`column` as JSON."""
-    return {"name": column.name, "dtype": column.dtype, "row_length": column.row_length}
+def content_hash(data: bytes | memoryview) -> str:
+    """The xxh3-128 of a block or a record, 32 hexadecimal digits."""
+    return str(library("xxhash", "a stored corpus", "corpus").xxh3_128_hexdigest(data))
 
 
 def sign(record: Mapping[str, Any]) -> bytes:
     """The only way to write `record`, its own hash included."""
-    return _canonical({**record, "hash": xxh3_128_hexdigest(_canonical(record))})
-
-
-def read_signed(data: bytes, kind: str, where: str) -> dict[str, Any]:
-    """The record that `sign` made `data` of; CorpusError if a bit differs, or a newer version wrote it."""
-    try:
-        record = json.loads(data)
-        if not isinstance(record, dict) or record.get("format") != kind:
-            raise ValueError(f"not a {kind}")
-        version = record.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise NewerFormatError(
-                f"{where} was written by a newer trajmill (format {version}, this one knows {FORMAT_VERSION}); upgrade"
-            )
-        content = {key: value for key, value in record.items() if key != "hash"}
-        if version != FORMAT_VERSION or sign(content) != data:
-            raise ValueError("its content does not match its own hash")
-    except CorpusError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{where} is damaged ({error})") from None
-    return content
+    return _canonical({**record, "hash": content_hash(_canonical(record))})
 
 
 def _canonical(record: Mapping[str, Any]) -> bytes:
@@ -118,20 +93,26 @@ def _head(kind: str) -> dict[str, Any]:
     return {"format": kind, "format_version": FORMAT_VERSION}
 
 
-def _spec_and_layout(record: dict[str, Any], where: str) -> tuple[dict[str, Any], Layout, list[dict[str, Any]]]:
-    spec, columns = record.get("spec"), record.get("columns")
-    if not isinstance(spec, dict) or not isinstance(columns, list) or not all(isinstance(c, dict) for c in columns):
-        raise CorpusError(f"{where} is damaged (it needs a spec and columns)")
-    try:
-        described = [Column(**{name: c.get(name) for name in ("name", "dtype", "row_length")}) for c in columns]
-        return spec, Layout.of(spec, described), columns
-    except (CorpusError, TypeError) as error:
-        raise CorpusError(f"{where} is damaged ({error})") from None
+def _read(data: bytes, kind: str, where: str) -> tuple[dict[str, Any], Layout]:
+    """The record in `data`, as `sign` writes it, and its layout; some error if it is not one."""
+    record = json.loads(data)
+    if not isinstance(record, dict) or record.get("format") != kind:
+        raise ValueError(f"not a {kind}")
+    version = record.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{where} was written by a newer trajmill (format {version}, this one knows {FORMAT_VERSION}); upgrade"
+        )
+    record.pop("hash", None)
+    if version != FORMAT_VERSION or sign(record) != data:
+        raise ValueError("its content does not match its own hash")
+    columns = [Column(name=c["name"], dtype=c["dtype"], row_length=c["row_length"]) for c in record["columns"]]
+    return record, Layout.of(record["spec"], columns)
 
 
-def _hashes(values: object, count: int, where: str) -> tuple[str, ...]:
+def _hashes(values: object, count: int) -> tuple[str, ...]:
     if not isinstance(values, list) or len(values) != count:
-        raise CorpusError(f"{where} is damaged (it needs {count} hashes)")
+        raise ValueError(f"it needs {count} hashes")
     if not all(isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) for value in values):
-        raise CorpusError(f"{where} is damaged (a hash is not 32 hexadecimal digits)")
+        raise ValueError("a hash is not 32 hexadecimal digits")
     return tuple(values)

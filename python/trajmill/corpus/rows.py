@@ -1,20 +1,27 @@
-"""What every corpus can do, stored or virtual: rows by number, by slice, by a batch of numbers, in a shuffled order."""
+"""Corpora as sequences of rows, virtual and stored: by number, by slice, by a batch of numbers, in a shuffled order."""
 
 from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.core import checks
+from trajmill.core import MDP, MarkovChain, MDPSample, checks
+from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.layout import Column
 from trajmill.corpus.order import Permutation
+from trajmill.corpus.records import MANIFEST, Manifest
+from trajmill.corpus.sources import columns_of
+from trajmill.corpus.storage import open_store
+from trajmill.corpus.survey import size_problems, summary, survey
 
 Array = npt.NDArray[Any]
+Indexes = npt.NDArray[np.integer[Any]]
 Rows = Array | dict[str, Array]
 """one column: its array; several: a dictionary of arrays by column name"""
 
@@ -30,7 +37,7 @@ class Corpus(ABC):
     row_count: int
 
     @abstractmethod
-    def read(self, indexes: npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
+    def read(self, indexes: Indexes) -> dict[str, Array]:
         """The rows at `indexes`, each in [0, row_count), in their order: an (n, row_length) array for each column."""
 
     def __len__(self) -> int:
@@ -39,14 +46,15 @@ class Corpus(ABC):
     def __getitem__(self, key: int | slice) -> Rows:
         """Row `key`, or the rows of a slice."""
         if isinstance(key, slice):
-            return self._rows(self.read(np.arange(*key.indices(len(self)))))
-        index = operator.index(key)
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"row must be between {-len(self)} and {len(self) - 1}, got {index}")
-        arrays = self.read(np.array([index % len(self)]))
-        return self._rows({name: array[0] for name, array in arrays.items()})
+            arrays = self.read(np.arange(*key.indices(len(self))))
+        else:
+            index = operator.index(key)
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"row must be between {-len(self)} and {len(self) - 1}, got {index}")
+            arrays = {name: array[0] for name, array in self.read(np.array([index % len(self)])).items()}
+        return arrays[self.columns[0].name] if len(arrays) == 1 else arrays
 
-    def __getitems__(self, indexes: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Array | list[dict[str, Array]]:
+    def __getitems__(self, indexes: Sequence[int] | Indexes) -> Array | list[dict[str, Array]]:
         """The rows at `indexes` as a loader wants them: something whose elements are rows.
 
         A corpus of one column returns one (n, row_length) array, so ``collate_fn=torch.from_numpy`` copies nothing.
@@ -66,20 +74,130 @@ class Corpus(ABC):
         """The same rows in an order that is a pure function of `seed` and `epoch`; takes no memory."""
         return ShuffledCorpus(self, Permutation(len(self), seed=seed, epoch=epoch))
 
-    def _rows(self, arrays: dict[str, Array]) -> Rows:
-        return arrays[self.columns[0].name] if len(arrays) == 1 else arrays
-
 
 class ShuffledCorpus(Corpus):
-    """Row i is row ``permutation(i)`` of the corpus behind it."""
+    """Row i is row ``permutation(i)`` of another corpus."""
 
     def __init__(self, corpus: Corpus, permutation: Permutation) -> None:
         self.columns, self.row_count = corpus.columns, corpus.row_count
         self._corpus, self._permutation = corpus, permutation
 
-    def read(self, indexes: npt.NDArray[np.integer[Any]]) -> dict[str, Array]:
+    def read(self, indexes: Indexes) -> dict[str, Array]:
         """See `Corpus.read`."""
         return self._corpus.read(self._permutation(indexes))
+
+
+class VirtualCorpus(Corpus):
+    """`sequence_count` rows of `length` tokens of a chain, or transitions of an MDP, made when they are asked for.
+
+    Row i is what ``law.sample(1, length, first_sequence=i)`` returns and what a stored corpus of this law holds.
+
+    Parameters
+    ----------
+    law
+        A MarkovChain (column ``tokens``) or an MDP (columns ``states``, of length + 1, and ``actions``).
+    sequence_count
+        Rows, 1 to 2**63 - 1.
+    length
+        Tokens or transitions of a row, >= 1.
+    threads
+        Threads that draw a batch; default 1, since loaders have workers of their own.
+    """
+
+    def __init__(self, law: MarkovChain | MDP, *, sequence_count: int, length: int, threads: int = 1) -> None:
+        self.law = law
+        self.row_count = checks.integer("sequence_count", sequence_count, 1, 2**63 - 1)
+        self.length = checks.integer("length", length, 1, 2**32 - 1)
+        self._threads = checks.thread_count(threads)
+        if isinstance(law, MarkovChain):
+            self.columns = columns_of("markov", self.length, law.state_count)
+        elif isinstance(law, MDP):
+            self.columns = columns_of("mdp", self.length, law.state_count, law.action_count)
+        else:
+            raise TypeError(f"law must be a MarkovChain or an MDP, got {law!r}")
+
+    def read(self, indexes: Indexes) -> dict[str, Array]:
+        """See `Corpus.read`."""
+        arrays = empty_rows(self.columns, len(indexes))
+        if isinstance(self.law, MarkovChain):
+            self.law.sample_sequences(indexes, self.length, out=arrays["tokens"], threads=self._threads)
+        else:
+            self.law.sample_trajectories(indexes, self.length, out=MDPSample(**arrays), threads=self._threads)
+        return arrays
+
+    def __repr__(self) -> str:
+        return f"VirtualCorpus({self.law!r}, sequence_count={self.row_count}, length={self.length})"
+
+
+class StoredCorpus(Corpus):
+    """A whole corpus on disk, read through memory maps; see `open_corpus`."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        store = open_store(self.directory)
+        try:
+            manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")
+        except FileNotFoundError:
+            manifest = survey(store).rebuilt_manifest()
+        self.manifest: dict[str, Any] = manifest.to_record()
+        self.layout = manifest.layout
+        problems = size_problems(store.sizes(), self.layout, range(self.layout.shard_count))
+        if problems:
+            raise CorpusError(f"{store} is not whole: {summary(problems)}")
+        self.columns = self.layout.columns
+        self.row_count = self.layout.row_count
+        self._maps: dict[tuple[str, int], Array] = {}
+
+    def shard_paths(self, column: str = "tokens") -> list[Path]:
+        """The file of each shard: `column` of its rows and nothing else."""
+        found = self.layout.column(column)
+        return [self.directory / found.file_name(shard) for shard in range(self.layout.shard_count)]
+
+    def shards(self, column: str = "tokens") -> list[Array]:
+        """Each shard's `column` as a read-only memory map (rows, row_length)."""
+        return [self._map(column, shard) for shard in range(self.layout.shard_count)]
+
+    def read(self, indexes: Indexes) -> dict[str, Array]:
+        """See `Corpus.read`."""
+        shards, rows = np.divmod(indexes.astype(np.int64), self.layout.shard_rows)
+        arrays = empty_rows(self.columns, len(indexes))
+        for shard in np.unique(shards).tolist():
+            places = np.flatnonzero(shards == shard)
+            for name, array in arrays.items():
+                array[places] = self._map(name, shard)[rows[places]]
+        return arrays
+
+    def close(self) -> None:
+        """Release the memory maps; rows that were read stay valid."""
+        self._maps.clear()
+
+    def _map(self, column: str, shard: int) -> Array:
+        if (column, shard) not in self._maps:
+            found = self.layout.column(column)
+            shape = (len(self.layout.rows(shard)), found.row_length)
+            path = self.directory / found.file_name(shard)
+            self._maps[column, shard] = np.memmap(path, found.stored_dtype, "r", shape=shape)
+        return self._maps[column, shard]
+
+    def __reduce__(self) -> tuple[type[StoredCorpus], tuple[Path]]:
+        return StoredCorpus, (self.directory,)
+
+    def __repr__(self) -> str:
+        return f"StoredCorpus({str(self.directory)!r})"
+
+
+def open_corpus(directory: str | Path) -> StoredCorpus:
+    """The corpus in `directory`.
+
+    Looks at the manifest (or, without one, at the receipts) and at the size of every file; `trajmill corpus verify`
+    also reads them.
+
+    Raises
+    ------
+    CorpusError
+        If something is missing, cut off or damaged, or a newer version has written it; the message says what.
+    """
+    return StoredCorpus(directory)
 
 
 def empty_rows(columns: tuple[Column, ...], row_count: int) -> dict[str, Array]:

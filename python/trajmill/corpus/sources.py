@@ -1,4 +1,4 @@
-"""What rows are made of: a law and a length, or the spec that names them.
+"""From a spec to rows: a spec names a law and a length, and a source draws its rows.
 
 A spec is a plain dictionary of JSON values. It says all that fixes the bytes of a corpus and nothing else.
 """
@@ -8,187 +8,53 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.core import MDP, MarkovChain, MDPSample, checks
-from trajmill.corpus import mapped_rows, reference_rows
-from trajmill.corpus.layout import Column, CorpusError, Layout, default_block_rows, default_shard_rows
+from trajmill.core import MDP, MarkovChain, MDPSample, checks, reference
+from trajmill.core.mapping import OneToOneMap
+from trajmill.corpus.errors import CorpusError
+from trajmill.corpus.layout import Column, Layout
 
 BACKENDS = ("dense", "implicit")
+BLOCK_BYTES = 2**24
+"""most bytes of a column that one hash covers, unless a row is longer"""
+SHARD_VALUES = 2**28
+"""most values of a column in a shard, unless asked for otherwise or a row is longer"""
 
+Spec = Mapping[str, Any]
 Arrays = Mapping[str, npt.NDArray[Any]]
 """(rows, row_length) arrays under their columns' names"""
 
 
-class RowRuns(Protocol):
-    """Makes rows of a corpus, any number that stand side by side."""
+class Fill(Protocol):
+    """Makes rows that stand side by side."""
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The arrays that rows consist of."""
-
-    @property
-    def backend(self) -> str:
-        """``"dense"`` or ``"implicit"``."""
-
-    def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
+    def __call__(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
         """Fill each column's array with the rows from `first_row` on."""
 
 
-class RowSource(RowRuns, Protocol):
-    """Makes any rows of a corpus, in any order."""
-
-    def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
-        """Fill each column's array with the given rows (n,), in their order."""
-
-
 @dataclass(frozen=True, slots=True)
-class ChainRows:
-    """Sequences of a chain: the column ``tokens`` (sequence_count, length)."""
+class Source:
+    """What draws the rows of a spec."""
 
-    chain: MarkovChain
-    length: int
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """See `RowSource`."""
-        return token_columns(self.chain.state_count, self.length)
-
-    @property
-    def backend(self) -> str:
-        """See `RowSource`."""
-        return self.chain.backend
-
-    def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
-        """See `RowSource`."""
-        tokens = arrays["tokens"]
-        self.chain.sample(len(tokens), self.length, first_sequence=first_row, out=tokens, threads=threads)
-
-    def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
-        """See `RowSource`."""
-        self.chain.sample_sequences(rows, self.length, out=arrays["tokens"], threads=threads)
-
-
-@dataclass(frozen=True, slots=True)
-class MDPRows:
-    """Trajectories of an MDP: the columns ``states`` (N, length + 1) and ``actions`` (N, length)."""
-
-    mdp: MDP
-    length: int
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """See `RowSource`."""
-        return trajectory_columns(self.mdp.state_count, self.mdp.action_count, self.length)
-
-    @property
-    def backend(self) -> str:
-        """See `RowSource`."""
-        return self.mdp.backend
-
-    def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
-        """See `RowSource`."""
-        out = MDPSample(states=arrays["states"], actions=arrays["actions"])
-        self.mdp.sample(len(out.actions), self.length, first_trajectory=first_row, out=out, threads=threads)
-
-    def pick(self, rows: npt.NDArray[np.integer[Any]], arrays: Arrays, threads: int | None) -> None:
-        """See `RowSource`."""
-        out = MDPSample(states=arrays["states"], actions=arrays["actions"])
-        self.mdp.sample_trajectories(rows, self.length, out=out, threads=threads)
-
-
-def rows_of(law: MarkovChain | MDP, length: int) -> RowSource:
-    """Rows of `length` tokens or transitions of `law`."""
-    if isinstance(law, MarkovChain):
-        return ChainRows(law, length)
-    if isinstance(law, MDP):
-        return MDPRows(law, length)
-    raise TypeError(f"law must be a MarkovChain or an MDP, got {law!r}")
-
-
-def token_columns(state_count: int, length: int) -> tuple[Column, ...]:
-    """The columns of a token corpus."""
-    return (Column(name="tokens", dtype=checks.smallest_dtype(state_count).name, row_length=length),)
-
-
-def trajectory_columns(state_count: int, action_count: int, length: int) -> tuple[Column, ...]:
-    """The columns of a trajectory corpus."""
-    return (
-        Column(name="states", dtype=checks.smallest_dtype(state_count).name, row_length=length + 1),
-        Column(name="actions", dtype=checks.smallest_dtype(action_count).name, row_length=length),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A word that a spec may use: which columns it has, and what makes their rows."""
-
-    columns: Callable[[Mapping[str, Any]], tuple[Column, ...]]
-    source: Callable[[Mapping[str, Any]], RowRuns]
-
-
-def _tokens(spec: Mapping[str, Any]) -> tuple[Column, ...]:
-    return token_columns(spec["state_count"], spec["length"])
-
-
-def _trajectories(spec: Mapping[str, Any]) -> tuple[Column, ...]:
-    return trajectory_columns(spec["state_count"], spec["action_count"], spec["length"])
-
-
-def _markov(spec: Mapping[str, Any]) -> RowSource:
-    law = {name: spec[name] for name in ("state_count", "order", "seed", "initial", "backend")}
-    return ChainRows(MarkovChain(**law, temperature=float(spec["temperature"])), spec["length"])
-
-
-def _iid(spec: Mapping[str, Any]) -> RowSource:
-    law = {name: spec[name] for name in ("state_count", "seed", "backend")}
-    return ChainRows(MarkovChain(**law, order=0, temperature=math.inf), spec["length"])
-
-
-def _mdp(spec: Mapping[str, Any]) -> RowSource:
-    law: dict[str, Any] = {name: spec[name] for name in ("state_count", "action_count", "seed", "start", "backend")}
-    law |= {name: float(spec[name]) for name in ("policy_temperature", "transition_temperature")}
-    return MDPRows(MDP(**law), spec["length"])
-
-
-def _mapped(spec: Mapping[str, Any]) -> RowRuns:
-    return mapped_rows.mapped_rows(spec, mapped_rows.columns_of(spec))
-
-
-STREAMS = {
-    "v1": {
-        "markov": Kind(_tokens, _markov),
-        "iid": Kind(_tokens, _iid),
-        "mdp": Kind(_trajectories, _mdp),
-        "identity": Kind(mapped_rows.columns_of, _mapped),
-        "mapping": Kind(mapped_rows.columns_of, _mapped),
-    },
-    "reference": {
-        "markov": Kind(_tokens, lambda spec: reference_rows.markov_rows(spec, _tokens(spec))),
-        "iid": Kind(_tokens, lambda spec: reference_rows.iid_rows(spec, _tokens(spec))),
-        "mdp": Kind(_trajectories, lambda spec: reference_rows.ReferenceMDPRows(_trajectories(spec), spec)),
-    },
-}
+    columns: tuple[Column, ...]
+    fill: Fill
+    backend: str = "dense"
 
 
 def make_spec(
-    kind: str,
-    law: Mapping[str, Any],
-    *,
-    row_count: int,
-    length: int,
-    shard_rows: int | None = None,
-    stream: str = "v1",
+    kind: str, law: Spec, *, row_count: int, length: int, shard_rows: int | None = None, stream: str = "v1"
 ) -> dict[str, Any]:
     """The spec of `row_count` rows of a `kind` whose parameters are `law`.
 
     Parameters
     ----------
     law
-        What `kind` needs; ``"backend"`` may be ``"auto"`` or missing, and is put down as what it comes to.
+        What `kind` needs; ``"backend"`` may be ``"auto"`` or missing: the spec names the one that was chosen.
     shard_rows
         Rows of a shard, a power of two; None: as many as make 2**28 values. At least `row_count`: a single shard.
     """
@@ -200,29 +66,175 @@ def make_spec(
         "row_count": checks.integer("row count", row_count, 1, 2**63 - 1),
         "length": checks.integer("length", length, 1, 2**32 - 1),
     }
-    known = _kind(spec | {"backend": BACKENDS[0]})
-    if spec["backend"] == "auto":
-        spec["backend"] = known.source(spec).backend
-    columns = _kind(spec).columns(spec)
-    spec["shard_rows"] = default_shard_rows(columns) if shard_rows is None else shard_rows
-    spec["block_rows"] = min(default_block_rows(columns), spec["shard_rows"])
+    automatic = spec["backend"] == "auto"
+    make = _maker(spec | {"backend": BACKENDS[0]} if automatic else spec)
+    if automatic:
+        spec["backend"] = make(spec).backend
+    columns = _columns(spec)
+    if shard_rows is None:
+        shard_rows = _power_of_two(SHARD_VALUES // max(column.row_length for column in columns))
+    spec["shard_rows"] = checks.integer("shard_rows", shard_rows, 1, 2**62)
+    block_rows = _power_of_two(BLOCK_BYTES // max(column.row_bytes for column in columns))
+    spec["block_rows"] = min(block_rows, spec["shard_rows"])
     layout_of(spec)
     return spec
 
 
-def layout_of(spec: Mapping[str, Any]) -> Layout:
+def layout_of(spec: Spec) -> Layout:
     """The layout of the corpus that `spec` asks for."""
-    return Layout.of(spec, _kind(spec).columns(spec))
+    _maker(spec)  # refuses what this version cannot make
+    return Layout.of(spec, _columns(spec))
 
 
-def source_of(spec: Mapping[str, Any]) -> RowRuns:
-    """What makes the rows that `spec` asks for; builds the law's tables."""
-    return _kind(spec).source(spec)
+def source_of(spec: Spec) -> Source:
+    """What draws the rows of `spec`; builds the law's tables."""
+    return _maker(spec)(spec)
 
 
-def _kind(spec: Mapping[str, Any]) -> Kind:
-    kinds = STREAMS.get(str(spec.get("stream")), {})
-    for name, known in (("stream", tuple(STREAMS)), ("kind", tuple(kinds)), ("backend", BACKENDS)):
+def columns_of(kind: str, length: int, state_count: int, action_count: int = 0) -> tuple[Column, ...]:
+    """The columns of a kind of rows: tokens, or states and actions, perhaps with what they are mapped to."""
+    states = checks.smallest_dtype(checks.state_count("state_count", state_count)).name
+    actions = checks.smallest_dtype(max(1, action_count)).name
+    columns: dict[str, tuple[str, int]]
+    if kind == "mdp":
+        columns = {"states": (states, length + 1), "actions": (actions, length)}
+    elif kind in ("markov", "iid"):
+        columns = {"tokens": (states, length)}
+    elif action_count == 0:
+        columns = {"tokens": (states, length), "targets": (states, length)}
+    else:
+        columns = {"states": (states, length), "actions": (actions, length)}
+        columns |= {f"target_{name}": column for name, column in columns.items()}
+    return tuple(Column(name=name, dtype=dtype, row_length=size) for name, (dtype, size) in columns.items())
+
+
+def _columns(spec: Spec) -> tuple[Column, ...]:
+    return columns_of(spec["kind"], spec["length"], spec["state_count"], spec.get("action_count", 0))
+
+
+def _law(spec: Spec, *names: str) -> dict[str, Any]:
+    """The parameters called `names`; temperatures may be ``"inf"`` in a spec."""
+    return {name: float(spec[name]) if name.endswith("temperature") else spec[name] for name in names}
+
+
+def _markov(spec: Spec) -> Source:
+    law = _law(spec, "state_count", "order", "temperature", "seed", "initial", "backend")
+    return _chain_rows(spec, MarkovChain(**law))
+
+
+def _iid(spec: Spec) -> Source:
+    law = _law(spec, "state_count", "seed", "backend")
+    return _chain_rows(spec, MarkovChain(**law, order=0, temperature=math.inf))
+
+
+def _chain_rows(spec: Spec, chain: MarkovChain) -> Source:
+    """Sequences of a chain: the column ``tokens``."""
+
+    def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
+        tokens = arrays["tokens"]
+        chain.sample(*tokens.shape, first_sequence=first_row, out=tokens, threads=threads)
+
+    return Source(_columns(spec), fill, chain.backend)
+
+
+def _mdp(spec: Spec) -> Source:
+    """Trajectories of an MDP: the columns ``states``, one longer, and ``actions``."""
+    temperatures = "policy_temperature", "transition_temperature"
+    mdp = MDP(**_law(spec, "state_count", "action_count", *temperatures, "seed", "start", "backend"))
+
+    def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
+        out = MDPSample(states=arrays["states"], actions=arrays["actions"])
+        mdp.sample(*out.actions.shape, first_trajectory=first_row, out=out, threads=threads)
+
+    return Source(_columns(spec), fill, mdp.backend)
+
+
+def _mapped(spec: Spec) -> Source:
+    """The paper's controls: uniform tokens x with targets f(x), or pairs (s, a) with targets f(s, a)."""
+    action_count = spec["action_count"]
+    size = spec["state_count"] * max(1, action_count)  # pairs are numbered s * action_count + a
+    chain = MarkovChain(state_count=size, order=0, temperature=math.inf, seed=spec["seed"], backend="implicit")
+    target = OneToOneMap(size, spec["seed"]) if spec["kind"] == "mapping" else None
+
+    def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
+        rows = len(next(iter(arrays.values())))
+        drawn = chain.sample(rows, spec["length"], first_sequence=first_row, threads=threads)
+        mapped = drawn if target is None else target(drawn)
+        if action_count == 0:
+            arrays["tokens"][:], arrays["targets"][:] = drawn, mapped
+            return
+        for numbers, prefix in ((drawn, ""), (mapped, "target_")):
+            arrays[f"{prefix}states"][:] = numbers // action_count
+            arrays[f"{prefix}actions"][:] = numbers % action_count
+
+    return Source(_columns(spec), fill, chain.backend)
+
+
+def _reference_markov(spec: Spec) -> Source:
+    law = _law(spec, "state_count", "order", "temperature", "seed")
+    return _reference_tokens(spec, reference.ReferenceChain(**law).tokens)
+
+
+def _reference_iid(spec: Spec) -> Source:
+    return _reference_tokens(spec, partial(reference.iid_tokens, spec["state_count"], spec["seed"]))
+
+
+def _reference_tokens(spec: Spec, draw: Callable[..., npt.NDArray[Any]]) -> Source:
+    """The authors' iterations 0, 1, 2, ... (docs/reference-streams.md), each in the order of their processes.
+
+    ``draw(process count, batch size, length, iteration, workers=...)`` makes the sequences of some processes, which
+    needs no others.
+    """
+    process_count, batch_size, length = spec["worker_count"], spec["batch_size"], spec["length"]
+    share = reference.block_size(process_count, batch_size)  # sequences of a process in an iteration
+
+    def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
+        tokens = arrays["tokens"]
+        row = 0
+        while row < len(tokens):
+            iteration, first = divmod(first_row + row, batch_size)
+            end = min(batch_size, first + len(tokens) - row)
+            processes = range(first // share, -(-end // share))  # the first and last share may be wanted in part
+            out = np.empty((len(processes) * share, length), tokens.dtype)
+            draw(process_count, batch_size, length, iteration, workers=processes, out=out, threads=threads)
+            skipped = first - processes.start * share
+            tokens[row : row + end - first] = out[skipped : skipped + end - first]
+            row += end - first
+
+    return Source(_columns(spec), fill)
+
+
+def _reference_mdp(spec: Spec) -> Source:
+    """The authors' trajectories, any of which is made alone."""
+    law = _law(spec, "length", "state_count", "action_count", "policy_temperature", "transition_temperature")
+    law |= {"trajectory_count": spec["row_count"], "random_start": spec["start"] == "random"}
+
+    def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
+        states, actions = arrays["states"], arrays["actions"]
+        some = range(first_row, first_row + len(actions))
+        data = reference.mdp_transitions(**law, trajectories=some, threads=threads)
+        states[:, :-1] = data["observations"].reshape(actions.shape)
+        states[:, -1] = data["next_observations"].reshape(actions.shape)[:, -1]
+        actions[:] = data["actions"].reshape(actions.shape)
+
+    return Source(_columns(spec), fill)
+
+
+SOURCES: dict[str, dict[str, Callable[[Spec], Source]]] = {
+    "v1": {"markov": _markov, "iid": _iid, "mdp": _mdp, "identity": _mapped, "mapping": _mapped},
+    "reference": {"markov": _reference_markov, "iid": _reference_iid, "mdp": _reference_mdp},
+}
+"""stream -> kind -> what makes the source of such a spec"""
+
+
+def _maker(spec: Spec) -> Callable[[Spec], Source]:
+    makers = SOURCES.get(str(spec.get("stream")), {})
+    for name, known in (("stream", tuple(SOURCES)), ("kind", tuple(makers)), ("backend", BACKENDS)):
         if spec.get(name) not in known:
             raise CorpusError(f"this trajmill makes corpora of {name} {', '.join(known)}, not {spec.get(name)!r}")
-    return kinds[spec["kind"]]
+    return makers[spec["kind"]]
+
+
+def _power_of_two(limit: int) -> int:
+    """The largest power of two up to `limit`; at least 1."""
+    return 1 << max(0, limit.bit_length() - 1)

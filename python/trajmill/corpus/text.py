@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,11 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trajmill.core import checks
+from trajmill.core.files import replacing, sha256_of
 from trajmill.core.progress import Progress, silent
-from trajmill.corpus.layout import Column, CorpusError
+from trajmill.corpus.errors import CorpusError, library
+from trajmill.corpus.layout import Column
 
 END = "<|endoftext|>"
-"""GPT-2's token between texts: follows every line; in the text itself these letters have no special meaning"""
+"""GPT-2's token between texts: it follows every line; in the text itself these letters have no special meaning"""
 
 FORMAT = "trajmill-text-1"
 _BATCH_LINES = 4096
@@ -58,7 +60,7 @@ class TextRows:
 
 
 def text_name(files: Sequence[Path], vocabulary: Path | None, vocabulary_size: int) -> str:
-    """Name of the stored form of a text: the same for the same bytes and the same tokenizer, wherever they lie."""
+    """Name of the stored form of a text: the same for the same bytes and the same tokenizer, wherever they are."""
     if not files:
         raise CorpusError("a text needs at least one file, got none")
     parts = [FORMAT, END, *(_checksum(path) for path in files)]
@@ -92,11 +94,13 @@ def store_text(
     Raises
     ------
     CorpusError
-        A file is missing or not UTF-8, the text has no line, or the vocabulary is none.
+        A file is missing or not UTF-8, the text has no line, or the vocabulary makes no tokenizer.
+    ValueError
+        `vocabulary_size` is out of range.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".part", dir=directory.parent))
-    try:
+    with replacing(directory) as part:
+        part.mkdir()
         if vocabulary is None:
             _train(files, part, vocabulary_size, progress)
         else:
@@ -124,11 +128,6 @@ def store_text(
             "sha256": {name: _checksum(part / name) for name in ("tokens.bin", *_TOKENIZER_FILES)},
         }
         (part / "text.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        if directory.is_dir():  # another program was faster, or what lies here is damaged
-            shutil.rmtree(directory)
-        part.replace(directory)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def open_text(directory: Path, length: int) -> TextRows:
@@ -137,20 +136,21 @@ def open_text(directory: Path, length: int) -> TextRows:
     Raises
     ------
     CorpusError
-        The directory is no stored text, or damaged.
+        The directory is not a stored text, or it is damaged.
     """
     try:
         manifest = json.loads((directory / "text.json").read_text(encoding="utf-8"))
         dtype, count = np.dtype(manifest["dtype"]).newbyteorder("<"), manifest["token_count"]
-        damaged = [name for name, sha256 in manifest["sha256"].items() if _checksum(directory / name) != sha256]
-        known = manifest["format"] == FORMAT and {"tokens.bin", *_TOKENIZER_FILES} == manifest["sha256"].keys()
-        fits = known and (directory / "tokens.bin").stat().st_size == count * dtype.itemsize
+        for name, sha256 in manifest["sha256"].items():
+            if _checksum(directory / name) != sha256:
+                raise ValueError(name)
+        known = manifest["format"] == FORMAT and manifest["sha256"].keys() == {"tokens.bin", *_TOKENIZER_FILES}
+        if not known or (directory / "tokens.bin").stat().st_size != count * dtype.itemsize:
+            raise ValueError("text.json")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(
-            f"{directory} is no stored text or is damaged ({error}); remove it to make it anew"
+            f"{directory} is not a stored text, or it is damaged ({error}); remove it, then it is made again"
         ) from error
-    if damaged or not fits:
-        raise CorpusError(f"{directory} is damaged ({', '.join(damaged) or 'text.json'}); remove it to make it anew")
     tokens = np.memmap(directory / "tokens.bin", dtype, "r", shape=(count,))
     return TextRows(tokens, manifest["vocabulary_size"], length)
 
@@ -158,13 +158,13 @@ def open_text(directory: Path, length: int) -> TextRows:
 def _train(files: Sequence[Path], directory: Path, size: int, progress: Progress) -> None:
     """Write the tokenizer that byte-pair encoding makes of the text."""
     _check_vocabulary_size(size)
-    library = _tokenizers()
-    tokenizer = library.Tokenizer(library.models.BPE())
-    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = library.trainers.BpeTrainer(
+    tokenizers = library("tokenizers", "text", "text")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=[END],
-        initial_alphabet=sorted(library.pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(_lines(files, progress, "train the tokenizer"), trainer)
@@ -173,19 +173,19 @@ def _train(files: Sequence[Path], directory: Path, size: int, progress: Progress
 
 def _tokenizer(directory: Path) -> tuple[Any, int]:
     """The tokenizer of a directory and how many tokens it has."""
-    library = _tokenizers()
+    tokenizers = library("tokenizers", "text", "text")
     try:
-        vocabulary, merges = library.models.BPE.read_file(*(str(directory / name) for name in _TOKENIZER_FILES))
-        tokenizer = library.Tokenizer(library.models.BPE(vocabulary, merges))
+        vocabulary, merges = tokenizers.models.BPE.read_file(*(str(directory / name) for name in _TOKENIZER_FILES))
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
     except Exception as error:  # the library raises nothing more special
         raise CorpusError(f"vocab.json and merges.txt make no tokenizer: {error}") from error
-    missing = {END, *library.pre_tokenizers.ByteLevel.alphabet()} - vocabulary.keys()
+    missing = {END, *tokenizers.pre_tokenizers.ByteLevel.alphabet()} - vocabulary.keys()
     if missing:
         raise CorpusError(f"vocab.json must have {END} and all 256 bytes, it lacks {sorted(missing)[:5]}")
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise CorpusError(f"vocab.json must number its {len(vocabulary)} tokens from 0 on without gaps")
-    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = library.decoders.ByteLevel()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     return tokenizer, len(vocabulary)
 
 
@@ -209,21 +209,11 @@ def _lines(files: Sequence[Path], progress: Progress, phase: str) -> Iterator[st
 
 
 def _check_vocabulary_size(size: int) -> None:
-    if not 257 <= size <= 1 << 31:
-        raise CorpusError(f"vocabulary_size must be in [257, 2**31] (all bytes and the end mark), got {size}")
+    checks.integer("vocabulary_size, which includes all bytes and the end mark,", size, 257, 1 << 31)
 
 
 def _checksum(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _tokenizers() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise CorpusError("text needs tokenizers; install it with: pip install 'trajmill[text]'") from error
-    return tokenizers

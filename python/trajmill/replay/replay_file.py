@@ -13,7 +13,6 @@ import fcntl
 import json
 import mmap
 import os
-import secrets
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -23,9 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from trajmill.corpus.storage import Store, aligned_buffer, open_store, padded
+from trajmill.core import files
+from trajmill.core.direct_io import Bytes, DirectFile, aligned_buffer, padded, read_into
+from trajmill.corpus.errors import library
 
 _MAGIC = b"TRAJRPLY"
 _PREAMBLE = struct.Struct("<8sQQ")  # magic, length and CRC-32 of the text
@@ -33,7 +33,6 @@ _VERSION = 1
 _LARGEST_TEXT = 2**24
 _PIECE = 2**24  # bytes written or read at a time
 
-Bytes = npt.NDArray[np.uint8]
 Settings = dict[str, Any]
 Extents = list[tuple[int, int]]
 
@@ -54,13 +53,13 @@ class Header(NamedTuple):
 def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> None:
     """Write a copy, which appears under its name whole or not at all; the first extent is the state."""
     parts = list(_in_pieces(memory[begin : begin + padded(size)] for begin, size in extents))
-    state = aligned_buffer(parts[0].size)  # of its own: draws go on and are counted there
+    state = aligned_buffer(parts[0].size)  # a copy: draws continue meanwhile and are counted in the buffer's own
     state[:] = parts[0]
     parts[0] = state
     blank = _header(settings, extents, "0" * 32)
     digest = _digest()
-    file = _store(path).create(path.name, blank.size + sum(part.size for part in parts), direct=True)
-    try:
+    size = blank.size + sum(part.size for part in parts)
+    with files.replacing(path) as target, contextlib.closing(DirectFile(target, size)) as file:
         offset = blank.size
         with ThreadPoolExecutor(1) as pool:
             for part in parts:
@@ -69,9 +68,6 @@ def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> Non
                 offset += part.size
         header = _header(settings, extents, digest.hexdigest())
         file.write(header, header.size, 0)
-        file.commit()
-    finally:
-        file.discard()
 
 
 def load(path: Path, header: Header, memory: Bytes, bounds: list[int]) -> None:
@@ -87,12 +83,12 @@ def load(path: Path, header: Header, memory: Bytes, bounds: list[int]) -> None:
     parts = list(_in_pieces(memory[begin : begin + padded(size)] for begin, size in header.extents))
     offsets = accumulate((part.size for part in parts), initial=header.size)
     digest = _digest()
-    with _store(path).open(path.name) as file, ThreadPoolExecutor(4) as readers, ThreadPoolExecutor(1) as hasher:
 
-        def read(part: Bytes, offset: int) -> Bytes:
-            file.read(part, part.size, offset)
-            return part
+    def read(part: Bytes, offset: int) -> Bytes:
+        read_into(path, part, part.size, offset)
+        return part
 
+    with ThreadPoolExecutor(4) as readers, ThreadPoolExecutor(1) as hasher:
         for part in readers.map(read, parts, offsets):
             hasher.submit(digest.update, part.data)
     if digest.hexdigest() != header.checksum:
@@ -151,7 +147,7 @@ def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes
 def _make_storage(path: Path, settings: Settings, byte_count: int) -> None:
     """Make the file, all of its blocks with it, unless someone else has made it meanwhile."""
     header = _header(settings, [(0, byte_count)], None)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    part = files.part_of(path)
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         os.posix_fallocate(descriptor, 0, header.size + byte_count)  # a mapped write to a full disk kills the process
@@ -185,18 +181,10 @@ def _header(settings: Settings, extents: Extents, checksum: str | None) -> Bytes
 
 
 def _digest() -> Any:
-    try:
-        import xxhash
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("saving and loading need xxhash: pip install 'trajmill[corpus]'") from None
-    return xxhash.xxh3_128()
+    return library("xxhash", "a replay file", "corpus").xxh3_128()
 
 
 def _in_pieces(extents: Iterable[Bytes]) -> Iterator[Bytes]:
     for extent in extents:
         for begin in range(0, extent.size, _PIECE):
             yield extent[begin : begin + _PIECE]
-
-
-def _store(path: Path) -> Store:
-    return open_store(path.absolute().parent)

@@ -80,8 +80,8 @@ class RunDirectory:
             raise RunError(f"{path} was started with other settings: {_differences(known, wanted)}")
         if moved and not run.finished:
             message = (
-                f"{path} continues on another device or thread count; results match an uninterrupted run up to rounding: "
-                f"{moved}"
+                f"{path} continues on another device or thread count; "
+                f"results match an uninterrupted run up to rounding: {moved}"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=3)
         return run

@@ -1,4 +1,4 @@
-"""One study of everything: each method that learns from a dataset, and each pre-training of a paper, on bundled data."""
+"""One study of everything: each method that learns from a dataset, and each pre-training, on bundled data."""
 
 from __future__ import annotations
 

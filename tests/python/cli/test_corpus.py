@@ -217,17 +217,17 @@ def test_doctor_knows_the_disk(tmp_path, monkeypatch, capsys):
 
 
 def test_doctor_on_a_disk_that_is_slow_or_full(tmp_path, monkeypatch, capsys):
-    from trajmill.corpus import storage
+    from trajmill.core import direct_io
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(storage, "write_rate", lambda directory: 0.1e9)
+    monkeypatch.setattr(direct_io, "write_rate", lambda directory: 0.1e9)
     assert main(["doctor"]) == 0
     assert "0.10 GB/s into" in (text := capsys.readouterr().out) and "use tm.VirtualCorpus, which needs none" in text
 
     def full(directory):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage, "write_rate", full)
+    monkeypatch.setattr(direct_io, "write_rate", full)
     assert main(["doctor"]) == 0
     assert (
         f"--  disk             {tmp_path} cannot be written (No space left on device); choose"

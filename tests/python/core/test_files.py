@@ -55,6 +55,14 @@ def test_what_was_there_stays_unless_all_went_well(
     assert files.leftovers(tmp_path) == []
 
 
+def test_leftovers_of_one_name(tmp_path: Path) -> None:
+    parts = {name: files.part_of(tmp_path / name) for name in ("out", "out.x", "[ab]", "a")}
+    for part in parts.values():
+        part.touch()
+    assert all(files.leftovers(tmp_path, name) == [part] for name, part in parts.items())
+    assert files.leftovers(tmp_path) == sorted(parts.values()) and files.leftovers(tmp_path / "absent") == []
+
+
 def test_removing_follows_no_link(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()

@@ -347,17 +347,15 @@ def test_bad_outputs_are_refused() -> None:
 
 
 def test_import_is_light() -> None:
-    """Less than 50 ms, the best of five, and nothing heavy; every public name is there all the same."""
-    code = (
-        "import sys, time; started = time.perf_counter(); import trajmill; taken = time.perf_counter() - started\n"
-        "assert not {'numpy', 'torch'} & set(sys.modules)\n"
-        "assert all(hasattr(trajmill, name) for name in dir(trajmill) if name != 'feed')  # feed is of tensors\n"
-        "assert 'torch' not in sys.modules and not hasattr(trajmill, 'Markov') and hasattr(trajmill, 'feed')\n"
-        "print(taken)"
-    )
-    command = [sys.executable, "-c", code]
-    times = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(5)]
-    assert min(times) < 0.05
+    """`import trajmill` loads the core alone, and every public name is there all the same; only `feed` needs torch."""
+    code = """
+import sys, trajmill
+assert not {'numpy', 'torch', 'h5py', 'xxhash', 'tyro', 'rich'} & set(sys.modules)
+assert all(hasattr(trajmill, name) for name in dir(trajmill) if name != 'feed') and 'torch' not in sys.modules
+assert hasattr(trajmill, 'feed') and not hasattr(trajmill, 'Markov')
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_sampling_survives_fork_and_answers_ctrl_c() -> None:

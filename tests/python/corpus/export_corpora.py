@@ -13,7 +13,7 @@ from trajmill.corpus.layout import Column
 
 @dataclass
 class RawCorpus:
-    """What `trajmill.corpus.export.Corpus` asks for, and the rows that were put in."""
+    """What exports need of a `StoredCorpus`, and the rows that were put in."""
 
     directory: Path
     manifest: dict[str, Any]

@@ -17,13 +17,13 @@ from export_corpora import raw_corpus, token_corpus, trajectory_corpus
 
 from trajmill.core import MDP
 from trajmill.core.reference import codebooks
+from trajmill.corpus import CorpusError
 from trajmill.corpus.export import (
     D4RL,
     FORMATS,
     MDS,
     Arrow,
     Datatrove,
-    ExportError,
     Megatron,
     NanoGPT,
     Parquet,
@@ -70,7 +70,7 @@ def test_nanogpt_links_a_single_shard_of_uint16(tmp_path):
 
 def test_nanogpt_needs_enough_rows_to_split(tmp_path):
     corpus = token_corpus(tmp_path / "corpus", bounds=(0, 3))
-    with pytest.raises(ExportError, match=r"holds 3 sequences, too few to keep a fraction of 0\.1 apart"):
+    with pytest.raises(CorpusError, match=r"holds 3 sequences, too few to keep a fraction of 0\.1 apart"):
         export_corpus(NanoGPT(), corpus, tmp_path / "out")
     with pytest.raises(ValueError, match=r"validation_fraction must be in \[0, 1\), got 1"):
         NanoGPT(validation_fraction=1)
@@ -117,7 +117,7 @@ def test_megatron_reads_every_token(tmp_path, dtype, largest, single_file):
 def test_megatron_refuses_tokens_beyond_int32(tmp_path):
     corpus = token_corpus(tmp_path / "corpus", "uint32", largest=2**31)
     message = r"Megatron reads int32 \(at most 2,147,483,647\), but .* holds the value 2,147,483,648 in column 'tokens'"
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(CorpusError, match=message):
         export_corpus(Megatron(), corpus, tmp_path / "out")
 
 
@@ -208,12 +208,12 @@ def test_mds_gives_a_row_above_the_limit_its_own_shard(tmp_path):
 
 
 def test_mds_refuses_what_its_offsets_cannot_reach(tmp_path):
-    with pytest.raises(ValueError, match=r"size_limit must be between 1 and 2\^32 - 1 bytes, got 4294967296"):
+    with pytest.raises(ValueError, match=r"size_limit must be .* got 4294967296"):
         MDS(size_limit=2**32)
     corpus = token_corpus(tmp_path / "corpus")
     object.__setattr__(corpus.columns[0], "row_length", 2**32)
     corpus.shards = lambda column: []
-    with pytest.raises(ExportError, match=r"an MDS shard holds less than 4 GiB, one row has 4,294,967,296 bytes"):
+    with pytest.raises(CorpusError, match=r"an MDS shard holds less than 4 GiB, one row has 4,294,967,296 bytes"):
         export_corpus(MDS(), corpus, tmp_path / "out")
 
 
@@ -315,13 +315,13 @@ def test_d4rl_options_are_checked(options, message):
 def test_d4rl_refuses_what_its_format_cannot_say(tmp_path):
     corpus = trajectory_corpus(tmp_path / "corpus")
     corpus.manifest["spec"]["state_count"] = 2**24 + 1
-    with pytest.raises(ExportError, match="float32 tells only 16,777,216 of 16,777,217 numbers apart; use vectors"):
+    with pytest.raises(CorpusError, match=r"float32 .* 16,777,216 of 16,777,217 numbers.*use vectors"):
         export_corpus(D4RL(vectors="index"), corpus, tmp_path / "out.hdf5")
     arrays = {"states": np.zeros((1, 2), "uint8"), "actions": np.zeros((1, 1), "uint8")}
-    with pytest.raises(ExportError, match="holds one transition"):
+    with pytest.raises(CorpusError, match="holds one transition"):
         export_corpus(D4RL(vectors="index"), raw_corpus(tmp_path / "one", arrays, [0, 1]), tmp_path / "out.hdf5")
     arrays["states"] = np.zeros((1, 3), "uint8")
-    with pytest.raises(ExportError, match=r"states need one column more than actions \(1\), got 3"):
+    with pytest.raises(CorpusError, match=r"states need one column more than actions \(1\), got 3"):
         export_corpus(D4RL(vectors="index"), raw_corpus(tmp_path / "bad", arrays, [0, 1]), tmp_path / "out.hdf5")
 
 
@@ -335,13 +335,13 @@ def options_of(name):
 
 @pytest.mark.parametrize("name", ["nanogpt", "megatron", "datatrove"])
 def test_formats_of_tokens_refuse_trajectories(tmp_path, name):
-    with pytest.raises(ExportError, match=r"reads tokens; .* has the columns actions, states"):
+    with pytest.raises(CorpusError, match=r"reads tokens; .* has the columns actions, states"):
         export_corpus(FORMATS[name](), trajectory_corpus(tmp_path / "corpus"), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
 
 
 def test_d4rl_refuses_tokens(tmp_path):
-    with pytest.raises(ExportError, match=r"holds trajectories \(states and actions\); .* has the columns tokens"):
+    with pytest.raises(CorpusError, match=r"holds trajectories \(states and actions\); .* has the columns tokens"):
         export_corpus(D4RL(vectors="index"), token_corpus(tmp_path / "corpus"), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
 
@@ -350,14 +350,14 @@ def test_d4rl_refuses_tokens(tmp_path):
 def test_an_empty_corpus_is_refused(tmp_path, name):
     corpus = token_corpus(tmp_path / "corpus")
     corpus.row_count = 0
-    with pytest.raises(ExportError, match="holds no rows; there is nothing to export"):
+    with pytest.raises(CorpusError, match="holds no rows; there is nothing to export"):
         export_corpus(FORMATS[name](**options_of(name)), corpus, tmp_path / "out")
 
 
 def test_values_too_large_for_the_format_are_named_before_anything_is_written(tmp_path):
     corpus = token_corpus(tmp_path / "corpus", "uint32", largest=65_536)
     message = r"nanoGPT reads uint16 \(at most 65,535\), but .* holds the value 65,536 in column 'tokens'"
-    with pytest.raises(ExportError, match=message):
+    with pytest.raises(CorpusError, match=message):
         export_corpus(NanoGPT(), corpus, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
 
@@ -430,7 +430,7 @@ def test_progress_ends_at_the_number_of_rows(tmp_path, name):
 
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ExportError, match=r"needs pyarrow; install it with: pip install 'trajmill\[export\]'"):
+    with pytest.raises(CorpusError, match=r"needs pyarrow; install it with: pip install 'trajmill\[export\]'"):
         export_corpus(Arrow(), token_corpus(tmp_path / "corpus"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -439,10 +439,10 @@ def test_rows_too_long_for_a_format_are_refused(tmp_path):
     corpus = token_corpus(tmp_path / "corpus")
     object.__setattr__(corpus.columns[0], "row_length", 2**31)
     corpus.shards = lambda column: []
-    with pytest.raises(ExportError, match=r"Megatron reads sequences below 2\^31 tokens, these have 2,147,483,648"):
+    with pytest.raises(CorpusError, match=r"Megatron reads sequences below 2\^31 tokens, these have 2,147,483,648"):
         export_corpus(Megatron(), corpus, tmp_path / "out")
     pytest.importorskip("pyarrow")
-    with pytest.raises(ExportError, match=r"fewer than 2\^31 values, a row of 'tokens' has 2,147,483,648"):
+    with pytest.raises(CorpusError, match=r"fewer than 2\^31 values, a row of 'tokens' has 2,147,483,648"):
         export_corpus(Arrow(), corpus, tmp_path / "out")
 
 
@@ -451,6 +451,6 @@ def test_a_shard_cut_off_during_the_export_is_noticed(tmp_path, monkeypatch):
     whole = corpus.shards()
     corpus.shards = lambda column: whole  # mapped before the cut
     corpus.shard_paths()[1].write_bytes(b"")
-    with pytest.raises(ExportError, match=rf"tokens-00001\.bin ended {8 * 13 * 2:,} bytes early"):
+    with pytest.raises(CorpusError, match=rf"tokens-00001\.bin ended {8 * 13 * 2:,} bytes early"):
         export_corpus(Safetensors(), corpus, tmp_path / "out")
     assert not (tmp_path / "out").exists()

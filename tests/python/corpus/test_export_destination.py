@@ -14,8 +14,10 @@ import pytest
 from export_corpora import token_corpus, trajectory_corpus
 
 from trajmill.cli import main
-from trajmill.corpus.export import D4RL, FORMATS, ExportError, Megatron, NanoGPT, export_corpus
-from trajmill.pipelines.generate import GenerateMarkovConfig, generate
+from trajmill.core import files
+from trajmill.corpus import CorpusError
+from trajmill.corpus.export import D4RL, FORMATS, Megatron, NanoGPT, export_corpus
+from trajmill.experiments.generate import GenerateMarkovConfig, generate
 
 
 def tree(directory):
@@ -25,10 +27,10 @@ def tree(directory):
 def test_what_exists_is_refused_and_left_alone(tmp_path):
     corpus = token_corpus(tmp_path / "corpus")
     (tmp_path / "out").mkdir()
-    with pytest.raises(ExportError, match="out exists; choose another name or pass --overwrite"):
+    with pytest.raises(CorpusError, match="out exists; choose another name or pass --overwrite"):
         export_corpus(Megatron(), corpus, tmp_path / "out")
     (tmp_path / "out.hdf5").write_text("mine")
-    with pytest.raises(ExportError, match="exists"):
+    with pytest.raises(CorpusError, match="exists"):
         export_corpus(D4RL(vectors="index"), trajectory_corpus(tmp_path / "mdp"), tmp_path / "out.hdf5")
     assert (tmp_path / "out.hdf5").read_text() == "mine"
 
@@ -51,12 +53,12 @@ def test_overwriting_replaces_an_earlier_export(tmp_path):
 def test_overwriting_never_takes_foreign_files(tmp_path):
     corpus = token_corpus(tmp_path / "corpus")
     before = tree(corpus.directory)
-    with pytest.raises(ExportError, match=r"holds files that no export put there \(tokens-00000\.bin, tokens-00001"):
+    with pytest.raises(CorpusError, match=r"holds files that no export put there \(tokens-00000\.bin, tokens-00001"):
         export_corpus(Megatron(), corpus, corpus.directory, overwrite=True)
     assert tree(corpus.directory) == before
     export_corpus(Megatron(), corpus, tmp_path / "out")
     (tmp_path / "out/thesis.tex").write_text("mine")
-    with pytest.raises(ExportError, match=r"no export put there \(thesis\.tex\)"):
+    with pytest.raises(CorpusError, match=r"no export put there \(thesis\.tex\)"):
         export_corpus(Megatron(), corpus, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out/thesis.tex").read_text() == "mine"
 
@@ -64,11 +66,11 @@ def test_overwriting_never_takes_foreign_files(tmp_path):
 def test_a_directory_never_replaces_a_file_nor_a_file_a_directory(tmp_path):
     corpus = token_corpus(tmp_path / "corpus")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ExportError, match="is a file, which this format does not write"):
+    with pytest.raises(CorpusError, match="is a file, which this format does not write"):
         export_corpus(Megatron(), corpus, tmp_path / "file", overwrite=True)
     assert (tmp_path / "file").read_text() == "mine"
     export_corpus(Megatron(), corpus, tmp_path / "out")
-    with pytest.raises(ExportError, match="is a directory, which this format does not write"):
+    with pytest.raises(CorpusError, match="is a directory, which this format does not write"):
         export_corpus(D4RL(vectors="index"), trajectory_corpus(tmp_path / "mdp"), tmp_path / "out", overwrite=True)
     assert len(list((tmp_path / "out").iterdir())) == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "file", "mdp", "out"]
@@ -88,9 +90,10 @@ export_corpus(Megatron(), corpus, Path(sys.argv[2]) / "out", progress=lambda *_:
 def test_a_killed_export_has_no_name_and_what_it_left_is_named(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)])
     assert done.returncode == -signal.SIGKILL
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.part", "corpus"]
+    (left,) = files.leftovers(tmp_path, "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [left.name, "corpus"]
     corpus = token_corpus(tmp_path / "another")
-    with pytest.raises(ExportError, match=r"\.out\.part is left of an export that was killed, or one that still runs"):
+    with pytest.raises(CorpusError, match=rf"{left} is left of an export that was killed.*--overwrite"):
         export_corpus(Megatron(), corpus, tmp_path / "out")
     export_corpus(Megatron(), corpus, tmp_path / "out", overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["another", "corpus", "out"]
@@ -99,7 +102,7 @@ def test_a_killed_export_has_no_name_and_what_it_left_is_named(tmp_path):
 def test_a_destination_below_a_file_is_one_clear_error(tmp_path):
     corpus = token_corpus(tmp_path / "corpus")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ExportError, match=r"cannot export to .*file/out: \[Errno \d+\] "):
+    with pytest.raises(CorpusError, match=r"cannot export to .*file/out: \[Errno \d+\] "):
         export_corpus(Megatron(), corpus, tmp_path / "file/out")
 
 
@@ -107,7 +110,7 @@ def test_a_destination_below_a_file_is_one_clear_error(tmp_path):
 def test_a_destination_that_may_not_be_written_is_one_clear_error(tmp_path):
     corpus = token_corpus(tmp_path / "corpus")
     (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(ExportError, match=r"cannot export to .*locked/out: \[Errno 13\] Permission denied"):
+    with pytest.raises(CorpusError, match=r"cannot export to .*locked/out: \[Errno 13\] Permission denied"):
         export_corpus(Megatron(), corpus, tmp_path / "locked/out")
 
 
@@ -121,7 +124,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, name):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        with pytest.raises(ExportError, match=r"cannot export to .*out: .*"):
+        with pytest.raises(CorpusError, match=r"cannot export to .*out: .*"):
             export_corpus(FORMATS[name](**({"vectors": "index"} if is_file else {})), corpus, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -136,7 +139,7 @@ def test_nothing_has_the_name_before_everything_is_written(tmp_path):
         seen.append({path.name for path in tmp_path.iterdir()})
 
     export_corpus(Megatron(copy=True), corpus, tmp_path / "out", progress=look)
-    assert seen == 3 * [{"corpus", ".out.part"}]
+    assert seen == 3 * [{"corpus", *seen[0]}] and len(seen[0]) == 2 and "out" not in seen[0]
 
 
 def test_directories_above_the_destination_are_made(tmp_path):

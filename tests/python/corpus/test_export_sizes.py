@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from trajmill.corpus.export import FORMATS
-from trajmill.corpus.export.megatron import write_index
+from trajmill.corpus.export.tokens import write_megatron_index
 
 
 def test_megatron_offsets_are_64_bit():
     """Five sequences of the greatest length: byte offsets beyond 2^32."""
     length = 2**31 - 1
     file = io.BytesIO()
-    write_index(file, np.dtype("int32"), 5, length)
+    write_megatron_index(file, np.dtype("int32"), 5, length)
     assert np.frombuffer(file.getvalue(), "<i4", 5, 34).tolist() == [length] * 5
     assert np.frombuffer(file.getvalue(), "<i8", 5, 54).tolist() == [4 * length * i for i in range(5)]
 
@@ -48,7 +48,7 @@ def test_megatron_index_around_two_to_the_31_sequences(sequence_count):
     lengths, pointers, ends = 34, 34 + 4 * count, 34 + 12 * count
     around = [pointers + 8 * i for i in (0, 1, count - 2, count - 1)] + [ends + 8 * i for i in (0, count - 1, count)]
     file = SampledFile(18, 26, lengths, lengths + 4 * (count - 2), *around)
-    write_index(file, np.dtype("uint16"), count, length)
+    write_megatron_index(file, np.dtype("uint16"), count, length)
     assert file.size == 34 + 20 * count + 8
     words = [struct.unpack("<q", word)[0] for word in file.words.values()]
     pair = length << 32 | length  # two int32 lengths

@@ -113,7 +113,7 @@ def test_default_sizes(tmp_path):
     ("change", "message"),
     [
         ({"shard_rows": 12}, "shard_rows must be a power of two, got 12"),
-        ({"shard_rows": 0}, "shard_rows must be a whole number between 1"),
+        ({"shard_rows": 0}, "shard_rows must be between 1 and"),
         ({"row_count": 0}, "row count must be between 1 and"),
         ({"length": 0}, "length must be between 1 and"),
     ],

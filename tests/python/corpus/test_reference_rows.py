@@ -7,7 +7,7 @@ import pytest
 
 import trajmill as tm
 from trajmill.cli import main
-from trajmill.corpus.layout import CorpusError
+from trajmill.corpus import CorpusError
 from trajmill.corpus.rows import empty_rows
 from trajmill.corpus.sources import layout_of, make_spec, source_of
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from small_corpus import SPECS, files, mdp_spec, token_spec
 
-from trajmill.corpus import CorpusError
+from trajmill.corpus import CorpusError, storage
 from trajmill.corpus.build import Part, build
 from trajmill.corpus.mill import Mill
 
@@ -54,6 +54,25 @@ def test_ctrl_c_leaves_whole_shards_only(blocks, tmp_path):
     assert "manifest.json" not in left and not any(name.startswith(".") for name in left)
     build(token_spec(), tmp_path / "c")
     assert files(tmp_path / "c") == files(tmp_path / "whole")
+
+
+def test_ctrl_c_cannot_come_between_data_and_receipt(tmp_path, monkeypatch):
+    """It reaches the main thread alone, which therefore begins and finishes no file itself."""
+    threads = set()
+
+    def spied(owner, name):
+        call = getattr(owner, name)
+
+        def spy(*arguments, **options):
+            threads.add(threading.current_thread())
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, spy)
+
+    for name in ("create", "put"):
+        spied(storage.Directory, name)
+    Mill(token_spec(), 1).make(range(3), storage.open_store(tmp_path))
+    assert threads and threading.main_thread() not in threads
 
 
 def test_finished_shards_are_not_made_again(tmp_path):
@@ -170,18 +189,16 @@ def test_an_error_while_drawing_is_told_and_leaves_nothing(tmp_path, monkeypatch
     def broken(*_, **__):
         raise MemoryError("no tables")
 
-    monkeypatch.setattr("trajmill.corpus.sources.ChainRows.fill", broken)
+    monkeypatch.setattr("trajmill.MarkovChain.sample", broken)
     with pytest.raises(MemoryError, match="no tables"):
         build(token_spec(), tmp_path)
     assert files(tmp_path) == {}
 
 
 def test_a_mill_keeps_its_buffers(tmp_path):
-    from trajmill.corpus.storage import open_store
-
     mill = Mill(token_spec(), 1)
-    mill.make([0], open_store(tmp_path))
+    mill.make([0], storage.open_store(tmp_path))
     first = {id(buffers) for buffers in mill._buffers}
-    mill.make([1, 2], open_store(tmp_path))
+    mill.make([1, 2], storage.open_store(tmp_path))
     later = {id(buffers) for buffers in mill._buffers}
     assert first and first <= later and len(later) <= 3  # a thread that draws and two that wait

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import trajmill as tm
-from trajmill.corpus.layout import Column, Layout, file_name
+from trajmill.corpus.layout import Column, Layout
 from trajmill.corpus.records import MANIFEST, Manifest
 
 
@@ -16,7 +16,7 @@ def sparse_corpus(directory, row_count, row_length, shard_rows, marks):
     spec = {"row_count": row_count, "shard_rows": shard_rows, "block_rows": 1}
     layout = Layout.of(spec, [column])
     for shard in range(layout.shard_count):
-        with (directory / file_name(column, shard)).open("wb") as file:
+        with (directory / column.file_name(shard)).open("wb") as file:
             file.truncate(layout.file_bytes(column, shard))
             for row in marks:
                 if row in layout.rows(shard):

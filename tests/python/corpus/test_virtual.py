@@ -217,6 +217,7 @@ def test_a_sampler_that_cannot_be(change, message):
         tm.CorpusSampler(**{"row_count": 10, "batch_size": 2, **change})
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with fewer cores
 @pytest.mark.parametrize(
     ("workers", "start"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.slow)]
 )

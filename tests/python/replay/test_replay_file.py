@@ -345,7 +345,7 @@ if sys.argv[2] == "save":
     buffer.save(path)
     print(peak() - before)
 else:
-    import xxhash, trajmill.corpus.storage
+    import xxhash, trajmill.corpus
     small = tm.ReplayBuffer(1, {"row": ((48,), "f4")})
     before = peak()
     buffer = tm.ReplayBuffer.load(path)

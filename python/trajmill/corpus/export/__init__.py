@@ -2,59 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from trajmill.core import files
 from trajmill.core.progress import Progress, silent
-from trajmill.corpus.export.arrow import Arrow
+from trajmill.corpus.errors import CorpusError
+from trajmill.corpus.export.arrow import Arrow, Parquet
 from trajmill.corpus.export.d4rl import D4RL
-from trajmill.corpus.export.datatrove import Datatrove
-from trajmill.corpus.export.destination import RECORD, staged
 from trajmill.corpus.export.mds import MDS
-from trajmill.corpus.export.megatron import Megatron
-from trajmill.corpus.export.nanogpt import NanoGPT
-from trajmill.corpus.export.parquet import Parquet
-from trajmill.corpus.export.reading import Corpus, CorpusRows, ExportError
+from trajmill.corpus.export.reading import CorpusRows
 from trajmill.corpus.export.safetensors import Safetensors
+from trajmill.corpus.export.tokens import Datatrove, Megatron, NanoGPT
+from trajmill.corpus.rows import StoredCorpus
 
-__all__ = [
-    "D4RL",
-    "FORMATS",
-    "MDS",
-    "Arrow",
-    "Corpus",
-    "Datatrove",
-    "ExportError",
-    "ExportResult",
-    "Format",
-    "Megatron",
-    "NanoGPT",
-    "Parquet",
-    "Safetensors",
-    "export_corpus",
-]
+RECORD = ".trajmill-export.json"
+"""file in every exported directory: what it was made from, and which files belong to it; hidden from readers that take
+every file of a directory for data"""
 
 
 class Format(Protocol):
-    """A format, whose options are its fields."""
+    """A format: a dataclass whose fields are its options."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def write(self, rows: CorpusRows, target: Path) -> None:
-        """Create the directory or file `target`; ExportError, and nothing created, if the corpus does not fit."""
+        """Create the directory or file `target`; CorpusError, and nothing created, if the corpus does not fit."""
 
 
-FORMATS: dict[str, type[Format]] = {
-    "nanogpt": NanoGPT,
-    "megatron": Megatron,
-    "arrow": Arrow,
-    "mds": MDS,
-    "datatrove": Datatrove,
-    "safetensors": Safetensors,
-    "d4rl": D4RL,
-    "parquet": Parquet,
-}
+_KINDS: list[type[Format]] = [NanoGPT, Megatron, Arrow, MDS, Datatrove, Safetensors, D4RL, Parquet]
+FORMATS = {kind.__name__.lower(): kind for kind in _KINDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +48,7 @@ class ExportResult:
 
 
 def export_corpus(
-    format: Format, corpus: Corpus, destination: Path, *, overwrite: bool = False, progress: Progress = silent
+    format: Format, corpus: StoredCorpus, destination: Path, *, overwrite: bool = False, progress: Progress = silent
 ) -> ExportResult:
     """Write a corpus in another format.
 
@@ -78,35 +57,64 @@ def export_corpus(
 
     Raises
     ------
-    ExportError
+    CorpusError
         If the corpus is empty or does not fit the format, a library is absent, or `destination` cannot be written.
     """
     rows = CorpusRows(corpus, progress)
-    with staged(destination, overwrite=overwrite) as part:
-        format.write(rows, part)
-        files = sorted(part.iterdir()) if part.is_dir() else [part]
-        sizes = [path.stat() for path in files]
-        if part.is_dir():
-            names = [path.name for path in files]
-            (part / RECORD).write_text(json.dumps(_record(format, rows, names), indent=1) + "\n", encoding="utf-8")
+    target = destination.resolve()
+    try:
+        _make_way(target, overwrite=overwrite)
+        with files.replacing(target) as part:
+            format.write(rows, part)
+            paths = sorted(part.iterdir()) if part.is_dir() else [part]
+            sizes = [path.stat() for path in paths]
+            if part.is_dir():
+                record = {
+                    "format": type(format).__name__.lower(),
+                    "options": asdict(format),
+                    "spec": dict(rows.spec),
+                    "row_count": rows.count,
+                    "columns": [asdict(column) for column in rows.columns.values()],
+                    "files": [path.name for path in paths],
+                }
+                (part / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            if target.exists() and target.is_dir() != part.is_dir():
+                kind = "a directory" if target.is_dir() else "a file"
+                raise CorpusError(f"{target} is {kind}, which this format does not write; choose another name")
+    except OSError as error:
+        raise CorpusError(f"cannot export to {target}: {error}") from error
     return ExportResult(
         destination=destination,
-        file_count=len(files),
+        file_count=len(paths),
         byte_count=sum(size.st_size for size in sizes),
         linked_bytes=sum(size.st_size for size in sizes if size.st_nlink > 1),
     )
 
 
-def _record(format: Format, rows: CorpusRows, names: list[str]) -> dict[str, Any]:
-    """What was exported, how, and into which files."""
-    options: dict[str, Any] = dataclasses.asdict(format)  # type: ignore[call-overload]  # every format is one
-    columns = [{"name": c.name, "dtype": c.dtype, "row_length": c.row_length} for c in rows.columns.values()]
-    kind = type(format).__name__.lower()
-    return {
-        "format": kind,
-        "options": options,
-        "spec": dict(rows.spec),
-        "row_count": rows.count,
-        "columns": columns,
-        "files": names,
-    }
+def _make_way(target: Path, *, overwrite: bool) -> None:
+    """CorpusError if an export to `target` may not begin; else make its directory and remove a killed export's rest."""
+    left_behind = files.leftovers(target.parent, target.name)
+    if left_behind and not overwrite:
+        raise CorpusError(
+            f"{left_behind[0]} is left of an export that was killed, or belongs to one that still runs; "
+            "remove it or pass --overwrite"
+        )
+    if target.exists() and not overwrite:
+        raise CorpusError(f"{target} exists; choose another name or pass --overwrite")
+    if target.is_dir() and (foreign := _foreign_files(target)):
+        raise CorpusError(
+            f"{target} holds files that no export put there ({', '.join(foreign[:3])}); choose another name"
+        )
+    for path in left_behind:
+        files.remove(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _foreign_files(directory: Path) -> list[str]:
+    """Names in a directory that its record does not list; all of them if it has none."""
+    names = {path.name for path in directory.iterdir()}
+    try:
+        known = set(json.loads((directory / RECORD).read_bytes())["files"]) | {RECORD}
+    except (OSError, ValueError, KeyError, TypeError):
+        known = set()
+    return sorted(names - known)

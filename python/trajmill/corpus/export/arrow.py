@@ -1,7 +1,9 @@
-"""Arrow IPC streams in the layout of Hugging Face ``Dataset.save_to_disk``: mapped, not loaded, by its readers.
+"""Arrow IPC streams in the layout of Hugging Face ``Dataset.save_to_disk``, which readers map; and Parquet.
 
 A row is a row of the corpus; a column has fixed-size lists of its own integer type, so there are no 32-bit offsets to
-overflow. Sources: Arrow columnar format, IPC; ``datasets/arrow_dataset.py``.
+overflow. Parquet has dictionary pages under zstd. It is for viewers, DuckDB and Spark: to train, take another format,
+since this one is several times slower to write and to read. Sources: Arrow columnar format, IPC;
+``datasets/arrow_dataset.py``.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trajmill.corpus.export.libraries import needed
-from trajmill.corpus.export.reading import CorpusRows, ExportError
+from trajmill.corpus.errors import CorpusError, library
+from trajmill.corpus.export.reading import CorpusRows
+
+_PARQUET_VALUE_BYTES = 8
+"""what the Parquet writer holds for a value: 32 bits, and two levels of 16"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +28,15 @@ class Arrow:
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
-        pyarrow = needed("pyarrow")
-        ipc = needed("pyarrow.ipc")
-        schema = list_schema(rows)
+        pyarrow, schema = _pyarrow_and_schema(rows)
         target.mkdir()
-        names = [f"data-{i:05d}-of-{len(rows.shard_ranges):05d}.arrow" for i in range(len(rows.shard_ranges))]
-        for name, (first, end) in zip(names, rows.shard_ranges, strict=True):
-            with pyarrow.OSFile(str(target / name), "wb") as file, ipc.new_stream(file, schema) as writer:
-                for batch in record_batches(rows, schema, first, end):
+        shards = rows.shard_files(target, "arrow")
+        for path, first, end in shards:
+            with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+                for batch in _batches(pyarrow, rows, schema, first, end):
                     writer.write_batch(batch)
         state: dict[str, object] = {
-            "_data_files": [{"filename": name} for name in names],
+            "_data_files": [{"filename": path.name} for path, _, _ in shards],
             "_fingerprint": _fingerprint(rows),
             "_format_columns": None,
             "_format_kwargs": {},
@@ -45,24 +48,38 @@ class Arrow:
         (target / "dataset_info.json").write_text("{}", encoding="utf-8")  # features come from the files' own schema
 
 
-def list_schema(rows: CorpusRows) -> Any:
-    """The Arrow schema: a fixed-size list for each column."""
-    pyarrow = needed("pyarrow")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parquet:
+    """``data-00000-of-00004.parquet`` for each shard."""
+
+    def write(self, rows: CorpusRows, target: Path) -> None:
+        """Fill the new directory `target`."""
+        pyarrow, schema = _pyarrow_and_schema(rows)
+        parquet = library("pyarrow.parquet", "this format", "export")
+        row_bytes = _PARQUET_VALUE_BYTES * sum(column.row_length for column in rows.columns.values())
+        target.mkdir()
+        for path, first, end in rows.shard_files(target, "parquet"):
+            with parquet.ParquetWriter(path, schema, compression="zstd", write_statistics=False) as writer:
+                for batch in _batches(pyarrow, rows, schema, first, end, row_bytes):
+                    writer.write_batch(batch)
+
+
+def _pyarrow_and_schema(rows: CorpusRows) -> tuple[Any, Any]:
+    """The library, and the Arrow schema: a fixed-size list for each column."""
+    pyarrow = library("pyarrow", "this format", "export")
     for column in rows.columns.values():
         if column.row_length >= 2**31:
-            raise ExportError(
+            raise CorpusError(
                 f"an Arrow list holds fewer than 2^31 values, a row of {column.name!r} has {column.row_length:,}"
             )
-    return pyarrow.schema(
-        [(c.name, pyarrow.list_(pyarrow.from_numpy_dtype(c.dtype), c.row_length)) for c in rows.columns.values()]
-    )
+    lists = [(c.name, pyarrow.list_(pyarrow.from_numpy_dtype(c.dtype), c.row_length)) for c in rows.columns.values()]
+    return pyarrow, pyarrow.schema(lists)
 
 
-def record_batches(
-    rows: CorpusRows, schema: Any, first: int, end: int, *, row_bytes: int | None = None
+def _batches(
+    pyarrow: Any, rows: CorpusRows, schema: Any, first: int, end: int, row_bytes: int | None = None
 ) -> Iterator[Any]:
     """Rows `first` to `end` as record batches over the corpus's own memory; `row_bytes` as for `CorpusRows.blocks`."""
-    pyarrow = needed("pyarrow")
     for block in rows.blocks(first, end, row_bytes):
         arrays = [
             pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block[field.name].reshape(-1)), field.type.list_size)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 from trajmill import _core
 from trajmill.core import checks
 from trajmill.core.reference import codebooks
-from trajmill.corpus.export.libraries import needed
-from trajmill.corpus.export.reading import CorpusRows, ExportError
+from trajmill.corpus.errors import CorpusError, library
+from trajmill.corpus.export.reading import CorpusRows
 
+Vectors = npt.NDArray[np.float32]
 _FLOAT32_INTEGERS = 2**24  # float32 holds every integer up to here
 
 
@@ -49,40 +50,36 @@ class D4RL:
         states, actions = rows.only(["states", "actions"], "D4RL's format holds trajectories (states and actions)")
         length = actions.row_length
         if states.row_length != length + 1:
-            raise ExportError(f"states need one column more than actions ({length}), got {states.row_length}")
+            raise CorpusError(f"states need one column more than actions ({length}), got {states.row_length}")
         if rows.count * length < 2:
-            raise ExportError(f"{rows.directory} holds one transition; D4RL's format needs at least 2")
-        vectors = self._vectors(rows)
+            raise CorpusError(f"{rows.directory} holds one transition; D4RL's format needs at least 2")
+        state_vectors, action_vectors = self._vectors(rows)
         try:
-            with needed("h5py").File(target, "x") as file:
+            with library("h5py", "this format", "export").File(target, "x") as file:
                 file.attrs["spec"] = json.dumps(dict(rows.spec), sort_keys=True)
                 file.attrs["vectors"] = self.vectors
-                _write_steps(file, rows, length, *vectors)
+                _write_steps(file, rows, state_vectors, action_vectors)
         except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
             raise OSError(f"HDF5 says {error}") from error
 
-    def _vectors(self, rows: CorpusRows) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def _vectors(self, rows: CorpusRows) -> tuple[Vectors, Vectors]:
         """Vectors of the states (S, O) and the actions (A, A')."""
         counts = rows.value_count("state_count", "states"), rows.value_count("action_count", "actions")
         if self.observation_dim is None or self.action_dim is None:
             if max(counts) > _FLOAT32_INTEGERS:
-                raise ExportError(
-                    f"float32 tells only {_FLOAT32_INTEGERS:,} of {max(counts):,} numbers apart; use vectors"
+                raise CorpusError(
+                    f"float32 distinguishes only {_FLOAT32_INTEGERS:,} of {max(counts):,} numbers; use vectors"
                 )
-            return _numbers(counts[0]), _numbers(counts[1])
+            states, actions = (np.arange(count, dtype=np.float32)[:, np.newaxis] for count in counts)
+            return states, actions
         if self.vectors == "reference":
             return codebooks(*counts, self.observation_dim, self.action_dim)
         return _core.state_codebook(counts[0], self.observation_dim), _core.action_codebook(counts[1], self.action_dim)
 
 
-def _write_steps(
-    file: Any,
-    rows: CorpusRows,
-    length: int,
-    state_vectors: npt.NDArray[np.float32],
-    action_vectors: npt.NDArray[np.float32],
-) -> None:
+def _write_steps(file: Any, rows: CorpusRows, state_vectors: Vectors, action_vectors: Vectors) -> None:
     """Fill the six arrays of D4RL's schema, one row a step."""
+    length = rows.columns["actions"].row_length
     step_count, observation_dim, action_dim = rows.count * length, state_vectors.shape[1], action_vectors.shape[1]
     observations = file.create_dataset("observations", (step_count, observation_dim), "<f4")
     actions = file.create_dataset("actions", (step_count, action_dim), "<f4")
@@ -100,10 +97,6 @@ def _write_steps(
         row = end
 
 
-def _numbers(count: int) -> npt.NDArray[np.float32]:
-    return np.arange(count, dtype=np.float32)[:, np.newaxis]
-
-
-def _rows_of(vectors: npt.NDArray[np.float32], indexes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _rows_of(vectors: Vectors, indexes: npt.NDArray[Any]) -> Vectors:
     """The vectors of all indexes, in order: float32 (indexes.size, dim)."""
     return vectors.take(indexes.reshape(-1), axis=0)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.corpus.export.libraries import needed
-from trajmill.corpus.export.reading import Block, CorpusRows, ExportError
+from trajmill.core import checks
+from trajmill.corpus.errors import CorpusError, library
+from trajmill.corpus.export.reading import Block, CorpusRows
 
 _HASH = "xxh3_64"
 
@@ -29,8 +30,7 @@ class MDS:
     """bytes of a shard at most, below 2^32 (2^26 is the library's own); a sample larger than that has its own shard"""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size_limit < 2**32:
-            raise ValueError(f"size_limit must be between 1 and 2^32 - 1 bytes, got {self.size_limit}")
+        checks.integer("size_limit", self.size_limit, 1, 2**32 - 1)
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
@@ -39,8 +39,7 @@ class MDS:
         sample_bytes = sum(settings["column_sizes"])
         rows_per_shard = max(1, (self.size_limit - 8 - len(config)) // (sample_bytes + 4))
         if 12 + len(config) + sample_bytes >= 2**32:
-            raise ExportError(f"an MDS shard holds less than 4 GiB, one row has {sample_bytes:,} bytes")
-        needed("xxhash")
+            raise CorpusError(f"an MDS shard holds less than 4 GiB, one row has {sample_bytes:,} bytes")
         target.mkdir()
         shards = []
         for number, first in enumerate(range(0, rows.count, rows_per_shard)):
@@ -66,11 +65,11 @@ class MDS:
 
 
 def _write_shard(path: Path, rows: CorpusRows, first: int, end: int, sample_bytes: int, config: bytes) -> str:
-    """Write rows `first` to `end` as one shard; gives the digest of the file."""
+    """Write rows `first` to `end` as one shard, and return the digest of the file."""
     count = end - first
     samples_start = 4 + 4 * (count + 1) + len(config)
     offsets = samples_start + sample_bytes * np.arange(count + 1, dtype=np.int64)
-    digest = needed("xxhash").xxh3_64()
+    digest = library("xxhash", "this format", "export").xxh3_64()
     with path.open("xb") as file:
         header = np.concatenate([[count], offsets]).astype("<u4").tobytes() + config
         digest.update(header)

@@ -8,57 +8,30 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from trajmill.core.progress import Progress, silent
+from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.layout import Column
+from trajmill.corpus.rows import StoredCorpus
 
 BLOCK_BYTES = 2**24
 """what is held in memory at a time, unless one row is larger"""
+_ENTRIES = 2**20  # of a ramp, written at a time
 
 Block = Mapping[str, npt.NDArray[Any]]
 """column name -> (rows, row_length), all of the same rows"""
 
 
-class ExportError(ValueError):
-    """A corpus that a format cannot hold, or a destination that cannot be written."""
-
-
-class Corpus(Protocol):
-    """What an export needs of a corpus on disk."""
-
-    @property
-    def directory(self) -> Path:
-        """Where it is."""
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Its manifest; ``spec`` says how it was made."""
-
-    @property
-    def columns(self) -> Sequence[Column]:
-        """Its arrays, all of `row_count` rows."""
-
-    @property
-    def row_count(self) -> int:
-        """Sequences or trajectories."""
-
-    def shards(self, column: str = ...) -> Sequence[npt.NDArray[Any]]:
-        """Read-only memory maps (rows, row_length) of one column, in order."""
-
-    def shard_paths(self, column: str) -> Sequence[Path]:
-        """The files behind `shards`: raw integers and nothing else."""
-
-
 class CorpusRows:
-    """The rows of a corpus, in the pieces that exporters ask for; tells `progress` of every row written."""
+    """The rows of a corpus, in the pieces that exporters ask for; every row written is reported to `progress`."""
 
-    def __init__(self, corpus: Corpus, progress: Progress = silent) -> None:
+    def __init__(self, corpus: StoredCorpus, progress: Progress = silent) -> None:
         if corpus.row_count < 1 or not corpus.columns:
-            raise ExportError(f"{corpus.directory} holds no rows; there is nothing to export")
+            raise CorpusError(f"{corpus.directory} holds no rows; there is nothing to export")
         self.directory = corpus.directory
         self.spec: Mapping[str, Any] = corpus.manifest.get("spec", {})
         self.columns = {column.name: column for column in corpus.columns}
@@ -75,10 +48,16 @@ class CorpusRows:
         """First row and end row of every shard."""
         return list(itertools.pairwise(self._bounds))
 
-    def only(self, wanted: Sequence[str], words: str) -> list[Column]:
-        """The columns named `wanted` if those are the corpus's; ExportError with `words` (who reads what) if not."""
+    def shard_files(self, directory: Path, suffix: str) -> list[tuple[Path, int, int]]:
+        """A file ``data-00000-of-00004.SUFFIX`` for every shard, with its first row and end row."""
+        count = len(self.shard_ranges)
+        names = (f"data-{number:05d}-of-{count:05d}.{suffix}" for number in range(count))
+        return [(directory / name, *rows) for name, rows in zip(names, self.shard_ranges, strict=True)]
+
+    def only(self, wanted: Sequence[str], need: str) -> list[Column]:
+        """The columns named `wanted` if those are the corpus's; CorpusError that begins with `need` if not."""
         if set(self.columns) != set(wanted):
-            raise ExportError(f"{words}; {self.directory} has the columns {', '.join(sorted(self.columns))}")
+            raise CorpusError(f"{need}; {self.directory} has the columns {', '.join(sorted(self.columns))}")
         return [self.columns[name] for name in wanted]
 
     def value_count(self, key: str, column: str) -> int:
@@ -86,17 +65,16 @@ class CorpusRows:
         return int(self.spec.get(key) or max(int(shard.max()) for shard in self._shards[column]) + 1)
 
     def check_values(self, column: Column, dtype: npt.DTypeLike, reader: str) -> None:
-        """ExportError if a value of `column` does not fit `dtype`; looks only where the dtypes leave a doubt."""
-        limits = np.iinfo(np.dtype(dtype))
+        """CorpusError if a value of `column` does not fit `dtype`; reads them only if their dtype leaves a doubt."""
         if np.can_cast(column.dtype, dtype):
             return
+        limits = np.iinfo(np.dtype(dtype))
         for block in self._blocks([column], 0, self.count, column.row_bytes):
-            values = block[column.name]
-            least, most = int(values.min()), int(values.max())
-            if least < limits.min or most > limits.max:
-                raise ExportError(
+            largest = int(block[column.name].max())
+            if largest > limits.max:
+                raise CorpusError(
                     f"{reader} reads {limits.dtype} (at most {limits.max:,}), but {self.directory} holds the value "
-                    f"{most if most > limits.max else least:,} in column {column.name!r}; choose a wider format"
+                    f"{largest:,} in column {column.name!r}; choose a wider format"
                 )
 
     def blocks(self, first: int, end: int, row_bytes: int | None = None) -> Iterator[Block]:
@@ -105,9 +83,42 @@ class CorpusRows:
         `row_bytes` is what a row becomes, where that is more than it was.
         """
         columns = list(self.columns.values())
-        for block in self._blocks(columns, first, end, row_bytes or _row_bytes(columns)):
+        for block in self._blocks(columns, first, end, row_bytes or sum(column.row_bytes for column in columns)):
             yield block
-            self.advance(len(block[columns[0].name]))
+            self._report(len(block[columns[0].name]))
+
+    def write_values(
+        self, column: Column, dtype: npt.DTypeLike, first: int, end: int, target: Path, *, link: bool
+    ) -> None:
+        """Write rows `first` to `end` of a column back to back as `dtype`, which `check_values` found wide enough.
+
+        Where the bytes are those of one whole shard, `target` becomes a hard link to it if `link` allows; where they
+        are parts of shards, the kernel copies them; else they are converted block by block.
+        """
+        wanted = np.dtype(dtype).newbyteorder("<")
+        same_bytes = column.stored_dtype.itemsize == wanted.itemsize
+        if link and same_bytes and (first, end) in self.shard_ranges:
+            shard, _, _ = next(self._pieces(first, end))
+            if _hard_link(self._paths[column.name][shard], target):
+                self._report(end - first)
+                return
+        with target.open("xb") as file:
+            if same_bytes:
+                self.copy_columns([column], first, end, file)
+                return
+            for block in self._blocks([column], first, end, column.row_length * wanted.itemsize):
+                values = block[column.name]
+                file.write(np.ascontiguousarray(values, wanted).data.cast("B"))
+                self._report(len(values))
+
+    def copy_columns(self, columns: Sequence[Column], first: int, end: int, file: BinaryIO) -> None:
+        """Append the bytes of rows `first` to `end` of one column after the other to `file`."""
+        for column in columns:
+            for shard, start, stop in self._pieces(first, end):
+                source, size = self._paths[column.name][shard], column.row_bytes
+                _copy_bytes(source, start * size, (stop - start) * size, file)
+                if column is columns[-1]:
+                    self._report(stop - start)
 
     def _blocks(self, columns: Sequence[Column], first: int, end: int, row_bytes: int) -> Iterator[Block]:
         step = max(1, BLOCK_BYTES // row_bytes)
@@ -124,56 +135,21 @@ class CorpusRows:
             yield shard, first - start, stop - start
             first, shard = stop, shard + 1
 
-    def advance(self, row_count: int) -> None:
-        """Tell that `row_count` more rows are written."""
+    def _report(self, row_count: int) -> None:
+        """Report that `row_count` more rows are written."""
         self._done += row_count
         self._progress("exporting", self._done, self.count, "rows")
 
-    def write_values(
-        self, column: Column, dtype: npt.DTypeLike, first: int, end: int, target: Path, *, link: bool
-    ) -> None:
-        """Write rows `first` to `end` of a column back to back as `dtype`, which `check_values` found wide enough.
 
-        Where the bytes are those of one whole shard, `target` becomes a hard link to it if `link` allows; where they
-        are parts of shards, the kernel copies them; else they are converted block by block.
-        """
-        wanted = np.dtype(dtype).newbyteorder("<")
-        same = column.stored_dtype.itemsize == wanted.itemsize
-        pieces = list(self._pieces(first, end))
-        whole_shard = (first, end) in self.shard_ranges
-        if link and same and whole_shard and hard_link(self._paths[column.name][pieces[0][0]], target):
-            self.advance(end - first)
-            return
-        with target.open("xb") as file:
-            if same:
-                for piece in pieces:
-                    self._copy(column, piece, file)
-                    self.advance(piece[2] - piece[1])
-                return
-            for block in self._blocks([column], first, end, column.row_length * wanted.itemsize):
-                values = block[column.name]
-                file.write(np.ascontiguousarray(values, wanted).data.cast("B"))
-                self.advance(len(values))
-
-    def copy_columns(self, columns: Sequence[Column], first: int, end: int, file: BinaryIO) -> None:
-        """Append the bytes of rows `first` to `end` of one column after the other to `file`."""
-        for column in columns:
-            for piece in self._pieces(first, end):
-                self._copy(column, piece, file)
-        self.advance(end - first)
-
-    def _copy(self, column: Column, piece: tuple[int, int, int], file: BinaryIO) -> None:
-        shard, start, stop = piece
-        size = column.row_bytes
-        copy_bytes(self._paths[column.name][shard], start * size, (stop - start) * size, file)
+def write_ramp(file: BinaryIO, dtype: npt.DTypeLike, count: int, *, start: int = 0, step: int = 0) -> None:
+    """Append ``start + step * i`` for i below `count` to `file`, in bounded memory."""
+    for first in range(0, count, _ENTRIES):
+        numbers = np.arange(first, min(first + _ENTRIES, count), dtype=np.int64)
+        file.write((numbers * step + start).astype(dtype).data.cast("B"))
 
 
-def _row_bytes(columns: Sequence[Column]) -> int:
-    return sum(column.row_bytes for column in columns)
-
-
-def hard_link(source: Path, target: Path) -> bool:
-    """Make `target` another name of `source`, which is no symbolic link; False where the file system cannot."""
+def _hard_link(source: Path, target: Path) -> bool:
+    """Make `target` another name of `source`, which is not a symbolic link; False where the file system cannot."""
     try:
         os.link(source, target)
     except OSError as error:
@@ -183,7 +159,7 @@ def hard_link(source: Path, target: Path) -> bool:
     return True
 
 
-def copy_bytes(source: Path, offset: int, count: int, file: BinaryIO) -> None:
+def _copy_bytes(source: Path, offset: int, count: int, file: BinaryIO) -> None:
     """Append `count` bytes of `source` from `offset` on to `file`, within the kernel where it can."""
     file.flush()
     with source.open("rb") as origin:
@@ -202,6 +178,6 @@ def copy_bytes(source: Path, offset: int, count: int, file: BinaryIO) -> None:
         while done < count:
             data = origin.read(min(BLOCK_BYTES, count - done))
             if not data:
-                raise ExportError(f"{source} ended {count - done:,} bytes early; check the corpus")
+                raise CorpusError(f"{source} ended {count - done:,} bytes early; check the corpus")
             file.write(data)
             done += len(data)

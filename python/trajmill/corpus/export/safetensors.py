@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from trajmill.corpus.export.reading import CorpusRows, ExportError
+from trajmill.corpus.errors import CorpusError
+from trajmill.corpus.export.reading import CorpusRows
 from trajmill.corpus.layout import Column
 
 _ALIGNMENT = 8
@@ -26,8 +27,7 @@ class Safetensors:
         # widest first, so that every tensor is aligned to its own type
         columns = sorted(rows.columns.values(), key=lambda c: (-c.stored_dtype.itemsize, c.name))
         target.mkdir()
-        for number, (first, end) in enumerate(rows.shard_ranges):
-            path = target / f"data-{number:05d}-of-{len(rows.shard_ranges):05d}.safetensors"
+        for path, first, end in rows.shard_files(target, "safetensors"):
             with path.open("xb") as file:
                 file.write(_header(rows, columns, first, end))
                 rows.copy_columns(columns, first, end, file)
@@ -48,5 +48,5 @@ def _header(rows: CorpusRows, columns: list[Column], first: int, end: int) -> by
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     if len(text) > _LARGEST_HEADER:
-        raise ExportError(f"a safetensors header holds {_LARGEST_HEADER:,} bytes at most, this one has {len(text):,}")
+        raise CorpusError(f"a safetensors header holds {_LARGEST_HEADER:,} bytes at most, this one has {len(text):,}")
     return len(text).to_bytes(8, "little") + text
