@@ -43,11 +43,22 @@ def make_stub() -> str:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([BIN / "pybind11-stubgen", "trajmill._core", "-o", folder], check=True, capture_output=True)
         path = Path(folder) / "trajmill/_core.pyi"
+        path.write_text(_plainer(path.read_text()))
         config = ROOT / "pyproject.toml"
         for verb in (["check", "--fix", "--quiet", "--exit-zero"], ["format", "--quiet"]):
             subprocess.run([BIN / "ruff", *verb, "--config", config, path], check=True, capture_output=True)
-        # the values of version and compiler belong to one build
-        return re.sub(r"^(\w+: str) = .*$", r"\1", path.read_text(), flags=re.MULTILINE)
+        return path.read_text()
+
+
+def _plainer(stub: str) -> str:
+    """The stub with short names of numbers, docstrings of one line on one, and without values of one build."""
+    names = {"Int": "typing.SupportsInt | typing.SupportsIndex", "Float": "typing.SupportsFloat | typing.SupportsIndex"}
+    for name, union in names.items():
+        stub = stub.replace(union, name)
+    aliases = "".join(f"{name}: typing.TypeAlias = {union}\n" for name, union in names.items())
+    stub = re.sub(r"^(__all__)", aliases + r"\1", stub, count=1, flags=re.MULTILINE)
+    stub = re.sub(r'"""\n\s*([^\n"]+)\n\s*"""', r'"""\1"""', stub)
+    return re.sub(r"^(\w+: str) = .*$", r"\1", stub, flags=re.MULTILINE)
 
 
 def test_cpp(sanitizers: str = "") -> None:

@@ -70,7 +70,7 @@ class Config:
     policy_delay: int = 2
     """updates of the critics per update of the policy, at least 1"""
     normalize: bool = True
-    """standardize observations by (s − mean) / (std + 1e-3)"""
+    """standardize observations: less their mean, divided by their deviation + 1e-3"""
     hidden_sizes: tuple[int, ...] = HIDDEN_SIZES
     """widths of the hidden layers of critics and policy, each at least 1"""
 
