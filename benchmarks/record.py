@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 
 import trajmill
+from trajmill.core.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -73,6 +74,16 @@ def in_turns(
     return {name: median(values) for name, values in times.items()}
 
 
+def disk() -> Path:
+    """The directory whose disk is measured: the first argument, by default the current one."""
+    return Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
+
+
+def dd(*words: str) -> None:
+    """Run ``dd`` with blocks of 16 MiB."""
+    subprocess.run(["dd", "bs=16M", *words], check=True, capture_output=True)
+
+
 def environment() -> dict[str, object]:
     """Machine, versions, commit and command."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -98,9 +109,7 @@ def environment() -> dict[str, object]:
 def keep(path: Path, record: Mapping[str, object]) -> None:
     """Write a record whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(record, indent=1) + "\n")
-    unfinished.replace(path)
+    write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def write(name: str, rows: Sequence[Row]) -> None:

@@ -25,6 +25,11 @@ class Learner(Protocol):
     def update(self, *batch: Tensor) -> list[Tensor]: ...
 
 
+def relative(one: Tensor, other: Tensor) -> float:
+    """Distance over the size of the other."""
+    return float((one.double() - other.double()).norm() / other.double().norm().clamp(min=1e-30))
+
+
 def paper_style(
     learner: Learner, batch: Callable[[], Arrays], device: torch.device, context: Context = nullcontext
 ) -> Run:
@@ -42,13 +47,18 @@ def paper_style(
 
 
 def host_indexed(
-    learner: Learner, count: int, gather: Callable[[Tensor], Sequence[Tensor]], size: int, context: Context
+    learner: Learner,
+    count: int,
+    gather: Callable[[Tensor], Sequence[Tensor]],
+    size: int,
+    device: torch.device,
+    context: Context = nullcontext,
 ) -> Run:
     """R1: data on the device, indexed by numbers drawn by NumPy, and every metric read back."""
 
     def run(updates: int) -> None:
         for _ in range(updates):
-            batch = gather(torch.from_numpy(np.random.randint(count, size=size)))  # noqa: NPY002
+            batch = gather(torch.from_numpy(np.random.randint(count, size=size)).to(device))  # noqa: NPY002
             with context():
                 metrics = learner.update(*batch)
             for metric in metrics:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import windows_twin
 
 Columns = Mapping[str, np.ndarray]
 Call = Callable[[], Any]
@@ -102,3 +103,16 @@ def stable_baselines3(columns: Columns, batch_size: int) -> Call:
         getattr(buffer, name)[:, 0] = array  # filling it step by step takes minutes
     buffer.full = True
     return lambda: buffer.sample(batch_size)
+
+
+def looped_windows(columns: Columns, batch_size: int, context_length: int) -> Call:
+    """Windows of steps by the released Python loop."""
+    episodes = windows_twin.split(columns)
+    chosen, moments = windows_twin.select(episodes), windows_twin.mean_and_deviation(episodes)
+    random = np.random.default_rng(0)
+
+    def sample() -> dict[str, np.ndarray]:
+        choices = windows_twin.draw(episodes, chosen, batch_size, random)
+        return windows_twin.windows(episodes, choices, context_length, *moments, flags=())
+
+    return sample

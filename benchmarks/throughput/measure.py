@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,12 +10,10 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor
+from baselines.loops import Run
+from capture_lint import OperationRecorder
 from torch.autograd import DeviceType
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-
-from trajmill.training.capture_lint import OperationRecorder
 
 CLOCKS_AGREE = 0.02
 """greatest relative difference between CUDA events and the host's clock"""
@@ -34,7 +31,7 @@ class Contender:
 
     name: str
     seeds: int
-    run: Callable[[int], None]
+    run: Run
     """makes that many updates, a multiple of `period`; may return before they are done"""
     finish: Callable[[], object]
     """waits until they are"""
@@ -96,27 +93,18 @@ class Contender:
         return abs(one - other) <= CLOCKS_AGREE * other
 
 
-def prepared(
-    name: str, seeds: int, device: torch.device, build: Callable[[], Contender], failures: list[dict[str, str]]
-) -> Contender | None:
-    """Build and try one contender; what goes wrong is written down and costs the others nothing."""
+def prepared(build: Callable[[], Contender], device: torch.device) -> Contender:
+    """Build and try one contender; raises what that raises, and ArithmeticError for losses that are not finite."""
     started = perf_counter()
     before = 0
-    try:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
-        contender = build()
-        contender.run(contender.period)
-        contender.finish()
-        if not contender.is_finite():
-            raise ArithmeticError("its losses are not finite")
-    except Exception as error:
-        failures.append({"contender": name, "reason": f"{type(error).__name__}: {error}"[:2000]})
-        print(f"  {name}: {failures[-1]['reason'].splitlines()[0][:200]}", flush=True)
-        gc.collect()
-        return None
-    contender.name, contender.seeds = name, seeds
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    contender = build()
+    contender.run(contender.period)
+    contender.finish()
+    if not contender.is_finite():
+        raise ArithmeticError("its losses are not finite")
     contender.prepared_seconds = perf_counter() - started
     if device.type == "cuda":
         contender.memory_bytes = torch.cuda.max_memory_allocated(device) - before
@@ -144,39 +132,45 @@ def in_blocks(
             break
 
 
-class _Counter(TorchDispatchMode):
-    """Counts operations that launch work, with those that a graph could not hold."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.recorder = OperationRecorder()
+class _Counter(OperationRecorder):
+    """Counts operations that launch work, also those that a graph could not hold."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        self.recorder.operations.append((str(func), (), ()))
+        self.operations.append((str(func), (), ()))
         return func(*args, **(kwargs or {}))
 
 
-def counted(once: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """What one eager update takes: operations, GFLOP of its matrix products, and on a GPU kernels and their time."""
+def counted(once: Callable[[], object], device: torch.device, *, updates: int = 1) -> dict[str, float]:
+    """What an eager update takes: operations, GFLOP of its matrix products, and on a GPU kernels and their time.
+
+    `once` makes so many `updates`, of which the mean is given.
+    """
     once()
     with _Counter() as counter:
         once()
-    found: dict[str, float] = {"operations": counter.recorder.launch_count()}
+    found: dict[str, float] = {"operations": counter.launch_count()}
     with FlopCounterMode(display=False) as flops:
         once()
     found["gflop"] = flops.get_total_flops() / 1e9
     if device.type == "cuda":
-        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-        synchronize(device)
-        with torch.profiler.profile(activities=activities) as profile:
-            once()
-            synchronize(device)
-        kernels = [event for event in profile.events() if event.device_type == DeviceType.CUDA]
+        kernels = [event for event in _profiled(once, device).events() if event.device_type == DeviceType.CUDA]
         found["kernels"] = len(kernels)
         found["kernel_us"] = sum(event.time_range.elapsed_us() for event in kernels)
-    return found
+    return {name: value / updates for name, value in found.items()}
+
+
+def _profiled(work: Callable[[], object], device: torch.device) -> torch.profiler.profile:
+    """A profile of one call."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    synchronize(device)
+    with torch.profiler.profile(activities=activities) as profile:
+        work()
+        synchronize(device)
+    return profile
 
 
 def best_seconds(work: Callable[[], object], device: torch.device, *, rounds: int = 5) -> float:
@@ -195,46 +189,30 @@ def best_seconds(work: Callable[[], object], device: torch.device, *, rounds: in
 def ceilings(device: torch.device, *, tiny: bool = False) -> dict[str, float]:
     """What the device can do at best: copies, matrix products alone and batched at our shapes, graph nodes."""
     on_gpu = device.type == "cuda"
-    found: dict[str, float] = {}
-
-    def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.randn(*shape, device=device, dtype=dtype)
-
-    count = 2**30 if on_gpu and not tiny else 2**24
-    source = normal(count)
-    target = torch.empty_like(source)
-    found["copy_gb_per_s"] = 8e-9 * count / best_seconds(lambda: target.copy_(source), device)
-
-    side = 8192 if on_gpu and not tiny else 512
+    is_large = on_gpu and not tiny
+    count = 2**30 if is_large else 2**24
+    tensors = [torch.randn(count, device=device) for _ in range(2)]
+    found = {"copy_gb_per_s": 8e-9 * count / best_seconds(lambda: tensors[0].copy_(tensors[1]), device)}
+    tensors.clear()
+    side, members, rows = (8192, 40, 2560) if is_large else (512, 2, 256)
+    shapes = {
+        "": (1, side, side, side, ""),
+        " batched, first layer,": (members, rows, 24, 256, ""),
+        " batched, second layer,": (members, rows, 256, 256, ""),
+        " batched, second layer, input gradient,": (members, rows, 256, 256, "right"),
+        " batched, second layer, weight gradient,": (members, 256, rows, 256, "left"),
+        " batched, perceptron of a transformer,": (members // 2, rows * 3 // 2, 128, 512, ""),
+    }
     before = torch.get_float32_matmul_precision()
-    for name, dtype, precision in (
-        ("fp32", torch.float32, "highest"),
-        ("tf32", torch.float32, "high"),
-        ("bf16", torch.bfloat16, "highest"),
-    ):
-        if name == "tf32" and not on_gpu:
-            continue
-        torch.set_float32_matmul_precision(precision)
-        one, other = normal(side, side, dtype=dtype), normal(side, side, dtype=dtype)
-        taken = best_seconds(lambda one=one, other=other: one @ other, device, rounds=3)
-        found[f"{name}_gflop_per_s"] = 2e-9 * side**3 / taken
-        del one, other
-        members, rows = (40, 2560) if on_gpu and not tiny else (2, 256)
-        for shape, (b, m, k, n) in {
-            "first layer": (members, rows, 24, 256),
-            "second layer": (members, rows, 256, 256),
-            "second layer, input gradient": (members, rows, 256, 256),
-            "second layer, weight gradient": (members, 256, rows, 256),
-            "perceptron of a transformer": (members // 2, rows * 3 // 2, 128, 512),
-        }.items():
-            transposed = "gradient" in shape
-            one, other = normal(b, m, k, dtype=dtype), normal(b, k, n, dtype=dtype)
-            if transposed and "weight" in shape:
-                one = normal(b, k, m, dtype=dtype).mT
-            elif transposed:
-                other = normal(b, n, k, dtype=dtype).mT
-            taken = best_seconds(lambda one=one, other=other: torch.bmm(one, other), device)
-            found[f"{name} batched, {shape}, gflop_per_s"] = 2e-9 * b * m * k * n / taken
+    for name, dtype in (("fp32", torch.float32), *([("tf32", torch.float32)] * on_gpu), ("bf16", torch.bfloat16)):
+        torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+        for shape, (b, m, k, n, transposed) in shapes.items():
+            one, other = (torch.randn(b, *size, device=device, dtype=dtype) for size in ((m, k), (k, n)))
+            one = one.mT.contiguous().mT if transposed == "left" else one
+            other = other.mT.contiguous().mT if transposed == "right" else other
+            product = torch.bmm if b > 1 else lambda one, other: torch.mm(one[0], other[0])
+            taken = best_seconds(lambda product=product, one=one, other=other: product(one, other), device)
+            found[f"{name}{shape or '_'}{' ' if shape else ''}gflop_per_s"] = 2e-9 * b * m * k * n / taken
             del one, other
     torch.set_float32_matmul_precision(before)
     if on_gpu:
@@ -261,14 +239,8 @@ def _gpu_ceilings(device: torch.device) -> dict[str, float]:
 
 def trace(work: Callable[[], object], path: str, device: torch.device) -> list[dict[str, Any]]:
     """Profile some updates: a Chrome trace at `path`, and the kernels (or operations) that take longest."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
     work()
-    synchronize(device)
-    with torch.profiler.profile(activities=activities) as profile:
-        work()
-        synchronize(device)
+    profile = _profiled(work, device)
     with suppress(RuntimeError):
         profile.export_chrome_trace(path)
     kind = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
