@@ -11,7 +11,7 @@ import gc
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,19 +19,19 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from record import RESULTS, Row, environment, keep
+from record import RESULTS, Row, environment, keep, row
 from throughput.contenders import DESCRIPTIONS, build, reason_against, trains_several
-from throughput.goals import PAPER_RATES, ROOFLINES, goals_at
+from throughput.goals import GOALS, PAPER_RATES, ROOFLINES
 from throughput.measure import Contender, ceilings, counted, in_blocks, prepared, trace
 from throughput.workload import EPISODES, Eager, Workload
 
 from trajmill.algorithms import method_names
 from trajmill.training.device import ComputeConfig
+from trajmill.training.settings import plain
 
-TOLERANCES = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 1e-1}
-"""of losses on the same weights and batch"""
-CHANGE_TOLERANCES = {"fp32": 0.01, "tf32": 0.1, "bf16": 0.3}
-"""of what Adam's first update changes: all of one size, so that the signs of the smallest gradients count"""
+TOLERANCES = {"fp32": (1e-4, 0.01), "tf32": (2e-2, 0.1), "bf16": (1e-1, 0.3)}
+"""of losses on the same weights and batch; of what Adam's first update changes, where the signs of the smallest
+gradients count, since all changes are of one size"""
 ON_GPU_ONLY = ("R3 compiled", "ours compiled")
 REFERENCES = ("R0", "plain loop")
 """what the others are compared with: the first one that there is"""
@@ -39,39 +39,34 @@ REFERENCES = ("R0", "plain loop")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate(Row):
-    """A rate of one contender and what it is held against; `value` counts the updates of every seed."""
+    """A rate of one contender and what it is held against.
+
+    `value` counts the updates of every seed; `low` and `high` are quartiles over the blocks. At the paper's sizes
+    `model` is predicted for one H200, and `gb_per_s` counts the bytes of that model.
+    """
 
     method: str
     contender: str
     seeds: int
     precision: str
     low: float
-    """quartiles over the blocks"""
     high: float
     blocks: int
-    updates_per_block: int
-    us_per_update: float
-    """of all seeds together"""
     prepared_seconds: float
-    clocks_agree: bool
     memory_mb: float | None
     model: float | None
-    """predicted for one H200 at the paper's sizes"""
     goals: dict[str, float]
-    gflop_per_s: float | None = None
-    gb_per_s: float | None = None
-    """by the bytes that the model counts"""
+    gflop_per_s: float | None
+    gb_per_s: float | None
 
 
 def main() -> None:
     options = arguments()
-    started = perf_counter()
     try:
-        # torch's fp32 kernels on a CPU have no use for more threads than a process is meant to have
-        compute = ComputeConfig(device=options.device, precision="fp32", threads=options.threads)
-        device = compute.apply()
+        device = ComputeConfig(device=options.device).apply()
     except ValueError as error:
         raise SystemExit(str(error)) from error
+    options.seeds = options.seeds or ([1, 5, 20] if device.type == "cuda" else [1])
     size = options.size or ("paper" if device.type == "cuda" else "small")
     out = options.out or RESULTS / f"training_{device.type}.json"
     record: dict[str, Any] = {
@@ -81,19 +76,21 @@ def main() -> None:
         "cuda": torch.version.cuda,
         "contenders": DESCRIPTIONS,
         "published": {name: rate for name, rate in PAPER_RATES.items() if name in options.methods},
-        **{name: {} for name in ("ceilings", "shapes", "counts", "distances", "profile")},
+        **{name: {} for name in ("ceilings", "settings", "counts", "distances", "profile")},
         **{name: [] for name in ("skipped", "failed", "finished", "rows")},
     }
-    run = Run(options, device, size, out, record, started + options.budget)
-    record["ceilings"] = known_ceilings(options.ceilings_from) or ceilings(device, tiny=size == "tiny")
+    run, deadline = Run(options, device, size, out, record), perf_counter() + options.budget
+    with suppress(AttributeError, OSError, ValueError, KeyError):
+        record["ceilings"] = json.loads(options.ceilings_from.read_text())["ceilings"]
+    record["ceilings"] = record["ceilings"] or ceilings(device, tiny=size == "tiny")
     run.keep()
     todo = [(name, precision) for precision in options.precision for name in options.methods]
     for place, (name, precision) in enumerate(todo):
         # what is left of the time is shared by what is left to do
-        run.measure(name, precision, perf_counter() + (run.deadline - perf_counter()) / (len(todo) - place))
-    print_table([Rate(**row) for row in record["rows"]])
+        run.measure(name, precision, perf_counter() + (deadline - perf_counter()) / (len(todo) - place))
+    print_table([Rate(**one) for one in record["rows"]])
     for name in ("skipped", "failed"):
-        for one in record[name]:
+        for one in record[name] if name == "failed" or options.contenders else ():
             print(f"{name}: {one['contender']}: {one['reason']}")
     print(f"written to {out}")
 
@@ -109,7 +106,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="blocks of each contender")
     parser.add_argument("--block-seconds", type=float, default=2.0)
     parser.add_argument("--budget", type=float, default=3600.0, help="seconds, shared by the methods")
-    parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU")
     parser.add_argument("--quick", action="store_true", help="three rounds of short blocks")
     parser.add_argument("--ceilings-from", type=Path, help="record that holds the ceilings; else they are measured")
     parser.add_argument("--profile", type=Path, help="folder for a trace of ours, most seeds of each method")
@@ -117,18 +113,7 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.block_seconds = 3, 0.25
-    if options.seeds is None:
-        gpu = options.device != "cpu" and torch.cuda.is_available()
-        options.seeds = [1, 5, 20] if gpu else [1]
     return options
-
-
-def known_ceilings(path: Path | None) -> dict[str, float] | None:
-    """Ceilings of another record, if it has any."""
-    try:
-        return json.loads(path.read_text())["ceilings"] if path is not None else None
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 @dataclass(slots=True)
@@ -140,7 +125,6 @@ class Run:
     size: str
     out: Path
     record: dict[str, Any]
-    deadline: float
 
     def keep(self) -> None:
         """Write the record as it is."""
@@ -162,14 +146,15 @@ class Run:
         """All contenders of one method at one precision."""
         key = f"{name} {precision}"
         try:
-            ComputeConfig(device=self.device.type, precision=precision, threads=self.options.threads).apply()
+            ComputeConfig(device=self.device.type, precision=precision).apply()
         except ValueError as error:
             self.note("skipped", key, str(error))
+            self.keep()
             return
         print(f"{key}, {self.size} size", flush=True)
         with self.surviving(key):
             workload = Workload(name, self.size)
-            self.record["shapes"][name] = workload.shape()
+            self.record["settings"][name] = plain(workload.config)
             with self.surviving(f"{key}, comparison"):
                 self._compare(workload, key, precision)
             with self.surviving(f"{key}, counts"):
@@ -193,7 +178,7 @@ class Run:
             return
         self.record["distances"][key] = distances = distance(workload, self.device)
         for what, found in distances.items():
-            bound = (CHANGE_TOLERANCES if "change" in what else TOLERANCES)[precision]
+            bound = TOLERANCES[precision]["change" in what]
             if not found <= bound:
                 reason = f"{what} is {found:.2g} from ours, more than {bound:.2g}"
                 self.note("failed", f"{key}, comparison", reason)
@@ -221,7 +206,6 @@ class Run:
         with self.surviving(f"{key}, blocks"):
             in_blocks(
                 contenders,
-                self.device,
                 rounds=self.options.rounds,
                 block_seconds=max(0.02, min(self.options.block_seconds, share)),
                 after_round=after_round,
@@ -244,8 +228,8 @@ class Run:
                     self.note("skipped", label, reason)
                     continue
                 try:
-                    build_it = partial(build, workload, name, seeds, self.device, precision)
-                    ready.append(prepared(build_it, self.device))
+                    ready.append(prepared(partial(build, workload, name, seeds, self.device, precision), self.device))
+                    ready[-1].name, ready[-1].seeds = name, seeds
                 except Exception as error:
                     is_absent = isinstance(error, ModuleNotFoundError) and not name.startswith("ours")
                     self.note("skipped" if is_absent else "failed", label, f"{type(error).__name__}: {error}")
@@ -258,13 +242,10 @@ class Run:
         model = ROOFLINES.get(workload.name) if self.size == "paper" else None
         gflop = self.record["counts"].get(f"{workload.name} {precision}", {}).get("gflop")
         ceiling = self.record["ceilings"].get(f"{precision}_gflop_per_s")
-        rate = gflop * value if gflop is not None else None
+        limit = ("matrix products alone", ceiling / gflop) if gflop and ceiling else None
+        name = f"{workload.name} {precision} {contender.name}, S = {contender.seeds}"
         return Rate(
-            name=f"{workload.name} {precision} {contender.name}, S = {contender.seeds}",
-            value=value,
-            unit="updates/s",
-            limit="matrix products alone" if rate is not None and ceiling else None,
-            limit_share=rate / ceiling if rate is not None and ceiling else None,
+            **asdict(row(name, value, "updates/s", limit=limit)),
             method=workload.name,
             contender=contender.name,
             seeds=contender.seeds,
@@ -272,14 +253,11 @@ class Run:
             low=low,
             high=high,
             blocks=len(contender.seconds),
-            updates_per_block=contender.updates,
-            us_per_update=1e6 * contender.seeds / value,
             prepared_seconds=contender.prepared_seconds,
-            clocks_agree=contender.clocks_agree(),
             memory_mb=None if contender.memory_bytes is None else contender.memory_bytes / 1e6,
             model=None if model is None else model.rate(contender.seeds, precision),
-            goals={} if model is None else goals_at(workload.name, contender.seeds),
-            gflop_per_s=rate,
+            goals={} if model is None else GOALS[workload.name].get(contender.seeds, {}),
+            gflop_per_s=gflop and gflop * value,
             gb_per_s=None if model is None else model.bytes(precision) * value / 1e9,
         )
 
@@ -296,10 +274,9 @@ def print_table(rates: Sequence[Rate]) -> None:
         goals = ", ".join(
             f"{name} {goal:,.0f} {'met' if rate.value >= goal else 'missed'}" for name, goal in rate.goals.items()
         )
-        note = "" if rate.clocks_agree else "  (clocks differ)"
         print(
             f"{rate.name:<46}{rate.value:>10,.1f} {rate.low:>8,.1f}-{rate.high:<8,.1f} {over:>16} {model:>8} "
-            f"{done:>8} {share:>5}  {goals}{note}"
+            f"{done:>8} {share:>5}  {goals}"
         )
 
 

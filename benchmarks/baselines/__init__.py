@@ -3,7 +3,8 @@
 A method without a module here has no peers. A module offers what it can:
 
 ``learner(peer, workload, device)``
-    A fresh `Learner` of one seed, for the peers R0, R1, R2 and R3.
+    Fresh networks and optimizers of one seed for the peers R0, R1, R2 and R3: an object with ``parameters()``, and
+    ``update(*batch)``, which gives metrics on the device. A batch has the columns of our batches, in order.
 ``released_batch(workload)``
     A call that makes a batch in NumPy as the released code does, for R0.
 ``in_jax(workload)``

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional
 
-from baselines.loops import relative
-from baselines.perceptrons import adam, load, numbers, ours
+from baselines.loops import adam, load, numbers, ours, relative
 from trajmill.algorithms import cql
 
 COMPILED = ("sample_actions", "policy_loss", "critic_losses")
@@ -159,13 +158,8 @@ def fed(normals: Sequence[Tensor], uniforms: Tensor) -> Iterator[None]:
         assert values.shape == torch.Size(shape), (values.shape, shape)
         return values
 
-    def filled(self: Tensor, *_: Any, **__: Any) -> Tensor:
-        return self.copy_(uniforms)
-
-    with (
-        patch("torch.distributions.normal._standard_normal", next_normal),
-        patch.object(torch.Tensor, "uniform_", filled),
-    ):
+    law = patch("torch.distributions.normal._standard_normal", next_normal)
+    with law, patch.object(torch.Tensor, "uniform_", lambda self, *_: self.copy_(uniforms)):
         yield
 
 

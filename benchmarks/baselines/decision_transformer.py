@@ -10,7 +10,7 @@ import torch
 from throughput.workload import Workload
 from torch import Tensor, nn
 
-from baselines.gpt2 import GPT2, Attention, WarmingAdamW, load
+from baselines.gpt2 import GPT2, Attention, Learner, load
 from baselines.loops import relative
 from baselines.replay import looped_windows
 from trajmill.algorithms import decision_transformer
@@ -35,31 +35,15 @@ class DecisionTransformer(nn.Module):
     def forward(
         self, observation: Tensor, action: Tensor, return_to_go: Tensor, timestep: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        time = self.embed_timestep(timestep)
         parts = (self.embed_return(return_to_go[..., None]), self.embed_state(observation), self.embed_action(action))
-        size, length = timestep.shape
-        tokens = torch.stack(parts, 1).permute(0, 2, 1, 3).reshape(size, 3 * length, -1)
-        time = torch.stack((time, time, time), 1).permute(0, 2, 1, 3).reshape(size, 3 * length, -1)
-        every = torch.stack((mask,) * 3, 1).permute(0, 2, 1).reshape(size, 3 * length)
-        x = self.gpt2(self.embed_ln(tokens) + time, every).reshape(size, length, 3, -1).permute(0, 2, 1, 3)
-        return self.predict_state(x[:, 2]), torch.tanh(self.predict_action(x[:, 1])), self.predict_return(x[:, 2])
+        tokens, time = torch.stack(parts, 2).flatten(1, 2), self.embed_timestep(timestep).repeat_interleave(3, 1)
+        x = self.gpt2(self.embed_ln(tokens) + time, mask.repeat_interleave(3, 1))
+        action, state, return_to_go = x[:, 1::3], x[:, 2::3], x[:, 2::3]
+        return self.predict_state(state), torch.tanh(self.predict_action(action)), self.predict_return(return_to_go)
 
 
-class Learner:
-    """One seed. `synced` picks the real steps out by a mask and has a scheduler, as released; else both are tensors."""
-
-    def __init__(self, model: nn.Module, config: Any, *, synced: bool, on_graph: bool) -> None:
-        self.model, self.synced = model, synced
-        if synced:
-            rate, warmup = config.learning_rate, config.warmup_updates
-            self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=DECAY)
-            self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: min((done + 1) / warmup, 1))
-        else:
-            self.optimizer = WarmingAdamW(model, config, on_graph=on_graph, weight_decay=DECAY)
-        self.clip_norm = config.clip_norm
-
-    def parameters(self) -> list[nn.Parameter]:
-        return list(self.model.parameters())
+class WindowLearner(Learner):
+    """One seed. `synced` picks the real steps out by a mask, as released; else a product leaves the others out."""
 
     def loss(self, observation: Tensor, action: Tensor, return_to_go: Tensor, timestep: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error of the actions of real steps."""
@@ -71,21 +55,11 @@ class Learner:
         errors = (predicted - action).square().mean(-1)
         return (errors * mask).sum() / mask.sum()
 
-    def update(self, *batch: Tensor) -> list[Tensor]:
-        """One update; gives the loss, on the device."""
-        loss = self.loss(*batch)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.optimizer.step()
-        if self.synced:
-            self.scheduler.step()
-        return [loss.detach()]
-
 
 def learner(peer: str, workload: Workload, device: torch.device) -> Learner:
     model = DecisionTransformer(workload, "module" if peer == "R1" else "explicit").to(device)
-    return Learner(model, workload.config, synced=peer in ("R0", "R1"), on_graph=peer == "R3")
+    settings = {"synced": peer in ("R0", "R1"), "on_graph": peer == "R3", "clip_norm": workload.config.clip_norm}
+    return WindowLearner(model, workload.config, **settings, weight_decay=DECAY)
 
 
 def released_batch(workload: Workload) -> Callable[[], list[np.ndarray]]:

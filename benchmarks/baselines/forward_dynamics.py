@@ -12,8 +12,7 @@ from throughput.workload import Workload
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.loops import relative
-from baselines.perceptrons import adam, load, numbers, ours
+from baselines.loops import adam, load, numbers, ours, relative
 from trajmill.algorithms import forward_dynamics
 
 WITHOUT = {"R1": "CORL has no pre-training on synthetic transitions"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import inf, sqrt
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 Attention = Literal["explicit", "fused", "module"]
 """as in the released code; by torch's fused kernel, which no step may be hidden from; or by torch's own layer"""
@@ -57,7 +58,7 @@ class Block(nn.Module):
             dropped = self.attention_dropout.p if self.training else 0.0
             mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropped, is_causal=True)
         else:
-            weights = (query @ key.transpose(-1, -2) / math.sqrt(x.shape[-1])).masked_fill(self.later, -1e4)
+            weights = (query @ key.transpose(-1, -2) / sqrt(x.shape[-1])).masked_fill(self.later, -1e4)
             if mask is not None:
                 weights = weights + (1.0 - mask.float())[:, None, None, :] * -1e4
             mixed = self.attention_dropout(F.softmax(weights, dim=-1)) @ value
@@ -94,21 +95,42 @@ def load(module: nn.Module, name: str, parameters: Mapping[str, Tensor]) -> None
         own.data.copy_(value.T if isinstance(module, nn.Linear) and value.ndim == 2 else value)
 
 
-class WarmingAdamW:
-    """AdamW whose step size rises linearly, all of it in tensors, so that a graph can hold it."""
+class Learner:
+    """One seed. AdamW's step size rises linearly: by a scheduler, as released, if `synced`, else in tensors.
 
-    def __init__(self, model: nn.Module, config: Any, *, on_graph: bool, **options: float) -> None:
-        parameters = list(model.parameters())
-        self.done, self.rate = (parameters[0].new_zeros(()) for _ in range(2))
+    What is all in tensors a graph can hold.
+    """
+
+    loss: Callable[..., Tensor]
+
+    def __init__(
+        self, model: nn.Module, config: Any, *, synced: bool, on_graph: bool, clip_norm: float = inf, **options: Any
+    ) -> None:
+        self.model, self.synced, self.clip_norm = model, synced, clip_norm
         self.greatest, self.warmup = config.learning_rate, config.warmup_updates
-        self.optimizer = torch.optim.AdamW(
-            parameters, lr=self.rate, fused=True, capturable=on_graph and self.rate.is_cuda, **options
-        )
+        parameters = self.parameters()
+        self.done, self.rate = (parameters[0].new_zeros(()) for _ in range(2))
+        if synced:
+            self.optimizer = torch.optim.AdamW(parameters, lr=self.greatest, **options)
+            self.scheduler = LambdaLR(self.optimizer, lambda done: min((done + 1) / self.warmup, 1))
+        else:
+            options |= {"fused": True, "capturable": on_graph and self.rate.is_cuda}
+            self.optimizer = torch.optim.AdamW(parameters, lr=self.rate, **options)
 
-    def step(self) -> None:
-        self.done.add_(1)
-        self.rate.copy_((self.done / self.warmup).clamp(max=1) * self.greatest)
-        self.optimizer.step()
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
 
-    def zero_grad(self) -> None:
+    def update(self, *batch: Tensor) -> list[Tensor]:
+        """One update; gives the loss, on the device."""
+        loss = self.loss(*batch)
         self.optimizer.zero_grad()
+        loss.backward()
+        if self.clip_norm < inf:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        if not self.synced:
+            self.done.add_(1)
+            self.rate.copy_((self.done / self.warmup).clamp(max=1) * self.greatest)
+        self.optimizer.step()
+        if self.synced:
+            self.scheduler.step()
+        return [loss.detach()]

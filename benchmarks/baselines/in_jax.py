@@ -71,11 +71,11 @@ def scanned(
     def many(state: Tree, data: Mapping[str, Any]) -> Tree:
         return lax.scan(lambda carry, _: (update(carry, data), None), state, None, length=chunk)[0]
 
-    keys = random.split(random.key(0), seeds)
-    one_or_all = (keys[0], fresh, many) if seeds == 1 else (keys, jax.vmap(fresh), jax.vmap(many, in_axes=(0, None)))
-    key, start, function = one_or_all[0], jax.jit(one_or_all[1]), jax.jit(one_or_all[2], donate_argnums=0)
-    # compiled, so that no two tensors of the state share their numbers: each is donated
-    holder = [start(key)]
+    keys, start, function = random.split(random.key(0), seeds), jax.vmap(fresh), jax.vmap(many, in_axes=(0, None))
+    if seeds == 1:
+        keys, start, function = keys[0], fresh, many
+    holder = [jax.jit(start)(keys)]  # compiled, so that no two tensors share their numbers: each is donated
+    function = jax.jit(function, donate_argnums=0)
     on_device = {name: jnp.asarray(array) for name, array in data.items()}
 
     def run(count: int) -> None:

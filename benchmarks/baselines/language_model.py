@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from throughput.workload import Workload
 from torch import Tensor, nn
 
-from baselines.gpt2 import GPT2, WarmingAdamW, load
+from baselines.gpt2 import GPT2, Learner, load
 from baselines.loops import relative
 from trajmill.models.language_model import token_losses
 
@@ -35,34 +35,19 @@ class LanguageModel(nn.Module):
         return self.gpt2(self.wte(tokens) + self.wpe.weight[: tokens.shape[1]]) @ self.wte.weight.T
 
 
-class Learner:
+class TokenLearner(Learner):
     """AdamW is torch's (the released one adds epsilon elsewhere, at the same cost)."""
-
-    def __init__(self, model: nn.Module, config: Any, *, on_graph: bool) -> None:
-        self.model = model
-        options = {"eps": 1e-6, "weight_decay": config.weight_decay}
-        self.optimizer = WarmingAdamW(model, config, on_graph=on_graph, **options)
-
-    def parameters(self) -> list[nn.Parameter]:
-        return list(self.model.parameters())
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Mean cross-entropy of the next token."""
         scores = self.model(tokens)[:, :-1].float()
         return F.cross_entropy(scores.reshape(-1, scores.shape[-1]), tokens[:, 1:].reshape(-1))
 
-    def update(self, tokens: Tensor) -> list[Tensor]:
-        """One update; gives the loss, on the device."""
-        loss = self.loss(tokens)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return [loss.detach()]
-
 
 def learner(peer: str, workload: Workload, device: torch.device) -> Learner:
-    model = LanguageModel(workload, fused=peer == "R3").to(device)
-    return Learner(model, workload.config, on_graph=peer == "R3")
+    model, config = LanguageModel(workload, fused=peer == "R3").to(device), workload.config
+    options = {"eps": 1e-6, "weight_decay": config.weight_decay}
+    return TokenLearner(model, config, synced=False, on_graph=peer == "R3", **options)
 
 
 def released_batch(workload: Workload) -> Callable[[], list[np.ndarray]]:
@@ -94,9 +79,9 @@ def in_jax(workload: Workload) -> tuple[Any, ...]:
 
     def initial(key: Any) -> Any:
         keys = random.split(key, 3)
-        tables = {"wte": (vocabulary, backbone.width), "wpe": (length, backbone.width)}
-        values = (0.02 * random.normal(one, shape) for one, shape in zip(keys, tables.values(), strict=False))
-        return dict(zip(tables, values, strict=True)) | {"gpt2": gpt2(keys[2], backbone)}
+        words, positions = ((vocabulary, backbone.width), (length, backbone.width))
+        tables = {"wte": 0.02 * random.normal(keys[0], words), "wpe": 0.02 * random.normal(keys[1], positions)}
+        return tables | {"gpt2": gpt2(keys[2], backbone)}
 
     def loss(learned: Any, key: Any, data: Any, _: Any) -> Any:
         draw, drop = random.split(key)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
-from baselines import has_plain_loop
-from baselines.loops import captured, host_indexed, paper_style, without_syncs
-from torch import nn
+from baselines import has_plain_loop, plain_loop_of
+from baselines.loops import Context, captured, eager
+from torch import Tensor, nn
 
-from throughput.measure import Contender, synchronize
-from throughput.workload import Eager, Workload, all_finite
+from throughput.measure import Contender, all_finite, synchronize
+from throughput.workload import Eager, Workload
 from trajmill.training.adam import Adam
 from trajmill.training.draws import Draws
 from trajmill.training.runner import Runner
@@ -58,78 +59,59 @@ def reason_against(workload: Workload, name: str, seeds: int, device: torch.devi
 def build(workload: Workload, name: str, seeds: int, device: torch.device, precision: str) -> Contender:
     """Make a contender ready; raises what its parts raise."""
     context = partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext
+    torch.manual_seed(0)
     if name == "R4":
         return _in_jax(workload, seeds, precision)
     if name.startswith("ours"):
-        return _ours(workload, name, seeds, device)
-    torch.manual_seed(0)
-    make = _plain_loop if name == "plain loop" else _peer
-    run, parameters = make(workload, name, device, context)
-    return Contender(
-        name=name,
-        seeds=1,
-        run=run,
-        finish=partial(synchronize, device),
-        is_finite=lambda: all(bool(parameter.isfinite().all()) for parameter in parameters),
-        events=device.type == "cuda",
-    )
+        contender = _ours(workload, name, seeds, device)
+    elif name == "plain loop":
+        contender = _plain_loop(workload, context)
+    else:
+        contender = _peer(workload, name, device, context)
+    contender.finish = partial(synchronize, device)
+    return contender
 
 
-Context = Callable[[], AbstractContextManager[object]]
-Made = tuple[Callable[[int], None], list[torch.Tensor]]
-"""what makes updates, and the parameters it changes"""
-
-
-def _plain_loop(workload: Workload, name: str, device: torch.device, context: Context) -> Made:
-    loop = workload.plain_loop()
+def _plain_loop(workload: Workload, context: Context) -> Contender:
+    loop = plain_loop_of(workload.name)(workload.rows.columns, workload.config, 0)
+    parts = [part for thing in vars(loop).values() for part in (thing if isinstance(thing, list) else [thing])]
+    networks = nn.ModuleList(part for part in parts if isinstance(part, nn.Module))
 
     def run(count: int) -> None:
         with context():
             loop.run(count)
 
-    return run, list(_parameters(vars(loop).values()))
+    return Contender(run, lambda: all_finite(networks.parameters()))
 
 
-def _parameters(things: Any) -> Iterator[torch.Tensor]:
-    """Parameters of the modules among some things and the lists among them."""
-    for thing in things:
-        if isinstance(thing, nn.Module):
-            yield from thing.parameters()
-        elif isinstance(thing, list | tuple):
-            yield from _parameters(thing)
-
-
-def _peer(workload: Workload, name: str, device: torch.device, context: Context) -> Made:
-    kind, peers = name.split(maxsplit=1)[0], workload.peers
+def _peer(workload: Workload, name: str, device: torch.device, context: Context) -> Contender:
+    kind, peers, size = name.split(maxsplit=1)[0], workload.peers, workload.config.batch_size
     learner = peers.learner(kind, workload, device)
-    if kind == "R0":
-        run = paper_style(learner, peers.released_batch(workload), device, context)
-    elif kind == "R1":
-        run = host_indexed(learner, *workload.gather(device), workload.config.batch_size, device, context)
-    elif kind == "R2":
-        run = without_syncs(learner, workload.device_batch(device), context)
-    else:
+    if kind == "R3":
         run = captured(learner, workload.host_batch(), device, context, compiled="compiled" in name)
-    return run, learner.parameters()
+        return Contender(run, lambda: all_finite(learner.parameters()))
+    if kind == "R0":
+        released = peers.released_batch(workload)
+
+        def batch() -> list[Tensor]:
+            return [torch.from_numpy(array).to(device) for array in released()]
+    elif kind == "R1":
+        count, gather = workload.gather(device)
+
+        def batch() -> list[Tensor]:
+            return gather(torch.from_numpy(np.random.randint(count, size=size)).to(device))  # noqa: NPY002
+    else:
+        batch = workload.device_batch(device)
+    run = eager(learner, batch, context, reads_metrics=kind != "R2")
+    return Contender(run, lambda: all_finite(learner.parameters()))
 
 
 def _ours(workload: Workload, name: str, seeds: int, device: torch.device) -> Contender:
-    state, period = workload.ours(seeds, device), 1
-    if name == "ours eager":
-        run = Eager(workload.method, state).run
-    else:
-        step = compiled(workload) if name == "ours compiled" else workload.method.step
-        runner = Runner(step, state, UNROLL)
-        run, period = runner.run, runner.unroll
-    return Contender(
-        name=name,
-        seeds=seeds,
-        run=run,
-        finish=partial(synchronize, device),
-        is_finite=lambda: all_finite(state),
-        period=period,
-        events=device.type == "cuda",
-    )
+    state = workload.ours(seeds, device)
+    runner: Any = Eager(workload.method, state)
+    if name != "ours eager":
+        runner = Runner(compiled(workload) if name == "ours compiled" else workload.method.step, state, UNROLL)
+    return Contender(runner.run, lambda: all_finite(state.moving().values()), period=runner.unroll)
 
 
 def compiled(workload: Workload) -> Callable[..., None]:
@@ -160,8 +142,4 @@ def _in_jax(workload: Workload, seeds: int, precision: str) -> Contender:
     chunk = max(1, min(200, round(0.02 / on_gpu))) if workload.size == "paper" else 10
     *functions, settings = workload.peers.in_jax(workload)
     run, finish, losses = scanned(*functions, **settings, seeds=seeds, chunk=chunk)
-
-    def is_finite() -> bool:
-        return bool((abs(losses()) < float("inf")).all())
-
-    return Contender(name="R4", seeds=seeds, run=run, finish=finish, is_finite=is_finite, period=chunk)
+    return Contender(run, lambda: bool(np.isfinite(losses()).all()), finish=finish, period=chunk)

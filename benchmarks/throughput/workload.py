@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from baselines import peers_of, plain_loop_of
+from baselines import peers_of
 from torch import Tensor
 
 from trajmill.algorithms import method_named
@@ -22,7 +22,6 @@ from trajmill.core.progress import silent
 from trajmill.data import Dataset
 from trajmill.replay.tables import table_of
 from trajmill.replay.token_table import TokenRows
-from trajmill.training.settings import plain
 
 ENVIRONMENT, OBSERVATION, ACTION = "HalfCheetah-v4", 17, 6  # Walker2d's sizes too
 EPISODES = {"paper": (1000, 1000), "small": (20, 1000), "tiny": (20, 50)}
@@ -67,20 +66,11 @@ class Workload:
         """What the method's peers offer under this name."""
         return getattr(self.peers, name, default)
 
-    def shape(self) -> dict[str, Any]:
-        """What a rate depends on."""
-        count = self.rows.row_count if isinstance(self.rows, TokenRows) else len(self.rows)
-        return {"rows": count, "settings": plain(self.config)}
-
     def ours(self, seeds: int, device: torch.device) -> Any:
         """A fresh state."""
-        numbers = list(range(seeds))
-        table = table_of(self.rows, "device", seeds=numbers, batch_size=self.config.batch_size, device=device)
-        return self.method.create(self.config, table, numbers)
-
-    def plain_loop(self) -> Any:
-        """A fresh plain loop of one seed."""
-        return plain_loop_of(self.name)(self.rows.columns, self.config, 0)
+        config, numbers = self.config, range(seeds)
+        table = table_of(self.rows, "device", seeds=numbers, batch_size=config.batch_size, device=device)
+        return self.method.create(config, table, list(numbers))
 
     @cached_property
     def stored(self) -> np.ndarray:
@@ -126,6 +116,8 @@ class Workload:
 class Eager:
     """Updates of a state without a graph, one Python call each."""
 
+    unroll = 1
+
     def __init__(self, method: Any, state: Any) -> None:
         self._method, self._state, self._done = method, state, 0
         parts = [getattr(state, field.name) for field in fields(state)]
@@ -140,8 +132,3 @@ class Eager:
                 part.feed(self._done, 1)
             self._method.step(self._state, 1, self._done % self._state.period)
             self._done += 1
-
-
-def all_finite(state: Any) -> bool:
-    """Are all parameters and the metrics so far finite."""
-    return all(bool(tensor.isfinite().all()) for tensor in state.moving().values())
