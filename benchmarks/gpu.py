@@ -78,7 +78,7 @@ def planned(device: str, budget: float, folder: Path, parts: Path, *, tiny: bool
 
     `folder` gets a trace, `parts` what each stage writes.
     """
-    scale, every = budget / 540.0, method_names()
+    scale, every = budget / 540.0, method_names()[: 2 if tiny else None]
     with_peers = [name for name in every if (HERE / f"baselines/{name}.py").exists()]
 
     def bench(name: str, what: str, seconds: float, options: str, methods: Sequence[str]) -> Stage:
@@ -105,7 +105,7 @@ def planned(device: str, budget: float, folder: Path, parts: Path, *, tiny: bool
             *("fp32", "R0, R1, R3 and ours, fp32 as the papers ran", 35),
             *("--precision fp32 --seeds 1 20 --contenders R0 R1 R3 ours", with_peers),
         ),
-        bench("jax", "R4 and ours, tf32", 50, "--precision tf32 --seeds 1 20 --contenders R4 ours", with_peers),
+        bench("jax", "R4 and ours, tf32", 50, "--precision tf32 --seeds 1 20 --contenders ours R4", with_peers),
         bench(
             *("compiled", "R3 and ours compiled first, tf32", 50),
             *("--precision tf32 --seeds 1 20 --contenders ours 'ours compiled' 'R3 compiled'", with_peers),

@@ -250,7 +250,7 @@ def test_all_stages_run_on_a_cpu(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--out", tmp_path / "gpu.json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = recorded(tmp_path)
-    assert list(found) == ["ceilings", "tests", *method_names(), "bf16", "fp32", "jax", "compiled", "profile"]
+    assert list(found) == ["ceilings", "tests", *method_names()[:2], "bf16", "fp32", "jax", "compiled", "profile"]
     for name in set(found) - {"jax", "compiled"}:  # for which JAX and a compiler are needed
         assert found[name]["status"] == "finished", (name, found[name]["output"])
     assert "skipped" in found["tests"]["output"] and "failed" not in found["tests"]["output"]
