@@ -32,7 +32,6 @@ from trajmill.training.settings import plain
 TOLERANCES = {"fp32": (1e-4, 0.01), "tf32": (2e-2, 0.1), "bf16": (1e-1, 0.3)}
 """of losses on the same weights and batch; of what Adam's first update changes, where the signs of the smallest
 gradients count, since all changes are of one size"""
-ON_GPU_ONLY = ("R3 compiled", "ours compiled")
 REFERENCES = ("R0", "plain loop")
 """what the others are compared with: the first one that there is"""
 
@@ -215,13 +214,11 @@ class Run:
 
     def _prepare(self, workload: Workload, key: str, precision: str, deadline: float) -> list[Contender]:
         """Those that make sense and work; half of the time at most goes into making them ready."""
-        ready, began, on_cpu = [], perf_counter(), self.device.type == "cpu"
+        ready, began = [], perf_counter()
         for name in self.options.contenders or DESCRIPTIONS:
             for seeds in self.options.seeds if trains_several(name) else [1]:
                 label = f"{key}, {name}, {seeds} seed{'s' * (seeds > 1)}"
                 reason = reason_against(workload, name, seeds, self.device)
-                if reason is None and self.options.contenders is None and name in ON_GPU_ONLY and on_cpu:
-                    reason = "compiling takes minutes on a CPU; name it with --contenders"
                 if reason is None and perf_counter() - began > 0.5 * (deadline - began):
                     reason = "no time left"
                 if reason is not None:
