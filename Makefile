@@ -18,12 +18,15 @@ test-all: setup lint test-cpp
 	$(BIN)/python tools/check.py neon
 	$(BIN)/python -m pytest -q -m "slow or not slow"
 
+# runs every script, also when one fails, and says in the end which did
 bench: setup
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[bench]"
-	for name in sampler corpus reference replay; do $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
-	$(BIN)/python benchmarks/bench_training.py --device cpu --precision fp32 bf16 --contenders R0 R2 ours
-	$(BIN)/python benchmarks/bench_evaluation.py
-	$(BIN)/python benchmarks/readme.py
+	failed=; try() { echo "+ $$*"; $(BIN)/python "$$@" || failed="$$failed $$1"; }; \
+	for name in sampler corpus reference replay; do try benchmarks/bench_$$name.py; done; \
+	try benchmarks/bench_training.py --device cpu --precision fp32 bf16 --contenders "plain loop" R0 R2 ours; \
+	try benchmarks/bench_evaluation.py; \
+	try tools/readme.py; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 lint:
 	$(BIN)/python tools/check.py lint

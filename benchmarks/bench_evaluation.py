@@ -16,7 +16,8 @@ import gymnasium
 import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
-from record import RESULTS, Row, write
+from record import RESULTS, Row, row, write
+from throughput.goals import STUDIED
 
 from trajmill.evaluation import BatchedEnvironment, environment_definition, episode_seeds, make_gymnasium
 from trajmill.evaluation.rollout import add_up, play
@@ -114,44 +115,41 @@ def rollout(name: str, slots: int, threads: int) -> float:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    rows, fastest = [], {}
+    rows, fastest, unit = [], {}, "steps/s"
     for name in ENVIRONMENTS:
         loop = plain(name)
-        against = "one Gymnasium environment"
+        over = ("one Gymnasium environment", loop)
         for threads in THREADS:
             for slots in SLOTS:
                 value = ours(name, slots, threads)
                 fastest[name] = max(fastest.get(name, 0.0), value)
                 words = f"{name}, {slots} slot{'s' * (slots > 1)}, {threads} thread{'s' * (threads > 1)}"
-                rows.append(Row(name=words, value=value, unit="steps/s", against=against, ratio=value / loop))
-        rows.append(Row(name="  Gymnasium, one environment", value=loop, unit="steps/s"))
+                rows.append(row(words, value, unit, over=over))
+        rows.append(row("  Gymnasium, one environment", loop, unit))
         for count in (2, 8):
-            words, value = f"  Gymnasium, AsyncVectorEnv of {count}", vector(name, count)
-            rows.append(Row(name=words, value=value, unit="steps/s", against=against, ratio=value / loop))
+            rows.append(row(f"  Gymnasium, AsyncVectorEnv of {count}", vector(name, count), unit, over=over))
         for threads in THREADS:
             words = f"  mujoco.rollout, physics alone, 64 slots, {threads} thread{'s' * (threads > 1)}"
-            value = rollout(name, 64, threads)
-            rows.append(Row(name=words, value=value, unit="steps/s", against=against, ratio=value / loop))
+            rows.append(row(words, rollout(name, 64, threads), unit, over=over))
     frames = ANT_FRAMES * fastest["Ant-v4"] / max(THREADS)
     for where, (published, cores) in ENVPOOL.items():
-        words, against = "Ant-v4, physics steps per core", f"EnvPool as published, {where}"
-        rows.append(Row(name=words, value=frames, unit="steps/s", against=against, ratio=frames * cores / published))
-    rows += study(fastest)
-    write("evaluation", rows)
+        over = (f"EnvPool as published, {where}", published / cores)
+        rows.append(row("Ant-v4, physics steps per core", frames, unit, over=over))
+    write("evaluation", rows + study(fastest))
 
 
 def study(fastest: dict[str, float]) -> list[Row]:
     """Share of the time of a 20-seed study that its evaluations take, were every episode 1,000 steps long."""
     measured = json.loads((RESULTS / "training_cpu.json").read_text())["rows"]
-    cpu = next(row["value"] for row in measured if row["name"] == "cql fp32 ours, S = 1")
+    cpu = next(one["value"] for one in measured if one["name"] == f"{STUDIED} fp32 ours, S = 1")
     evaluations = STUDY["updates"] // STUDY["interval"] + 1
     rows = []
     for where, updates in (STUDY_RATES | {"this CPU (results/training_cpu.json)": cpu / STUDY["seeds"]}).items():
         training = STUDY["updates"] / updates
         for name, speed in fastest.items():
             evaluating = evaluations * STUDY["seeds"] * STUDY["episodes"] * 1000 / speed
-            words, share = f"evaluation of 20 seeds, {name}", evaluating / (evaluating + training)
-            rows.append(Row(name=words, value=evaluating, unit="s", limit=f"the study on {where}", limit_share=share))
+            limit = (f"the study on {where}", evaluating + training)
+            rows.append(row(f"evaluation of 20 seeds, {name}", evaluating, "s", limit=limit))
     return rows
 
 

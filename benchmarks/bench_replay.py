@@ -7,24 +7,19 @@ slows all alike. Files go to FOLDER (default: the current one), whose disk is me
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 from baselines import replay as peers
-from record import Row, in_turns, write
+from record import Row, dd_read, dd_write, disk, disk_rates, row, write
+from throughput.measure import in_turns, synchronize
 
 import trajmill as tm
-
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "reference"))
-import windows_twin
 
 COUNT = 1_000_000
 SCHEMA = {
@@ -59,16 +54,14 @@ def reusing(source: Any, batch_size: int) -> Callable[[], object]:
 
 def compare(rows: list[Row], title: str, works: Mapping[str, Callable[[], object]], batch_size: int) -> None:
     """Our calls beside the others'; one row each, ours against the fastest peer and against each."""
-    taken = in_turns(works, target_seconds=0.02)
+    taken = in_turns(works, block_seconds=0.02)
     ours = taken.pop("trajmill")
     fastest = min(taken, key=taken.__getitem__)
-    rows.append(
-        Row(name=title, value=ours * 1e6, unit="us", against=f"{fastest}, the fastest", ratio=taken[fastest] / ours)
-    )
+    against, ratio = f"{fastest}, the fastest", taken[fastest] / ours
+    rows.append(Row(name=title, value=ours * 1e6, unit="us", against=against, ratio=ratio))
     if batch_size > 1000:
-        rows.append(Row(name="  rows a second", value=batch_size / ours / 1e6, unit="M rows/s"))
-    for name, seconds in taken.items():
-        rows.append(Row(name=f"  {name}", value=seconds * 1e6, unit="us", against="ours over it", ratio=seconds / ours))
+        rows.append(row("  rows a second", batch_size / ours / 1e6, "M rows/s"))
+    rows.extend(row(f"  {name}", taken[name] * 1e6, "us", over=("ours over it", ours * 1e6)) for name in taken)
 
 
 def uniform(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
@@ -107,14 +100,7 @@ def prioritized(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
 def windows(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
     steps = {name: columns[name] for name in ("observation", "action", "reward", "terminal", "truncated")}
     buffer = tm.TrajectoryBuffer(**steps, context_length=20, seed=0)
-    random = np.random.default_rng(0)
-    episodes = windows_twin.split(steps)
-    chosen, moments = windows_twin.select(episodes), windows_twin.mean_and_deviation(episodes)
-
-    def authors_way() -> object:
-        return windows_twin.windows(episodes, windows_twin.draw(episodes, chosen, 64, random), 20, *moments, flags=())
-
-    works = {"trajmill": reusing(buffer, 64), "the authors' way": authors_way}
+    works = {"trajmill": reusing(buffer, 64), "the authors' way": peers.looped_windows(steps, 64, 20)}
     compare(rows, "windows of 20 steps, batch 64", works, 64)
 
 
@@ -134,38 +120,19 @@ def files(rows: list[Row], folder: Path) -> None:
     saved, copied = folder / "buffer", folder / "dd"
     buffer.save(saved)
     size = saved.stat().st_size
-    rates: dict[str, list[float]] = {name: [] for name in ("save", "load", "dd write", "dd read")}
 
-    def timed(name: str, work: Callable[[], object], reads: Path | None = None) -> None:
-        if reads is not None:
-            forget(reads)
-        started = perf_counter()
-        made = work()  # freeing it is another matter
-        rates[name].append(size / (perf_counter() - started) / 1e9)
-        del made
+    def forget(path: Path) -> None:
+        """Drop a file from the system's memory."""
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
-    blocks = f"count={size // 2**24}"
-    for _ in range(5):
-        timed("save", lambda: buffer.save(saved))
-        timed("dd write", lambda: dd("if=/dev/zero", f"of={copied}", blocks, "oflag=direct", "conv=fsync"))
-    for _ in range(5):
-        timed("load", lambda: tm.ReplayBuffer.load(saved), saved)
-        timed("dd read", lambda: dd(f"if={copied}", "of=/dev/null", blocks, "iflag=direct"), copied)
-    rate = {name: median(values) for name, values in rates.items()}
+    writes = {"save": lambda: buffer.save(saved), "dd write": dd_write(copied, size)}
+    reads = {"load": lambda: tm.ReplayBuffer.load(saved), "dd read": dd_read(copied)}
+    before = {"load": lambda: forget(saved), "dd read": lambda: forget(copied)}
+    rate = disk_rates(writes, size, {}) | disk_rates(reads, size, before)
     for name, limit in (("save", "dd write"), ("load", "dd read")):
-        share = rate[name] / rate[limit]
-        rows.append(Row(name=name, value=rate[name], unit="GB/s", limit=f"{limit}, direct", limit_share=share))
-    rows.extend(Row(name=f"  {name}", value=rate[name], unit="GB/s") for name in ("dd write", "dd read"))
-
-
-def dd(*words: str) -> None:
-    subprocess.run(["dd", "bs=16M", *words], check=True, capture_output=True)
-
-
-def forget(path: Path) -> None:
-    """Drop a file from the system's memory."""
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        rows.append(row(name, rate[name], "GB/s", limit=(f"{limit}, direct", rate[limit])))
+    rows.extend(row(f"  {name}", rate[name], "GB/s") for name in ("dd write", "dd read"))
 
 
 def fed(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
@@ -175,25 +142,18 @@ def fed(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
     for batch_size in (256, 20 * 256, 65_536):
         with tm.feed(buffer, device, batch_size=batch_size) as feed:
             works = {"feed": lambda feed=feed: next(feed), "resident": lambda size=batch_size: resident.sample(size)}
-            taken = in_turns(works, target_seconds=0.1, finish=synchronize)
+            taken = in_turns(works, block_seconds=0.1, finish=partial(synchronize, torch.device(device)))
         for name, seconds in taken.items():
-            title = f"{name} on {device}, batch {batch_size}"
-            rows.append(Row(name=title, value=batch_size / seconds / 1e6, unit="M rows/s"))
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+            rows.append(row(f"{name} on {device}, batch {batch_size}", batch_size / seconds / 1e6, "M rows/s"))
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    place = Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     columns = transitions(0)
     rows: list[Row] = []
     for part in (uniform, mixed, prioritized, windows, adding, fed):
         part(rows, columns)
-    with tempfile.TemporaryDirectory(dir=place, prefix="bench-replay-") as folder:
+    with tempfile.TemporaryDirectory(dir=disk(), prefix="bench-replay-") as folder:
         files(rows, Path(folder))
     write("replay", rows)
 

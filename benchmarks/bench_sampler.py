@@ -5,14 +5,46 @@ Run alone on the machine: ``python benchmarks/bench_sampler.py``. All rates are 
 
 from __future__ import annotations
 
+import numba
 import numpy as np
-from baselines.markov import alias_tables, authors_way, numba_alias_chain
-from record import Row, seconds, write
+import numpy.typing as npt
+from baselines.authors import authors_tokens
+from record import row, seconds, write
 
 import trajmill as tm
 from trajmill import _core
 
 ROWS, LENGTH = 65_536, 1024
+
+
+@numba.njit
+def numba_alias_chain(
+    threshold: npt.NDArray[np.float32], alias: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8], seed: int
+) -> None:
+    """One alias draw a token from numba's generator."""
+    np.random.seed(seed)  # noqa: NPY002  (the only generator numba loops have)
+    states = threshold.shape[0]
+    for i in range(out.shape[0]):
+        state = 0
+        for t in range(out.shape[1]):
+            scaled = np.random.random() * states  # noqa: NPY002
+            column = int(scaled)
+            state = column if scaled - column < threshold[state, column] else alias[state, column]
+            out[i, t] = state
+
+
+def alias_tables(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Vose's tables of each row, for `numba_alias_chain`."""
+    threshold, alias = np.ones(rows.shape, np.float32), np.zeros(rows.shape, np.uint8)
+    for s, scaled in enumerate(rows * rows.shape[1]):
+        small, large = [list(np.flatnonzero(c)) for c in (scaled < 1, scaled >= 1)]
+        while small and large:
+            low, high = small.pop(), large[-1]
+            threshold[s, low], alias[s, low] = scaled[low], high
+            scaled[high] -= 1 - scaled[low]
+            if scaled[high] < 1:
+                small.append(large.pop())
+    return threshold, alias
 
 
 def chain_rate(chain: tm.MarkovChain, sequence_count: int = 8192) -> float:
@@ -31,60 +63,42 @@ def main() -> None:
     tables = alias_tables(np.array([chain.probabilities([s]) for s in range(100)]))
     small = np.zeros((8192, LENGTH), np.uint8)
     numba = small.size / seconds(lambda: numba_alias_chain(*tables, small, 1)) / 1e9
-    authors = 32 * 256 / seconds(lambda: authors_way(100, 1.0, 666, 32, 256), rounds=3) / 1e9
+    authors = 32 * 256 / seconds(lambda: authors_tokens(100, 1.0, 666, 32, 256), rounds=3) / 1e9
     memset = out.size / seconds(lambda: out.fill(7)) / 1e9
-    wide_authors = 32 * 4 / seconds(lambda: authors_way(100_000, 1.0, 666, 32, 4), rounds=3) / 1e9
+    wide_authors = 32 * 4 / seconds(lambda: authors_tokens(100_000, 1.0, 666, 32, 4), rounds=3) / 1e9
 
     one, two, fresh = rate(1), rate(2), rate(1, None)
-    unit = "G tokens/s"
+    unit, loop, theirs = "G tokens/s", ("numba alias loop", numba), ("the authors' way", authors)
     rows = [
-        Row(
-            name="dense chain S=100, 1 thread, reused out",
-            value=one,
-            unit=unit,
-            against="numba alias loop",
-            ratio=one / numba,
-            limit="memset",
-            limit_share=one / memset,
-        ),
-        Row(name="  the same", value=one, unit=unit, against="the authors' way", ratio=one / authors),
-        Row(name="  2 threads", value=two, unit=unit, against="1 thread", ratio=two / one),
-        Row(name="  1 thread, fresh memory", value=fresh, unit=unit, against="numba alias loop", ratio=fresh / numba),
-        Row(name="numba alias loop", value=numba, unit=unit),
-        Row(name="the authors' way", value=authors, unit=unit),
-        Row(name="limit: memset", value=memset, unit="GB/s"),
+        row("dense chain S=100, 1 thread, reused out", one, unit, over=loop, limit=("memset", memset)),
+        row("  the same", one, unit, over=theirs),
+        row("  2 threads", two, unit, over=("1 thread", one)),
+        row("  1 thread, fresh memory", fresh, unit, over=loop),
+        row("numba alias loop", numba, unit),
+        row("the authors' way", authors, unit),
+        row("limit: memset", memset, "GB/s"),
     ]
     best = _core.simd_level()
     for level in _core.available_simd_levels():
         _core.set_simd_level(level)
-        rows.append(
-            Row(
-                name=f"  {level}, 1 thread", value=rate(1), unit=unit, against="numba alias loop", ratio=rate(1) / numba
-            )
-        )
+        rows.append(row(f"  {level}, 1 thread", rate(1), unit, over=loop))
     _core.set_simd_level(best)
 
     for states, order in ((1000, 1), (100, 2), (10, 5)):
         value = chain_rate(tm.MarkovChain(state_count=states, order=order, backend="dense"))
-        rows.append(Row(name=f"dense chain S={states}, order {order}, 1 thread", value=value, unit=unit))
+        rows.append(row(f"dense chain S={states}, order {order}, 1 thread", value, unit))
     for states, order, temperature in ((100_000, 1, 1.0), (100, 5, 1.0), (100_000, 1, 0.01), (100_000, 1, 0.001)):
         implicit = tm.MarkovChain(state_count=states, order=order, temperature=temperature, backend="implicit")
         value = chain_rate(implicit, sequence_count=4096 if temperature == 1.0 else 64)
-        rows.append(
-            Row(
-                name=f"implicit chain S={states:,}, order {order}, T={temperature:g}, 1 thread",
-                value=value,
-                unit=unit,
-                against="the authors' way at that S" if states == 100_000 else None,
-                ratio=value / wide_authors if states == 100_000 else None,
-            )
-        )
-    rows.append(Row(name="the authors' way, S=100,000", value=wide_authors, unit=unit))
+        over = ("the authors' way at that S", wide_authors) if states == 100_000 else None
+        name = f"implicit chain S={states:,}, order {order}, T={temperature:g}, 1 thread"
+        rows.append(row(name, value, unit, over=over))
+    rows.append(row("the authors' way, S=100,000", wide_authors, unit))
     for size, backend in ((100, "dense"), (100_000, "implicit")):
         mdp = tm.MDP(state_count=size, action_count=size, seed=42, backend=backend)
         data = mdp.sample(4096, 1000)
         value = data.actions.size / seconds(lambda m=mdp, d=data: m.sample(4096, 1000, out=d, threads=1)) / 1e9
-        rows.append(Row(name=f"{backend} MDP S=A={size:,}, 1 thread", value=value, unit="G transitions/s"))
+        rows.append(row(f"{backend} MDP S=A={size:,}, 1 thread", value, "G transitions/s"))
     write("sampler", rows)
 
 

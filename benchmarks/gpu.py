@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,6 +25,8 @@ from typing import Any
 
 from record import RESULTS, environment, keep
 
+from trajmill.algorithms import method_names
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 LEAST_SECONDS = 10.0
@@ -33,8 +37,6 @@ MEANWHILE_SECONDS = 5.0
 """between two writings of the record while a stage runs"""
 TAIL = 4000
 """characters of a stage's output that are kept"""
-MARKED = ("algorithms", "training/test_philox.py", "replay/test_resident.py", "replay/test_feed.py")
-"""where tests marked gpu are; elsewhere test modules may need packages that a GPU machine lacks"""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,23 +58,19 @@ class Stage:
 
 
 def main() -> None:
-    options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
-    with tempfile.TemporaryDirectory() as parts:
-        stages = planned(options.device, options.budget, options.out.parent, Path(parts), tiny=options.tiny)
-        run_stages(stages, options.out, options.budget, Path(parts))
-    for stage in stages:
-        print(f"{stage.name:<12} {stage.status:<24} {stage.took or 0.0:6.1f} s of {stage.seconds:.0f}   {stage.what}")
-    print(f"written to {options.out}")
-
-
-def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=540.0, help="seconds for everything")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to test this program itself")
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json", help="a trace is put beside it")
-    return parser.parse_args()
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
+    with tempfile.TemporaryDirectory() as parts:
+        stages = planned(options.device, options.budget, options.out.parent, Path(parts), tiny=options.tiny)
+        run_stages(stages, options.out, options.budget, Path(parts))
+    for stage in stages:
+        print(f"{stage.name:<20} {stage.status:<24} {stage.took or 0.0:6.1f} s of {stage.seconds:.0f}   {stage.what}")
+    print(f"written to {options.out}")
 
 
 def planned(device: str, budget: float, folder: Path, parts: Path, *, tiny: bool) -> list[Stage]:
@@ -80,52 +78,46 @@ def planned(device: str, budget: float, folder: Path, parts: Path, *, tiny: bool
 
     `folder` gets a trace, `parts` what each stage writes.
     """
-    scale = budget / 540.0
-    ceilings = parts / "ceilings.json"
+    scale, every = budget / 540.0, method_names()[: 2 if tiny else None]
+    with_peers = [name for name in every if (HERE / f"baselines/{name}.py").exists()]
 
-    def bench(name: str, what: str, seconds: float, *options: str, pipelines: str = "cql dynamics dt lm") -> Stage:
+    def bench(name: str, what: str, seconds: float, options: str, methods: Sequence[str]) -> Stage:
         record, seconds = parts / f"{name}.json", max(LEAST_SECONDS, seconds * scale)
         command = [sys.executable, str(HERE / "bench_training.py"), "--device", device, "--out", str(record)]
         command += ["--budget", f"{max(0.4 * seconds, seconds - STARTING_SECONDS):.0f}"]
         if tiny:
             command += ["--size", "tiny", "--rounds", "2", "--block-seconds", "0.05"]
-            pipelines = " ".join(pipelines.split()[:1])
-        command += ["--ceilings-from", str(ceilings), *options, "--pipelines", *pipelines.split()]
+            methods, options = methods[:1], options.replace("1 5 20", "1 2").replace("1 20", "1 2")
+        command += ["--ceilings-from", str(parts / "ceilings.json"), *shlex.split(options), "--methods", *methods]
         return Stage(name=name, what=what, command=command, seconds=seconds, record=record)
 
     tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider"]
-    tests += ["--continue-on-collection-errors", "-rfEs", *(str(ROOT / "tests/python" / place) for place in MARKED)]
-    several = ("--seeds", "1", "5", "20") if not tiny else ("--seeds", "1", "2")
-    ends = ("--seeds", "1", "20") if not tiny else ("--seeds", "1", "2")
-    usual = ("R0", "R2", "R3", "ours eager", "ours")
-    stages = [
-        bench("ceilings", "copies, matrix products, graph nodes", 25, pipelines=""),
-        Stage(name="tests", what="pytest -m gpu", command=tests, seconds=max(LEAST_SECONDS, 80 * scale)),
-    ]
-    # a process for each: an error of the GPU spoils the process that meets it
-    for name, seconds in {"cql": 50, "dt": 50, "dynamics": 35, "lm": 40}.items():
-        options = ("--precision", "tf32", *several, "--contenders", *usual)
-        stages.append(bench(name, "R0, R2, R3 and ours, tf32", seconds, *options, pipelines=name))
+    tests += ["--continue-on-collection-errors", "-rfEs", *gpu_tests()]
+    usual = "--precision tf32 --seeds 1 5 20 --contenders R0 R2 R3 'ours eager' ours"
+    profile = f"--precision tf32 --seeds 1 20 --contenders ours --profile {shlex.quote(str(folder))}"
     return [
-        *stages,
-        bench("bf16", "R3 and ours, bf16", 70, "--precision", "bf16", *ends, "--contenders", "R3", "ours"),
+        bench("ceilings", "copies, matrix products, graph nodes", 25, "", ()),
+        Stage(name="tests", what="pytest -m gpu", command=tests, seconds=max(LEAST_SECONDS, 80 * scale)),
+        # a process for each: an error of the GPU spoils the process that meets it
+        *(bench(name, "R0, R2, R3 and ours, tf32", 210 / len(every), usual, [name]) for name in every),
+        bench("bf16", "R3 and ours, bf16", 70, "--precision bf16 --seeds 1 20 --contenders R3 ours", every),
         bench(
             *("fp32", "R0, R1, R3 and ours, fp32 as the papers ran", 35),
-            *("--precision", "fp32", *ends, "--contenders", "R0", "R1", "R3", "ours"),
-            pipelines="dynamics cql",
+            *("--precision fp32 --seeds 1 20 --contenders R0 R1 R3 ours", with_peers),
         ),
-        bench("jax", "R4 and ours, tf32", 70, "--precision", "tf32", *ends, "--contenders", "R4", "ours"),
+        bench("jax", "R4 and ours, tf32", 50, "--precision tf32 --seeds 1 20 --contenders ours R4", with_peers),
         bench(
-            *("compiled", "R3 and ours compiled first, tf32", 70),
-            *("--precision", "tf32", *ends, "--contenders", "ours", "ours compiled", "R3 compiled"),
-            pipelines="cql dt",
+            *("compiled", "R3 and ours compiled first, tf32", 50),
+            *("--precision tf32 --seeds 1 20 --contenders ours 'ours compiled' 'R3 compiled'", with_peers),
         ),
-        bench(
-            *("profile", "a trace of ours, eager", 25, "--precision", "tf32", *ends, "--contenders", "ours"),
-            *("--profile", str(folder)),
-            pipelines="cql",
-        ),
+        bench("profile", "a trace of ours, eager", 25, profile, with_peers[:1]),
     ]
+
+
+def gpu_tests() -> list[str]:
+    """Test modules with tests marked gpu; others may need packages that a GPU machine lacks."""
+    marked = re.compile("from gpu import|battery_of_a_gpu|mark.gpu")
+    return [str(path) for path in sorted((ROOT / "tests/python").rglob("test_*.py")) if marked.search(path.read_text())]
 
 
 def run_stages(stages: Sequence[Stage], out: Path, budget: float, parts: Path) -> None:
@@ -133,7 +125,8 @@ def run_stages(stages: Sequence[Stage], out: Path, budget: float, parts: Path) -
     end = perf_counter() + budget
 
     def write() -> None:
-        keep(out, {"budget": budget, "stages": [asdict(stage) | _result(stage) for stage in stages]} | environment())
+        found = [asdict(stage) | {"record": str(stage.record), "result": _result(stage)} for stage in stages]
+        keep(out, {"budget": budget, "stages": found} | environment())
 
     for stage in stages:
         left = end - perf_counter()
@@ -155,13 +148,12 @@ def run_stages(stages: Sequence[Stage], out: Path, budget: float, parts: Path) -
     write()
 
 
-def _result(stage: Stage) -> dict[str, Any]:
-    """Paths as text, and what the stage has written so far."""
-    result = None
+def _result(stage: Stage) -> Any:
+    """What the stage has written so far."""
     if stage.record is not None and stage.status not in ("waiting", "not reached"):
         with suppress(OSError, ValueError):
-            result = json.loads(stage.record.read_text())
-    return {"record": stage.record and stage.record.name, "result": result}
+            return json.loads(stage.record.read_text())
+    return None
 
 
 def _run(stage: Stage, seconds: float, parts: Path, meanwhile: Callable[[], None]) -> None:

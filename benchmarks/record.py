@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 
 import trajmill
+from trajmill.core.files import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,45 +33,62 @@ class Row:
     limit_share: float | None = None
 
 
-def seconds(work: Callable[[], object], *, rounds: int = 7) -> float:
-    """Median time of one call, after one that does not count."""
+def row(
+    name: str, value: float, unit: str, *, over: tuple[str, float] | None = None, limit: tuple[str, float] | None = None
+) -> Row:
+    """A row whose value is compared with another one, and with a limit, each by its name."""
+    against, ratio = (None, None) if over is None else (over[0], value / over[1])
+    bound, share = (None, None) if limit is None else (limit[0], value / limit[1])
+    return Row(name=name, value=value, unit=unit, against=against, ratio=ratio, limit=bound, limit_share=share)
+
+
+def seconds(work: Callable[[], object], *, rounds: int = 7, of: Callable[[Sequence[float]], float] = median) -> float:
+    """Median time of one call, or what `of` takes of the times, after one call that does not count."""
     work()
     times = []
     for _ in range(rounds):
         started = perf_counter()
         work()
         times.append(perf_counter() - started)
-    return median(times)
+    return of(times)
 
 
-def in_turns(
-    works: Mapping[str, Callable[[], object]],
-    *,
-    rounds: int = 9,
-    target_seconds: float = 0.1,
-    finish: Callable[[], object] = lambda: None,
+def disk() -> Path:
+    """The directory whose disk is measured: the first argument, by default the current one."""
+    return Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
+
+
+def dd(*words: str) -> None:
+    """Run ``dd`` with blocks of 16 MiB."""
+    subprocess.run(["dd", "bs=16M", *words], check=True, capture_output=True)
+
+
+def dd_write(path: Path, size: int) -> Callable[[], None]:
+    """Write so many bytes past the system's memory."""
+    return lambda: dd("if=/dev/zero", f"of={path}", f"count={size // 2**24}", "oflag=direct", "conv=fsync")
+
+
+def dd_read(path: Path) -> Callable[[], None]:
+    """Read a file past the system's memory."""
+    return lambda: dd(f"if={path}", "of=/dev/null", "iflag=direct")
+
+
+def disk_rates(
+    works: Mapping[str, Callable[[], object]], size: int, before: Mapping[str, Callable[[], object]]
 ) -> dict[str, float]:
-    """Median seconds of one call of each, measured in turns so that a busy machine slows all alike.
+    """Median GB/s of works on `size` bytes, some `before` which something is called that does not count.
 
-    A turn repeats the call for about `target_seconds`, then calls `finish` (waiting for a GPU, say).
+    Rounds alternate, since disks of virtual machines change their minds.
     """
-    repeats = {}
-    for name, work in works.items():
-        work()
-        finish()
-        started = perf_counter()
-        work()
-        finish()
-        repeats[name] = max(1, round(target_seconds / (perf_counter() - started)))
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(5):
         for name, work in works.items():
+            before.get(name, bool)()
             started = perf_counter()
-            for _ in range(repeats[name]):
-                work()
-            finish()
-            times[name].append((perf_counter() - started) / repeats[name])
-    return {name: median(values) for name, values in times.items()}
+            made = work()  # freeing it is another matter
+            rates[name].append(size / (perf_counter() - started) / 1e9)
+            del made
+    return {name: median(values) for name, values in rates.items()}
 
 
 def environment() -> dict[str, object]:
@@ -98,9 +116,7 @@ def environment() -> dict[str, object]:
 def keep(path: Path, record: Mapping[str, object]) -> None:
     """Write a record whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(record, indent=1) + "\n")
-    unfinished.replace(path)
+    write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def write(name: str, rows: Sequence[Row]) -> None:

@@ -2,129 +2,48 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from throughput.workload import Workload
 from torch import Tensor, nn
 
-sys.path.append(str(Path(__file__).parents[2] / "tests" / "reference"))
-import windows_twin
+from baselines.gpt2 import GPT2, Attention, Learner, load
+from baselines.loops import relative
+from baselines.replay import looped_windows
+from trajmill.algorithms import decision_transformer
 
-
-class Linear(nn.Module):
-    """GPT-2's layer: weight (in, out)."""
-
-    def __init__(self, input_dim: int, output_dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(input_dim, output_dim).normal_(std=0.02))
-        self.bias = nn.Parameter(torch.zeros(output_dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = (*x.shape[:-1], len(self.bias))
-        return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(shape)
-
-
-class Block(nn.Module):
-    """A pre-normed block; `attention` is "explicit" as in the released code, or "module" for torch's own layer."""
-
-    def __init__(self, width: int, length: int, dropout: float, attention: str = "explicit") -> None:
-        super().__init__()
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = None
-        if attention == "module":
-            self.attention = nn.MultiheadAttention(width, 1, dropout=0.1, batch_first=True)
-        else:
-            self.c_attn, self.c_proj = Linear(width, 3 * width), Linear(width, width)
-        self.c_fc, self.c_out = Linear(width, 4 * width), Linear(4 * width, width)
-        self.register_buffer("causal", torch.ones(length, length).tril()[None, None])
-        self.attention_dropout, self.dropout = nn.Dropout(0.1), nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.dropout(self.attend(self.ln_1(x), mask))
-        return x + self.dropout(self.c_out(F.relu(self.c_fc(self.ln_2(x)))))
-
-    def attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        if self.attention is not None:
-            hidden = (self.causal[0, 0] == 0)[: x.shape[1], : x.shape[1]]
-            padded = mask.logical_not()
-            padded = padded & (torch.arange(x.shape[1], device=x.device) != 0)  # a row needs a key
-            return self.attention(x, x, x, attn_mask=hidden, key_padding_mask=padded, need_weights=False)[0]
-        query, key, value = self.c_attn(x).split(x.shape[-1], dim=2)
-        weights = query[:, None] @ key[:, None].transpose(-1, -2) / math.sqrt(x.shape[-1])
-        weights = weights * self.causal - 1e4 * (1 - self.causal)
-        padding = (1.0 - mask.float())[:, None, None, :] * -10000.0
-        weights = self.attention_dropout(F.softmax(weights + padding, dim=-1))
-        return self.c_proj((weights @ value[:, None])[:, 0])
+COMPILED = ("loss",)
+DECAY = 1e-4
+"""the released code decays every parameter alike"""
 
 
 class DecisionTransformer(nn.Module):
-    def __init__(
-        self,
-        observation_dim: int,
-        action_dim: int,
-        context_length: int,
-        width: int = 128,
-        layers: int = 3,
-        attention: str = "explicit",
-    ) -> None:
+    def __init__(self, workload: Workload, attention: Attention) -> None:
         super().__init__()
-        self.timestep = nn.Embedding(1000, width)
-        self.embed_return, self.embed_state = nn.Linear(1, width), nn.Linear(observation_dim, width)
-        self.embed_action, self.embed_ln = nn.Linear(action_dim, width), nn.LayerNorm(width)
-        self.drop = nn.Dropout(0.1)
-        self.blocks = nn.ModuleList(Block(width, 3 * context_length, 0.2, attention) for _ in range(layers))
-        self.ln_f = nn.LayerNorm(width)
-        self.predict_state, self.predict_return = nn.Linear(width, observation_dim), nn.Linear(width, 1)
-        self.predict_action = nn.Linear(width, action_dim)
+        config, facts = workload.config, workload.rows.facts
+        width, o, a = config.backbone.width, facts.observation_dim, facts.action_dim
+        self.embed_timestep = nn.Embedding(1000, width)
+        self.embed_return, self.embed_state = nn.Linear(1, width), nn.Linear(o, width)
+        self.embed_action, self.embed_ln = nn.Linear(a, width), nn.LayerNorm(width)
+        self.gpt2 = GPT2(config.backbone, 3 * config.context_length, attention)
+        self.predict_state, self.predict_return = nn.Linear(width, o), nn.Linear(width, 1)
+        self.predict_action = nn.Linear(width, a)
 
     def forward(
         self, observation: Tensor, action: Tensor, return_to_go: Tensor, timestep: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        time = self.timestep(timestep)
         parts = (self.embed_return(return_to_go[..., None]), self.embed_state(observation), self.embed_action(action))
-        size, length = timestep.shape
-        tokens = torch.stack(parts, 1).permute(0, 2, 1, 3).reshape(size, 3 * length, -1)
-        time = torch.stack((time, time, time), 1).permute(0, 2, 1, 3).reshape(size, 3 * length, -1)
-        x = self.drop(self.embed_ln(tokens) + time)
-        every = torch.stack((mask,) * 3, 1).permute(0, 2, 1).reshape(size, 3 * length)
-        for block in self.blocks:
-            x = block(x, every)
-        x = self.ln_f(x).reshape(size, length, 3, -1).permute(0, 2, 1, 3)
-        return self.predict_state(x[:, 2]), torch.tanh(self.predict_action(x[:, 1])), self.predict_return(x[:, 2])
+        tokens, time = torch.stack(parts, 2).flatten(1, 2), self.embed_timestep(timestep).repeat_interleave(3, 1)
+        x = self.gpt2(self.embed_ln(tokens) + time, mask.repeat_interleave(3, 1))
+        action, state, return_to_go = x[:, 1::3], x[:, 2::3], x[:, 2::3]
+        return self.predict_state(state), torch.tanh(self.predict_action(action)), self.predict_return(return_to_go)
 
 
-class DecisionTransformerLearner:
-    """One seed. `synced` picks the real steps out by a mask and has a scheduler, as released; else both are tensors."""
-
-    def __init__(
-        self,
-        model: DecisionTransformer,
-        *,
-        device: torch.device | str = "cpu",
-        synced: bool = True,
-        on_graph: bool = False,
-    ) -> None:
-        self.model, self.synced = model.to(device), synced
-        if synced:
-            self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
-            self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: min((done + 1) / 5000, 1))
-        else:
-            self.done, self.rate = torch.zeros((), device=device), torch.full((), 1e-4, device=device)
-            self.optimizer = torch.optim.AdamW(
-                model.parameters(),
-                lr=self.rate,
-                weight_decay=1e-4,
-                fused=True,
-                capturable=on_graph and self.rate.is_cuda,
-            )
-
-    def parameters(self) -> list[nn.Parameter]:
-        return list(self.model.parameters())
+class WindowLearner(Learner):
+    """One seed. `synced` picks the real steps out by a mask, as released; else a product leaves the others out."""
 
     def loss(self, observation: Tensor, action: Tensor, return_to_go: Tensor, timestep: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error of the actions of real steps."""
@@ -136,36 +55,77 @@ class DecisionTransformerLearner:
         errors = (predicted - action).square().mean(-1)
         return (errors * mask).sum() / mask.sum()
 
-    def update(self, *batch: Tensor) -> list[Tensor]:
-        """One update; gives the loss, on the device."""
-        loss = self.loss(*batch)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 0.25)
-        if not self.synced:
-            self.done.add_(1)
-            self.rate.copy_((self.done / 5000).clamp(max=1) * 1e-4)
-        self.optimizer.step()
-        if self.synced:
-            self.scheduler.step()
-        return [loss.detach()]
+
+def learner(peer: str, workload: Workload, device: torch.device) -> Learner:
+    model = DecisionTransformer(workload, "module" if peer == "R1" else "explicit").to(device)
+    settings = {"synced": peer in ("R0", "R1"), "on_graph": peer == "R3", "clip_norm": workload.config.clip_norm}
+    return WindowLearner(model, workload.config, **settings, weight_decay=DECAY)
 
 
-NAMES = ("observation", "action", "return_to_go", "timestep", "mask")
-"""of a batch, in order"""
-
-
-def looped_windows(
-    columns: Mapping[str, np.ndarray], *, batch_size: int = 64, context_length: int = 20
-) -> Callable[[], list[np.ndarray]]:
-    """A call that makes a batch of windows by the released Python loop."""
-    episodes = windows_twin.split(columns)
-    chosen, moments = windows_twin.select(episodes), windows_twin.mean_and_deviation(episodes)
-    random = np.random.default_rng(0)
+def released_batch(workload: Workload) -> Callable[[], list[np.ndarray]]:
+    data, config = workload.dataset, workload.config
+    steps = {"observation": data.observations, "action": data.actions, "reward": data.rewards}
+    steps |= {"terminal": data.terminals, "truncated": data.timeouts}
+    names = ("observation", "action", "return_to_go", "timestep", "mask")
+    make = looped_windows(steps, config.batch_size, config.context_length)
 
     def batch() -> list[np.ndarray]:
-        choices = windows_twin.draw(episodes, chosen, batch_size, random)
-        arrays = windows_twin.windows(episodes, choices, context_length, *moments, flags=())
-        return [arrays[name] for name in NAMES]
+        arrays = make()
+        return [arrays[name] for name in names]
 
     return batch
+
+
+@torch.no_grad()
+def distance(workload: Workload, device: torch.device) -> dict[str, float]:
+    """Loss of the same weights on the same windows, without dropout."""
+    state, found = workload.ours(1, device), {}
+    windows = state.table.draw(state.draws.words(state.step, 1)["window"])[0]
+    parts = (windows.observation, windows.action, windows.return_to_go, windows.timestep, windows.mask)
+    expected = decision_transformer.loss(state, windows)
+    for peer in ("R0", "R2"):
+        peers = learner(peer, workload, device)
+        peers.model.gpt2.load(state.backbone.detached())
+        for name in ("return", "state", "action", "ln", "timestep"):
+            load(getattr(peers.model, f"embed_{name}"), f"embed_{name}", state.embeddings.detached())
+        load(peers.model.predict_action, "predict_action", state.embeddings.detached())
+        peers.model.eval()
+        found[f"{peer} loss"] = relative(peers.loss(*(part[0] for part in parts)), expected[0])
+    return found
+
+
+def in_jax(workload: Workload) -> tuple[Any, ...]:
+    from baselines.in_jax import affine, dense, gpt2, jnp, norm, random, run_gpt2, unit_norm
+
+    config, facts = workload.config, workload.rows.facts
+    backbone, size, length = config.backbone, config.batch_size, config.context_length
+    width, o, a = backbone.width, facts.observation_dim, facts.action_dim
+
+    def initial(key: Any) -> Any:
+        keys = random.split(key, 6)
+        embeddings = {"return": dense(keys[0], 1, width), "state": dense(keys[1], o, width)}
+        embeddings |= {"action": dense(keys[2], a, width), "time": random.normal(keys[3], (1000, width))}
+        heads = {"ln": unit_norm(width), "head": dense(keys[5], width, a)}
+        return embeddings | heads | {"gpt2": gpt2(keys[4], backbone)}
+
+    def loss(learned: Any, key: Any, data: Any, _: Any) -> Any:
+        draw, drop = random.split(key)
+        start, place = random.randint(draw, (size,), 0, len(data["end"])), jnp.arange(length)
+        taken = jnp.minimum(data["end"][start] - start, length)
+        mask = place >= length - taken[:, None]
+        index = jnp.where(mask, start[:, None] + place - (length - taken[:, None]), len(data["end"]))
+        rows, time = data["rows"][index], data["timestep"][index]
+        observation, action, to_go = jnp.split(rows, [o, o + a], -1)
+        visible = jnp.repeat(mask, 3, -1)[:, None, :] & jnp.tril(jnp.ones((3 * length, 3 * length), bool))
+        parts = (("return", to_go), ("state", observation), ("action", action))
+        tokens = jnp.stack([affine(learned[name], part) for name, part in parts], 2)
+        tokens = norm(learned["ln"], tokens) + learned["time"][time][:, :, None]
+        x = run_gpt2(learned["gpt2"], backbone, tokens.reshape(size, 3 * length, width), visible, drop)
+        predicted = jnp.tanh(affine(learned["head"], x[:, 1::3]))
+        return (jnp.where(mask, ((predicted - action) ** 2).sum(-1), 0.0)).sum() / (mask.sum() * a)
+
+    table = workload.rows.table(torch.device("cpu"), torch.float32)
+    data = {name: getattr(table, name).numpy() for name in ("rows", "timestep", "end")}
+    data = {name: array if name == "rows" else array.astype(np.int32) for name, array in data.items()}
+    settings = {"rate": config.learning_rate, "warmup": config.warmup_updates, "decay": DECAY, "clip": config.clip_norm}
+    return initial, loss, data, settings

@@ -1,76 +1,47 @@
-"""Four ways to train one seed by a learner's ``update(*batch)``: who makes the batches, and who waits for whom."""
+"""Ways to train one seed by a learner's ``update(*batch)``: who makes the batches, and who waits for whom."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
+from plain_loops import from_values
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
-Arrays = Sequence[np.ndarray]
+from trajmill.models.mlp import export_network
+from trajmill.models.stack import Stack
+
 Run = Callable[[int], None]
 """makes that many updates"""
 Context = Callable[[], AbstractContextManager[object]]
 """what an update runs in, such as autocast"""
 
 
-class Learner(Protocol):
-    """One seed's networks and optimizers."""
-
-    def parameters(self) -> list[nn.Parameter]: ...
-
-    def update(self, *batch: Tensor) -> list[Tensor]: ...
+def relative(one: Tensor, other: Tensor) -> float:
+    """Distance over the size of the other."""
+    return float((one.double() - other.double()).norm() / other.double().norm().clamp(min=1e-30))
 
 
-def paper_style(
-    learner: Learner, batch: Callable[[], Arrays], device: torch.device, context: Context = nullcontext
-) -> Run:
-    """R0: a batch from NumPy, copied to the device, and every metric read back."""
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            tensors = [torch.from_numpy(array).to(device) for array in batch()]
-            with context():
-                metrics = learner.update(*tensors)
-            for metric in metrics:
-                metric.item()
-
-    return run
-
-
-def host_indexed(
-    learner: Learner, count: int, gather: Callable[[Tensor], Sequence[Tensor]], size: int, context: Context
-) -> Run:
-    """R1: data on the device, indexed by numbers drawn by NumPy, and every metric read back."""
-
-    def run(updates: int) -> None:
-        for _ in range(updates):
-            batch = gather(torch.from_numpy(np.random.randint(count, size=size)))  # noqa: NPY002
-            with context():
-                metrics = learner.update(*batch)
-            for metric in metrics:
-                metric.item()
-
-    return run
-
-
-def without_syncs(learner: Learner, batch: Callable[[], Sequence[Tensor]], context: Context = nullcontext) -> Run:
-    """R2: batches are drawn on the device, nothing is read back."""
+def eager(learner: Any, batch: Callable[[], Sequence[Tensor]], context: Context, *, reads_metrics: bool) -> Run:
+    """R0 to R2: one update after another; `reads_metrics` waits for every metric."""
 
     def run(count: int) -> None:
         for _ in range(count):
             tensors = batch()
             with context():
-                learner.update(*tensors)
+                metrics = learner.update(*tensors)
+            for metric in metrics if reads_metrics else ():
+                metric.item()
 
     return run
 
 
 def captured(
-    learner: Learner, batch: Callable[[], Arrays], device: torch.device, context: Context, *, compiled: bool
+    learner: Any, batch: Callable[[], Sequence[np.ndarray]], device: torch.device, context: Context, compiled: bool
 ) -> Run:
     """R3: the update is one CUDA graph, compiled first if so wished; each batch is copied into the graph's tensors.
 
@@ -96,7 +67,7 @@ def captured(
     return run
 
 
-def _graph(learner: Learner, fire: Callable[[], None]) -> Callable[[], None]:
+def _graph(learner: Any, fire: Callable[[], None]) -> Callable[[], None]:
     def afresh() -> None:
         """Without the gradients of the last time, which a graph would write to after freeing them."""
         for parameter in learner.parameters():
@@ -113,3 +84,26 @@ def _graph(learner: Learner, fire: Callable[[], None]) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         afresh()
     return graph.replay
+
+
+# --- for peers with multi-layer perceptrons ---------------------------------------------------------------------------
+
+
+def adam(parameters: list[nn.Parameter], rate: float, *, on_graph: bool) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, rate, fused=on_graph or None, capturable=on_graph and parameters[0].is_cuda)
+
+
+def load(network: nn.Module, stack: Stack, row: int, head: str) -> Tensor:
+    """Copy one of our networks into a peer's; gives all its numbers as a vector."""
+    network.load_state_dict(from_values(export_network(stack.parameters, row), head).state_dict())
+    return numbers(network)
+
+
+def numbers(network: nn.Module) -> Tensor:
+    """All parameters as a vector."""
+    return parameters_to_vector(network.parameters()).detach().clone()
+
+
+def ours(stack: Stack, row: int, head: str) -> Tensor:
+    """All numbers of one of our networks in the order of `numbers`."""
+    return numbers(from_values(export_network(stack.parameters, row), head)).to(stack.flat.device)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import windows_twin
 
 Columns = Mapping[str, np.ndarray]
 Call = Callable[[], Any]
@@ -28,32 +29,28 @@ def numpy_indexing(columns: Columns, batch_size: int) -> Call:
     return sample
 
 
-def _cpprb_schema(columns: Columns) -> dict[str, dict[str, Any]]:
-    return {name: {"shape": array.shape[1:] or 1, "dtype": array.dtype} for name, array in columns.items()}
+def _cpprb_buffer(columns: Columns, kind: str = "ReplayBuffer", **options: Any) -> Any:
+    import cpprb
+
+    schema = {name: {"shape": array.shape[1:] or 1, "dtype": array.dtype} for name, array in columns.items()}
+    buffer = getattr(cpprb, kind)(len(columns["reward"]), schema, **options)
+    buffer.add(**columns)
+    return buffer
 
 
 def cpprb(columns: Columns, batch_size: int) -> Call:
-    import cpprb
-
-    buffer = cpprb.ReplayBuffer(len(columns["reward"]), _cpprb_schema(columns))
-    buffer.add(**columns)
+    buffer = _cpprb_buffer(columns)
     return lambda: buffer.sample(batch_size)
 
 
 def cpprb_add(columns: Columns, batch: Columns) -> Call:
-    import cpprb
-
-    buffer = cpprb.ReplayBuffer(len(columns["reward"]), _cpprb_schema(columns))
-    buffer.add(**columns)
+    buffer = _cpprb_buffer(columns)
     return lambda: buffer.add(**batch)
 
 
 def cpprb_prioritized(columns: Columns, batch_size: int, priorities: np.ndarray) -> Call:
     """Sample, then update; `priorities` (batch_size,) float32."""
-    import cpprb
-
-    buffer = cpprb.PrioritizedReplayBuffer(len(columns["reward"]), _cpprb_schema(columns), alpha=0.6)
-    buffer.add(**columns)
+    buffer = _cpprb_buffer(columns, "PrioritizedReplayBuffer", alpha=0.6)
 
     def sample_and_update() -> None:
         batch = buffer.sample(batch_size, beta=0.4)
@@ -102,3 +99,16 @@ def stable_baselines3(columns: Columns, batch_size: int) -> Call:
         getattr(buffer, name)[:, 0] = array  # filling it step by step takes minutes
     buffer.full = True
     return lambda: buffer.sample(batch_size)
+
+
+def looped_windows(columns: Columns, batch_size: int, context_length: int) -> Call:
+    """Windows of steps by the released Python loop."""
+    episodes = windows_twin.split(columns)
+    chosen, moments = windows_twin.select(episodes), windows_twin.mean_and_deviation(episodes)
+    random = np.random.default_rng(0)
+
+    def sample() -> dict[str, np.ndarray]:
+        choices = windows_twin.draw(episodes, chosen, batch_size, random)
+        return windows_twin.windows(episodes, choices, context_length, *moments, flags=())
+
+    return sample

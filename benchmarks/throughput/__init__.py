@@ -1,1 +1,1 @@
-"""What `bench_training.py` and `gpu.py` measure: pipelines and their peers, ceilings, goals."""
+"""What `bench_training.py` measures: methods and their peers, ceilings, goals."""

@@ -1,154 +1,147 @@
-"""Everything that is timed on one pipeline: peers R0 to R4, and ours eager, captured and compiled."""
+"""Everything that is timed on one method: its plain loop, peers R0 to R4, and ours eager, captured and compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
-from baselines.loops import captured, host_indexed, paper_style, without_syncs
+from baselines import has_plain_loop, plain_loop_of
+from baselines.loops import Context, captured, eager
+from torch import Tensor, nn
 
-from throughput.measure import Contender, synchronize
-from throughput.pipelines import UNROLL, Ours, Pipeline, all_finite
-from trajmill.algorithms import cql, forward_dynamics
-from trajmill.algorithms import decision_transformer as dt
-from trajmill.algorithms import language_model as lm
+from throughput.measure import Contender, all_finite, synchronize
+from throughput.workload import Eager, Workload
 from trajmill.training.adam import Adam
-from trajmill.training.philox import Draws
+from trajmill.training.draws import Draws
 from trajmill.training.runner import Runner
 
 DESCRIPTIONS = {
+    "plain loop": "CORL-style eager on a CPU: modules, batches by NumPy, .item() of every loss; from the method's test",
     "R0": "paper-style eager: modules, batches by NumPy, .to(device), .item() of every metric",
     "R1": "CORL-style eager: data on the device, indexes by NumPy, .item() of every metric",
     "R2": "R0 without syncs, data on the device",
     "R3": "a CUDA graph of one seed, batches copied from the host",
     "R3 compiled": "the same, compiled first",
     "R4": "JAX: a scan of updates inside one compiled call; several seeds by vmap",
-    "ours eager": "one Python call a period",
+    "ours eager": "one Python call an update",
     "ours": "a CUDA graph of a period (on a CPU the eager period)",
     "ours compiled": "the same with losses, random numbers and optimizer compiled first",
 }
-PEERS = ("R0", "R1", "R2", "R3", "R3 compiled")
-
-Build = Callable[[], Contender]
+UNROLL = 8
 
 
-def reason_against(pipeline: Pipeline, name: str, seeds: int, device: torch.device) -> str | None:
+def trains_several(name: str) -> bool:
+    """Can the contender train several seeds together."""
+    return name == "R4" or name.startswith("ours")
+
+
+def reason_against(workload: Workload, name: str, seeds: int, device: torch.device) -> str | None:
     """Why a contender makes no sense here, or None."""
-    if name in pipeline.without:
-        return pipeline.without[name]
-    if name in PEERS and seeds > 1:
-        return "it trains one seed"
-    if pipeline.name == "lm" and seeds > 1:
-        return "one seed fills a GPU; several are trained one after another"
-    if name == "ours eager" and device.type == "cpu":
-        return "on a CPU this is ours"
-    if name == "ours eager" and seeds > 1:
-        return "one seed shows what launches cost"
-    return None
+    on_cpu, needed = device.type == "cpu", "in_jax" if name == "R4" else "learner"
+    reasons = (
+        (workload.offered("WITHOUT", {}).get(name), True),
+        ("its test has no plain loop", name == "plain loop" and not has_plain_loop(workload.name)),
+        ("it trains on a CPU", name == "plain loop" and not on_cpu),
+        ("benchmarks/baselines has none for this method", name[0] == "R" and workload.offered(needed) is None),
+        ("it trains one seed", seeds > 1 and not trains_several(name)),
+        (workload.offered("ONE_SEED"), seeds > 1),
+        ("on a CPU this is ours", name == "ours eager" and on_cpu),
+        # seen with torch 2.13: compiled, counter.add_(1) leaves a counter without axes as it was
+        ("compiled for a CPU, torch forgets to count updates", "compiled" in name and on_cpu),
+        ("one seed shows what launches cost", name == "ours eager" and seeds > 1),
+    )
+    return next((reason for reason, holds in reasons if reason is not None and holds), None)
 
 
-def build(pipeline: Pipeline, name: str, seeds: int, device: torch.device, precision: str) -> Contender:
+def build(workload: Workload, name: str, seeds: int, device: torch.device, precision: str) -> Contender:
     """Make a contender ready; raises what its parts raise."""
-    if name == "R4":
-        return _in_jax(pipeline, seeds, precision)
-    if name.startswith("ours"):
-        return _ours(pipeline, name, seeds, device)
-    return _peer(pipeline, name, device, precision)
-
-
-def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[object]]:
-    """What a peer's update runs in."""
-    return partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext
-
-
-def _peer(pipeline: Pipeline, name: str, device: torch.device, precision: str) -> Contender:
+    context = partial(torch.autocast, device.type, torch.bfloat16) if precision == "bf16" else nullcontext
     torch.manual_seed(0)
-    kind, context = name.split(maxsplit=1)[0], autocast(device, precision)
-    learner = pipeline.learner(kind, device)
+    if name == "R4":
+        return _in_jax(workload, seeds, precision)
+    if name.startswith("ours"):
+        contender = _ours(workload, name, seeds, device)
+    elif name == "plain loop":
+        contender = _plain_loop(workload, context)
+    else:
+        contender = _peer(workload, name, device, context)
+    contender.finish = partial(synchronize, device)
+    return contender
+
+
+def _plain_loop(workload: Workload, context: Context) -> Contender:
+    loop = plain_loop_of(workload.name)(workload.rows.columns, workload.config, 0)
+    parts = [part for thing in vars(loop).values() for part in (thing if isinstance(thing, list) else [thing])]
+    networks = nn.ModuleList(part for part in parts if isinstance(part, nn.Module))
+
+    def run(count: int) -> None:
+        with context():
+            loop.run(count)
+
+    return Contender(run, lambda: all_finite(networks.parameters()))
+
+
+def _peer(workload: Workload, name: str, device: torch.device, context: Context) -> Contender:
+    kind, peers, size = name.split(maxsplit=1)[0], workload.peers, workload.config.batch_size
+    learner = peers.learner(kind, workload, device)
+    if kind == "R3":
+        run = captured(learner, workload.host_batch(), device, context, compiled="compiled" in name)
+        return Contender(run, lambda: all_finite(learner.parameters()))
     if kind == "R0":
-        run = paper_style(learner, pipeline.released_batch(), device, context)
+        released = peers.released_batch(workload)
+
+        def batch() -> list[Tensor]:
+            return [torch.from_numpy(array).to(device) for array in released()]
     elif kind == "R1":
-        run = host_indexed(learner, *pipeline.indexed(device), context)
-    elif kind == "R2":
-        run = without_syncs(learner, pipeline.device_batch(device), context)
+        count, gather = workload.gather(device)
+
+        def batch() -> list[Tensor]:
+            return gather(torch.from_numpy(np.random.randint(count, size=size)).to(device))  # noqa: NPY002
     else:
-        run = captured(learner, pipeline.packed_batch(), device, context, compiled="compiled" in name)
-    return Contender(
-        name=name,
-        seeds=1,
-        run=run,
-        finish=partial(synchronize, device),
-        is_finite=lambda: all(bool(parameter.isfinite().all()) for parameter in learner.parameters()),
-        events=device.type == "cuda",
-    )
+        batch = workload.device_batch(device)
+    run = eager(learner, batch, context, reads_metrics=kind != "R2")
+    return Contender(run, lambda: all_finite(learner.parameters()))
 
 
-def _ours(pipeline: Pipeline, name: str, seeds: int, device: torch.device) -> Contender:
-    ours = pipeline.ours(seeds, device)
-    if name == "ours eager":
-        run, period = partial(eager, ours), 1
-    else:
-        step = compiled(ours) if name == "ours compiled" else ours.step
-        run, period = Runner(step, ours.state, UNROLL, feed=ours.feed).run, UNROLL
-    return Contender(
-        name=name,
-        seeds=seeds,
-        run=run,
-        finish=partial(synchronize, device),
-        is_finite=lambda: all_finite(ours.state),
-        period=period,
-        events=device.type == "cuda",
-    )
+def _ours(workload: Workload, name: str, seeds: int, device: torch.device) -> Contender:
+    state = workload.ours(seeds, device)
+    runner: Any = Eager(workload.method, state)
+    if name != "ours eager":
+        runner = Runner(compiled(workload) if name == "ours compiled" else workload.method.step, state, UNROLL)
+    return Contender(runner.run, lambda: all_finite(state.moving().values()), period=runner.unroll)
 
 
-def eager(ours: Ours, count: int) -> None:
-    """Updates without a graph, the feed as if there were periods of one."""
-    for update in range(count):
-        if ours.feed is not None:
-            ours.feed(update, 1)
-        ours.step(ours.state, 1)
-
-
-PURE = {
-    cql.step: (cql, ("sample_actions", "policy_loss", "critic_losses")),
-    forward_dynamics.step: (forward_dynamics, ("predictions",)),
-    dt.step: (dt, ("loss",)),
-    lm.step: (lm, ("token_losses",)),
-}
-"""what is compiled of each step, beside the random numbers and the optimizer: functions that change nothing"""
-
-
-def compiled(ours: Ours) -> Callable[..., None]:
+def compiled(workload: Workload) -> Callable[..., None]:
     """The step with its larger parts compiled.
 
     As a whole it cannot be: the optimizer changes buffers whose views the losses read, which the compiler refuses.
     """
-    module, names = PURE[ours.step]
-    places = [(module, name) for name in names] + [(Adam, "apply"), (Draws, "composed")]
+    method = workload.method
+    places = [(method, name) for name in workload.offered("COMPILED", ())]
+    places += [(Adam, "apply"), (Draws, "words_by_torch")]
     parts = [(place, name, torch.compile(getattr(place, name), dynamic=False)) for place, name in places]
 
-    def step(state: Any, count: int = 1) -> None:
+    def step(state: Any, count: int = 1, first: int = 0) -> None:
         with ExitStack() as stack:
             for place, name, function in parts:
                 stack.enter_context(patch.object(place, name, function))
-            ours.step(state, count)
+            method.step(state, count, first)
 
     return step
 
 
-def _in_jax(pipeline: Pipeline, seeds: int, precision: str) -> Contender:
+def _in_jax(workload: Workload, seeds: int, precision: str) -> Contender:
     import jax
-    from baselines.jax_updates import PRECISIONS
+    from baselines.in_jax import PRECISIONS, scanned
 
     jax.config.update("jax_default_matmul_precision", PRECISIONS[precision])
-    chunk = {"paper": {"lm": 4, "dt": 50}.get(pipeline.name, 200)}.get(pipeline.size, 10)
-    run, finish, losses = pipeline.in_jax(seeds, chunk)
-
-    def is_finite() -> bool:
-        return bool((abs(losses()) < float("inf")).all())
-
-    return Contender(name="R4", seeds=seeds, run=run, finish=finish, is_finite=is_finite, period=chunk)
+    on_gpu = getattr(workload.method, "SECONDS", (0.1, 0.01))[1]
+    chunk = max(1, min(200, round(0.02 / on_gpu))) if workload.size == "paper" else 10
+    *functions, settings = workload.peers.in_jax(workload)
+    run, finish, losses = scanned(*functions, **settings, seeds=seeds, chunk=chunk)
+    return Contender(run, lambda: bool(np.isfinite(losses()).all()), finish=finish, period=chunk)

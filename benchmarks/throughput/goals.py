@@ -17,7 +17,7 @@ PEAK = {"fp32": 60e12, "tf32": 400e12, "bf16": 790e12}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
+class Roofline:
     """One update of one seed at the paper's sizes."""
 
     gflop: float
@@ -46,42 +46,24 @@ class Workload:
         return seeds / max(work + 0.25 * launches, launches)
 
 
-WORKLOADS = {
-    "cql": Workload(gflop=2.57, state_mb=7.8, activation_mb=141, nodes=90),
-    "dynamics": Workload(gflop=0.23, state_mb=4.2, activation_mb=12, nodes=24),
-    "dt": Workload(gflop=14.7, state_mb=20, activation_mb=201, nodes=110, is_transformer=True),
-    "lm": Workload(gflop=417, state_mb=20, activation_mb=3660, nodes=105, is_transformer=True),
+ROOFLINES = {
+    "cql": Roofline(gflop=2.57, state_mb=7.8, activation_mb=141, nodes=90),
+    "forward_dynamics": Roofline(gflop=0.23, state_mb=4.2, activation_mb=12, nodes=24),
+    "decision_transformer": Roofline(gflop=14.7, state_mb=20, activation_mb=201, nodes=110, is_transformer=True),
+    "language_model": Roofline(gflop=417, state_mb=20, activation_mb=3660, nodes=105, is_transformer=True),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """Updates a second on one H200, summed over seeds; `must` in TF32 (bf16 for dt and lm), the others in bf16."""
-
-    must_one_seed: float
-    must: float | None
-    """of 20 seeds, like the two below; a language model is one seed at a time"""
-    target: float
-    stretch: float
-
 
 GOALS = {
-    "cql": Goal(must_one_seed=3500, must=10_000, target=20_000, stretch=40_000),
-    "dynamics": Goal(must_one_seed=12_000, must=80_000, target=150_000, stretch=250_000),
-    "dt": Goal(must_one_seed=2000, must=4500, target=7000, stretch=10_000),
-    "lm": Goal(must_one_seed=250, must=None, target=350, stretch=450),
+    "cql": {1: {"must": 3500}, 20: {"must": 10_000, "target": 20_000, "stretch": 40_000}},
+    "forward_dynamics": {1: {"must": 12_000}, 20: {"must": 80_000, "target": 150_000, "stretch": 250_000}},
+    "decision_transformer": {1: {"must": 2000}, 20: {"must": 4500, "target": 7000, "stretch": 10_000}},
+    "language_model": {1: {"must": 250, "target": 350, "stretch": 450}},
 }
+"""method -> seeds -> updates a second on one H200, summed over the seeds: "must" in TF32 (bf16 for transformers), the
+others in bf16; a language model is one seed at a time"""
 
-PAPER_RATES = {"cql": 59.0, "dynamics": 407.0, "dt": 12.6, "lm": 10.2}
-"""updates a second of arXiv 2310.00771 (Quadro RTX 8000, two for lm): published, other hardware"""
+PAPER_RATES = {"cql": 59.0, "forward_dynamics": 407.0, "decision_transformer": 12.6, "language_model": 10.2}
+"""updates a second of arXiv 2310.00771 (Quadro RTX 8000, two for the language model): published, other hardware"""
 
-
-def goals_at(pipeline: str, seeds: int) -> dict[str, float]:
-    """The goals that a rate at this number of seeds is held against."""
-    goal = GOALS[pipeline]
-    if seeds == 1:
-        later = {"target": goal.target, "stretch": goal.stretch} if goal.must is None else {}
-        return {"must": goal.must_one_seed} | later
-    if seeds != 20 or goal.must is None:
-        return {}
-    return {"must": goal.must, "target": goal.target, "stretch": goal.stretch}
+STUDIED = "cql"
+"""the method whose study `bench_evaluation.py` takes as an example"""

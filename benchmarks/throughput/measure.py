@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Any
 
 import torch
+from baselines.loops import Run
+from capture_lint import OperationRecorder
+from record import seconds
 from torch import Tensor
 from torch.autograd import DeviceType
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-
-from trajmill.training.capture_lint import OperationRecorder
-
-CLOCKS_AGREE = 0.02
-"""greatest relative difference between CUDA events and the host's clock"""
 
 
 def synchronize(device: torch.device) -> None:
@@ -28,20 +25,23 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Is no number of them infinite or NaN."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
 @dataclass(slots=True)
 class Contender:
     """One way to make updates, ready to run."""
 
-    name: str
-    seeds: int
-    run: Callable[[int], None]
+    run: Run
     """makes that many updates, a multiple of `period`; may return before they are done"""
-    finish: Callable[[], object]
-    """waits until they are"""
     is_finite: Callable[[], bool] = lambda: True
+    finish: Callable[[], object] = lambda: None
+    """waits until they are"""
+    name: str = ""
+    seeds: int = 1
     period: int = 1
-    events: bool = False
-    """time by CUDA events; else by the host's clock"""
     prepared_seconds: float = 0.0
     """what building, warming up, compiling and capturing took"""
     memory_bytes: int | None = None
@@ -50,39 +50,25 @@ class Contender:
     """of a block"""
     seconds: list[float] = field(default_factory=list)
     """per update, one a block"""
-    host_seconds: list[float] = field(default_factory=list)
 
-    def calibrate(self, block_seconds: float, device: torch.device) -> None:
+    def calibrate(self, block_seconds: float) -> None:
         """Choose how many updates a block has; runs some."""
         count = self.period
-        while True:
-            taken = self._time(count, device)[1]
-            if taken > 0.2 * block_seconds:
-                break
+        while (taken := self._time(count)) < 0.2 * block_seconds:
             count *= 2 if taken > 0.02 * block_seconds else 5
         self.updates = max(1, round(block_seconds / (taken / count) / self.period)) * self.period
 
-    def block(self, device: torch.device) -> None:
+    def block(self) -> None:
         """Time one block."""
-        by_events, by_host = self._time(self.updates, device)
-        self.seconds.append(by_events / self.updates)
-        self.host_seconds.append(by_host / self.updates)
+        self.seconds.append(self._time(self.updates) / self.updates)
 
-    def _time(self, count: int, device: torch.device) -> tuple[float, float]:
-        """Seconds by the contender's clock, and by the host's."""
+    def _time(self, count: int) -> float:
+        """Seconds of so many updates by the host's clock, from an idle device to an idle device."""
         self.finish()
         started = perf_counter()
-        if not self.events:
-            self.run(count)
-            self.finish()
-            taken = perf_counter() - started
-            return taken, taken
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
         self.run(count)
-        end.record()
-        torch.cuda.synchronize(device)
-        return begin.elapsed_time(end) / 1e3, perf_counter() - started
+        self.finish()
+        return perf_counter() - started
 
     def rates(self) -> tuple[float, float, float]:
         """Median and quartiles of updates a second, summed over the seeds."""
@@ -90,33 +76,19 @@ class Contender:
         low, _, high = quantiles(found, n=4, method="inclusive") if len(found) > 1 else (found[0],) * 3
         return median(found), low, high
 
-    def clocks_agree(self) -> bool:
-        """Does the host's clock say the same."""
-        one, other = median(self.seconds), median(self.host_seconds)
-        return abs(one - other) <= CLOCKS_AGREE * other
 
-
-def prepared(
-    name: str, seeds: int, device: torch.device, build: Callable[[], Contender], failures: list[dict[str, str]]
-) -> Contender | None:
-    """Build and try one contender; what goes wrong is written down and costs the others nothing."""
+def prepared(build: Callable[[], Contender], device: torch.device) -> Contender:
+    """Build and try one contender; raises what that raises, and ArithmeticError for losses that are not finite."""
     started = perf_counter()
     before = 0
-    try:
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            before = torch.cuda.memory_allocated(device)
-        contender = build()
-        contender.run(contender.period)
-        contender.finish()
-        if not contender.is_finite():
-            raise ArithmeticError("its losses are not finite")
-    except Exception as error:
-        failures.append({"contender": name, "reason": f"{type(error).__name__}: {error}"[:2000]})
-        print(f"  {name}: {failures[-1]['reason'].splitlines()[0][:200]}", flush=True)
-        gc.collect()
-        return None
-    contender.name, contender.seeds = name, seeds
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    contender = build()
+    contender.run(contender.period)
+    contender.finish()
+    if not contender.is_finite():
+        raise ArithmeticError("its losses are not finite")
     contender.prepared_seconds = perf_counter() - started
     if device.type == "cuda":
         contender.memory_bytes = torch.cuda.max_memory_allocated(device) - before
@@ -125,157 +97,118 @@ def prepared(
 
 def in_blocks(
     contenders: Sequence[Contender],
-    device: torch.device,
     *,
     rounds: int,
     block_seconds: float,
-    after_round: Callable[[], None],
-    deadline: float,
+    after_round: Callable[[], None] = lambda: None,
+    deadline: float = inf,
 ) -> None:
     """Blocks in turns, A B C A B C, until all rounds are made or the deadline (of `perf_counter`) is near."""
     for contender in contenders:
-        contender.calibrate(block_seconds, device)
+        contender.calibrate(block_seconds)
     for _ in range(rounds):
         started = perf_counter()
         for contender in contenders:
-            contender.block(device)
+            contender.block()
         after_round()
         if perf_counter() + (perf_counter() - started) > deadline:
             break
 
 
-class _Counter(TorchDispatchMode):
-    """Counts operations that launch work, with those that a graph could not hold."""
+class _Counter(OperationRecorder):
+    """Counts operations that launch work, also those that a graph could not hold."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.recorder = OperationRecorder()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        self.recorder.operations.append((str(func), (), ()))
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations.append((str(func), (), ()))
         return func(*args, **(kwargs or {}))
 
 
-def counted(once: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """What one eager update takes: operations, GFLOP of its matrix products, and on a GPU kernels and their time."""
+def counted(once: Callable[[], object], device: torch.device, *, updates: int = 1) -> dict[str, float]:
+    """What an eager update takes: operations, GFLOP of its matrix products, and on a GPU kernels and their time.
+
+    `once` makes so many `updates`, of which the mean is given.
+    """
     once()
     with _Counter() as counter:
         once()
-    found: dict[str, float] = {"operations": counter.recorder.launch_count()}
+    found: dict[str, float] = {"operations": counter.launch_count()}
     with FlopCounterMode(display=False) as flops:
         once()
     found["gflop"] = flops.get_total_flops() / 1e9
     if device.type == "cuda":
-        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-        synchronize(device)
-        with torch.profiler.profile(activities=activities) as profile:
-            once()
-            synchronize(device)
-        kernels = [event for event in profile.events() if event.device_type == DeviceType.CUDA]
+        kernels = [event for event in _profiled(once, device).events() if event.device_type == DeviceType.CUDA]
         found["kernels"] = len(kernels)
         found["kernel_us"] = sum(event.time_range.elapsed_us() for event in kernels)
-    return found
+    return {name: value / updates for name, value in found.items()}
 
 
-def best_seconds(work: Callable[[], object], device: torch.device, *, rounds: int = 5) -> float:
-    """Least time of one call, after one that does not count."""
-    work()
-    synchronize(device)
-    times = []
-    for _ in range(rounds):
-        started = perf_counter()
-        work()
-        synchronize(device)
-        times.append(perf_counter() - started)
-    return min(times)
-
-
-def ceilings(device: torch.device, *, tiny: bool = False) -> dict[str, float]:
-    """What the device can do at best: copies, matrix products alone and batched at our shapes, graph nodes."""
-    on_gpu = device.type == "cuda"
-    found: dict[str, float] = {}
-
-    def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.randn(*shape, device=device, dtype=dtype)
-
-    count = 2**30 if on_gpu and not tiny else 2**24
-    source = normal(count)
-    target = torch.empty_like(source)
-    found["copy_gb_per_s"] = 8e-9 * count / best_seconds(lambda: target.copy_(source), device)
-
-    side = 8192 if on_gpu and not tiny else 512
-    before = torch.get_float32_matmul_precision()
-    for name, dtype, precision in (
-        ("fp32", torch.float32, "highest"),
-        ("tf32", torch.float32, "high"),
-        ("bf16", torch.bfloat16, "highest"),
-    ):
-        if name == "tf32" and not on_gpu:
-            continue
-        torch.set_float32_matmul_precision(precision)
-        one, other = normal(side, side, dtype=dtype), normal(side, side, dtype=dtype)
-        taken = best_seconds(lambda one=one, other=other: one @ other, device, rounds=3)
-        found[f"{name}_gflop_per_s"] = 2e-9 * side**3 / taken
-        del one, other
-        members, rows = (40, 2560) if on_gpu and not tiny else (2, 256)
-        for shape, (b, m, k, n) in {
-            "first layer": (members, rows, 24, 256),
-            "second layer": (members, rows, 256, 256),
-            "second layer, input gradient": (members, rows, 256, 256),
-            "second layer, weight gradient": (members, 256, rows, 256),
-            "perceptron of a transformer": (members // 2, rows * 3 // 2, 128, 512),
-        }.items():
-            transposed = "gradient" in shape
-            one, other = normal(b, m, k, dtype=dtype), normal(b, k, n, dtype=dtype)
-            if transposed and "weight" in shape:
-                one = normal(b, k, m, dtype=dtype).mT
-            elif transposed:
-                other = normal(b, n, k, dtype=dtype).mT
-            taken = best_seconds(lambda one=one, other=other: torch.bmm(one, other), device)
-            found[f"{name} batched, {shape}, gflop_per_s"] = 2e-9 * b * m * k * n / taken
-            del one, other
-    torch.set_float32_matmul_precision(before)
-    if on_gpu:
-        found |= _gpu_ceilings(device)
-        torch.cuda.empty_cache()
-    return found
-
-
-def _gpu_ceilings(device: torch.device) -> dict[str, float]:
-    """Microseconds of one dependent node of a graph, and GB a second from pinned memory."""
-    small, nodes = torch.zeros(1024, device=device), 1000
-    small.add_(1.0)
-    torch.cuda.synchronize(device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(nodes):
-            small.add_(1.0)
-    found = {"graph_node_us": 1e6 * best_seconds(graph.replay, device) / nodes}
-    host = torch.randn(2**26).pin_memory()
-    there = torch.empty_like(host, device=device)
-    taken = best_seconds(lambda: there.copy_(host, non_blocking=True), device)
-    return found | {"host_to_device_gb_per_s": 4e-9 * 2**26 / taken}
-
-
-def trace(work: Callable[[], object], path: str, device: torch.device) -> list[dict[str, Any]]:
-    """Profile some updates: a Chrome trace at `path`, and the kernels (or operations) that take longest."""
+def _profiled(work: Callable[[], object], device: torch.device) -> torch.profiler.profile:
+    """A profile of one call."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    work()
     synchronize(device)
     with torch.profiler.profile(activities=activities) as profile:
         work()
         synchronize(device)
+    return profile
+
+
+def in_turns(
+    works: Mapping[str, Callable[[], object]], *, block_seconds: float, finish: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Median seconds of one call of each, in blocks in turns; `finish` waits for what calls have begun."""
+
+    def repeated(work: Callable[[], object]) -> Run:
+        def run(count: int) -> None:
+            for _ in range(count):
+                work()
+
+        return run
+
+    contenders = [Contender(repeated(work), finish=finish, name=name) for name, work in works.items()]
+    in_blocks(contenders, rounds=9, block_seconds=block_seconds)
+    return {contender.name: median(contender.seconds) for contender in contenders}
+
+
+def ceilings(device: torch.device, *, tiny: bool = False) -> dict[str, float]:
+    """What the device can do at best: copies, matrix products, on a GPU also graph nodes and copies from the host."""
+    on_gpu = device.type == "cuda"
+    count, side = (2**30, 8192) if on_gpu and not tiny else (2**24, 512)
+
+    def best(work: Callable[[], object]) -> float:
+        return seconds(lambda: (work(), synchronize(device)), rounds=5, of=min)
+
+    source, target = (torch.randn(count, device=device) for _ in range(2))
+    found = {"copy_gb_per_s": 8e-9 * count / best(lambda: target.copy_(source))}
+    before = torch.get_float32_matmul_precision()
+    for name in ("fp32", "tf32", "bf16") if on_gpu else ("fp32", "bf16"):
+        torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+        one = torch.randn(side, side, device=device, dtype=torch.bfloat16 if name == "bf16" else torch.float32)
+        found[f"{name}_gflop_per_s"] = 2e-9 * side**3 / best(lambda one=one: one @ one)
+    torch.set_float32_matmul_precision(before)
+    if on_gpu:
+        small, nodes = torch.zeros(1024, device=device), 1000
+        small.add_(1.0)
+        synchronize(device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(nodes):
+                small.add_(1.0)
+        found["graph_node_us"] = 1e6 * best(graph.replay) / nodes
+        host, there = torch.randn(2**26).pin_memory(), torch.empty(2**26, device=device)
+        taken = best(lambda: there.copy_(host, non_blocking=True))
+        found["host_to_device_gb_per_s"] = 4e-9 * 2**26 / taken
+    return found
+
+
+def trace(work: Callable[[], object], path: str, device: torch.device) -> list[dict[str, Any]]:
+    """Profile some updates: a Chrome trace at `path`, and the kernels (or operations) that take longest."""
+    work()
+    profile, on_gpu = _profiled(work, device), device.type == "cuda"
     with suppress(RuntimeError):
         profile.export_chrome_trace(path)
-    kind = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU
-    totals: dict[str, list[float]] = {}
-    for event in profile.events():
-        if event.device_type == kind:
-            own = event.time_range.elapsed_us() if device.type == "cuda" else event.self_cpu_time_total
-            totals.setdefault(event.name, []).append(own)
-    longest = sorted(totals.items(), key=lambda item: -sum(item[1]))[:40]
-    return [{"name": name[:200], "calls": len(times), "us": sum(times)} for name, times in longest]
+    kind, own = (DeviceType.CUDA, "self_device_time_total") if on_gpu else (DeviceType.CPU, "self_cpu_time_total")
+    found = [one for one in profile.key_averages() if one.device_type == kind]
+    found.sort(key=lambda one: -getattr(one, own))
+    return [{"name": one.key[:200], "calls": one.count, "us": getattr(one, own)} for one in found[:40]]

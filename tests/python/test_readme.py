@@ -28,7 +28,7 @@ def test_the_first_snippet_does_what_its_comments_say() -> None:
 
 
 def test_the_number_is_the_measured_one() -> None:
-    specification = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks/readme.py")
+    specification = importlib.util.spec_from_file_location("readme", ROOT / "tools/readme.py")
     assert specification is not None and specification.loader is not None
     maker = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(maker)

@@ -1,6 +1,6 @@
 """Cut the data sets that travel with the package out of two full SAC replay buffers.
 
-Usage: python benchmarks/make_bundled_data.py SOURCE_DIRECTORY [OUTPUT_DIRECTORY]
+Usage: python tools/make_bundled_data.py SOURCE_DIRECTORY [OUTPUT_DIRECTORY]
 
 SOURCE_DIRECTORY holds hopper-sac-replay.hdf5 and halfcheetah-sac-replay.hdf5. Whole episodes are drawn without
 replacement over the whole buffer until at least 10,000 rows are in (the last one is left out if that comes closer to
@@ -81,6 +81,7 @@ def cut(source: Path, output: Path) -> str:
 
 
 def main() -> None:
+    """Cut both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="directory with the full buffers")
     parser.add_argument("output", type=Path, nargs="?", default=BUNDLED, help="where the cut files go")

@@ -1,4 +1,4 @@
-"""Bring the README's number and picture up to date with results/sampler.json: ``python benchmarks/readme.py``."""
+"""Bring the README's number and picture up to date with results/sampler.json: ``python tools/readme.py``."""
 
 from __future__ import annotations
 
