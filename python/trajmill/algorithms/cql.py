@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from trajmill.data import Dataset, qlearning_transitions
-from trajmill.models.critics import critics, join, values_of
+from trajmill.models.critics import critics, join, values_by_sum
 from trajmill.models.mlp import HIDDEN_SIZES, linear, orthogonal, small_linear
 from trajmill.models.policies import action_density, gaussian, squashed_sample, tanh_gaussian, tanh_gaussian_action
 from trajmill.models.stack import Stack
@@ -290,7 +290,7 @@ def update(state: State, batch: TransitionBatch, chance: Chance) -> None:
     )
 
     # each loss reaches only its own parameters, so one backward pass serves all
-    state.optimizer.minimize(loss.sum())
+    state.optimizer.minimize(loss)
     state.target.flat.lerp_(state.critic.flat.detach(), settings["polyak"].repeat_interleave(2)[:, None])
     state.step.add_(1)
 
@@ -303,7 +303,7 @@ def alpha_loss(state: State, log_probability: Tensor) -> Tensor:
 
 def policy_loss(state: State, observation: Tensor, action: Tensor, log_probability: Tensor) -> Tensor:
     """mean(α·log π − min(Q1, Q2)(s, a_π)), reaching the policy only: (S,)."""
-    value = values_of(state.critic.detached(), join(observation, action)).amin(1)
+    value = values_by_sum(state.critic.detached(), join(observation, action)).amin(1)
     return (_alpha(state)[:, None] * log_probability - value).mean(-1)
 
 
@@ -361,7 +361,7 @@ def bellman_target(state: State, batch: TransitionBatch, action: Tensor, log_den
     """
     config, discount = state.config, state.settings["discount"][:, None]
     inputs = join(batch.next_observation.unsqueeze(1), action).flatten(1, 2)
-    values = values_of(state.target.parameters, inputs).amin(1).view_as(log_density)
+    values = values_by_sum(state.target.parameters, inputs).amin(1).view_as(log_density)
     next_value = values.amax(1)
     if config.backup_entropy:
         chosen = log_density.gather(1, values.argmax(1, keepdim=True)).squeeze(1)
@@ -374,7 +374,9 @@ def critic_losses(state: State, batch: TransitionBatch, sampled: SampledActions)
     """Bellman error, conservative term (both summed over the two critics) and mean value of the data: 3 × (S,)."""
     actions = torch.cat([batch.action.unsqueeze(1), sampled.action], 1)
     inputs = join(batch.observation.unsqueeze(1), actions).flatten(1, 2)
-    values = values_of(state.critic.parameters, inputs).view(len(inputs), -1, *actions.shape[1:3])  # (S, 2, 1 + 3N, B)
+    values = values_by_sum(state.critic.parameters, inputs).view(
+        len(inputs), -1, *actions.shape[1:3]
+    )  # (S, 2, 1 + 3N, B)
 
     data_value = values[:, :, 0]
     bellman = (data_value - sampled.target.unsqueeze(1)).square().mean(-1).sum(1)

@@ -360,7 +360,7 @@ def update(state: State, windows: Windows, dropout: Mapping[str, Tensor] | None,
         losses = losses + config.language_weight * language
         metrics["language_loss"] = language.detach()
     warmup = ((state.step + 1) / config.warmup_updates).clamp(max=1.0).to(torch.float64)
-    state.optimizer.differentiate(losses.sum())
+    state.optimizer.differentiate(losses)
     metrics["gradient_norm"] = state.optimizer.gradient_norms()
     state.optimizer.apply(warmup)
     state.metrics.write(state.step, metrics)

@@ -230,7 +230,7 @@ def update(state: State, batch: CodedBatch) -> None:
     """One update of every seed."""
     predicted = predictions(state.critic.parameters, join(batch.observation, batch.action))  # (S, 2, B, ·)
     losses = (predicted - batch.next_observation.unsqueeze(1)).square().mean((2, 3))
-    state.optimizer.minimize(losses.sum())
+    state.optimizer.minimize(losses)
     state.metrics.write(state.step, dict(zip(METRICS, losses.detach().unbind(1), strict=True)))
     state.step.add_(1)
 

@@ -346,7 +346,7 @@ def update(state: State, tokens: Tensor, targets: Tensor | None) -> None:
     dropout: Dropout = "torch" if state.config.dropout else None
     goal = None if targets is None else targets.long()
     losses = token_losses(state.model.parameters, state.config.backbone, tokens.long(), goal, dropout)
-    state.optimizer.minimize(losses.sum(), schedule(state.config, state.step))
+    state.optimizer.minimize(losses, schedule(state.config, state.step))
     losses = losses.detach()
     state.table.ranks.all_reduce(losses)
     state.metrics.write(state.step, {"loss": losses})

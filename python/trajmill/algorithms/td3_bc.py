@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from trajmill.data import Dataset, Normalizer, qlearning_transitions
 from trajmill.models.critics import critics, join, values_of
@@ -100,6 +101,8 @@ class State:
     policy_target: Stack
     critic: Stack
     critic_target: Stack
+    first_critic: Mapping[str, Tensor]
+    """Q_1 of every seed, in the memory of `critic`; no gradient flows through it"""
     policy_optimizer: Adam
     critic_optimizer: Adam
     settings: Mapping[str, Tensor]
@@ -147,8 +150,9 @@ def create(
         policy_target=policy.copy(),
         critic=critic,
         critic_target=critic.copy(),
-        policy_optimizer=Adam.of([policy], [rate]),
-        critic_optimizer=Adam.of([critic], [rate.repeat_interleave(2)]),
+        first_critic={name: parameter[::2] for name, parameter in critic.detached().items()},
+        policy_optimizer=Adam.of([policy], [rate], fused=True),
+        critic_optimizer=Adam.of([critic], [rate.repeat_interleave(2)], fused=True),
         settings=per_seed(config, len(seeds), device, dtype),
         metrics=MetricRing.of((*CRITIC_METRICS, *POLICY_METRICS), len(seeds), metric_capacity, device),
     )
@@ -159,7 +163,7 @@ def step(state: State, count: int = 1, first: int = 0) -> None:
     words = state.draws.words(state.step, count)
     batches = state.table.draw(words["batch"])
     shape = (state.config.batch_size, state.table.facts.action_dim)
-    noise = shaped_normals(words["noise"], shape, state.table.dtype)
+    noise = shaped_normals(words["noise"], shape, state.table.dtype).unbind()
     for index in range(count):
         moves_policy = (first + index + 1) % state.config.policy_delay == 0
         update(state, batches[index], noise[index], moves_policy=moves_policy)
@@ -169,11 +173,11 @@ def update(state: State, batch: TransitionBatch, noise: Tensor, *, moves_policy:
     """One update of the critics, then perhaps of the policy and all targets; `noise` (S, B, a) is standard normal."""
     target = bellman_target(state, batch, noise)
     q_loss, data_value = critic_loss(state, batch, target)
-    state.critic_optimizer.minimize(q_loss.sum())
+    state.critic_optimizer.minimize(q_loss)
     metrics = dict(zip(CRITIC_METRICS, (q_loss.detach(), data_value, target.mean(-1)), strict=True))
     if moves_policy:
         losses = policy_loss(state, batch)
-        state.policy_optimizer.minimize((losses[0] + losses[1]).sum())
+        state.policy_optimizer.minimize(losses[0] + losses[1])
         metrics |= dict(zip(POLICY_METRICS, (loss.detach() for loss in losses), strict=True))
         polyak = state.settings["polyak"][:, None]
         state.policy_target.flat.lerp_(state.policy.flat.detach(), polyak)
@@ -195,14 +199,14 @@ def bellman_target(state: State, batch: TransitionBatch, noise: Tensor) -> Tenso
 def critic_loss(state: State, batch: TransitionBatch, target: Tensor) -> tuple[Tensor, Tensor]:
     """L_Q and the mean value of the data: 2 × (S,)."""
     values = values_of(state.critic.parameters, join(batch.observation, batch.action))  # (S, 2, B)
-    return (values - target.unsqueeze(1)).square().mean(-1).sum(1), values.detach().mean((1, 2))
+    errors = mse_loss(values, target.unsqueeze(1).expand_as(values), reduction="none")
+    return errors.mean(-1).sum(1), values.detach().mean((1, 2))
 
 
 def policy_loss(state: State, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
     """The two terms of L_π, reaching the policy only: 2 × (S,)."""
     chosen = deterministic(state.policy.parameters, batch.observation)
-    first_critic = {name: parameter[::2] for name, parameter in state.critic.detached().items()}
-    value = values_of(first_critic, join(batch.observation, chosen))[:, 0]
+    value = values_of(state.first_critic, join(batch.observation, chosen))[:, 0]
     weight = state.settings["value_weight"] / value.detach().abs().mean(-1)
     return -weight * value.mean(-1), (chosen - batch.action).square().mean((1, 2))
 

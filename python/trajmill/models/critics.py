@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.models.mlp import affine, hidden, mlp, seeded_generator
+from trajmill.models.mlp import head, hidden, mlp, seeded_generator
 from trajmill.models.stack import Stack
 
 
@@ -39,20 +39,22 @@ def critics(
 
 def values_of(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """The value that every network gives the same inputs: (S, n, d) -> (S, E, n)."""
-    seeds, count, _ = inputs.shape
     features = hidden(parameters, for_each_member(parameters, inputs))
-    # a matrix product with one column is slower than its definition, forward and backward
-    found = (features * parameters["value.weight"].mT).sum(-1) + parameters["value.bias"]
-    return found.view(seeds, -1, count)
+    return head(parameters, "value", features).view(len(inputs), -1, inputs.shape[1])
+
+
+def values_by_sum(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """`values_of` by another order of adding, of which the last digits of CQL's numbers are made."""
+    features = hidden(parameters, for_each_member(parameters, inputs))
+    found = (features * parameters["value.weight"].mT).sum(-1) + parameters["value.bias"][:, 0]
+    return found.view(len(inputs), -1, inputs.shape[1])
 
 
 def predictions(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """What the second head of every network predicts from the same inputs: (S, n, d) -> (S, E, n, predicted_dim)."""
     seeds, count, _ = inputs.shape
     features = hidden(parameters, for_each_member(parameters, inputs))
-    return affine(parameters, "dynamics", features, exact=True).view(
-        seeds, -1, count, parameters["dynamics.bias"].shape[-1]
-    )
+    return head(parameters, "dynamics", features).view(seeds, -1, count, parameters["dynamics.bias"].shape[-1])
 
 
 def for_each_member(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

@@ -140,7 +140,8 @@ def norm(parameters: Mapping[str, Tensor], layer: str, inputs: Tensor) -> Tensor
 
 def rows(parameters: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exact: bool = False) -> Tensor:
     """``x W + b`` for every position: (S, B, T, in) -> (S, B, T, out)."""
-    return affine(parameters, layer, inputs.flatten(1, 2), exact=exact).view(*inputs.shape[:3], -1)
+    weight, bias = parameters[f"{layer}.weight"], parameters[f"{layer}.bias"].view(len(inputs), 1, -1)
+    return affine(inputs.flatten(1, 2), weight, bias, exact=exact).view(*inputs.shape[:3], -1)
 
 
 def _attention(

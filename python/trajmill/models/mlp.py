@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import count
 
 import torch
 from torch import Generator, Tensor
@@ -15,28 +16,28 @@ HIDDEN_SIZES = (256, 256)
 """widths of hidden layers where nobody asks for others: those of TD3, CQL, IQL and their kin"""
 
 Layer = Callable[[int, int, Generator], dict[str, Tensor]]
-"""(in, out, generator) -> initial weight (in, out) and bias (out,)"""
+"""(in, out, generator) -> initial weight (in, out) and bias (1, out)"""
 
 
 def linear(input_dim: int, output_dim: int, generator: Generator) -> dict[str, Tensor]:
-    """Torch's default layer: weight (in, out) and bias (out,) uniform on ±1/√in."""
+    """Torch's default layer: weight (in, out) and bias (1, out) uniform on ±1/√in."""
     bound = 1.0 / math.sqrt(input_dim)
     weight = torch.empty(input_dim, output_dim).uniform_(-bound, bound, generator=generator)
-    return {"weight": weight, "bias": torch.empty(output_dim).uniform_(-bound, bound, generator=generator)}
+    return {"weight": weight, "bias": torch.empty(1, output_dim).uniform_(-bound, bound, generator=generator)}
 
 
 def small_linear(input_dim: int, output_dim: int, generator: Generator, *, gain: float = 0.01) -> dict[str, Tensor]:
     """Output layer of young-geng/CQL: Xavier-uniform weight with a gain of 0.01, bias zero."""
     bound = gain * math.sqrt(6.0 / (input_dim + output_dim))
     weight = torch.empty(input_dim, output_dim).uniform_(-bound, bound, generator=generator)
-    return {"weight": weight, "bias": torch.zeros(output_dim)}
+    return {"weight": weight, "bias": torch.zeros(1, output_dim)}
 
 
 def orthogonal_linear(input_dim: int, output_dim: int, generator: Generator, *, gain: float) -> dict[str, Tensor]:
     """Layer with orthonormal rows or columns times `gain`, bias zero."""
     weight = torch.empty(output_dim, input_dim)
     torch.nn.init.orthogonal_(weight, gain=gain, generator=generator)
-    return {"weight": weight.T.contiguous(), "bias": torch.zeros(output_dim)}
+    return {"weight": weight.T.contiguous(), "bias": torch.zeros(1, output_dim)}
 
 
 def orthogonal(gain: float) -> Layer:
@@ -71,27 +72,38 @@ def named(prefix: str, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": value for name, value in layer.items()}
 
 
-def affine(parameters: Mapping[str, Tensor], layer: str, inputs: Tensor, *, exact: bool = False) -> Tensor:
-    """Row-wise ``x W + b``: (rows, n, in) -> (rows, n, out); `exact` in the parameters' own precision."""
-    bias, weight = parameters[f"{layer}.bias"].unsqueeze(1), parameters[f"{layer}.weight"]
+def affine(inputs: Tensor, weight: Tensor, bias: Tensor, *, exact: bool = False) -> Tensor:
+    """Row-wise ``x W + b``: (rows, n, in), (rows, in, out), (rows, 1, out) -> (rows, n, out).
+
+    `exact` computes in the precision of the weights.
+    """
     if exact:
         return torch.baddbmm(bias, inputs.to(weight.dtype), weight)
     return torch.baddbmm(to_product_dtype(bias), to_product_dtype(inputs), to_product_dtype(weight))
 
 
+def head(parameters: Mapping[str, Tensor], name: str, features: Tensor) -> Tensor:
+    """Output layer of this name: (rows, n, last hidden size) -> (rows, n, out)."""
+    return affine(features, parameters[f"{name}.weight"], parameters[f"{name}.bias"], exact=True)
+
+
 def hidden(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Last hidden activation: (rows, n, in) -> (rows, n, last hidden size)."""
-    index = 0
-    while f"hidden.{index}.weight" in parameters:
-        inputs = affine(parameters, f"hidden.{index}", inputs).relu_()
-        index += 1
+    for index in count():
+        layer = f"hidden.{index}"
+        if f"{layer}.weight" not in parameters:
+            break
+        inputs = affine(inputs, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"]).relu_()
     return inputs
 
 
 def export_network(parameters: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
-    """One network as the state dict of plain ``nn.Linear`` modules (weights are (out, in) there)."""
+    """One network as the state dict of plain ``nn.Linear`` modules: weights (out, in), biases (out,)."""
     values = {name: parameter[row].detach() for name, parameter in parameters.items()}
-    return {name: (value.T if value.ndim == 2 else value).clone() for name, value in values.items()}
+    return {
+        name: (value[0] if name.endswith(".bias") else value.T if value.ndim == 2 else value).clone()
+        for name, value in values.items()
+    }
 
 
 def seeded_generator(seed: int, stream: str) -> Generator:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trajmill.models.mlp import affine, hidden, mlp, seeded_generator
+from trajmill.models.mlp import head, hidden, mlp, seeded_generator
 from trajmill.models.stack import Stack
 
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -40,7 +40,7 @@ def policies(
 
 def outputs(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:
     """Numbers of the output layer: (S, n, o) -> (S, n, output_dim)."""
-    return affine(parameters, "output", hidden(parameters, observation), exact=True)
+    return head(parameters, "output", hidden(parameters, observation))
 
 
 def deterministic(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:

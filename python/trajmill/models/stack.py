@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,11 @@ class Stack:
     """(rows, width): all numbers of one network in one row, which is what an optimizer and a target update work on"""
     parameters: dict[str, Tensor]
     """name -> (rows, *shape): views of `flat`; those of a trainable stack ask for gradients"""
+    _detached: dict[str, Tensor] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        found = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        object.__setattr__(self, "_detached", found)
 
     @classmethod
     def of(cls, networks: Sequence[Mapping[str, Tensor]]) -> Stack:
@@ -45,9 +50,9 @@ class Stack:
         """Fixed copy of the same values: a target network."""
         return self.like(self.flat.clone())
 
-    def detached(self) -> dict[str, Tensor]:
+    def detached(self) -> Mapping[str, Tensor]:
         """Parameters in the same memory through which no gradient flows."""
-        return {name: parameter.detach() for name, parameter in self.parameters.items()}
+        return self._detached
 
     def parameter_count(self) -> int:
         """Numbers in one network, without the gaps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Adam:
     With `weight_decay` it is ``torch.optim.AdamW`` (Loshchilov & Hutter 2019); `clip_norm` scales each seed's gradient
     as ``clip_grad_norm_`` does, for stacks of one row a seed.
 
-    The loss it minimizes must be a *sum* over seeds of per-seed means: then no seed's update depends on another's.
+    It minimizes the *sum* of the losses it is given, one number a seed: then no seed's update depends on another's.
     """
 
     stacks: tuple[Stack, ...]
@@ -40,6 +40,8 @@ class Adam:
     """add epsilon before the bias correction and decay after the step, as the AdamW of the transformers library did"""
     all_reduce: Callable[[Tensor], None] | None = None
     """makes a tensor the mean over all processes that train together, in place; None trains alone"""
+    rows: tuple[tuple[Tensor, list[list[Tensor]]], ...] = ()
+    """if torch's fused kernel makes the update, the rows of each learning rate: parameters, gradients, both moments"""
 
     @classmethod
     def of(
@@ -52,9 +54,14 @@ class Adam:
         clip_norm: float | None = None,
         decay_after_step: bool = False,
         all_reduce: Callable[[Tensor], None] | None = None,
+        fused: bool = False,
     ) -> Adam:
-        """Fresh optimizer; `learning_rates` holds one (rows,) tensor per stack."""
-        return cls(
+        """Fresh optimizer; `learning_rates` holds one (rows,) tensor per stack.
+
+        `fused` takes torch's kernel, which reads and writes every number once and knows no decay. It rounds otherwise
+        than the steps below, of which the last digits of CQL's and the transformers' runs are made.
+        """
+        made = cls(
             stacks=tuple(stacks),
             learning_rates=tuple(rate.to(torch.float64)[:, None] for rate in learning_rates),
             gradients=tuple(stack.like(torch.zeros_like(stack.flat)) for stack in stacks),
@@ -67,20 +74,41 @@ class Adam:
             decay_after_step=decay_after_step,
             all_reduce=all_reduce,
         )
+        return replace(made, rows=made._rows(), update_count=made.update_count.float()) if fused else made
 
-    def minimize(self, loss: Tensor, factor: Tensor | float = 1.0) -> None:
-        """One update of every stack from a scalar loss, all learning rates times `factor`.
+    def _rows(self) -> tuple[tuple[Tensor, list[list[Tensor]]], ...]:
+        """See `rows`."""
+        if self.weight_decay is not None:
+            raise ValueError("the fused kernel knows no weight decay; leave out fused")
+        buffers = (
+            [stack.flat for stack in self.stacks],
+            [gradient.flat for gradient in self.gradients],
+            self.first_moments,
+            self.second_moments,
+        )
+        columns = [[row for flat in flats for row in flat.unbind()] for flats in buffers]
+        rates = torch.cat(self.learning_rates)[:, 0]
+        found = []
+        for rate in rates.unique():
+            places = (rates == rate).nonzero()[:, 0].tolist()
+            found.append(
+                (rate.float() if rate.is_cuda else rate, [[column[place] for place in places] for column in columns])
+            )
+        return tuple(found)
+
+    def minimize(self, losses: Tensor, factor: Tensor | None = None) -> None:
+        """One update of every stack from losses (S,), all learning rates times `factor` if it is given.
 
         Parameters that the loss does not reach keep their values, but for the decay.
         """
-        self.differentiate(loss)
+        self.differentiate(losses)
         self.apply(factor)
 
-    def differentiate(self, loss: Tensor) -> None:
+    def differentiate(self, losses: Tensor) -> None:
         """Fill `gradients`, with their mean over all processes."""
         parameters = [parameter for stack in self.stacks for parameter in stack.parameters.values()]
         slots = [slot for stack in self.gradients for slot in stack.parameters.values()]
-        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        found = torch.autograd.grad(losses, parameters, torch.ones_like(losses), materialize_grads=True)
         torch._foreach_copy_(slots, list(found))
         if self.all_reduce is not None:
             for gradient in self.gradients:
@@ -91,13 +119,26 @@ class Adam:
         return torch.stack([gradient.flat.square().sum(1) for gradient in self.gradients]).sum(0).sqrt()
 
     @torch.no_grad()
-    def apply(self, factor: Tensor | float = 1.0) -> None:
-        """Move the parameters along `gradients`, all learning rates times `factor`."""
+    def apply(self, factor: Tensor | None = None) -> None:
+        """Move the parameters along `gradients`, all learning rates times `factor` if it is given."""
         if self.clip_norm is not None:
             scale = (self.clip_norm / (self.gradient_norms() + 1e-6)).clamp_(max=1.0)
             for gradient in self.gradients:
                 gradient.flat.mul_(scale[:, None])
         self.update_count.add_(1.0)
+        if self.rows:
+            for rate, (values, gradients, first, second) in self.rows:
+                torch._fused_adam_(
+                    *(values, gradients, first, second, [], [self.update_count] * len(values)),
+                    lr=rate if factor is None else (rate * factor).to(rate.dtype),
+                    beta1=self.beta1,
+                    beta2=self.beta2,
+                    weight_decay=0.0,
+                    eps=self.epsilon,
+                    amsgrad=False,
+                    maximize=False,
+                )
+            return
         correction1 = 1.0 - self.beta1**self.update_count
         correction2 = (1.0 - self.beta2**self.update_count).sqrt()
         decays = self.weight_decay or (0.0,) * len(self.stacks)
@@ -111,9 +152,9 @@ class Adam:
             strict=True,
         ):
             dtype = stack.flat.dtype
-            rate = base_rate * factor
-            kept = (1.0 - rate * decay).to(dtype)
-            if decay and not self.decay_after_step:
+            rate = base_rate if factor is None else base_rate * factor
+            kept = (1.0 - rate * decay).to(dtype) if decay else None
+            if kept is not None and not self.decay_after_step:
                 stack.flat.mul_(kept)
             first.lerp_(gradient.flat, 1.0 - self.beta1)
             second.mul_(self.beta2).addcmul_(gradient.flat, gradient.flat, value=1.0 - self.beta2)
@@ -122,7 +163,7 @@ class Adam:
             scale = second.sqrt().add_(epsilon)
             direction = torch.div(first, scale, out=scale)
             stack.flat.addcmul_(direction, (rate * (correction2 / correction1)).to(dtype), value=-1.0)
-            if decay and self.decay_after_step:
+            if kept is not None and self.decay_after_step:
                 stack.flat.mul_(kept)
 
     def moving(self) -> dict[str, Tensor]:

@@ -158,7 +158,7 @@ def test_hidden_layers_are_as_many_and_as_wide_as_asked_for(sizes: tuple[int, ..
     widths = [5, *sizes]
     for index, size in enumerate(sizes):
         assert values[f"hidden.{index}.weight"].shape == (widths[index], size)
-    assert values["output.weight"].shape == (widths[-1], 2) and values["more.bias"].shape == (3,)
+    assert values["output.weight"].shape == (widths[-1], 2) and values["more.bias"].shape == (1, 3)
     assert len(values) == 2 * (len(sizes) + 2)
     found = outputs(Stack.of([values]).parameters, torch.ones(1, 4, 5))
     assert found.shape == (1, 4, 2)
