@@ -26,7 +26,17 @@ import torch
 from torch import Tensor
 
 from trajmill.core.files import leftovers, remove, replacing, sync, write_whole
-from trajmill.runs.reading import CONFIG, METRICS, PROVENANCE, RESULT, RunError, checkpoints, read_config, read_lines, read_state
+from trajmill.runs.reading import (
+    CONFIG,
+    METRICS,
+    PROVENANCE,
+    RESULT,
+    RunError,
+    checkpoints,
+    read_config,
+    read_lines,
+    read_state,
+)
 from trajmill.training.checkpoint import CheckpointError, DamagedCheckpointError, restore_tensors, save_checkpoint
 from trajmill.training.metrics import append_line, finite_or_none, metrics_line
 from trajmill.training.state import TrainingState
@@ -62,9 +72,7 @@ class RunDirectory:
         if not resume and run.finished:
             raise RunError(f"{path} holds a finished run; choose another directory or remove this one")
         if not resume:
-            raise RunError(
-                f"{path} holds an unfinished run; add --resume to go on, or choose another directory"
-            )
+            raise RunError(f"{path} holds an unfinished run; add --resume to go on, or choose another directory")
         wanted = json.loads(json.dumps(config))
         _fill(known, json.loads(json.dumps({"config": defaults or {}})))
         moved = _moved(known, wanted)
@@ -72,8 +80,8 @@ class RunDirectory:
             raise RunError(f"{path} was started with other settings: {_differences(known, wanted)}")
         if moved and not run.finished:
             message = (
-                f"{path} continues on another device or thread count; results match an uninterrupted run up to rounding: "
-                f"{moved}"
+                f"{path} continues on another device or thread count; results match an uninterrupted run up to "
+                f"rounding: {moved}"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=3)
         return run

@@ -216,9 +216,7 @@ def train_in_processes(
         if len(diverged) == run.seed_count:
             raise DivergenceError.of(diverged, run)
 
-    jobs = [
-        Job(name, train, (config, path)) for name, config, path in zip(completed, configs, paths, strict=True)
-    ]
+    jobs = [Job(name, train, (config, path)) for name, config, path in zip(completed, configs, paths, strict=True)]
     run_jobs(jobs, len(jobs), report=report, warn=warn)
     return _join(run, [RunDirectory(path) for path in paths])
 

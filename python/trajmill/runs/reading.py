@@ -23,7 +23,8 @@ from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
 RUN_SETTINGS = frozenset(
-    {"dataset", "mix", "environment", "init", "seeds", "evaluation_episode_count", "method", "schedule", "compute", "variant"}
+    {"dataset", "mix", "environment", "init", "seeds", "evaluation_episode_count", "method", "schedule"}
+    | {"compute", "variant"}
 )
 """settings of a run that are not its method's"""
 
@@ -180,7 +181,9 @@ def _series(path: Path, lines: list[dict[str, Any]], seed_count: int) -> dict[st
                 raise RunError(f"{where} {number}: {name} must have {seed_count} values, one a seed, got {row!r}")
             updates, values = found.setdefault((line["phase"], name), ([], []))
             if updates and line["update"] < updates[-1]:
-                raise RunError(f"{where} {number}: {line['phase']} goes back from update {updates[-1]} to {line['update']}")
+                raise RunError(
+                    f"{where} {number}: {line['phase']} goes back from update {updates[-1]} to {line['update']}"
+                )
             updates.append(line["update"])
             values.append([math.nan if value is None else float(value) for value in row])
     series: dict[str, dict[str, Series]] = {}
