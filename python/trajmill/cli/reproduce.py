@@ -19,9 +19,8 @@ from rich.table import Table
 
 from trajmill.cli.session import Outcome, UsageError
 from trajmill.core.progress import Progress
-from trajmill.pipelines.reproduce import Reproduced, advice, estimate, reproduce
-from trajmill.pipelines.studies.cells import QUICK_LABEL, ReproduceConfig
-from trajmill.pipelines.studies.paper_a import STUDIES, UNKNOWN_FIGURES
+from trajmill.studies.cells import QUICK_LABEL, ReproduceConfig
+from trajmill.studies.run import Reproduced, advice, all_studies, estimate, reproduce
 
 EXAMPLES = """
   trajmill reproduce --list
@@ -74,7 +73,7 @@ def _listed() -> Outcome:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("what")
     data = {}
-    for study in STUDIES.values():
+    for study in all_studies().values():
         work = estimate(study)
         data[study.name] = {"title": study.title, **asdict(work)}
         numbers = (f"{work.cells}", f"{work.pretrainings}", f"{work.cpu_core_hours:,.0f}", f"{work.gpu_hours:.1f}")
@@ -83,7 +82,7 @@ def _listed() -> Outcome:
     foot = (
         "\nA run trains all twenty seeds; before: pre-training runs; studies share both. Hours are rough, for a whole "
         "study from nothing: a core of a small server, or one H200; evaluation comes on top. Any study runs in minutes "
-        f"with --quick.\n\n{UNKNOWN_FIGURES}"
+        "with --quick."
     )
     return Outcome(data, Group(table, foot))
 
