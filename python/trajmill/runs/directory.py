@@ -135,6 +135,8 @@ class RunDirectory:
 
     def lines(self, phase: str | None = None) -> list[dict[str, Any]]:
         """Lines of one phase or of all, in order; None where a seed had no finite value."""
+        if not (self.path / METRICS).is_file():
+            raise RunError(f"{self.path / METRICS} is missing; restore it or start again")
         lines = read_lines(self.path, finished=self.finished)
         return [line for line in lines if phase in (None, line["phase"])]
 
