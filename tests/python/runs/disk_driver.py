@@ -10,20 +10,22 @@ import errno
 import os
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from tiny_runs import PIPELINES, SETTINGS, assert_equal_runs
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
-from trajmill.pipelines.run_directory import RunDirectory, RunDirectoryError
+from tiny_runs import assert_equal_runs, tiny, train
+
+from trajmill.runs.directory import RunDirectory
+from trajmill.runs.reading import RunError
 from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.settings import Schedule
 
 shim = ctypes.CDLL(None)
 
 
 def main(directory: Path, function: str, kind: int) -> int:
-    config, train = SETTINGS["pretrain_cql"], PIPELINES["pretrain_cql"]
-    config = replace(config, schedule=replace(config.schedule, updates=12))
+    config = tiny("forward_dynamics", schedule=Schedule(updates=12, log_interval=4, checkpoint_interval=6))
     whole, run = train(config, directory / "whole"), directory / "run"
     number = 0
     while True:
@@ -32,9 +34,9 @@ def main(directory: Path, function: str, kind: int) -> int:
         shim.arm(function.encode(), number, kind, 1, os.fsencode(run / "checkpoints"))
         try:
             train(config, run)
-        except RunDirectoryError as error:
+        except RunError as error:
             count = shim.disarm()
-            assert os.strerror(kind) in str(error) and "then go on with --resume" in str(error), error
+            assert os.strerror(kind) in str(error) and "--resume" in str(error), error
             newest = RunDirectory(run).newest_checkpoint()
             assert f"the newest is {newest}:" in str(error) if newest else "there is none:" in str(error)
             for path in RunDirectory(run).checkpoints():

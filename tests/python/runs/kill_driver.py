@@ -1,4 +1,4 @@
-"""Kills a pipeline at random moments, resumes it, and compares: ``kill_driver.py PIPELINE DIRECTORY KILLS``.
+"""Kills a run at random moments, resumes it, and compares: ``kill_driver.py METHOD DIRECTORY KILLS``.
 
 Every run is a fork of this process, which itself computes nothing. Prints how many kills there were.
 """
@@ -12,40 +12,43 @@ import sys
 import time
 from pathlib import Path
 
-from tiny_runs import PIPELINES, SETTINGS, assert_equal_runs
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
+
+from tiny_runs import assert_equal_runs, tiny, train
 
 
-def begin(pipeline: str, run: Path) -> int:
+def begin(method: str, run: Path) -> int:
     process = os.fork()
     if process == 0:
         status = 1
         try:
-            PIPELINES[pipeline](SETTINGS[pipeline], run, resume=True)
+            train(tiny(method), run, resume=True)
             status = 0
         finally:
             os._exit(status)
     return process
 
 
-def main(pipeline: str, directory: Path, kills: int) -> int:
+def main(method: str, directory: Path, kills: int) -> int:
     chance = random.Random(7)
     started = time.monotonic()
-    assert os.waitpid(begin(pipeline, directory / "whole"), 0)[1] == 0
+    assert os.waitpid(begin(method, directory / "whole"), 0)[1] == 0
     whole_seconds = time.monotonic() - started
     killed = rounds = 0
     while killed < kills:
         rounds += 1
         run = directory / str(rounds)
         while True:
-            process = begin(pipeline, run)
-            time.sleep(chance.uniform(0.0, whole_seconds * 0.9) if killed < kills else 2 * whole_seconds)
-            done, status = os.waitpid(process, os.WNOHANG)
-            if done == 0 and killed < kills:
-                os.kill(process, signal.SIGKILL)
-                os.waitpid(process, 0)
-                killed += 1
-                continue
-            if done == 0:
+            process = begin(method, run)
+            if killed < kills:
+                time.sleep(chance.uniform(0.0, whole_seconds * 0.9))
+                done, status = os.waitpid(process, os.WNOHANG)
+                if done == 0:
+                    os.kill(process, signal.SIGKILL)
+                    os.waitpid(process, 0)
+                    killed += 1
+                    continue
+            else:
                 status = os.waitpid(process, 0)[1]
             assert status == 0, f"exit status {status}"
             break
