@@ -1,274 +1,224 @@
-"""The CQL pipelines end to end at toy size: run directories, resume, transfer, scores, errors."""
+"""Runs of any method, end to end at toy size: directories, scores, resume, starts, errors."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
-import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_runs import (
+    ACTING,
+    HOPPER,
+    METHODS,
+    SCHEDULE,
+    Killed,
+    assert_equal_runs,
+    checkpoint,
+    killed,
+    killing,
+    lines,
+    result,
+    tensors,
+    tiny,
+    train,
+)
 
-import trajmill
-from trajmill.algorithms.cql import CQLConfig
-from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig
-from trajmill.evaluation.rollout import EvaluationResult
-from trajmill.pipelines import cql as pipeline
-from trajmill.pipelines import finetuning
-from trajmill.pipelines.cql import ComputeConfig, PretrainCQLConfig, TrainCQLConfig, pretrain_cql, train_cql
-from trajmill.pipelines.run_directory import RunDirectoryError
-from trajmill.pipelines.schedule import Schedule
+from trajmill.algorithms import cql, method_named
+from trajmill.cli import main
+from trajmill.runs.directory import RunDirectory
+from trajmill.runs.reading import RunError
 from trajmill.training.checkpoint import CheckpointError, read_checkpoint
+from trajmill.training.device import ComputeConfig
+from trajmill.training.settings import Schedule
 
-HOPPER = "hopper-sac-replay-10k"
-CPU = ComputeConfig(device="cpu")
-
-
-class StandInMDP:
-    """What the pipeline asks of an MDP."""
-
-    def __init__(self, **settings: object) -> None:
-        self.settings = settings
-
-    def sample(self, *, trajectory_count: int, length: int) -> SimpleNamespace:
-        rng = np.random.default_rng(self.settings["seed"])
-        states = rng.integers(self.settings["state_count"], size=(trajectory_count, length + 1), dtype=np.uint8)
-        actions = rng.integers(self.settings["action_count"], size=(trajectory_count, length), dtype=np.uint8)
-        return SimpleNamespace(states=states, actions=actions)
-
-    def state_vectors(self, dim: int) -> np.ndarray:
-        return np.random.default_rng(1).uniform(-1, 1, (self.settings["state_count"], dim)).astype(np.float32)
-
-    def action_vectors(self, dim: int) -> np.ndarray:
-        return np.random.default_rng(2).uniform(-1, 1, (self.settings["action_count"], dim)).astype(np.float32)
+STARTS = {"cql": "forward_dynamics", "decision_transformer": "language_model"}
+"""method -> the one that it may start from"""
 
 
-def played(act, environment_id, *, seed_count, episode_count, episode_seed, observation_dim) -> EvaluationResult:
-    """A stand-in for an evaluation: returns depend on what the policy does and on the series of episodes."""
-    shape = (1, episode_count, observation_dim)
-    observation = np.random.default_rng(episode_seed).normal(size=shape).astype(np.float32)
-    action = act(np.repeat(observation, seed_count, 0))
-    assert action.shape == (seed_count, episode_count, 3)
-    return EvaluationResult(
-        environment_id=environment_id,
-        returns=1000.0 * action.astype(np.float64).sum(-1),
-        lengths=np.ones((seed_count, episode_count), np.int64),
-        episode_seed=episode_seed,
-        maximum_steps=1000,
-        exact=False,
-        margin_fix=True,
-        versions={},
-    )
+def described(run: Path, name: str = "config.json") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / name).read_text())
+    return found
 
 
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trajmill, "MDP", StandInMDP, raising=False)
-    monkeypatch.setattr(finetuning, "evaluate_policy", played)
-
-
-def pretrain_config(**changes: object) -> PretrainCQLConfig:
-    settings = {
-        "observation_dim": 11,
-        "action_dim": 3,
-        "trajectory_count": 10,
-        "length": 50,
-        "method": ForwardDynamicsConfig(batch_size=16),
-        "schedule": Schedule(updates=20, log_interval=5, checkpoint_interval=10),
-        "compute": CPU,
-    }
-    return PretrainCQLConfig(**settings | changes)
-
-
-def train_config(**changes: object) -> TrainCQLConfig:
-    settings = {
-        "dataset": HOPPER,
-        "seeds": (0, 7),
-        "evaluation_episode_count": 2,
-        "method": CQLConfig(batch_size=16),
-        "schedule": Schedule(updates=20, log_interval=4, evaluation_interval=4, checkpoint_interval=8, unroll=3),
-        "compute": CPU,
-    }
-    return TrainCQLConfig(**settings | changes)
-
-
-def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_clock(path: Path) -> list[dict]:
-    return [{key: value for key, value in line.items() if key != "wall_seconds"} for line in read(path)]
-
-
-def test_pretraining_leaves_a_run_directory(tmp_path: Path) -> None:
-    seen = []
-    run = pretrain_cql(pretrain_config(), tmp_path / "run", lambda *report: seen.append(report))
-    config = json.loads((run / "config.json").read_text())
-    assert (config["kind"], config["seeds"], config["variant"]) == ("pretrain_cql", [42], "MDP")
-    assert config["config"]["method"]["batch_size"] == 16
-    lines = read(run)
-    assert [(line["phase"], line["gradient_step"]) for line in lines] == [("pretrain", n) for n in (1, 5, 10, 15, 20)]
-    assert {len(values) for line in lines for values in line["metrics"].values()} == {1}
-    assert seen[0] == ("pretrain", 0, 20, "updates") and seen[-1] == ("pretrain", 20, 20, "updates")
-    environment = json.loads((run / "environment.json").read_text())
-    assert environment["command"] == shlex.join(sys.argv)
-    assert environment["versions"]["torch"] == torch.__version__ or environment["versions"]["torch"]
-    assert json.loads((run / "result.json").read_text())["gradient_steps"] == 20
-    tensors, metadata = read_checkpoint(run / "checkpoints" / "step_000000020.safetensors")
-    assert metadata["kind"] == "pretrain_cql" and metadata["observation_dim"] == 11
-    assert int(tensors["step"]) == 20
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_leaves_a_directory(method: str, whole) -> None:
+    run, module = whole(tiny(method)), method_named(method)
+    config = described(run)
+    assert (config["kind"], config["seeds"], config["variant"]) == (method, [5, 3], module.LABEL)
+    assert config["config"]["method"]["batch_size"] == 8
+    assert [line["update"] for line in lines(run, "train")] == [1, *range(4, 41, 4)]
+    measured = [20, 40] if method in ACTING or hasattr(module, "measure") else []
+    assert [line["update"] for line in lines(run, "evaluation")] == measured
+    assert {len(values) for line in lines(run) for values in line["metrics"].values()} == {2}
+    environment = described(run, "environment.json")
+    assert environment["command"] == shlex.join(sys.argv) and "torch" in environment["versions"]
+    assert result(run)["updates"] == 40 and result(run)["processes"] == 1 and result(run)["diverged"] == {}
+    moving, metadata = read_checkpoint(run / "checkpoints" / "step_000000040.safetensors")
+    assert (metadata["kind"], metadata["seeds"], metadata["update"]) == (method, [5, 3], 40)
+    assert metadata["method"] == config["config"]["method"]
+    assert int(moving["step"]) == 40
     assert len(list((run / "checkpoints").iterdir())) == 1
+
+
+def test_progress_is_told_from_the_first_to_the_last_update(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int, str]] = []
+    train(tiny("forward_dynamics"), tmp_path / "run", lambda *told: seen.append(told))
+    assert seen[0] == ("train", 0, 40, "updates") and seen[-1] == ("train", 40, 40, "updates")
+    assert [done for _, done, _, _ in seen] == sorted({done for _, done, _, _ in seen})
 
 
 def test_infinite_temperature_is_legal_and_json(tmp_path: Path) -> None:
     inf = float("inf")
-    run = pretrain_cql(pretrain_config(policy_temperature=inf, transition_temperature=inf), tmp_path / "run")
-    assert json.loads((run / "config.json").read_text())["config"]["policy_temperature"] == "inf"
+    config = tiny("forward_dynamics", method={"policy_temperature": inf}, schedule=Schedule(updates=1))
+    run = train(config, tmp_path / "run")
+    assert described(run)["config"]["method"]["policy_temperature"] == "inf"
 
 
-def test_training_scores_every_seed(tmp_path: Path) -> None:
-    run = train_cql(train_config(), tmp_path / "run")
-    config, result = (json.loads((run / name).read_text()) for name in ("config.json", "result.json"))
-    assert (config["kind"], config["dataset"], config["environment"]) == ("train_cql", HOPPER, "Hopper-v4")
-    scores = np.array([x["metrics"]["normalized_score"] for x in read(run) if x["phase"] == "evaluation"])
-    assert scores.shape == (5, 2)
-    assert result["average_last_four"] == pytest.approx(scores[-4:].mean(0).tolist())
-    assert result["reference_score"]["maximum"] == 3234.3
-    assert result["best"] == pytest.approx(scores.max(0).tolist())
-    finetune = [line for line in read(run) if line["phase"] == "finetune"]
-    assert [line["gradient_step"] for line in finetune] == [1, 4, 8, 12, 16, 20]
-    assert set(finetune[0]["metrics"]) == set(pipeline.cql.METRICS)
+@pytest.mark.parametrize("method", ACTING)
+def test_every_seed_is_scored(method: str, tmp_path: Path) -> None:
+    schedule = Schedule(updates=10, log_interval=4, evaluation_interval=2)
+    run = train(tiny(method, schedule=schedule, evaluation_episode_count=2), tmp_path / "run")
+    config = described(run)
+    assert (config["dataset"], config["environment"]) == (HOPPER, "Hopper-v4")
+    scores = np.array([line["metrics"]["normalized_score"] for line in lines(run, "evaluation")])
+    assert scores.shape == (5, 2) and scores.min() > -5.0 and scores.max() < 120.0
+    returns = np.array([line["metrics"]["return_mean"] for line in lines(run, "evaluation")])
+    assert scores == pytest.approx(100 * (returns + 20.272305) / (3234.3 + 20.272305))
+    assert result(run)["average_last_four"] == pytest.approx(scores[-4:].mean(0).tolist())
+    assert result(run)["best"] == pytest.approx(scores.max(0).tolist())
+    assert result(run)["reference_score"]["maximum"] == 3234.3
+    assert [line["update"] for line in lines(run, "train")] == [1, 4, 8, 10]
+    if method == "cql":
+        assert set(lines(run, "train")[0]["metrics"]) == set(cql.METRICS)
 
 
-class Killed(Exception):
-    pass
+def with_start(method: str, start: str | None, whole: Callable[..., Path]) -> Any:
+    return tiny(method, init=None if start is None else whole(tiny(start)))
 
 
-@pytest.mark.parametrize("init", [False, True])
-def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, init: bool) -> None:
-    start = pretrain_cql(pretrain_config(), tmp_path / "start") if init else None
-    config = train_config(init=start)
-    unbroken = train_cql(config, tmp_path / "unbroken")
+@pytest.mark.parametrize("at", [13, 18])
+@pytest.mark.parametrize(("method", "start"), [*((name, None) for name in METHODS), *STARTS.items()])
+def test_a_killed_run_resumes_to_the_same_numbers(method: str, start: str | None, at: int, whole, broken) -> None:
+    """Killed four updates after a checkpoint, and right after one."""
+    config = with_start(method, start, whole)
+    run = broken(config, at)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "train", "upd')
+    train(config, run, resume=True)
+    assert_equal_runs(run, whole(config))
 
-    def kill(task: str, completed: int, total: int, unit: str) -> None:
-        if completed >= 12:
-            raise Killed
 
-    with pytest.raises(Killed):
-        train_cql(config, tmp_path / "killed", kill)
-    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
-        file.write('{"phase": "finetune", "gradi')
-    with pytest.raises(RunDirectoryError, match="unfinished run; add --resume"):
-        train_cql(config, tmp_path / "killed")
-    different = dataclasses.replace(config, method=CQLConfig(batch_size=16, cql_weight=1.0))
-    with pytest.raises(RunDirectoryError, match=r"other settings: config.method.cql_weight was 5.0, now 1.0"):
-        train_cql(different, tmp_path / "killed", resume=True)
-    train_cql(config, tmp_path / "killed", resume=True)
-
-    assert without_clock(tmp_path / "killed") == without_clock(unbroken)
-    ours, theirs = (
-        read_checkpoint(path / "checkpoints" / "step_000000020.safetensors")[0]
-        for path in (tmp_path / "killed", unbroken)
-    )
-    for name, tensor in theirs.items():
-        assert torch.equal(ours[name], tensor), name
+def test_an_unfinished_run_is_resumed_on_purpose_and_with_its_settings_alone(broken) -> None:
+    config = tiny("cql")
+    run = broken(config)
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(RunError, match="unfinished run; add --resume"):
+        train(config, run)
+    with pytest.raises(RunError, match=r"other settings: config.method.cql_weight was 5.0, now 1.0"):
+        train(tiny("cql", method={"cql_weight": 1.0}), run, resume=True)
+    assert (run / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
-    run = pretrain_cql(pretrain_config(), tmp_path / "run")
+    config = tiny("forward_dynamics", schedule=Schedule(updates=4))
+    run = train(config, tmp_path / "run")
     before = (run / "metrics.jsonl").read_bytes()
-    with pytest.raises(RunDirectoryError, match="finished run; choose another directory"):
-        pretrain_cql(pretrain_config(), run)
-    assert pretrain_cql(pretrain_config(), run, resume=True) == run
+    with pytest.raises(RunError, match="finished run"):
+        train(config, run)
+    assert train(config, run, resume=True) == run
     assert (run / "metrics.jsonl").read_bytes() == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious.txt").write_text("mine")
-    with pytest.raises(RunDirectoryError, match="no run directory"):
-        pretrain_cql(pretrain_config(), tmp_path / "other")
+    with pytest.raises(RunError, match="not a run directory"):
+        train(config, tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["precious.txt"]
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoints/step_000000010.safetensors"])
-def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
-    def kill(task: str, completed: int, total: int, unit: str) -> None:
-        if completed >= 10:
-            raise Killed
-
-    with pytest.raises(Killed):
-        pretrain_cql(pretrain_config(), tmp_path / "run", kill)
-    path = tmp_path / "run" / name
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "checkpoints/step_000000006.safetensors"])
+def test_a_damaged_file_is_named(name: str, broken) -> None:
+    run = broken(tiny("forward_dynamics"), 8)
+    path = run / name
     path.write_text("{" + path.read_text(errors="replace"))
-    with pytest.raises(ValueError, match=f"{name} is damaged"):
-        pretrain_cql(pretrain_config(), tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match=rf"{name}.* is damaged"):
+        train(tiny("forward_dynamics"), run, resume=True)
 
 
-def test_pretrained_critics_are_where_training_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = pretrain_cql(pretrain_config(seeds=(42, 43)), tmp_path / "start")
-    donor = read_checkpoint(next((start / "checkpoints").iterdir()))[0]["critic"]
-    states = []
+def test_pretrained_critics_are_where_training_starts(tmp_path: Path, whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the first seed, from a run or from its checkpoint."""
+    start = whole(tiny("forward_dynamics"))
+    donor = tensors(start)["critic"]
+    states: list[cql.State] = []
 
-    def stop(run: object, step: object, state: object, *_: object, **__: object) -> float:
+    def stop(run: object, step: object, state: cql.State, *_: object, **__: object) -> None:
         states.append(state)
         raise Killed
 
-    monkeypatch.setattr(pipeline, "run_schedule", stop)
-    for init in (start, next((start / "checkpoints").iterdir())):
+    monkeypatch.setattr("trajmill.experiments.train.run_schedule", stop)
+    for init in (start, checkpoint(start)):
         with pytest.raises(Killed):
-            train_cql(train_config(init=init), tmp_path / f"run{len(states)}")
-    hidden_size = 14 * 256 + 256 + 256 * 256 + 256  # the same parameters lie first in both layouts
+            train(tiny("cql", init=init), tmp_path / f"run{len(states)}")
+    hidden_size = 14 * 16 + 16 + 16 * 16 + 16  # the same parameters lie first in both layouts
     for state in states:
         for row in range(4):
             assert torch.equal(state.critic.flat[row, :hidden_size], donor[row % 2, :hidden_size])
         assert torch.equal(state.target.flat, state.critic.flat)
+        assert not torch.equal(state.policy.flat[0], state.policy.flat[1])
 
 
-def test_one_diverging_seed_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
-    clean = train_cql(train_config(seeds=(0, 7)), tmp_path / "clean")
-    weights = (5.0, 1e38)
-    with pytest.warns(
-        RuntimeWarning, match="seed 7 diverged at update 1: its q_loss is inf; it gets no score, other seeds go on"
-    ):
-        run = train_cql(train_config(method=CQLConfig(batch_size=16, cql_weight=weights)), tmp_path / "run")
-    sick, healthy = read(run)[-2]["metrics"], read(clean)[-2]["metrics"]
+def test_one_diverging_seed_is_reported_and_the_others_go_on(tmp_path: Path, whole) -> None:
+    with pytest.warns(RuntimeWarning, match="seed 3 diverged at update 1: its q_loss is inf"):
+        run = train(tiny("cql", method={"cql_weight": (5.0, 1e38)}), tmp_path / "run")
+    sick, healthy = lines(run)[-2]["metrics"], lines(whole(tiny("cql")))[-2]["metrics"]
     assert sick["q_loss"][1] is None
     assert sick["q_loss"][0] == healthy["q_loss"][0]
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    start = pretrain_cql(pretrain_config(observation_dim=17, action_dim=6), tmp_path / "start")
-    finished = train_cql(train_config(), tmp_path / "finished")
-    (tmp_path / "broken").mkdir()
+def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path, whole) -> None:
+    wide = tiny("forward_dynamics", method={"environment": "halfcheetah"}, schedule=Schedule(updates=1))
+    start = train(wide, tmp_path / "start")
+    (tmp_path / "broken" / "checkpoints").mkdir(parents=True)
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"nonsense")
-    for changes, error, message in (
-        ({"init": start}, ValueError, "pre-trained for 17 observation and 6 action numbers, .* has 11 and 3"),
-        ({"init": finished}, ValueError, "must be a checkpoint of pretrain_cql, got one of train_cql"),
-        ({"init": tmp_path / "broken"}, ValueError, "has no checkpoint"),
-        ({"init": damaged}, CheckpointError, "is damaged"),
-        ({"environment": "HalfCheetah-v4"}, ValueError, "HalfCheetah-v4 has 17 observation and 6 action numbers"),
-        ({"dataset": "nothing"}, ValueError, "neither a file nor a known data set"),
-    ):
+    refused: list[tuple[str, dict[str, Any], type[ValueError], str]] = [
+        ("cql", {"init": start}, ValueError, "11 observation and 3 action .* 17 and 6"),
+        ("cql", {"init": whole(tiny("cql"))}, ValueError, "forward_dynamics.*, not from one of cql"),
+        ("cql", {"init": whole(tiny("language_model"))}, ValueError, "not from one of language_model"),
+        ("cql", {"init": tmp_path / "broken"}, ValueError, "has no checkpoint"),
+        ("cql", {"init": damaged}, CheckpointError, "is damaged"),
+        ("cql", {"init": tmp_path}, RunError, "neither a run directory nor a model"),
+        ("cql", {"init": whole(tiny("forward_dynamics")), "method": {"hidden_sizes": (8, 8)}}, ValueError, "hidden"),
+        ("td3_bc", {"init": whole(tiny("cql"))}, ValueError, "td3_bc cannot start from another run"),
+        ("cql", {"environment": "HalfCheetah-v4"}, ValueError, "HalfCheetah-v4 has 17 observation and 6 action"),
+        ("cql", {"dataset": "nothing"}, ValueError, "not a known data ?set|neither"),
+        ("decision_transformer", {"init": whole(tiny("decision_transformer"))}, ValueError, "not from one of dec"),
+        ("decision_transformer", {"init": whole(tiny("cql"))}, ValueError, "not from one of cql"),
+    ]
+    for method, changes, error, message in refused:
         with pytest.raises(error, match=message):
-            train_cql(train_config(**changes), tmp_path / "run")
+            train(tiny(method, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: train_config(seeds=()), "at least one seed"),
-        (lambda: train_config(evaluation_episode_count=0), "evaluation_episode_count must be at least 1"),
+        (lambda: tiny("cql", seeds=()), "at least one seed"),
+        (lambda: tiny("cql", seeds=(1, 1)), "seeds must differ"),
+        (lambda: tiny("cql", evaluation_episode_count=0), "evaluation_episode_count must be at least 1"),
         (lambda: Schedule(updates=0), "updates must be at least 1, got 0"),
-        (lambda: pretrain_config(state_count=0), "state_count must be at least 1"),
-        (lambda: pretrain_config(policy_temperature=0.0), "policy_temperature must be in"),
+        (lambda: tiny("forward_dynamics", method={"state_count": 0}), "state_count must be at least 1"),
+        (lambda: tiny("forward_dynamics", method={"policy_temperature": 0.0}), "policy_temperature must"),
         (lambda: ComputeConfig(threads=0), "threads must be at least 1"),
     ],
 )
-def test_configurations_are_checked(make: object, message: str) -> None:
+def test_configurations_are_checked(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -277,21 +227,81 @@ def test_a_failure_to_create_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("trajmill.pipelines.run_directory.write_whole", full)
-    with pytest.raises(RunDirectoryError, match="run cannot be made a run directory: No space left"):
-        pretrain_cql(pretrain_config(), tmp_path / "run")
+    monkeypatch.setattr("trajmill.runs.directory.write_whole", full)
+    with pytest.raises(RunError, match="cannot be made a run directory: No space left"):
+        train(tiny("forward_dynamics"), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
-    shutil.rmtree(tmp_path)
 
 
 @pytest.mark.slow
-def test_real_data_real_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trajmill.evaluation.rollout import evaluate_policy
+@pytest.mark.parametrize("method", ACTING)
+def test_a_method_of_full_size_is_trained_and_scored(method: str, tmp_path: Path) -> None:
+    settings = {"method": method_named(method).Config(), "seeds": (0,), "schedule": Schedule(updates=20)}
+    run = train(replace(tiny(method), **settings), tmp_path / "run")
+    assert -5.0 < result(run)["average_last_four"][0] < 120.0
 
-    monkeypatch.setattr(finetuning, "evaluate_policy", evaluate_policy)
-    config = train_config(
-        method=CQLConfig(), schedule=Schedule(updates=40, log_interval=20, evaluation_interval=20), seeds=(0,)
-    )
-    run = train_cql(config, tmp_path / "run")
-    scores = json.loads((run / "result.json").read_text())["average_last_four"]
-    assert -5.0 < scores[0] < 120.0
+
+# --- rows on the host ---
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "language_model"])
+def test_rows_on_the_host_give_the_numbers_of_those_on_the_device(method: str, tmp_path: Path, whole) -> None:
+    """Language models have them there always."""
+    config = tiny(method)
+    on_host = replace(config, compute=replace(config.compute, rows="host"))
+    run = killed(on_host, tmp_path / "run", 13)
+    train(on_host, run, resume=True)
+    assert described(run)["config"]["compute"]["rows"] == "host"
+    assert_equal_runs(run, whole(config))
+
+
+def test_a_run_continues_with_its_rows_in_another_place(whole, broken) -> None:
+    config = tiny("cql")
+    run = broken(config, 13)
+    with pytest.warns(RuntimeWarning, match="rows was 'device', now 'host'"):
+        train(replace(config, compute=replace(config.compute, rows="host")), run, resume=True)
+    assert_equal_runs(run, whole(config))
+
+
+# --- the command ---
+
+
+WORDS = f"train cql --dataset {HOPPER} --seeds 0 1 --method.batch-size 8 --method.hidden-sizes 16 16 --quiet"
+
+
+def test_train_tells_the_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*WORDS.split(), "--schedule.updates", "2", "--evaluation-episode-count", "1", "--workers", "1"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "2 updates of 2 seeds" in text and "average of the last 1 evaluations" in text
+    assert main([*words, "--out", str(tmp_path / "run")]) == 1
+    assert "finished run" in capsys.readouterr().err
+    assert main([*words, "--out", str(tmp_path / "other"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["run"] == str(tmp_path / "other")
+    assert told["average_last_four"] == result(tmp_path / "run")["average_last_four"]
+
+
+def test_the_command_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole) -> None:
+    words = "train forward_dynamics --seeds 5 3 --compute.device cpu --method.batch-size 8 --method.hidden-sizes 16 16"
+    words += " --method.length 12 --method.state-count 7 --method.trajectory-count 20 --quiet --schedule.updates 40"
+    words += " --schedule.log-interval 4 --schedule.evaluation-interval 20 --schedule.checkpoint-interval 6"
+    words += " --schedule.unroll 3"
+    with pytest.raises(Killed):
+        train(tiny("forward_dynamics"), tmp_path / "run", killing(13))
+    assert main([*words.split(), "--out", str(tmp_path / "run")]) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert main([*words.split(), "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert "40 updates of 2 seeds" in capsys.readouterr().out
+    assert_equal_runs(tmp_path / "run", whole(tiny("forward_dynamics")))
+
+
+def test_what_cannot_be_had_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole) -> None:
+    start = whole(tiny("language_model"))
+    assert main([*WORDS.split(), "--init", str(start), "--out", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and f"cannot start from {start}: " in told
+    assert RunDirectory(tmp_path / "run").path.exists() is False
+
+
+assert SCHEDULE.checkpoint_interval == 6, "the tests above are killed beside its multiples"
