@@ -158,6 +158,20 @@ void bind_mixed_replay(py::module_& module) {
            py::arg("name"), py::arg("function"), py::arg("columns"),
            "function(row_count) must return a dict of arrays with these columns: (name, row shape, dtype).");
 
+  py::class_<Shares>(module, "Shares",
+                     "How many rows of each batch every source gets; what is rounded is carried over.")
+      .def(py::init<std::size_t>(), py::arg("source_count"))
+      .def(
+          "split",
+          [](Shares& shares, std::size_t batch_size, const std::vector<double>& weights) {
+            std::vector<std::size_t> counts(weights.size());
+            shares.split(batch_size, weights, counts);
+            return counts;
+          },
+          py::arg("batch_size"), py::arg("weights"), "Rows of each source in the next batch, by relative weights.")
+      .def_property("credit", &Shares::credit, &Shares::set_credit,
+                    "Rows that each source was owed so far less those it got.");
+
   py::class_<MixedReplay, BatchSource>(module, "MixedReplay", "Batches whose rows come from several sources.")
       .def(py::init(&make_mixture), py::kw_only(), py::arg("sources"), py::arg("columns"), py::keep_alive<1, 2>(),
            "From tuples of (name, source, weight, transform) and of (name, row shape, dtype, fill).")

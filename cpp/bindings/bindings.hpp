@@ -24,6 +24,7 @@ void bind_mdp_transitions(pybind11::module_& module);
 void bind_mixed_replay(pybind11::module_& module);
 void bind_permutation(pybind11::module_& module);
 void bind_reference(pybind11::module_& module);
+void bind_seeded_batches(pybind11::module_& module);
 void bind_trajectory_buffer(pybind11::module_& module);
 void bind_replay_buffer(pybind11::module_& module);
 

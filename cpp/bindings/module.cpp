@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, module) {
   trajmill::bind_mixed_replay(module);
   trajmill::bind_permutation(module);
   trajmill::bind_reference(module);
+  trajmill::bind_seeded_batches(module);
   trajmill::bind_trajectory_buffer(module);
   trajmill::bind_replay_buffer(module);
 }

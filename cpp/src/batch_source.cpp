@@ -10,10 +10,18 @@ namespace trajmill {
 
 void require_draw(std::size_t batch_size, std::size_t thread_count) {
   constexpr std::size_t kLargest = std::size_t{1} << 33;  // so that a row's block has a number of 32 bits
-  if (batch_size < 1 || batch_size > kLargest) {
-    throw std::invalid_argument(message("batch_size must be between 1 and 2^33, got ", batch_size));
-  }
-  if (thread_count < 1) throw std::invalid_argument("threads must be at least 1, got 0");
+  require(batch_size >= 1 && batch_size <= kLargest, "batch_size must be between 1 and 2^33, got ", batch_size);
+  require(thread_count >= 1, "threads must be at least 1, got 0");
+}
+
+void require_choice(std::uint64_t row_count) {
+  require(row_count > 0, "the source is empty, so no row can be chosen");
+  require(row_count <= std::uint64_t{1} << 32, "words of 32 bits can choose among at most 2^32 rows, the source has ",
+          row_count);
+}
+
+void BatchSource::choose(std::span<const std::uint32_t>, const RowGroups&, std::span<std::byte* const>, std::size_t) {
+  throw std::invalid_argument("the source cannot be asked for rows by number; it only draws them itself");
 }
 
 std::size_t size_of(DataType type) noexcept {

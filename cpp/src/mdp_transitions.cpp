@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "row_copy.hpp"
+#include "row_groups.hpp"
 #include "trajmill/addressed_draws.hpp"
 #include "trajmill/error.hpp"
-#include "trajmill/thread_pool.hpp"
 
 namespace trajmill {
 namespace {
@@ -64,14 +64,23 @@ MDPTransitions::MDPTransitions(const std::byte* rows, std::size_t row_count, std
 
 void MDPTransitions::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {
   const std::uint64_t draw = draw_count_++;
-  copy_rows(batch_size, columns, thread_count, [&](std::size_t first_row, std::span<std::uint64_t> numbers) {
-    draw_below(row_count_, key_, draw, first_row, numbers);
+  copy_rows(RowGroups::whole(batch_size), columns, thread_count,
+            [&](std::size_t first_row, std::span<std::uint64_t> numbers) {
+              draw_below(row_count_, key_, draw, first_row, numbers);
+            });
+}
+
+void MDPTransitions::choose(std::span<const std::uint32_t> words, const RowGroups& groups,
+                            std::span<std::byte* const> columns, std::size_t thread_count) {
+  require_choice(row_count_);
+  copy_rows(groups, columns, thread_count, [&](std::size_t first_row, std::span<std::uint64_t> numbers) {
+    for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = chosen_row(row_count_, words[first_row + i]);
   });
 }
 
 // `numbers_of(row, numbers)` tells which transitions a block of the batch takes.
 template <class NumbersOf>
-void MDPTransitions::copy_rows(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count,
+void MDPTransitions::copy_rows(const RowGroups& groups, std::span<std::byte* const> columns, std::size_t thread_count,
                                const NumbersOf& numbers_of) const {
   const Codebook& target_book = targets();
   const std::size_t sizes[] = {columns_[0].byte_count(), columns_[1].byte_count(), columns_[2].byte_count()};
@@ -80,7 +89,7 @@ void MDPTransitions::copy_rows(std::size_t batch_size, std::span<std::byte* cons
     return reinterpret_cast<const std::byte*>(book.vectors.data() + number * book.dimension);
   };
   with_rows([&](const auto* triples) {
-    parallel_for(batch_size, kGrain, {thread_count, {}}, [&](std::size_t begin, std::size_t end, const auto&) {
+    for_each_run(groups, kGrain, thread_count, [&](std::size_t begin, std::size_t end) {
       std::array<std::uint64_t, kBlock> numbers;
       for (; begin < end; begin += kBlock) {
         const std::size_t count = std::min(kBlock, end - begin);

@@ -106,44 +106,91 @@ std::vector<double> MixedReplay::weights() const {
   return weights;
 }
 
-void MixedReplay::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {
-  const std::scoped_lock lock(mutex_);
+void MixedReplay::require_idle() const {
   if (drawing_) throw std::logic_error("a function of a mixture must not draw from that mixture");
+}
+
+// One draw of `row_count` rows: make(k, row, count) makes the rows [row, row + count) of source k, for all that have
+// any.
+template <class Make>
+void MixedReplay::make_draw(std::size_t row_count, const Make& make) {
+  const std::scoped_lock lock(mutex_);
+  require_idle();
   const Raised drawing(drawing_);
   Shares shares = shares_;
   std::vector<std::size_t> counts(parts_.size());
-  shares.split(batch_size, weights(), counts);
+  shares.split(row_count, weights(), counts);
   std::size_t row = 0;
   for (std::size_t k = 0; k < parts_.size(); ++k) {
-    if (counts[k] == 0) continue;
-    write(parts_[k], row, counts[k], columns, thread_count);
-    std::memset(columns[row_sizes_.size()] + row, static_cast<int>(k), counts[k]);
+    if (counts[k] > 0) make(k, row, counts[k]);
     row += counts[k];
   }
   shares_ = std::move(shares);
   ++draw_count_;
 }
 
-void MixedReplay::write(Part& part, std::size_t row, std::size_t count, std::span<std::byte* const> columns,
-                        std::size_t thread_count) {
-  const auto target = [&](std::size_t c) { return columns[c] + row * row_sizes_[c]; };
+void MixedReplay::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {
+  make_draw(batch_size, [&](std::size_t k, std::size_t row, std::size_t count) {
+    parts_[k].mixed.source->sample(count, pointers_of(parts_[k], row, count, columns), thread_count);
+    finish(k, {1, batch_size, row, row + count}, columns);
+  });
+}
+
+void MixedReplay::choose(std::span<const std::uint32_t> words, const RowGroups& groups,
+                         std::span<std::byte* const> columns, std::size_t thread_count) {
+  make_draw(groups.size(), [&](std::size_t k, std::size_t row, std::size_t count) {
+    const std::size_t begin = groups.begin + row;
+    const RowGroups own{groups.count, groups.stride, begin, begin + count};
+    const auto pointers = pointers_of(parts_[k], 0, groups.count * groups.stride, columns);
+    parts_[k].mixed.source->choose(words, own, pointers, thread_count);
+    finish(k, own, columns);
+  });
+}
+
+void MixedReplay::restart_choices() {
+  const std::scoped_lock lock(mutex_);
+  require_idle();
+  for (const Part& part : parts_) part.mixed.source->restart_choices();
+  draw_count_ = 0;
+  shares_ = Shares(parts_.size());
+}
+
+void MixedReplay::skip_choice(std::size_t group_size) {
+  make_draw(group_size,
+            [&](std::size_t k, std::size_t, std::size_t count) { parts_[k].mixed.source->skip_choice(count); });
+}
+
+// Where each column of a source goes, from row `first_row` of the mixture's batch on; what is dropped gets room for
+// `row_count` rows.
+std::span<std::byte* const> MixedReplay::pointers_of(Part& part, std::size_t first_row, std::size_t row_count,
+                                                     std::span<std::byte* const> columns) const {
   const std::vector<Column>& theirs = part.mixed.source->batch_columns();
   for (std::size_t c = 0; c < theirs.size(); ++c) {
-    if (part.targets[c] == kDropped) {
-      part.dropped[c].resize(std::max(part.dropped[c].size(), count * theirs[c].byte_count()));
+    const std::size_t target = part.targets[c];
+    if (target == kDropped) {
+      part.dropped[c].resize(std::max(part.dropped[c].size(), row_count * theirs[c].byte_count()));
       part.pointers[c] = part.dropped[c].data();
     } else {
-      part.pointers[c] = target(part.targets[c]);
+      part.pointers[c] = columns[target] + first_row * row_sizes_[target];
     }
   }
-  part.mixed.source->sample(count, part.pointers, thread_count);
-  for (const std::size_t c : part.filled) {
-    for (std::size_t k = 0; k < count; ++k) std::ranges::copy(fills_[c], target(c) + k * row_sizes_[c]);
-  }
-  if (part.mixed.transform) {
+  return part.pointers;
+}
+
+// What the rows of source `number` need beyond its own columns: fills, its number, and its transform.
+void MixedReplay::finish(std::size_t number, const RowGroups& groups, std::span<std::byte* const> columns) const {
+  const Part& part = parts_[number];
+  for (std::size_t group = 0; group < groups.count; ++group) {
+    const std::size_t first_row = group * groups.stride + groups.begin;
+    const auto target = [&](std::size_t c) { return columns[c] + first_row * row_sizes_[c]; };
+    for (const std::size_t c : part.filled) {
+      for (std::size_t k = 0; k < groups.size(); ++k) std::ranges::copy(fills_[c], target(c) + k * row_sizes_[c]);
+    }
+    std::memset(columns[row_sizes_.size()] + first_row, static_cast<int>(number), groups.size());
+    if (!part.mixed.transform) continue;
     std::vector<std::byte*> rows;
     for (std::size_t c = 0; c < row_sizes_.size(); ++c) rows.push_back(target(c));
-    part.mixed.transform(count, rows);
+    part.mixed.transform(groups.size(), rows);
   }
 }
 
@@ -154,12 +201,8 @@ MixedReplay::State MixedReplay::state() const {
 
 void MixedReplay::set_state(const State& state) {
   const std::scoped_lock lock(mutex_);
-  if (state.credit.size() != parts_.size()) {
-    throw std::invalid_argument(
-        message("the state of ", parts_.size(), " sources needs as many credits, got ", state.credit.size()));
-  }
-  draw_count_ = state.draw_count;
   shares_.set_credit(state.credit);
+  draw_count_ = state.draw_count;
 }
 
 std::vector<std::uint64_t> MixedReplay::position() const {

@@ -4,7 +4,8 @@
 #include <stdexcept>
 
 #include "replay_parts.hpp"
-#include "trajmill/thread_pool.hpp"
+#include "row_groups.hpp"
+#include "trajmill/addressed_draws.hpp"
 
 namespace trajmill {
 namespace {
@@ -165,8 +166,8 @@ void ReplayBuffer::copy_out(std::span<const std::int64_t> slots, std::span<const
 
 // Rows [begin, end) of a batch: `slots_of(row, slots)` tells where a block of them is, one block ahead of the copying.
 template <class SlotsOf>
-void ReplayBuffer::copy_rows(std::size_t begin, std::size_t end, std::span<std::byte* const> columns,
-                             const SlotsOf& slots_of) const {
+void ReplayBuffer::copy_run(std::size_t begin, std::size_t end, std::span<std::byte* const> columns,
+                            const SlotsOf& slots_of) const {
   std::int64_t memory[2][kBlockRows];
   const auto find = [&](std::size_t from, std::size_t turn) {
     const std::span<std::int64_t> slots(memory[turn], from < end ? std::min(kBlockRows, end - from) : 0);
@@ -180,6 +181,13 @@ void ReplayBuffer::copy_rows(std::size_t begin, std::size_t end, std::span<std::
     copy_out(slots, next, from, columns);
     slots = next;
   }
+}
+
+template <class SlotsOf>
+void ReplayBuffer::copy_rows(const RowGroups& groups, std::span<std::byte* const> columns, std::size_t thread_count,
+                             const SlotsOf& slots_of) const {
+  for_each_run(groups, kRowsPerTask, thread_count,
+               [&](std::size_t begin, std::size_t end) { copy_run(begin, end, columns, slots_of); });
 }
 
 void ReplayBuffer::sample(std::size_t batch_size, const DrawOptions& options, std::span<std::byte* const> columns,
@@ -197,14 +205,24 @@ void ReplayBuffer::sample(std::size_t batch_size, const DrawOptions& options, st
   const std::uint64_t number = std::atomic_ref(state_->draw_count).fetch_add(1);
   std::byte* const indexes = tree_ ? columns[pieces_.size()] : nullptr;
 
-  parallel_for(batch_size, kRowsPerTask, {thread_count, {}},
-               [&](std::size_t begin, std::size_t end, const std::atomic<bool>&) {
-                 copy_rows(begin, end, columns, [&](std::size_t from, std::span<std::int64_t> slots) {
-                   draw(number, options, from, batch_size, slots);
-                   if (tree_) std::memcpy(indexes + from * sizeof(slots[0]), slots.data(), slots.size_bytes());
-                 });
-               });
+  copy_rows(RowGroups::whole(batch_size), columns, thread_count, [&](std::size_t from, std::span<std::int64_t> slots) {
+    draw(number, options, from, batch_size, slots);
+    if (tree_) std::memcpy(indexes + from * sizeof(slots[0]), slots.data(), slots.size_bytes());
+  });
   if (tree_) weigh(batch_size, beta, indexes, columns[pieces_.size() + 1]);
+}
+
+void ReplayBuffer::choose(std::span<const std::uint32_t> words, const RowGroups& groups,
+                          std::span<std::byte* const> columns, std::size_t thread_count) {
+  const std::shared_lock lock(mutex_);
+  require_open();
+  require(!tree_, "a prioritised buffer draws rows by priority and cannot be asked for them by number");
+  const std::size_t size = size_now();
+  require_choice(size);
+  const Slots all(*this);
+  copy_rows(groups, columns, thread_count, [&](std::size_t from, std::span<std::int64_t> slots) {
+    for (std::size_t i = 0; i < slots.size(); ++i) slots[i] = all[chosen_row(size, words[from + i])];
+  });
 }
 
 void ReplayBuffer::gather(std::span<const std::int64_t> slots, std::span<std::byte* const> columns,
@@ -212,12 +230,10 @@ void ReplayBuffer::gather(std::span<const std::int64_t> slots, std::span<std::by
   const std::shared_lock lock(mutex_);
   require_open();
   require_rows(slots);
-  parallel_for(slots.size(), kRowsPerTask, {thread_count, {}},
-               [&](std::size_t begin, std::size_t end, const std::atomic<bool>&) {
-                 copy_rows(begin, end, columns, [&](std::size_t from, std::span<std::int64_t> block) {
-                   std::copy_n(slots.begin() + static_cast<std::ptrdiff_t>(from), block.size(), block.begin());
-                 });
-               });
+  copy_rows(RowGroups::whole(slots.size()), columns, thread_count,
+            [&](std::size_t from, std::span<std::int64_t> block) {
+              std::copy_n(slots.begin() + static_cast<std::ptrdiff_t>(from), block.size(), block.begin());
+            });
 }
 
 std::size_t ReplayBuffer::gathered_column_count() const noexcept { return pieces_.size(); }

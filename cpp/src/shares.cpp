@@ -4,6 +4,9 @@
 #include <cmath>
 #include <numeric>
 #include <tuple>
+#include <utility>
+
+#include "trajmill/error.hpp"
 
 namespace trajmill {
 namespace {
@@ -12,9 +15,19 @@ constexpr double kRounding = 1e-9;  // rows; a source that is owed less than thi
 
 }  // namespace
 
+void Shares::set_credit(std::vector<double> credit) {
+  require(credit.size() == credit_.size(), "there must be one credit for each of ", credit_.size(), " sources, got ",
+          credit.size());
+  credit_ = std::move(credit);
+}
+
 void Shares::split(std::size_t batch_size, std::span<const double> weights, std::span<std::size_t> counts) {
-  const std::size_t source_count = weights.size();
+  const std::size_t source_count = credit_.size();
+  require(weights.size() == source_count && counts.size() == source_count, "there must be one weight for each of ",
+          source_count, " sources, got ", weights.size());
   const double whole = std::accumulate(weights.begin(), weights.end(), 0.0);
+  require(whole > 0 && !std::isinf(whole) && std::ranges::all_of(weights, [](double weight) { return weight >= 0; }),
+          "weights must be >= 0 with a finite sum > 0, which is ", whole);
   std::size_t given = 0;
   for (std::size_t k = 0; k < source_count; ++k) {
     credit_[k] += static_cast<double>(batch_size) * (weights[k] / whole);

@@ -7,9 +7,9 @@
 #include <string>
 #include <utility>
 
+#include "row_groups.hpp"
 #include "trajmill/addressed_draws.hpp"
 #include "trajmill/error.hpp"
-#include "trajmill/thread_pool.hpp"
 
 namespace trajmill {
 namespace {
@@ -57,8 +57,17 @@ TrajectoryBuffer::TrajectoryBuffer(std::span<const Episode> episodes, std::vecto
 
 void TrajectoryBuffer::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {
   const std::uint64_t draw = draw_count_++;
-  fill(batch_size, columns, thread_count, [&](std::size_t first_window, std::span<std::uint64_t> steps) {
-    draw_below(step_count(), key_, draw, first_window, steps);
+  fill(RowGroups::whole(batch_size), columns, thread_count,
+       [&](std::size_t first_window, std::span<std::uint64_t> steps) {
+         draw_below(step_count(), key_, draw, first_window, steps);
+       });
+}
+
+void TrajectoryBuffer::choose(std::span<const std::uint32_t> words, const RowGroups& groups,
+                              std::span<std::byte* const> columns, std::size_t thread_count) {
+  require_choice(step_count());
+  fill(groups, columns, thread_count, [&](std::size_t first_window, std::span<std::uint64_t> steps) {
+    for (std::size_t i = 0; i < steps.size(); ++i) steps[i] = chosen_row(step_count(), words[first_window + i]);
   });
 }
 
@@ -67,15 +76,16 @@ void TrajectoryBuffer::windows(std::span<const std::uint64_t> steps, std::span<s
   for (const std::uint64_t step : steps) {
     if (step >= step_count()) throw std::out_of_range(message("steps must be below ", step_count(), ", got ", step));
   }
-  fill(steps.size(), columns, thread_count, [&](std::size_t first_window, std::span<std::uint64_t> some) {
-    std::ranges::copy(steps.subspan(first_window, some.size()), some.begin());
-  });
+  fill(RowGroups::whole(steps.size()), columns, thread_count,
+       [&](std::size_t first_window, std::span<std::uint64_t> some) {
+         std::ranges::copy(steps.subspan(first_window, some.size()), some.begin());
+       });
 }
 
 template <class StepsOf>
-void TrajectoryBuffer::fill(std::size_t window_count, std::span<std::byte* const> columns, std::size_t thread_count,
+void TrajectoryBuffer::fill(const RowGroups& groups, std::span<std::byte* const> columns, std::size_t thread_count,
                             const StepsOf& steps_of) const {
-  parallel_for(window_count, kGrain, {thread_count, {}}, [&](std::size_t begin, std::size_t end, const auto&) {
+  for_each_run(groups, kGrain, thread_count, [&](std::size_t begin, std::size_t end) {
     std::array<std::uint64_t, kBlock> steps;
     std::array<StepPlace, kBlock> places;
     for (; begin < end; begin += kBlock) {

@@ -25,6 +25,8 @@ __all__: list[str] = [
     "ReferenceRound",
     "ReplayBuffer",
     "ReplaySettings",
+    "SeededBatches",
+    "Shares",
     "TrajectoryBuffer",
     "action_codebook",
     "available_simd_levels",
@@ -316,6 +318,27 @@ class CallableSource(BatchSource):
         function(row_count) must return a dict of arrays with these columns: (name, row shape, dtype).
         """
 
+class Shares:
+    """
+    How many rows of each batch every source gets; what is rounded is carried over.
+    """
+    def __init__(self, source_count: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def split(
+        self,
+        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        weights: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    ) -> list[int]:
+        """
+        Rows of each source in the next batch, by relative weights.
+        """
+    @property
+    def credit(self) -> list[float]:
+        """
+        Rows that each source was owed so far less those it got.
+        """
+    @credit.setter
+    def credit(self, arg1: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> None: ...
+
 class MixedReplay(BatchSource):
     """
     Batches whose rows come from several sources.
@@ -384,6 +407,36 @@ class ReferenceChain:
     ) -> None:
         """
         Fill out [sequences, length] with the blocks of the round in worker order.
+        """
+
+class SeededBatches(BatchSource):
+    """
+    The batches of training: at every update `batch_size` rows of the source for each seed, one seed after another.
+    """
+    def __init__(
+        self,
+        source: BatchSource,
+        *,
+        seeds: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        batch_size: typing.SupportsInt | typing.SupportsIndex,
+        site: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None:
+        """
+        Row r of a seed at update n is row word[r] * row_count >> 32 of the source, by the words of the site.
+        """
+    def set_update(self, update: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Make this update the next one, with the shares that a mixture has after so many updates from the start.
+        """
+    @property
+    def row_count(self) -> int:
+        """
+        Rows of one update, of all seeds together.
+        """
+    @property
+    def update(self) -> int:
+        """
+        Number of the next update.
         """
 
 class TrajectoryBuffer(BatchSource):

@@ -27,6 +27,11 @@ inline void draw_words(std::uint64_t key, std::uint64_t draw, std::size_t first_
   return static_cast<std::uint64_t>(Uint128{word} * bound >> 64);
 }
 
+// The row that a word of 32 bits stands for, of row_count <= 2^32; uniform up to a bias of row_count / 2^32.
+[[nodiscard]] inline std::uint64_t chosen_row(std::uint64_t row_count, std::uint32_t word) noexcept {
+  return std::uint64_t{word} * row_count >> 32;
+}
+
 // Numbers below `bound` for rows of a draw.
 inline void draw_below(std::uint64_t bound, std::uint64_t key, std::uint64_t draw, std::size_t first_row,
                        std::span<std::uint64_t> numbers) noexcept {

@@ -29,6 +29,17 @@ struct Column {
 // Throws std::invalid_argument unless a draw may have this size, 1 to 2^33 rows, and this many threads, at least 1.
 void require_draw(std::size_t batch_size, std::size_t thread_count);
 
+// Throws std::invalid_argument unless rows of a source that has `row_count` can be named by words of 32 bits.
+void require_choice(std::uint64_t row_count);
+
+// Rows [begin, end) of each of `count` groups of `stride` rows, which follow one another in a batch.
+struct RowGroups {
+  std::size_t count, stride, begin, end;
+
+  [[nodiscard]] std::size_t size() const noexcept { return end - begin; }  // of one group's rows that are asked for
+  [[nodiscard]] static RowGroups whole(std::size_t row_count) noexcept { return {1, row_count, 0, row_count}; }
+};
+
 class BatchSource {
  public:
   BatchSource() = default;
@@ -43,6 +54,18 @@ class BatchSource {
   // on `thread_count`. Safe to call from several threads; draws then come in the order of the calls. Throws
   // std::invalid_argument if there is nothing to draw from.
   virtual void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) = 0;
+
+  // Makes the rows that words stand for, instead of a draw: row r is row number words[r] * row_count >> 32 of the
+  // source, in the order in which its draws count rows. `words` and `columns` are those of a whole batch; only the rows
+  // of `groups`, at least one, are made. A source with parts treats all groups alike: there is one for each training
+  // seed. Throws std::invalid_argument, as this default does, if the source cannot be asked for rows by number.
+  virtual void choose(std::span<const std::uint32_t> words, const RowGroups& groups,
+                      std::span<std::byte* const> columns, std::size_t thread_count);
+
+  // For sources whose choices depend on the choices before, as those of mixtures do: go back to before the first one,
+  // and pass over the next one, of groups of `group_size` rows. Others have nothing to do.
+  virtual void restart_choices() {}
+  virtual void skip_choice(std::size_t group_size) { static_cast<void>(group_size); }
 
   // Which draw is next, in numbers that only seek() of this source understands; none where the source cannot tell.
   [[nodiscard]] virtual std::vector<std::uint64_t> position() const { return {}; }

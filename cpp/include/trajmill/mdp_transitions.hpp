@@ -32,6 +32,9 @@ class MDPTransitions final : public BatchSource {
   [[nodiscard]] const std::vector<Column>& batch_columns() const noexcept override { return columns_; }
   void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) override;
 
+  void choose(std::span<const std::uint32_t> words, const RowGroups& groups, std::span<std::byte* const> columns,
+              std::size_t thread_count) override;
+
   [[nodiscard]] const std::byte* rows() const noexcept { return rows_; }
   [[nodiscard]] std::size_t row_count() const noexcept { return row_count_; }
   [[nodiscard]] std::size_t element_size() const noexcept { return element_size_; }
@@ -50,7 +53,7 @@ class MDPTransitions final : public BatchSource {
   template <class F>
   auto with_rows(F&& use) const;
   template <class NumbersOf>
-  void copy_rows(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count,
+  void copy_rows(const RowGroups& groups, std::span<std::byte* const> columns, std::size_t thread_count,
                  const NumbersOf& numbers_of) const;
 
   const std::byte* rows_;

@@ -56,6 +56,14 @@ class MixedReplay final : public BatchSource {
   // transform throws, the draw does not count, though sources before may have moved on.
   void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) override;
 
+  // Every group is split alike, by one step of the shares, which is one draw of the mixture; a group holds the rows of
+  // source 0, then those of source 1 and so on, each chosen by the words at their places in the group. A transform gets
+  // the rows of its source of one group at a time. Throws as sample() does.
+  void choose(std::span<const std::uint32_t> words, const RowGroups& groups, std::span<std::byte* const> columns,
+              std::size_t thread_count) override;
+  void restart_choices() override;  // draws and credit at 0, for its sources too
+  void skip_choice(std::size_t group_size) override;
+
   // Where the mixture itself is; the sources have states of their own.
   struct State {
     std::uint64_t draw_count;
@@ -78,8 +86,12 @@ class MixedReplay final : public BatchSource {
 
   [[nodiscard]] Part part_of(MixedSource mixed) const;
   [[nodiscard]] std::vector<double> weights() const;
-  void write(Part& part, std::size_t row, std::size_t count, std::span<std::byte* const> columns,
-             std::size_t thread_count);
+  void require_idle() const;  // throws std::logic_error while a draw is under way
+  template <class Make>
+  void make_draw(std::size_t row_count, const Make& make);
+  std::span<std::byte* const> pointers_of(Part& part, std::size_t first_row, std::size_t row_count,
+                                          std::span<std::byte* const> columns) const;
+  void finish(std::size_t number, const RowGroups& groups, std::span<std::byte* const> columns) const;
 
   std::vector<Column> columns_;
   std::vector<std::vector<std::byte>> fills_;  // of each column before `source`

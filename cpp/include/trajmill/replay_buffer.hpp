@@ -123,6 +123,10 @@ class ReplayBuffer : public BatchSource {
   void sample(std::size_t batch_size, const DrawOptions& options, std::span<std::byte* const> columns,
               std::size_t thread_count);
 
+  // Refuses if rows are drawn by priority.
+  void choose(std::span<const std::uint32_t> words, const RowGroups& groups, std::span<std::byte* const> columns,
+              std::size_t thread_count) override;
+
   // The rows in the given slots, without `indexes` and `weights`; throws std::out_of_range for an empty slot.
   void gather(std::span<const std::int64_t> slots, std::span<std::byte* const> columns, std::size_t thread_count);
   [[nodiscard]] std::size_t gathered_column_count() const noexcept;
@@ -130,8 +134,8 @@ class ReplayBuffer : public BatchSource {
   // The slots at positions first, first + 1, ... of an epoch's order, in which every row comes once.
   void epoch_slots(std::uint64_t epoch, std::size_t first, std::span<std::int64_t> slots) const;
 
-  // For a copy that makes the same draws elsewhere: where the rows are, in the order in which draws count them, and
-  // the key of the words behind a draw.
+  // For a copy that makes the same draws on another device: where the rows are, in the order in which draws count them,
+  // and the key of the words behind a draw.
   [[nodiscard]] std::vector<std::int64_t> slots() const;
   [[nodiscard]] std::uint64_t draw_key() const noexcept { return key_; }
 
@@ -170,8 +174,10 @@ class ReplayBuffer : public BatchSource {
   void copy_out(std::span<const std::int64_t> slots, std::span<const std::int64_t> next, std::size_t first_row,
                 std::span<std::byte* const> columns) const noexcept;
   template <class SlotsOf>
-  void copy_rows(std::size_t begin, std::size_t end, std::span<std::byte* const> columns,
+  void copy_rows(const RowGroups& groups, std::span<std::byte* const> columns, std::size_t thread_count,
                  const SlotsOf& slots_of) const;
+  template <class SlotsOf>
+  void copy_run(std::size_t begin, std::size_t end, std::span<std::byte* const> columns, const SlotsOf& slots_of) const;
   void prefetch(std::span<const std::int64_t> slots) const noexcept;
 
   // The ring (replay_ring.cpp). An entry of the side store holds the shared columns of one row; 0 instead of its number

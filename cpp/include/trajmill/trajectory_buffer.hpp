@@ -33,6 +33,10 @@ class TrajectoryBuffer final : public BatchSource {
   [[nodiscard]] const std::vector<Column>& batch_columns() const noexcept override { return columns_; }
   void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) override;
 
+  // Row numbers are the steps that windows start at.
+  void choose(std::span<const std::uint32_t> words, const RowGroups& groups, std::span<std::byte* const> columns,
+              std::size_t thread_count) override;
+
   // The windows that start at the given steps; throws std::out_of_range if there is no such step.
   void windows(std::span<const std::uint64_t> steps, std::span<std::byte* const> columns,
                std::size_t thread_count) const;
@@ -48,7 +52,7 @@ class TrajectoryBuffer final : public BatchSource {
 
  private:
   template <class StepsOf>
-  void fill(std::size_t window_count, std::span<std::byte* const> columns, std::size_t thread_count,
+  void fill(const RowGroups& groups, std::span<std::byte* const> columns, std::size_t thread_count,
             const StepsOf& steps_of) const;
   void prefetch(const StepPlace& place) const noexcept;
   void write(std::size_t window, const StepPlace& place, std::span<std::byte* const> columns) const noexcept;
