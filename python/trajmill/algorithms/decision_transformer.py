@@ -435,7 +435,11 @@ def settings(known: Mapping[str, Any]) -> Config:
 
 
 def describe(state: State) -> dict[str, Any]:
-    """The network's shape, beside the settings."""
+    """The network's shape, beside the settings; ValueError if a term lacks the pre-trained model that it is about."""
+    lacking = {"cluster_weight": state.centers, "language_weight": state.tokens}
+    for name, found in lacking.items():
+        if getattr(state.config, name) and found is None:
+            raise ValueError(f"{name} is for a pre-trained backbone; give --init too")
     return {"timestep_count": state.network.timestep_count}
 
 
