@@ -1,278 +1,292 @@
-"""The Decision Transformer pipelines end to end at toy size: feeding, resume, transfer, acting, scores, errors."""
+"""Language models and the Decision Transformers that start from them: tokens, transfer, terms, acting, errors."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_runs import Killed, checkpoint, killing, lines, result, tensors, tiny, train
 
 from trajmill.algorithms import decision_transformer as dt
-from trajmill.algorithms.decision_transformer import DTConfig
-from trajmill.algorithms.language_model import LMConfig
+from trajmill.algorithms import language_model
 from trajmill.core import MarkovChain, reference
-from trajmill.core.progress import silent
 from trajmill.data import Normalizer
-from trajmill.models.decision_transformer import predicted_actions
+from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run, load_policy
+from trajmill.models.decision_transformer import Windows, predicted_actions
 from trajmill.models.gpt import GPTConfig
-from trajmill.pipelines.decision_transformer import ComputeConfig, TrainDTConfig, pretrained_backbone, train_dt
-from trajmill.pipelines.evaluate import EvaluateConfig, evaluate_run, load_policy
-from trajmill.pipelines.language_model import PretrainDTConfig, TokenBatches, pretrain_dt, tokens_learned
-from trajmill.pipelines.run_directory import RunDirectory
-from trajmill.pipelines.schedule import Schedule
+from trajmill.replay.tables import WindowFacts, WindowTable
+from trajmill.replay.token_table import TokenRows, TokenTable
+from trajmill.runs.reading import read_start
 from trajmill.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from trajmill.training.windows import WindowTable
+from trajmill.training.settings import Schedule
 
-SMALL = GPTConfig(layer_count=2, head_count=2, width=16)
-CPU = ComputeConfig(device="cpu")
-PRETRAIN = PretrainDTConfig(
-    state_count=7,
-    sequence_count=40,
-    held_out_count=9,
-    seeds=(3, 4),
-    method=LMConfig(batch_size=8, length=12, position_count=1024, warmup_updates=2, decay_updates=50, backbone=SMALL),
-    schedule=Schedule(updates=12, log_interval=4, evaluation_interval=6, checkpoint_interval=6, unroll=4),
-    compute=CPU,
-)
-TRAIN = TrainDTConfig(
-    dataset="hopper-sac-replay-10k",
-    seeds=(0, 1),
-    evaluation_episode_count=2,
-    method=DTConfig(batch_size=8, context_length=4, backbone=SMALL),
-    schedule=Schedule(updates=12, log_interval=4, evaluation_interval=6, checkpoint_interval=6, unroll=4),
-    compute=CPU,
-)
+SHORT = Schedule(updates=12, log_interval=4, evaluation_interval=6, checkpoint_interval=6, unroll=4)
+ONE = replace(SHORT, updates=1)
 
 
-class Killed(Exception):
-    """Stands for a run that is killed."""
+def language(**method: Any) -> language_model.Config:
+    config: language_model.Config = tiny("language_model", method=method).method
+    return config
 
 
-def killing(at: int):
-    def progress(phase: str, done: int, total: int, unit: str) -> None:
-        if done >= at:
-            raise Killed
-
-    return progress
+def start(**method: Any) -> Any:
+    return tiny("language_model", method={"decay_updates": 50} | method, schedule=SHORT)
 
 
-def without_times(run: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "wall_seconds"} for line in lines]
+def transformer(**changes: Any) -> Any:
+    return tiny("decision_transformer", **{"schedule": SHORT} | changes)
 
 
-def checkpoint(run: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(next((run / "checkpoints").glob("*.safetensors")))[0]
+@pytest.fixture
+def pretrained(whole: Callable[..., Path]) -> Path:
+    return whole(start())
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> Path:
-    return pretrain_dt(PRETRAIN, tmp_path_factory.mktemp("runs") / "pretrained")
+# --- tokens ---
+
+
+def batch(rows: TokenRows, update: int) -> np.ndarray:
+    """What one seed reads in an update."""
+    table = TokenTable(rows, 2, 8, torch.device("cpu"), torch.float32)
+    table.reserve(3)
+    table.feed(update - 1 if update else 0, 2)
+    read = table.tokens[1 if update else 0].numpy()
+    assert np.array_equal(read[0], read[1])
+    return read[0]
+
+
+def held_out(rows: TokenRows) -> np.ndarray:
+    table = TokenTable(rows, 1, 8, torch.device("cpu"), torch.float32)
+    return np.concatenate([tokens[0].numpy() for tokens, _ in table.held_out()])
 
 
 def test_pretraining_reads_the_sequences_of_the_law_in_order_and_again() -> None:
-    tokens = TokenBatches.of_law(PRETRAIN)
+    found = language_model.generate(language())
     rows = MarkovChain(state_count=7, seed=42).sample(40, 12)
     for update in range(10):
         wanted = (update * 8 + np.arange(8)) % 31
-        assert np.array_equal(tokens.training(update)["tokens"], rows[wanted])
-    (held_out,) = tokens.held_out()
-    assert np.array_equal(held_out["tokens"], rows[31:39])
+        assert np.array_equal(batch(found, update), rows[wanted])
+    assert np.array_equal(held_out(found), rows[31:39])
 
 
 @pytest.mark.parametrize(("law", "state_count", "workers"), [("markov", 7, 8), ("markov", 1001, 32), ("iid", 7, 32)])
 def test_pretraining_reads_the_authors_tokens_in_worker_order(law: str, state_count: int, workers: int) -> None:
-    config = replace(PRETRAIN, law=law, state_count=state_count, stream="reference", sequence_count=2 * 32 * workers)
+    config = language(law=law, state_count=state_count, stream="reference", sequence_count=2 * 32 * workers)
     sizes = {"worker_count": workers, "batch_size": 32 * workers, "length": 12}
     if law == "iid":
         rounds = [reference.iid_tokens(state_count, 666, **sizes, iteration=i) for i in range(2)]
     else:
         rounds = [reference.markov_tokens(1, state_count, 1.0, 666, **sizes, iteration=i) for i in range(2)]
     rows = np.concatenate(rounds)
-    tokens = TokenBatches.of_law(config)
+    found = language_model.generate(config)
     for update in (0, 1, 5, 32 * workers // 8, len(rows) // 8):
         wanted = (update * 8 + np.arange(8)) % (len(rows) - 9)
-        assert np.array_equal(tokens.training(update)["tokens"], rows[wanted])
-    assert np.array_equal(tokens.held_out()[0]["tokens"], rows[-9:-1])
-    other = TokenBatches.of_law(replace(config, data_seed=42)).training(0)["tokens"]
-    assert not np.array_equal(other, rows[:8])
+        assert np.array_equal(batch(found, update), rows[wanted])
+    assert np.array_equal(held_out(found), rows[-9:-1])
+    other = language_model.generate(replace(config, data_seed=42))
+    assert not np.array_equal(batch(other, 0), rows[:8])
 
 
 def test_the_evaluation_holds_the_floor_of_the_loss(tmp_path: Path) -> None:
     """The published entropy rate of the authors' chain of 100 states, and none where it would be dear."""
-    config = replace(PRETRAIN, state_count=100, stream="reference", schedule=replace(PRETRAIN.schedule, updates=1))
-    run = pretrain_dt(config, tmp_path / "run")
-    last = json.loads((run / "result.json").read_text())["last_metrics"]
-    assert last["entropy_rate"] == [pytest.approx(4.564843, abs=1e-6)] * 2
-    assert json.loads((run / "config.json").read_text())["config"]["data_seed"] == 666
-    assert TokenBatches.of_law(replace(PRETRAIN, law="iid")).entropy_rate == pytest.approx(np.log(7))
-    assert TokenBatches.of_law(replace(PRETRAIN, order=2)).entropy_rate is None
-    assert TokenBatches.of_law(replace(PRETRAIN, state_count=1001)).entropy_rate is None
-    ours = TokenBatches.of_law(PRETRAIN).entropy_rate
-    assert ours != pytest.approx(TokenBatches.of_law(replace(PRETRAIN, data_seed=666)).entropy_rate)
+    config = tiny("language_model", method={"state_count": 100, "stream": "reference"}, schedule=ONE)
+    run = train(config, tmp_path / "run")
+    assert result(run)["last_metrics"]["entropy_rate"] == [pytest.approx(4.564843, abs=1e-6)] * 2
+    assert json.loads((run / "config.json").read_text())["config"]["method"]["data_seed"] == 666
+
+    def floor(**method: Any) -> float | None:
+        return language_model.generate(language(**method)).entropy_rate
+
+    assert floor(law="iid") == pytest.approx(np.log(7))
+    assert floor(order=2) is None and floor(state_count=1001) is None
+    assert floor() != pytest.approx(floor(data_seed=666))
 
 
 def test_the_reference_stream_has_no_controls_and_no_text() -> None:
-    for law in ("identity", "mapping"):
-        with pytest.raises(ValueError, match=f"markov and iid alone, not of law {law}; use v1"):
-            replace(PRETRAIN, stream="reference", law=law)
+    for target in ("identity", "mapping"):
+        with pytest.raises(ValueError, match=f"markov and iid alone, .*target {target}; use v1"):
+            language(stream="reference", law="iid", target=target)
+        with pytest.raises(ValueError, match=f"target {target} is for law iid"):
+            language(target=target)
     with pytest.raises(ValueError, match="not of text"):
-        replace(PRETRAIN, stream="reference", text=(Path("a.txt"),))
+        language(stream="reference", text=(Path("a.txt"),))
 
 
-@pytest.mark.parametrize("law", ["iid", "identity", "mapping"])
-def test_controls_are_pretrained_too(law: str, tmp_path: Path) -> None:
-    run = pretrain_dt(replace(PRETRAIN, law=law, seeds=(3,)), tmp_path / law)
-    loss = json.loads((run / "result.json").read_text())["last_metrics"]["held_out_loss"][0]
+@pytest.mark.parametrize(
+    ("law", "target"), [("iid", "next"), ("iid", "identity"), ("iid", "mapping"), ("markov", "next")]
+)
+def test_controls_are_pretrained_too(law: str, target: str, tmp_path: Path) -> None:
+    run = train(replace(start(law=law, target=target), seeds=(3,)), tmp_path / "run")
+    loss = result(run)["last_metrics"]["held_out_loss"][0]
     assert 1.5 < loss < 2.1  # ln 7 = 1.95; a token's own embedding already points at it
-    tensors, metadata = read_checkpoint(next((run / "checkpoints").glob("*.safetensors")))
-    assert metadata["target_count"] == (7 if law == "mapping" else 0)
-    backbone, positions = pretrained_backbone(run, TRAIN.method)
-    assert positions.shape == (1024, 16) and "h.1.mlp.c_proj.weight" in backbone
-    assert tensors["model"].shape[0] == 1
+    moving, metadata = read_checkpoint(checkpoint(run))
+    assert metadata["target_count"] == (7 if target == "mapping" else 0)
+    _, learned = language_model.learned(*read_start(run))
+    assert learned["wpe.weight"].shape == (1024, 16) and "h.0.mlp.c_proj.weight" in learned
+    assert moving["model"].shape[0] == 1
 
 
-@pytest.mark.parametrize("at", [7, 9])
-def test_a_killed_pretraining_resumes_to_the_same_numbers(at: int, pretrained: Path, tmp_path: Path) -> None:
-    with pytest.raises(Killed):
-        pretrain_dt(PRETRAIN, tmp_path / "run", killing(at))
-    pretrain_dt(PRETRAIN, tmp_path / "run", resume=True)
-    assert without_times(tmp_path / "run") == without_times(pretrained)
-    for name, tensor in checkpoint(pretrained).items():
-        if name != "metrics":
-            assert torch.equal(checkpoint(tmp_path / "run")[name], tensor), name
+def test_too_few_sequences_are_refused() -> None:
+    with pytest.raises(ValueError, match="held_out_count must be at least 8, got 5"):
+        language(held_out_count=5)
+    with pytest.raises(ValueError, match="sequence_count must be at least 17, got 10"):
+        language(sequence_count=10)
 
 
-def test_a_run_of_an_older_version_lacks_settings_and_has_their_defaults(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
-        pretrain_dt(PRETRAIN, tmp_path / "run", killing(7))
-    path = tmp_path / "run" / "config.json"
+# --- runs of an earlier version ---
+
+
+def test_a_run_of_an_older_version_lacks_settings_and_has_their_defaults(broken: Callable[..., Path]) -> None:
+    run = broken(start(), 7)
+    path = run / "config.json"
     described = json.loads(path.read_text())
-    del described["config"]["stream"], described["config"]["method"]["dropout"]
+    del described["config"]["method"]["stream"], described["config"]["method"]["dropout"]
     path.write_text(json.dumps(described))
-    with pytest.raises(ValueError, match=r"config.method.dropout was True, now False, config.stream was 'v1', now"):
-        changed = replace(PRETRAIN, stream="reference", data_seed=42, method=replace(PRETRAIN.method, dropout=False))
-        pretrain_dt(changed, tmp_path / "run", resume=True)
-    pretrain_dt(PRETRAIN, tmp_path / "run", resume=True)
-    assert (tmp_path / "run" / "result.json").exists()
+    changed = start(stream="reference", data_seed=42, dropout=False)
+    with pytest.raises(ValueError, match=r"method\.dropout was True, now False, .*method\.stream was 'v1', now"):
+        train(changed, run, resume=True)
+    train(start(), run, resume=True)
+    assert (run / "result.json").exists()
 
 
-def test_a_checkpoint_of_an_older_version_lacks_settings_too(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
-        train_dt(TRAIN, tmp_path / "run", killing(9))
-    newest = RunDirectory(tmp_path / "run").newest_checkpoint()
-    tensors, metadata = read_checkpoint(newest)
-    older = metadata | {"method": {k: v for k, v in metadata["method"].items() if not k.startswith("cluster")}}
-    save_checkpoint(newest, SimpleNamespace(moving=lambda: tensors), older | {"return_scale": 1.0})
-    with pytest.raises(CheckpointError, match=r"belongs to another run: its return_scale is 1\.0, here it is 1000\.0"):
-        train_dt(TRAIN, tmp_path / "run", resume=True)
-    backbone = older["method"]["backbone"] | {"width": 7}
-    foreign = older | {"method": older["method"] | {"backbone": backbone}}
-    save_checkpoint(newest, SimpleNamespace(moving=lambda: tensors), foreign)
-    with pytest.raises(CheckpointError, match="belongs to another run: its width is 7"):
-        train_dt(TRAIN, tmp_path / "run", resume=True)
-    save_checkpoint(newest, SimpleNamespace(moving=lambda: tensors), older)
-    train_dt(TRAIN, tmp_path / "run", resume=True)
-    assert (tmp_path / "run" / "result.json").exists()
+def test_a_checkpoint_of_an_older_version_lacks_settings_too(broken: Callable[..., Path]) -> None:
+    run = broken(transformer(), 9)
+    newest = checkpoint(run)
+    moving, metadata = read_checkpoint(newest)
+    stored: Any = SimpleNamespace(moving=lambda: moving)
+    method = {name: value for name, value in metadata["method"].items() if not name.startswith("cluster")}
+    for other, message in (
+        (method | {"return_scale": 1.0}, r"its return_scale is 1\.0, here it is 1000\.0"),
+        (method | {"backbone": method["backbone"] | {"width": 7}}, "its width is 7"),
+    ):
+        save_checkpoint(newest, stored, metadata | {"method": other})
+        with pytest.raises(CheckpointError, match=f"belongs to another run: {message}"):
+            train(transformer(), run, resume=True)
+    save_checkpoint(newest, stored, metadata | {"method": method})
+    train(transformer(), run, resume=True)
+    assert (run / "result.json").exists()
 
 
-def test_a_killed_training_resumes_to_the_same_numbers(tmp_path: Path) -> None:
-    train_dt(TRAIN, tmp_path / "unbroken")
-    with pytest.raises(Killed):
-        train_dt(TRAIN, tmp_path / "run", killing(9))
-    train_dt(TRAIN, tmp_path / "run", resume=True)
-    assert without_times(tmp_path / "run") == without_times(tmp_path / "unbroken")
+# --- terms of Reid et al. ---
 
 
 def test_language_terms_read_what_was_learned_and_resume_to_the_same_numbers(pretrained: Path, tmp_path: Path) -> None:
-    method = replace(TRAIN.method, cluster_weight=0.1, cluster_count=4, language_weight=1.0, shared_projection=True)
-    config = replace(TRAIN, init=pretrained, extend_positions=True, method=method)
+    terms = {"cluster_weight": 0.1, "cluster_count": 4, "language_weight": 1.0}
+    config = transformer(init=pretrained, method=terms | {"shared_projection": True, "extend_positions": True})
     fed: list[np.ndarray] = []
-    working = TokenBatches.training
+    working = TokenRows.training
 
-    def noting(self: TokenBatches, update: int) -> dict[str, np.ndarray]:
-        fed.append(working(self, update)["tokens"])
-        return working(self, update)
+    def noting(self: TokenRows, first: int, count: int) -> dict[str, np.ndarray]:
+        found = working(self, first, count)
+        fed.append(found["tokens"])
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TokenBatches, "training", noting)
-        run = train_dt(config, tmp_path / "run")
+        patch.setattr(TokenRows, "training", noting)
+        run = train(config, tmp_path / "run")
     rows = MarkovChain(state_count=7, seed=42).sample(31, 12)
     for update, tokens in enumerate(fed):
         assert np.array_equal(tokens, rows[(update * 2 + np.arange(2)) % 31])
     assert len(fed) == 12
-    first = without_times(run)[0]["metrics"]
+    first = lines(run)[0]["metrics"]
     assert 1.5 < first["language_loss"][0] < 2.5 and 0.0 < first["cluster_cosine"][0] < 1.0
-    assert checkpoint(run)["language"].shape == (2, 7 * 16)  # wte alone: timesteps are the positions
+    assert tensors(run)["language"].shape == (2, 7 * 16)  # wte alone: timesteps are the positions
     with pytest.raises(Killed):
-        train_dt(config, tmp_path / "killed", killing(9))
-    train_dt(config, tmp_path / "killed", resume=True)
-    assert without_times(tmp_path / "killed") == without_times(run)
+        train(config, tmp_path / "killed", killing(9))
+    train(config, tmp_path / "killed", resume=True)
+    assert lines(tmp_path / "killed") == lines(run)
 
 
 def test_language_terms_read_the_authors_tokens_again(tmp_path: Path) -> None:
-    init = pretrain_dt(replace(PRETRAIN, stream="reference", schedule=Schedule(updates=1)), tmp_path / "init")
-    learned, again = TokenBatches.of_law(replace(PRETRAIN, stream="reference")), tokens_learned(init, 2, silent)
-    assert np.array_equal(again.training(0)["tokens"], learned.training(0)["tokens"][:2])
+    init = train(tiny("language_model", method={"stream": "reference"}, schedule=ONE), tmp_path / "init")
+    state: Any = SimpleNamespace(
+        config=SimpleNamespace(language_batch_size=2),
+        draws=SimpleNamespace(seed_count=1),
+        table=SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32),
+    )
+    again = dt._tokens_learned(state, read_start(init)[1])
+    learned = language_model.generate(language(stream="reference"))
+    again.feed(0, 1)
+    assert np.array_equal(again.tokens[0][0].numpy(), batch(learned, 0)[:2])
 
 
 def test_language_terms_without_what_they_need_are_refused(pretrained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="are for a pre-trained backbone; give init too"):
-        replace(TRAIN, method=replace(TRAIN.method, cluster_weight=0.1))
-    many = replace(TRAIN, init=pretrained, method=replace(TRAIN.method, cluster_weight=0.1))
-    with pytest.raises(ValueError, match=r"cluster_count must be at most 7, the tokens of .*, got 1000"):
-        train_dt(many, tmp_path / "run")
-    mapped = pretrain_dt(replace(PRETRAIN, law="mapping", schedule=Schedule(updates=1)), tmp_path / "mapped")
-    joint = replace(TRAIN, init=mapped, method=replace(TRAIN.method, language_weight=1.0))
-    with pytest.raises(ValueError, match=r"language_weight is for next-token pre-training; .* learned law mapping"):
-        train_dt(joint, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"cluster_count must be at most 7.*, got 1000"):
+        train(transformer(init=pretrained, method={"cluster_weight": 0.1}), tmp_path / "run")
+    mapped = train(
+        tiny("language_model", method={"law": "iid", "target": "mapping"}, schedule=ONE), tmp_path / "mapped"
+    )
+    joint = transformer(init=mapped, method={"language_weight": 1.0})
+    with pytest.raises(ValueError, match=r"language_weight is for next-token pre-training; .* target mapping"):
+        train(joint, tmp_path / "run")
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(checkpoint(pretrained).read_bytes())
+    moving, metadata = read_checkpoint(alone)
+    del metadata["method"]
+    save_checkpoint(alone, SimpleNamespace(moving=lambda: moving), metadata)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs the settings of the pre-training run"):
+        train(transformer(init=alone, method={"language_weight": 1.0}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("term", ["cluster_weight", "language_weight"])
+def test_language_terms_without_a_start_are_refused(term: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{term} is for a pre-trained backbone; give --init"):
+        train(transformer(method={term: 0.1}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# --- from one to the other ---
 
 
 def test_training_starts_from_the_pretrained_backbone_and_is_scored(pretrained: Path, tmp_path: Path) -> None:
-    config = replace(TRAIN, init=pretrained, extend_positions=True, schedule=replace(TRAIN.schedule, updates=1))
-    run = train_dt(config, tmp_path / "run")
-    backbone, _ = pretrained_backbone(pretrained, TRAIN.method)
-    policy = load_policy(next((run / "checkpoints").glob("*.safetensors")))
-    moved = policy.act._inner.detached()  # by one update at a five-thousandth of the step size
-    for name, value in backbone.items():
-        assert torch.allclose(moved[name][1], value, atol=1e-7), name
-    result = json.loads((run / "result.json").read_text())
-    assert result["target_return"] == 3600 and len(result["average_last_four"]) == 2
+    slow = {"extend_positions": True, "warmup_updates": 5000}
+    run = train(transformer(init=pretrained, method=slow, schedule=ONE, evaluation_episode_count=2), tmp_path / "run")
+    _, learned = language_model.learned(*read_start(pretrained))
+    policy: Any = load_policy(checkpoint(run)).act
+    moved = policy._backbone.detached()  # by one update at a five-thousandth of the step size
+    for name, value in moved.items():
+        assert torch.allclose(value[1], learned[name], atol=1e-7), name
+    positions = policy._embeddings.detached()["embed_timestep.weight"]
+    assert torch.allclose(positions[1], learned["wpe.weight"], atol=1e-7)
+    config = json.loads((run / "config.json").read_text())
+    assert config["config"]["method"]["target_return"] == 3600 and len(result(run)["average_last_four"]) == 2
     evaluated = evaluate_run(run, EvaluateConfig(episode_count=2, episode_seed=1)).result
-    logged = without_times(run)[-1]["metrics"]["return_mean"]
+    logged = lines(run)[-1]["metrics"]["return_mean"]
     assert evaluated.returns.mean(1).tolist() == pytest.approx(logged)
+
+
+def test_a_target_return_is_the_paper_s_or_must_be_given(tmp_path: Path) -> None:
+    run = train(transformer(method={"target_return": 1234.5}, schedule=ONE), tmp_path / "run")
+    assert json.loads((run / "config.json").read_text())["config"]["method"]["target_return"] == 1234.5
+    with pytest.raises(ValueError, match=r"no target return for .*--method\.target-return"):
+        dt.adapt(dt.Config(), None, "InvertedPendulum-v4")  # type: ignore[arg-type]
 
 
 def test_acting_step_by_step_is_the_network_on_windows() -> None:
     """Actions of an episode played one step at a time equal those of the network on the padded windows of its data."""
     rng = np.random.default_rng(0)
     steps, episodes, length = 7, 3, 4
-    config = DTConfig(context_length=length, backbone=SMALL)
+    backbone = GPTConfig(layer_count=1, head_count=2, width=16)
+    config = dt.Config(context_length=length, backbone=backbone, target_return=50.0, return_scale=10.0)
     observations = rng.normal(size=(2, episodes, steps, 5)).astype(np.float32)
-    rewards = rng.normal(size=(2, episodes, steps))
+    rewards = rng.normal(size=(2, episodes, steps)).astype(np.float32)
     normalizer = Normalizer(mean=np.full(5, 0.3, np.float32), scale=np.full(5, 2.0, np.float32), epsilon=1e-6)
-    pairs = {
-        "observation": np.zeros((1, 2, 5), np.float32),
-        "action": np.zeros((1, 2, 2), np.float32),
-        "return_to_go": np.zeros((1, 2), np.float32),
-        "timestep": np.zeros((1, 2), np.int64),
-        "mask": np.array([[False, True]]),
-    }
-    table = WindowTable.of(pairs, device=torch.device("cpu"), dtype=torch.float32)
-    state = dt.create(config, table, [5, 6])
-    policy = dt.Policy(
-        state.network,
-        state.outer,
-        state.inner,
-        context_length=length,
-        normalizer=normalizer,
-        target_return=50.0,
-        return_scale=10.0,
+    table = WindowTable(
+        rows=torch.zeros(2, 5 + 2 + 1),
+        timestep=torch.zeros(2, dtype=torch.int64),
+        end=torch.ones(1, dtype=torch.int64),
+        length=length,
+        facts=WindowFacts(observation_dim=5, action_dim=2, greatest_timestep=0, normalizer=normalizer),
     )
+    state = dt.create(config, table, [5, 6])
+    policy = dt.policy(state)
     policy.start(2, episodes)
     actions = np.zeros((2, episodes, steps, 2), np.float32)
     for t in range(steps):
@@ -284,34 +298,21 @@ def test_acting_step_by_step_is_the_network_on_windows() -> None:
         window = slice(first, t + 1)
         past = torch.from_numpy(actions[:, :, window]).clone()
         past[:, :, -1] = 0.0
-        expected = predicted_actions(
-            state.outer.detached(),
-            state.inner.detached(),
-            state.network,
-            return_to_go=torch.from_numpy(left[:, :, window]).float(),
+        windows = Windows(
             observation=torch.from_numpy(normalizer.normalize(observations[:, :, window])),
             action=past,
+            return_to_go=torch.from_numpy(left[:, :, window]).float(),
             timestep=torch.arange(first, t + 1).expand(2, episodes, -1),
             mask=torch.ones(2, episodes, t + 1 - first, dtype=torch.bool),
         )
+        expected = predicted_actions(state.embeddings.detached(), state.backbone.detached(), state.network, windows)
         np.testing.assert_allclose(actions[:, :, t], expected[:, :, -1].numpy(), atol=1e-5)
 
 
 def test_a_backbone_of_another_shape_is_refused(pretrained: Path, tmp_path: Path) -> None:
-    wide = replace(TRAIN, init=pretrained, method=replace(TRAIN.method, backbone=GPTConfig(layer_count=2, width=32)))
-    with pytest.raises(ValueError, match=r"head_count 2, the Decision Transformer wants 1"):
-        train_dt(wide, tmp_path / "run")
+    wide = {"backbone": GPTConfig(layer_count=1, width=32)}
+    with pytest.raises(ValueError, match=r"head_count 2, --method\.backbone asks for 1"):
+        train(transformer(init=pretrained, method=wide), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_of_another_kind_is_refused(tmp_path: Path) -> None:
-    train_dt(replace(TRAIN, schedule=replace(TRAIN.schedule, updates=1)), tmp_path / "run")
-    with pytest.raises(ValueError, match="must be a checkpoint of pretrain_dt, got one of train_dt"):
-        train_dt(replace(TRAIN, init=tmp_path / "run"), tmp_path / "other")
-
-
-def test_too_few_sequences_are_refused() -> None:
-    with pytest.raises(ValueError, match="held_out_count must be at least 8, got 5"):
-        replace(PRETRAIN, held_out_count=5)
-    with pytest.raises(ValueError, match="sequence_count must be at least 17, got 10"):
-        replace(PRETRAIN, sequence_count=10)
