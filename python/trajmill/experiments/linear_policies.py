@@ -95,7 +95,7 @@ def bundled_policies(environment_id: str) -> list[LinearCheckpoint]:
     ValueError
         If there are none for the environment.
     """
-    name = f"{environment_id.removesuffix('-v4').lower()}-random_search.safetensors"
+    name = f"{environment_id.removesuffix('-v4').lower()}-ars.safetensors"
     path = Path(str(files("trajmill.data").joinpath("bundled", name)))
     if not path.is_file():
         raise ValueError(f"no policies for {environment_id} are bundled; give --train, or --policies FILE")

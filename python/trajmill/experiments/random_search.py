@@ -36,7 +36,7 @@ class ARSConfig:
     episode_length: int = 1000
     """H: steps of an episode in the search, at least 1"""
     survival_bonus: float = 0.0
-    """part of each step's reward that only rewards being alive, and that the search parameters out"""
+    """part of each step's reward that only rewards being alive, and that the search leaves out"""
 
     def __post_init__(self) -> None:
         if not 1 <= self.top_direction_count <= self.direction_count:

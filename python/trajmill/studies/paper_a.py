@@ -211,7 +211,7 @@ def _tables() -> Iterator[Study]:
             yield _study(f"a-table-{number + shift}", f"{title}: best score of each seed", again, note)
 
     # --- speed ---
-    never = "A seed that never gets there parameters the cell without a number."
+    never = "A seed that never gets there leaves the cell without a number."
     yield _study(
         "a-table-11",
         "Thousands of fine-tuning updates to 90 % of DT's final score",
