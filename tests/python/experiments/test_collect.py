@@ -15,9 +15,9 @@ import trajmill.data
 from trajmill.cli import main
 from trajmill.data import Dataset, environment_of, load_dataset, split_episodes
 from trajmill.evaluation import check_dynamics, environment_definition, episode_seeds, make_gymnasium
-from trajmill.pipelines import collect as pipeline
-from trajmill.pipelines.collect import CollectConfig, collect, train_linear_policies
-from trajmill.pipelines.linear_policies import bundled_policies, read_policies, write_policies
+from trajmill.experiments import collect as collecting
+from trajmill.experiments.collect import CollectConfig, collect, train_linear_policies
+from trajmill.experiments.linear_policies import bundled_policies, read_policies, write_policies
 
 SMALL = {"rows": 1500, "threads": 1}
 KINDS = ["random", "medium", "medium-replay", "expert"]
@@ -73,14 +73,14 @@ def test_files_say_where_they_come_from(sets: dict[str, Dataset]) -> None:
         mean = np.mean([e.undiscounted_return for e in split_episodes(dataset)])
         assert said["return_mean"] == pytest.approx(mean, rel=1e-5)
     assert "N(0, 0.1^2)" in sets["medium"].metadata["policy_mode"]
-    assert len(json.loads(sets["medium-replay"].metadata["policies"])) == pipeline.REPLAY_POLICY_COUNT
+    assert len(json.loads(sets["medium-replay"].metadata["policies"])) == collecting.REPLAY_POLICY_COUNT
 
 
 @pytest.mark.parametrize("kind", ["random", "medium-replay"])
 def test_threads_and_blocks_do_not_matter(
     sets: dict[str, Dataset], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_LARGEST_BLOCK", 7)
+    monkeypatch.setattr(collecting, "_LARGEST_BLOCK", 7)
     collect("Hopper-v4", tmp_path / "again.hdf5", CollectConfig(kind=kind, rows=1500, threads=2))
     first, again = content(sets[kind].path), content(tmp_path / "again.hdf5")
     assert first.keys() == again.keys()
@@ -168,17 +168,17 @@ def test_training_has_an_address(tmp_path: Path) -> None:
 def test_a_long_training_is_thinned() -> None:
     first = bundled_policies("Hopper-v4")[0]
     trail = [replace(first, return_mean=float(i), environment_steps=i) for i in range(100)]
-    kept = [checkpoint.environment_steps for checkpoint in pipeline._thinned(trail, 50.0)]
+    kept = [checkpoint.environment_steps for checkpoint in collecting._thinned(trail, 50.0)]
     assert kept == [0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 99]
-    assert [c.environment_steps for c in pipeline._thinned(trail[:3], 50.0)] == [0, 1, 2]
+    assert [c.environment_steps for c in collecting._thinned(trail[:3], 50.0)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("environment_id", ["Hopper-v4", "HalfCheetah-v4"])
 def test_bundled_policies_lead_to_the_medium_one(environment_id: str) -> None:
     trail = bundled_policies(environment_id)
-    target = pipeline._target(environment_definition(environment_id), CollectConfig(), "medium")
+    target = collecting._target(environment_definition(environment_id), CollectConfig(), "medium")
     reached = [checkpoint.return_mean >= target for checkpoint in trail]
-    assert reached.index(True) == pipeline.REPLAY_POLICY_COUNT - 1
+    assert reached.index(True) == collecting.REPLAY_POLICY_COUNT - 1
     assert trail[reached.index(True)].return_mean < 1.2 * target
 
 
@@ -213,12 +213,12 @@ def test_training_finds_a_medium_hopper(tmp_path: Path) -> None:
 def test_what_cannot_be_collected_is_refused_first(tmp_path: Path) -> None:
     (tmp_path / "old.hdf5").write_bytes(b"mine")
     refusals = [
-        ("hopper", "old.hdf5", CollectConfig(), "old.hdf5 exists; name a new file"),
-        ("hopper", "no/new.hdf5", CollectConfig(), "there is no directory .*no to write new.hdf5 into"),
-        ("swimmer", "new.hdf5", CollectConfig(), "'swimmer'; known: .*Hopper-v4"),
-        ("ant", "new.hdf5", CollectConfig(), "no policies for Ant-v4 are bundled; give --train"),
-        ("halfcheetah", "new.hdf5", CollectConfig(kind="expert"), "no HalfCheetah-v4 policy reaches .* 'expert'; the"),
-        ("invertedpendulum", "new.hdf5", CollectConfig(train=True), "has no reference return; give --target-return"),
+        ("hopper", "old.hdf5", CollectConfig(), "old.hdf5 exists"),
+        ("hopper", "no/new.hdf5", CollectConfig(), "no directory .*new.hdf5"),
+        ("swimmer", "new.hdf5", CollectConfig(), "'swimmer'.*Hopper-v4"),
+        ("ant", "new.hdf5", CollectConfig(), "Ant-v4 .*--train"),
+        ("halfcheetah", "new.hdf5", CollectConfig(kind="expert"), "no HalfCheetah-v4 policy reaches .*expert"),
+        ("invertedpendulum", "new.hdf5", CollectConfig(train=True), "no reference return.*--target-return"),
     ]
     for environment, name, config, message in refusals:
         with pytest.raises(ValueError, match=message):
@@ -229,12 +229,12 @@ def test_what_cannot_be_collected_is_refused_first(tmp_path: Path) -> None:
 
 def test_settings_are_checked() -> None:
     for settings, message in [
-        ({"kind": "mediocre"}, "kind must be one of random, medium, medium-replay, expert, got 'mediocre'"),
+        ({"kind": "mediocre"}, "kind must be one of random, .*mediocre"),
         ({"rows": 1}, "rows must be at least 2"),
-        ({"noise": -0.1}, "noise must be at least 0, got -0.1"),
-        ({"noise": float("nan")}, "noise must be at least 0, got nan"),
+        ({"noise": -0.1}, "noise must be .*-0.1"),
+        ({"noise": float("nan")}, "noise must be .*nan"),
         ({"threads": 0}, "threads must be at least 1"),
-        ({"kind": "random", "train": True}, "kind random plays no policy"),
+        ({"kind": "random", "train": True}, "random plays no policy"),
     ]:
         with pytest.raises(ValueError, match=message):
             CollectConfig(**settings)
@@ -255,16 +255,16 @@ def test_equal_policies_make_equal_files(tmp_path: Path) -> None:
 
 def test_files_that_hold_no_policies_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "policies.safetensors"
-    with pytest.raises(ValueError, match="there is no file of policies at"):
+    with pytest.raises(ValueError, match="no file of policies"):
         read_policies(path, "Hopper-v4")
     path.write_bytes(b"not a safetensors file")
-    with pytest.raises(ValueError, match="damaged or no safetensors file"):
+    with pytest.raises(ValueError, match="damaged"):
         read_policies(path, "Hopper-v4")
     write_policies(path, "Hopper-v4", bundled_policies("Hopper-v4"), {})
-    with pytest.raises(ValueError, match=r"must hold policies for Ant-v4 .* got Hopper-v4"):
+    with pytest.raises(ValueError, match=r"for Ant-v4.*got Hopper-v4"):
         read_policies(path, "Ant-v4")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="damaged or no safetensors file"):
+    with pytest.raises(ValueError, match="damaged"):
         read_policies(path, "Hopper-v4")
 
 
@@ -288,7 +288,7 @@ def test_the_command_tells_people_and_machines(tmp_path: Path, capsys: pytest.Ca
     told = json.loads(capsys.readouterr().out)
     assert told["environment"] == "Hopper-v4" and told["row_count"] >= 300
     assert main([*words, str(tmp_path / "one.hdf5")]) == 1
-    assert "exists; name a new file" in capsys.readouterr().err
+    assert "exists" in capsys.readouterr().err
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""One of the processes of a pre-training run: ``workers_driver.py RUN KILL_AT``, started by torchrun.
+"""One of the processes of a pre-training run: ``torchrun_driver.py RUN KILL_AT``, started by torchrun.
 
 DEAD_RANK names a process that is killed after the seventh update.
 """
@@ -10,20 +10,22 @@ import signal
 import sys
 from pathlib import Path
 
-from test_dt_pipeline import PRETRAIN, killing
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
+
+from tiny_runs import killing, train
+from torchrun_config import PRETRAIN
 
 from trajmill.algorithms import language_model
-from trajmill.pipelines.language_model import pretrain_dt
 
 real = language_model.step
 
 
-def step(state: language_model.LMState, count: int = 1) -> None:
-    real(state, count)
+def step(state: language_model.State, count: int = 1, first: int = 0) -> None:
+    real(state, count, first)
     if int(state.step) > 7 and os.environ.get("DEAD_RANK") == os.environ["RANK"]:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
     language_model.step = step
-    pretrain_dt(PRETRAIN, Path(sys.argv[1]), killing(int(sys.argv[2])), resume=True)
+    train(PRETRAIN, Path(sys.argv[1]), killing(int(sys.argv[2])), resume=True)
