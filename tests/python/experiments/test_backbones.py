@@ -314,5 +314,3 @@ def test_a_backbone_of_another_shape_is_refused(pretrained: Path, tmp_path: Path
     with pytest.raises(ValueError, match=r"head_count 2, --method\.backbone asks for 1"):
         train(transformer(init=pretrained, method=wide), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-

@@ -3,65 +3,55 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from dt_twin import Window, layer_norm, linear
 from dt_twin import gpt2 as slow_gpt2
+from tiny_runs import HOPPER, checkpoint, tiny, train
 
-from trajmill.algorithms.decision_transformer import DTConfig
-from trajmill.algorithms.language_model import LMConfig
+from trajmill.algorithms import language_model
 from trajmill.data import load_dataset
 from trajmill.models.gpt import GPTConfig
-from trajmill.models.language_model import language_model
+from trajmill.models.language_model import language_model as network
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.precision import use_bfloat16
-from trajmill.pipelines.decision_transformer import TrainDTConfig, pretrained_backbone, train_dt
-from trajmill.pipelines.language_model import PretrainDTConfig, pretrain_dt
-from trajmill.pipelines.run_directory import RunDirectory
-from trajmill.pipelines.schedule import Schedule
-from trajmill.pipelines.similarity import Snapshots, _cosine, backbone_similarities, feature_similarities
 from trajmill.replay import TrajectoryBuffer
 from trajmill.report import read_run
+from trajmill.runs.reading import RunRecord, read_start
+from trajmill.studies.similarity import Snapshots, _cosine, backbone_similarities, feature_similarities
 from trajmill.training.checkpoint import read_checkpoint, save_checkpoint
-from trajmill.training.device import ComputeConfig
+from trajmill.training.settings import Schedule
 
 SMALL = GPTConfig(layer_count=1, head_count=1, width=16)
-CPU = ComputeConfig(device="cpu")
-PRETRAIN = PretrainDTConfig(
-    state_count=7,
-    sequence_count=40,
-    held_out_count=8,
-    seeds=(5,),
-    method=LMConfig(batch_size=8, length=12, warmup_updates=0, decay_updates=50, learning_rate=1e-2, backbone=SMALL),
-    schedule=Schedule(updates=20),
-    compute=CPU,
-)
-TRAIN = TrainDTConfig(
-    dataset="hopper-sac-replay-10k",
-    seeds=(0, 1),
-    evaluation_episode_count=1,
-    method=DTConfig(batch_size=8, context_length=4, learning_rate=1e-12, backbone=SMALL),
-    schedule=Schedule(updates=2),
-    compute=CPU,
-)
-LEARNING = replace(TRAIN, method=replace(TRAIN.method, learning_rate=3e-2, warmup_updates=1))
+Whole = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def init(tmp_path_factory) -> Path:
-    return pretrain_dt(PRETRAIN, tmp_path_factory.mktemp("runs") / "init")
+def start(updates: int = 20) -> Any:
+    method = {"warmup_updates": 0, "decay_updates": 50, "learning_rate": 1e-2, "backbone": SMALL}
+    return tiny("language_model", seeds=(5,), method=method, schedule=Schedule(updates=updates))
 
 
-def test_what_hardly_moves_is_its_start(init: Path, tmp_path: Path) -> None:
-    scratch = read_run(train_dt(TRAIN, tmp_path / "scratch"))
-    pretrained_run = read_run(train_dt(replace(TRAIN, init=init), tmp_path / "run"))
-    barely = pretrain_dt(replace(PRETRAIN, schedule=Schedule(updates=1)), tmp_path / "barely")
-    near = read_run(train_dt(replace(TRAIN, init=barely), tmp_path / "near"))
+def tuned(init: Path | None = None, rate: float = 3e-2, **method: Any) -> Any:
+    method = {"learning_rate": rate, "warmup_updates": 1, "backbone": SMALL} | method
+    return tiny("decision_transformer", seeds=(0, 1), init=init, method=method, schedule=Schedule(updates=2))
+
+
+@pytest.fixture
+def learning(whole: Whole) -> RunRecord:
+    """A run that went far from its pre-trained start."""
+    return read_run(whole(tuned(whole(start()))))
+
+
+def test_what_hardly_moves_is_its_start(whole: Whole) -> None:
+    scratch = read_run(whole(tuned(rate=1e-12)))
+    pretrained_run = read_run(whole(tuned(whole(start()), rate=1e-12)))
+    near = read_run(whole(tuned(whole(start(updates=1)), rate=1e-12)))
     for measure in (backbone_similarities, feature_similarities):
         random, pretrained = measure(scratch)
         assert random == pytest.approx([1.0, 1.0]) and np.array_equal(random, pretrained)
@@ -73,72 +63,71 @@ def test_what_hardly_moves_is_its_start(init: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extended", [False, True])
-def test_snapshots_are_those_of_the_seeds(extended: bool, init: Path, tmp_path: Path) -> None:
-    config = replace(LEARNING, init=init, extend_positions=extended)
-    found = Snapshots.of(read_run(train_dt(config, tmp_path / "run")))
-    before = language_model(SMALL, 7, seeded_generator(5, "lm"))
-    after, positions = pretrained_backbone(init, config.method)
+def test_snapshots_are_those_of_the_seeds(extended: bool, whole: Whole) -> None:
+    init = whole(start())
+    found = Snapshots.of(read_run(whole(tuned(init, extend_positions=extended))))
+    before = network(SMALL, 7, seeded_generator(5, "lm"))
+    _, after = language_model.learned(*read_start(init))
     for row in range(2):
-        for name, value in after.items():
-            assert torch.equal(found.random.inner.parameters[name][row], before[name])
-            assert torch.equal(found.pretrained.inner.parameters[name][row], value)
+        for name, value in found.random.backbone.parameters.items():
+            assert torch.equal(value[row], before[name])
+            assert torch.equal(found.pretrained.backbone.parameters[name][row], after[name])
     table = "embed_timestep.weight"
-    start = found.pretrained.outer.parameters[table][1]
-    assert torch.equal(start, positions) == extended
-    assert torch.equal(found.random.outer.parameters[table][1], before["wpe.weight"] if extended else start)
-    fresh, tuned = found.pretrained.outer.parameters, found.tuned.outer.parameters
-    assert torch.equal(fresh["embed_state.weight"][1], found.random.outer.parameters["embed_state.weight"][1])
-    assert not torch.equal(fresh["embed_state.weight"][0], fresh["embed_state.weight"][1])
-    assert not torch.equal(fresh["embed_state.weight"], tuned["embed_state.weight"])
+    first = found.pretrained.embeddings.parameters[table][1]
+    assert torch.equal(first, after["wpe.weight"]) == extended
+    assert torch.equal(found.random.embeddings.parameters[table][1], before["wpe.weight"] if extended else first)
+    fresh, trained = found.pretrained.embeddings.parameters, found.tuned.embeddings.parameters
+    state = "embed_state.weight"
+    assert torch.equal(fresh[state][1], found.random.embeddings.parameters[state][1])
+    assert not torch.equal(fresh[state][0], fresh[state][1])
+    assert not torch.equal(fresh[state], trained[state])
 
 
-def test_feature_cosines_equal_a_slow_computation(init: Path, tmp_path: Path) -> None:
+def test_feature_cosines_equal_a_slow_computation(learning: RunRecord) -> None:
     """One window at a time without padding, in float64, for the second seed."""
-    run = read_run(train_dt(replace(LEARNING, init=init), tmp_path / "run"))
-    found = Snapshots.of(run)
+    found = Snapshots.of(learning)
     weights = [
         {
             name: parameter[1].double()
-            for stack in (each.outer, each.inner)
+            for stack in (each.embeddings, each.backbone)
             for name, parameter in stack.detached().items()
         }
         for each in (found.random, found.pretrained, found.tuned)
     ]
-    buffer = TrajectoryBuffer.from_dataset(load_dataset(TRAIN.dataset), context_length=4, return_scale=1000.0)
+    buffer = TrajectoryBuffer.from_dataset(load_dataset(HOPPER), context_length=4, return_scale=1000.0)
     cosines = []
     for number in range(64):
-        start = math.floor((buffer.step_count - 1) * number / 63)
-        batch = buffer.windows([start])
+        begin = math.floor((buffer.step_count - 1) * number / 63)
+        batch = buffer.windows([begin])
         real = batch["mask"][0]
         columns = (batch[name][0][real] for name in ("observation", "action", "return_to_go", "timestep"))
         window = Window(*(torch.from_numpy(column) for column in columns))
-        random, pretrained, tuned = (slow_features(each, window) for each in weights)
-        cosines.append([float(start @ tuned / start.norm() / tuned.norm()) for start in (random, pretrained)])
+        random, pretrained, trained = (slow_features(each, window) for each in weights)
+        cosines.append([float(one @ trained / one.norm() / trained.norm()) for one in (random, pretrained)])
     expected = np.mean(cosines, axis=0)
-    measured = feature_similarities(run)
+    measured = feature_similarities(learning)
     assert [values[1] for values in measured] == pytest.approx(expected, abs=1e-5)
     assert abs(expected[0] - expected[1]) > 0.01 and expected.max() < 0.99  # the test can tell them apart
 
 
-def test_a_diverged_seed_has_no_cosine_and_costs_the_others_none(init: Path, tmp_path: Path) -> None:
-    path = train_dt(replace(LEARNING, init=init), tmp_path / "run")
-    whole = read_run(path)
-    expected = [*backbone_similarities(whole), *feature_similarities(whole)]
-    checkpoint = RunDirectory(path).newest_checkpoint()
-    tensors, metadata = read_checkpoint(checkpoint)
-    tensors["inner"][0, 0] = math.nan
-    save_checkpoint(checkpoint, SimpleNamespace(moving=lambda: tensors), metadata)
-    found = [*backbone_similarities(whole), *feature_similarities(whole)]
+def test_a_diverged_seed_has_no_cosine_and_costs_the_others_none(whole: Whole, tmp_path: Path) -> None:
+    path = train(tuned(whole(start())), tmp_path / "run")
+    run = read_run(path)
+    expected = [*backbone_similarities(run), *feature_similarities(run)]
+    moving, metadata = read_checkpoint(checkpoint(path))
+    moving["backbone"][0, 0] = math.nan
+    stored: Any = SimpleNamespace(moving=lambda: moving)
+    save_checkpoint(checkpoint(path), stored, metadata)
+    found = [*backbone_similarities(run), *feature_similarities(run)]
     for values, before in zip(found, expected, strict=True):
         assert math.isnan(values[0]) and values[1] == before[1]
 
 
-def test_features_are_exact_whatever_was_trained_before(init: Path, tmp_path: Path) -> None:
-    run = read_run(train_dt(replace(LEARNING, init=init), tmp_path / "run"))
-    expected = feature_similarities(run)
+def test_features_are_exact_whatever_was_trained_before(learning: RunRecord) -> None:
+    expected = feature_similarities(learning)
     try:
         use_bfloat16(True)
-        assert np.array_equal(feature_similarities(run), expected)
+        assert np.array_equal(feature_similarities(learning), expected)
     finally:
         use_bfloat16(False)
 
