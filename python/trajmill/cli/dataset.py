@@ -1,6 +1,6 @@
-"""Look at real data sets, check them, convert and download them.
+"""Look at real datasets, check them, convert and download them.
 
-A data set is given by its name (bundled, D4RL's official -v2 names, Minari ids) or by its path: D4RL's or Minari's HDF5
+A dataset is given by its name (bundled, D4RL's official -v2 names, Minari ids) or by its path: D4RL's or Minari's HDF5
 layout, or SynthER's .npz.
 """
 
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Group, RenderableType
@@ -17,11 +18,10 @@ from rich.table import Table
 
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
-from trajmill.data.download import download_dataset
-from trajmill.data.errors import DatasetError
-from trajmill.data.subsets import Subset
-from trajmill.data.summary import QUANTILES, DatasetSummary, summarize
-from trajmill.pipelines.dataset import convert_dataset, read_remarked, validate_dataset
+from trajmill.data import DatasetError, DatasetSummary, Subset, download_dataset, summarize
+from trajmill.data.formats import format_names
+from trajmill.data.summary import QUANTILES
+from trajmill.experiments.datasets import convert, load_with_warnings, validate
 
 EXAMPLES = """
   trajmill dataset info hopper-sac-replay-10k
@@ -31,74 +31,65 @@ EXAMPLES = """
   trajmill dataset download hopper-medium-replay-v2
 """
 
-Name = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = tyro.extras.literal_type_from_choices(format_names())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Info:
-    """What a data set holds, in numbers."""
-
-    name: Name
-    """a data set"""
+class _Source:
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]
+    """a dataset"""
     fix_timeouts: bool = False
-    """mark ends of episodes that the flags leave out"""
+    """mark ends of episodes that the flags leave out, instead of refusing them"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info(_Source):
+    """What a dataset holds, in numbers."""
 
     def run(self, progress: Progress) -> Outcome:
         """Read and measure it."""
-        dataset, remarks = read_remarked(self.name, fix_timeouts=self.fix_timeouts)
+        dataset, warnings = load_with_warnings(self.name, fix_timeouts=self.fix_timeouts)
         summary = summarize(dataset)
-        data = {**asdict(summary), "quantiles": QUANTILES, "metadata": dict(dataset.metadata), "remarks": remarks}
-        return Outcome(data, _shown(summary, remarks))
+        data = {**asdict(summary), "quantiles": QUANTILES, "metadata": dict(dataset.metadata), "warnings": warnings}
+        return Outcome(data, _shown(summary, warnings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Validate:
-    """Check a data set; exit code 1 and one message if it is not fit for use."""
+class Validate(_Source):
+    """Check a dataset; exit code 1 and one message if it is not fit for use."""
 
-    name: Name
-    """a data set"""
     dynamics: bool = False
     """repeat single steps in the simulator and compare; needs MuJoCo"""
     environment: str | None = None
-    """Gymnasium id for --dynamics; by default the data set's own"""
-    fix_timeouts: bool = False
-    """mark ends of episodes that the flags leave out, instead of refusing them"""
+    """Gymnasium id for --dynamics; by default the dataset's own"""
     strict: bool = False
-    """fail at remarks too"""
+    """fail on warnings too"""
 
     def run(self, progress: Progress) -> Outcome:
         """Run every check."""
-        found = validate_dataset(
+        found = validate(
             self.name, fix_timeouts=self.fix_timeouts, dynamics=self.dynamics, environment_id=self.environment
         )
-        if self.strict and found.remarks:
-            raise DatasetError(" | ".join(found.remarks))
-        data = {
-            "valid": True,
-            "remarks": found.remarks,
-            "summary": asdict(found.summary),
-            "dynamics": None if found.dynamics is None else asdict(found.dynamics),
-        }
-        lines = [f"{found.summary.path}: valid, {found.summary.row_count:,} rows, {len(found.remarks)} remarks"]
-        lines += [f"remark: {remark}" for remark in found.remarks]
-        if found.dynamics is not None:
-            report = found.dynamics
-            lines.append(
-                f"dynamics: {report.row_count} rows repeated in {report.environment_id}, "
-                f"{report.share_off:.1%} off by more than {report.tolerance:g}"
-            )
-        return Outcome(data, "\n".join(lines))
+        if self.strict and found.warnings:
+            raise DatasetError(" | ".join(found.warnings))
+        lines = [f"{found.summary.path}: valid, {found.summary.row_count:,} rows, {len(found.warnings)} warnings"]
+        lines += [f"warning: {warning}" for warning in found.warnings]
+        if (report := found.dynamics) is not None:
+            repeated = f"{report.row_count} rows repeated in {report.environment_id}"
+            lines.append(f"dynamics: {repeated}, {report.share_off:.1%} off by more than {report.tolerance:g}")
+        return Outcome({"valid": True, **asdict(found)}, "\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Convert:
-    """Write a data set in another format, or a part of it."""
+class Convert(_Source):
+    """Write a dataset in another format, or a part of it."""
 
-    name: Name
-    """a data set"""
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
-    """the file to create (.hdf5: D4RL's, .npz: SynthER's) or the directory (Minari's)"""
-    to: Literal["d4rl", "minari", "npz"] | None = None
+    """the file to create (.hdf5: D4RL's schema, .npz: SynthER's) or the directory (Minari's)"""
+    to: FormatName | None = None
     """format, where OUT's name does not say it"""
     subset: str | None = None
     """first|trajectories|transitions|top:AMOUNT, a count (1000) or a share (0.1)"""
@@ -108,55 +99,72 @@ class Convert:
     """keep the first numbers of observations, such as 27 of Ant's 111; the rest must be zero"""
     action_limit: float | None = None
     """clip actions to ± this, > 0"""
-    fix_timeouts: bool = False
-    """mark ends of episodes that the flags leave out"""
     overwrite: bool = False
     """replace a file"""
 
     def run(self, progress: Progress) -> Outcome:
         """Read it and write it again."""
-        dataset, kind = convert_dataset(
+        dataset, name = convert(
             self.name,
             self.out,
             to=self.to,
+            overwrite=self.overwrite,
             subset=None if self.subset is None else Subset.parse(self.subset, self.subset_seed),
             observation_dim=self.observation_dim,
             action_limit=self.action_limit,
             fix_timeouts=self.fix_timeouts,
-            overwrite=self.overwrite,
         )
-        data = {"out": str(self.out), "format": kind, "rows": len(dataset), "subset": dataset.metadata.get("subset")}
-        return Outcome(data, f"{self.out}: {len(dataset):,} rows in {kind} format")
+        data = {"out": str(self.out), "format": name, "rows": len(dataset), "subset": dataset.metadata.get("subset")}
+        return Outcome(data, f"{self.out}: {len(dataset):,} rows in {name} format")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """Fetch one of D4RL's official -v2 files; a download that was cut goes on where it stopped."""
+    """Fetch one of D4RL's official -v2 files; a download that was interrupted resumes where it stopped."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """such as hopper-medium-replay-v2"""
     out: Path | None = None
     """directory for the file; by default the cache, where every command looks"""
     url: str | None = None
-    """another address of the same file; size and hash are checked all the same"""
+    """another address of the same file; size and hash are checked as usual"""
 
     def run(self, progress: Progress) -> Outcome:
         """Fetch and check it."""
-        path = download_dataset(self.name, self.out, say=_tell, progress=progress, url=self.url)
-        return Outcome({"path": str(path)}, f"{path}: whole, size and hash are right")
+        say = partial(print, "trajmill:", file=sys.stderr)
+        path = download_dataset(self.name, self.out, say=say, progress=progress, url=self.url)
+        return Outcome({"path": str(path)}, f"{path}: complete, size and hash are right")
 
 
-def _tell(line: str) -> None:
-    print(f"trajmill: {line}", file=sys.stderr)
-
-
-def _shown(summary: DatasetSummary, remarks: list[str]) -> RenderableType:
-    facts = Table(box=None, pad_edge=False, show_header=False)
-    facts.add_column(style="dim")
-    facts.add_column(overflow="fold")
-    for name, value in _facts(summary):
-        facts.add_row(name, value)
-    parts: list[Any] = [facts]
+def _shown(summary: DatasetSummary, warnings: list[str]) -> RenderableType:
+    score = "" if summary.normalized_score is None else f", normalized {summary.normalized_score:.1f}"
+    returns = f"{summary.mean_return:,.1f} ± {summary.return_deviation:,.1f}{score}" if summary.episode_count else "-"
+    outside = f", {summary.action_share_outside:.1%} beyond ±1" if summary.action_share_outside else ""
+    at_limit = f", {summary.action_share_at_limit:.2%} exactly ±1" if summary.action_share_at_limit else ""
+    facts = {
+        "name": summary.name,
+        "file": f"{summary.path} ({summary.byte_count:,} bytes)",
+        "SHA-256": summary.sha256,
+        "release": summary.release,
+        "format": summary.format,
+        "environment": summary.environment or "unknown",
+        "rows": f"{summary.row_count:,}",
+        "observation, action": f"{summary.observation_dim}, {summary.action_dim} numbers",
+        "next observations": "stored" if summary.next_observations else "not stored",
+        "infos": ", ".join(summary.infos) or "none",
+        "episodes": f"{summary.episode_count:,}, and {summary.unfinished_row_count:,} rows of an unfinished one",
+        "terminals, timeouts": f"{summary.terminal_count:,}, {summary.timeout_count:,}",
+        "return": returns,
+        "rewards": f"{summary.reward_range[0]:.4g} to {summary.reward_range[1]:.4g}",
+        "actions": f"{summary.action_range[0]:.4g} to {summary.action_range[1]:.4g}{outside}{at_limit}",
+        "constant columns": ", ".join(map(str, summary.constant_observations)) or "none",
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    parts: list[Any] = [table]
     if summary.episode_count:
         table = Table(box=None, pad_edge=False, header_style="dim")
         table.add_column("quantile", style="dim")
@@ -165,34 +173,8 @@ def _shown(summary: DatasetSummary, remarks: list[str]) -> RenderableType:
         table.add_row("return", *(f"{value:,.1f}" for value in summary.returns))
         table.add_row("episode length", *(f"{value:,.0f}" for value in summary.episode_lengths))
         parts += ["", table]
-    parts += ["", *(f"remark: {remark}" for remark in remarks)] if remarks else []
+    parts += ["", *(f"warning: {warning}" for warning in warnings)] if warnings else []
     return Group(*parts)
-
-
-def _facts(summary: DatasetSummary) -> list[tuple[str, str]]:
-    score = "" if summary.normalized_score is None else f", normalized {summary.normalized_score:.1f}"
-    returns = f"{summary.mean_return:,.1f} ± {summary.return_deviation:,.1f}{score}" if summary.episode_count else "-"
-    outside = f", {summary.action_share_outside:.1%} beyond ±1" if summary.action_share_outside else ""
-    at_limit = f", {summary.action_share_at_limit:.2%} exactly ±1" if summary.action_share_at_limit else ""
-    following = "stored" if summary.next_observations else "not stored"
-    return [
-        ("name", summary.name),
-        ("file", f"{summary.path} ({summary.byte_count:,} bytes)"),
-        ("SHA-256", summary.sha256),
-        ("release", summary.release),
-        ("format", summary.format),
-        ("environment", summary.environment or "unknown"),
-        ("rows", f"{summary.row_count:,}"),
-        ("observation, action", f"{summary.observation_dim}, {summary.action_dim} numbers"),
-        ("next observations", following),
-        ("infos", ", ".join(summary.infos) or "none"),
-        ("episodes", f"{summary.episode_count:,}, and {summary.unfinished_row_count:,} rows of an unfinished one"),
-        ("terminals, timeouts", f"{summary.terminal_count:,}, {summary.timeout_count:,}"),
-        ("return", returns),
-        ("rewards", f"{summary.reward_range[0]:.4g} to {summary.reward_range[1]:.4g}"),
-        ("actions", f"{summary.action_range[0]:.4g} to {summary.action_range[1]:.4g}{outside}{at_limit}"),
-        ("constant columns", ", ".join(map(str, summary.constant_observations)) or "none"),
-    ]
 
 
 COMMANDS = {"info": Info, "validate": Validate, "convert": Convert, "download": Download}

@@ -1,9 +1,6 @@
 """Real datasets: reading, checking, writing, downloading, subsets, normalizing, reference scores, bundled files."""
 
 from trajmill.data.catalog import bundled_datasets, load_dataset
-from trajmill.data.changes import clip_actions, keep_observations
-from trajmill.data.cuts import qlearning_transitions, split_episodes
-from trajmill.data.d4rl import read_d4rl, read_policy_weights, write_d4rl
 from trajmill.data.download import download_dataset
 from trajmill.data.environments import (
     REFERENCE_SCORES,
@@ -15,15 +12,19 @@ from trajmill.data.environments import (
     normalized_score,
     reference_score,
 )
+from trajmill.data.episodes import qlearning_transitions, split_episodes
 from trajmill.data.errors import DatasetError, DatasetWarning
-from trajmill.data.minari import read_minari, write_minari
+from trajmill.data.formats import d4rl, minari, npz
 from trajmill.data.normalizer import Normalizer
-from trajmill.data.npz import read_npz, write_npz
 from trajmill.data.official import OFFICIAL_FILES
 from trajmill.data.records import Dataset, Episode, Transitions
-from trajmill.data.subsets import Subset
+from trajmill.data.subsets import Subset, clip_actions, keep_observations
 from trajmill.data.summary import DatasetSummary, summarize
 from trajmill.data.tokens import read_token_csv
+
+read_d4rl, read_policy_weights, write_d4rl = d4rl.read, d4rl.read_policy_weights, d4rl.write
+read_minari, write_minari = minari.read, minari.write
+read_npz, write_npz = npz.read, npz.write
 
 __all__ = [
     "OFFICIAL_FILES",

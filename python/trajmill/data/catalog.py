@@ -1,39 +1,30 @@
-"""Data sets by name or by path, whatever their format, and the places where they may lie."""
+"""Datasets by name or by path, whatever their format, and the places where they are looked for."""
 
 from __future__ import annotations
 
 import os
 import re
-import zipfile
 from pathlib import Path
-from typing import Literal
 
-from trajmill.data.changes import clip_actions, keep_observations
-from trajmill.data.d4rl import read_d4rl
-from trajmill.data.errors import DatasetError, refuse
-from trajmill.data.minari import is_minari, read_minari
-from trajmill.data.npz import read_npz
+from trajmill.data.errors import refuse, refusing
+from trajmill.data.formats import format_named, format_of
 from trajmill.data.official import official_file
 from trajmill.data.records import Dataset
-from trajmill.data.subsets import Subset
-
-DataFormat = Literal["d4rl", "minari", "npz"]
+from trajmill.data.subsets import Subset, clip_actions, keep_observations
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+", re.ASCII)
 
 
 def bundled_datasets() -> tuple[str, ...]:
-    """Names of the data sets that need no file and no network, in alphabetical order."""
+    """Names of the datasets that need no file and no network, in alphabetical order."""
     return tuple(sorted(path.stem for path in _BUNDLED.glob("*.hdf5")))
 
 
 def cache_directory() -> Path:
     """Where downloads go: ``$TRAJMILL_DATASETS``, else ``trajmill/datasets`` in the user's cache directory."""
-    own = os.environ.get("TRAJMILL_DATASETS")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trajmill/datasets"
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TRAJMILL_DATASETS") or users / "trajmill/datasets")
 
 
 def d4rl_directories() -> tuple[Path, ...]:
@@ -43,55 +34,28 @@ def d4rl_directories() -> tuple[Path, ...]:
     return (*own, Path.home() / ".d4rl/datasets", cache_directory())
 
 
-def minari_directory() -> Path:
-    """Where Minari keeps its data sets."""
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari/datasets")
-
-
 def find_dataset(name_or_path: str | Path) -> Path:
-    """Where a data set lies: a bundled one, a path, an official name's file or a Minari id in the usual places.
-
-    Raises
-    ------
-    DatasetError
-        If it is nowhere; the message lists where it was looked for.
-    """
+    """The path of a dataset: a bundled one, a path, an official name's file or a Minari id in the usual places."""
     name = str(name_or_path)
     if name in bundled_datasets():
         return _BUNDLED / f"{name}.hdf5"
-    if Path(name).exists():
-        return Path(name)
-    official = official_file(name)
+    official, places = official_file(name), [Path(name)]
     if official:
         names = (official.file_name, f"{official.name}.hdf5")
-        places = [directory / file_name for directory in d4rl_directories() for file_name in names]
-    else:
-        places = [minari_directory() / name] if _MINARI_ID.fullmatch(name) else []
+        places += [directory / file_name for directory in d4rl_directories() for file_name in names]
+    elif _MINARI_ID.fullmatch(name):
+        places.append(Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari/datasets") / name)
     for place in places:
         if place.exists():
             return place
     known = f"bundled are: {', '.join(bundled_datasets())}"
-    if official:
-        looked = ", ".join(str(directory) for directory in d4rl_directories())
-        fault = f"{official.file_name} ({official.size:,} bytes) is in none of {looked}"
-        raise DatasetError(f"{name}: {fault}; get it with `trajmill dataset download {official.name}`; {known}")
-    where = f" and not in {places[0].parent}" if places else ""
-    raise DatasetError(f"{name}: neither a file nor a known data set{where}; {known}")
-
-
-def format_of(path: Path) -> DataFormat:
-    """Which reader a file or directory is for; what looks like none of them is left to D4RL's, which says why."""
-    if is_minari(path):
-        return "minari"
-    if path.is_dir():
-        raise refuse(
-            path, "a directory, but no Minari data set", "give one file, or a directory with data/main_data.hdf5"
-        )
-    if path.suffix == ".csv":
-        raise refuse(path, "a CSV file of tokens has no steps", "read it with trajmill.data.read_token_csv")
-    if path.suffix == ".npz" or (path.is_file() and zipfile.is_zipfile(path)):
-        return "npz"
-    return "d4rl"
+    with refusing(name):
+        if official:
+            looked = ", ".join(map(str, d4rl_directories()))
+            fault = f"{official.file_name} ({official.size:,} bytes) is in none of {looked}"
+            raise refuse(fault, f"get it with `trajmill dataset download {official.name}`; {known}")
+        where = f" (looked for it in {places[1].parent})" if len(places) > 1 else ""
+        raise refuse(f"no such file, and not a known dataset{where}", known)
 
 
 def load_dataset(
@@ -103,15 +67,16 @@ def load_dataset(
     fix_timeouts: bool = False,
     memory_budget: int | None = None,
 ) -> Dataset:
-    """Read a data set by its name or path, in D4RL's or Minari's HDF5 layout or as SynthER's ``.npz``.
+    """Read a dataset by its name or path, in any of the formats of `trajmill.data.formats`.
 
-    Nothing is downloaded; `download_dataset` and ``trajmill dataset download`` do that.
+    Nothing is downloaded; `download_dataset` and ``trajmill dataset download`` do that. What is not found or not fit
+    for use is a `DatasetError`, which names the file, the key, the fault and what to do.
 
     Parameters
     ----------
     name_or_path
         A bundled name (`bundled_datasets`), a path, an official name such as ``hopper-medium-replay-v2`` whose file is
-        in ``$D4RL_DATASET_DIR``, ``~/.d4rl/datasets`` or our cache, or the id of a Minari set in
+        in ``$D4RL_DATASET_DIR``, ``~/.d4rl/datasets`` or our cache, or the id of a Minari dataset in
         ``$MINARI_DATASETS_PATH`` or ``~/.minari/datasets``.
     subset
         Take a part only.
@@ -123,20 +88,10 @@ def load_dataset(
         Mark ends of episodes that D4RL's flags leave out (`read_d4rl`).
     memory_budget
         Most bytes the arrays may declare; None is half of the machine's memory.
-
-    Raises
-    ------
-    DatasetError
-        If it is nowhere or is refused; the message names the file, the key, the fault and what to do.
     """
     path = find_dataset(name_or_path)
-    kind = format_of(path)
-    if kind == "minari":
-        dataset = read_minari(path, memory_budget=memory_budget)
-    elif kind == "npz":
-        dataset = read_npz(path, memory_budget=memory_budget)
-    else:
-        dataset = read_d4rl(path, fix_timeouts=fix_timeouts, memory_budget=memory_budget)
+    reader = format_named(format_of(path))
+    dataset = reader.read(path, fix_timeouts=fix_timeouts, memory_budget=memory_budget)
     if observation_dim is not None:
         dataset = keep_observations(dataset, observation_dim)
     if action_limit is not None:

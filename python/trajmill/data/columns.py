@@ -1,199 +1,183 @@
-"""The columns of a data set and what each must be, whatever file they come from or go to.
+"""The columns of a dataset and what each must be, whatever file they come from or go to.
 
-The checks look at shapes and dtypes first, so that they can run before anything is read, then at the numbers.
+Shapes, dtypes and sizes are checked first, for which arrays need not be read: they have a ``shape``, a ``dtype`` and
+perhaps ``chunks``. Then the numbers are checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Protocol
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from trajmill.core import checks
 from trajmill.data.environments import check_sizes
-from trajmill.data.errors import refuse, remark
-from trajmill.data.records import BoolArray, Dataset
+from trajmill.data.errors import refuse, warn_about
+from trajmill.data.records import COLUMNS, INFOS, Columns, Dataset, Steps
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 MATRICES = ("observations", "actions", "next_observations")
-VECTORS = ("rewards", "terminals", "timeouts")
-FLAGS = ("terminals", "timeouts")
-INFOS = "infos/"
+FLAGS = ("terminals", "timeouts", "terminations", "truncations")  # D4RL's names and Gymnasium's
+VECTORS = ("rewards", *FLAGS)
+LARGEST_CHUNK = 2**28  # bytes that one chunk may always take
 
 
-class Column(Protocol):
-    """An array, read or unread."""
+class MemoryBudget:
+    """Bytes that the arrays of a dataset may take: `limit`, or half of the machine's memory."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
+    def __init__(self, limit: int | None) -> None:
+        self.limit = checks.memory_limit() if limit is None else limit
+        self.left = self.limit
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of an element."""
+    def take(self, arrays: Mapping[str, Any]) -> None:
+        """Refuse arrays that declare more bytes than are left; a file of some hundred bytes can declare terabytes."""
+        sizes = {
+            key: 0 if array.shape is None else math.prod(array.shape) * array.dtype.itemsize
+            for key, array in arrays.items()
+        }
+        self.left -= sum(sizes.values())
+        if self.left < 0:
+            largest = max(sizes, key=sizes.__getitem__)
+            fault = (
+                f"the arrays declare {self.limit - self.left:,} bytes, more than the memory budget of {self.limit:,}; "
+                f"the largest is {largest!r} with shape {arrays[largest].shape}"
+            )
+            raise refuse(fault, "check that the file is genuine, or pass a larger memory_budget")
+        for key, array in arrays.items():
+            chunks = getattr(array, "chunks", None)
+            if chunks and math.prod(chunks) * array.dtype.itemsize > max(self.left, LARGEST_CHUNK):
+                fault = f"key {key!r} with shape {array.shape} is stored in chunks of {chunks}"
+                raise refuse(fault, "one chunk is larger than the memory budget; store it in smaller ones")
 
 
-def is_column(name: str) -> bool:
-    """True for the keys of which a step has one entry each."""
-    return name in MATRICES + VECTORS or name.startswith(INFOS)
+def check_columns(
+    arrays: Mapping[str, Any], required: tuple[str, ...] = REQUIRED, *, warn: bool = True
+) -> dict[str, Any]:
+    """Select the arrays that are columns of steps, and check them; `warn` about casts to float32.
 
-
-def check_keys(path: Path, present: Iterable[str]) -> None:
-    """Refuse a file without the four keys every step needs."""
-    present = sorted(present)
-    missing = [key for key in REQUIRED if key not in present]
-    if missing:
-        listed = ", ".join(map(repr, present[:20])) or "none"
-        raise refuse(
-            path, f"key {missing[0]!r} is missing (present: {listed})", f"all of {', '.join(REQUIRED)} are needed"
-        )
-
-
-def check_shapes(path: Path, columns: Mapping[str, Column]) -> int:
-    """Check dimensions and equal lengths; return the number of rows."""
+    Refuses missing keys, wrong dimensions, unequal lengths, and anything but numbers.
+    """
+    for key in required:
+        if key not in arrays:
+            listed = ", ".join(map(repr, sorted(arrays)[:20])) or "none"
+            raise refuse(f"key {key!r} is missing (present: {listed})", f"all of {', '.join(required)} are needed")
+    columns = {name: array for name, array in arrays.items() if name in COLUMNS or name.startswith(INFOS)}
     shapes = {name: tuple(column.shape or ()) for name, column in columns.items()}
-    for name, shape in shapes.items():
-        _check_shape(path, name, shape)
-    row_count = int(shapes["observations"][0])
+    for name, column in columns.items():
+        check_array(name, column)
+    row_count = shapes["observations"][0]
     for name, shape in shapes.items():
         if shape[0] != row_count:
             fault = f"key {name!r} has {shape[0]} rows where 'observations' has {row_count}"
-            raise refuse(path, fault, "all keys need one row per step; write the file again")
+            raise refuse(fault, "all keys need one row per step; write the file again")
     if row_count < 2:
-        raise refuse(path, f"key 'observations' has {row_count} rows", "at least 2 steps are needed")
-    if shapes.get("next_observations", shapes["observations"]) != shapes["observations"]:
-        fault = (
-            f"key 'next_observations' has shape {shapes['next_observations']}, 'observations' {shapes['observations']}"
-        )
-        raise refuse(path, fault, "both need the same shape")
-    return row_count
+        raise refuse(f"key 'observations' has {row_count} rows", "at least 2 steps are needed")
+    observed, following = shapes["observations"], shapes.get("next_observations")
+    if following not in (None, observed):
+        fault = f"key 'next_observations' has shape {following}, 'observations' {observed}"
+        raise refuse(fault, "both need the same shape")
+    if warn:
+        warn_about_casts(columns)
+    return columns
 
 
-def _check_shape(path: Path, name: str, shape: tuple[int, ...]) -> None:
-    """Refuse an array of the wrong number of dimensions or without columns."""
+def check_array(name: str, array: Any) -> None:
+    """Refuse an array of the wrong number of dimensions or without columns; strings, objects and complex numbers."""
+    shape, dtype = tuple(array.shape or ()), array.dtype
     if name in MATRICES and (len(shape) != 2 or shape[1] == 0):
-        raise refuse(path, f"key {name!r} has shape {shape}", "it must be a matrix, one row per step")
+        raise refuse(f"key {name!r} has shape {shape}", "it must be a matrix, one row per step")
     if name in VECTORS and len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
-        raise refuse(path, f"key {name!r} has shape {shape}", "it must hold one number per step, shape (N,)")
+        raise refuse(f"key {name!r} has shape {shape}", "it must hold one number per step, shape (N,)")
     if not shape:
-        raise refuse(path, f"key {name!r} is a single value", "it must have one row per step")
-
-
-def check_dtypes(path: Path, columns: Mapping[str, Column], *, silent: bool = False) -> None:
-    """Refuse strings, objects, complex numbers; remark on casts that change more than the byte order."""
-    for name, column in columns.items():
-        check_dtype(path, name, column.dtype, name)
-    if not silent:
-        remark_casts(path, {name: column.dtype for name, column in columns.items()})
-
-
-def check_dtype(path: Path, name: str, dtype: np.dtype[Any], key: str) -> None:
-    """Refuse a dtype that is not numbers; `key` is what the file calls the column `name`."""
+        raise refuse(f"key {name!r} is a single value", "it must have one row per step")
     if dtype.kind not in ("biuf" if name in FLAGS else "iuf"):
-        raise refuse(path, f"key {key!r} has dtype {dtype}, not numbers", "store it as float32 or bool")
+        raise refuse(f"key {name!r} has dtype {dtype}, not numbers", "store it as float32 or bool")
 
 
-def remark_casts(path: Path, dtypes: Mapping[str, np.dtype[Any]]) -> None:
-    """Remark on columns that are not stored as float32."""
-    floats = {name: dtype for name, dtype in dtypes.items() if name in MATRICES or name == "rewards"}
+def warn_about_casts(columns: Mapping[str, Any]) -> None:
+    """Warn of columns that are not stored as float32 and differ from it by more than the byte order."""
+    floats = {name: column.dtype for name, column in columns.items() if name in MATRICES or name == "rewards"}
     cast = [f"{name} from {dtype}" for name, dtype in floats.items() if dtype.newbyteorder("=") != np.float32]
     if cast:
-        remark(path, f"cast to float32: {', '.join(cast)}")
+        warn_about(f"cast to float32: {', '.join(cast)}")
 
 
-def clean_column(path: Path, name: str, values: NDArray[Any], key: str | None = None) -> NDArray[Any]:
-    """Squeeze (N, 1), cast to what a data set holds, and refuse numbers that are not finite or not flags.
-
-    `key` is what the file calls the column, if not `name`.
-    """
+def clean_column(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Squeeze (N, 1), cast to what a dataset holds, and refuse numbers that are not finite or not flags."""
     if name in VECTORS and values.ndim == 2:
-        if key is None:
-            remark(path, f"key {name!r} has shape {values.shape}, read as ({len(values)},)")
+        warn_about(f"key {name!r} has shape {values.shape}, read as ({len(values)},)")
         values = values[:, 0]
     if name in FLAGS:
-        return as_flags(path, key or name, values)
+        odd = (values != 0) & (values != 1)
+        if odd.any():
+            row = int(odd.argmax())
+            raise refuse(f"key {name!r} holds {values[row]} in row {row}", "flags must be 0 or 1")
+        return values.astype(np.bool_, copy=False)
     if not name.startswith(INFOS):
         with np.errstate(over="ignore"):  # what overflows float32 is refused just below
             values = values.astype(np.float32, copy=False)
     elif values.dtype.byteorder not in "=|":
         values = values.astype(values.dtype.newbyteorder("="))
-    check_finite(path, key or name, values)
+    check_finite(name, values)
     return values
 
 
-def as_flags(path: Path, name: str, values: NDArray[Any]) -> BoolArray:
-    """Cast bool, integer or float flags to bool; refuse anything but 0 and 1."""
-    odd = (values != 0) & (values != 1)
-    if odd.any():
-        row = int(odd.argmax())
-        raise refuse(path, f"key {name!r} holds {values[row]} in row {row}", "flags must be 0 or 1")
-    flags: BoolArray = values.astype(np.bool_, copy=False)
-    return flags
-
-
-def check_finite(path: Path, name: str, values: NDArray[Any]) -> None:
+def check_finite(key: str, values: NDArray[Any]) -> None:
     """Refuse NaN and infinity, naming the first row and the number of rows."""
     if values.dtype.kind != "f":
         return
     bad_rows = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if bad_rows.any():
         first, count = int(bad_rows.argmax()), int(bad_rows.sum())
-        fault = f"key {name!r} holds NaN or infinity in {count} rows, first in row {first}"
-        raise refuse(path, fault, "the file is damaged or was written by a diverged run; copy or make it again")
-
-
-def columns_to_write(
-    path: Path,
-    *,
-    observations: ArrayLike,
-    actions: ArrayLike,
-    rewards: ArrayLike,
-    terminals: ArrayLike,
-    timeouts: ArrayLike,
-    next_observations: ArrayLike | None,
-    infos: Mapping[str, ArrayLike] | None,
-) -> dict[str, NDArray[Any]]:
-    """Check and cast what is to be written to `path`, as a reader would; map keys to arrays."""
-    given = {
-        "observations": observations,
-        "actions": actions,
-        "rewards": rewards,
-        "terminals": terminals,
-        "timeouts": timeouts,
-        **({} if next_observations is None else {"next_observations": next_observations}),
-        **{f"{INFOS}{name}": values for name, values in (infos or {}).items()},
-    }
-    arrays = {name: np.asarray(values) for name, values in given.items()}
-    check_shapes(path, arrays)
-    check_dtypes(path, arrays, silent=True)
-    columns = {name: clean_column(path, name, values) for name, values in arrays.items()}
-    both = columns["terminals"] & columns["timeouts"]
-    if both.any():
-        fault = f"'terminals' and 'timeouts' are both set in {int(both.sum())} rows, first in row {int(both.argmax())}"
-        raise refuse(path, fault, "a step that a limit cut is a timeout, else a terminal")
-    return columns
+        fault = f"key {key!r} holds NaN or infinity in {count} rows, first in row {first}"
+        raise refuse(fault, "the file is damaged or was written by a diverged run; copy or make it again")
 
 
 def check_contents(dataset: Dataset) -> None:
-    """Refuse the wrong sizes for the environment and steps that end every episode; remark on odd ranges."""
+    """Refuse the wrong sizes for the environment and steps that end every episode; warn of odd ranges."""
     check_sizes(dataset)
     if dataset.ordered and dataset.episode_ends.all():
         fault = f"every one of the {len(dataset)} rows ends an episode ('terminals' or 'timeouts')"
-        raise refuse(dataset.path, fault, "episodes need more than one step; check the flags")
+        raise refuse(fault, "episodes need more than one step; check the flags")
     outside = np.abs(dataset.actions) > 1.0
     if outside.any():
         row, count, share = int(outside.any(axis=1).argmax()), int(outside.sum()), float(outside.mean())
         oddity = f"{count} entries of 'actions' ({share:.1%}) lie outside [-1, 1], first in row {row}"
-        remark(dataset.path, f"{oddity}; clip them before training (action_limit=1.0)")
+        warn_about(f"{oddity}; clip them before training (action_limit=1.0)")
     constant = np.flatnonzero((dataset.observations == dataset.observations[0]).all(axis=0))
     if len(constant):
-        oddity = f"'observations' never change in {len(constant)} columns ({_ranges(constant)})"
-        remark(dataset.path, f"{oddity}; a normalizer needs its epsilon there")
+        runs = np.split(constant, np.flatnonzero(np.diff(constant) != 1) + 1)
+        listed = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+        oddity = f"'observations' never change in {len(constant)} columns ({listed})"
+        warn_about(f"{oddity}; a normalizer needs its epsilon there")
 
 
-def _ranges(numbers: NDArray[np.int64]) -> str:
-    """Ascending numbers as ``0-3, 7``."""
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+def columns_to_write(steps: Steps, *, infos: Collection[str] | None = None, next_observations: bool = False) -> Columns:
+    """Check and cast steps as a reader would; of their infos, only those named (None: all).
+
+    `next_observations` says that the format cannot do without them.
+    """
+    wrong = (steps.keys() - {"infos", "metadata"}) ^ set(COLUMNS)
+    if wrong:
+        needed = ", ".join(COLUMNS)
+        raise TypeError(f"steps are {needed}, and infos and metadata if any: check {', '.join(sorted(wrong))}")
+    given: dict[str, Any] = {name: values for name, values in steps.items() if name in COLUMNS}
+    if given["next_observations"] is None:
+        if next_observations:
+            fault = "this format needs 'next_observations', which the data does not have"
+            raise refuse(fault, "write D4RL's schema (.hdf5), or take single transitions")
+        del given["next_observations"]
+    for name, values in (steps.get("infos") or {}).items():
+        if infos is None or name in infos:
+            given[INFOS + name] = values
+    arrays = {name: np.asarray(values) for name, values in given.items()}
+    check_columns(arrays, warn=False)
+    columns = {name: clean_column(name, values) for name, values in arrays.items()}
+    both = columns["terminals"] & columns["timeouts"]
+    if both.any():
+        fault = f"'terminals' and 'timeouts' are both set in {int(both.sum())} rows, first in row {int(both.argmax())}"
+        raise refuse(fault, "if a limit cut the episode there, set 'timeouts' only")
+    return columns

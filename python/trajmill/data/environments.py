@@ -1,4 +1,4 @@
-"""The tasks that data is recorded in and policies are scored in: all that is known of one, in one record.
+"""The tasks that data is recorded in and policies are scored in: everything known about one, in one record.
 
 A further task is one more record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
 ``trajmill collect``, its settings in `trajmill.algorithms.ars` (docs/add-an-environment.md).
@@ -18,11 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trajmill.data.errors import DatasetError, refuse
+from trajmill.data.errors import refuse, refusing
 from trajmill.data.records import Dataset
 
-EPISODE_LIMIT = 1000
-"""steps after which every task cuts an episode (`max_episode_steps` in Gymnasium's registry)"""
+EPISODE_LIMIT = 1000  # steps after which every task cuts an episode (`max_episode_steps` in Gymnasium's registry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +108,12 @@ _TASKS = (
     ),
 )
 TASKS = {task.name: task for task in _TASKS}
-D4RL_TASKS = {task.name: task for task in _TASKS if task.reference_score is not None}
-REFERENCE_SCORES = {task.name: task.reference_score for task in _TASKS if task.reference_score is not None}
+D4RL_TASKS = {name: task for name, task in TASKS.items() if task.reference_score}
+REFERENCE_SCORES = {name: task.reference_score for name, task in TASKS.items() if task.reference_score}
 
 
 def task_of(environment: str) -> Task:
-    """The task of ``"Hopper-v4"``, also by its short name ``"hopper"``, in any case.
-
-    Raises
-    ------
-    ValueError
-        If there is none of that name.
-    """
+    """The task of ``"Hopper-v4"``, also by its short name ``"hopper"``, in any case; ValueError if there is none."""
     task = TASKS.get(environment.lower().removesuffix("-v4"))
     if task is None:
         known = ", ".join(task.environment_id for task in _TASKS)
@@ -131,16 +124,11 @@ def task_of(environment: str) -> Task:
 def reference_score(environment: str) -> ReferenceScore:
     """Return the reference returns of an environment named ``"hopper"``, ``"Hopper-v4"`` or ``"hopper-medium-v2"``.
 
-    Raises
-    ------
-    ValueError
-        If the part before the first hyphen, in any case, names no environment with reference scores.
+    ValueError if the part before the first hyphen, in any case, names no environment with reference returns.
     """
-    score = REFERENCE_SCORES.get(_first_word(environment))
-    if score is None:
-        known = ", ".join(REFERENCE_SCORES)
-        raise ValueError(f"no reference scores for environment {environment!r}; known: {known}")
-    return score
+    if has_reference_score(environment):
+        return REFERENCE_SCORES[_first_word(environment)]
+    raise ValueError(f"no reference scores for environment {environment!r}; known: {', '.join(REFERENCE_SCORES)}")
 
 
 def has_reference_score(environment: str) -> bool:
@@ -153,19 +141,9 @@ def _first_word(name: str) -> str:
 
 
 def normalized_score(environment: str, returns: ArrayLike) -> NDArray[np.float64]:
-    """Turn undiscounted returns into normalized scores, times 100.
+    """Turn undiscounted returns of any shape into ``100 * (returns - minimum) / (maximum - minimum)``; NaN stays NaN.
 
-    Parameters
-    ----------
-    environment
-        The name of an environment or of a dataset, as `reference_score` takes it.
-    returns
-        Any shape; one return or the mean of many.
-
-    Returns
-    -------
-    NDArray[np.float64]
-        ``100 * (returns - minimum) / (maximum - minimum)``, of the shape of `returns`; NaN stays NaN.
+    `environment` is the name of an environment or of a dataset, as `reference_score` takes it.
     """
     reference = reference_score(environment)
     share = (np.asarray(returns, np.float64) - reference.minimum) / (reference.maximum - reference.minimum)
@@ -173,50 +151,42 @@ def normalized_score(environment: str, returns: ArrayLike) -> NDArray[np.float64
 
 
 def environment_of(dataset: Dataset) -> str:
-    """Return the Gymnasium id to evaluate a dataset in, such as ``"Hopper-v4"``.
+    """Return the Gymnasium id to evaluate a dataset in, such as ``"Hopper-v4"``; refuse a dataset that names none.
 
     It is the file's attribute ``environment`` if there is one, else follows from the name as D4RL writes it: every
     ``hopper-*`` belongs to Hopper-v4.
-
-    Raises
-    ------
-    DatasetError
-        If neither the file nor its name says.
     """
+    environment = find_environment(dataset)
+    if environment is None:
+        fault = f"neither an attribute 'environment' nor the name {dataset.name!r} says which environment it is from"
+        with refusing(dataset.path):
+            raise refuse(fault, f"start the file's name with one of: {', '.join(D4RL_TASKS)}")
+    return environment
+
+
+def find_environment(dataset: Dataset) -> str | None:
+    """`environment_of` a dataset, or None if it names none."""
     recorded = dataset.metadata.get("environment")
     if isinstance(recorded, str):
         return recorded
     task = D4RL_TASKS.get(_first_word(dataset.name.replace("_", "-")))
-    if task is None:
-        known = ", ".join(D4RL_TASKS)
-        fault = f"neither an attribute 'environment' nor the name {dataset.name!r} says which environment it is from"
-        raise refuse(dataset.path, fault, f"let the file's name start with one of: {known}")
-    return task.environment_id
+    return None if task is None else task.environment_id
 
 
 def check_sizes(dataset: Dataset) -> None:
     """Refuse observations or actions that are not of the size that the dataset's environment has, if it is known."""
-    try:
-        environment = environment_of(dataset)
-    except DatasetError:
-        return
+    environment = find_environment(dataset) or ""
     name, _, version = environment.lower().partition("-v")
     if name not in D4RL_TASKS or version not in ("2", "3", "4"):
         return
     task = D4RL_TASKS[name]
-    if dataset.observation_dim not in task.observation_dims:
+    remedy = "the file's name or its attribute 'environment' names another environment"
+    if (found := dataset.observation_dim) not in task.observation_dims:
+        if name == "ant" and found == 105:
+            remedy = "105 is Ant-v5's, with contact forces that D4RL's data never had; keep the first 27, as Ant-v4"
+        elif found == task.observation_dim + 1:
+            remedy = "one more is the x position, which environments leave out by default; drop the first column"
         needed = " or ".join(map(str, task.observation_dims))
-        fault = f"key 'observations' has {dataset.observation_dim} columns, {environment} has {needed}"
-        raise refuse(dataset.path, fault, _hint(task, dataset.observation_dim))
+        raise refuse(f"key 'observations' has {found} columns, {environment} has {needed}", remedy)
     if dataset.action_dim != task.action_dim:
-        fault = f"key 'actions' has {dataset.action_dim} columns, {environment} has {task.action_dim}"
-        raise refuse(dataset.path, fault, "the file's name or its attribute 'environment' names another environment")
-
-
-def _hint(task: Task, found: int) -> str:
-    """What an unusual number of columns probably means."""
-    if task.name == "ant" and found == 105:
-        return "105 is Ant-v5's, whose contact forces D4RL's data never had; keep the first 27 and store them as Ant-v4"
-    if found == task.observation_dim + 1:
-        return "one more is the x position, which environments leave out by default; drop the first column"
-    return "the file's name or its attribute 'environment' names another environment"
+        raise refuse(f"key 'actions' has {dataset.action_dim} columns, {environment} has {task.action_dim}", remedy)

@@ -1,19 +1,21 @@
-"""Where episodes end: what the flags say, what they leave out, and what the observations themselves show.
+"""Where episodes end: what the flags say, what they leave out, and what the observations show; and cutting there.
 
-A step whose stored next observation is not the next row's observation has led elsewhere. If it is nearer to where the
-step began than to the next row, the next row is another episode's: the episode's end is not marked.
+A step whose stored next observation is not the next row's observation has led to some other place. If that place is
+nearer to where the step began than to the next row, the next row is another episode's: the episode's end is not marked.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
+from trajmill.core import checks
 from trajmill.data.environments import EPISODE_LIMIT
-from trajmill.data.errors import refuse, remark
-from trajmill.data.records import BoolArray, Dataset, FloatArray
+from trajmill.data.errors import refuse, refusing, warn_about
+from trajmill.data.records import BoolArray, Dataset, Episode, FloatArray, Transitions
 
 CONTINUITY = 1e-3
 """Largest difference of what should be the same observation: far above float32 rounding, far below a reset."""
@@ -21,123 +23,88 @@ SHARE_OF_DISORDER = 0.1
 """Share of the steps from which on ends are not just unmarked: the rows follow no order at all."""
 _BLOCK = 2**14
 
+NextObservation = Literal["stored", "d4rl"]
+"""Which observation follows a step: the one the file stores, or the next row's as D4RL's own function takes it."""
+
 
 def settle_flags(
-    path: Path, terminals: BoolArray, timeouts: BoolArray | None, *, visible: bool = False
+    terminals: BoolArray, timeouts: BoolArray | None, *, visible: bool = False
 ) -> tuple[BoolArray, BoolArray]:
-    """Return flags that never hold together, the limit winning as in D4RL.
+    """Return flags that are never both set in a row; the limit wins, as in D4RL.
 
     Without timeouts they are left to `settle_episodes` if stored next observations make the ends `visible`; else the
     usual limit is assumed.
     """
     if timeouts is None and visible:
-        remark(path, "no key 'timeouts'; episodes are cut where the stored next observation is not the next row's")
+        warn_about("no key 'timeouts'; episodes are cut where the stored next observation is not the next row's")
         return terminals, np.zeros_like(terminals)
     if timeouts is None:
-        remark(path, f"no key 'timeouts'; episodes are cut after {EPISODE_LIMIT} steps without a terminal")
-        return terminals, _at_limit(terminals) & ~terminals
+        warn_about(f"no key 'timeouts'; episodes are cut after {EPISODE_LIMIT} steps without a terminal")
+        rows = np.arange(len(terminals))
+        last_terminal = np.maximum.accumulate(np.where(terminals, rows, -1))
+        steps_since = rows - np.concatenate(([-1], last_terminal[:-1]))
+        return terminals, (steps_since % EPISODE_LIMIT == 0) & ~terminals
     both = terminals & timeouts
     if both.any():
         where = f"in {int(both.sum())} rows, first in row {int(both.argmax())}"
-        remark(path, f"'terminals' and 'timeouts' are both set {where}; read as timeouts, as D4RL does")
+        warn_about(f"'terminals' and 'timeouts' are both set {where}; read as timeouts, as D4RL does")
     return terminals & ~timeouts, timeouts
 
 
-def _at_limit(terminals: BoolArray) -> BoolArray:
-    """Every EPISODE_LIMIT-th row since the last terminal."""
-    rows = np.arange(len(terminals))
-    last_terminal = np.maximum.accumulate(np.where(terminals, rows, -1))
-    last_terminal_before = np.concatenate(([-1], last_terminal[:-1]))
-    limit: BoolArray = (rows - last_terminal_before) % EPISODE_LIMIT == 0
-    return limit
-
-
 def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
-    """Look for episode ends that are marked wrongly or not at all; mark them right if `fix_timeouts`.
+    """Look for ends of episodes that are marked wrongly or not at all; mark them right if `fix_timeouts`.
 
-    Raises
-    ------
-    DatasetError
-        If ends are unmarked and not to be fixed.
+    Without it, unmarked ends are refused.
     """
     if not dataset.ordered:
         return dataset
-    difference = _disagreement(dataset)
-    dataset = _settle_unmarked_ends(dataset, difference, fix=fix_timeouts)
-    dataset = _settle_terminal_limits(dataset, fix=fix_timeouts)
-    _remark_disagreement(dataset, difference)
-    _remark_tail(dataset)
+    difference, broken = _continuity(dataset)
+    # Ends that the flags leave out.
+    if broken.any() and (difference > CONTINUITY).mean() <= SHARE_OF_DISORDER:
+        where = f"in {int(broken.sum())} rows inside episodes, first in row {int(broken.argmax())}"
+        fault = f"the stored next observation is far from the next row's {where}: 'timeouts' leaves ends unmarked"
+        if not fix_timeouts:
+            raise refuse(fault, "pass fix_timeouts (--fix-timeouts) to mark these ends as timeouts")
+        warn_about(f"{fault}; marked as timeouts")
+        dataset = replace(dataset, timeouts=dataset.timeouts | np.append(broken, False))
+    # Limits stored as terminals: every terminal stands at the limit.
+    ends = dataset.episode_ends
+    lengths = np.diff(ends.nonzero()[0], prepend=-1)[dataset.terminals[ends]]
+    if len(lengths) and (lengths == EPISODE_LIMIT).all():
+        where = f"first in row {int(dataset.terminals.argmax())}"
+        oddity = f"all {len(lengths)} 'terminals', {where}, end episodes of exactly {EPISODE_LIMIT} steps"
+        if fix_timeouts:
+            warn_about(f"{oddity}; read as timeouts")
+            dataset = replace(dataset, terminals=np.zeros_like(ends), timeouts=ends)
+        else:
+            warn_about(f"{oddity}, as limits do; pass fix_timeouts (--fix-timeouts) to read them as timeouts")
+    jumps = (difference > CONTINUITY) & ~ends[:-1]
+    if jumps.any():
+        count, row, largest = int(jumps.sum()), int(jumps.argmax()), float(difference[jumps].max())
+        warn_about(
+            f"'next_observations' is not the next row's observation in {count} rows inside episodes, "
+            f"first in row {row}, by up to {largest:.3g}: they describe two different tasks"
+        )
+    if not ends[-1]:
+        first = int(ends.nonzero()[0][-1]) + 1 if ends.any() else 0
+        warn_about(f"the last {len(ends) - first} rows, from row {first} on, are an unfinished episode (no flag set)")
     return dataset
 
 
-def _settle_unmarked_ends(dataset: Dataset, difference: FloatArray, *, fix: bool) -> Dataset:
-    broken = _broken(dataset, difference)
-    count = int(broken.sum())
-    if count == 0 or (difference > CONTINUITY).mean() > SHARE_OF_DISORDER:
-        return dataset
-    where = f"in {count} rows inside episodes, first in row {int(broken.argmax())}"
-    fault = f"the stored next observation is far from the next row's {where}: 'timeouts' leaves ends unmarked"
-    if not fix:
-        raise refuse(dataset.path, fault, "pass fix_timeouts (--fix-timeouts) to mark these ends as timeouts")
-    remark(dataset.path, f"{fault}; marked as timeouts")
-    return replace(dataset, timeouts=dataset.timeouts | np.append(broken, False))
+def _continuity(dataset: Dataset) -> tuple[FloatArray, BoolArray]:
+    """Of every row but the last: how far the next row is from its stored next observation, and whether too far.
 
-
-def _settle_terminal_limits(dataset: Dataset, *, fix: bool) -> Dataset:
-    """A file all of whose terminals stand at the limit has stored limits as terminals."""
-    rows = dataset.terminals.nonzero()[0]
-    if len(rows) == 0:
-        return dataset
-    ends = dataset.episode_ends.nonzero()[0]
-    lengths = np.diff(ends, prepend=-1)
-    if not (lengths[dataset.terminals[ends]] == EPISODE_LIMIT).all():
-        return dataset
-    oddity = f"all {len(rows)} 'terminals', first in row {int(rows[0])}, end episodes of exactly {EPISODE_LIMIT} steps"
-    if not fix:
-        remark(dataset.path, f"{oddity}, as limits do; pass fix_timeouts (--fix-timeouts) to read them as timeouts")
-        return dataset
-    remark(dataset.path, f"{oddity}; read as timeouts")
-    return replace(dataset, terminals=np.zeros_like(dataset.terminals), timeouts=dataset.episode_ends)
-
-
-def _remark_disagreement(dataset: Dataset, difference: FloatArray) -> None:
-    jumps = (difference > CONTINUITY) & ~dataset.episode_ends[:-1]
-    if jumps.any():
-        count, row, largest = int(jumps.sum()), int(jumps.argmax()), float(difference[jumps].max())
-        oddity = (
-            f"'next_observations' is not the next row's observation in {count} rows inside episodes, "
-            f"first in row {row}, by up to {largest:.3g}: they tell of two different tasks"
-        )
-        remark(dataset.path, oddity)
-
-
-def _remark_tail(dataset: Dataset) -> None:
-    ends = dataset.episode_ends
-    if not ends[-1]:
-        first = int(ends.nonzero()[0][-1]) + 1 if ends.any() else 0
-        oddity = f"the last {len(ends) - first} rows, from row {first} on, are an unfinished episode (no flag set)"
-        remark(dataset.path, oddity)
-
-
-def _disagreement(dataset: Dataset) -> FloatArray:
-    """(N - 1,): largest difference of the stored next observation from the next row's; 0 where an episode ends."""
+    Too far means that the next row is another episode's. The difference is 0 where an episode ends.
+    """
     if dataset.next_observations is None:
-        return np.zeros(len(dataset) - 1, np.float32)
-    difference = _distance(dataset.next_observations[:-1], dataset.observations[1:])
+        return np.zeros(len(dataset) - 1, np.float32), np.zeros(len(dataset) - 1, np.bool_)
+    following = dataset.next_observations[:-1]
+    difference = _distance(following, dataset.observations[1:])
     difference[dataset.episode_ends[:-1]] = 0.0
-    return difference
-
-
-def broken_rows(dataset: Dataset) -> BoolArray:
-    """Bool (N - 1,): rows inside an episode after which the next row is another episode's."""
-    return _broken(dataset, _disagreement(dataset))
-
-
-def _broken(dataset: Dataset, difference: FloatArray) -> BoolArray:
     broken: BoolArray = difference > CONTINUITY
-    if dataset.next_observations is not None and broken.any():
-        broken &= difference > _distance(dataset.next_observations[:-1], dataset.observations[:-1])
-    return broken
+    if broken.any():
+        broken &= difference > _distance(following, dataset.observations[:-1])
+    return difference, broken
 
 
 def _distance(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -147,3 +114,80 @@ def _distance(a: FloatArray, b: FloatArray) -> FloatArray:
         rows = slice(first, first + _BLOCK)
         np.abs(a[rows] - b[rows]).max(axis=1, out=largest[rows])
     return largest
+
+
+def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = "stored") -> Transitions:
+    """Cut a dataset into transitions for Q-learning, in the order of the file.
+
+    ``"stored"`` takes the file's next observations and keeps **every** row: those cut by a limit, because what came
+    next is known (they are ``truncated``, never ``terminal``), and the file's last row. The arrays are the dataset's
+    own. A file that stores no next observations falls back to ``"d4rl"``.
+
+    ``"d4rl"`` is the rule of D4RL's `qlearning_dataset` exactly: the next row's observation follows; rows cut by a
+    limit are dropped, and so is the last row. On a terminal row the next observation then is the first of another
+    episode: harmless where the target stops at terminals, wrong for models of the dynamics. Rows in no order are
+    refused.
+    """
+    checks.choice("next_observation", next_observation, ("stored", "d4rl"))
+    if next_observation == "d4rl" or dataset.next_observations is None:
+        dataset = with_next_rows(dataset)
+    assert dataset.next_observations is not None
+    return Transitions(
+        observation=dataset.observations,
+        action=dataset.actions,
+        reward=dataset.rewards,
+        next_observation=dataset.next_observations,
+        terminal=dataset.terminals,
+        truncated=dataset.timeouts,
+    )
+
+
+def with_next_rows(dataset: Dataset) -> Dataset:
+    """The rows whose next observation the next row shows, with it: D4RL's rule."""
+    if not dataset.ordered:
+        fault = "its rows are single transitions in no order, so the next row's observation does not follow"
+        with refusing(dataset.path):
+            raise refuse(fault, "take the stored next observations")
+    rows = (~dataset.timeouts[:-1]).nonzero()[0]
+    return replace(dataset.rows(rows), next_observations=dataset.observations[rows + 1])
+
+
+def split_episodes(dataset: Dataset) -> tuple[Episode, ...]:
+    """Cut a dataset into episodes at every terminal or limit, as views in the order of the file.
+
+    An unfinished tail is dropped. Refused are a dataset without a finished episode, and rows that do not follow each
+    other: shuffled, repeated, or single transitions.
+    """
+    ends = (dataset.episode_ends.nonzero()[0] + 1).tolist()
+    with refusing(dataset.path):
+        _check_order(dataset)
+        if not ends:
+            fault = "no row ends an episode in 'terminals' or 'timeouts'"
+            raise refuse(fault, "sequence methods need the flags to be set")
+    return tuple(
+        Episode(
+            start=start,
+            observation=dataset.observations[start:end],
+            action=dataset.actions[start:end],
+            reward=dataset.rewards[start:end],
+            terminal=bool(dataset.terminals[end - 1]),
+        )
+        for start, end in pairwise([0, *ends])
+    )
+
+
+def _check_order(dataset: Dataset) -> None:
+    """Refuse rows that are not steps one after another."""
+    remedy = "sequence methods need whole episodes in order; use the dataset for single transitions only"
+    if not dataset.ordered:
+        raise refuse("its rows are single transitions in no order", remedy)
+    inside = ~dataset.episode_ends[:-1]
+    repeated = inside & np.all(dataset.observations[1:] == dataset.observations[:-1], axis=1)
+    repeated &= np.all(dataset.actions[1:] == dataset.actions[:-1], axis=1)
+    if repeated.sum() > SHARE_OF_DISORDER * inside.sum():
+        fault = f"{int(repeated.sum())} rows of 'observations' and 'actions' repeat the row before"
+        raise refuse(f"{fault}, first row {int(repeated.argmax()) + 1}", remedy)
+    broken = _continuity(dataset)[1]
+    if broken.sum() > SHARE_OF_DISORDER * inside.sum():
+        fault = f"'next_observations' does not lead to the next row in {int(broken.sum())} rows inside episodes"
+        raise refuse(f"{fault}, first in row {int(broken.argmax())}: the rows look shuffled", remedy)

@@ -1,24 +1,43 @@
-"""What a data file can be refused or remarked for, and the one sentence in which it is said."""
+"""How a dataset is refused or warned about: in one sentence that names the file, the fault and what to do.
+
+Code that reads or writes a file names it once, ``with refusing(path):``; functions inside speak of keys and rows only.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 
 class DatasetError(ValueError):
-    """A data file or data set is not fit for use; the message names the file, the key, the fault and what to do."""
+    """A data file or dataset is not fit for use; the message names the file, the key, the fault and what to do."""
 
 
 class DatasetWarning(UserWarning):
     """A data file has a known oddity that was repaired or that the user should know of."""
 
 
-def refuse(path: Path, fault: str, remedy: str) -> DatasetError:
-    """Return the error for `path`: what is wrong, then what to do."""
-    return DatasetError(f"{path}: {fault}; {remedy}")
+_subject = ContextVar("_subject", default="")
 
 
-def remark(path: Path, oddity: str) -> None:
-    """Warn that the file at `path` has an oddity which was dealt with as the message says."""
-    warnings.warn(f"{path}: {oddity}", DatasetWarning, stacklevel=2)
+@contextmanager
+def refusing(subject: Path | str) -> Iterator[None]:
+    """Let refusals and warnings in the block begin with `subject`: the path of a file, or a dataset's name."""
+    before = _subject.set(f"{subject}: ")
+    try:
+        yield
+    finally:
+        _subject.reset(before)
+
+
+def refuse(fault: str, remedy: str) -> DatasetError:
+    """The error to raise: what is wrong, then what to do."""
+    return DatasetError(f"{_subject.get()}{fault}; {remedy}")
+
+
+def warn_about(oddity: str) -> None:
+    """Warn of an oddity, which was dealt with as the message says."""
+    warnings.warn(f"{_subject.get()}{oddity}", DatasetWarning, stacklevel=2)

@@ -1,7 +1,7 @@
-"""Opening HDF5 files that strangers wrote: say what a file really is, and read no array before it was looked at.
+"""Opening HDF5 files that strangers wrote: say what a file really is, and inspect every array before reading it.
 
 A file can ask for more than it holds: shapes of terabytes, chunks that unpack to gigabytes, names that lead to other
-files, groups that contain themselves. All of that is refused before HDF5 gets to do it.
+files, groups that contain themselves. All of that is refused before HDF5 acts on it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import math
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.core import checks
+from trajmill.data.columns import LARGEST_CHUNK
 from trajmill.data.errors import DatasetError, refuse
 
 if TYPE_CHECKING:
@@ -26,41 +26,35 @@ if TYPE_CHECKING:
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCK_OFFSETS = (0, 512, 1024, 2048)  # where the signature may stand (HDF5 file format, section II.A)
+_HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
-# What is found in place of a data set: the first bytes, what they mean, what to do.
+# What is found in place of a dataset: the first bytes, what they mean, what to do.
 _IMPOSTORS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to", "fetch the file with `git lfs pull`"),
     (b"\x1f\x8b", "gzip-compressed", "unpack it with `gunzip` first"),
     (b"PK\x03\x04", "a zip archive (perhaps a NumPy .npz) under an HDF5 name", "give the HDF5 file itself"),
     (b"\x93NUMPY", "a NumPy .npy array under an HDF5 name", "give the HDF5 file itself"),
     (b"\x80", "a pickle, which can run any code and is never loaded", "convert it to HDF5 where you trust it"),
+    (_HTML_STARTS, "a web page (an error page saved as data?)", "download the dataset again"),
 )
 _GZIP, _FLETCHER32 = 1, 3
 _FILTERS = {_GZIP: "gzip", 2: "shuffle", _FLETCHER32: "fletcher32", 32000: "lzf"}
 _EXPANSION = {_GZIP: 1032, 32000: 264}  # most bytes that one packed byte can become
 _EXPECTED_RATIO = 2  # of an honest chunk's bytes, unpacked, to what its shape says
-_LARGEST_CHUNK = 2**28  # bytes that one chunk may always take
 _PIECE = 2**20
 _DEEPEST = 8
 _HEAP = b"GCOL\x01\x00\x00\x00"
 _HEAP_OBJECT = struct.Struct("<H6xQ")
 _CHUNK_BYTES = 2**19
 _LONGEST_TEXT, _LONGEST_ATTRIBUTE = 2**20, 2**10
-_HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 
 def import_h5py() -> Any:
-    """Import h5py, which only readers of data files need.
-
-    Raises
-    ------
-    ImportError
-        If it is absent; the message names the extra that brings it.
-    """
+    """Import h5py, which only readers and writers of data files need."""
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("reading HDF5 data sets needs h5py; install it with: pip install 'trajmill[data]'") from error
+        raise ImportError("HDF5 datasets need h5py; install it with: pip install 'trajmill[data]'") from error
     return h5py
 
 
@@ -68,21 +62,17 @@ def import_h5py() -> Any:
 def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
     """Open `path` for reading after a look at its first bytes; `expected` ends the sentence on its size, if it is cut.
 
-    Raises
-    ------
-    DatasetError
-        If the file is missing, empty, cut short, or no HDF5 file; the message says what it is instead. So too where
-        anything inside, read in the block, turns out to be damaged.
+    Refuses what is missing, empty, cut short or not HDF5, saying what it is, and what the block finds to be damaged.
     """
     _sniff(path)
     _check_heaps(path)
-    library = import_h5py()
+    h5py = import_h5py()
     try:
-        file = library.File(path, "r")
+        file = h5py.File(path, "r")
     except Exception as error:  # h5py raises OSError here, and others on a structure that makes no sense
         size = path.stat().st_size
         fault = f"the HDF5 file cannot be opened and is probably cut short at {size:,} bytes{expected} ({error})"
-        raise refuse(path, fault, "copy or download it again and compare the size with the source") from error
+        raise refuse(fault, "copy or download it again and compare the size with the source") from error
     with file:
         try:
             yield file
@@ -90,31 +80,27 @@ def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
             raise
         except Exception as error:  # what h5py makes of damaged structures has a dozen types
             fault = f"the HDF5 structure is damaged ({type(error).__name__}: {error})"
-            raise refuse(path, fault, "copy or download it again") from error
+            raise refuse(fault, "copy or download it again") from error
 
 
 def _sniff(path: Path) -> None:
     """Refuse what is not an HDF5 file, saying what it is."""
-    if not path.exists():
-        raise refuse(path, "no such file", "check the path")
     if not path.is_file():
-        raise refuse(path, "not a regular file", "give the path of one HDF5 file")
+        raise refuse("not a regular file" if path.exists() else "no such file", "give the path of one HDF5 file")
     with path.open("rb") as file:
         head = file.read(_USER_BLOCK_OFFSETS[-1] + len(_HDF5_SIGNATURE))
     if not head:
-        raise refuse(path, "the file is empty", "copy or download it again")
+        raise refuse("the file is empty", "copy or download it again")
     if any(head.startswith(_HDF5_SIGNATURE, offset) for offset in _USER_BLOCK_OFFSETS):
         return
     for start, meaning, remedy in _IMPOSTORS:
-        if head.startswith(start):
-            raise refuse(path, f"the file is {meaning}", remedy)
-    if head.lstrip().lower().startswith(_HTML_STARTS):
-        raise refuse(path, "the file is a web page (an error page saved as data?)", "download the data set again")
-    raise refuse(path, f"not an HDF5 file, it starts with {head[:8]!r}", "give a file in D4RL's HDF5 schema")
+        if head.startswith(start) or head.lstrip().lower().startswith(start):
+            raise refuse(f"the file is {meaning}", remedy)
+    raise refuse(f"not an HDF5 file, it starts with {head[:8]!r}", "give a file in D4RL's HDF5 schema")
 
 
 def _check_heaps(path: Path) -> None:
-    """Refuse a damaged heap of texts, in which HDF5 can go round for ever (an object without end of free space).
+    """Refuse a damaged heap of texts, in which HDF5 can loop forever (an object without end of free space).
 
     A heap is ``GCOL``, a version, its size, then objects: number, references, size, bytes padded to 8; number 0 is the
     free space, whose size counts its own header (HDF5 file format, section III.E).
@@ -132,129 +118,63 @@ def _check_heaps(path: Path) -> None:
                 at += step
             if not sound:
                 fault = f"the HDF5 structure is damaged (a heap of texts at byte {start:,})"
-                raise refuse(path, fault, "copy or download it again")
+                raise refuse(fault, "copy or download it again")
             start = content.find(_HEAP, start + 8)
 
 
-def list_arrays(file: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+def list_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Map the full name of every array in `file` to its unread handle.
 
-    Raises
-    ------
-    DatasetError
-        At a soft or external link, a group reached twice or too deep, or an array whose bytes lie in another file:
-        reading could leave the file or never end.
+    Refuses groups that are reached twice or lie too deep, and links: reading could leave the file or never end.
     """
-    library = import_h5py()
+    import h5py
+
     arrays: dict[str, h5py.Dataset] = {}
-    seen = {_address(file)}
-    groups = [("", file)]
+    groups, seen = [("", file)], {h5py.h5o.get_info(file.id).addr}
     while groups:
         prefix, group = groups.pop()
         for key in group:
             name = f"{prefix}{key}"
-            entry = open_entry(path, group, key, name)
-            if isinstance(entry, library.Dataset):
+            entry = open_entry(group, key, name)
+            if isinstance(entry, h5py.Dataset):
                 arrays[name] = entry
-            elif isinstance(entry, library.Group):
-                if _address(entry) in seen or name.count("/") > _DEEPEST:
+            elif isinstance(entry, h5py.Group):
+                place = h5py.h5o.get_info(entry.id).addr
+                if place in seen or name.count("/") > _DEEPEST:
                     fault = f"group {name!r} contains itself or lies more than {_DEEPEST} groups deep"
-                    raise refuse(path, fault, "write the data again, without links between groups")
-                seen.add(_address(entry))
+                    raise refuse(fault, "write the data again, without links between groups")
+                seen.add(place)
                 groups.append((f"{name}/", entry))
     return arrays
 
 
-def open_entry(path: Path, group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Dataset:
-    """Open one entry of a group, unread; `name` is what messages call it.
+def open_entry(group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Dataset:
+    """Open one entry of a group, unread, which messages call `name`; refuse links and bytes in other files."""
+    import h5py
 
-    Raises
-    ------
-    DatasetError
-        If it is a soft or external link, or an array whose bytes lie in another file.
-    """
-    library = import_h5py()
-    link = group.id.links.get_info(key.encode(errors="surrogateescape")).type
-    if link != library.h5l.TYPE_HARD:
-        raise refuse(path, f"key {name!r} is a link", "write a plain copy of the data, without links")
+    if group.id.links.get_info(key.encode(errors="surrogateescape")).type != h5py.h5l.TYPE_HARD:
+        raise refuse(f"key {name!r} is a link", "write a plain copy of the data, without links")
     entry = group[key]
-    if isinstance(entry, library.Dataset) and (entry.external or entry.is_virtual):
-        raise refuse(path, f"the bytes of key {name!r} lie in another file", "write a plain copy of the data")
+    if isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
+        raise refuse(f"the bytes of key {name!r} lie in another file", "write a plain copy of the data")
     return entry
 
 
-def _address(entry: h5py.Group) -> int:
-    """Where in its file a group lies."""
-    return int(import_h5py().h5o.get_info(entry.id).addr)
+def read_array(name: str, array: h5py.Dataset) -> NDArray[Any]:
+    """Read a whole array, which messages call `name`.
 
-
-def check_memory(path: Path, arrays: Mapping[str, h5py.Dataset], memory_budget: int | None, used: int = 0) -> int:
-    """Refuse arrays whose declared shapes need more than `memory_budget` bytes (None: half of the machine's memory).
-
-    A file of some hundred bytes can declare terabytes. `used` bytes of the budget are taken; returns how many are now.
+    Refuses bytes that are packed by an unknown filter, unpack to too much, or do not match their checksum (which rows).
     """
-    budget = memory_budget_of(memory_budget)
-    need = check_budget(path, arrays, budget, used)
-    for name, array in arrays.items():
-        if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > max(budget - need, _LARGEST_CHUNK):
-            fault = f"key {name!r} with shape {array.shape} is stored in chunks of {array.chunks}"
-            raise refuse(path, fault, "one chunk is larger than the memory budget; store it in smaller ones")
-    return need
-
-
-class Declared(Protocol):
-    """An array as a file declares it, before it is read."""
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """None for one without a place for data."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of its elements."""
-
-
-def check_budget(path: Path, arrays: Mapping[str, Declared], budget: int, used: int = 0) -> int:
-    """Refuse arrays that need more than `budget` bytes, of which `used` are taken; returns how many are now."""
-    sizes = {
-        name: 0 if array.shape is None else math.prod(array.shape) * array.dtype.itemsize
-        for name, array in arrays.items()
-    }
-    need = used + sum(sizes.values())
-    if need > budget:
-        largest = max(sizes, key=sizes.__getitem__)
-        fault = (
-            f"the arrays declare {need:,} bytes, more than the memory budget of {budget:,}; "
-            f"the largest is {largest!r} with shape {arrays[largest].shape}"
-        )
-        raise refuse(path, fault, "check that the file is genuine, or pass a larger memory_budget")
-    return need
-
-
-def memory_budget_of(memory_budget: int | None) -> int:
-    """The bytes that arrays may take: `memory_budget`, or half of the machine's memory."""
-    return checks.memory_limit() if memory_budget is None else memory_budget
-
-
-def read_array(path: Path, name: str, array: h5py.Dataset) -> NDArray[Any]:
-    """Read a whole array.
-
-    Raises
-    ------
-    DatasetError
-        If stored bytes fail to decompress or to match their checksum; the message names the rows. So too if they are
-        packed by a filter that trajmill does not know, or unpack to more than they should.
-    """
-    _check_chunks(path, name, array)
+    _check_chunks(name, array)
     try:
         return np.asarray(array[()])
     except OSError as error:
         fault = f"key {name!r} holds corrupted data{_first_unreadable_rows(array)} ({error})"
-        raise refuse(path, fault, "copy or download the file again") from error
+        raise refuse(fault, "copy or download the file again") from error
 
 
-def _check_chunks(path: Path, name: str, array: h5py.Dataset) -> None:
-    """Refuse chunks that HDF5 would trip over or unpack without end: its gzip grows until the packed stream is over."""
+def _check_chunks(name: str, array: h5py.Dataset) -> None:
+    """Refuse chunks that HDF5 would fail on or unpack without limit: its gzip grows until the packed stream ends."""
     if not array.chunks:
         return
     properties = array.id.get_create_plist()
@@ -262,10 +182,10 @@ def _check_chunks(path: Path, name: str, array: h5py.Dataset) -> None:
     unknown = set(filters) - set(_FILTERS)
     if unknown or len(set(filters)) < len(filters):
         fault = f"key {name!r} is packed by the HDF5 filters {filters}"
-        raise refuse(path, fault, f"only {', '.join(_FILTERS.values())} are read, each once; pack it with gzip")
+        raise refuse(fault, f"only {', '.join(_FILTERS.values())} are read, each once; pack it with gzip")
     chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
-    limit = max(_LARGEST_CHUNK, _EXPECTED_RATIO * chunk_bytes)
-    file_size = path.stat().st_size
+    limit = max(LARGEST_CHUNK, _EXPECTED_RATIO * chunk_bytes)
+    file_size = Path(array.file.filename).stat().st_size
     suspects: list[tuple[int, ...]] = []
 
     def look(chunk: Any) -> None:
@@ -275,23 +195,20 @@ def _check_chunks(path: Path, name: str, array: h5py.Dataset) -> None:
         fits = chunk.size > checksum if expansion > 1 else chunk.size == chunk_bytes + checksum
         if not fits or chunk.byte_offset + chunk.size > file_size or chunk.filter_mask >> len(filters):
             where = f"at row {chunk.chunk_offset[0]} ({chunk.size:,} bytes at {chunk.byte_offset:,})"
-            raise refuse(path, f"key {name!r} has a damaged chunk {where}", "copy or download the file again")
+            raise refuse(f"key {name!r} has a damaged chunk {where}", "copy or download the file again")
         if chunk.size * expansion > limit:
             suspects.append(chunk.chunk_offset)
 
     array.id.chunk_iter(look)
     for offset in suspects:
-        if not _unpacks_within(array, offset, limit, gzip=_GZIP in filters):
+        if _GZIP not in filters or not _unpacks_within(array, offset, limit):
             fault = f"key {name!r} holds a chunk at row {offset[0]} that unpacks to more than its rows"
-            raise refuse(path, fault, "the file was made to exhaust memory or is damaged; do not use it")
+            raise refuse(fault, "the file was made to exhaust memory or is damaged; do not use it")
 
 
-def _unpacks_within(array: h5py.Dataset, offset: tuple[int, ...], limit: int, *, gzip: bool) -> bool:
-    """True if one chunk unpacks to at most `limit` bytes; only gzip's need a look, by unpacking piece by piece."""
-    if not gzip:
-        return False
-    _, packed = array.id.read_direct_chunk(offset)
-    stream, total, rest = zlib.decompressobj(), 0, packed
+def _unpacks_within(array: h5py.Dataset, offset: tuple[int, ...], limit: int) -> bool:
+    """True if a chunk packed by gzip unpacks to at most `limit` bytes; it is unpacked piece by piece."""
+    stream, total, rest = zlib.decompressobj(), 0, array.id.read_direct_chunk(offset)[1]
     try:
         while rest and not stream.eof:
             total += len(stream.decompress(rest, _PIECE))
@@ -299,54 +216,53 @@ def _unpacks_within(array: h5py.Dataset, offset: tuple[int, ...], limit: int, *,
             if total > limit:
                 return False
     except zlib.error:
-        pass  # damage, of which reading tells
+        pass  # damage, which reading reports
     return True
 
 
 def _first_unreadable_rows(array: h5py.Dataset) -> str:
-    """Name the first block of rows that cannot be read, as `` in rows a to b``."""
-    if not array.chunks:
-        return ""
-    rows_per_chunk = array.chunks[0]
-    for first in range(0, array.shape[0], rows_per_chunk):
-        last = min(first + rows_per_chunk, array.shape[0])
+    """Name the first chunk of rows that cannot be read, as `` in rows a to b``."""
+    row_count, chunk = array.shape[0], array.chunks[0] if array.chunks else array.shape[0]
+    for first in range(0, row_count, chunk):
         try:
-            array[first:last]
+            array[first : first + chunk]
         except OSError:
-            return f" in rows {first} to {last - 1}"
+            return f" in rows {first} to {min(first + chunk, row_count) - 1}"
     return ""
 
 
 def read_attributes(entry: h5py.File | h5py.Group) -> dict[str, Any]:
     """The short attributes of a file or group as plain Python values: numbers, text and small arrays of numbers."""
-    attributes = {}
-    for key in entry.attrs:
-        identifier = entry.attrs.get_id(key)
-        if is_short_scalar(identifier) or _is_short_array(identifier):
-            attributes[key] = plain(entry.attrs[key])
-    return attributes
+
+    def is_short(attribute: h5py.h5a.AttrID) -> bool:
+        few = bool(attribute.shape) and math.prod(attribute.shape) <= _LONGEST_ATTRIBUTE
+        return is_short_scalar(attribute) or (few and attribute.dtype.kind in "biuf")
+
+    return {key: plain(entry.attrs[key]) for key in entry.attrs if is_short(entry.attrs.get_id(key))}
 
 
 def is_short_scalar(array: h5py.Dataset | h5py.h5a.AttrID) -> bool:
     """True for one number, flag or text that can be read without harm."""
-    text = import_h5py().check_string_dtype(array.dtype)
-    readable = array.dtype.kind in "biufS" or text is not None
+    readable = array.dtype.kind in "biufS" or import_h5py().check_string_dtype(array.dtype) is not None
     return array.shape == () and readable and int(array.dtype.itemsize) <= _LONGEST_TEXT
-
-
-def _is_short_array(attribute: h5py.h5a.AttrID) -> bool:
-    """True for a few numbers."""
-    shape = attribute.shape
-    return bool(shape) and attribute.dtype.kind in "biuf" and math.prod(shape) <= _LONGEST_ATTRIBUTE
 
 
 def plain(value: Any) -> Any:
     """Turn NumPy scalars, arrays and bytes into Python values."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value.item() if isinstance(value, np.generic) else value
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+@contextmanager
+def create_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A new file to write; a full disk is an OSError."""
+    h5py = import_h5py()
+    try:
+        with h5py.File(path, "x") as file:
+            yield file
+    except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
+        raise OSError(f"{path}: HDF5 says {error}") from error
 
 
 def create_packed(group: h5py.Group, name: str, values: NDArray[Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from trajmill.core import checks
 from trajmill.data.records import FloatArray
 
 
@@ -24,24 +25,13 @@ class Normalizer:
 
     @classmethod
     def fit(cls, observations: FloatArray, epsilon: float) -> Self:
-        """Measure the columns of `observations`.
+        """Measure the columns of observations (N, O), N >= 1, finite; sums run in double precision.
 
-        Parameters
-        ----------
-        observations
-            (N, O), N >= 1, finite. Sums run in double precision.
-        epsilon
-            Added to the standard deviation, > 0. The Decision Transformer's code uses 1e-6, TD3+BC's 1e-3.
-
-        Raises
-        ------
-        ValueError
-            If a shape or `epsilon` is out of range.
+        `epsilon`, > 0, is added to the standard deviation. The Decision Transformer's code uses 1e-6, TD3+BC's 1e-3.
         """
         if observations.ndim != 2 or len(observations) == 0:
             raise ValueError(f"observations must have shape (N, O) with N >= 1, got {observations.shape}")
-        if not epsilon > 0.0:
-            raise ValueError(f"epsilon must be > 0, got {epsilon}")
+        checks.number("epsilon", epsilon, "(0, inf)")
         mean = observations.mean(axis=0, dtype=np.float64)
         deviation = observations.std(axis=0, dtype=np.float64)
         return cls(mean=mean.astype(np.float32), scale=(deviation + epsilon).astype(np.float32), epsilon=epsilon)
@@ -55,7 +45,7 @@ class Normalizer:
         return observations * self.scale + self.mean
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for JSON; float32 survives the way through them exactly."""
+        """Plain lists and numbers, ready for JSON; float32 values survive the round trip exactly."""
         return {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "epsilon": self.epsilon}
 
     @classmethod

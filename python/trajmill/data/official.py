@@ -7,21 +7,14 @@ and is known by its size.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from pathlib import Path
 
 from trajmill.core.files import sha256_of
-from trajmill.data.errors import remark
+from trajmill.data.errors import warn_about
 
+CURRENT, OLD = "D4RL's, current", "D4RL's, old"  # what `recognize` says of official files
 _ADDRESS = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
-
-
-class Release(enum.Enum):
-    """Which official file a file is."""
-
-    CURRENT = "current"
-    OLD = "old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,93 +42,39 @@ class OfficialFile:
         return _ADDRESS + self.file_name
 
 
-_FILES = (
-    OfficialFile(
-        "halfcheetah-medium-v2",
-        237_727_262,
-        "41324e8487a9556d8cfa4538827f8937f4d63dae3030825ebc9f3a726ed08ca0",
-        219_650_767,
-    ),
-    OfficialFile(
-        "halfcheetah-medium-replay-v2",
-        59_448_533,
-        "48d494a4770c11f48260736dec090b78bdca8375647ed4d24bfa5b6610c7f683",
-        60_486_703,
-    ),
-    OfficialFile(
-        "halfcheetah-medium-expert-v2",
-        474_567_252,
-        "015db75dae5bbe8e94029b71fa0bafc2073365df0c94744e71031189f3f79c06",
-        438_690_517,
-    ),
-    OfficialFile(
-        "hopper-medium-v2",
-        152_756_557,
-        "5bdf1bc4a713c82941de44633df669b36c89850b652a25985166796d25cf71a0",
-        141_484_200,
-    ),
-    OfficialFile(
-        "hopper-medium-replay-v2",
-        75_854_457,
-        "e121c5f7c9857a307baa9edc6a2c3b48e85fedb9ac316ecddd0f48ca7ef4e39b",
-        77_251_678,
-    ),
-    OfficialFile(
-        "hopper-medium-expert-v2",
-        304_537_315,
-        "9d51ad87f8c905be3880d84c6140bcdb7fbf39a19e046a237f238ba34fec9e26",
-        281_841_200,
-    ),
-    OfficialFile(
-        "walker2d-medium-v2",
-        232_254_996,
-        "cf00f43add04c17fdfc2958dd581dea0851b2e5bedbe6fda073758a8f841aeda",
-        216_994_829,
-    ),
-    OfficialFile(
-        "walker2d-medium-replay-v2",
-        86_323_963,
-        "e75de96a4f77acf7d4e0d6fdf0d7ccb177c26c44bb4388e4fd99f543ccfa18db",
-        88_471_563,
-    ),
-    OfficialFile(
-        "walker2d-medium-expert-v2",
-        462_197_079,
-        "6b8d7f868c45bbaedf460be797fb7271b46dee6ebe45fe7a64319f2005b59a04",
-        431_922_429,
-    ),
-    OfficialFile(
-        "ant-medium-v2",
-        376_239_825,
-        "461c03b9f70f40d66b47608a92965e4ef3642bd9cdb1320d10acc92754167137",
-        335_663_176,
-    ),
-    OfficialFile(
-        "ant-medium-replay-v2",
-        136_482_252,
-        "844c4e5743ef51091f2106a3570b257fb149032c4743f8a5f02f40adc3b42a46",
-        138_469_125,
-    ),
-    OfficialFile(
-        "ant-medium-expert-v2",
-        748_335_217,
-        "8cfb64e62d8944b5d9dada5f0cfc13a295fafe0c6ba58b778e32ebf16c95aef1",
-        667_959_520,
-    ),
-    OfficialFile("hopper-random-v2", 152_525_345, "63103ef7059db4c0"),
-    OfficialFile("hopper-full-replay-v2", 187_998_921, "56baf95963c51c1e"),
-    OfficialFile("hopper-expert-v2", 152_427_435, "01aa219a5f8eea5e"),
-    OfficialFile("halfcheetah-random-v2", 237_338_037, "25407aef85b5d16c"),
-    OfficialFile("halfcheetah-full-replay-v2", 291_381_762, "27fdf7ea86e5a2cb"),
-    OfficialFile("halfcheetah-expert-v2", 237_464_597, "d9fe53bb994eb1e2"),
-    OfficialFile("walker2d-random-v2", 216_109_364, "4e863bb6090cf4a4"),
-    OfficialFile("walker2d-full-replay-v2", 285_115_514, "f2720f9d27b2acef"),
-    OfficialFile("walker2d-expert-v2", 230_567_195, "2985dc3d436a8baa"),
-    OfficialFile("ant-random-v2", 384_466_831, "93cc10893eed2b8e"),
-    OfficialFile("ant-full-replay-v2", 449_390_167, "b95b0a7f34b1d5d1"),
-    OfficialFile("ant-expert-v2", 373_231_677, "fa22531ca79ea051"),
-)
-OFFICIAL_FILES = {file.name: file for file in _FILES}
+# name, bytes, bytes of the old release (-: not known), SHA-256 or its first digits
+_TABLE = """
+halfcheetah-medium-v2         237727262 219650767 41324e8487a9556d8cfa4538827f8937f4d63dae3030825ebc9f3a726ed08ca0
+halfcheetah-medium-replay-v2   59448533  60486703 48d494a4770c11f48260736dec090b78bdca8375647ed4d24bfa5b6610c7f683
+halfcheetah-medium-expert-v2  474567252 438690517 015db75dae5bbe8e94029b71fa0bafc2073365df0c94744e71031189f3f79c06
+hopper-medium-v2              152756557 141484200 5bdf1bc4a713c82941de44633df669b36c89850b652a25985166796d25cf71a0
+hopper-medium-replay-v2        75854457  77251678 e121c5f7c9857a307baa9edc6a2c3b48e85fedb9ac316ecddd0f48ca7ef4e39b
+hopper-medium-expert-v2       304537315 281841200 9d51ad87f8c905be3880d84c6140bcdb7fbf39a19e046a237f238ba34fec9e26
+walker2d-medium-v2            232254996 216994829 cf00f43add04c17fdfc2958dd581dea0851b2e5bedbe6fda073758a8f841aeda
+walker2d-medium-replay-v2      86323963  88471563 e75de96a4f77acf7d4e0d6fdf0d7ccb177c26c44bb4388e4fd99f543ccfa18db
+walker2d-medium-expert-v2     462197079 431922429 6b8d7f868c45bbaedf460be797fb7271b46dee6ebe45fe7a64319f2005b59a04
+ant-medium-v2                 376239825 335663176 461c03b9f70f40d66b47608a92965e4ef3642bd9cdb1320d10acc92754167137
+ant-medium-replay-v2          136482252 138469125 844c4e5743ef51091f2106a3570b257fb149032c4743f8a5f02f40adc3b42a46
+ant-medium-expert-v2          748335217 667959520 8cfb64e62d8944b5d9dada5f0cfc13a295fafe0c6ba58b778e32ebf16c95aef1
+hopper-random-v2              152525345         - 63103ef7059db4c0
+hopper-full-replay-v2         187998921         - 56baf95963c51c1e
+hopper-expert-v2              152427435         - 01aa219a5f8eea5e
+halfcheetah-random-v2         237338037         - 25407aef85b5d16c
+halfcheetah-full-replay-v2    291381762         - 27fdf7ea86e5a2cb
+halfcheetah-expert-v2         237464597         - d9fe53bb994eb1e2
+walker2d-random-v2            216109364         - 4e863bb6090cf4a4
+walker2d-full-replay-v2       285115514         - f2720f9d27b2acef
+walker2d-expert-v2            230567195         - 2985dc3d436a8baa
+ant-random-v2                 384466831         - 93cc10893eed2b8e
+ant-full-replay-v2            449390167         - b95b0a7f34b1d5d1
+ant-expert-v2                 373231677         - fa22531ca79ea051
+"""
+
+
+OFFICIAL_FILES = {
+    name: OfficialFile(name, int(size), sha256, None if old_size == "-" else int(old_size))
+    for name, size, old_size, sha256 in map(str.split, _TABLE.strip().splitlines())
+}
 
 
 def official_file(name: str) -> OfficialFile | None:
@@ -143,34 +82,25 @@ def official_file(name: str) -> OfficialFile | None:
     return OFFICIAL_FILES.get(name.lower().removesuffix(".hdf5").replace("_", "-"))
 
 
-def recognize(path: Path) -> Release | None:
-    """Which official file the file at `path` is, whatever its name; None if none or if it does not exist."""
+def recognize(path: Path) -> str | None:
+    """Which release of an official file the file at `path` is, whatever its name; None if none or if there is none."""
     if not path.is_file():
         return None
     size = path.stat().st_size
     if any(size == file.old_size for file in OFFICIAL_FILES.values()):
-        return Release.OLD
+        return OLD
     candidates = [file for file in OFFICIAL_FILES.values() if file.size == size]
-    if candidates and any(sha256_of(path).startswith(file.sha256) for file in candidates):
-        return Release.CURRENT
-    return None
+    return CURRENT if any(sha256_of(path).startswith(file.sha256) for file in candidates) else None
 
 
-def describe_size(path: Path) -> str:
-    """How large the official file of this name is, as a part of a sentence; empty for other names."""
+def warn_about_release(path: Path, release: str | None) -> None:
+    """Warn about the old release, and about a file that has an official name but is not the official one."""
     official = official_file(path.name)
-    return f" where D4RL's {official.name} has {official.size:,}" if official else ""
-
-
-def remark_release(path: Path, release: Release | None) -> None:
-    """Remark on the old release, and on a file that bears an official name without being official."""
-    official = official_file(path.name)
-    if release is Release.OLD:
-        remark(
-            path,
+    if release == OLD:
+        warn_about(
             "this is the old release of D4RL's file (known by its size), whose 'infos/qpos' and 'infos/qvel' are wrong "
-            "(D4RL issue 100); they are left out, the rest is right",
+            "(D4RL issue 100); they are left out, the rest is correct"
         )
     elif official and release is None:
-        oddity = f"bears the name of D4RL's {official.name} but is another file ({path.stat().st_size:,} bytes"
-        remark(path, f"{oddity}, the official one has {official.size:,}, SHA-256 {official.sha256}); name it otherwise")
+        oddity = f"has the name of D4RL's {official.name} but is another file ({path.stat().st_size:,} bytes"
+        warn_about(f"{oddity}, the official one has {official.size:,}, SHA-256 {official.sha256}); rename it")

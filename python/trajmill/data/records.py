@@ -5,21 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, Self, TypedDict, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+Columns = dict[str, NDArray[Any]]  # one row per step, named as in D4RL's files: COLUMNS, "infos/qpos"
+
+COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+INFOS = "infos/"
+
+
+class Steps(TypedDict):
+    """N >= 2 steps as the writers take them; they store numbers as float32 and flags as bool."""
+
+    observations: ArrayLike  # (N, O)
+    actions: ArrayLike  # (N, A)
+    rewards: ArrayLike  # (N,)
+    terminals: ArrayLike  # (N,) the task ended here
+    timeouts: ArrayLike  # (N,) a limit cut the episode here; never both in one row
+    next_observations: ArrayLike | None  # (N, O) what really followed, also where an episode ends; None: not known
+    infos: NotRequired[Mapping[str, ArrayLike] | None]  # (N, ...) in their own dtype: "qpos", "qvel" before the step
+    metadata: NotRequired[Mapping[str, Any] | None]  # provenance: text, numbers, or whatever JSON can hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """One file of consecutive steps in D4RL's schema, checked and cast; fields are plural, as in the file.
 
-    Row i is the step taken at time i of the recording; episodes follow each other. ``terminals`` and ``timeouts`` never
-    hold in the same row. N rows, O observation numbers, A action numbers.
+    Row i is the step taken at time i of the recording; episodes follow each other. ``terminals`` and ``timeouts`` are
+    never both set in one row. N rows, O observation numbers, A action numbers.
     """
 
     name: str
@@ -33,6 +50,19 @@ class Dataset:
     infos: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # before the step: "qpos" (N, nq), "qvel" (N, nv)
     metadata: Mapping[str, Any] = field(default_factory=dict)  # provenance: file attributes, scalars of `metadata/`
     ordered: bool = True  # False: a set of transitions, whose rows do not follow each other
+
+    @classmethod
+    def from_columns(cls, path: Path, columns: Columns, **others: Any) -> Self:
+        """Put columns together; `others` are the remaining fields."""
+        infos = {name.removeprefix(INFOS): values for name, values in columns.items() if name.startswith(INFOS)}
+        fields: dict[str, Any] = {name: columns.get(name) for name in COLUMNS}
+        return cls(path=path, infos=infos, **fields, **others)
+
+    def to_write(self) -> Steps:
+        """What the writers take, as in ``write_d4rl(path, **dataset.to_write())``."""
+        metadata = dict(self.metadata) | ({} if self.ordered else {"ordered": False})
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        return cast(Steps, columns | {"infos": self.infos, "metadata": metadata})
 
     def __len__(self) -> int:
         """Number of rows N."""
@@ -55,30 +85,8 @@ class Dataset:
 
     def rows(self, rows: NDArray[np.int64] | slice) -> Dataset:
         """The rows of these numbers, in this order; everything else stays."""
-        following = None if self.next_observations is None else self.next_observations[rows]
-        return replace(
-            self,
-            observations=self.observations[rows],
-            actions=self.actions[rows],
-            rewards=self.rewards[rows],
-            terminals=self.terminals[rows],
-            timeouts=self.timeouts[rows],
-            next_observations=following,
-            infos={name: values[rows] for name, values in self.infos.items()},
-        )
-
-    def to_write(self) -> dict[str, Any]:
-        """The arguments of the writers, such as ``write_d4rl(path, **dataset.to_write())``."""
-        return {
-            "observations": self.observations,
-            "actions": self.actions,
-            "rewards": self.rewards,
-            "terminals": self.terminals,
-            "timeouts": self.timeouts,
-            "next_observations": self.next_observations,
-            "infos": self.infos,
-            "metadata": dict(self.metadata) | ({} if self.ordered else {"ordered": False}),
-        }
+        taken = {name: values[rows] for name in COLUMNS if (values := getattr(self, name)) is not None}
+        return replace(self, **taken, infos={name: values[rows] for name, values in self.infos.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +110,7 @@ class Transitions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """One episode from reset to its end; arrays are views into the data set. T timesteps."""
+    """One episode from reset to its end; arrays are views into the dataset. T timesteps."""
 
     start: int  # the file's row of timestep 0
     observation: FloatArray  # (T, O)

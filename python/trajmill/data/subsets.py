@@ -1,7 +1,7 @@
-"""Parts of a data set: the first rows, whole trajectories, single transitions; drawn so that anyone can repeat it.
+"""Parts of a dataset: the first rows, whole trajectories, single transitions; fewer observations, clipped actions.
 
-A draw is the beginning of a keyed permutation (`trajmill._core.permute`, Philox), so a smaller subset of the same seed
-is contained in a larger one. What was taken is recorded in the data set's ``metadata["subset"]``.
+A draw is the beginning of a keyed permutation (`trajmill._core.permute`, Philox): anyone can repeat it, and a smaller
+subset of the same seed is contained in a larger one. What was taken is recorded in ``metadata["subset"]``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from trajmill import _core
 from trajmill.core import checks
-from trajmill.data.cuts import qlearning_transitions, split_episodes
-from trajmill.data.errors import DatasetError, refuse
+from trajmill.data.episodes import split_episodes, with_next_rows
+from trajmill.data.errors import refuse, refusing
 from trajmill.data.records import Dataset
 
 SubsetKind = Literal["first", "trajectories", "transitions", "top"]
@@ -23,7 +23,7 @@ SubsetKind = Literal["first", "trajectories", "transitions", "top"]
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """Which part of a data set to take.
+    """Which part of a dataset to take.
 
     >>> Subset("trajectories", 0.1, seed=3)
     Subset(kind='trajectories', amount=0.1, seed=3)
@@ -35,26 +35,19 @@ class Subset:
     amount: int | float
     """how many rows or trajectories (int, >= 1), or which share of them (float, in (0, 1])"""
     seed: int = 0
-    """names the draw, [0, 2^64); of no effect for ``first`` and ``top``"""
+    """names the draw, [0, 2^64); has no effect on ``first`` and ``top``"""
 
     def __post_init__(self) -> None:
         checks.choice("kind", self.kind, get_args(SubsetKind))
         checks.seed(self.seed)
         if isinstance(self.amount, float):
-            if not 0.0 < self.amount <= 1.0:
-                raise ValueError(f"amount as a share must be in (0, 1], got {self.amount}; give a count as an integer")
+            checks.number("amount as a share (a count is an integer)", self.amount, "(0, 1]")
         else:
             checks.integer("amount", self.amount, 1, 2**63 - 1)
 
     @classmethod
     def parse(cls, text: str, seed: int = 0) -> Self:
-        """Read ``trajectories:0.1`` (a share has a point) or ``first:10000`` (a count has none).
-
-        Raises
-        ------
-        ValueError
-            If the text is neither.
-        """
+        """Read ``trajectories:0.1`` (a share has a point) or ``first:10000`` (a count has none)."""
         kind, _, amount = text.partition(":")
         try:
             number = float(amount) if "." in amount else int(amount)
@@ -64,54 +57,42 @@ class Subset:
         return cls(kind, number, seed)  # type: ignore[arg-type]
 
     def take(self, dataset: Dataset) -> Dataset:
-        """The part of `dataset`, in the order of the file.
+        """The part of `dataset`, in the order of the file; refused if there is less than was asked for.
 
         Whole trajectories are those that ended; an unfinished last one is never taken. Single transitions keep every
         row whose next observation is known, and the result is no longer `ordered`.
-
-        Raises
-        ------
-        DatasetError
-            If the data set has fewer rows or trajectories than asked for.
         """
-        if self.kind == "first":
-            part = dataset.rows(slice(self._count(dataset, len(dataset), "rows")))
-        elif self.kind == "transitions":
-            part = self._transitions(dataset)
-        else:
-            part = self._trajectories(dataset)
+        with refusing(dataset.path):
+            if self.kind == "first":
+                part = dataset.rows(slice(self._count(len(dataset), "rows")))
+            elif self.kind == "transitions":
+                known = with_next_rows(dataset) if dataset.next_observations is None else dataset
+                if len(known) == 0:
+                    raise refuse("no next observation is known", "record 'next_observations'")
+                chosen = draw(self._count(len(known), "transitions"), len(known), self.seed)
+                part = replace(known.rows(np.sort(chosen)), ordered=False)
+            else:
+                episodes = split_episodes(dataset)
+                count = self._count(len(episodes), "trajectories")
+                if self.kind == "top":
+                    returns = np.array([episode.undiscounted_return for episode in episodes])
+                    chosen = np.argsort(-returns, kind="stable")[:count]
+                else:
+                    chosen = draw(count, len(episodes), self.seed)
+                taken = [episodes[i] for i in np.sort(chosen)]
+                part = dataset.rows(np.concatenate([np.arange(e.start, e.start + len(e)) for e in taken]))
         record: dict[str, Any] = asdict(self) | {"row_count": len(part), "row_count_before": len(dataset)}
         if "subset" in dataset.metadata:
             record["of"] = dataset.metadata["subset"]
         return replace(part, metadata={**dataset.metadata, "subset": record})
 
-    def _count(self, dataset: Dataset, available: int, things: str) -> int:
+    def _count(self, available: int, things: str) -> int:
         if isinstance(self.amount, float):
             return max(1, round(self.amount * available))
         if self.amount > available:
-            fault = f"{self.amount:,} {things} were asked for, the data set has {available:,}"
-            raise refuse(dataset.path, fault, "ask for fewer, or for a share such as 0.5")
+            fault = f"{self.amount:,} {things} were asked for, the dataset has {available:,}"
+            raise refuse(fault, "ask for fewer, or for a share such as 0.5")
         return self.amount
-
-    def _trajectories(self, dataset: Dataset) -> Dataset:
-        episodes = split_episodes(dataset)
-        count = self._count(dataset, len(episodes), "trajectories")
-        if self.kind == "top":
-            returns = np.array([episode.undiscounted_return for episode in episodes])
-            chosen = np.argsort(-returns, kind="stable")[:count]
-        else:
-            chosen = draw(count, len(episodes), self.seed)
-        chosen.sort()
-        rows = [np.arange(episodes[i].start, episodes[i].start + len(episodes[i])) for i in chosen]
-        return dataset.rows(np.concatenate(rows))
-
-    def _transitions(self, dataset: Dataset) -> Dataset:
-        if dataset.next_observations is None:
-            dataset = _with_next_observations(dataset)
-        count = self._count(dataset, len(dataset), "transitions")
-        rows = draw(count, len(dataset), self.seed)
-        rows.sort()
-        return replace(dataset.rows(rows), ordered=False)
 
 
 def draw(count: int, size: int, seed: int) -> NDArray[np.int64]:
@@ -119,10 +100,26 @@ def draw(count: int, size: int, seed: int) -> NDArray[np.int64]:
     return _core.permute(np.arange(count, dtype=np.uint64), size=size, seed=seed, epoch=0).astype(np.int64)
 
 
-def _with_next_observations(dataset: Dataset) -> Dataset:
-    """The rows whose next observation the next row shows, by D4RL's rule."""
-    transitions = qlearning_transitions(dataset, "d4rl")
-    if len(transitions) == 0:
-        raise DatasetError(f"{dataset.path}: no next observation is known; record 'next_observations'")
-    rows = (~dataset.timeouts[:-1]).nonzero()[0]
-    return replace(dataset.rows(rows), next_observations=transitions.next_observation)
+def keep_observations(dataset: Dataset, observation_dim: int) -> Dataset:
+    """Keep the first numbers of each observation, such as 27 of D4RL's 111 for Ant; the others must all be zero."""
+    kept = {"observations": dataset.observations}
+    if dataset.next_observations is not None:
+        kept["next_observations"] = dataset.next_observations
+    with refusing(dataset.path):
+        if not 1 <= observation_dim <= dataset.observation_dim:
+            fault = f"key 'observations' has {dataset.observation_dim} columns, {observation_dim} were asked for"
+            raise refuse(fault, f"ask for 1 to {dataset.observation_dim}")
+        for name, values in kept.items():
+            if (dropped := values[:, observation_dim:] != 0.0).any():
+                row, column = (int(i) for i in np.argwhere(dropped)[0])
+                column += observation_dim
+                fault = f"key {name!r} holds {values[row, column]} in row {row}, column {column}"
+                raise refuse(fault, f"only columns of zeros can be dropped; train on all {dataset.observation_dim}")
+            kept[name] = np.ascontiguousarray(values[:, :observation_dim])
+    return replace(dataset, **kept)  # type: ignore[arg-type]
+
+
+def clip_actions(dataset: Dataset, limit: float) -> Dataset:
+    """Clip actions to ±`limit`, > 0: 1.0 is what D4RL's environments do, 1 - 1e-6 keeps atanh finite."""
+    limit = checks.number("action limit", limit, "(0, inf)")
+    return replace(dataset, actions=dataset.actions.clip(-np.float32(limit), np.float32(limit)))

@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers: for a look before training, and to notice a file that is not what it says."""
+"""What a dataset holds, in numbers: for a look before training, and to notice a file that is not what it says."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core.files import sha256_of
-from trajmill.data.catalog import DataFormat, format_of
-from trajmill.data.environments import environment_of, normalized_score
-from trajmill.data.errors import DatasetError
-from trajmill.data.official import Release, recognize
+from trajmill.data.environments import find_environment, has_reference_score, normalized_score
+from trajmill.data.formats import format_of
+from trajmill.data.official import recognize
 from trajmill.data.records import Dataset
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -19,11 +18,11 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSummary:
-    """Numbers about one data set; distributions are given by their values at `QUANTILES`."""
+    """Numbers about one dataset; distributions are given by their values at `QUANTILES`."""
 
     name: str
     path: str
-    format: DataFormat
+    format: str
     byte_count: int  # of the file that holds the steps
     sha256: str
     release: str  # "D4RL's, current", "D4RL's, old" or "not one of D4RL's"
@@ -50,21 +49,26 @@ class DatasetSummary:
 
 
 def summarize(dataset: Dataset) -> DatasetSummary:
-    """Measure a data set that was read from a file."""
-    file_path, kind = dataset.path, format_of(dataset.path)
-    release = recognize(file_path)
-    lengths, returns = _episodes(dataset)
-    environment = _environment(dataset)
+    """Measure a dataset that was read from a file."""
+    release, file_format, environment = recognize(dataset.path), format_of(dataset.path), find_environment(dataset)
+    ends = dataset.episode_ends.nonzero()[0] + 1 if dataset.ordered else np.zeros(0, np.int64)
+    lengths = np.diff(ends, prepend=0)
+    totals = np.concatenate(([0.0], np.cumsum(dataset.rewards, dtype=np.float64)))[ends]
+    returns = np.diff(totals, prepend=0.0)
     mean_return = float(returns.mean()) if len(returns) else None
+    score = None
+    # Minari's own sets come from other environment versions, so their scores would mislead.
+    if environment and mean_return is not None and (file_format != "minari" or environment.endswith("-v4")):
+        score = float(normalized_score(environment, mean_return)) if has_reference_score(environment) else None
     magnitude = np.abs(dataset.actions)
     constant = (dataset.observations == dataset.observations[0]).all(axis=0)
     return DatasetSummary(
         name=dataset.name,
-        path=str(file_path),
-        format=kind,
-        byte_count=file_path.stat().st_size,
-        sha256=sha256_of(file_path),
-        release={Release.CURRENT: "D4RL's, current", Release.OLD: "D4RL's, old", None: "not one of D4RL's"}[release],
+        path=str(dataset.path),
+        format=file_format,
+        byte_count=dataset.path.stat().st_size,
+        sha256=sha256_of(dataset.path),
+        release=release or "not one of D4RL's",
         environment=environment,
         row_count=len(dataset),
         observation_dim=dataset.observation_dim,
@@ -79,7 +83,7 @@ def summarize(dataset: Dataset) -> DatasetSummary:
         returns=_quantiles(returns),
         mean_return=mean_return,
         return_deviation=float(returns.std()) if len(returns) else None,
-        normalized_score=_score(environment, kind, mean_return),
+        normalized_score=score,
         reward_range=(float(dataset.rewards.min()), float(dataset.rewards.max())),
         action_range=(float(dataset.actions.min()), float(dataset.actions.max())),
         action_share_outside=float((magnitude > 1.0).mean()),
@@ -88,29 +92,5 @@ def summarize(dataset: Dataset) -> DatasetSummary:
     )
 
 
-def _episodes(dataset: Dataset) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Lengths and undiscounted returns of the episodes that ended; none if the rows are in no order."""
-    ends = dataset.episode_ends.nonzero()[0] + 1 if dataset.ordered else np.zeros(0, np.int64)
-    totals = np.concatenate(([0.0], np.cumsum(dataset.rewards, dtype=np.float64)))[ends]
-    return np.diff(ends, prepend=0), np.diff(totals, prepend=0.0)
-
-
 def _quantiles(values: NDArray[np.float64] | NDArray[np.int64]) -> tuple[float, ...]:
     return tuple(np.quantile(values, QUANTILES).tolist()) if len(values) else ()
-
-
-def _environment(dataset: Dataset) -> str | None:
-    try:
-        return environment_of(dataset)
-    except DatasetError:
-        return None
-
-
-def _score(environment: str | None, kind: DataFormat, mean_return: float | None) -> float | None:
-    """D4RL's score; Minari's own sets come from other environment versions, so their scores would mislead."""
-    if environment is None or mean_return is None or (kind == "minari" and not environment.endswith("-v4")):
-        return None
-    try:
-        return float(normalized_score(environment, mean_return))
-    except ValueError:
-        return None

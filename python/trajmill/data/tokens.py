@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.data.errors import refuse
-from trajmill.data.hdf5 import memory_budget_of
+from trajmill.data.columns import MemoryBudget
+from trajmill.data.errors import refuse, refusing
 
 _LARGEST_TOKEN = 2**32 - 1
 _ALLOWED = np.zeros(256, np.bool_)
@@ -16,60 +16,41 @@ _ALLOWED[list(b"0123456789,\r\n")] = True
 
 
 def read_token_csv(path: str | Path, *, memory_budget: int | None = None) -> NDArray[np.int64]:
-    """Read sequences of tokens: one a line, decimal numbers between commas, no header.
+    """Read tokens (sequences, length): a sequence a line, decimal numbers between commas, no header.
 
-    Parameters
-    ----------
-    path
-        The file, such as ``data_ngram_1_nvocab_100_temperature_1.0.csv``.
-    memory_budget
-        Most bytes that may be used; None is half of the machine's memory.
-
-    Returns
-    -------
-    NDArray[np.int64]
-        Tokens (sequences, length).
-
-    Raises
-    ------
-    DatasetError
-        If anything but such lines of equal length is found; the message names the line.
+    Anything else is refused, with the line's number; so is a file too large for `memory_budget` (see `load_dataset`).
     """
-    path = Path(path)
+    rows: list[NDArray[np.int64]] = []
+    with refusing(path):
+        for number, line in enumerate(_content(Path(path), MemoryBudget(memory_budget).limit).splitlines(), 1):
+            fields = line.split(b",")
+            if rows and len(fields) != len(rows[0]):
+                fault = f"line {number} has {len(fields)} tokens, line 1 has {len(rows[0])}"
+                raise refuse(fault, "all sequences need the same length; the file may be cut short")
+            fits = all(0 < len(field) <= len(str(_LARGEST_TOKEN)) for field in fields)
+            tokens = np.array(fields if fits else []).astype(np.int64)
+            if not fits or tokens.max() > _LARGEST_TOKEN:
+                fault = f"line {number} has an empty field or a number above {_LARGEST_TOKEN:,}"
+                raise refuse(fault, "a token is the number of a state")
+            rows.append(tokens)
+    return np.stack(rows)
+
+
+def _content(path: Path, budget: int) -> bytes:
+    """All bytes, of which none but digits, commas and ends of lines are allowed."""
     if not path.is_file():
-        raise refuse(path, "no such file", "check the path")
-    size, budget = path.stat().st_size, memory_budget_of(memory_budget)
+        raise refuse("no such file", "check the path")
+    size = path.stat().st_size
     if 16 * size > budget:  # the text, its parts, and eight bytes for each of at most size / 2 tokens
         fault = f"the file has {size:,} bytes, too many for the memory budget of {budget:,}"
-        raise refuse(path, fault, "split it, or pass a larger memory_budget")
+        raise refuse(fault, "split it, or pass a larger memory_budget")
     content = path.read_bytes()
     if not content:
-        raise refuse(path, "the file is empty", "copy or make it again")
+        raise refuse("the file is empty", "copy or make it again")
     odd = ~_ALLOWED[np.frombuffer(content, np.uint8)]
     if odd.any():
         position = int(odd.argmax())
         line = content.count(b"\n", 0, position) + 1
         fault = f"line {line} holds {content[position : position + 1]!r} where a digit or a comma belongs"
-        raise refuse(path, fault, "a file of tokens has decimal numbers between commas and no header")
-    return np.stack([_parse(path, number, line) for number, line in _equal_lines(path, content)])
-
-
-def _equal_lines(path: Path, content: bytes) -> list[tuple[int, bytes]]:
-    lines = content.splitlines()
-    length = lines[0].count(b",")
-    for number, line in enumerate(lines, 1):
-        if line.count(b",") != length:
-            fault = f"line {number} has {line.count(b',') + 1} tokens, line 1 has {length + 1}"
-            raise refuse(path, fault, "all sequences need the same length; the file may be cut short")
-    return list(enumerate(lines, 1))
-
-
-def _parse(path: Path, number: int, line: bytes) -> NDArray[np.int64]:
-    fields = line.split(b",")
-    digits = [len(field) for field in fields]
-    fits = min(digits) > 0 and max(digits) <= len(str(_LARGEST_TOKEN))
-    tokens = np.array(fields if fits else []).astype(np.int64)
-    if not fits or tokens.max() > _LARGEST_TOKEN:
-        fault = f"line {number} has an empty field or a number above {_LARGEST_TOKEN:,}"
-        raise refuse(path, fault, "a token is a number of a state")
-    return tokens
+        raise refuse(fault, "a file of tokens has decimal numbers between commas and no header")
+    return content

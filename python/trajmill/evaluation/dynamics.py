@@ -1,7 +1,7 @@
-"""Is a data set what it says? Repeat single steps of it in the simulator and compare.
+"""Is a dataset what it says? Repeat single steps of it in the simulator and compare.
 
-Counterfeit files pass every check of keys and shapes; and a changed simulator (MuJoCo's contact margins) shows nowhere
-else as clearly.
+Counterfeit files pass every check of keys and shapes; and nothing else shows as clearly that the simulator has changed
+(MuJoCo's contact margins).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.data import Dataset, DatasetError, environment_of
+from trajmill.data import Dataset, environment_of
+from trajmill.data.errors import refuse, refusing
 from trajmill.evaluation.environments import EnvironmentDefinition, Float64Array, environment_definition
 from trajmill.evaluation.physics import IndexArray
 from trajmill.evaluation.simulators import BatchedEnvironment
@@ -71,8 +72,9 @@ def check_dynamics(
         If observations or actions have the wrong size for the environment, or no row can be compared.
     """
     definition = environment_definition(environment_of(dataset) if environment_id is None else environment_id)
-    _check_sizes(dataset, definition)
-    candidates = _comparable_rows(dataset, definition)
+    with refusing(dataset.path):
+        _check_sizes(dataset, definition)
+        candidates = _comparable_rows(dataset, definition)
     count = min(row_count, len(candidates))
     rows = np.sort(np.random.default_rng(seed).choice(candidates, count, replace=False))
     with BatchedEnvironment(definition.environment_id, min(_SLOT_COUNT, count), margin_fix=margin_fix) as environment:
@@ -101,15 +103,14 @@ def _quantiles(errors: Float64Array) -> dict[float, float]:
 
 def _check_sizes(dataset: Dataset, definition: EnvironmentDefinition) -> None:
     """Refuse data of another environment."""
-    sizes = dataset.observation_dim, dataset.action_dim
-    needed = definition.observation_dim, definition.action_dim
-    padded = definition.padded_observation_dim, definition.action_dim
-    if sizes == padded and dataset.observations[:, definition.observation_dim :].any():
-        fault = f"observations are not zero past number {definition.observation_dim}, as D4RL's are"
-        raise DatasetError(f"{dataset.path}: {fault}; {definition.environment_id} does not show what they hold")
-    if sizes not in (needed, padded):
-        fault = f"observations and actions have {sizes[0]} and {sizes[1]} numbers, {definition.environment_id} {needed}"
-        raise DatasetError(f"{dataset.path}: {fault}; name the environment the data was recorded in")
+    found, needed = dataset.observation_dim, definition.observation_dim
+    if found not in definition.observation_dims or dataset.action_dim != definition.action_dim:
+        sizes = f"those of {definition.environment_id} {needed} and {definition.action_dim}"
+        fault = f"observations and actions have {found} and {dataset.action_dim} numbers, {sizes}"
+        raise refuse(fault, "name the environment that the data was recorded in")
+    if dataset.observations[:, needed:].any():
+        fault = f"observations are not zero past number {needed}, as D4RL's are"
+        raise refuse(fault, f"{definition.environment_id} does not show what they hold")
 
 
 def _shown(observations: NDArray[np.float32], definition: EnvironmentDefinition) -> Float64Array:
@@ -130,7 +131,7 @@ def _comparable_rows(dataset: Dataset, definition: EnvironmentDefinition) -> Ind
         known &= ~dataset.episode_ends
         known[-1] = False
     if not known.any():
-        raise DatasetError(f"{dataset.path}: no row has a known state and next observation; nothing can be compared")
+        raise refuse("no row has a known state and next observation", "nothing can be compared")
     return known.nonzero()[0]
 
 

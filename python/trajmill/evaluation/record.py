@@ -1,4 +1,4 @@
-"""Recording what policies do, step by step: the columns that a data set is made of."""
+"""Recording what policies do, step by step: the columns that a dataset is made of."""
 
 from __future__ import annotations
 

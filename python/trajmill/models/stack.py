@@ -46,7 +46,7 @@ class Stack:
         return self.like(self.flat.clone())
 
     def detached(self) -> dict[str, Tensor]:
-        """Leaves of the same memory through which no gradient flows."""
+        """Parameters in the same memory through which no gradient flows."""
         return {name: parameter.detach() for name, parameter in self.parameters.items()}
 
     def parameter_count(self) -> int:

@@ -151,6 +151,8 @@ class TransitionRows:
     @cached_property
     def columns(self) -> dict[str, NDArray[np.float32]]:
         """The columns of a batch, N rows each."""
+        if len(self) == 0:
+            raise ValueError("training needs at least one transition, got none")
         rows, limit = self.transitions, self.action_limit
         seen = (rows.observation, rows.next_observation)
         if self.normalizer is not None:
@@ -174,8 +176,6 @@ class TransitionRows:
     @property
     def facts(self) -> TransitionFacts:
         """See `Table`."""
-        if len(self) == 0:
-            raise ValueError("training needs at least one transition, got none")
         reward = self.columns["reward"]
         return TransitionFacts(
             observation_dim=self.transitions.observation.shape[1],
@@ -199,12 +199,10 @@ class TransitionRows:
     def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[TransitionRows] = ()) -> TransitionTable:
         """See `Rows`."""
         parts = [
-            torch.cat(
-                [torch.from_numpy(column).reshape(len(rows), -1).to(dtype) for column in rows.columns.values()], 1
-            )
+            np.concatenate([column.reshape(len(rows), -1) for column in rows.columns.values()], 1)
             for rows in (self, *more)
         ]
-        return TransitionTable(rows=torch.cat(parts).to(device), facts=self.facts)
+        return TransitionTable(rows=torch.from_numpy(np.concatenate(parts)).to(device, dtype), facts=self.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +231,9 @@ class TransitionTable:
         """Rows `index` (..., B) int64."""
         rows = self.rows.index_select(0, index.flatten()).view(*index.shape, -1)
         o, a = self.facts.observation_dim, self.facts.action_dim
-        observation, action, reward, terminal, next_observation = torch.split(rows, [o, a, 1, 1, o], -1)
+        # in memory of their own, as from the host: torch's functions may round numbers with gaps between them otherwise
+        columns = (column.contiguous() for column in torch.split(rows, [o, a, 1, 1, o], -1))
+        observation, action, reward, terminal, next_observation = columns
         return TransitionBatch(observation, action, reward[..., 0], terminal[..., 0], next_observation, source)
 
 
@@ -411,6 +411,13 @@ class CodedRows:
             observation_dim=vectors[0].shape[1], action_dim=vectors[1].shape[1], predicted_dim=vectors[2].shape[1]
         )
 
+    def like(self, first: CodedRows) -> CodedRows:
+        """These transitions, if the numbers in them stand for the vectors that those in `first` do."""
+        for name in ("state_vectors", "action_vectors", "target_vectors"):
+            if not np.array_equal(getattr(self.transitions, name), getattr(first.transitions, name)):
+                raise ValueError(f"{self.name} and {first.name} cannot be mixed: their {name} differ")
+        return self
+
     def source(self) -> MDPTransitions:
         """See `Rows`."""
         return self.transitions
@@ -485,8 +492,15 @@ class Mixture:
 
     @property
     def facts(self) -> Any:
-        """Those of the first part."""
-        return self.parts[0].facts
+        """Those of the first part, with the least and greatest numbers of all."""
+        first, *others = (part.facts for part in self.parts)
+        ends = {"lowest_reward": min, "greatest_reward": max, "greatest_timestep": max}
+        found = {
+            name: end(getattr(facts, name) for facts in (first, *others))
+            for name, end in ends.items()
+            if hasattr(first, name)
+        }
+        return replace(first, **found)
 
     def source(self) -> MixedReplay:
         """The mixture in the replay engine."""
@@ -518,11 +532,11 @@ class ResidentMixture:
         """See `Fed`."""
         if first < self._next:
             self._shares, self._next = _core.Shares(len(self._weights)), 0
-        ends = [
-            np.cumsum(self._shares.split(self._batch_size, self._weights)) for _ in range(self._next, first + count)
-        ]
+        for _ in range(self._next, first):  # what is given depends on what was given before
+            self._shares.split(self._batch_size, self._weights)
         self._next = first + count
-        self._ends[:count].copy_(torch.from_numpy(np.stack(ends[-count:])))
+        ends = np.cumsum([self._shares.split(self._batch_size, self._weights) for _ in range(count)], 1)
+        self._ends[:count].copy_(torch.from_numpy(ends))
 
     def close(self) -> None:
         """See `Fed`."""

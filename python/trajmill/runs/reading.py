@@ -23,8 +23,18 @@ from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
 RUN_SETTINGS = frozenset(
-    {"dataset", "mix", "environment", "init", "seeds", "evaluation_episode_count", "method", "schedule"}
-    | {"compute", "variant"}
+    {
+        "dataset",
+        "mix",
+        "environment",
+        "init",
+        "seeds",
+        "evaluation_episode_count",
+        "method",
+        "schedule",
+        "compute",
+        "variant",
+    }
 )
 """settings of a run that are not its method's"""
 

@@ -12,7 +12,7 @@ from typing import Any
 from trajmill.algorithms import method_named, name_of
 from trajmill.core.progress import Progress
 from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset
-from trajmill.experiments.datasets import convert_dataset
+from trajmill.experiments.datasets import convert
 from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
 from trajmill.runs.processes import Job, process_count, run_jobs
 from trajmill.studies.records import Pretraining, Variant, smaller
@@ -239,7 +239,7 @@ def _share_of(variant: Variant, dataset: str, output: Path) -> str:
     if not path.exists():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DatasetWarning)  # that others may misread rows in no order; we do not
-            convert_dataset(dataset, path, to="d4rl", subset=Subset(variant.subset, variant.ratio))
+            convert(dataset, path, to="d4rl", subset=Subset(variant.subset, variant.ratio))
     return str(path)
 
 

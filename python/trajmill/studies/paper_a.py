@@ -23,7 +23,6 @@ DATASETS = tuple(
     for environment in ("halfcheetah", "hopper", "walker2d", "ant")
 )
 """the twelve, in the order of the paper's tables"""
-BUNDLED = ("hopper-sac-replay-10k", "halfcheetah-sac-replay-10k")
 DT_UPDATES, CQL_UPDATES = 100_000, 1_000_000
 STATE_COUNTS = (10, 100, 1000, 10_000, 100_000)
 TEMPERATURES = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -512,13 +511,4 @@ def _best_key(table: str, column: Column) -> str:
     return f"{table}/{column.label}"
 
 
-QUICK = Study(
-    name="quick",
-    title="Every part once: DT and CQL, from scratch and pre-trained, on the bundled data",
-    columns=tuple(Column(label=v.name, variant=v) for v in (DT, SYNTHETIC, DT_IID, CQL, MDP, CQL_IID)),
-    datasets=BUNDLED,
-    seeds=SEEDS,
-    notes=("A check that everything runs, not an experiment.",),
-)
-
-STUDIES = (*_tables(), QUICK)
+STUDIES = tuple(_tables())

@@ -71,7 +71,7 @@ class Adam:
     def minimize(self, loss: Tensor, factor: Tensor | float = 1.0) -> None:
         """One update of every stack from a scalar loss, all learning rates times `factor`.
 
-        Leaves that the loss does not reach keep their values, but for the decay.
+        Parameters that the loss does not reach keep their values, but for the decay.
         """
         self.differentiate(loss)
         self.apply(factor)

@@ -122,7 +122,7 @@ class Draws:
         return result
 
     def words_by_torch(self, step: Tensor, count: int) -> Tensor:
-        """All blocks of `roll`, (count, S, L, 4), in torch operations, on any device; can be captured."""
+        """All blocks of `words`, (count, S, L, 4), in torch operations, on any device; can be captured."""
         steps = step + torch.arange(count, device=step.device)
         domain = torch.full_like(steps, TRAINING_DOMAIN)[:, None, None]
         return torch.stack(philox((self.lane, steps[:, None, None], self.site, domain), self.key), -1)

@@ -1,122 +1,79 @@
-"""Forward-dynamics pre-training: its loss, what it parameters alone, how far it gets, and the battery."""
+"""Forward-dynamics pre-training: its loss, what it leaves alone, how far it gets, and the battery."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from battery import CHECKS, GPU_CHECKS, Case, run_check
-from gpu import NEEDS_GPU
+from battery import Case, battery, battery_of_a_gpu, checkpoint_of
 
 from trajmill.algorithms import forward_dynamics
-from trajmill.algorithms.forward_dynamics import ForwardDynamicsConfig, IndexedTransitions, PairMap
+from trajmill.algorithms.forward_dynamics import METRICS, Config
+from trajmill.core.mapping import OneToOneMap
+from trajmill.models.critics import join, predictions
 from trajmill.models.mlp import export_network
+from trajmill.replay.tables import CodedTable
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
+SMALL = Config(
+    observation_dim=4,
+    action_dim=2,
+    state_count=7,
+    action_count=5,
+    trajectory_count=6,
+    length=20,
+    batch_size=16,
+    hidden_sizes=(32, 48),
+)
+TARGETS = ("next_state", "identity", "mapping")
 
 
-def softmax_rows(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    weights = np.exp(rng.random(shape))
-    return weights / weights.sum(-1, keepdims=True)
+def table(config: Config, dtype: torch.dtype = torch.float32) -> CodedTable:
+    return forward_dynamics.generate(config).table(CPU, dtype)
 
 
-def random_mdp(
-    state_count: int = 100, action_count: int = 100, trajectory_count: int = 1000, length: int = 1000
-) -> tuple[np.ndarray, np.ndarray]:
-    """States (n, L + 1) and actions (n, L) of an MDP with softmax rows at temperature 1."""
-    rng = np.random.default_rng(0)
-    policy = softmax_rows(rng, state_count, action_count).cumsum(-1)
-    law = softmax_rows(rng, state_count, action_count, state_count).cumsum(-1)
-    states = np.zeros((trajectory_count, length + 1), np.uint8)
-    actions = np.zeros((trajectory_count, length), np.uint8)
-    states[:, 0] = rng.integers(state_count, size=trajectory_count)
-    for t in range(length):
-        s = states[:, t]
-        actions[:, t] = (policy[s, :-1] < rng.random((trajectory_count, 1))).sum(1)
-        states[:, t + 1] = (law[s, actions[:, t], :-1] < rng.random((trajectory_count, 1))).sum(1)
-    return states, actions
-
-
-def codebooks(
-    state_count: int, action_count: int, observation_dim: int, action_dim: int
-) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.RandomState(0)
-    states = 2 * rng.rand(state_count, observation_dim) - 1
-    return states.astype(np.float32), (2 * rng.rand(action_count, action_dim) - 1).astype(np.float32)
-
-
-def identity(states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return states, actions
-
-
-def turned(states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A one-to-one map of 7 x 5 pairs."""
-    number = (5 * states.astype(np.int64) + actions + 3) % 35
-    return number // 5, number % 5
-
-
-TARGETS = {"next state": None, "identity": identity, "mapping": turned}
-
-
-def small(dtype: torch.dtype, device: str = "cpu", target: PairMap | None = None) -> IndexedTransitions:
-    states, actions = random_mdp(7, 5, 6, 20)
-    vectors = codebooks(7, 5, 4, 2)
-    return IndexedTransitions.of(states, actions, *vectors, target=target, device=torch.device(device), dtype=dtype)
-
-
-def poison(state: forward_dynamics.ForwardDynamicsState, position: int) -> None:
-    state.critic.flat[2 * position, 0] = math.nan
-
-
-def case(target: PairMap | None) -> Case:
-    return Case(
-        create=lambda seeds, dtype, device="cpu": forward_dynamics.create(
-            ForwardDynamicsConfig(batch_size=16), small(dtype, device, target), seeds, metric_capacity=8
-        ),
-        step=forward_dynamics.step,
-        poison=poison,
-    )
-
-
-@pytest.mark.parametrize("target", ["next state", "mapping"])
-@pytest.mark.parametrize("check", CHECKS)
-def test_battery(target: str, check: str, tmp_path: Path) -> None:
-    run_check(case(TARGETS[target]), check, tmp_path)
-
-
-@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
-@pytest.mark.parametrize("check", GPU_CHECKS)
-@pytest.mark.parametrize("target", TARGETS)
-def test_battery_of_a_gpu(target: str, check: str, device: str) -> None:
-    GPU_CHECKS[check](case(TARGETS[target]), device)
+CASES = {
+    "next state": Case(method=forward_dynamics, config=replace(SMALL, hidden_sizes=(256, 256))),
+    "mapping": Case(method=forward_dynamics, config=replace(SMALL, target="mapping")),
+    "settings of each seed": Case(
+        method=forward_dynamics,
+        config=lambda seeds: replace(SMALL, learning_rate=tuple(1e-3 * (1 + seed % 3) for seed in seeds)),
+    ),
+}
+IDENTITY = {"identity": Case(method=forward_dynamics, config=replace(SMALL, target="identity"))}
+test_battery, test_battery_of_a_gpu = battery(CASES), battery_of_a_gpu(CASES | IDENTITY)
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("updates", "tolerance"), [(1, 1e-9), (100, 1e-6)])
+@pytest.mark.parametrize(("updates", "tolerance"), [(1, 1e-9), (60, 1e-6)])
 def test_update_equals_plain_torch(target: str, updates: int, tolerance: float) -> None:
-    """Two critics of one seed as torch modules with torch's Adam in float64."""
-    transitions = small(torch.float64, target=TARGETS[target])
-    state = forward_dynamics.create(ForwardDynamicsConfig(batch_size=16), transitions, [3, 4])
+    """Two critics of the second of two seeds as torch modules with torch's Adam in float64."""
+    config = replace(SMALL, target=target)
+    states, actions, following = forward_dynamics._trajectories(config)
+    books = [torch.from_numpy(book).double() for book in forward_dynamics.codebooks(7, 5, 4, 2)]
+    state = forward_dynamics.create(config, table(config, torch.float64), [3, 4])
     plain = [
         {name: value.requires_grad_() for name, value in export_network(state.critic.parameters, row).items()}
         for row in (2, 3)
     ]
     optimizer = torch.optim.Adam([value for one in plain for value in one.values()], lr=3e-4)
     for _ in range(updates):
-        words = state.draws.words(state.step, 1)["batch"][0]
-        index = forward_dynamics.indexes(words, len(transitions.rows))
-        forward_dynamics.update(state, index)
-        s, a = transitions.rows[index[1], :2].long().unbind(1)
-        inputs = torch.cat([transitions.state_vectors[s], transitions.action_vectors[a]], 1)
-        if target == "next state":
-            wanted = transitions.state_vectors[transitions.rows[index[1], 2].long()]
+        words = state.draws.words(state.step, 1)["batch"]
+        index = (words[0, 1] * len(states) >> 32).numpy()
+        forward_dynamics.update(state, state.table.draw(words)[0])
+        s, a = states[index].astype(np.int64), actions[index].astype(np.int64)
+        inputs = torch.cat([books[0][s], books[1][a]], 1)
+        if target == "next_state":
+            wanted = books[0][following[index].astype(np.int64)]
+        elif target == "identity":
+            wanted = inputs
         else:
-            goal_s, goal_a = (torch.as_tensor(one) for one in TARGETS[target](s.numpy(), a.numpy()))
-            wanted = torch.cat([transitions.state_vectors[goal_s], transitions.action_vectors[goal_a]], 1)
+            goals = OneToOneMap(35, 42).pairs(s, a, 5)
+            wanted = torch.cat([books[0][goals[0]], books[1][goals[1]]], 1)
         losses = []
         for one in plain:
             x = inputs
@@ -131,39 +88,35 @@ def test_update_equals_plain_torch(target: str, updates: int, tolerance: float) 
         for name, value in export_network(state.critic.parameters, 2 + member).items():
             torch.testing.assert_close(value, plain[member][name].detach(), rtol=tolerance, atol=tolerance / 100)
     logged = state.metrics.mean_of_last(updates - 1, updates)
-    assert [logged[name][1] for name in forward_dynamics.METRICS] == pytest.approx([float(x.detach()) for x in losses])
+    assert [logged[name][1] for name in METRICS] == pytest.approx([float(x.detach()) for x in losses])
 
 
 def test_value_layer_keeps_its_initial_values() -> None:
-    state = forward_dynamics.create(ForwardDynamicsConfig(batch_size=16), small(torch.float32), [0])
+    state = forward_dynamics.create(SMALL, table(SMALL), [0])
     before = {name: parameter.clone() for name, parameter in state.critic.detached().items()}
     forward_dynamics.step(state, 5)
     for name, parameter in state.critic.detached().items():
         assert torch.equal(parameter, before[name]) == name.startswith("value."), name
 
 
-@pytest.mark.parametrize(
-    ("observation_dim", "action_dim", "zero"), [(11, 3, 0.342476), (17, 6, 0.346675), (111, 8, 0.334758)]
-)
-def test_first_loss_is_that_of_predicting_zero(observation_dim: int, action_dim: int, zero: float) -> None:
+@pytest.mark.parametrize(("environment", "zero"), [("hopper", 0.342476), ("halfcheetah", 0.346675), ("ant", 0.334758)])
+def test_first_loss_is_that_of_predicting_zero(environment: str, zero: float) -> None:
     """The dynamics head starts near zero; the tolerance is five standard errors of one batch of 8,192."""
-    states, actions = random_mdp(trajectory_count=100, length=100)
-    vectors = codebooks(100, 100, observation_dim, action_dim)
-    transitions = IndexedTransitions.of(states, actions, *vectors, device=CPU, dtype=torch.float32)
-    state = forward_dynamics.create(ForwardDynamicsConfig(batch_size=8192), transitions, [42])
+    config = Config(environment=environment, trajectory_count=100, length=100, batch_size=8192)
+    state = forward_dynamics.create(config, table(config), [42])
     forward_dynamics.step(state)
     for losses in state.metrics.mean_of_last(0, 1).values():
         assert losses[0] == pytest.approx(zero, abs=0.006)
 
 
-def expected_losses(state: forward_dynamics.ForwardDynamicsState) -> list[float]:
+def expected_losses(state: forward_dynamics.State) -> list[float]:
     """Mean squared error of each critic over all transitions, not a sample of them."""
-    every = torch.arange(len(state.transitions.rows))
+    every = torch.arange(len(state.table.rows))
     total = torch.zeros(2, dtype=torch.float64)
     for index in every.split(50_000):
-        inputs, target = state.transitions.gather(index[None])
-        predicted = forward_dynamics.predictions(state.critic.detached(), inputs)
-        total += (predicted - target[:, None]).square().mean(-1).double().sum((0, 2))
+        batch = state.table.gather(index[None])
+        predicted = predictions(state.critic.detached(), join(batch.observation, batch.action))
+        total += (predicted - batch.next_observation[:, None]).square().mean(-1).double().sum((0, 2))
     return (total / len(every)).tolist()
 
 
@@ -173,9 +126,7 @@ def test_pretraining_reaches_the_law_of_the_mdp() -> None:
 
     3,000 updates bring the loss over all 1,000,000 transitions to the best constant; 8,000 begin to go below it.
     """
-    states, actions = random_mdp()
-    transitions = IndexedTransitions.of(states, actions, *codebooks(100, 100, 11, 3), device=CPU, dtype=torch.float32)
-    state = forward_dynamics.create(ForwardDynamicsConfig(), transitions, [42])
+    state = forward_dynamics.create(Config(), table(Config()), [42])
     assert expected_losses(state) == pytest.approx([0.3424, 0.3424], abs=0.0006)
     forward_dynamics.step(state, 3000)
     for loss in expected_losses(state):
@@ -183,27 +134,39 @@ def test_pretraining_reaches_the_law_of_the_mdp() -> None:
 
 
 def test_a_short_pretraining_already_predicts_the_mean() -> None:
-    states, actions = random_mdp(trajectory_count=100, length=200)
-    transitions = IndexedTransitions.of(states, actions, *codebooks(100, 100, 11, 3), device=CPU, dtype=torch.float32)
-    state = forward_dynamics.create(ForwardDynamicsConfig(learning_rate=1e-3), transitions, [42])
+    config = Config(trajectory_count=20, length=200, learning_rate=1e-3, hidden_sizes=(64, 64))
+    state = forward_dynamics.create(config, table(config), [42])
     before = expected_losses(state)
     forward_dynamics.step(state, 400)
     for loss, start in zip(expected_losses(state), before, strict=True):
         assert loss < start - 0.0015
 
 
-def test_transitions_are_checked() -> None:
-    states, actions = random_mdp(7, 5, 6, 20)
-    vectors = codebooks(7, 5, 4, 2)
-    with pytest.raises(ValueError, match=r"states must be \(n, L \+ 1\)"):
-        IndexedTransitions.of(states[:, :-1], actions, *vectors, device=CPU, dtype=torch.float32)
-    with pytest.raises(ValueError, match=r"actions must be in \[0, 3\)"):
-        IndexedTransitions.of(states, actions, vectors[0], vectors[1][:3], device=CPU, dtype=torch.float32)
+def test_a_checkpoint_says_how_many_numbers_critics_take_and_predict() -> None:
+    config = replace(SMALL, target="identity")
+    _, known = checkpoint_of(forward_dynamics, forward_dynamics.create(config, table(config), [0]), [0])
+    sizes = ("observation_dim", "action_dim", "predicted_dim")
+    assert [known[name] for name in sizes] == [4, 2, 6]
 
 
-def test_pretrained_critics_are_those_of_the_seed() -> None:
-    state = forward_dynamics.create(ForwardDynamicsConfig(), small(torch.float32), [0, 1])
-    both = forward_dynamics.pretrained_critics(state.critic.flat, 4, 2, 4, position=1)
-    assert torch.equal(both[1]["dynamics.weight"], state.critic.parameters["dynamics.weight"][3])
-    with pytest.raises(ValueError, match="5 observation and 2 action numbers that predict 5 must"):
-        forward_dynamics.pretrained_critics(state.critic.flat, 5, 2, 5)
+def test_dimensions_are_those_of_the_environments_files() -> None:
+    assert [Config(environment=name).dimensions for name in ("hopper", "ant")] == [(11, 3), (111, 8)]
+    assert Config(environment="ant", observation_dim=27).dimensions == (27, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"environment": "moon"}, "moon"),
+        ({"observation_dim": 0}, "observation_dim .* got 0"),
+        ({"state_count": 0}, "state_count"),
+        ({"length": 0}, "length"),
+        ({"hidden_sizes": (0,)}, r"hidden_sizes\[0\]"),
+        ({"policy_temperature": 0.0}, "policy_temperature"),
+        ({"learning_rate": (1e-3, -1.0)}, "learning_rate"),
+        ({"stream": "reference", "law": "iid"}, "reference .* use v1"),
+    ],
+)
+def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **change)

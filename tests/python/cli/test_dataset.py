@@ -45,14 +45,14 @@ def test_info_tells_the_numbers(capsys) -> None:
 
 def test_validate_passes_or_names_the_fault(tmp_path: Path, capsys) -> None:
     code, out, _ = run(capsys, "validate", NAME)
-    assert code == 0 and "valid, 9,930 rows, 0 remarks" in out
+    assert code == 0 and "valid, 9,930 rows, 0 warnings" in out
     path = damaged(tmp_path)
     code, out, err = run(capsys, "validate", path)
     assert (code, out) == (1, "")
     assert f"{path}: the stored next observation is far from the next row's" in err and "--fix-timeouts" in err
     code, out, _ = run(capsys, "validate", path, "--fix-timeouts", "--json")
     told = json.loads(out)
-    assert code == 0 and told["valid"] and "marked as timeouts" in told["remarks"][0]
+    assert code == 0 and told["valid"] and "marked as timeouts" in told["warnings"][0]
     code, _, err = run(capsys, "validate", path, "--fix-timeouts", "--strict")
     assert code == 1 and "marked as timeouts" in err
 
@@ -99,7 +99,7 @@ def test_convert_to_every_format_and_back(tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("info", "absent.hdf5"), "neither a file nor a known data set; bundled are"),
+        (("info", "absent.hdf5"), "not a known dataset; bundled are"),
         (("convert", NAME, "x.pkl"), "its ending names no format"),
         (("convert", NAME, "x.hdf5", "--subset", "last:5"), "must be one of 'first'"),
         (("convert", NAME, "x.hdf5", "--observation-dim", "5"), "only columns of zeros can be dropped"),

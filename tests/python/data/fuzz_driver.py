@@ -1,6 +1,6 @@
 """Damages valid data files at random and reads them: python fuzz_driver.py DIRECTORY SEED FIRST COUNT SECONDS.
 
-Prints one JSON line of counts. Every read must end in a data set or a DatasetError; anything else is printed with the
+Prints one JSON line of counts. Every read must end in a dataset or a DatasetError; anything else is printed with the
 number of the case, which alone names it, and ends the run with exit code 1. It runs in a process of its own, under
 limits of memory and time, because the HDF5 library may crash.
 """

@@ -1,4 +1,4 @@
-"""Finding data sets by name, telling formats apart, and the official releases."""
+"""Finding datasets by name, telling formats apart, and the official releases."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_minari_ids(home: Path, monkeypatch: pytest.MonkeyPatch, configured: boo
         monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
     write_minari(root / "mujoco/toy/mine-v0", **valid_columns(), dataset_id="mujoco/toy/mine-v0")
     assert load_dataset("mujoco/toy/mine-v0").name == "mujoco/toy/mine-v0"
-    with pytest.raises(DatasetError, match=f"known data set and not in {root}/mujoco/toy; bundled are"):
+    with pytest.raises(DatasetError, match=f"not a known dataset.*{root}/mujoco/toy.*bundled are"):
         load_dataset("mujoco/toy/other-v0")
-    with pytest.raises(DatasetError, match="neither a file nor a known data set; bundled are"):
+    with pytest.raises(DatasetError, match=r"no such file, and not a known dataset.*bundled are"):
         load_dataset("../datasets/mujoco/toy/mine-v0")
 
 
@@ -106,7 +106,7 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "tokens.csv").write_text("1,2\r\n")
     with pytest.raises(DatasetError, match="read_token_csv"):
         load_dataset(tmp_path / "tokens.csv")
-    with pytest.raises(DatasetError, match="a directory, but no Minari data set"):
+    with pytest.raises(DatasetError, match=r"a directory, but not .*Minari"):
         load_dataset(tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_one_changed_byte_makes_a_file_unofficial(tmp_path: Path, monkeypatch: p
     path = official(tmp_path / "hopper_medium_replay-v2.hdf5", monkeypatch)
     with h5py.File(path, "a") as file:
         file["rewards"][5] = 0.5
-    with pytest.warns(DatasetWarning, match="bears the name of D4RL's hopper-medium-replay-v2 but is another file"):
+    with pytest.warns(DatasetWarning, match="the name of D4RL's hopper-medium-replay-v2 but is another file"):
         load_dataset(path)
 
 
@@ -196,5 +196,5 @@ def test_clipping_needs_a_limit(tmp_path: Path) -> None:
     dataset = read_d4rl(write(tmp_path / "set.hdf5", valid_columns()))
     assert np.abs(clip_actions(dataset, 0.25).actions).max() == 0.25
     for limit in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="action limit must be > 0"):
+        with pytest.raises(ValueError, match="action limit must be"):
             clip_actions(dataset, limit)

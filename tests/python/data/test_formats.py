@@ -112,7 +112,7 @@ def test_minari_names_environments_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dataset_id": "toy"}, "'toy' is no name for a Minari data set"),
+        ({"dataset_id": "toy"}, "'toy' .*name"),
         ({"timeouts": np.zeros(240, np.bool_)}, "'next_observations' is not the next row's observation in 5 rows"),
         ({"rewards": np.zeros(3)}, "'rewards' has 3 rows"),
     ],
@@ -172,7 +172,7 @@ def test_terminals_of_a_model_count_from_a_half_on(tmp_path: Path) -> None:
         ({"terminals": np.full(60, np.nan)}, "'terminals' holds nan in row 0"),
         ({"rewards": np.full(60, np.inf)}, "'rewards' holds NaN or infinity in 60 rows"),
         ({"rewards": np.zeros(59)}, "'rewards' has 59 rows"),
-        ({"next_observations": None}, "'next_observations' is missing; single transitions need"),
+        ({"next_observations": None}, "'next_observations' is missing"),
         ({"actions": None}, "'actions' is missing"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Randomly damaged files of every format end in a data set or a DatasetError, never in a crash."""
+"""Randomly damaged files of every format end in a dataset or a DatasetError, never in a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every known way in which a data file can be wrong, by number: refused, or remarked on and dealt with.
+"""Every known way in which a data file can be wrong, by number: refused, or warned about and dealt with.
 
 One valid file (a terminal episode, one cut by a limit, an unfinished last one) is damaged in one stated way each time.
 Each message must name the file, the key, the row where there is one, the fault, and what to do.
@@ -31,8 +31,8 @@ from trajmill.data import (
     split_episodes,
     write_minari,
 )
-from trajmill.data.official import Release
-from trajmill.pipelines import dataset as dataset_pipeline
+from trajmill.data.official import CURRENT
+from trajmill.experiments import datasets
 
 Columns = dict[str, NDArray[Any]]
 Change = Callable[[Columns], Columns]
@@ -299,7 +299,7 @@ def test_24_links(tmp_path: Path, link: object) -> None:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (shuffled, ("'next_observations' leads elsewhere than to the next row", "look shuffled")),
+        (shuffled, ("'next_observations'", "next row in 297 rows", "look shuffled")),
         (repeated, ("rows of 'observations' and 'actions' repeat the row before, first row 1",)),
     ],
 )
@@ -313,7 +313,7 @@ def test_25_no_order_for_sequence_models(tmp_path: Path, change: Change, parts: 
     check_message(str(error.value), path, *parts, "sequence methods need whole episodes in order")
 
 
-# --- what the file says: remarked on and dealt with ---
+# --- what the file says: warned about and dealt with ---
 
 
 def same_rewards(dataset: Dataset) -> bool:
@@ -325,7 +325,7 @@ def flags(**expected: list[int]) -> Callable[[Dataset], bool]:
 
 
 TAIL = "the last 99 rows, from row 201 on, are an unfinished episode"
-REMARKED: dict[str, tuple[Change, str, tuple[str, ...], Callable[[Dataset], bool]]] = {
+WARNED_ABOUT: dict[str, tuple[Change, str, tuple[str, ...], Callable[[Dataset], bool]]] = {
     "10 rewards (N, 1)": (
         edited("rewards", lambda v: v[:, None]),
         TAIL,
@@ -405,19 +405,19 @@ REMARKED: dict[str, tuple[Change, str, tuple[str, ...], Callable[[Dataset], bool
 }
 
 
-@pytest.mark.parametrize("case", REMARKED)
-def test_remarked(tmp_path: Path, case: str) -> None:
-    change, tail, parts, dealt_with = REMARKED[case]
+@pytest.mark.parametrize("case", WARNED_ABOUT)
+def test_warned_about(tmp_path: Path, case: str) -> None:
+    change, tail, parts, dealt_with = WARNED_ABOUT[case]
     path = write(tmp_path / "set.hdf5", change(walk_columns()))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         dataset = load_dataset(path)
-    remarks = [str(warning.message) for warning in caught]
+    messages = [str(warning.message) for warning in caught]
     assert {warning.category for warning in caught} == {DatasetWarning}
-    assert all(remark.startswith(f"{path}: ") for remark in remarks)
-    told = [remark for remark in remarks if not tail or tail not in remark]
-    assert len(told) == (1 if parts else 0), remarks
-    assert not tail or len(remarks) == len(told) + 1
+    assert all(message.startswith(f"{path}: ") for message in messages)
+    told = [message for message in messages if not tail or tail not in message]
+    assert len(told) == (1 if parts else 0), messages
+    assert not tail or len(messages) == len(told) + 1
     for part in parts:
         assert part in told[0]
     assert dealt_with(dataset)
@@ -449,10 +449,10 @@ def test_26_an_official_name_on_another_file(tmp_path: Path) -> None:
     path = write(tmp_path / "hopper_medium_replay-v2.hdf5", walk_columns())
     with pytest.warns(DatasetWarning) as caught:
         load_dataset(path)
-    remark = next(str(warning.message) for warning in caught if "bears the name" in str(warning.message))
+    message = next(str(warning.message) for warning in caught if "the name of D4RL" in str(warning.message))
     size = path.stat().st_size
     check_message(
-        remark, path, f"hopper-medium-replay-v2 but is another file ({size:,} bytes", "75,854,457", "e121c5f7"
+        message, path, f"hopper-medium-replay-v2 but is another file ({size:,} bytes", "75,854,457", "e121c5f7"
     )
 
 
@@ -461,12 +461,12 @@ def test_27_made_up_dynamics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     pytest.importorskip("mujoco")
 
     path = write(tmp_path / "set.hdf5", walk_columns(), environment="Hopper-v4")
-    assert dataset_pipeline.validate_dataset(path).dynamics is None
+    assert datasets.validate(path).dynamics is None
     with pytest.raises(DatasetError) as error:
-        dataset_pipeline.validate_dataset(path, dynamics=True)
+        datasets.validate(path, dynamics=True)
     check_message(str(error.value), path, "'next_observations' or 'rewards' are not what Hopper-v4 does", "made up")
-    monkeypatch.setattr(dataset_pipeline, "recognize", lambda _: Release.CURRENT)
-    assert "recorded with an older simulator" in dataset_pipeline.validate_dataset(path, dynamics=True).remarks[-1]
+    monkeypatch.setattr(datasets, "recognize", lambda _: CURRENT)
+    assert "recorded with an older simulator" in datasets.validate(path, dynamics=True).warnings[-1]
 
 
 # --- Minari's layout ---
@@ -519,43 +519,58 @@ def text(space: Any) -> str:
 MINARI: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "6 D4RL's layout": (as_d4rl, ("D4RL's layout (key 'observations')", "read_d4rl")),
     "a missing file": (lambda data: (data / "metadata.json").unlink(), ("metadata.json: no such file", "beside")),
-    "a missing key": (edit_file(lambda file: file.pop("episode_1/rewards")), ("'episode_1/rewards' is missing",)),
+    "a missing key": (
+        edit_file(lambda file: file.pop("episode_1/rewards")),
+        ("episode_1", "'rewards' is missing"),
+    ),
     "a missing episode": (edit_file(lambda file: file.pop("episode_1")), ("'episode_1' is missing among 2 episodes",)),
     "a lost episode": (
         edit_file(lambda file: file.pop("episode_2")),
         ("holds 2 episodes where metadata.json promises 3",),
     ),
-    "lost steps": (edit_metadata(total_steps=301), ("hold 300 steps where metadata.json promises 301",)),
-    "another key": (edit_file(lambda file: file.create_group("extra")), ("key 'extra' is no episode",)),
+    "lost steps": (edit_metadata(total_steps=301), ("300 steps where metadata.json promises 301",)),
+    "another key": (
+        edit_file(lambda file: file.create_group("extra")),
+        (
+            "key 'extra'",
+            "'episode_<number>'",
+        ),
+    ),
     "T observations": (
         replaced("episode_0/observations", lambda v: v[:-1]),
-        ("'episode_0/observations' has 101 rows where 'episode_0/actions' has 101", "one observation more"),
+        ("episode_0", "'observations' has 101 rows where 'actions' has 101", "one observation more"),
     ),
-    "short rewards": (replaced("episode_0/rewards", lambda v: v[1:]), ("'episode_0/rewards' has 100 rows",)),
+    "short rewards": (
+        replaced("episode_0/rewards", lambda v: v[1:]),
+        ("episode_0", "'rewards' has 100 rows"),
+    ),
     "20 an episode without steps": (
         edit_file(lambda file: [replace_values(file, f"episode_1/{key}") for key in list(file["episode_1"])]),
-        ("'episode_1/actions' has no rows: an episode without steps",),
+        ("episode_1", "'actions' has no rows: an episode without steps"),
     ),
     "an early end": (
         replaced("episode_1/terminations", lambda v: np.arange(len(v)) == 7),
-        ("'episode_1/terminations' is set in row 7, before the last of 100",),
+        ("episode_1", "'terminations' is set in row 7, before the last of 100"),
     ),
     "12 NaN": (
         replaced("episode_2/rewards", lambda v: np.where(np.arange(len(v)) == 3, np.nan, v)),
-        ("'episode_2/rewards' holds NaN or infinity in 1 rows, first in row 3",),
+        ("episode_2", "'rewards' holds NaN or infinity in 1 rows, first in row 3"),
     ),
     "11 text": (
         replaced("episode_2/actions", lambda v: np.full(v.shape, b"x")),
-        ("'episode_2/actions' has dtype |S1",),
+        ("episode_2", "'actions' has dtype |S1"),
     ),
     "other spaces": (
         replaced("episode_2/actions", lambda v: v[:, :2]),
-        ("'episode_2/actions' has rows of shape (2,)",),
+        ("episode_2", "'actions' has rows of shape (2,)"),
     ),
-    "a dictionary": (edit_file(as_dictionary), ("'episode_1/observations' is a group, as Dict and Tuple spaces make",)),
+    "a dictionary": (
+        edit_file(as_dictionary),
+        ("episode_1", "'observations' is a group, as Dict and Tuple spaces make"),
+    ),
     "an array for an episode": (
         edit_file(lambda file: (file.pop("episode_1"), file.create_dataset("episode_1", data=1.0))),
-        ("key 'episode_1' is an array",),
+        ("episode_1", "is an array"),
     ),
     "24 a link": (
         edit_file(lambda file: (file.pop("episode_1"), file.__setitem__("episode_1", h5py.SoftLink("/episode_0")))),
@@ -573,11 +588,11 @@ MINARI: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "Arrow": (edit_metadata(data_format="arrow"), ("key 'data_format' is 'arrow'", "HDF5")),
     "a space that is no text": (edit_metadata(action_space=5), ("key 'action_space'", "text is needed, got int")),
     "a count that is none": (edit_metadata(total_episodes="many"), ("key 'total_episodes' is 'many'",)),
-    "broken JSON": (lambda data: (data / "metadata.json").write_text("{"), ("metadata.json: the file is not what",)),
+    "broken JSON": (lambda data: (data / "metadata.json").write_text("{"), ("metadata.json: ", "JSON")),
     "a list": (lambda data: (data / "metadata.json").write_text("[]"), ("an object is needed, got list",)),
     "deep JSON": (
         lambda data: (data / "metadata.json").write_text("[" * 10**6),
-        ("metadata.json: the file is not what",),
+        ("metadata.json: ", "JSON"),
     ),
     "long JSON": (lambda data: (data / "metadata.json").write_text(" " * (2**24 + 1)), ("16,777,217 bytes",)),
 }
@@ -605,7 +620,7 @@ def test_minari_refused(tmp_path: Path, case: str) -> None:
 
 def test_6_a_file_given_to_the_other_reader(tmp_path: Path) -> None:
     path = write(tmp_path / "set.hdf5", walk_columns())
-    with pytest.raises(DatasetError, match="no Minari data set"):
+    with pytest.raises(DatasetError, match="not a Minari dataset"):
         read_minari(path)
     directory = minari_set(tmp_path)
     with pytest.raises(DatasetError, match="Minari's layout"):

@@ -86,8 +86,8 @@ def test_normalizer_survives_json_and_undoes_itself(seed: int, epsilon: float) -
     [
         (np.zeros(3, np.float32), 1e-3, r"shape \(N, O\)"),
         (np.zeros((0, 3), np.float32), 1e-3, r"shape \(N, O\)"),
-        (np.zeros((2, 3), np.float32), 0.0, "epsilon must be > 0"),
-        (np.zeros((2, 3), np.float32), np.nan, "epsilon must be > 0"),
+        (np.zeros((2, 3), np.float32), 0.0, "epsilon must be"),
+        (np.zeros((2, 3), np.float32), np.nan, "epsilon must be"),
     ],
 )
 def test_normalizer_refuses_nonsense(observations: np.ndarray, epsilon: float, message: str) -> None:

@@ -118,7 +118,7 @@ def test_unordered_sets_have_no_episodes() -> None:
 def test_a_subset_is_recorded_in_the_file(tmp_path: Path) -> None:
     part = Subset("transitions", 9, seed=5).take(Subset("first", 20).take(episodes()))
     path = write_d4rl(tmp_path / "set.hdf5", **part.to_write())
-    again = load_dataset(path)  # without a remark: the file says that its rows are in no order
+    again = load_dataset(path)  # without a warning: the file says that its rows are in no order
     assert not again.ordered
     record = json.loads(again.metadata["subset"])
     assert record == part.metadata["subset"]

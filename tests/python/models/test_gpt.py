@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trajmill.models import gpt as module
-from trajmill.models.gpt import GPTConfig, backbone, gpt
+from trajmill.models.gpt import GPTConfig, gpt, gpt_outputs
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.stack import Stack
 
@@ -39,12 +39,24 @@ def test_blocks_of_queries_give_the_same(
     inputs = random(SEEDS, BATCH, LENGTH, CONFIG.width).requires_grad_()
 
     def computed() -> tuple[Tensor, ...]:
-        outputs = backbone(parameters, CONFIG, inputs, visible=visible, dropout=dropout)[:, :, 3:]
+        outputs = gpt_outputs(parameters, CONFIG, inputs, visible=visible, dropout=dropout)[:, :, 3:]
         return outputs, *torch.autograd.grad(outputs.square().sum(), inputs)
 
     whole = computed()
     monkeypatch.setattr(module, "QUERY_BLOCK", block)
     torch.testing.assert_close(computed(), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("wanted", [slice(1, None, 3), slice(-2, -1)])
+def test_wanted_positions_are_those_of_all(wanted: slice, parameters: dict[str, Tensor]) -> None:
+    """As if every position had been computed, with dropout and hidden tokens."""
+    shapes = CONFIG.dropout_shapes(BATCH, LENGTH)
+    dropout = {site: (random(SEEDS, *shape) > -1.0).double() / 0.84 for site, (_, shape) in shapes.items()}
+    options = {"visible": torch.arange(LENGTH).expand(SEEDS, BATCH, LENGTH) >= 2, "dropout": dropout}
+    inputs = random(SEEDS, BATCH, LENGTH, CONFIG.width)
+    whole = gpt_outputs(parameters, CONFIG, inputs, **options)
+    found = gpt_outputs(parameters, CONFIG, inputs, **options, wanted=wanted)
+    torch.testing.assert_close(found, whole[:, :, wanted], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("block", [4, 256])
@@ -56,6 +68,19 @@ def test_no_position_looks_ahead(block: int, parameters: dict[str, Tensor], monk
     kept = []
     for one in (inputs, changed):
         torch.manual_seed(0)  # drops the same
-        kept.append(backbone(parameters, CONFIG, one, dropout="torch"))
+        kept.append(gpt_outputs(parameters, CONFIG, one, dropout="torch"))
     assert torch.equal(kept[0][:, :, :6], kept[1][:, :, :6])
     assert not torch.isclose(kept[0][:, :, 6:], kept[1][:, :, 6:]).all(-1).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0}, "width"),
+        ({"head_count": 3, "width": 16}, r"head_count divide width, got .* 3, 16"),
+        ({"attention_dropout": 1.0}, r"attention_dropout .* got 1\.0"),
+    ],
+)
+def test_shapes_that_cannot_be_are_named(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GPTConfig(**change)

@@ -47,5 +47,5 @@ def test_as_many_clusters_as_vectors_are_the_vectors_and_more_are_refused() -> N
     centers = spherical_kmeans(vectors, 5, seeded())
     assert torch.allclose((centers @ F.normalize(vectors, dim=-1).T).amax(0), torch.ones(5))
     for count in (0, 6):
-        with pytest.raises(ValueError, match=f"count must be from 1 to 5, the number of vectors, got {count}"):
+        with pytest.raises(ValueError, match=f"count .* 1 to 5.* got {count}"):
             spherical_kmeans(vectors, count, seeded())

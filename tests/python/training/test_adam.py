@@ -1,9 +1,12 @@
-"""The stacked Adam against torch's."""
+"""The stacked Adam against torch's, and against the transformers library's written out."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import Tensor
 
 from trajmill.models.stack import Stack
 from trajmill.training.adam import Adam
@@ -35,7 +38,7 @@ def test_equals_torch_row_by_row_with_a_rate_per_row(dtype: torch.dtype, toleran
             assert float(gap) <= tolerance
 
 
-def test_leaves_without_gradient_stay_bitwise() -> None:
+def test_parameters_without_gradient_stay_bitwise() -> None:
     stack = Stack.of([{"used": torch.ones(2), "unused": torch.randn(3)}])
     before = stack.parameters["unused"].detach().clone()
     optimizer = Adam.of([stack], [torch.tensor([0.1])])
@@ -43,3 +46,96 @@ def test_leaves_without_gradient_stay_bitwise() -> None:
         optimizer.minimize((stack.parameters["used"] ** 2).sum())
     assert torch.equal(stack.parameters["unused"], before)
     assert not torch.equal(stack.parameters["used"], torch.ones(1, 2))
+
+
+Networks = list[dict[str, Tensor]]
+
+
+def networks(count: int) -> Networks:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {name: torch.randn(3, 2, generator=generator, dtype=torch.float64) for name in ("w", "b")} for _ in range(count)
+    ]
+
+
+def loss_of(parameters: dict[str, Tensor], update: int) -> Tensor:
+    """One number per row; gradients of very different size."""
+    scale = torch.tensor([[1.0, 1e-3], [30.0, 1.0], [0.0, 5.0]], dtype=torch.float64)
+    return ((parameters["w"] * parameters["b"].sin() - 0.1 * update) * scale).square().sum((-2, -1))
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_decay_clipping_and_a_factor_are_those_of_adamw(clip_norm: float | None) -> None:
+    """Two stacks with decays of their own, each row a seed whose gradient is clipped over both."""
+    values = networks(3)
+    stacks = [Stack.of([{name: one[name]} for one in values]) for name in ("w", "b")]
+    rates = torch.tensor([1e-3, 1e-2, 1e-1])
+    ours = Adam.of(stacks, [rates, rates], weight_decay=(0.1, 0.0), clip_norm=clip_norm, epsilon=1e-4)
+    theirs = [{name: value.clone().requires_grad_() for name, value in one.items()} for one in values]
+    optimizers = [
+        torch.optim.AdamW(
+            [{"params": [one["w"]], "weight_decay": 0.1}, {"params": [one["b"]], "weight_decay": 0.0}],
+            lr=float(rate),
+            eps=1e-4,
+        )
+        for one, rate in zip(theirs, rates, strict=True)
+    ]
+    for update in range(30):
+        factor = 1.0 / (1 + update)
+        joint = {"w": stacks[0].parameters["w"], "b": stacks[1].parameters["b"]}
+        ours.minimize(loss_of(joint, update).sum(), factor)
+        for one, optimizer, rate in zip(theirs, optimizers, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = float(rate) * factor
+            optimizer.zero_grad()
+            loss_of(one, update).backward()
+            if clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(one.values(), clip_norm)
+            optimizer.step()
+    for row, one in enumerate(theirs):
+        for stack, name in zip(stacks, ("w", "b"), strict=True):
+            torch.testing.assert_close(stack.detached()[name][row], one[name].detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_decay_after_the_step_is_that_of_transformers() -> None:
+    """Epsilon outside the bias correction, then decay of what the step has made."""
+    stack, plain = Stack.of(networks(1)), networks(1)[0]
+    ours = Adam.of(
+        [stack], [torch.tensor([1e-2], dtype=torch.float64)], weight_decay=(0.1,), epsilon=1e-2, decay_after_step=True
+    )
+    first, second = ({name: torch.zeros_like(value) for name, value in plain.items()} for _ in range(2))
+    for update in range(1, 6):
+        ours.minimize(loss_of(stack.parameters, update).sum())
+        asked = {name: value.clone().requires_grad_() for name, value in plain.items()}
+        gradients = torch.autograd.grad(loss_of(asked, update), list(asked.values()))
+        for (name, value), gradient in zip(plain.items(), gradients, strict=True):
+            first[name] = 0.9 * first[name] + 0.1 * gradient
+            second[name] = 0.999 * second[name] + 0.001 * gradient**2
+            size = 1e-2 * math.sqrt(1 - 0.999**update) / (1 - 0.9**update)
+            value.sub_(size * first[name] / (second[name].sqrt() + 1e-2))
+            value.mul_(1 - 1e-2 * 0.1)
+    for name, value in plain.items():
+        torch.testing.assert_close(stack.detached()[name][0], value, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_are_those_of_all_processes() -> None:
+    """Before they are clipped and used: here the other process has none, so the mean is half."""
+    stack = Stack.of(networks(2))
+    optimizer = Adam.of([stack], [torch.ones(2)], all_reduce=lambda tensor: tensor.div_(2))
+    loss = loss_of(stack.parameters, 1).sum()
+    alone = torch.autograd.grad(loss, list(stack.parameters.values()), retain_graph=True)
+    optimizer.differentiate(loss)
+    for found, gradient in zip(optimizer.gradients[0].parameters.values(), alone, strict=True):
+        assert torch.equal(found, gradient / 2)
+    norms = torch.stack([gradient.square().sum((1, 2)) for gradient in alone]).sum(0).sqrt()
+    torch.testing.assert_close(optimizer.gradient_norms(), norms / 2)
+
+
+def test_everything_that_moves_has_a_name() -> None:
+    stacks = [Stack.of(networks(2)), Stack.of(networks(2))]
+    optimizer = Adam.of(stacks, [torch.ones(2), torch.ones(2)])
+    names = {"update_count", *(f"{moment}_moment.{index}" for moment in ("first", "second") for index in range(2))}
+    before = {name: tensor.clone() for name, tensor in optimizer.moving().items()}
+    optimizer.minimize(sum(loss_of(stack.parameters, 1).sum() for stack in stacks))
+    assert optimizer.moving().keys() == names
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in optimizer.moving().items())

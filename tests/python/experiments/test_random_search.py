@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trajmill.algorithms.ars import (
+from trajmill.experiments.random_search import (
     ARSConfig,
     LinearPolicies,
     Moments,
-    Watched,
+    ObservationMoments,
     create,
     draw_directions,
     perturbed_policies,
@@ -56,7 +56,7 @@ def test_what_never_moves_has_no_deviation() -> None:
 
 def test_only_episodes_that_play_are_counted() -> None:
     observations = RNG.normal(size=(2, 2, 3)).astype(np.float32)
-    watched = Watched(lambda values: values[..., :1], create(3, 1).moments)
+    watched = ObservationMoments(lambda values: values[..., :1], create(3, 1).moments)
     watched.start(2, 2)
     np.testing.assert_array_equal(watched(observations), observations[..., :1])
     playing = np.array([[True, False], [False, False]])
@@ -126,9 +126,9 @@ def test_the_search_climbs_a_hill() -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="1 to direction_count, got 9 and 8"):
+    with pytest.raises(ValueError, match=r"top_direction_count .* got 9"):
         ARSConfig(top_direction_count=9)
-    with pytest.raises(ValueError, match="> 0, got 0"):
+    with pytest.raises(ValueError, match="step_size"):
         ARSConfig(step_size=0.0)
-    with pytest.raises(ValueError, match="episode_length must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="episode_length"):
         ARSConfig(episode_length=0)

@@ -11,8 +11,8 @@ from gpu import NEEDS_GPU
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trajmill.training.draws import Draws, even, indexes, normals, philox, shaped_normals, uniforms
 from trajmill.training.dropout import dropout_factors, dropout_sizes
-from trajmill.training.philox import Draws, indexes, normals, philox, uniforms
 
 WORD = st.integers(0, 2**32 - 1)
 CPU = torch.device("cpu")
@@ -90,18 +90,38 @@ def test_a_draw_depends_on_its_address_alone(seeds: list[int], step: int, count:
     sizes=st.dictionaries(st.sampled_from("abc"), st.integers(0, 70), min_size=1),
 )
 @settings(max_examples=50, deadline=None)
-def test_the_core_rolls_what_torch_operations_do(
+def test_the_core_makes_the_words_that_torch_operations_do(
     seeds: list[int], step: int, count: int, sizes: dict[str, int]
 ) -> None:
-    draws, first = Draws.of(seeds, sizes, CPU), torch.tensor(step)
-    composed = draws.words_by_torch(first, count)
-    assert composed.shape == (count, len(seeds), len(draws.lane), 4)
-    assert composed.equal(draws._compiled(first, count))
+    draws, first = Draws.of(seeds, sizes, CPU, first_site=3), torch.tensor(step)
+    by_torch = draws.words_by_torch(first, count)
+    assert by_torch.shape == (count, len(seeds), len(draws.lane), 4)
+    assert by_torch.equal(draws._compiled(first, count))
 
 
 def test_address_is_lane_step_site_domain() -> None:
     words = Draws.of([2**40 + 5], {"a": 4, "b": 6}, CPU).words(torch.tensor(9), 1)
     assert words["b"][0, 0, 4:].tolist() == plain_philox([1, 9, 1, 0x74726169], [5, 2**8])[:2]
+
+
+def test_sites_are_numbered_from_the_first_site_on() -> None:
+    """So that an algorithm may have two sets of draws of one seed."""
+    both = Draws.of([5, 2**63], {"a": 4, "b": 6, "c": 3}, CPU).words(torch.tensor(9), 2)
+    later = Draws.of([5, 2**63], {"b": 6, "c": 3}, CPU, first_site=1).words(torch.tensor(9), 2)
+    assert later["b"].equal(both["b"]) and later["c"].equal(both["c"])
+
+
+def test_draws_know_their_seeds() -> None:
+    draws = Draws.of([5, 2**64 - 1, 2**32], {"a": 4}, CPU)
+    assert draws.seeds == [5, 2**64 - 1, 2**32] and draws.seed_count == 3
+
+
+def test_normals_come_in_pairs_and_in_shape() -> None:
+    assert [even(count) for count in (1, 2, 3, 4)] == [2, 2, 4, 4]
+    words = Draws.of([3, 4], {"a": even(15)}, CPU).words(torch.tensor(0), 2)["a"]
+    found = shaped_normals(words, (5, 3), torch.float64)
+    assert found.shape == (2, 2, 5, 3)
+    assert found.flatten(-2).equal(normals(words, torch.float64)[..., :15])
 
 
 def test_sites_steps_and_seeds_do_not_share_words() -> None:

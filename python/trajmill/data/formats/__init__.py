@@ -1,0 +1,111 @@
+"""The file formats of datasets, one module each. To add one, add a module here; nothing else has to change.
+
+A module's name is the format's name (``trajmill dataset convert --to``), and it has what `Format` lists. `load_dataset`
+asks every module whether it recognizes a path and lets that module read it; `trajmill.experiments.datasets.convert`
+lets the module write that was named, or whose suffix the new file has. docs/add-a-dataset-format.md has an example.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, Unpack, cast
+
+from trajmill.core.files import replacing
+from trajmill.data.columns import check_contents
+from trajmill.data.episodes import settle_episodes, settle_flags
+from trajmill.data.errors import refuse, refusing
+from trajmill.data.records import Columns, Dataset, Steps
+
+
+class Format(Protocol):
+    """What a module of this package has."""
+
+    SUFFIXES: tuple[str, ...]
+    """endings of the names of files that are written in this format; ``""`` is a name without one"""
+    ORDERED: bool
+    """whether readers of this format take the next row for the next step"""
+
+    def recognizes(self, path: Path) -> bool:
+        """Whether what lies at `path` is to be read by this module; a short look that trusts nothing."""
+
+    def read(self, path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+        """Read and check a dataset, with `load_dataset`'s options; what cannot be trusted is a `DatasetError`."""
+
+    def write(self, path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+        """Write columns, infos and metadata, as `Steps` describes them, and return `path`.
+
+        The file or directory appears whole or not at all; missing directories are made. `overwrite` replaces a file,
+        never a directory. What the format cannot hold is refused before anything is written.
+        """
+
+
+def format_names() -> tuple[str, ...]:
+    """Names of all formats."""
+    return tuple(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def format_named(name: str) -> Format:
+    """The module of a format."""
+    return cast(Format, import_module(f"{__name__}.{name}"))
+
+
+def format_of(path: Path) -> str:
+    """Name of the format that recognizes a file or directory; D4RL's, which takes every file, is asked last."""
+    for name in sorted(format_names(), key=lambda name: name == "d4rl"):
+        if name == "d4rl" and path.suffix == ".csv":
+            with refusing(path):
+                raise refuse("a CSV file of tokens has no steps", "read it with trajmill.data.read_token_csv")
+        if format_named(name).recognizes(path):
+            return name
+    with refusing(path):
+        remedy = "give one file, or a directory with data/main_data.hdf5"
+        raise refuse("a directory, but not a Minari dataset", remedy)
+
+
+def format_for(path: Path) -> str:
+    """Name of the format in which a new file of this name is written."""
+    suffixes = {suffix: name for name in format_names() for suffix in format_named(name).SUFFIXES}
+    if path.suffix not in suffixes:
+        with refusing(path):
+            endings = " or ".join(filter(None, suffixes))
+            raise refuse("its ending names no format", f"end it in {endings}, or say which format with --to")
+    return suffixes[path.suffix]
+
+
+def checked_dataset(path: Path, columns: Columns, *, fix_timeouts: bool, **fields: Any) -> Dataset:
+    """The dataset of columns that were read and cleaned, after the checks of its contents, flags and episode ends.
+
+    Without ``timeouts`` the ends are marked where stored next observations show them. `fields` are the other fields of
+    `Dataset`: its name, and metadata and order if there is anything to say.
+    """
+    marked, visible = columns.get("timeouts"), "next_observations" in columns
+    terminals, timeouts = settle_flags(columns["terminals"], marked, visible=visible)
+    dataset = Dataset.from_columns(path, columns | {"terminals": terminals, "timeouts": timeouts}, **fields)
+    check_contents(dataset)
+    return settle_episodes(dataset, fix_timeouts=fix_timeouts or (marked is None and visible))
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A name beside `path` to write a file or a directory at; flushed and renamed to `path` if the block ends well.
+
+    Whatever fails, nothing new is left, and what was at `path` stays. Refuses a file that exists, unless `overwrite`,
+    and a directory that is not empty.
+    """
+
+    def check_free() -> None:
+        if path.is_dir():
+            if any(path.iterdir()):
+                raise refuse("the directory exists and is not empty", "choose another name or remove it")
+        elif os.path.lexists(path) and not overwrite:
+            raise refuse("the file exists", "choose another name, or say overwrite=True (--overwrite)")
+
+    check_free()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, check_free) as part:
+        yield part

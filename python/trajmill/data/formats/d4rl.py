@@ -1,0 +1,119 @@
+"""D4RL's HDF5 schema: one file, one row a step.
+
+A file has ``observations`` (N, O), ``actions`` (N, A), ``rewards`` and ``terminals`` (N,), and if it has them
+``timeouts`` (N,), ``next_observations`` (N, O), ``infos/*`` (N, ...) and scalars under ``metadata/``.
+
+Checks run from cheap to expensive: what the file is, its keys, shapes, dtypes, memory, finiteness, ranges, episodes.
+What cannot be trusted is refused with a `DatasetError`; what can be repaired in one known way is repaired, with a
+`DatasetWarning`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trajmill.data import hdf5
+from trajmill.data.columns import MemoryBudget, check_columns, check_finite, clean_column, columns_to_write
+from trajmill.data.errors import refuse, refusing
+from trajmill.data.formats import checked_dataset, new_file
+from trajmill.data.official import OLD, official_file, recognize, warn_about_release
+from trajmill.data.records import Dataset, Steps
+
+SUFFIXES = (".hdf5", ".h5")
+ORDERED = True
+_METADATA = "metadata/"
+_POLICY = "metadata/policy/"
+
+
+def recognizes(path: Path) -> bool:
+    """True for every file: what no other format recognizes is left to this reader, which says what it is instead."""
+    return not path.is_dir()
+
+
+def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+    """Read and check a file in D4RL's schema; options as in `load_dataset`.
+
+    Floats become float32 and flags bool, whatever the file holds (D4RL's replay files were float64). Repaired with a
+    warning: columns stored as (N, 1); both flags in one row (the limit wins, as in D4RL); no ``timeouts`` (ends are
+    taken from the stored next observations, else a limit of 1,000 steps is assumed). Kept with a warning: actions
+    outside [-1, 1], constant observations, an unfinished last episode, stored next observations that disagree with the
+    next row, an official name on a file that is not the official one.
+
+    `fix_timeouts` marks ends that the flags leave out, and reads terminals as timeouts where every one of them stands
+    at the limit of 1,000 steps. Without it the first are refused and the second warned about; D4RL's own files, known
+    by their hash, are always fixed.
+    """
+    path = Path(path)
+    with refusing(path):
+        release, namesake = recognize(path), official_file(path.name)
+        expected = f" where D4RL's {namesake.name} has {namesake.size:,}" if namesake else ""
+        with hdf5.open_hdf5(path, expected) as file:
+            if any(name.startswith("episode_") for name in file):
+                fault = "the file has Minari's layout (one group 'episode_...' per episode)"
+                raise refuse(fault, "read it with load_dataset or read_minari")
+            handles = hdf5.list_arrays(file)
+            if release == OLD:
+                handles.pop("infos/qpos", None)
+                handles.pop("infos/qvel", None)
+            columns = check_columns(handles)
+            MemoryBudget(memory_budget).take(handles)
+            arrays = {key: clean_column(key, hdf5.read_array(key, array)) for key, array in columns.items()}
+            metadata = hdf5.read_attributes(file)
+            for key, array in handles.items():
+                if key.startswith(_METADATA) and hdf5.is_short_scalar(array):
+                    metadata[key.removeprefix(_METADATA)] = hdf5.plain(array[()])
+        warn_about_release(path, release)
+        fix = fix_timeouts or release is not None  # D4RL's replay files leave some ends unmarked (D4RL issue 162)
+        ordered = metadata.get("ordered", True) is not False
+        return checked_dataset(path, arrays, fix_timeouts=fix, name=path.stem, metadata=metadata, ordered=ordered)
+
+
+def read_policy_weights(path: str | Path, *, memory_budget: int | None = None) -> dict[str, NDArray[Any]]:
+    """Read the behavior policy that D4RL's medium and expert files carry; empty if the file has none.
+
+    These are the arrays under ``metadata/policy/``, such as ``fc0/weight`` (256, O). The names of the policy's
+    functions are in `Dataset.metadata`: ``policy/nonlinearity``, ``policy/output_distribution``.
+    """
+    with refusing(path):
+        with hdf5.open_hdf5(Path(path)) as file:
+            handles = hdf5.list_arrays(file)
+            MemoryBudget(memory_budget).take(handles)
+            weights = {
+                key: hdf5.read_array(key, array)
+                for key, array in handles.items()
+                if key.startswith(_POLICY) and array.shape and array.dtype.kind == "f"
+            }
+        for key, values in weights.items():
+            check_finite(key, values)
+    return {key.removeprefix(_POLICY): values for key, values in weights.items()}
+
+
+def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+    """Write steps in D4RL's schema, packed with gzip and guarded by checksums; see `Format.write`.
+
+    Every entry of the metadata becomes a file attribute, as it is or as JSON.
+    """
+    path = Path(path)
+    with refusing(path):
+        columns = columns_to_write(steps)
+        attributes = {name: _attribute(name, value) for name, value in (steps.get("metadata") or {}).items()}
+        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as file:
+            file.attrs.update(attributes)
+            for key, values in columns.items():
+                hdf5.create_packed(file, key, values)
+    return path
+
+
+def _attribute(name: str, value: Any) -> Any:
+    """A value that HDF5 keeps as it is, else its JSON."""
+    if isinstance(value, str | bool | int | float | np.generic):
+        return value
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise refuse(f"metadata {name!r} cannot be written: {error}", "give text, numbers or plain lists") from None

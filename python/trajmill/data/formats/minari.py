@@ -1,0 +1,365 @@
+"""Minari's HDF5 layout, read and written directly: one group per episode, and a JSON file about all of them.
+
+A dataset is a directory with ``data/main_data.hdf5`` and ``data/metadata.json``. The group ``episode_<i>`` holds T
+steps: ``observations`` (T + 1, O), ``actions`` (T, A), ``rewards``, ``terminations``, ``truncations`` (T,).
+Source: minari.farama.org, "Dataset Standards", and Minari 0.5.4.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from trajmill.data import hdf5
+from trajmill.data.columns import (
+    VECTORS,
+    MemoryBudget,
+    check_array,
+    clean_column,
+    columns_to_write,
+    warn_about_casts,
+)
+from trajmill.data.environments import EPISODE_LIMIT, TASKS
+from trajmill.data.episodes import CONTINUITY
+from trajmill.data.errors import refuse, refusing, warn_about
+from trajmill.data.formats import checked_dataset, new_file
+from trajmill.data.records import INFOS, Columns, Dataset, Steps
+
+if TYPE_CHECKING:
+    import h5py
+
+SUFFIXES = ("",)
+ORDERED = True
+DATA_FILE, METADATA_FILE = "main_data.hdf5", "metadata.json"
+_EPISODE = re.compile(r"episode_(0|[1-9][0-9]{0,8})")
+_NAME = re.compile(r"[-\w/]+-v\d+", re.ASCII)
+_FLAGS = {"terminations": "terminals", "truncations": "timeouts"}  # Minari's name of a flag to ours
+_KEYS = ("observations", "actions", "rewards", *_FLAGS)
+_STATES = ("qpos", "qvel")
+_LONGEST_METADATA = 2**24  # bytes; the limits of an image space are long lists
+_LONGEST_ENTRY = 2**16  # characters of one text in the metadata
+_MINARI_VERSION = "0.5.0"
+_SPEC_DEFAULTS: dict[str, Any] = {
+    "reward_threshold": None,
+    "nondeterministic": False,
+    "order_enforce": True,
+    "disable_env_checker": False,
+    "kwargs": {},
+    "additional_wrappers": [],
+    "vector_entry_point": None,
+}
+
+
+def recognizes(path: Path) -> bool:
+    """True for a directory that Minari would read, or one of its two files."""
+    return _data_directory(path) is not None
+
+
+def _data_directory(path: Path) -> Path | None:
+    if path.name in (DATA_FILE, METADATA_FILE) and path.is_file():
+        return path.parent
+    return next((place for place in (path, path / "data") if (place / DATA_FILE).is_file()), None)
+
+
+def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+    """Read and check a dataset in Minari's layout; options as in `load_dataset`.
+
+    `path` is the dataset's directory, its ``data`` directory, or one of the two files. Spaces must be boxes of one
+    dimension. Episodes follow each other in numerical order. An episode that ends with neither flag is read as cut by a
+    limit; a step that sets both is a terminal, as Gymnasium means it. The layout itself says where episodes end, so
+    `fix_timeouts` has no effect. Of the infos only ``qpos`` and ``qvel`` are read.
+
+    The dataset has Minari's id for its name; its ``metadata`` holds the plain entries of ``metadata.json``, and under
+    ``environment`` the Gymnasium id of its ``env_spec``.
+    """
+    directory = _data_directory(Path(path))
+    if directory is None:
+        with refusing(path):
+            raise refuse("not a Minari dataset", f"give a directory with data/{DATA_FILE} and data/{METADATA_FILE}")
+    file_path, metadata_path = directory / DATA_FILE, directory / METADATA_FILE
+    with refusing(metadata_path):
+        metadata = _read_metadata(metadata_path)
+    with refusing(file_path):
+        with hdf5.open_hdf5(file_path) as file:
+            episodes = _episodes(file, metadata)
+            step_count = _check_episodes(file, episodes, MemoryBudget(memory_budget))
+            _check_promise(step_count, "steps", metadata, "total_steps")
+            parts = []
+            for episode in episodes:
+                with refusing(f"{file_path}, {episode}"):
+                    parts.append(_read_episode(file, episode))
+        name = metadata.get("dataset_id")
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+            name = directory.parent.name if directory.name == "data" else directory.name
+        described = _plain_metadata(metadata)
+        return checked_dataset(file_path, _join(parts), fix_timeouts=False, name=name, metadata=described)
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """What Minari says about a dataset; refuse spaces and formats that are not read."""
+    if not path.is_file():
+        raise refuse("no such file", f"a Minari dataset needs {METADATA_FILE} beside {DATA_FILE}")
+    if path.stat().st_size > _LONGEST_METADATA:
+        raise refuse(f"the file has {path.stat().st_size:,} bytes", f"at most {_LONGEST_METADATA:,} are read")
+    metadata = _parsed("the file", path.read_bytes())
+    if metadata.get("data_format", "hdf5") != "hdf5":
+        fault = f"key 'data_format' is {metadata['data_format']!r}"
+        raise refuse(fault, "only Minari's HDF5 layout is read; let Minari convert it")
+    for key in ("observation_space", "action_space"):
+        if key not in metadata:
+            continue
+        space = _parsed(f"key {key!r}", metadata[key])
+        kind, shape = space.get("type"), space.get("shape")
+        if kind != "Box" or not isinstance(shape, list) or len(shape) != 1:
+            found = f"a {kind} space" + (f" of shape {shape}" if kind == "Box" else "")
+            needed = "only boxes of one dimension are read; flatten it with a Gymnasium wrapper and store it again"
+            raise refuse(f"key {key!r} is {found:.80}", needed)
+    for key in ("total_episodes", "total_steps"):
+        count = metadata.get(key, 0)
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise refuse(f"key {key!r} is {count!r:.80}", "it must be a whole number")
+    return metadata
+
+
+def _parsed(what: str, text: object) -> dict[str, Any]:
+    try:
+        if not isinstance(text, str | bytes):
+            raise ValueError(f"text is needed, got {type(text).__name__}")
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError(f"an object is needed, got {type(value).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise refuse(f"{what} is not a valid JSON object ({error})", "copy or download it again") from None
+    return value
+
+
+def _check_promise(found: int, things: str, metadata: Mapping[str, Any], key: str) -> None:
+    """Refuse a file that has lost some of what its metadata counts."""
+    promised = metadata.get(key, found)
+    if promised != found:
+        fault = f"the file holds {found:,} {things} where {METADATA_FILE} promises {promised:,} ({key!r})"
+        raise refuse(fault, "download the dataset again")
+
+
+def _episodes(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
+    """Names of the episodes in numerical order; there must be no gap, and as many as the metadata says."""
+    names = list(file)
+    odd = sorted(name for name in names if not _EPISODE.fullmatch(name))
+    if "observations" in odd:
+        raise refuse("the file has D4RL's layout (key 'observations')", "read it with load_dataset or read_d4rl")
+    if odd:
+        raise refuse(f"key {odd[0]!r} is not an episode", "all keys must be 'episode_<number>'")
+    if not names:
+        raise refuse("the file holds no episodes", "download or collect the dataset again")
+    missing = set(range(len(names))) - {int(name.removeprefix("episode_")) for name in names}
+    if missing:
+        fault = f"key 'episode_{min(missing)}' is missing among {len(names)} episodes"
+        raise refuse(fault, "episodes are numbered from 0 without a gap; download the dataset again")
+    _check_promise(len(names), "episodes", metadata, "total_episodes")
+    return [f"episode_{i}" for i in range(len(names))]
+
+
+def _open_episode(file: h5py.File, episode: str) -> dict[str, h5py.Dataset]:
+    """One episode's unread arrays, ``infos/qpos`` and ``infos/qvel`` among them if there.
+
+    HDF5 keeps what it has unpacked of every open array, so only one episode should be open at a time.
+    """
+    import h5py
+
+    group = hdf5.open_entry(file, episode, episode)
+    if not isinstance(group, h5py.Group):
+        raise refuse("the episode is an array", "an episode must be a group of arrays")
+    arrays = {}
+    for key in _KEYS:
+        if key not in group:
+            raise refuse(f"key {key!r} is missing", f"an episode needs {', '.join(_KEYS)}")
+        arrays[key] = hdf5.open_entry(group, key, key)
+        if not isinstance(arrays[key], h5py.Dataset):
+            fault = f"key {key!r} is a group, as Dict and Tuple spaces make"
+            raise refuse(fault, "only boxes of one dimension are read; flatten the space and store the dataset again")
+    infos = hdf5.open_entry(group, "infos", "infos") if "infos" in group else None
+    if isinstance(infos, h5py.Group):
+        for state in _STATES:
+            if state in infos:
+                arrays[INFOS + state] = hdf5.open_entry(infos, state, INFOS + state)
+    return arrays
+
+
+def _check_episodes(file: h5py.File, episodes: list[str], budget: MemoryBudget) -> int:
+    """Check the shapes, types and sizes of all episodes before any is read; return their number of steps."""
+    step_count = 0
+    widths: dict[str, tuple[int, ...]] = {}
+    for episode in episodes:
+        with refusing(f"{file.filename}, {episode}"):
+            arrays = _open_episode(file, episode)
+            step_count += _check_episode(arrays)
+            for key in ("observations", "actions"):
+                width = arrays[key].shape[1:]
+                if width != widths.setdefault(key, width):
+                    fault = f"key {key!r} has rows of shape {width}, of {widths[key]} in episode_0"
+                    raise refuse(fault, "all episodes need the same spaces")
+            budget.take(arrays)
+    if step_count < 2:
+        raise refuse(f"all episodes together have {step_count} steps", "at least 2 are needed")
+    warn_about_casts(arrays)
+    return step_count
+
+
+def _check_episode(arrays: Mapping[str, h5py.Dataset]) -> int:
+    """Check one episode's types and shapes; return its number of steps."""
+    for key, array in arrays.items():
+        check_array(key, array)
+        if key.startswith(INFOS) and (len(array.shape) != 2 or array.shape[1] == 0):
+            raise refuse(f"key {key!r} has shape {array.shape}", "it must be a matrix, one row per step")
+    count = int(arrays["actions"].shape[0])
+    if count == 0:
+        raise refuse("key 'actions' has no rows: an episode without steps", "remove the episode")
+    for key, array in arrays.items():
+        rows = (count, count + 1) if key.startswith(INFOS) else (count + (key == "observations"),)
+        if array.shape[0] not in rows:
+            needed = "one observation more than actions" if key == "observations" else "one row per step"
+            fault = f"key {key!r} has {array.shape[0]} rows where 'actions' has {count}"
+            raise refuse(fault, f"{needed} is needed; store the dataset again")
+    return count
+
+
+def _read_episode(file: h5py.File, episode: str) -> Columns:
+    """One episode's columns under our names, T rows each, with the next observations."""
+    columns = {}
+    for key, array in _open_episode(file, episode).items():
+        values = hdf5.read_array(key, array)
+        if key in VECTORS:
+            values = values.reshape(len(values))  # (T, 1) needs no warning here
+        columns[_FLAGS.get(key, key)] = clean_column(key, values)
+    count = len(columns["actions"])
+    for key, flag in _FLAGS.items():
+        early = columns[flag][:-1]
+        if early.any():
+            fault = f"key {key!r} is set in row {int(early.argmax())}, before the last of {count}"
+            raise refuse(fault, "only the last step of an episode ends it")
+    columns["next_observations"] = columns["observations"][1:]
+    return {name: values[:count] for name, values in columns.items()}
+
+
+def _join(episodes: list[Columns]) -> Columns:
+    """Put episodes one after another; one that ends with neither flag set is read as cut by a limit."""
+    unmarked = [i for i, episode in enumerate(episodes) if not (episode["terminals"] | episode["timeouts"])[-1]]
+    if unmarked:
+        for i in unmarked:
+            episodes[i]["timeouts"][-1] = True
+        where = f"first 'episode_{unmarked[0]}/truncations'"
+        warn_about(f"{len(unmarked)} episodes end with neither flag set, {where}; read as cut by a limit")
+    shared = [name for name in episodes[0] if all(name in episode for episode in episodes)]
+    columns = {name: np.concatenate([episode[name] for episode in episodes]) for name in shared}
+    columns["timeouts"] &= ~columns["terminals"]
+    return columns
+
+
+def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers and short texts, the dataset's own entries, and the environment's id."""
+    described = ("env_spec", "observation_space", "action_space")
+    values = {
+        key: value
+        for key, value in metadata.items()
+        if isinstance(value, int | float)
+        or (isinstance(value, str) and len(value) <= _LONGEST_ENTRY and key not in described)
+    }
+    own = metadata.get("trajmill")
+    values.update(own if isinstance(own, dict) else {})
+    try:
+        environment = json.loads(metadata.get("env_spec", ""))["id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        environment = None
+    if isinstance(environment, str):
+        values.setdefault("environment", environment)
+    return values
+
+
+def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
+    """Write steps as a directory that `minari.load_dataset` reads; see `Format.write`.
+
+    Minari looks for it under ``$MINARI_DATASETS_PATH`` (``~/.minari/datasets``) by its id, such as
+    ``mujoco/hopper/mine-v0``: `dataset_id`, or the directory's name. It ends in ``-v`` and a number.
+
+    Minari stores each observation once, so inside an episode the next observation must be the next row's. Steps after
+    the last end become an episode with neither flag. Of the infos only ``qpos`` and ``qvel`` are kept. Metadata goes
+    under the key ``trajmill`` of ``metadata.json``; ``algorithm`` and, for a task in `TASKS`, ``environment`` are
+    repeated in Minari's own entries. Since a directory is never replaced, `overwrite` has no effect.
+    """
+    path, metadata = Path(path), steps.get("metadata") or {}
+    name = path.name if dataset_id is None else dataset_id
+    with refusing(path):
+        if not _NAME.fullmatch(name):
+            raise refuse(f"{name!r} cannot name a Minari dataset", "end it in a version, as in hopper-mine-v0")
+        if metadata.get("ordered") is False:
+            fault = "Minari's layout needs episodes, and the rows are single transitions in no order"
+            raise refuse(fault, "write D4RL's schema (.hdf5) or SynthER's (.npz)")
+        columns = columns_to_write(steps, infos=_STATES, next_observations=True)
+        bounds = _episode_bounds(columns)
+        with new_file(path, overwrite=False) as part:
+            data = part / "data"
+            data.mkdir(parents=True)
+            with hdf5.create_hdf5(data / DATA_FILE) as file:
+                for i, (start, end) in enumerate(bounds):
+                    _write_episode(file.create_group(f"episode_{i}"), columns, i, start, end)
+            described = _describe(name, columns, len(bounds), (data / DATA_FILE).stat().st_size, metadata)
+            (data / METADATA_FILE).write_text(json.dumps(described))
+    return path
+
+
+def _episode_bounds(columns: Columns) -> list[tuple[int, int]]:
+    """First row and row after the last of every episode, an unfinished last one too."""
+    flags = columns["terminals"] | columns["timeouts"]
+    jumps = np.abs(columns["next_observations"][:-1] - columns["observations"][1:]).max(axis=1) > CONTINUITY
+    jumps &= ~flags[:-1]
+    if jumps.any():
+        fault = f"'next_observations' is not the next row's observation in {int(jumps.sum())} rows inside episodes"
+        remedy = "Minari's layout stores each observation once; mark the ends of episodes, or write D4RL's layout"
+        raise refuse(f"{fault}, first in row {int(jumps.argmax())}", remedy)
+    flags[-1] = True
+    return list(pairwise([0, *(np.flatnonzero(flags) + 1).tolist()]))
+
+
+def _write_episode(group: h5py.Group, columns: Columns, number: int, start: int, end: int) -> None:
+    group.attrs.update({"id": number, "total_steps": end - start})
+    for key in (*_KEYS, *(name for name in columns if name.startswith(INFOS))):
+        values = columns[_FLAGS.get(key, key)][start:end]
+        if key == "observations":
+            values = np.concatenate((values, columns["next_observations"][end - 1 : end]))
+        hdf5.create_packed(group, key, values)
+    group.require_group("infos")
+
+
+def _describe(name: str, columns: Columns, episodes: int, size: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``metadata.json`` says; Minari makes the spaces and the environment again from their texts."""
+
+    def box(name: str, limit: float) -> str:
+        size = columns[name].shape[1]
+        limits = {"low": [-limit] * size, "high": [limit] * size}
+        return json.dumps({"type": "Box", "dtype": "float32", "shape": [size], **limits})
+
+    described: dict[str, Any] = {
+        "total_episodes": episodes,
+        "total_steps": len(columns["rewards"]),
+        "data_format": "hdf5",
+        "observation_space": box("observations", math.inf),
+        "action_space": box("actions", 1.0 if (np.abs(columns["actions"]) <= 1.0).all() else math.inf),
+        "dataset_id": name,
+        "minari_version": _MINARI_VERSION,
+        "dataset_size": round(size / 1e6, 1),
+        "trajmill": dict(metadata),
+    }
+    if isinstance(metadata.get("algorithm"), str):
+        described["algorithm_name"] = metadata["algorithm"]
+    for task in TASKS.values():
+        if metadata.get("environment") == task.environment_id:
+            spec = {"id": task.environment_id, "entry_point": task.entry_point, "max_episode_steps": EPISODE_LIMIT}
+            described["env_spec"] = json.dumps(spec | _SPEC_DEFAULTS)
+    return described

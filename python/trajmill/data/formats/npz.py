@@ -1,0 +1,146 @@
+"""SynthER's ``samples.npz``: transitions in no order, one NumPy array each, in a zip archive.
+
+The archive is read by hand: a header first, then no more bytes than it declares. Pickled objects are never loaded.
+Source: github.com/conglu1997/SynthER, what its trainer saves with `numpy.savez_compressed`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Unpack
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from trajmill.data.columns import MemoryBudget, check_columns, clean_column, columns_to_write
+from trajmill.data.errors import DatasetError, refuse, refusing, warn_about
+from trajmill.data.formats import checked_dataset, new_file
+from trajmill.data.records import COLUMNS, Dataset, Steps
+
+SUFFIXES = (".npz",)
+ORDERED = False
+KEYS = ("observations", "actions", "rewards", "next_observations", "terminals")  # what SynthER writes
+_MOST_MEMBERS = 64
+_LONGEST_HEADER = 10_000
+_DAMAGES = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError)
+
+
+class _Header(NamedTuple):
+    """What an array is, before it is read."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+
+def recognizes(path: Path) -> bool:
+    """True for a zip archive, and for a file that should be one."""
+    return path.suffix == ".npz" or (path.is_file() and zipfile.is_zipfile(path))
+
+
+def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+    """Read and check transitions as SynthER stores them; options as in `load_dataset`.
+
+    An archive has `KEYS`, and ``timeouts`` if it has them; other arrays are not read. Terminals that a model has made
+    need not be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` has no effect.
+    """
+    path = Path(path)
+    with refusing(path):
+        if not path.is_file():
+            raise refuse("no such file", "check the path")
+        if not zipfile.is_zipfile(path):
+            raise refuse("not a NumPy archive, or one cut short", "give the complete .npz file")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                arrays = _read_arrays(archive, MemoryBudget(memory_budget))
+        except DatasetError:
+            raise
+        except _DAMAGES as error:
+            fault = f"the archive is damaged ({type(error).__name__}: {error})"
+            raise refuse(fault, "copy or make it again") from error
+        if arrays["terminals"].dtype.kind == "f":
+            arrays["terminals"] = _threshold(arrays["terminals"])
+        columns = {name: clean_column(name, values) for name, values in arrays.items()}
+        columns.setdefault("timeouts", np.zeros(len(columns["rewards"]), np.bool_))
+        return checked_dataset(path, columns, fix_timeouts=False, name=path.stem, ordered=False)
+
+
+def _read_arrays(archive: zipfile.ZipFile, budget: MemoryBudget) -> dict[str, NDArray[Any]]:
+    """The archive's columns; nothing is ever unpacked to a file, so the names of entries lead nowhere."""
+    entries = archive.infolist()
+    if len(entries) > _MOST_MEMBERS:
+        raise refuse(f"the archive has {len(entries):,} entries", f"a dataset has at most {_MOST_MEMBERS}")
+    members: dict[str, zipfile.ZipInfo] = {}
+    headers: dict[str, _Header] = {}
+    for entry in entries:
+        name = entry.filename.removesuffix(".npy")
+        if name not in COLUMNS:
+            continue
+        if name in members:
+            raise refuse(f"key {name!r} occurs twice", "write the archive again")
+        if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            fault = f"key {name!r} is encrypted or packed in a way that NumPy never uses"
+            raise refuse(fault, "write the archive with numpy.savez_compressed")
+        with archive.open(entry) as file:
+            members[name], headers[name] = entry, _read_header(name, file)
+    check_columns(headers, required=KEYS)
+    budget.take(headers)
+    return {name: _read_array(name, archive, member) for name, member in members.items()}
+
+
+def _read_header(name: str, file: IO[bytes]) -> _Header:
+    try:
+        version = npy.read_magic(file)
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        header = _Header(*read_header(file, max_header_size=_LONGEST_HEADER))
+    except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+        fault = f"key {name!r} has no header of a NumPy array ({error})".replace("\n", " ")[:300]
+        raise refuse(fault, "write the archive with numpy.savez_compressed") from error
+    if header.dtype.hasobject:
+        fault = f"key {name!r} has dtype {header.dtype}: pickled objects, which can run any code and are never loaded"
+        raise refuse(fault, "store plain numbers")
+    if any(length < 0 for length in header.shape):
+        raise refuse(f"key {name!r} has shape {header.shape}", "lengths cannot be negative; write the archive again")
+    return header
+
+
+def _read_array(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """One array; memory is taken only as bytes arrive, and no more than the header declares."""
+    with archive.open(member) as file:
+        try:
+            values: NDArray[Any] = npy.read_array(file, allow_pickle=False, max_header_size=_LONGEST_HEADER)
+        except ValueError as error:
+            raise refuse(f"key {name!r} is cut short ({error})", "copy or make the file again") from error
+        if file.read(1):  # at the end of the entry its checksum is compared
+            raise refuse(f"key {name!r} holds more bytes than its shape {values.shape} needs", "make the file again")
+    return values
+
+
+def _threshold(terminals: NDArray[Any]) -> NDArray[Any]:
+    """Read a model's terminals, anything around 0 and 1, as flags."""
+    odd = ~np.isin(terminals, (0, 1)) & np.isfinite(terminals)
+    if not odd.any():
+        return terminals
+    row = int(odd.reshape(len(terminals), -1).any(axis=1).argmax())
+    warn_about(f"key 'terminals' is neither 0 nor 1 in {int(odd.sum())} rows, first in row {row}; read as > 0.5")
+    return np.where(np.isfinite(terminals), terminals > 0.5, terminals)
+
+
+def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+    """Write transitions as SynthER does, a compressed NumPy archive of its five arrays; see `Format.write`.
+
+    The format needs next observations and has no timeouts, infos or metadata: steps that a limit cut are stored as any
+    other.
+    """
+    path = Path(path)
+    with refusing(path):
+        columns = columns_to_write(steps, infos=(), next_observations=True)
+        arrays: dict[str, Any] = {key: columns[key] for key in KEYS}
+        arrays["terminals"] = arrays["terminals"].astype(np.float32)
+        with new_file(path, overwrite=overwrite) as part, part.open("xb") as file:
+            np.savez_compressed(file, **arrays)
+    return path

@@ -1,0 +1,25 @@
+"""One study of everything: each method that learns from a dataset, and each pre-training of a paper, on bundled data."""
+
+from __future__ import annotations
+
+from trajmill.algorithms import method_named, method_names
+from trajmill.data import bundled_datasets
+from trajmill.studies.paper_a import CQL_IID, DT_IID, MDP, SEEDS, SYNTHETIC
+from trajmill.studies.records import Column, Study, Variant
+
+_METHODS = [method for name in method_names() if hasattr(method := method_named(name), "prepare")]
+_VARIANTS = [
+    *(Variant(name=method.LABEL, method=method.Config(), updates=method.SCHEDULE.updates) for method in _METHODS),
+    *(SYNTHETIC, DT_IID, MDP, CQL_IID),
+]
+
+STUDIES = (
+    Study(
+        name="quick",
+        title="Every method once on the bundled data, from scratch and pre-trained",
+        columns=tuple(Column(label=variant.name, variant=variant) for variant in _VARIANTS),
+        datasets=bundled_datasets(),
+        seeds=SEEDS,
+        notes=("A check that everything runs, not an experiment.",),
+    ),
+)

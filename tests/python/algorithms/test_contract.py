@@ -1,0 +1,111 @@
+"""Every module in the folder keeps the contract of a method, and its tiny instance trains."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import fields, is_dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from battery import CHECKS, Case
+
+from trajmill import algorithms
+from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
+from trajmill.training.checkpoint import Former
+from trajmill.training.metrics import MetricRing
+from trajmill.training.settings import Schedule
+
+torch.set_num_threads(1)
+METHODS = {name: method_named(name) for name in method_names()}
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> ModuleType:
+    return METHODS[request.param]
+
+
+def arguments(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_what_a_method_never_lacks(method: ModuleType) -> None:
+    name = method.__name__.rpartition(".")[2]
+    assert method.__doc__ and "arXiv" in method.__doc__
+    assert is_dataclass(method.Config) and isinstance(method.SMALL, method.Config)
+    assert method.Config().batch_size >= method.SMALL.batch_size >= 1
+    assert isinstance(method.SCHEDULE, Schedule) and isinstance(method.LABEL, str)
+    assert all(
+        line.startswith(("  trajmill train ", "  torchrun ")) for line in method.EXAMPLES.strip("\n").split("\n")
+    )
+    assert f"train {name} " in method.EXAMPLES
+    assert hasattr(method, "prepare") != hasattr(method, "generate"), "data comes from a dataset or from settings"
+    assert arguments(method.create)[:3] == ["config", "table", "seeds"]
+    assert arguments(method.step) == ["state", "count", "first"]
+    cpu, gpu = method.SECONDS
+    assert 0 < gpu < cpu
+
+
+def test_what_belongs_together(method: ModuleType) -> None:
+    """A policy can be restored; who has none has no scores, and may be measured instead."""
+    assert hasattr(method, "policy") == hasattr(method, "restore")
+    assert not (hasattr(method, "policy") and hasattr(method, "measure"))
+    assert hasattr(method, "policy") <= hasattr(method, "prepare"), "scores need a dataset with an environment"
+    assert hasattr(method, "export") == hasattr(method, "read_exported")
+    assert isinstance(getattr(method, "FORMER", Former(kind="")), Former)
+
+
+def test_settings_say_what_they_are(method: ModuleType) -> None:
+    """A docstring under every field: it is the help of the command line."""
+    source = inspect.getsource(method.Config).replace("\n    ", "\n")
+    for field in fields(method.Config):
+        _, _, after = source.partition(f"\n{field.name}: ")
+        assert after.split("\n")[1].startswith('"""') or is_dataclass(getattr(method.SMALL, field.name)), field.name
+
+
+def test_the_tiny_instance_trains(method: ModuleType) -> None:
+    case = Case(method=method, config=method.SMALL)
+    state = case.create([1, 2])
+    assert is_dataclass(state) and isinstance(state.metrics, MetricRing) and state.period >= 1
+    case.run(state, 2 * state.period)
+    means = state.metrics.mean_of_last(0, 2 * state.period)
+    assert means and np.isfinite(list(means.values())).all()
+    measured = method.measure(state).keys() if hasattr(method, "measure") else set()
+    assert getattr(method, "SCALES", {}).keys() <= means.keys() | measured
+    CHECKS["metrics_and_their_bounds"](case)
+
+
+def test_methods_are_found_by_name_and_by_what_they_were_called() -> None:
+    assert {"cql", "decision_transformer", "forward_dynamics", "language_model"} <= METHODS.keys()
+    for name, method in METHODS.items():
+        assert name_of(method.SMALL) == name and method_of_kind(name) is method
+        if hasattr(method, "FORMER"):
+            assert method_of_kind(method.FORMER.kind) is method
+    former = {"train_cql": "cql", "train_dt": "decision_transformer", "pretrain_cql": "forward_dynamics"}
+    for kind, name in (former | {"pretrain_dt": "language_model"}).items():
+        assert method_of_kind(kind) is METHODS[name]
+    assert method_of_kind("collect") is None
+    with pytest.raises(ValueError, match=r"'dqn'.* cql, "):
+        method_named("dqn")
+
+
+def test_settings_of_earlier_versions_become_those_of_today() -> None:
+    """Identity and mapping were laws."""
+    dynamics, language = METHODS["forward_dynamics"].FORMER.settings, METHODS["language_model"].FORMER.settings
+    assert dynamics({"law": "mapping"}) == {"law": "mdp", "target": "mapping"}
+    assert dynamics({"law": "iid"}) == {"law": "iid"} and dynamics({}) == {}
+    assert language({"law": "identity", "objective": "given"}) == {"law": "iid", "target": "identity"}
+    assert language({"law": "markov", "objective": "next"}) == {"law": "markov"}
+    assert language({"law": "mapping", "text": ["a.txt"]}) == {"law": "markov", "text": ["a.txt"]}
+
+
+def test_a_module_in_the_folder_is_a_method(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else has to be changed to add one."""
+    (tmp_path / "throwaway.py").write_text("LABEL = 'thrown away'\n")
+    monkeypatch.setattr(algorithms, "__path__", [*algorithms.__path__, str(tmp_path)])
+    assert "throwaway" in method_names()
+    assert method_named("throwaway").LABEL == "thrown away"
+    del sys.modules["trajmill.algorithms.throwaway"]
