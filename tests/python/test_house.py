@@ -58,7 +58,9 @@ def named(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in MODULES.values() if not path.relative_to(PACKAGE).as_posix().startswith(MAY_NAME)], ids=str
+    "path",
+    [path for path in MODULES.values() if not path.relative_to(PACKAGE).as_posix().startswith(MAY_NAME)],
+    ids=str,
 )
 def test_only_their_own_files_name_methods(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
