@@ -18,7 +18,7 @@ from trajmill.cli import COMMANDS, main
 
 def trajmill_command(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "trajmill", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_version():

@@ -6,15 +6,16 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jobs
 import pytest
 import torch
-from tiny_runs import CPU, HOPPER, METHODS, Killed, assert_equal_runs, killing, result, tiny, train
+from tiny_runs import CPU, HOPPER, METHODS, Killed, assert_equal_runs, result, tiny, train
 
 from trajmill.algorithms.cql import Config as CQLConfig
 from trajmill.core.progress import silent
@@ -160,7 +161,7 @@ def is_alive(number: int) -> bool:
         return False
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
@@ -182,11 +183,30 @@ def test_every_method_shares_its_seeds(method: str, tmp_path: Path, whole) -> No
     assert not (shared / "processes").exists()
 
 
-def test_the_joined_run_is_that_of_one_process(tmp_path: Path, whole) -> None:
+def in_this_process(
+    work: Sequence[Job], count: int, *, report: Callable[..., None], warn: Callable[..., None] | None = None
+) -> dict[str, Any]:
+    """What `run_jobs` does, one job after the other."""
+    return {job.name: job.work(*job.arguments, partial(report, job.name)) for job in work}
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_joined_run_is_that_of_one_process(
+    real: bool, tmp_path: Path, whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Broken off in the middle and continued."""
+    if not real:
+        monkeypatch.setattr(processes, "run_jobs", in_this_process)
     alone, run = whole(WEIGHTS), tmp_path / "run"
+    told: list[tuple[str, int, int, str]] = []
+
+    def stop(task: str, done: int, total: int, unit: str) -> None:
+        told.append((task, done, total, unit))
+        if len(told) == 20:
+            raise Killed
+
     with pytest.raises(Killed):
-        train(WEIGHTS, run, killing(10), processes=2)
+        train(WEIGHTS, run, stop, processes=2)
     assert sorted(path.name for path in (run / "processes").iterdir()) == ["0", "1"]
     seen: list[tuple[int, int]] = []
     train(WEIGHTS, run, lambda task, done, total, unit: seen.append((done, total)), resume=True, processes=None)
