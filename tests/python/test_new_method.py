@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import assert_equal_runs
+from tiny_runs import assert_equal_runs, tensors
 
 import trajmill
 from trajmill import _core
@@ -93,6 +93,13 @@ def test_a_metric_of_every_second_update_is_logged_as_it_is_known(said: dict[str
 
 def test_it_is_resumed_in_the_middle_of_a_period_to_the_same_numbers(said: dict[str, Any], place: Path) -> None:
     assert_equal_runs(place / "broken", place / "run")
+
+
+def test_where_a_run_stops_to_log_or_save_changes_no_update(said: dict[str, Any], place: Path) -> None:
+    """The second update of each period is the same one, whatever the schedule."""
+    ours, theirs = tensors(place / "run"), tensors(place / "other_stops")
+    for name, tensor in ours.items():
+        assert name == "metrics" or tensor.equal(theirs[name]), name
 
 
 def test_it_is_evaluated(said: dict[str, Any]) -> None:

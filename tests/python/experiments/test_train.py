@@ -115,6 +115,17 @@ def test_a_killed_run_resumes_to_the_same_numbers(method: str, start: str | None
     assert_equal_runs(run, whole(config))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_where_a_run_stops_changes_no_update(method: str, whole) -> None:
+    """Also of a method with a period of its own, whose updates are not all alike."""
+    changes = {"dropout": False} if method == "language_model" else {}  # is drawn anew at every stop
+    often = Schedule(updates=40, log_interval=3, evaluation_interval=40, checkpoint_interval=7, unroll=1)
+    seldom = Schedule(updates=40, log_interval=40, evaluation_interval=40, checkpoint_interval=40, unroll=8)
+    ours, theirs = (tensors(whole(tiny(method, method=changes, schedule=each))) for each in (often, seldom))
+    for name, tensor in ours.items():
+        assert name == "metrics" or torch.equal(tensor, theirs[name]), name
+
+
 def test_an_unfinished_run_is_resumed_on_purpose_and_with_its_settings_alone(broken) -> None:
     config = tiny("cql")
     run = broken(config)

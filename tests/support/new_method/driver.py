@@ -56,6 +56,8 @@ def everything(folder: Path) -> dict[str, Any]:
     said["train"] = run(*RUN.split(), "--processes", "1", "--out", str(folder / "run"))
     killed(folder)
     said["resume"] = run(*RUN.split(), "--processes", "1", "--resume", "--out", str(folder / "broken"))
+    stops = "--schedule.log-interval 3 --schedule.checkpoint-interval 50 --schedule.unroll 1 --processes 1"
+    said["other stops"] = run(*RUN.split(), *stops.split(), "--out", str(folder / "other_stops"))
     said["evaluate"] = run("evaluate", str(folder / "run"), "--episode-count", "2", "--json", "--quiet")
     said["report"] = run("report", str(folder / "run"), "--out", str(folder / "report.html"), "--quiet")
     words = f"reproduce shrink --quick --processes 1 --compute.device cpu --json --quiet --out {folder / 'study'}"
