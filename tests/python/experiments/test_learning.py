@@ -16,6 +16,7 @@ from tiny_runs import CPU, HOPPER, lines, result, train
 from trajmill.algorithms import decision_transformer, language_model
 from trajmill.data import load_dataset, summarize
 from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
+from trajmill.models.gpt import GPTConfig
 from trajmill.training.settings import Schedule
 
 pytestmark = pytest.mark.slow
@@ -49,8 +50,10 @@ def test_a_language_model_learns_nothing_from_independent_tokens(tmp_path: Path)
 
 
 def test_a_decision_transformer_reaches_the_policies_that_made_the_data(tmp_path: Path) -> None:
-    method = decision_transformer.Config(batch_size=16, warmup_updates=100)
-    schedule = Schedule(updates=1000, evaluation_interval=250)
+    """One of a block and short windows, which learn in a minute; over the last four of twelve evaluations."""
+    backbone = GPTConfig(residual_dropout=0.2, layer_count=1)
+    method = decision_transformer.Config(context_length=5, learning_rate=1e-3, warmup_updates=100, backbone=backbone)
+    schedule = Schedule(updates=3000, evaluation_interval=250)
     config = DatasetTrainConfig(dataset=HOPPER, seeds=(0, 1), method=method, schedule=schedule, compute=CPU)
     behaviour = summarize(load_dataset(HOPPER)).normalized_score
     assert behaviour is not None and behaviour > 12

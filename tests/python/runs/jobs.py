@@ -43,6 +43,11 @@ def endless(path: Path, progress: Progress) -> None:
         time.sleep(0.01)
 
 
+def mute(path: Path, progress: Progress) -> None:
+    """The same without a word, so that no broken pipe ends it."""
+    endless(path, lambda *told: None)
+
+
 def stopped(progress: Progress) -> None:
     """Ends as a run does that receives a signal."""
     raise Interrupted("stopped after update 5 of 9", signal.SIGINT)
@@ -55,10 +60,10 @@ def diverging(config: int, output: Path, progress: Progress) -> None:
 
 
 def orchestrate(folder: Path) -> None:
-    """Two endless jobs."""
+    """Two endless jobs, of which nothing is heard."""
     from trajmill.runs.processes import Job, run_jobs
 
-    jobs = [Job(name, endless, (folder / name,)) for name in ("a", "b")]
+    jobs = [Job(name, mute, (folder / name,)) for name in ("a", "b")]
     run_jobs(jobs, 2, report=lambda *told: None)
 
 
