@@ -423,7 +423,7 @@ def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, 
     the untrained output layer (`Config.load_value_layer`) is not known.
     """
     facts = state.table.facts
-    sizes = (known["observation_dim"], known["action_dim"])
+    sizes = (known.get("observation_dim"), known.get("action_dim"))  # a language model has none
     if known["kind"] != "forward_dynamics" or sizes != (facts.observation_dim, facts.action_dim):
         raise ValueError(
             f"critics for {facts.observation_dim} observation and {facts.action_dim} action numbers start from "

@@ -20,7 +20,6 @@ from trajmill.algorithms import method_named, method_names
 from trajmill.cli.progress import duration
 from trajmill.cli.session import Command, Outcome
 from trajmill.core.progress import Progress
-from trajmill.training.settings import Schedule
 
 EXAMPLES = """
   trajmill train METHOD --help
@@ -54,10 +53,11 @@ class Methods(Mapping[str, type[Command]]):
     """The command of each method, made when it is asked for: methods import torch, their names do not."""
 
     def __getitem__(self, name: str) -> type[Command]:
-        from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
-
         if name not in method_names():
             raise KeyError(name)
+        from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
+        from trajmill.training.settings import Schedule
+
         method = method_named(name)
         base: Any = DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig
         settings = make_dataclass(

@@ -119,6 +119,7 @@ def train(
         if ranks.is_first:
             run = RunDirectory.open(output, task.record(), resume=resume, defaults=defaults(task.config))
         if ranks.maximum(int(ranks.is_first and run.finished)):
+            progress("train", config.schedule.updates, config.schedule.updates, "updates")
             return output
         with run.locked() if ranks.is_first else nullcontext():
             if count == 1:

@@ -80,8 +80,8 @@ class RunDirectory:
             raise RunError(f"{path} was started with other settings: {_differences(known, wanted)}")
         if moved and not run.finished:
             message = (
-                f"{path} continues on another device or thread count; "
-                f"results match an uninterrupted run up to rounding: {moved}"
+                f"{path} continues on another device or thread count; results match an uninterrupted run up to "
+                f"rounding: {moved}"
             )
             warnings.warn(message, RuntimeWarning, stacklevel=3)
         return run
@@ -135,6 +135,8 @@ class RunDirectory:
 
     def lines(self, phase: str | None = None) -> list[dict[str, Any]]:
         """Lines of one phase or of all, in order; None where a seed had no finite value."""
+        if not (self.path / METRICS).is_file():
+            raise RunError(f"{self.path / METRICS} is missing; restore it or start again")
         lines = read_lines(self.path, finished=self.finished)
         return [line for line in lines if phase in (None, line["phase"])]
 

@@ -1,4 +1,4 @@
-"""Writes run directories as the pipelines do, with made-up numbers."""
+"""Writes run directories as training does, with made-up numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 def fabricate_run(
     path: Path,
     *,
-    kind: str = "train_cql",
+    kind: str = "cql",
     variant: str = "from scratch",
     dataset: str | None = "hopper-sac-replay-10k",
     seeds: tuple[int, ...] = (0, 1, 2),
@@ -28,9 +28,9 @@ def fabricate_run(
             "kind": kind,
             "seeds": list(seeds),
             "dataset": dataset,
-            "environment": "Hopper-v4",
+            "environment": None if dataset is None else "Hopper-v4",
             "variant": variant,
-            "config": {"batch_size": 256, "discount": 0.99, "learning_rate": 3e-4},
+            "config": {"method": {"batch_size": 256, "discount": 0.99, "learning_rate": 3e-4}},
         },
     )
     write(
@@ -38,16 +38,16 @@ def fabricate_run(
         {
             "versions": {"trajmill": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "mujoco": "4.0.0"},
             "machine": "AMD EPYC, 2 cores",
-            "git_commit": "4812cd1",
+            "commit": "4812cd1",
             "command": ["trajmill", "train", "cql"],
         },
     )
     lines = []
     seed_count = len(seeds)
-    if kind == "pretrain_cql":
+    if dataset is None:
         for point in range(50):
             loss = 0.339 + 0.0035 * np.exp(-point / 6) + generator.normal(0, 0.0002, (2, seed_count))
-            lines.append(line("pretrain", 100 * (point + 1), {"loss_critic_1": loss[0], "loss_critic_2": loss[1]}))
+            lines.append(line("train", 100 * (point + 1), {"loss_critic_1": loss[0], "loss_critic_2": loss[1]}))
     else:
         for point in range(evaluation_count):
             step = 500 * (point + 1)
@@ -57,7 +57,7 @@ def fabricate_run(
                 score[lose_seed] = np.nan
             lines.append(
                 line(
-                    "finetune",
+                    "train",
                     step,
                     {
                         "bellman_loss": 3 + 4 * np.exp(-point / 2) + generator.normal(0, 0.2, seed_count),
@@ -85,7 +85,7 @@ def fabricate_run(
 
 def line(phase: str, step: int, metrics: dict[str, np.ndarray]) -> str:
     values = {name: [None if np.isnan(v) else float(v) for v in row] for name, row in metrics.items()}
-    return json.dumps({"phase": phase, "gradient_step": step, "wall_seconds": step / 30, "metrics": values}) + "\n"
+    return json.dumps({"phase": phase, "update": step, "wall_seconds": step / 30, "metrics": values}) + "\n"
 
 
 def write(path: Path, value: object) -> None:

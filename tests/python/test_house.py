@@ -1,0 +1,162 @@
+"""The house: methods are named in their own files alone, imports go down and never in a circle."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import trajmill
+from trajmill.algorithms import method_names
+
+PACKAGE = Path(trajmill.__file__).parent
+MODULES = {
+    path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+"""name -> file"""
+
+# --- no method is named by what is for all of them ---
+
+MAY_NAME = ("algorithms/", "models/", "studies/", "experiments/demo.py", "cli/demo.py")
+"""methods themselves, the networks they are made of, what papers did with them, and the demonstration of some"""
+OF_A_NETWORK = re.compile(r"^trajmill\.models(\.|$)")
+"""Networks are imported from here by tables that make their inputs; one is called as the method it was made for."""
+OLDER = ("dt", "cql", "lm")
+"""what methods were called"""
+NAMES = re.compile(
+    "|".join(rf"(?<![a-z]){name.replace('_', '[ _-]')}(?![a-z])" for name in sorted({*method_names(), *OLDER})), re.I
+)
+
+
+def words(name: str) -> str:
+    """An identifier with its words apart: ``CQLConfig`` and ``train_cql`` are about CQL, ``width`` not about DT."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+
+
+def named(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and text of everything in a file that names something; docstrings and comments do not count."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield line, node.value
+        elif isinstance(node, ast.ImportFrom) and OF_A_NETWORK.match(node.module or ""):
+            yield from ((line, words(alias.asname)) for alias in node.names if alias.asname)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield line, getattr(node, "module", None) or ""
+            for alias in node.names:
+                yield line, words(alias.name)
+                yield line, words(alias.asname or "")
+        else:
+            for field in ("id", "attr", "arg", "name"):
+                if isinstance(value := getattr(node, field, None), str):
+                    yield line, words(value)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES.values() if not path.relative_to(PACKAGE).as_posix().startswith(MAY_NAME)],
+    ids=str,
+)
+def test_only_their_own_files_name_methods(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = {f"{path.relative_to(PACKAGE)}:{line}: {text!r}" for line, text in named(tree) if NAMES.search(text)}
+    assert not found, "\n".join(sorted(found))
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("import trajmill.algorithms.cql", True),
+        ("from trajmill.algorithms import decision_transformer as one", True),
+        ("from trajmill.models.decision_transformer import Windows", False),
+        ("from trajmill.models.decision_transformer import Windows as DTWindows", True),
+        ("def train_cql(): ...", True),
+        ("class CQLConfig: ...", True),
+        ("x.dt", True),
+        ("f(lm=1)", True),
+        ("x = 'pretrain dt --text'", True),
+        ("x = f'a Decision Transformer of {y}'", True),
+        ("x = 'td3_bc'", True),
+        ("width = adept(film)", False),
+        ('"""CQL and all."""\nx = 1\n"""a decision_transformer"""', False),
+    ],
+)
+def test_a_name_is_seen_wherever_it_stands(code: str, names: bool) -> None:
+    assert any(NAMES.search(text) for _, text in named(ast.parse(code))) == names
+
+
+# --- what is gone, and what imports what ---
+
+
+def test_pipelines_are_gone() -> None:
+    assert not (PACKAGE / "pipelines").exists()
+    users = [name for name, path in MODULES.items() if "trajmill.pipelines" in path.read_text(encoding="utf-8")]
+    assert users == []
+
+
+def imports(name: str) -> Iterator[str]:
+    """Modules of the package that a module needs as it is imported, not only for types or later in a function."""
+    todo: list[ast.AST] = [ast.parse(MODULES[name].read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "") in MODULES:
+            for alias in node.names:  # a name of the module, or a module in it
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            todo += node.decorator_list if not isinstance(node, ast.Lambda) else []
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            todo += node.orelse
+        else:
+            todo += ast.iter_child_nodes(node)
+
+
+def test_nothing_is_imported_in_a_circle() -> None:
+    needs = {name: sorted(set(imports(name)) - {name}) for name in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join([*above[above.index(name) :], name])
+        if name not in done:
+            for other in needs[name]:
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in needs:
+        visit(name, ())
+    assert len(done) == len(MODULES) > 100
+
+
+FLOORS = ("cli", "studies", "experiments", "report", "runs", "evaluation | algorithms", "replay", "training")
+FLOORS += ("models", "data | corpus", "core")
+
+
+def test_the_floors_are_those_that_import_linter_checks() -> None:
+    """House, section 2; `make lint` looks at every import."""
+    configuration = PACKAGE.parents[1] / "pyproject.toml"
+    if not configuration.exists():
+        pytest.skip("the package is installed; its configuration is not here")
+    import tomllib
+
+    layers, *_ = tomllib.loads(configuration.read_text())["tool"]["importlinter"]["contracts"]
+    assert layers["layers"][: len(FLOORS)] == list(FLOORS)
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders == {name for floor in FLOORS for name in floor.split(" | ")}
+
+
+def test_imports_go_down() -> None:
+    """The same in short, also where import-linter is not at hand."""
+    level = {name: number for number, floor in enumerate(FLOORS) for name in floor.split(" | ")}
+    for name in MODULES:
+        ours = name.split(".")[1:2]
+        for other in imports(name):
+            theirs = other.split(".")[1:2]
+            if ours and theirs and ours != theirs and ours[0] in level and theirs[0] in level:
+                assert level[ours[0]] < level[theirs[0]], f"{name} imports {other}"
