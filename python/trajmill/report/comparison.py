@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trajmill.evaluation.statistics import Interval
 
 MISSING = "\N{EN DASH}"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """Fixed digits, with a comma between thousands and a true minus sign; a dash for what is missing."""
+    if value is None or math.isnan(value):
+        return MISSING
+    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,21 +33,16 @@ class Entry:
     @property
     def printed_text(self) -> str:
         """Such as ``49.5 ± 9.9``."""
-        if self.printed is None:
-            return MISSING
-        deviation = "" if self.printed_deviation is None else f" ± {self.printed_deviation:.{self.digits}f}"
-        return f"{self.printed:.{self.digits}f}{deviation}"
+        deviation = "" if self.printed_deviation is None else f" ± {number(self.printed_deviation, self.digits)}"
+        return number(self.printed, self.digits) + deviation
 
     @property
     def our_text(self) -> str:
         """Such as ``48.1 [45.0, 51.2]``; one seed has no interval."""
         if self.ours is None:
             return f"{MISSING} ({self.why_empty})" if self.why_empty else MISSING
-        interval = "" if self.seed_count < 2 else f" [{self._number(self.ours.low)}, {self._number(self.ours.high)}]"
-        return f"{self._number(self.ours.estimate)}{interval}"
-
-    def _number(self, value: float) -> str:
-        return f"{value:.{self.digits}f}".replace("-", "\N{MINUS SIGN}")
+        estimate, low, high = (number(end, self.digits) for end in (self.ours.estimate, self.ours.low, self.ours.high))
+        return estimate if self.seed_count < 2 else f"{estimate} [{low}, {high}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class Comparison:
 
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[Entry, ...]]
-    """by label, one entry a column"""
+    """by label, one entry for each column"""
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -58,7 +61,7 @@ class Comparison:
 
     @property
     def is_turned(self) -> bool:
-        """Whether the columns are shown as lines: of many columns and fewer rows, which a page is too narrow for."""
+        """Whether columns are shown as lines: there are many of them and fewer rows, too many for a page's width."""
         return len(self.columns) > max(6, len(self.rows))
 
     @property
@@ -68,7 +71,7 @@ class Comparison:
 
     @property
     def lines(self) -> Mapping[str, tuple[Entry, ...]]:
-        """What is shown below each other, one entry a head."""
+        """What is shown line by line, with one entry for each head."""
         if not self.is_turned:
             return self.rows
         return dict(zip(self.columns, zip(*self.rows.values(), strict=True), strict=True))
@@ -76,7 +79,7 @@ class Comparison:
     @property
     def corner(self) -> str:
         """Heading of the lines."""
-        return "variant" if self.is_turned else "data set"
+        return "variant" if self.is_turned else "dataset"
 
     def texts(self, entry: Entry) -> tuple[str, ...]:
         """One cell for each of `sides`."""

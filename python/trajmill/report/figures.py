@@ -5,18 +5,22 @@ Figures are drawn in stand-in colors, each then replaced by a CSS variable that 
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
+
+from trajmill.evaluation.statistics import curve_band
 
 INK, MUTED, GRID = "#010101", "#010102", "#010103"
 SERIES = tuple(f"#02020{index}" for index in range(1, 8))
@@ -81,56 +85,65 @@ class Curve:
     label: str = ""
     """name in a legend; without any, the figure has none"""
 
+    @classmethod
+    def of_seeds(
+        cls, style: int, x: NDArray[Any], values: NDArray[np.float64], *, label: str = "", members: bool = False
+    ) -> Curve:
+        """Mean over seeds of `values`, (point_count, seed_count), with a 95 % band, and each seed if they are few."""
+        seed_count = values.shape[1]
+        center, low, high = curve_band(values)
+        return cls(
+            style=style,
+            x=x.astype(np.float64),
+            center=center,
+            low=low if seed_count > 1 else None,
+            high=high if seed_count > 1 else None,
+            members=values if members and 1 < seed_count <= 5 else None,
+            label=label,
+        )
 
-def curves_svg(
-    name: str,
-    curves: Sequence[Curve],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    alternative: str,
-    width: float,
-    height: float,
-    markers: bool = False,
-    level: tuple[float, str] | None = None,
-    log_y: bool = False,
-) -> str:
-    """Draw lines on shared axes.
 
-    Parameters
-    ----------
-    name
-        Unique on the page: it keeps the ids of two figures apart.
-    alternative
-        What the figure shows, in words, for those who cannot see it.
-    width, height
-        In inches at 72 points; the page scales the figure to its column.
-    markers
-        Whether to mark each point, for curves of few points.
-    level
-        A horizontal line and its label, such as a known floor.
-    log_y
-        Whether the vertical axis is logarithmic.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """Curves on shared axes."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve]
+    markers: bool = False
+    """whether to mark each point, for curves of few points"""
+    level: tuple[float, str] | None = None
+    """a horizontal line and its label, such as a known floor"""
+    log_y: bool = False
+    """whether the vertical axis is logarithmic"""
+
+
+def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, float]) -> str:
+    """Draw a panel.
+
+    `name` is unique on the page and keeps the ids of two figures apart; `alternative` says what the figure shows, for
+    those who cannot see it; `size` is width and height in inches of 72 points, which the page scales to its column.
     """
 
     def draw(axes: Axes) -> None:
-        for curve in curves:
+        for curve in panel.curves:
             color = SERIES[curve.style % len(SERIES)]
             if curve.members is not None:
                 axes.plot(curve.x, curve.members, color=color, linewidth=0.8, alpha=0.35)
             if curve.low is not None and curve.high is not None:
                 axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.16, linewidth=0)
-            marker = MARKERS[curve.style % len(MARKERS)] if markers else None
-            dashes = DASHES[curve.style % len(DASHES)] if len(curves) > 1 else "-"
+            marker = MARKERS[curve.style % len(MARKERS)] if panel.markers else None
+            dashes = DASHES[curve.style % len(DASHES)] if len(panel.curves) > 1 else "-"
             axes.plot(curve.x, curve.center, color=color, marker=marker, linestyle=dashes, label=curve.label)
-        if any(curve.label for curve in curves):
+        if any(curve.label for curve in panel.curves):
             axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        if level is not None:
-            axes.axhline(level[0], color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)))
+        if panel.level is not None:
+            value, text = panel.level
+            axes.axhline(value, color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)))
             axes.annotate(
-                level[1],
-                (1, level[0]),
+                text,
+                (1, value),
                 xycoords=("axes fraction", "data"),
                 xytext=(0, -4),
                 textcoords="offset points",
@@ -140,55 +153,50 @@ def curves_svg(
                 fontsize=9,
             )
             axes.margins(y=0.16)
-        axes.set_title(title)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+        axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+        axes.xaxis.set_major_formatter(lambda value, _: compact(value))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-        if log_y:
+        if panel.log_y:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+            axes.yaxis.set_major_formatter(lambda value, _: compact(value))
             axes.yaxis.set_minor_locator(NullLocator())
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5))
 
-    return _svg(name, draw, alternative, width, height)
+    return _svg(name, draw, alternative, size)
 
 
-def bars_svg(
-    name: str,
-    labels: Sequence[str],
-    values: Sequence[float],
-    texts: Sequence[str],
-    *,
-    highlighted: Sequence[bool],
-    alternative: str,
-    width: float,
-) -> str:
-    """Draw labelled horizontal bars from the top down; each ends in its own text, so there is no value axis."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A bar: how fast one way of doing a job went, or another number with a name."""
+
+    label: str
+    value: float
+    text: str
+    """the value for people, such as ``"0.94 G tokens/s"``"""
+    ours: bool
+    """whether it is highlighted: our way, not what it is compared with"""
+
+
+def bars_svg(name: str, rates: Sequence[Rate], *, alternative: str) -> str:
+    """Draw horizontal bars from the top down; each ends in its own text, so there is no value axis."""
 
     def draw(axes: Axes) -> None:
-        places = np.arange(len(values))[::-1]
-        colors = [SERIES[0] if strong else MUTED for strong in highlighted]
-        axes.barh(places, values, height=0.62, color=colors)
-        for place, value, text, strong in zip(places, values, texts, highlighted, strict=True):
-            weight = "bold" if strong else "normal"
-            axes.annotate(
-                text, (value, place), xytext=(6, 0), textcoords="offset points", va="center", fontweight=weight
-            )
-        axes.set_yticks(places, labels)
+        values, places = [rate.value for rate in rates], range(len(rates))[::-1]
+        axes.barh(places, values, height=0.62, color=[SERIES[0] if rate.ours else MUTED for rate in rates])
+        for place, rate in zip(places, rates, strict=True):
+            weight, end = "bold" if rate.ours else "normal", (rate.value, place)
+            axes.annotate(rate.text, end, xytext=(6, 0), textcoords="offset points", va="center", fontweight=weight)
+        axes.set_yticks(places, [rate.label for rate in rates])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(False)
         axes.spines["bottom"].set_visible(False)
-        axes.set_xticks([])
-        axes.set_xlim(0, max(values) * 1.3)
-        figure = axes.get_figure()
-        if isinstance(figure, Figure):  # the same room for labels in every such figure, so that their bars line up
-            figure.set_layout_engine("none")
-        axes.set_position((0.25, 0.02, 0.75, 0.96))
+        axes.set(xticks=[], xlim=(0, max(values) * 1.3))
+        axes.set_position((0.25, 0.02, 0.75, 0.96))  # the same room for labels everywhere, so that bars line up
 
-    return _svg(name, draw, alternative, width, 0.3 + 0.36 * len(values))
+    described = "; ".join(f"{rate.label}: {rate.text}" for rate in rates)
+    return _svg(name, draw, f"{alternative}. {described}", (FULL, 0.3 + 0.36 * len(rates)), layout=None)
 
 
 def standalone(svg: str) -> str:
@@ -206,9 +214,15 @@ def compact(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _svg(name: str, draw: Callable[[Axes], None], alternative: str, width: float, height: float) -> str:
+def _svg(
+    name: str,
+    draw: Callable[[Axes], None],
+    alternative: str,
+    size: tuple[float, float],
+    layout: Literal["constrained"] | None = "constrained",
+) -> str:
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=size, layout=layout)
         canvas = FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         figure.patch.set_visible(False)
@@ -218,16 +232,11 @@ def _svg(name: str, draw: Callable[[Axes], None], alternative: str, width: float
         canvas.print_svg(sink, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)
-    opening = f'<svg role="img" aria-label="{_attribute(alternative)}" data-test="figure-{name}"'
+    opening = f'<svg role="img" aria-label="{html.escape(alternative)}" data-test="figure-{name}"'
     return text.replace("<svg", opening, 1)
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jinja2
 import numpy as np
@@ -15,23 +15,23 @@ import numpy as np
 from trajmill.algorithms import method_of_kind
 from trajmill.core.files import write_whole
 from trajmill.evaluation import statistics
-from trajmill.report import figures
-from trajmill.report.comparison import Comparison
-from trajmill.report.figures import FULL, HALF
+from trajmill.report.comparison import Comparison, number
+from trajmill.report.figures import FULL, HALF, Curve, Panel, Rate, bars_svg, curves_svg
 from trajmill.runs.reading import RunError, RunRecord, Series, read_run
 
-SCORE, RETURN = "normalized_score", "return_mean"
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Something a caller adds to the page."""
+    """Something that a caller adds to the page."""
 
     name: str
     """unique on the page; letters, digits and hyphens"""
     title: str
     text: str = ""
-    """plain text, one paragraph a line"""
+    """plain text, one paragraph per line"""
     figures: tuple[str, ...] = ()
     """SVGs from `trajmill.report.figures`"""
     caption: str = ""
@@ -41,34 +41,11 @@ class Section:
     """whether it comes before the scores and curves of the runs, not after them"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """How fast one way of doing a job went."""
-
-    label: str
-    value: float
-    text: str
-    """the value for people, such as ``"0.94 G tokens/s"``"""
-    ours: bool
-    """whether this is our way and not what it is measured against"""
-
-
 def rates_section(
     name: str, title: str, groups: Sequence[Sequence[Rate]], *, text: str = "", caption: str = ""
 ) -> Section:
     """Section of horizontal bars, such as sampler rates beside a baseline's; each group has a scale of its own."""
-    drawn = [
-        figures.bars_svg(
-            f"{name}-{index}",
-            [rate.label for rate in rates],
-            [rate.value for rate in rates],
-            [rate.text for rate in rates],
-            highlighted=[rate.ours for rate in rates],
-            alternative="Bar chart. " + "; ".join(f"{rate.label}: {rate.text}" for rate in rates),
-            width=FULL,
-        )
-        for index, rates in enumerate(groups)
-    ]
+    drawn = [bars_svg(f"{name}-{index}", rates, alternative="Bar chart") for index, rates in enumerate(groups)]
     return Section(name=name, title=title, text=text, figures=tuple(drawn), caption=caption)
 
 
@@ -77,11 +54,11 @@ class Score:
     """One line of the score table; None stands for what the run has not measured."""
 
     run: RunRecord
-    final: statistics.Interval | None
-    best: float | None
-    raw_return: float | None
-    evaluation_count: int
-    failed_seeds: tuple[int, ...]
+    final: statistics.Interval | None = None
+    best: float | None = None
+    raw_return: float | None = None
+    evaluation_count: int = 0
+    failed_seeds: tuple[int, ...] = ()
     """seeds with a missing evaluation among those averaged"""
 
 
@@ -91,17 +68,19 @@ def score(run: RunRecord) -> Score:
     When a seed has no finite score in those evaluations the run gets none: an average over the seeds that survived
     would flatter it.
     """
-    scores, returns = run.evaluation(SCORE), run.evaluation(RETURN)
-    final = statistics.average_last_four(scores.values) if scores else np.full(len(run.seeds), np.nan)
-    failed = tuple(seed for seed, value in zip(run.seeds, final, strict=True) if scores and math.isnan(value))
-    whole = scores is not None and not failed
+    scores, returns = run.evaluation("normalized_score"), run.evaluation("return_mean")
+    if scores is None:
+        return Score(run=run)
+    count, final = min(4, len(scores.updates)), statistics.average_last_four(scores.values)
+    failed = tuple(seed for seed, value in zip(run.seeds, final, strict=True) if math.isnan(value))
+    if failed:
+        return Score(run=run, evaluation_count=count, failed_seeds=failed)
     return Score(
         run=run,
-        final=statistics.bootstrap_interval(final) if whole else None,
-        best=float(statistics.best(scores.values).mean()) if scores and whole else None,
-        raw_return=float(statistics.average_last_four(returns.values).mean()) if returns and whole else None,
-        evaluation_count=min(4, len(scores.updates)) if scores else 0,
-        failed_seeds=failed,
+        final=statistics.bootstrap_interval(final),
+        best=float(statistics.best(scores.values).mean()),
+        raw_return=float(statistics.average_last_four(returns.values).mean()) if returns else None,
+        evaluation_count=count,
     )
 
 
@@ -125,25 +104,47 @@ def write_report(
     summary
         Plain text under the title.
     extra_sections
-        Shown after what the runs themselves tell, or before it (`Section.leading`); with any, there may be no runs.
+        Shown after the scores and curves of the runs, or before them (`Section.leading`); with any of them, there may
+        be no runs.
     loss_floors
         By pre-training run: the least loss that any predictor can reach, drawn as a line.
 
     Raises
     ------
     RunError
-        If a directory is no run or is damaged, or if two runs carry the same variant and dataset.
+        If a directory is not a run or is damaged, or if two runs have the same variant and dataset.
     """
     if not runs and not extra_sections:
         raise RunError("a report needs at least one run directory")
     records = [read_run(path) for path in runs]
     _refuse_twins(records)
-    page = _render(
+    scored = [run for run in records if run.environment is not None]
+    pretrained = [run for run in records if run.environment is None]
+    variants = dict.fromkeys(run.variant for run in [*scored, *pretrained])
+    styles = {variant: index for index, variant in enumerate(variants)}
+    rows = [score(run) for run in scored]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("trajmill.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": number, "count": lambda value: f"{value:,}", "duration": _duration}
+    page = environment.get_template("report.html.j2").render(
         title=title,
-        summary=summary,
-        records=records,
+        summary=summary.splitlines(),
+        score_groups=_grouped((_data(row.run), row) for row in rows),
+        scale=_axis(rows),
+        keys={run.variant: styles[run.variant] for run in scored},
+        curves=_learning_curves(scored, styles),
+        pretraining=_pretraining(pretrained, styles, loss_floors or {}),
+        training=_training_metrics(scored, styles),
         extra_sections=extra_sections,
-        loss_floors=loss_floors or {},
+        records=records,
+        shared=_shared_provenance(records),
+        configurations={run.path: json.dumps(run.config, indent=2) for run in records},
+        styles=styles,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, page.encode())
@@ -161,52 +162,16 @@ def _refuse_twins(records: Sequence[RunRecord]) -> None:
         seen[key] = run.path
 
 
-def _render(
-    *,
-    title: str,
-    summary: str,
-    records: Sequence[RunRecord],
-    extra_sections: Sequence[Section],
-    loss_floors: Mapping[Path, float],
-) -> str:
-    scored = [run for run in records if run.environment is not None]
-    pretrained = [run for run in records if run.environment is None]
-    variants = list(dict.fromkeys(run.variant for run in [*scored, *pretrained]))
-    styles = {variant: index for index, variant in enumerate(variants)}
-    rows = [score(run) for run in scored]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trajmill.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"number": _number, "count": lambda value: f"{value:,}", "duration": _duration}
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        summary=summary.splitlines(),
-        score_groups=_by_dataset(rows),
-        scale=_axis(rows),
-        keys=[
-            {"variant": variant, "style": styles[variant], "color": styles[variant] % len(figures.SERIES) + 1}
-            for variant in dict.fromkeys(run.variant for run in scored)
-        ],
-        curves=_learning_curves(scored, styles),
-        pretraining=_pretraining(pretrained, styles, loss_floors),
-        training=_training_metrics(scored, styles),
-        extra_sections=extra_sections,
-        records=records,
-        shared=_shared_provenance(records),
-        configurations={run.path: json.dumps(run.config, indent=2) for run in records},
-        styles=styles,
-    )
-
-
-def _by_dataset(rows: Sequence[Score]) -> dict[str, list[Score]]:
-    groups: dict[str, list[Score]] = {}
-    for row in rows:
-        groups.setdefault(row.run.dataset or "no dataset", []).append(row)
+def _grouped(pairs: Iterable[tuple[KeyT, ValueT]]) -> dict[KeyT, list[ValueT]]:
+    """Values by key, in the order of their first appearance."""
+    groups: dict[KeyT, list[ValueT]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
     return groups
+
+
+def _data(run: RunRecord) -> str:
+    return run.dataset or "no dataset"
 
 
 def _axis(rows: Sequence[Score]) -> tuple[float, float]:
@@ -218,25 +183,25 @@ def _axis(rows: Sequence[Score]) -> tuple[float, float]:
 
 
 def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
-    """One figure a dataset, all its variants on the same axes."""
-    groups: dict[str, list[tuple[RunRecord, Series]]] = {}
-    for run in runs:
-        series = run.evaluation(SCORE)
-        if series is not None:
-            groups.setdefault(run.dataset or "no dataset", []).append((run, series))
-    alone = len(groups) == 1
+    """One figure for each dataset, with all its variants on the same axes."""
+    groups = _grouped(
+        (_data(run), (run, series)) for run in runs if (series := run.evaluation("normalized_score")) is not None
+    )
     return [
-        figures.curves_svg(
+        curves_svg(
             f"curve-{index}",
-            [_curve(styles[run.variant], series) for run, series in group],
-            title=dataset,
-            x_label="updates",
-            y_label="normalized score",
-            alternative=f"Learning curves on {dataset}. "
-            + "; ".join(f"{run.variant} ends at {_number(series.values[-1].mean())}" for run, series in group),
-            width=FULL if alone else HALF,
-            height=4.2 if alone else 3.1,
-            markers=True,
+            Panel(
+                title=dataset,
+                x_label="updates",
+                y_label="normalized score",
+                curves=[
+                    Curve.of_seeds(styles[run.variant], series.updates, series.values, members=True)
+                    for run, series in group
+                ],
+                markers=True,
+            ),
+            alternative=f"Learning curves on {dataset}. {_ends(group, 1)}",
+            size=(FULL, 4.2) if len(groups) == 1 else (HALF, 3.1),
         )
         for index, (dataset, group) in enumerate(groups.items())
     ]
@@ -244,26 +209,21 @@ def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> li
 
 def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int], floors: Mapping[Path, float]) -> list[str]:
     """The loss of each pre-training run, averaged over its parts, with its floor where it is known."""
-    drawn = [(run, *found) for run in runs if (found := _mean_loss(run.series.get("train", {}))) is not None]
-    alone = len(drawn) == 1
+    losses = [(run, *found) for run in runs if (found := _mean_loss(run.series.get("train", {}))) is not None]
     panels = []
-    for index, (run, name, loss) in enumerate(drawn):
-        floor = floors.get(run.path)
-        ends = f"{_number(float(loss.values[0].mean()), 4)} to {_number(float(loss.values[-1].mean()), 4)}"
-        panels.append(
-            figures.curves_svg(
-                f"pretraining-{index}",
-                [_curve(styles[run.variant], loss)],
-                title=run.variant,
-                x_label="updates",
-                y_label=_scale_of(run, name),
-                alternative=f"Pre-training loss of {run.variant}: {ends}"
-                + (f"; floor {_number(floor, 4)}" if floor is not None else ""),
-                width=FULL if alone else HALF,
-                height=3.0,
-                level=(floor, f"floor {_number(floor, 4)}") if floor is not None else None,
-            )
+    for index, (run, name, loss) in enumerate(losses):
+        floor = f"floor {number(floors[run.path], 4)}" if run.path in floors else ""
+        panel = Panel(
+            title=run.variant,
+            x_label="updates",
+            y_label=_scale_of(run, name),
+            curves=[Curve.of_seeds(styles[run.variant], loss.updates, loss.values, members=True)],
+            level=(floors[run.path], floor) if floor else None,
         )
+        first, last = (number(loss.values[point].mean(), 4) for point in (0, -1))
+        alternative = f"Pre-training loss of {run.variant}: {first} to {last}" + (f"; {floor}" if floor else "")
+        size = (FULL if len(losses) == 1 else HALF, 3.0)
+        panels.append(curves_svg(f"pretraining-{index}", panel, alternative=alternative, size=size))
     return panels
 
 
@@ -284,48 +244,37 @@ def _scale_of(run: RunRecord, metric: str) -> str:
 
 
 def _training_metrics(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
-    """Small panels of what training logged, losses first; one panel a metric and dataset."""
-    panels: dict[tuple[str, str], list[tuple[RunRecord, Series]]] = {}
-    for run in runs:
-        for metric, series in run.series.get("train", {}).items():
-            panels.setdefault((run.dataset or "no dataset", metric), []).append((run, series))
-    several = len({dataset for dataset, _ in panels}) > 1
-    ordered = sorted(panels.items(), key=lambda item: (item[0][0], "loss" not in item[0][1]))
+    """Small panels of what training logged, losses first; one panel for each metric and dataset."""
+    groups = _grouped(
+        ((_data(run), metric), (run, series)) for run in runs for metric, series in run.series.get("train", {}).items()
+    )
+    several = len({dataset for dataset, _ in groups}) > 1
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], "loss" not in item[0][1]))
     return [
-        figures.curves_svg(
+        curves_svg(
             f"training-{index}",
-            [_curve(styles[run.variant], series, members=False) for run, series in group],
-            title=_words(metric) + (f" · {dataset}" if several else ""),
-            x_label="updates",
-            y_label="",
-            alternative=f"{_words(metric)} during training on {dataset}. "
-            + "; ".join(f"{run.variant} ends at {_number(series.values[-1].mean(), 3)}" for run, series in group),
-            width=HALF,
-            height=2.7,
+            Panel(
+                title=_words(metric) + (f" · {dataset}" if several else ""),
+                x_label="updates",
+                y_label="",
+                curves=[Curve.of_seeds(styles[run.variant], series.updates, series.values) for run, series in group],
+            ),
+            alternative=f"{_words(metric)} during training on {dataset}. {_ends(group, 3)}",
+            size=(HALF, 2.7),
         )
         for index, ((dataset, metric), group) in enumerate(ordered)
     ]
 
 
-def _curve(style: int, series: Series, *, members: bool = True) -> figures.Curve:
-    seed_count = series.values.shape[1]
-    center, low, high = statistics.curve_band(series.values)
-    return figures.Curve(
-        style=style,
-        x=series.updates.astype(np.float64),
-        center=center,
-        low=low if seed_count > 1 else None,
-        high=high if seed_count > 1 else None,
-        members=series.values if members and 1 < seed_count <= 5 else None,
-    )
+def _ends(group: Sequence[tuple[RunRecord, Series]], digits: int) -> str:
+    """Where the curves end, in words."""
+    return "; ".join(f"{run.variant} ends at {number(series.values[-1].mean(), digits)}" for run, series in group)
 
 
 def _shared_provenance(records: Sequence[RunRecord]) -> dict[str, str]:
     """What environment.json says and all runs agree on."""
-    flat = [_flatten(run.provenance) for run in records if run.provenance]
-    if not flat:
-        return {}
-    return {key: value for key, value in flat[0].items() if all(other.get(key) == value for other in flat)}
+    first, *others = [_flatten(run.provenance) for run in records if run.provenance] or [{}]
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -340,13 +289,6 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    """Fixed digits, thousands apart, a true minus sign; a dash for what is missing."""
-    if value is None or math.isnan(value):
-        return "\N{EN DASH}"
-    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _duration(seconds: float) -> str:

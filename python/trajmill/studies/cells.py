@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +21,32 @@ from trajmill.training.settings import Schedule, at_least, check_seeds, in_range
 
 QUICK_SEEDS = (0, 1)
 QUICK_UPDATES = 100
-"""fine-tuning updates of a quick run, where a paper makes 100,000 or a million; other counts shrink alike"""
+"""fine-tuning updates of a quick run, where a paper makes 100,000 or a million; other counts shrink in proportion"""
 QUICK_LABEL = "QUICK CHECK, NOT A RESULT: far fewer updates, small networks, two seeds."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproduceConfig:
-    """How much of a study to run; all but the defaults is said loudly in what is written."""
+    """How much of a study to run; results begin with what differs from the paper."""
 
     datasets: tuple[str, ...] = ()
     """names or paths to take instead of the study's own"""
     seeds: tuple[int, ...] = ()
-    """fine-tuning seeds; by default the paper's, with `quick` two"""
+    """fine-tuning seeds; by default the paper's, or two with `quick`"""
     update_share: float = 1.0
     """share of every number of fine-tuning updates and of their warm-ups, in (0, 1]"""
     pretraining_share: float | None = None
-    """the same of pre-training updates; by default `update_share`"""
+    """the same for pre-training updates; by default `update_share`"""
     batch_share: float = 1.0
-    """share of every batch, in (0, 1]"""
+    """share of every batch size, in (0, 1]"""
     evaluation_count: int = 20
-    """least evaluations of a run of fewer than the paper's updates, which are at most 5,000 updates apart; 4 or more"""
+    """least number of evaluations of a run with fewer updates than the paper's, >= 4; at most 5,000 updates apart"""
     quick: bool = False
-    """bundled data, two seeds, small networks, few updates: minutes on two cores"""
+    """bundled data, two seeds, small networks, few updates: takes minutes on two cores"""
     text: tuple[Path, ...] = ()
     """text files for variants pre-trained on text, such as wiki.train.raw of Wikitext-103"""
     processes: int | None = None
-    """processes, one cell each, at least 1; by default one a core, or with a GPU one, which all seeds share"""
+    """processes, each with one run at a time, at least 1; by default one per core, or one in all on a GPU"""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
@@ -67,53 +67,42 @@ def missing_requirement(variant: Variant, config: ReproduceConfig) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The scale of a cell: what `config` leaves of the paper's numbers."""
+    """How much `config` leaves of a variant's numbers."""
 
     config: ReproduceConfig
     variant: Variant
 
-    @property
-    def quick_share(self) -> float:
-        """Share of all numbers of updates that a quick run makes."""
-        usual: int = method_named(name_of(self.variant.method)).SCHEDULE.updates
-        return QUICK_UPDATES / usual if self.config.quick else 1.0
+    def apply(self, method: Any, updates: int, share: float) -> tuple[Any, Schedule]:
+        """Settings and schedule with a share of the updates.
 
-    def updates(self, count: int, share: float) -> int:
-        """So many updates at this scale, at least 1."""
-        return max(1, round(count * share * self.quick_share))
-
-    def method(self, method: Any, share: float) -> Any:
-        """A method's settings at this scale."""
-        quick, batch = self.config.quick, self.config.batch_share
-        return smaller(method, updates=share * self.quick_share, batch=batch, small=quick)
-
-    def schedule(self, updates: int) -> Schedule:
-        """Evaluations every 5,000 updates; with fewer updates no fewer than asked for, or four if quick."""
-        few = max(1, updates // (4 if self.config.quick else self.config.evaluation_count))
-        full = self.config.update_share == 1.0 and not self.config.quick
-        interval = Schedule(updates=1).evaluation_interval
-        return Schedule(
-            updates=updates,
-            evaluation_interval=interval if full else min(interval, few),
-            log_interval=min(1000, max(1, updates // 20)),
-        )
+        Evaluations are 5,000 updates apart; a run with fewer updates than the paper's has at least as many evaluations
+        as asked for, or four if it is quick.
+        """
+        quick = self.config.quick
+        if quick:
+            share *= QUICK_UPDATES / method_named(name_of(self.variant.method)).SCHEDULE.updates
+        count = max(1, round(updates * share))
+        interval = Schedule(updates=count).evaluation_interval
+        if quick or self.config.update_share < 1.0:
+            interval = min(interval, max(1, count // (4 if quick else self.config.evaluation_count)))
+        schedule = Schedule(updates=count, evaluation_interval=interval, log_interval=min(1000, max(1, count // 20)))
+        return smaller(method, updates=share, batch=self.config.batch_share, small=quick), schedule
 
 
 def pretraining_config(start: Pretraining, sizes: tuple[int, int], scale: Scale) -> TrainConfig[Any]:
-    """Settings of a pre-training run, for data of `sizes` observation and action numbers."""
+    """Settings of a pre-training run, for data with observations and actions of these sizes."""
     config = scale.config
     share = config.update_share if config.pretraining_share is None else config.pretraining_share
-    method = scale.method(replace(start.method, **dict(zip(start.sized_by, sizes, strict=False))), share)
-    label = f"{start.name} pre-training" + (f", {sizes[0]}+{sizes[1]} numbers" if start.sized_by else "")
+    sized = replace(start.method, **dict(zip(start.sized_by, sizes, strict=False)))
+    method, schedule = scale.apply(sized, start.updates, share)
     if start.needs_text:
         method = replace(method, text=tuple(path.resolve() for path in config.text))
-    updates = scale.updates(start.updates, share)
     return TrainConfig(
         seeds=(42,),  # the paper has one pre-training seed
         method=method,
-        schedule=scale.schedule(updates),
+        schedule=schedule,
         compute=config.compute,
-        variant=label,
+        variant=f"{start.name} pre-training" + (f", {sizes[0]}+{sizes[1]} numbers" if start.sized_by else ""),
     )
 
 
@@ -121,8 +110,7 @@ def training_config(
     variant: Variant, dataset: str, environment: str, init: Path | None, config: ReproduceConfig
 ) -> DatasetTrainConfig[Any]:
     """Settings of a fine-tuning run."""
-    scale = Scale(config, variant)
-    method = scale.method(variant.method, config.update_share)
+    method, schedule = Scale(config, variant).apply(variant.method, variant.updates, config.update_share)
     if variant.ratio < 1.0 and variant.subset == "transitions":
         method = replace(method, next_observation="stored")  # rows in no order
     return DatasetTrainConfig(
@@ -132,91 +120,90 @@ def training_config(
         seeds=config.seeds,
         evaluation_episode_count=2 if config.quick else 10,
         method=method,
-        schedule=scale.schedule(scale.updates(variant.updates, config.update_share)),
+        schedule=schedule,
         compute=config.compute,
         variant=variant.name,
     )
 
 
 Cell = tuple[Variant, str]
+DONE = "done"
+"""what a cell reports last"""
 
 
 def run_cells(
     cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
 ) -> dict[tuple[str, str], Path]:
     """Finished runs by variant and dataset; what several cells need is made once, before them."""
-    before = {_pretraining_place(*cell, output): cell for cell in cells if cell[0].start is not None}
+    before = {}
     for variant, dataset in cells:
+        if variant.start is not None:
+            before[_pretraining_path(variant.start, dataset, output)] = variant, dataset
         if variant.ratio < 1.0:
             _share_of(variant, dataset, output)
-    stages: tuple[tuple[str, Callable[..., Path], list[Cell]], ...] = (
-        ("pre-training", _pretrain, list(before.values())),
-        ("training", _train, cells),
-    )
-    runs = {}
-    for task, work, chosen in stages:
-        jobs = [
-            Job(
-                f"{number}/{len(chosen)} {variant.name} on {short_name(dataset)}",
-                work,
-                (variant, dataset, output, config),
-            )
-            for number, (variant, dataset) in enumerate(chosen, start=1)
-        ]
-        runs = _run(jobs, task, config, progress)
-    return {(variant.name, dataset): run for (variant, dataset), run in zip(cells, runs.values(), strict=True)}
+    _run("pre-training", _pretrain, list(before.values()), output, config, progress)
+    runs = _run("training", _train, cells, output, config, progress)
+    return {(variant.name, dataset): run for (variant, dataset), run in zip(cells, runs, strict=True)}
 
 
-def _run(jobs: list[Job], task: str, config: ReproduceConfig, progress: Progress) -> dict[str, Path]:
-    """Results of the jobs by name, which run in this process if there is to be one only."""
+def _run(
+    task: str,
+    work: Callable[..., Path],
+    cells: list[Cell],
+    output: Path,
+    config: ReproduceConfig,
+    progress: Progress,
+) -> list[Path]:
+    """What `work` makes of each cell; if there is to be only one process, it is this one."""
+    jobs = [
+        Job(f"{number}/{len(cells)} {variant.name} on {short_name(dataset)}", work, (variant, dataset, output, config))
+        for number, (variant, dataset) in enumerate(cells, start=1)
+    ]
     count = process_count(config.processes, config.compute, len(jobs))
-    finished: set[str] = set()
+    finished = 0
 
     def report(name: str, part: str, completed: int, total: int, unit: str) -> None:
+        nonlocal finished
         if count == 1:
             progress(f"{name}: {part}", completed, total, unit)
         elif part == DONE:
-            finished.add(name)
-            progress(task, len(finished), len(jobs), "runs")
+            finished += 1
+            progress(task, finished, len(jobs), "runs")
 
     if count == 1:
-        named = {job.name: lambda *told, name=job.name: report(name, *told) for job in jobs}
-        return {job.name: job.work(*job.arguments, named[job.name]) for job in jobs}
+        return [job.work(*job.arguments, partial(report, job.name)) for job in jobs]
     progress(task, 0, len(jobs), "runs")
-    return run_jobs(jobs, count, report=report)
+    return list(run_jobs(jobs, count, report=report).values())
 
 
-DONE = "done"
-"""what a cell reports last"""
-
-
-def _pretraining_place(variant: Variant, dataset: str, output: Path) -> Path:
-    """Run directory of the pre-training: one for all data, or one for each pair of sizes."""
-    assert variant.start is not None
-    place = output / "pretraining" / path_name(variant.start.name)
-    sizes = dataset_facts(dataset)[1]
-    return place.with_name(f"{place.name}-{sizes[0]}-{sizes[1]}") if variant.start.sized_by else place
+def _pretraining_path(start: Pretraining, dataset: str, output: Path) -> Path:
+    """Run directory of a pre-training: one for all data, or one for each pair of sizes."""
+    observation_dim, action_dim = dataset_facts(dataset)[1]
+    sizes = f"-{observation_dim}-{action_dim}" if start.sized_by else ""
+    return output / "pretraining" / (path_name(start.name) + sizes)
 
 
 def _pretrain(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
     """The finished run that a cell starts from."""
     assert variant.start is not None
     settings = pretraining_config(variant.start, dataset_facts(dataset)[1], Scale(config, variant))
-    place = train(settings, _pretraining_place(variant, dataset, output), progress, resume=True)
-    progress(DONE, 1, 1, "runs")
-    return place
+    return _finished(settings, _pretraining_path(variant.start, dataset, output), progress)
 
 
 def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
-    """The finished run of a cell, whose pre-training is there."""
+    """The finished run of a cell, whose pre-training is finished."""
     source, _, environment = dataset_facts(dataset)
-    init = None if variant.start is None else _pretraining_place(variant, dataset, output)
     if variant.ratio < 1.0:
         source = _share_of(variant, dataset, output)
-    place = output / "runs" / path_name(variant.name) / path_name(short_name(dataset))
-    train(training_config(variant, source, environment, init, config), place, progress, resume=True)
+    init = None if variant.start is None else _pretraining_path(variant.start, dataset, output)
+    settings = training_config(variant, source, environment, init, config)
+    return _finished(settings, output / "runs" / path_name(variant.name) / path_name(short_name(dataset)), progress)
+
+
+def _finished(settings: TrainConfig[Any], path: Path, progress: Progress) -> Path:
+    train(settings, path, progress, resume=True)
     progress(DONE, 1, 1, "runs")
-    return place
+    return path
 
 
 def short_name(dataset: str) -> str:
@@ -226,7 +213,7 @@ def short_name(dataset: str) -> str:
 
 @cache
 def dataset_facts(dataset: str) -> tuple[str, tuple[int, int], str]:
-    """Name or whole path, observation and action numbers, environment."""
+    """Name or whole path, sizes of an observation and of an action, environment."""
     loaded = load_dataset(dataset)
     source = str(Path(dataset).resolve()) if Path(dataset).exists() else dataset
     return source, (loaded.observation_dim, loaded.action_dim), environment_of(loaded)
@@ -238,7 +225,7 @@ def _share_of(variant: Variant, dataset: str, output: Path) -> str:
     path = output / "datasets" / name
     if not path.exists():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DatasetWarning)  # that others may misread rows in no order; we do not
+            warnings.simplefilter("ignore", DatasetWarning)  # others may misread rows in no order, we do not
             convert(dataset, path, to="d4rl", subset=Subset(variant.subset, variant.ratio))
     return str(path)
 

@@ -15,32 +15,30 @@ from trajmill.evaluation import statistics
 from trajmill.report.comparison import Comparison, Entry
 from trajmill.runs.reading import RunRecord, read_run
 from trajmill.studies.cells import ReproduceConfig, short_name
-from trajmill.studies.records import DIGITS, Column, Printed, Statistic, Study, Variant
-from trajmill.studies.similarity import backbone_similarities, feature_similarities
+from trajmill.studies.records import Column, Printed, Study, Variant
+from trajmill.studies.similarity import Cosines, backbone_similarities, feature_similarities
 
 
 @dataclass
 class Results:
-    """Run directories of a study, read as they are asked for."""
+    """Run directories of a study, each read when it is first needed."""
 
     study: Study
     output: Path
     config: ReproduceConfig
-    runs: dict[tuple[str, str], Path] = field(default_factory=dict)
-    _read: dict[Path, RunRecord] = field(default_factory=dict)
-    _similarities: dict[tuple[Path, str], tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
+    runs: Mapping[tuple[str, str], Path]
+    """by variant and dataset"""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """datasets that were not found, with the reason"""
+    not_yet: Mapping[str, str] = field(default_factory=dict)
+    """variants that could not be run, with the reason"""
+    _records: dict[Path, RunRecord] = field(default_factory=dict)
+    _similarities: dict[tuple[Path, str], tuple[Cosines, Cosines]] = field(default_factory=dict)
 
     def run(self, variant: Variant, dataset: str) -> RunRecord | None:
         """The run of a cell, if there is one."""
         path = self.runs.get((variant.name, dataset))
-        if path is None:
-            return None
-        return self._record(path)
-
-    def _record(self, path: Path) -> RunRecord:
-        if path not in self._read:
-            self._read[path] = read_run(path)
-        return self._read[path]
+        return None if path is None else self._record(path)
 
     def pretraining(self, run: RunRecord) -> RunRecord:
         """The run that `run` started from."""
@@ -48,28 +46,27 @@ class Results:
 
     def values(self, column: Column, dataset: str) -> NDArray[np.float64] | None:
         """The column's statistic of each seed, (seed_count,), NaN where a seed has none; None if nothing was run."""
-        assert column.variant is not None
-        run = self.run(column.variant, dataset)
+        run = self.run(column.trained, dataset)
         if run is None:
             return None
-        if column.statistic == "pre-training minutes":
-            before = self.pretraining(run)
-            return np.array([before.wall_seconds / 60 / len(before.seeds)])
-        if column.statistic == "fine-tuning hours":
-            return np.array([run.wall_seconds / 3600 / len(run.seeds)])
-        if column.statistic.endswith(" start"):
-            return self._similarity(run, column.statistic)
+        match column.statistic:
+            case "pre-training minutes":
+                before = self.pretraining(run)
+                return np.array([before.wall_seconds / 60 / len(before.seeds)])
+            case "fine-tuning hours":
+                return np.array([run.wall_seconds / 3600 / len(run.seeds)])
+            case "weight cosine with random start" | "feature cosine with random start":
+                return self._similarity(run, column)[0]
+            case "weight cosine with pre-trained start" | "feature cosine with pre-trained start":
+                return self._similarity(run, column)[1]
         scores = run.evaluation("normalized_score")
         assert scores is not None  # read_run refuses finished runs without
         if column.statistic == "best":
             return statistics.best(scores.values)
         if column.statistic == "average last four":
             return statistics.average_last_four(scores.values)
-        target = self._baseline(dataset)
-        if target is None:
-            return np.full(len(run.seeds), np.nan)
-        steps = [int(step) for step in scores.updates]
-        return statistics.updates_to_fraction(steps, scores.values, target=target) / 1000
+        updates = scores.updates.tolist()
+        return statistics.updates_to_fraction(updates, scores.values, target=self._baseline(dataset)) / 1000
 
     def over(self, column: Column, datasets: list[str]) -> NDArray[np.float64] | None:
         """The column's statistic, (seed_count, dataset_count); None unless every seed has one on every dataset."""
@@ -77,88 +74,79 @@ class Results:
         found = [value for value in values if value is not None and np.isfinite(value).all()]
         return np.stack(found, axis=1) if len(found) == len(datasets) else None
 
-    def printed(self, column: Column) -> Printed | None:
-        """What the paper printed in the column's place."""
-        return (self.study.printed or {}).get(column.printed)
+    def printed(self, column: Column) -> Printed:
+        """What the paper printed in the column's place, as far as it is on record."""
+        return (self.study.printed or {}).get(column.printed, Printed())
 
-    def _similarity(self, run: RunRecord, statistic: Statistic) -> NDArray[np.float64]:
-        measure = feature_similarities if statistic.startswith("feature") else backbone_similarities
-        key = (run.path, measure.__name__)
+    def _record(self, path: Path) -> RunRecord:
+        if path not in self._records:
+            self._records[path] = read_run(path)
+        return self._records[path]
+
+    def _similarity(self, run: RunRecord, column: Column) -> tuple[Cosines, Cosines]:
+        of_features = column.statistic.startswith("feature")
+        key = (run.path, "features" if of_features else "weights")
         if key not in self._similarities:
-            self._similarities[key] = measure(run)
-        random, pretrained = self._similarities[key]
-        return random if statistic.endswith("random start") else pretrained
+            self._similarities[key] = (feature_similarities if of_features else backbone_similarities)(run)
+        return self._similarities[key]
 
-    def _baseline(self, dataset: str) -> float | None:
-        """Final score of the first column, over seeds."""
-        first = self.study.columns[0].variant
-        assert first is not None
-        run = self.run(first, dataset)
-        scores = None if run is None else run.evaluation("normalized_score")
-        return None if scores is None else float(statistics.average_last_four(scores.values).mean())
+    def _baseline(self, dataset: str) -> float:
+        """Final score of the first column, averaged over seeds; NaN if it was not run."""
+        scores = self.values(replace(self.study.columns[0], statistic="average last four"), dataset)
+        return math.nan if scores is None else float(scores.mean())
 
 
-def comparison_of(results: Results, missing: Mapping[str, str], not_yet: Mapping[str, str]) -> Comparison:
+def comparison_of(results: Results) -> Comparison:
     """The table of a study; cells without a number say why."""
     study = results.study
     rows = {
-        short_name(dataset): tuple(_entry(results, column, dataset, missing, not_yet) for column in study.columns)
-        for dataset in study.datasets
+        short_name(data): tuple(_entry(results, column, data) for column in study.columns) for data in study.datasets
     }
-    run = [dataset for dataset in study.datasets if dataset not in missing]
-    if len(run) > 1:
-        label = f"Average over these {len(run)}" if len(run) == len(rows) else f"Average over the {len(run)} run here"
-        rows[label] = tuple(_average(results, column, run) for column in study.columns)
+    found = [dataset for dataset in study.datasets if dataset not in results.missing]
+    if len(found) > 1:
+        label = (
+            f"Average over these {len(found)}" if len(found) == len(rows) else f"Average over the {len(found)} run here"
+        )
+        rows[label] = tuple(_average(results, column, found) for column in study.columns)
     if any(column.printed for column in study.columns):
         rows["Average as printed"] = tuple(_printed_average(results, column) for column in study.columns)
     return Comparison(columns=tuple(_heading(column) for column in study.columns), rows=rows)
 
 
 def _heading(column: Column) -> str:
-    return f"{column.group}: {column.label}" if column.group and column.group not in column.label else column.label
+    return f"{column.group}: {column.label}" if column.group not in column.label else column.label
 
 
-def _entry(
-    results: Results, column: Column, dataset: str, missing: Mapping[str, str], not_yet: Mapping[str, str]
-) -> Entry:
-    assert column.variant is not None
-    digits = DIGITS.get(column.statistic, 1)
-    official = official_file(dataset)
-    printed = results.printed(column)
-    theirs = None if printed is None or official is None else printed.means.get(official.name)
-    spread = None if printed is None or official is None else printed.deviations.get(official.name)
-    values = results.values(column, dataset)
-    entry = Entry(digits=digits, printed=theirs, printed_deviation=spread)
+def _entry(results: Results, column: Column, dataset: str) -> Entry:
+    printed, name, values = results.printed(column), _official_name(dataset), results.values(column, dataset)
+    entry = Entry(digits=column.digits, printed=printed.means.get(name), printed_deviation=printed.deviations.get(name))
     if values is None:
-        reason = "no data" if dataset in missing else "not yet" if column.variant.name in not_yet else "not run"
-        return replace(entry, why_empty=reason)
+        not_run = "not yet" if column.trained.name in results.not_yet else "not run"
+        return replace(entry, why_empty="no data" if dataset in results.missing else not_run)
     absent = int(np.isnan(values).sum())
     if absent:
-        word = "not reached" if column.statistic == "updates to 90 %" else "no finite score"
-        return replace(entry, why_empty=f"{word}: {absent} of {len(values)} seeds")
+        why = "not reached" if column.statistic == "updates to 90 %" else "no finite score"
+        return replace(entry, why_empty=f"{why}: {absent} of {len(values)} seeds")
     return replace(entry, ours=statistics.bootstrap_interval(values), seed_count=len(values))
 
 
 def _average(results: Results, column: Column, datasets: list[str]) -> Entry:
     """Plain mean over the datasets that were run, theirs and ours alike."""
-    digits = DIGITS.get(column.statistic, 1)
-    printed = results.printed(column)
-    names = [official.name if (official := official_file(name)) else "" for name in datasets]
-    theirs = None if printed is None else [printed.means.get(name, math.nan) for name in names]
-    mean = None if theirs is None or np.isnan(theirs).any() else float(np.mean(theirs))
-    entry = Entry(digits=digits, printed=mean)
-    stacked = results.over(column, datasets)
-    if stacked is None:
+    means = results.printed(column).means
+    printed = float(np.mean([means.get(_official_name(dataset), math.nan) for dataset in datasets]))
+    entry = Entry(digits=column.digits, printed=None if math.isnan(printed) else printed)
+    values = results.over(column, datasets)
+    if values is None:
         return replace(entry, why_empty="cells missing")
-    return replace(entry, ours=statistics.bootstrap_interval(stacked), seed_count=len(stacked))
+    return replace(entry, ours=statistics.bootstrap_interval(values), seed_count=len(values))
 
 
 def _printed_average(results: Results, column: Column) -> Entry:
     printed = results.printed(column)
-    if printed is None:
-        return Entry()
-    return Entry(
-        digits=DIGITS.get(column.statistic, 1),
-        printed=printed.average,
-        printed_deviation=printed.average_deviation,
-    )
+    return Entry(digits=column.digits, printed=printed.average, printed_deviation=printed.average_deviation)
+
+
+def _official_name(dataset: str) -> str:
+    """The name by which papers print numbers of a dataset; empty if it is not an official one."""
+    official = official_file(dataset)
+    return "" if official is None else official.name

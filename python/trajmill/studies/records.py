@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -23,11 +23,11 @@ Statistic = Literal[
     "feature cosine with pre-trained start",
 ]
 FigureKind = Literal["curves", "data ratios", "bars", "transition rows"]
-"""over updates, one panel a group of columns; over the share of the data, one panel a group; one bar a column, one
-panel a group; rows of Markov chains, one panel a column, nothing to train"""
+"""curves over updates, lines over the share of the data, or one bar a column: a panel for each group of columns; or
+rows of Markov chains: a panel for each column, and nothing to train"""
 Quantity = Literal["scores", "losses"]
 
-DIGITS: Mapping[Statistic, int] = {
+_DIGITS: Mapping[Statistic, int] = {
     "fine-tuning hours": 2,
     "weight cosine with random start": 4,
     "weight cosine with pre-trained start": 4,
@@ -46,7 +46,7 @@ class Pretraining:
     """settings of a method that needs no dataset"""
     updates: int
     sized_by: tuple[str, ...] = ()
-    """settings that take the data's numbers of an observation and of an action; such a start is made for each pair"""
+    """settings that take the sizes of the data's observations and actions; each pair of sizes has its own start"""
     needs_text: bool = False
     """whether it learns from a text that the user gives"""
 
@@ -86,6 +86,17 @@ class Column:
     temperature: float = 1.0
     """of the chain, where nothing is trained"""
 
+    @property
+    def trained(self) -> Variant:
+        """The variant, in a study that trains."""
+        assert self.variant is not None
+        return self.variant
+
+    @property
+    def digits(self) -> int:
+        """Decimals that are shown."""
+        return _DIGITS.get(self.statistic, 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
@@ -99,9 +110,9 @@ class Study:
     """the paper's"""
     figure: FigureKind = "curves"
     quantities: tuple[Quantity, ...] = ("scores",)
-    """what curves show, a panel each"""
+    """what curves show, one panel each"""
     per_dataset: bool = False
-    """panels for each dataset, instead of an average over all"""
+    """whether each dataset has its own panels, instead of an average over all"""
     loss: str = "loss"
     """metric that a panel of losses shows"""
     log_loss: bool = False
@@ -119,17 +130,16 @@ class Study:
     @property
     def pretrainings(self) -> dict[str, Pretraining]:
         """By name, each once."""
-        found = (variant.start for variant in self.variants.values())
-        return {start.name: start for start in found if start is not None}
+        return {variant.start.name: variant.start for variant in self.variants.values() if variant.start is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Printed:
-    """A column as a paper printed it; None and absent names are not on record."""
+    """A column as a paper printed it; what is None or absent is not on record."""
 
-    means: Mapping[str, float]
+    means: Mapping[str, float] = field(default_factory=dict)
     """by dataset"""
-    deviations: Mapping[str, float]
+    deviations: Mapping[str, float] = field(default_factory=dict)
     average: float | None = None
     average_deviation: float | None = None
 
@@ -142,32 +152,28 @@ def printed_columns(file_name: str) -> dict[str, Printed]:
         pairs = zip(content["datasets"], values, strict=True) if values else ()
         return {dataset: value for dataset, value in pairs if value is not None}
 
-    return {
-        name: Printed(
+    def column_of(entry: Any) -> Printed:
+        column = content["columns"][entry] if isinstance(entry, str) else entry  # a name: the column of another table
+        return Printed(
             means=by_dataset(column.get("means", [])),
             deviations=by_dataset(column.get("deviations", [])),
             average=column.get("average"),
             average_deviation=column.get("average_deviation"),
         )
-        for name, column in content["columns"].items()
-    }
+
+    return {key: column_of(entry) for key, entry in content["columns"].items()}
 
 
 def smaller(method: Any, *, updates: float = 1.0, batch: float = 1.0, small: bool = False) -> Any:
     """Settings at a smaller scale.
 
-    Parameters
-    ----------
-    updates
-        Share of every setting that counts updates, which is called ``..._updates``; 0 stays 0.
-    batch
-        Share of every setting called ``batch_size`` or ``..._batch_size``.
-    small
-        Replace what has its default by the method's `SMALL` instance.
+    `updates` is the share of each setting that counts updates (``..._updates``, where 0 stays 0), `batch` the share of
+    each batch size (``...batch_size``). With `small`, settings that have their default become those of the method's
+    `SMALL` instance.
     """
     default, tiny = type(method)(), method_named(name_of(method)).SMALL
     changes: dict[str, Any] = {}
-    for name in (field.name for field in fields(method)):
+    for name in (setting.name for setting in fields(method)):
         value = getattr(method, name)
         if small and value == getattr(default, name):
             value = getattr(tiny, name)

@@ -27,4 +27,4 @@ def test_other_tables_lie_as_the_papers_do() -> None:
     for columns, rows in ((6, 2), (12, 14), (7, 7)):
         plain = table(columns, rows)
         assert not plain.is_turned and plain.heads == plain.columns and plain.lines == plain.rows
-        assert plain.markdown().startswith("| data set | c0, paper | c0, ours |")
+        assert plain.markdown().startswith("| dataset | c0, paper | c0, ours |")
