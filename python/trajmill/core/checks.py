@@ -75,6 +75,11 @@ def thread_count(value: object) -> int:
         if not wanted.isdigit():
             raise ValueError(f"TRAJMILL_THREADS must be a whole number >= 1, got {wanted!r}")
         return integer("TRAJMILL_THREADS", int(wanted), 1, 1024)
+    return usable_cores()
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
     return len(os.sched_getaffinity(0))
 
 

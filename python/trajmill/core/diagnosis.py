@@ -52,7 +52,7 @@ def diagnose() -> list[DiagnosisRow]:
             value=f"{_core.simd_level()} (available: {', '.join(_core.available_simd_levels())}; "
             "TRAJMILL_SIMD chooses)",
         ),
-        DiagnosisRow(name="cores", value=f"{_cores()} for this process, {os.cpu_count()} in all"),
+        DiagnosisRow(name="cores", value=f"{checks.usable_cores()} for this process, {os.cpu_count()} in all"),
         DiagnosisRow(name="threads", value=f"{checks.thread_count(None)} (TRAJMILL_THREADS chooses)"),
         _known_answers(),
         DiagnosisRow(name="speed", value=f"{_tokens_per_second() / 1e9:.2f} G tokens/s on one thread (S=100, uint8)"),
@@ -85,11 +85,6 @@ def _bfloat16() -> DiagnosisRow:
     found = sorted(words & {"avx512_bf16", "amx_bf16", "bf16"})
     value = ", ".join(found) if found else "no instructions for it on this CPU: stay with float32"
     return DiagnosisRow(name="bfloat16", value=value, ok=bool(found), optional=True)
-
-
-def _cores() -> int | None:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _known_answers() -> DiagnosisRow:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core import checks
-from trajmill.data.environments import check_sizes
+from trajmill.data.environments import D4RL_TASKS, check_sizes, find_environment
 from trajmill.data.errors import refuse, warn_about
 from trajmill.data.records import COLUMNS, INFOS, Columns, Dataset, Steps
 
@@ -138,7 +138,10 @@ def check_finite(key: str, values: NDArray[Any]) -> None:
 
 def check_contents(dataset: Dataset) -> None:
     """Refuse the wrong sizes for the environment and steps that end every episode; warn of odd ranges."""
-    check_sizes(dataset)
+    name, _, version = (find_environment(dataset) or "").lower().partition("-v")
+    if name in D4RL_TASKS and version in ("2", "3", "4"):
+        remedy = "the file's name or its attribute 'environment' names another environment"
+        check_sizes(dataset, D4RL_TASKS[name], remedy)
     if dataset.ordered and dataset.episode_ends.all():
         fault = f"every one of the {len(dataset)} rows ends an episode ('terminals' or 'timeouts')"
         raise refuse(fault, "episodes need more than one step; check the flags")

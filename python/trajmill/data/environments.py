@@ -1,7 +1,7 @@
 """The tasks that data is recorded in and policies are scored in: everything known about one, in one record.
 
 A further task is one more record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
-``trajmill collect``, its settings in `trajmill.algorithms.ars` (docs/add-an-environment.md).
+``trajmill collect``, its settings in `trajmill.experiments.random_search` (docs/add-an-environment.md).
 
 D4RL's normalized score is 0 for a random policy and 100 for D4RL's expert. The pairs of reference returns are facts
 published with D4RL (`d4rl/infos.py`, tables REF_MIN_SCORE and REF_MAX_SCORE, equal for versions v0, v1 and v2): the
@@ -173,20 +173,26 @@ def find_environment(dataset: Dataset) -> str | None:
     return None if task is None else task.environment_id
 
 
-def check_sizes(dataset: Dataset) -> None:
-    """Refuse observations or actions that are not of the size that the dataset's environment has, if it is known."""
-    environment = find_environment(dataset) or ""
-    name, _, version = environment.lower().partition("-v")
-    if name not in D4RL_TASKS or version not in ("2", "3", "4"):
-        return
-    task = D4RL_TASKS[name]
-    remedy = "the file's name or its attribute 'environment' names another environment"
-    if (found := dataset.observation_dim) not in task.observation_dims:
-        if name == "ant" and found == 105:
-            remedy = "105 is Ant-v5's, with contact forces that D4RL's data never had; keep the first 27, as Ant-v4"
-        elif found == task.observation_dim + 1:
-            remedy = "one more is the x position, which environments leave out by default; drop the first column"
-        needed = " or ".join(map(str, task.observation_dims))
-        raise refuse(f"key 'observations' has {found} columns, {environment} has {needed}", remedy)
-    if dataset.action_dim != task.action_dim:
-        raise refuse(f"key 'actions' has {dataset.action_dim} columns, {environment} has {task.action_dim}", remedy)
+def check_sizes(dataset: Dataset, task: Task, remedy: str) -> None:
+    """Refuse observations or actions that are not of a task's size; `remedy` says what to do if nothing better is."""
+    found = {"observations": dataset.observation_dim, "actions": dataset.action_dim}
+    needed = {"observations": task.observation_dims, "actions": (task.action_dim,)}
+    if task.name == "ant" and found["observations"] == 105:
+        remedy = "105 is Ant-v5's, with contact forces that D4RL's data never had; keep the first 27, as Ant-v4"
+    elif found["observations"] == task.observation_dim + 1:
+        remedy = "one more is the x position, which environments leave out by default; drop the first column"
+    for key, size in found.items():
+        if size not in needed[key]:
+            sizes = " or ".join(map(str, needed[key]))
+            raise refuse(f"key {key!r} has {size} columns, {task.environment_id} has {sizes}", remedy)
+
+
+def check_environment(dataset: Dataset, environment: str) -> str:
+    """The Gymnasium id of an environment, if it shows what the dataset has; a DatasetError if not."""
+    task = task_of(environment)
+    with refusing(dataset.path):
+        check_sizes(dataset, task, "name the environment that the data was recorded in")
+        if dataset.observations[:, task.observation_dim :].any():
+            fault = f"key 'observations' is not zero past column {task.observation_dim}, as it is in D4RL's files"
+            raise refuse(fault, f"{task.environment_id} does not show what these columns hold")
+    return task.environment_id

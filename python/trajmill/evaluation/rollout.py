@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core import checks
 from trajmill.data import has_reference_score, normalized_score
-from trajmill.evaluation.physics import IndexArray
-from trajmill.evaluation.simulators import (
-    BatchedEnvironment,
-    GymnasiumEnvironments,
-    Simulator,
-    StepResult,
-    simulator_versions,
-)
+from trajmill.data.environments import EPISODE_LIMIT
+from trajmill.evaluation import simulators
+from trajmill.evaluation.environments import IndexArray
 
 
 class Policy(Protocol):
@@ -80,20 +76,23 @@ class EvaluationResult:
         """Plain values, ready for JSON; NaN becomes None."""
         return {
             "environment_id": self.environment_id,
-            "returns": [[_finite_or_none(value) for value in row] for row in self.returns.tolist()],
+            "returns": _finite_or_none(self.returns),
             "lengths": self.lengths.tolist(),
-            "normalized_scores": [_finite_or_none(value) for value in self.normalized_scores.tolist()],
+            "normalized_scores": _finite_or_none(self.normalized_scores),
             "environment_steps": self.environment_steps,
             "episode_seed": self.episode_seed,
             "maximum_steps": self.maximum_steps,
             "exact": self.exact,
             "margin_fix": self.margin_fix,
-            "versions": dict(self.versions),
+            "versions": self.versions,
         }
 
 
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite_or_none(values: NDArray[np.float64]) -> list[Any]:
+    numbers = values.astype(object)
+    numbers[~np.isfinite(values)] = None
+    plain: list[Any] = numbers.tolist()
+    return plain
 
 
 def episode_seeds(episode_seed: int, episode_count: int, *, first: int = 0) -> list[int]:
@@ -114,7 +113,7 @@ def evaluate_policy(
     seed_count: int,
     episode_count: int = 10,
     episode_seed: int = 0,
-    maximum_steps: int = 1000,
+    maximum_steps: int = EPISODE_LIMIT,
     observation_dim: int | None = None,
     exact: bool = False,
     threads: int | None = None,
@@ -122,13 +121,14 @@ def evaluate_policy(
     """Play `episode_count` episodes with each of `seed_count` policies, all at once.
 
     Every seed plays the same episodes, from the same initial states, whatever the number of seeds. Each slot plays
-    exactly one episode, so short episodes do not count more often than long ones; finished ones are not stepped.
+    exactly one episode, so short episodes do not count more often than long ones; finished ones are not stepped. A seed
+    that gives an action with NaN or infinity gets NaN returns and stops; the others play on untouched.
 
     Parameters
     ----------
     act
-        The policies of S seeds as one function (`Policy`); called once per step with all S × E observations. One with
-        a memory is an `EpisodicPolicy`.
+        The policies of S seeds as one function, called once per step with all S × E observations; one with a memory is
+        an `EpisodicPolicy`.
     environment_id
         Such as ``"Hopper-v4"``; see `trajmill.evaluation.environments`.
     seed_count, episode_count
@@ -146,11 +146,6 @@ def evaluate_policy(
         Threads to simulate on (not with `exact`), >= 1; None means every core this process may use. Results do not
         depend on it.
 
-    Returns
-    -------
-    EvaluationResult
-        A seed that gives an action with NaN or infinity gets NaN returns and stops; the others play on untouched.
-
     Raises
     ------
     ValueError
@@ -160,19 +155,16 @@ def evaluate_policy(
     """
     numbers = {"seed_count": seed_count, "episode_count": episode_count, "maximum_steps": maximum_steps}
     for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
+        checks.integer(name, value, 1)
     seeds = episode_seeds(episode_seed, episode_count) * seed_count
-    simulator: Simulator
+    simulator: simulators.Simulator
     if exact:
-        simulator = GymnasiumEnvironments(environment_id, len(seeds))
+        simulator = simulators.GymnasiumEnvironments(environment_id, len(seeds))
     else:
-        simulator = BatchedEnvironment(environment_id, len(seeds), threads=threads)
-    try:
+        simulator = simulators.BatchedEnvironment(environment_id, len(seeds), threads=threads)
+    with closing(simulator):
         steps = play(act, simulator, seeds, seed_count, maximum_steps, observation_dim=observation_dim)
         returns, lengths = add_up(steps, (seed_count, episode_count))
-    finally:
-        simulator.close()
     return EvaluationResult(
         environment_id=simulator.definition.environment_id,
         returns=returns,
@@ -181,7 +173,7 @@ def evaluate_policy(
         maximum_steps=maximum_steps,
         exact=exact,
         margin_fix=simulator.margin_fix,
-        versions=simulator_versions(),
+        versions=simulators.simulator_versions(),
     )
 
 
@@ -204,13 +196,13 @@ class PlayedStep:
     slots: IndexArray  # (B,) ascending
     observation: NDArray[np.float32]  # (B, O) before the step
     action: NDArray[np.float32]  # (B, A) as the policy gave it, not clipped yet
-    result: StepResult
-    failed_seeds: IndexArray  # seeds that just gave an action not finite, and whose episodes stop here
+    result: simulators.StepResult
+    failed_seeds: IndexArray  # seeds that just gave an action that is not finite, and whose episodes stop here
 
 
 def play(
     act: Policy,
-    simulator: Simulator,
+    simulator: simulators.Simulator,
     seeds: Sequence[int],
     seed_count: int,
     maximum_steps: int,
@@ -221,30 +213,23 @@ def play(
 
     Other arguments are those of `evaluate_policy`. Between two steps the simulator rests in the state before the next.
     """
-    definition, slot_count = simulator.definition, len(seeds)
-    shape = seed_count, slot_count // seed_count
+    definition, shape = simulator.definition, (seed_count, len(seeds) // seed_count)
     width = definition.observation_dim if observation_dim is None else observation_dim
     if width < definition.observation_dim:
         fault = f"observation_dim must be at least the {definition.observation_dim} of {definition.environment_id}"
         raise ValueError(f"{fault}, got {width}")
-    observations = np.zeros((slot_count, width), np.float32)
+    observations = np.zeros((len(seeds), width), np.float32)
     shown = observations[:, : definition.observation_dim]
     shown[:] = simulator.reset(seeds)
-    return _steps(act, simulator, observations, shape, maximum_steps)
-
-
-def _steps(
-    act: Policy, simulator: Simulator, observations: NDArray[np.float32], shape: tuple[int, int], maximum_steps: int
-) -> Iterator[PlayedStep]:
-    """The steps of `play`; observations (S * E, O or wider) are kept up to date in place."""
-    definition = simulator.definition
-    shown = observations[:, : definition.observation_dim]
     memory = act if isinstance(act, EpisodicPolicy) else None
     if memory is not None:
         memory.start(*shape)
-    active = np.arange(len(observations))
+    active = np.arange(len(seeds))
     for _ in range(maximum_steps):
-        actions = _act(act, observations.reshape(*shape, -1), definition.action_dim)[active]
+        given = np.asarray(act(observations.reshape(*shape, width).copy()), np.float32)
+        if given.shape != (needed := (*shape, definition.action_dim)):
+            raise ValueError(f"the policy must return actions of shape (S, E, A) = {needed}, got {given.shape}")
+        actions = given.reshape(len(seeds), -1)[active]
         seed_of = active // shape[1]
         failed_seeds = seed_of[~np.isfinite(actions).all(axis=1)]
         if len(failed_seeds):
@@ -254,28 +239,11 @@ def _steps(
         result = simulator.step(actions, active)
         shown[active] = result.observation
         yield PlayedStep(slots=active, observation=before, action=actions, result=result, failed_seeds=failed_seeds)
-        going_on = active[~result.terminal]
+        rewards, goes_on = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+        rewards.flat[active] = result.reward
+        active = active[~result.terminal]
+        goes_on.flat[active] = True
         if memory is not None:
-            memory.observe(*_spread(active, result.reward, going_on, shape))
-        active = going_on
+            memory.observe(rewards, goes_on)
         if len(active) == 0:
             return
-
-
-def _spread(
-    slots: IndexArray, rewards: NDArray[np.float64], going_on: IndexArray, shape: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Rewards and whether the episode goes on, of all slots, both (S, E)."""
-    all_rewards, playing = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
-    all_rewards.flat[slots] = rewards
-    playing.flat[going_on] = True
-    return all_rewards, playing
-
-
-def _act(act: Policy, observations: NDArray[np.float32], action_dim: int) -> NDArray[np.float32]:
-    """Ask the policy, check the shape, and flatten the answer to (S * E, A); `act` gets a copy to keep."""
-    actions = np.asarray(act(observations.copy()), np.float32)
-    needed = (*observations.shape[:2], action_dim)
-    if actions.shape != needed:
-        raise ValueError(f"the policy must return actions of shape (S, E, A) = {needed}, got {actions.shape}")
-    return actions.reshape(-1, action_dim)
