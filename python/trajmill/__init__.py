@@ -44,30 +44,22 @@ __all__ = [
     "reference",
 ]
 
-# Where each public name lives; it is loaded, and NumPy with it, when it is first asked for.
-_HOMES = {
-    "MDP": "trajmill.core",
-    "MDPSample": "trajmill.core",
-    "MarkovChain": "trajmill.core",
-    "reference": "trajmill.core",
-    "CorpusSampler": "trajmill.corpus",
-    "VirtualCorpus": "trajmill.corpus",
-    "open_corpus": "trajmill.corpus",
-    "feed": "trajmill.replay.feed",
-    "MDPTransitions": "trajmill.replay",
-    "MixedReplay": "trajmill.replay",
-    "TrajectoryBuffer": "trajmill.replay",
-    "ReplayBuffer": "trajmill.replay",
-    "Subset": "trajmill.data",
-    "load_dataset": "trajmill.data",
+# Where the public names live; a module is loaded, and NumPy with it, when one of its names is first asked for.
+_NAMES = {
+    "trajmill.core": ("MDP", "MDPSample", "MarkovChain", "reference"),
+    "trajmill.corpus": ("CorpusSampler", "VirtualCorpus", "open_corpus"),
+    "trajmill.data": ("Subset", "load_dataset"),
+    "trajmill.replay": ("MDPTransitions", "MixedReplay", "ReplayBuffer", "TrajectoryBuffer"),
+    "trajmill.replay.feed": ("feed",),
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'trajmill' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return value
+    for module, names in _NAMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+    raise AttributeError(f"module 'trajmill' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

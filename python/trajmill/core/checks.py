@@ -139,6 +139,14 @@ def indexes(name: str, values: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[
     return np.ascontiguousarray(values, np.uint64)
 
 
+def context(values: Sequence[int], order: int, state_count: int) -> list[int]:
+    """The states before the next one, oldest first; at most `order` of them."""
+    states = [integer("context state", state, 0, state_count - 1) for state in values]
+    if len(states) > order:
+        raise ValueError(f"context must hold at most order = {order} states, got {len(states)}")
+    return states
+
+
 def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> npt.NDArray[np.float64]:
     """Float64 rows along the last axis that are >= 0 and sum to 1 within 1e-6; returned divided by their sums."""
     if hasattr(values, "toarray"):

@@ -22,7 +22,7 @@ _EXTRAS = {
     "corpus": (("xxhash",), "corpora and replay files"),
     "cli": (("tyro", "rich"), "the command line"),
     "train": (("torch", "gymnasium", "mujoco", "safetensors", "matplotlib", "jinja2"), "training, scores, reports"),
-    "text": (("tokenizers",), "pretrain dt --text"),
+    "text": (("tokenizers",), "train language_model --method.text"),
     "export": (("pyarrow",), "corpus export to Arrow and Parquet"),
     "remote": (("fsspec",), "corpora in object stores"),
     "ray": (("ray",), "generate --engine ray"),
@@ -44,20 +44,18 @@ class DiagnosisRow:
 
 def diagnose() -> list[DiagnosisRow]:
     """All facts, the core's first; takes about a second."""
+    level, available = _core.simd_level(), ", ".join(_core.available_simd_levels())
     rows = [
         DiagnosisRow(name="trajmill", value=f"{_core.version}, stream v1, built by {_core.compiler}"),
         DiagnosisRow(name="python", value=f"{platform.python_version()}, numpy {np.__version__}, {platform.machine()}"),
-        DiagnosisRow(
-            name="instruction set",
-            value=f"{_core.simd_level()} (available: {', '.join(_core.available_simd_levels())}; "
-            "TRAJMILL_SIMD chooses)",
-        ),
+        DiagnosisRow(name="instruction set", value=f"{level} (available: {available}; TRAJMILL_SIMD chooses)"),
         DiagnosisRow(name="cores", value=f"{checks.usable_cores()} for this process, {os.cpu_count()} in all"),
         DiagnosisRow(name="threads", value=f"{checks.thread_count(None)} (TRAJMILL_THREADS chooses)"),
         _known_answers(),
         DiagnosisRow(name="speed", value=f"{_tokens_per_second() / 1e9:.2f} G tokens/s on one thread (S=100, uint8)"),
+        _compiler(),
+        _bfloat16(),
     ]
-    rows += [_compiler(), _bfloat16()]
     for extra, (modules, purpose) in _EXTRAS.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         value = f"missing {', '.join(missing)}: pip install 'trajmill[{extra}]'" if missing else ", ".join(modules)
@@ -69,15 +67,14 @@ def _compiler() -> DiagnosisRow:
     """Whether torch.compile finds what it needs on a CPU."""
     compiler = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
     header = Path(sysconfig.get_path("include")) / "Python.h"
-    missing = ([] if compiler else ["a C++ compiler (g++, clang++, or CXX)"]) + (
-        [] if header.exists() else [str(header)]
-    )
+    missing = [] if compiler else ["a C++ compiler (g++, clang++, or CXX)"]
+    missing += [] if header.exists() else [str(header)]
     value = f"missing {' and '.join(missing)}" if missing else f"{compiler} and Python's headers are there"
     return DiagnosisRow(name="torch.compile", value=value, ok=not missing, optional=True)
 
 
 def _bfloat16() -> DiagnosisRow:
-    """Whether the processor multiplies bfloat16 by instructions of its own, as Linux tells."""
+    """Whether the processor has instructions that multiply bfloat16, as Linux reports."""
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
@@ -88,15 +85,7 @@ def _bfloat16() -> DiagnosisRow:
 
 
 def _known_answers() -> DiagnosisRow:
-    wrong = [] if _core.philox4x32([0, 0, 0, 0], 0) == _KNOWN_ANSWER else ["Philox4x32-10"]
-    wrong += _levels_that_differ()
-    right = f"Philox4x32-10 is right, and chains draw the same at {', '.join(_core.available_simd_levels())}"
-    value = f"WRONG: {', '.join(wrong)}. Reinstall, and please report this" if wrong else right
-    return DiagnosisRow(name="known answers", value=value, ok=not wrong)
-
-
-def _levels_that_differ() -> list[str]:
-    """Instruction sets whose kernels draw other tokens than the scalar ones do, for every kind of chain."""
+    """Whether Philox is right, and the kernels of all instruction sets draw what the scalar ones do."""
     chains = [
         MarkovChain(state_count=100, order=2, seed=42, backend="dense", threads=1),
         MarkovChain(state_count=300, seed=42, backend="dense", threads=1),  # above 256 columns: two words a draw
@@ -109,7 +98,11 @@ def _levels_that_differ() -> list[str]:
             drawn[level] = [chain.sample(300, 70, threads=1).tobytes() for chain in chains]
     finally:
         _core.set_simd_level(in_use)
-    return [level for level in drawn if drawn[level] != drawn["scalar"]]
+    wrong = [] if _core.philox4x32([0, 0, 0, 0], 0) == _KNOWN_ANSWER else ["Philox4x32-10"]
+    wrong += [level for level in drawn if drawn[level] != drawn["scalar"]]
+    right = f"Philox4x32-10 is right, and chains draw the same at {', '.join(drawn)}"
+    value = f"WRONG: {', '.join(wrong)}. Reinstall, and please report this" if wrong else right
+    return DiagnosisRow(name="known answers", value=value, ok=not wrong)
 
 
 def _tokens_per_second(seconds: float = 0.5) -> float:

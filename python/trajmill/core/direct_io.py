@@ -15,7 +15,7 @@ import numpy.typing as npt
 from trajmill.core import files
 
 ALIGNMENT = 4096
-"""bytes: direct I/O needs addresses, offsets and sizes in multiples of the device's block, which is never larger"""
+"""bytes; direct I/O needs addresses, offsets and sizes in multiples of the device's block, which is never larger"""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -46,15 +46,12 @@ class DirectFile:
         if offset % ALIGNMENT or (size % ALIGNMENT and not is_last):
             _drop_direct_flag(self.descriptor)
         view = data.data[: padded(size) if is_last else size]
-        refused = False
         while view:
             try:
                 count = os.pwrite(self.descriptor, view, offset)
-            except OSError as error:
-                if error.errno != errno.EINVAL or refused:
+            except OSError as error:  # some file systems open for direct I/O but cannot do it
+                if error.errno != errno.EINVAL or not _drop_direct_flag(self.descriptor):
                     raise
-                refused = True
-                _drop_direct_flag(self.descriptor)  # some file systems open for direct I/O but cannot do it
                 continue
             if count == 0:
                 raise OSError(errno.EIO, "nothing could be written", str(self._path))
@@ -95,7 +92,7 @@ def read_into(path: Path, data: Bytes, size: int, offset: int) -> None:
 
 
 def write_rate(directory: Path, *, seconds: float = 0.5) -> float:
-    """Bytes a second that `directory` takes, written as a corpus is; leaves nothing behind."""
+    """Bytes a second that can be written into `directory` as a corpus is; leaves nothing behind."""
     data = aligned_buffer(2**24)
     data[:] = 7
     part = files.part_of(directory / "disk-test")
