@@ -1,7 +1,7 @@
 """The columns of a dataset and what each must be, whatever file they come from or go to.
 
-Shapes, dtypes and sizes are checked first, for which arrays need not be read: they have a ``shape``, a ``dtype`` and
-perhaps ``chunks``. Then the numbers are checked.
+Shapes, dtypes and sizes are checked before an array is read: all that has a ``shape`` and a ``dtype`` will do. Then the
+numbers are checked.
 """
 
 from __future__ import annotations
@@ -34,18 +34,15 @@ class MemoryBudget:
 
     def take(self, arrays: Mapping[str, Any]) -> None:
         """Refuse arrays that declare more bytes than are left; a file of some hundred bytes can declare terabytes."""
-        sizes = {
-            key: 0 if array.shape is None else math.prod(array.shape) * array.dtype.itemsize
-            for key, array in arrays.items()
-        }
+        sizes = {key: math.prod(array.shape or ()) * array.dtype.itemsize for key, array in arrays.items()}
         self.left -= sum(sizes.values())
         if self.left < 0:
             largest = max(sizes, key=sizes.__getitem__)
             fault = (
-                f"the arrays declare {self.limit - self.left:,} bytes, more than the memory budget of {self.limit:,}; "
-                f"the largest is {largest!r} with shape {arrays[largest].shape}"
+                f"the arrays declare {self.limit - self.left:,} bytes, more than the memory budget of {self.limit:,}"
             )
-            raise refuse(fault, "check that the file is genuine, or pass a larger memory_budget")
+            shape = f"the largest is {largest!r} with shape {arrays[largest].shape}"
+            raise refuse(f"{fault}; {shape}", "check that the file is genuine, or pass a larger memory_budget")
         for key, array in arrays.items():
             chunks = getattr(array, "chunks", None)
             if chunks and math.prod(chunks) * array.dtype.itemsize > max(self.left, LARGEST_CHUNK):
@@ -75,9 +72,10 @@ def check_columns(
             raise refuse(fault, "all keys need one row per step; write the file again")
     if row_count < 2:
         raise refuse(f"key 'observations' has {row_count} rows", "at least 2 steps are needed")
-    observed, following = shapes["observations"], shapes.get("next_observations")
-    if following not in (None, observed):
-        fault = f"key 'next_observations' has shape {following}, 'observations' {observed}"
+    if shapes.get("next_observations", shapes["observations"]) != shapes["observations"]:
+        fault = (
+            f"key 'next_observations' has shape {shapes['next_observations']}, 'observations' {shapes['observations']}"
+        )
         raise refuse(fault, "both need the same shape")
     if warn:
         warn_about_casts(columns)

@@ -1,7 +1,7 @@
 """Where episodes end: what the flags say, what they leave out, and what the observations show; and cutting there.
 
-A step whose stored next observation is not the next row's observation has led to some other place. If that place is
-nearer to where the step began than to the next row, the next row is another episode's: the episode's end is not marked.
+A step whose stored next observation is not the next row's observation has led somewhere else. If it ended nearer to
+where it began than to the next row, the next row belongs to another episode, and the end of this one is not marked.
 """
 
 from __future__ import annotations
@@ -15,47 +15,45 @@ import numpy as np
 from trajmill.core import checks
 from trajmill.data.environments import EPISODE_LIMIT
 from trajmill.data.errors import refuse, refusing, warn_about
-from trajmill.data.records import BoolArray, Dataset, Episode, FloatArray, Transitions
+from trajmill.data.records import BoolArray, Columns, Dataset, Episode, FloatArray, Transitions
 
 CONTINUITY = 1e-3
 """Largest difference of what should be the same observation: far above float32 rounding, far below a reset."""
 SHARE_OF_DISORDER = 0.1
-"""Share of the steps from which on ends are not just unmarked: the rows follow no order at all."""
+"""Share of the steps without continuity from which on the rows count as being in no order at all."""
 _BLOCK = 2**14
 
 NextObservation = Literal["stored", "d4rl"]
 """Which observation follows a step: the one the file stores, or the next row's as D4RL's own function takes it."""
 
 
-def settle_flags(
-    terminals: BoolArray, timeouts: BoolArray | None, *, visible: bool = False
-) -> tuple[BoolArray, BoolArray]:
-    """Return flags that are never both set in a row; the limit wins, as in D4RL.
+def settle_flags(columns: Columns) -> Columns:
+    """The columns with two flags that are never both set in a row; the limit wins, as in D4RL.
 
-    Without timeouts they are left to `settle_episodes` if stored next observations make the ends `visible`; else the
+    Without ``timeouts``, `settle_episodes` marks the ends that stored next observations show; without these too, the
     usual limit is assumed.
     """
-    if timeouts is None and visible:
+    terminals = columns["terminals"]
+    if "timeouts" in columns:
+        timeouts = columns["timeouts"]
+        both = terminals & timeouts
+        if both.any():
+            where = f"in {int(both.sum())} rows, first in row {int(both.argmax())}"
+            warn_about(f"'terminals' and 'timeouts' are both set {where}; read as timeouts, as D4RL does")
+    elif "next_observations" in columns:
         warn_about("no key 'timeouts'; episodes are cut where the stored next observation is not the next row's")
-        return terminals, np.zeros_like(terminals)
-    if timeouts is None:
+        timeouts = np.zeros_like(terminals)
+    else:
         warn_about(f"no key 'timeouts'; episodes are cut after {EPISODE_LIMIT} steps without a terminal")
         rows = np.arange(len(terminals))
         last_terminal = np.maximum.accumulate(np.where(terminals, rows, -1))
         steps_since = rows - np.concatenate(([-1], last_terminal[:-1]))
-        return terminals, (steps_since % EPISODE_LIMIT == 0) & ~terminals
-    both = terminals & timeouts
-    if both.any():
-        where = f"in {int(both.sum())} rows, first in row {int(both.argmax())}"
-        warn_about(f"'terminals' and 'timeouts' are both set {where}; read as timeouts, as D4RL does")
-    return terminals & ~timeouts, timeouts
+        timeouts = (steps_since % EPISODE_LIMIT == 0) & ~terminals
+    return columns | {"terminals": terminals & ~timeouts, "timeouts": timeouts}
 
 
 def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
-    """Look for ends of episodes that are marked wrongly or not at all; mark them right if `fix_timeouts`.
-
-    Without it, unmarked ends are refused.
-    """
+    """Look for ends of episodes that are marked wrongly or not at all: mark them, or without `fix_timeouts` refuse."""
     if not dataset.ordered:
         return dataset
     difference, broken = _continuity(dataset)
@@ -92,7 +90,7 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
 
 
 def _continuity(dataset: Dataset) -> tuple[FloatArray, BoolArray]:
-    """Of every row but the last: how far the next row is from its stored next observation, and whether too far.
+    """Of every row but the last: how far its stored next observation is from the next row, and whether that is too far.
 
     Too far means that the next row is another episode's. The difference is 0 where an episode ends.
     """
@@ -120,11 +118,11 @@ def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = 
     """Cut a dataset into transitions for Q-learning, in the order of the file.
 
     ``"stored"`` takes the file's next observations and keeps **every** row: those cut by a limit, because what came
-    next is known (they are ``truncated``, never ``terminal``), and the file's last row. The arrays are the dataset's
-    own. A file that stores no next observations falls back to ``"d4rl"``.
+    next is known (they are ``truncated``, never ``terminal``), and the file's last row. A file that stores no next
+    observations falls back to ``"d4rl"``.
 
     ``"d4rl"`` is the rule of D4RL's `qlearning_dataset` exactly: the next row's observation follows; rows cut by a
-    limit are dropped, and so is the last row. On a terminal row the next observation then is the first of another
+    limit are dropped, and so is the last row. On a terminal row the next observation is then the first of another
     episode: harmless where the target stops at terminals, wrong for models of the dynamics. Rows in no order are
     refused.
     """

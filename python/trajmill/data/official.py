@@ -21,14 +21,10 @@ _ADDRESS = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
 class OfficialFile:
     """One file of D4RL's -v2 locomotion data."""
 
-    name: str
-    """such as ``hopper-medium-replay-v2``"""
-    size: int
-    """bytes"""
-    sha256: str
-    """64 hexadecimal digits, or the first 16 where no more were at hand"""
-    old_size: int | None = None
-    """bytes of the release before the repair of qpos and qvel"""
+    name: str  # such as ``hopper-medium-replay-v2``
+    size: int  # bytes
+    sha256: str  # 64 hexadecimal digits, or the first 16 where no more were at hand
+    old_size: int | None = None  # bytes of the release before the repair of qpos and qvel
 
     @property
     def file_name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NotRequired, Self, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,13 +50,6 @@ class Dataset:
     infos: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # before the step: "qpos" (N, nq), "qvel" (N, nv)
     metadata: Mapping[str, Any] = field(default_factory=dict)  # provenance: file attributes, scalars of `metadata/`
     ordered: bool = True  # False: a set of transitions, whose rows do not follow each other
-
-    @classmethod
-    def from_columns(cls, path: Path, columns: Columns, **others: Any) -> Self:
-        """Put columns together; `others` are the remaining fields."""
-        infos = {name.removeprefix(INFOS): values for name, values in columns.items() if name.startswith(INFOS)}
-        fields: dict[str, Any] = {name: columns.get(name) for name in COLUMNS}
-        return cls(path=path, infos=infos, **fields, **others)
 
     def to_write(self) -> Steps:
         """What the writers take, as in ``write_d4rl(path, **dataset.to_write())``."""

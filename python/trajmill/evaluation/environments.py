@@ -32,28 +32,19 @@ def _never(qpos: Float64Array, qvel: Float64Array) -> BoolArray:
 class EnvironmentDefinition(Task):
     """A task with its physics; one whose observation or reward has another form overrides the method."""
 
-    frame_skip: int
-    """Physics steps per environment step, the action held."""
-    hidden_positions: int = 1
-    """Numbers at the beginning of `qpos` that no observation has: the place in the world, which nothing depends on."""
-    shown_positions: int
-    """Numbers of `qpos` after them, with which an observation begins; the velocities follow."""
-    velocity_limit: float = math.inf
-    """Observations show velocities clipped to ± this, in MuJoCo's units."""
-    progress_body: str | None = None
-    """Body whose x coordinate measures progress, as MuJoCo computed it last; None: the first of `qpos`."""
-    reset_scale: float
-    """Size of the noise on the initial state: positions are uniform within it."""
-    reset_velocity: Literal["uniform", "normal"]
-    """Noise on the initial velocities: uniform within `reset_scale`, or normal with that deviation."""
-    margin_fix: bool
-    """Whether the model has contact margins, which must be halved (see `trajmill.evaluation.simulators`)."""
-    survival_reward: float
-    """Reward of every step for being alive, that of the step that ends the task included."""
-    control_cost: float | None
-    """Weight of the squared action, subtracted from the reward; None: only `survival_reward` counts."""
-    is_terminal: Callable[[Float64Array, Float64Array], BoolArray] = _never
-    """(qpos, qvel) after the step to whether the task ended there, (B,)."""
+    frame_skip: int  # physics steps per environment step, the action held
+    hidden_positions: int = 1  # numbers at the beginning of `qpos` that are not observed: the place in the world
+    shown_positions: int  # numbers of `qpos` after them, with which an observation begins; the velocities follow
+    velocity_limit: float = math.inf  # observations show velocities clipped to ± this, in MuJoCo's units
+    progress_body: str | None = (
+        None  # whose x, as MuJoCo computed it last, measures progress; None: the first of `qpos`
+    )
+    reset_scale: float  # size of the noise on the initial state: positions are uniform within it
+    reset_velocity: Literal["uniform", "normal"]  # initial velocities: uniform within it, or normal with that deviation
+    margin_fix: bool  # whether the model has contact margins, which must be halved (`trajmill.evaluation.simulators`)
+    survival_reward: float  # reward of every step for being alive, that of the step that ends the task included
+    control_cost: float | None  # weight of the squared action in the reward; None: only `survival_reward` counts
+    is_terminal: Callable[[Float64Array, Float64Array], BoolArray] = _never  # (qpos, qvel) after the step to (B,)
 
     def initial_noise(self, seed: int, nq: int, nv: int) -> tuple[Float64Array, Float64Array]:
         """What Gymnasium's ``reset(seed=seed)`` adds to the model's initial qpos (nq,) and qvel (nv,)."""

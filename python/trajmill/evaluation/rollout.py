@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -74,25 +74,15 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; NaN becomes None."""
-        return {
-            "environment_id": self.environment_id,
-            "returns": _finite_or_none(self.returns),
-            "lengths": self.lengths.tolist(),
-            "normalized_scores": _finite_or_none(self.normalized_scores),
-            "environment_steps": self.environment_steps,
-            "episode_seed": self.episode_seed,
-            "maximum_steps": self.maximum_steps,
-            "exact": self.exact,
-            "margin_fix": self.margin_fix,
-            "versions": self.versions,
-        }
+        values = asdict(self)
+        values |= {"normalized_scores": self.normalized_scores, "environment_steps": self.environment_steps}
+        return {name: _plain(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
-def _finite_or_none(values: NDArray[np.float64]) -> list[Any]:
-    numbers = values.astype(object)
-    numbers[~np.isfinite(values)] = None
-    plain: list[Any] = numbers.tolist()
-    return plain
+def _plain(numbers: NDArray[Any]) -> Any:
+    values = numbers.astype(object)
+    values[~np.isfinite(numbers)] = None
+    return values.tolist()
 
 
 def episode_seeds(episode_seed: int, episode_count: int, *, first: int = 0) -> list[int]:
@@ -118,23 +108,20 @@ def evaluate_policy(
     exact: bool = False,
     threads: int | None = None,
 ) -> EvaluationResult:
-    """Play `episode_count` episodes with each of `seed_count` policies, all at once.
+    """Play `episode_count` (E) episodes with each of `seed_count` (S) policies, all at once; the default E is D4RL's.
 
-    Every seed plays the same episodes, from the same initial states, whatever the number of seeds. Each slot plays
-    exactly one episode, so short episodes do not count more often than long ones; finished ones are not stepped. A seed
-    that gives an action with NaN or infinity gets NaN returns and stops; the others play on untouched.
+    Every seed plays the same episodes, from the same initial states, whatever the number of seeds; `episode_seed` >= 0
+    names their series. Each slot plays exactly one episode, so short episodes do not count more often than long ones;
+    finished ones are not stepped. A seed that gives an action with NaN or infinity gets NaN returns and stops; the
+    others play on untouched.
 
     Parameters
     ----------
     act
-        The policies of S seeds as one function, called once per step with all S × E observations; one with a memory is
-        an `EpisodicPolicy`.
+        The policies of all seeds as one function, called once per step with all S × E observations; one with a memory
+        is an `EpisodicPolicy`.
     environment_id
-        Such as ``"Hopper-v4"``; see `trajmill.evaluation.environments`.
-    seed_count, episode_count
-        S and E, >= 1. Published results use E = 10.
-    episode_seed
-        Names the series of episodes, >= 0.
+        Such as ``"Hopper-v4"``; `ENVIRONMENTS` has all.
     maximum_steps
         Steps after which an episode is cut, >= 1.
     observation_dim
@@ -143,19 +130,17 @@ def evaluate_policy(
     exact
         Step Gymnasium itself, one environment after another: slower, and equal to the last bit.
     threads
-        Threads to simulate on (not with `exact`), >= 1; None means every core this process may use. Results do not
-        depend on it.
+        Threads to simulate on (not with `exact`), >= 1; None means every core. Results do not depend on it.
 
     Raises
     ------
-    ValueError
-        If a number is out of range, the environment is unknown, or `act` returns the wrong shape.
-    ImportError
-        If Gymnasium or MuJoCo is absent.
+    ValueError, ImportError
+        If a number is out of range, the environment is unknown, `act` returns the wrong shape, or Gymnasium or MuJoCo
+        is absent.
     """
-    numbers = {"seed_count": seed_count, "episode_count": episode_count, "maximum_steps": maximum_steps}
-    for name, value in numbers.items():
-        checks.integer(name, value, 1)
+    checks.integer("seed_count", seed_count, 1)
+    checks.integer("episode_count", episode_count, 1)
+    checks.integer("maximum_steps", maximum_steps, 1)
     seeds = episode_seeds(episode_seed, episode_count) * seed_count
     simulator: simulators.Simulator
     if exact:

@@ -32,21 +32,9 @@ class StepResult:
 def make_gymnasium(environment_id: str, *, margin_fix: bool | None = None) -> Any:
     """Make Gymnasium's environment as D4RL's data needs it: margins repaired, actions clipped to its limits.
 
-    It has Gymnasium's own time limit and not its checker. Nothing is printed and no log file is written.
-
-    Parameters
-    ----------
-    environment_id
-        Such as ``"Hopper-v4"``.
-    margin_fix
-        Whether to halve the contact margins; None: where `EnvironmentDefinition.margin_fix` says so.
-
-    Raises
-    ------
-    ImportError
-        If Gymnasium or MuJoCo 3.17 or later is absent.
-    ValueError
-        If the environment is unknown.
+    `margin_fix` says whether to halve the contact margins; by default where the definition has a `margin_fix`. The
+    environment has Gymnasium's own time limit and not its checker. Nothing is printed and no log file is written.
+    ValueError if the environment is unknown; ImportError if Gymnasium or MuJoCo 3.17 or later is absent.
     """
     definition = environment_definition(environment_id)
     gymnasium, mujoco = _import_simulators()
@@ -95,23 +83,9 @@ class BatchedEnvironment:
     Gymnasium carries it. So observations, rewards and terminations of whole episodes do not depend on the number of
     slots, on which of them are stepped, or on the number of threads.
 
-    Parameters
-    ----------
-    environment_id
-        Such as ``"Hopper-v4"``.
-    count
-        Number of slots, >= 1.
-    threads
-        Threads to step on, >= 1; None means every core this process may use.
-    margin_fix
-        As in `make_gymnasium`.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range or the environment is unknown.
-    ImportError
-        If Gymnasium (for its model files) or MuJoCo 3.17 or later is absent.
+    `count` slots, >= 1, are stepped on `threads` threads, >= 1 (None: every core); `margin_fix` is that of
+    `make_gymnasium`. ValueError if a number is out of range or the environment is unknown; ImportError if Gymnasium
+    (for its model files) or MuJoCo 3.17 or later is absent.
     """
 
     def __init__(
@@ -185,7 +159,7 @@ class BatchedEnvironment:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        self.close()
+        pass
 
 
 class GymnasiumEnvironments:

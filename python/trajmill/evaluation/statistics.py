@@ -1,13 +1,10 @@
-"""Aggregate scores and their uncertainty: NumPy only, every estimate seeded.
+"""Aggregate scores and their uncertainty; every estimate is seeded.
 
-Scores are float arrays of shape (seed_count, task_count): one row a training seed, one column a task (a dataset). A
-curve is a float array of shape (evaluation_count, seed_count), in the order of evaluation.
+Scores are float arrays (seed_count, task_count): a row for each training seed, a column for each task (a dataset). A
+curve is a float array (evaluation_count, seed_count), in the order of evaluation.
 
-References
-----------
 .. [1] R. Agarwal, M. Schwarzer, P. S. Castro, A. Courville, M. G. Bellemare, "Deep Reinforcement Learning at the Edge
-   of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264: interquartile mean, optimality gap, stratified
-   bootstrap.
+   of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264: interquartile mean, optimality gap, bootstrap.
 .. [2] Z. Wang, C. Wang, Z. Dong, K. Ross, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning",
    ICLR 2024, arXiv:2310.00771: average of the last four evaluations, best score, updates to 90 %.
 """

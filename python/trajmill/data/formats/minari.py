@@ -16,16 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajmill.data import hdf5
-from trajmill.data.columns import (
-    VECTORS,
-    MemoryBudget,
-    check_array,
-    clean_column,
-    columns_to_write,
-    warn_about_casts,
-)
+from trajmill.data.columns import VECTORS, MemoryBudget, check_array, clean_column, columns_to_write, warn_about_casts
 from trajmill.data.environments import EPISODE_LIMIT, TASKS
 from trajmill.data.episodes import CONTINUITY
 from trajmill.data.errors import refuse, refusing, warn_about
@@ -46,15 +40,6 @@ _STATES = ("qpos", "qvel")
 _LONGEST_METADATA = 2**24  # bytes; the limits of an image space are long lists
 _LONGEST_ENTRY = 2**16  # characters of one text in the metadata
 _MINARI_VERSION = "0.5.0"
-_SPEC_DEFAULTS: dict[str, Any] = {
-    "reward_threshold": None,
-    "nondeterministic": False,
-    "order_enforce": True,
-    "disable_env_checker": False,
-    "kwargs": {},
-    "additional_wrappers": [],
-    "vector_entry_point": None,
-}
 
 
 def recognizes(path: Path) -> bool:
@@ -88,22 +73,17 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
         metadata = _read_metadata(metadata_path)
     with refusing(file_path):
         with hdf5.open_hdf5(file_path) as file:
-            episodes = _episodes(file, metadata)
-            step_count = _check_episodes(file, episodes, MemoryBudget(memory_budget))
-            _check_promise(step_count, "steps", metadata, "total_steps")
-            parts = []
-            for episode in episodes:
-                with refusing(f"{file_path}, {episode}"):
-                    parts.append(_read_episode(file, episode))
+            episodes = _read_episodes(file, _episode_names(file, metadata), MemoryBudget(memory_budget))
+        _check_promise(sum(len(episode["rewards"]) for episode in episodes), "steps", metadata, "total_steps")
         name = metadata.get("dataset_id")
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             name = directory.parent.name if directory.name == "data" else directory.name
         described = _plain_metadata(metadata)
-        return checked_dataset(file_path, _join(parts), fix_timeouts=False, name=name, metadata=described)
+        return checked_dataset(file_path, _join(episodes), fix_timeouts=False, name=name, metadata=described)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    """What Minari says about a dataset; refuse spaces and formats that are not read."""
+    """What Minari says about a dataset; spaces and formats that are not read are refused."""
     if not path.is_file():
         raise refuse("no such file", f"a Minari dataset needs {METADATA_FILE} beside {DATA_FILE}")
     if path.stat().st_size > _LONGEST_METADATA:
@@ -148,7 +128,7 @@ def _check_promise(found: int, things: str, metadata: Mapping[str, Any], key: st
         raise refuse(fault, "download the dataset again")
 
 
-def _episodes(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
+def _episode_names(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
     """Names of the episodes in numerical order; there must be no gap, and as many as the metadata says."""
     names = list(file)
     odd = sorted(name for name in names if not _EPISODE.fullmatch(name))
@@ -158,19 +138,36 @@ def _episodes(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
         raise refuse(f"key {odd[0]!r} is not an episode", "all keys must be 'episode_<number>'")
     if not names:
         raise refuse("the file holds no episodes", "download or collect the dataset again")
-    missing = set(range(len(names))) - {int(name.removeprefix("episode_")) for name in names}
-    if missing:
-        fault = f"key 'episode_{min(missing)}' is missing among {len(names)} episodes"
-        raise refuse(fault, "episodes are numbered from 0 without a gap; download the dataset again")
+    expected, found = [f"episode_{i}" for i in range(len(names))], set(names)
+    for name in expected:
+        if name not in found:
+            fault = f"key {name!r} is missing among {len(names)} episodes"
+            raise refuse(fault, "episodes are numbered from 0 without a gap; download the dataset again")
     _check_promise(len(names), "episodes", metadata, "total_episodes")
-    return [f"episode_{i}" for i in range(len(names))]
+    return expected
+
+
+def _read_episodes(file: h5py.File, names: list[str], budget: MemoryBudget) -> list[Columns]:
+    """Columns of all episodes under our names, with the next observations; checked before they are read.
+
+    HDF5 keeps what it has unpacked of every open array, so episodes are opened one after another.
+    """
+    episodes: list[Columns] = []
+    for name in names:
+        with refusing(f"{file.filename}, {name}"):
+            arrays = _open_episode(file, name)
+            _check_episode(arrays, episodes[0] if episodes else arrays)
+            budget.take(arrays)
+            episodes.append(_cleaned({key: hdf5.read_array(key, array) for key, array in arrays.items()}))
+    step_count = sum(len(episode["rewards"]) for episode in episodes)
+    if step_count < 2:
+        raise refuse(f"all episodes together have {step_count} steps", "at least 2 are needed")
+    warn_about_casts(arrays)
+    return episodes
 
 
 def _open_episode(file: h5py.File, episode: str) -> dict[str, h5py.Dataset]:
-    """One episode's unread arrays, ``infos/qpos`` and ``infos/qvel`` among them if there.
-
-    HDF5 keeps what it has unpacked of every open array, so only one episode should be open at a time.
-    """
+    """One episode's unread arrays, ``infos/qpos`` and ``infos/qvel`` among them if there."""
     import h5py
 
     group = hdf5.open_entry(file, episode, episode)
@@ -186,34 +183,12 @@ def _open_episode(file: h5py.File, episode: str) -> dict[str, h5py.Dataset]:
             raise refuse(fault, "only boxes of one dimension are read; flatten the space and store the dataset again")
     infos = hdf5.open_entry(group, "infos", "infos") if "infos" in group else None
     if isinstance(infos, h5py.Group):
-        for state in _STATES:
-            if state in infos:
-                arrays[INFOS + state] = hdf5.open_entry(infos, state, INFOS + state)
+        arrays |= {INFOS + key: hdf5.open_entry(infos, key, INFOS + key) for key in _STATES if key in infos}
     return arrays
 
 
-def _check_episodes(file: h5py.File, episodes: list[str], budget: MemoryBudget) -> int:
-    """Check the shapes, types and sizes of all episodes before any is read; return their number of steps."""
-    step_count = 0
-    widths: dict[str, tuple[int, ...]] = {}
-    for episode in episodes:
-        with refusing(f"{file.filename}, {episode}"):
-            arrays = _open_episode(file, episode)
-            step_count += _check_episode(arrays)
-            for key in ("observations", "actions"):
-                width = arrays[key].shape[1:]
-                if width != widths.setdefault(key, width):
-                    fault = f"key {key!r} has rows of shape {width}, of {widths[key]} in episode_0"
-                    raise refuse(fault, "all episodes need the same spaces")
-            budget.take(arrays)
-    if step_count < 2:
-        raise refuse(f"all episodes together have {step_count} steps", "at least 2 are needed")
-    warn_about_casts(arrays)
-    return step_count
-
-
-def _check_episode(arrays: Mapping[str, h5py.Dataset]) -> int:
-    """Check one episode's types and shapes; return its number of steps."""
+def _check_episode(arrays: Mapping[str, h5py.Dataset], first: Mapping[str, Any]) -> None:
+    """Check one episode's types and shapes, and that its spaces are those of the `first`."""
     for key, array in arrays.items():
         check_array(key, array)
         if key.startswith(INFOS) and (len(array.shape) != 2 or array.shape[1] == 0):
@@ -227,17 +202,19 @@ def _check_episode(arrays: Mapping[str, h5py.Dataset]) -> int:
             needed = "one observation more than actions" if key == "observations" else "one row per step"
             fault = f"key {key!r} has {array.shape[0]} rows where 'actions' has {count}"
             raise refuse(fault, f"{needed} is needed; store the dataset again")
-    return count
+    for key in ("observations", "actions"):
+        width, needed_width = arrays[key].shape[1:], first[key].shape[1:]
+        if width != needed_width:
+            fault = f"key {key!r} has rows of shape {width}, of {needed_width} in episode_0"
+            raise refuse(fault, "all episodes need the same spaces")
 
 
-def _read_episode(file: h5py.File, episode: str) -> Columns:
+def _cleaned(arrays: Columns) -> Columns:
     """One episode's columns under our names, T rows each, with the next observations."""
     columns = {}
-    for key, array in _open_episode(file, episode).items():
-        values = hdf5.read_array(key, array)
-        if key in VECTORS:
-            values = values.reshape(len(values))  # (T, 1) needs no warning here
-        columns[_FLAGS.get(key, key)] = clean_column(key, values)
+    for key, values in arrays.items():
+        column = values.reshape(len(values)) if key in VECTORS else values  # (T, 1) needs no warning here
+        columns[_FLAGS.get(key, key)] = clean_column(key, column)
     count = len(columns["actions"])
     for key, flag in _FLAGS.items():
         early = columns[flag][:-1]
@@ -272,14 +249,12 @@ def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         or (isinstance(value, str) and len(value) <= _LONGEST_ENTRY and key not in described)
     }
     own = metadata.get("trajmill")
-    values.update(own if isinstance(own, dict) else {})
+    values |= own if isinstance(own, dict) else {}
     try:
         environment = json.loads(metadata.get("env_spec", ""))["id"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        environment = None
-    if isinstance(environment, str):
-        values.setdefault("environment", environment)
-    return values
+        return values
+    return {"environment": environment, **values} if isinstance(environment, str) else values
 
 
 def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
@@ -339,18 +314,12 @@ def _write_episode(group: h5py.Group, columns: Columns, number: int, start: int,
 
 def _describe(name: str, columns: Columns, episodes: int, size: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What ``metadata.json`` says; Minari makes the spaces and the environment again from their texts."""
-
-    def box(name: str, limit: float) -> str:
-        size = columns[name].shape[1]
-        limits = {"low": [-limit] * size, "high": [limit] * size}
-        return json.dumps({"type": "Box", "dtype": "float32", "shape": [size], **limits})
-
     described: dict[str, Any] = {
         "total_episodes": episodes,
         "total_steps": len(columns["rewards"]),
         "data_format": "hdf5",
-        "observation_space": box("observations", math.inf),
-        "action_space": box("actions", 1.0 if (np.abs(columns["actions"]) <= 1.0).all() else math.inf),
+        "observation_space": _box(columns["observations"], math.inf),
+        "action_space": _box(columns["actions"], 1.0 if (np.abs(columns["actions"]) <= 1.0).all() else math.inf),
         "dataset_id": name,
         "minari_version": _MINARI_VERSION,
         "dataset_size": round(size / 1e6, 1),
@@ -361,5 +330,12 @@ def _describe(name: str, columns: Columns, episodes: int, size: int, metadata: M
     for task in TASKS.values():
         if metadata.get("environment") == task.environment_id:
             spec = {"id": task.environment_id, "entry_point": task.entry_point, "max_episode_steps": EPISODE_LIMIT}
-            described["env_spec"] = json.dumps(spec | _SPEC_DEFAULTS)
+            described["env_spec"] = json.dumps(spec | {"kwargs": {}, "additional_wrappers": []})
     return described
+
+
+def _box(rows: NDArray[np.float32], limit: float) -> str:
+    """Gymnasium's space of vectors like `rows`, every number within ± `limit`."""
+    size = rows.shape[1]
+    limits = {"low": [-limit] * size, "high": [limit] * size}
+    return json.dumps({"type": "Box", "dtype": "float32", "shape": [size], **limits})
