@@ -1,4 +1,4 @@
-"""What this installation can do: versions, instruction sets, known answers, a one-second speed test, optional parts."""
+"""What this installation can do: versions, instruction sets, known answers, a short speed test, optional parts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KNOWN_ANSWER = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123: c
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiagnosisRow:
-    """One fact; `ok` is false where something is missing or wrong, and `value` then says what to do."""
+    """One fact; if something is missing or wrong, `ok` is false and `value` says what to do."""
 
     name: str
     value: str

@@ -46,12 +46,15 @@ class DirectFile:
         if offset % ALIGNMENT or (size % ALIGNMENT and not is_last):
             _drop_direct_flag(self.descriptor)
         view = data.data[: padded(size) if is_last else size]
+        refused = False
         while view:
             try:
                 count = os.pwrite(self.descriptor, view, offset)
-            except OSError as error:  # some file systems open for direct I/O but cannot do it
-                if error.errno != errno.EINVAL or not _drop_direct_flag(self.descriptor):
+            except OSError as error:
+                if error.errno != errno.EINVAL or refused:
                     raise
+                refused = True
+                _drop_direct_flag(self.descriptor)  # some file systems open for direct I/O but cannot do it
                 continue
             if count == 0:
                 raise OSError(errno.EIO, "nothing could be written", str(self._path))

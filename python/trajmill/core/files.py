@@ -29,7 +29,7 @@ def leftovers(directory: Path, name: str | None = None) -> list[Path]:
 def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
     """A name beside `path` to write a file or a directory at; it takes the place of `path` if the block ends well.
 
-    `check` may raise, once what was written is on the disk: something else may have appeared at `path` meanwhile.
+    `check` is called once what was written is on the disk, and may raise if something else has appeared at `path`.
     Whatever fails, nothing new is left, and what was at `path` stays.
     """
     part = part_of(path)
@@ -72,7 +72,7 @@ def sync_tree(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a directory with all that is in it; nothing if there is none."""
+    """Remove a file, a link, or a directory with all that is in it, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

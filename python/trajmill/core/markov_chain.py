@@ -46,7 +46,7 @@ class MarkovChain(Sampler):
         For a value of the wrong type or out of range, or tables too large for half of the memory.
     """
 
-    _SETTINGS = ("state_count", "order", "temperature", "seed", "initial", "backend")
+    _SETTINGS = "state_count order temperature seed initial backend"
     _core: _core.MarkovChain
     _row: Callable[[list[int]], npt.NDArray[np.float64]]
 

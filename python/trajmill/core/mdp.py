@@ -44,15 +44,7 @@ class MDP(Sampler):
         As in `MarkovChain`.
     """
 
-    _SETTINGS = (
-        "state_count",
-        "action_count",
-        "policy_temperature",
-        "transition_temperature",
-        "seed",
-        "start",
-        "backend",
-    )
+    _SETTINGS = "state_count action_count policy_temperature transition_temperature seed start backend"
     _core: _core.MDP
     _policy_row: Callable[[int], npt.NDArray[np.float64]]
     _transition_row: Callable[[int, int], npt.NDArray[np.float64]]
@@ -108,14 +100,10 @@ class MDP(Sampler):
         mdp.state_count, mdp.action_count = states, actions
         mdp.policy_temperature = mdp.transition_temperature = None
         mdp.seed, mdp.start = checks.seed(seed), checks.choice("start", start, ("random", "fixed"))
+        fixed = mdp.start == "fixed"
         mdp._policy_row, mdp._transition_row = lambda s: pi[s].copy(), lambda s, a: p[s, a].copy()
         mdp._core = _core.MDP.from_probabilities(
-            policy=pi,
-            transition=p,
-            fixed_start=mdp.start == "fixed",
-            seed=mdp.seed,
-            memory_limit=checks.memory_limit(),
-            threads=1,
+            policy=pi, transition=p, fixed_start=fixed, seed=mdp.seed, memory_limit=checks.memory_limit(), threads=1
         )
         mdp._explicit = partial(cls.from_probabilities, pi, p, seed=mdp.seed, start=start)
         return mdp

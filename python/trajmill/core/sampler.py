@@ -15,7 +15,7 @@ class Sampler:
     An explicit law is pickled as the call of `from_probabilities` that makes it again, kept in `_explicit`.
     """
 
-    _SETTINGS: ClassVar[tuple[str, ...]]
+    _SETTINGS: ClassVar[str]  # names of attributes and of arguments alike, separated by spaces
     _core: _core.MarkovChain | _core.MDP
     _explicit: Callable[[], Self] | None = None
 
@@ -24,9 +24,11 @@ class Sampler:
         """``"dense"`` or ``"implicit"``: where draws come from."""
         return self._core.backend
 
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._SETTINGS.split()}
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._explicit or partial(type(self), **{name: getattr(self, name) for name in self._SETTINGS}), ()
+        return self._explicit or partial(type(self), **self._settings()), ()
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._SETTINGS)
-        return f"{type(self).__name__}({values})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._settings().items())})"

@@ -35,7 +35,7 @@ def download_dataset(
     """Download one of D4RL's official -v2 files (`OFFICIAL_FILES`), unless it is already there; returns its path.
 
     If the connection is lost, what was received stays beside the target as ``*.part``, and the next call resumes from
-    there. The target appears only when its size and SHA-256 are right. Where the server cannot be reached or sends
+    there. The target appears only when its size and SHA-256 are right. If the server cannot be reached or sends
     something else, the `DatasetError` says how to fetch the file by hand.
 
     The file goes into `directory`, or into `cache_directory()`, where `load_dataset` looks. `say` receives one line
@@ -52,7 +52,7 @@ def download_dataset(
     with refusing(target):
         if target.exists():
             _check(target, official)
-            say(f"{target} is there already, with the right size and hash")
+            say(f"{target} is already there, with the right size and hash")
             return target
         known = "" if len(official.sha256) == 64 else "... (only these digits are known and compared)"
         say(f"from     {address}")
@@ -103,7 +103,7 @@ def _fetch(
     say: Callable[[str], None],
     progress: Progress,
 ) -> None:
-    """Append to `part` what it lacks of the official file; `by_hand` says what to do if the server does not help."""
+    """Append what `part` lacks of the official file; `by_hand` says what to do if the server does not send it."""
     size, done = official.size, part.seek(0, os.SEEK_END)
     if done > size:
         part.truncate(0)

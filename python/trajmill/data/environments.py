@@ -1,6 +1,6 @@
-"""The tasks that data is recorded in and policies are scored in: everything known about one, in one record.
+"""The tasks that data is recorded in and policies are scored in; all facts about a task are one record.
 
-A further task is one more record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
+A new task needs a record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
 ``trajmill collect``, its settings in `trajmill.experiments.random_search` (docs/add-an-environment.md).
 
 D4RL's normalized score is 0 for a random policy and 100 for D4RL's expert. The reference returns are published with
@@ -40,7 +40,7 @@ class Task:
     observation_dim: int  # numbers of an observation
     action_dim: int  # numbers of an action
     action_limit: float = 1.0  # every number of an action is within ± this
-    padded_observation_dim: int | None = None  # numbers of an observation in D4RL's files, if these add zeros
+    padded_observation_dim: int | None = None  # numbers of an observation in D4RL's files, if they add zeros
     reference_score: ReferenceScore | None = None  # what D4RL normalizes by; None: D4RL has no data of this task
     target_return: float | None = None  # the return that arXiv 2310.00771 asks of a Decision Transformer (Table 10)
 
@@ -143,8 +143,8 @@ def _first_word(name: str) -> str:
 def environment_of(dataset: Dataset) -> str:
     """Return the Gymnasium id to evaluate a dataset in, such as ``"Hopper-v4"``; refuse a dataset that names none.
 
-    It is the file's attribute ``environment`` if there is one, else follows from the name as D4RL writes it: every
-    ``hopper-*`` belongs to Hopper-v4.
+    It is the file's attribute ``environment`` if there is one. Else it follows from a name like D4RL's: ``hopper-*`` is
+    from Hopper-v4.
     """
     environment = find_environment(dataset)
     if environment is None:
@@ -164,7 +164,7 @@ def find_environment(dataset: Dataset) -> str | None:
 
 
 def check_sizes(dataset: Dataset, task: Task, remedy: str) -> None:
-    """Refuse observations or actions that are not of a task's size; `remedy` says what to do if nothing better is."""
+    """Refuse observations or actions of another size than a task's, with a general `remedy` if there is no better one."""
     found = {"observations": dataset.observation_dim, "actions": dataset.action_dim}
     needed = {"observations": task.observation_dims, "actions": (task.action_dim,)}
     if task.name == "ant" and found["observations"] == 105:

@@ -1,7 +1,7 @@
-"""Where episodes end: what the flags say, what they leave out, and what the observations show; and cutting there.
+"""Where episodes end, by the flags and by what the observations show; and cutting datasets there.
 
-A step whose stored next observation is not the next row's observation has led somewhere else. If it ended nearer to
-where it began than to the next row, the next row belongs to another episode, and the end of this one is not marked.
+Inside an episode the stored next observation is the next row's observation. If it is not, and is nearer to the row's
+own observation than to the next row's, the next row belongs to another episode: the flags leave an end unmarked.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 
 from trajmill.core import checks
 from trajmill.data.environments import EPISODE_LIMIT
-from trajmill.data.errors import refuse, refusing, warn_about
+from trajmill.data.errors import refuse, refusing, warn_about, where
 from trajmill.data.records import BoolArray, Columns, Dataset, Episode, FloatArray, Transitions
 
 CONTINUITY = 1e-3
-"""Largest difference of what should be the same observation: far above float32 rounding, far below a reset."""
+"""Largest difference between equal observations: far above float32 rounding, far below that of a reset."""
 SHARE_OF_DISORDER = 0.1
-"""Share of the steps without continuity from which on the rows count as being in no order at all."""
+"""If more than this share of the steps do not lead to the next row, the rows are in no order."""
 _BLOCK = 2**14
 
 NextObservation = Literal["stored", "d4rl"]
-"""Which observation follows a step: the one the file stores, or the next row's as D4RL's own function takes it."""
+"""Which observation follows a step: the one that the file stores, or the next row's, as in D4RL's own function."""
 
 
 def settle_flags(columns: Columns) -> Columns:
@@ -38,8 +38,7 @@ def settle_flags(columns: Columns) -> Columns:
         timeouts = columns["timeouts"]
         both = terminals & timeouts
         if both.any():
-            where = f"in {int(both.sum())} rows, first in row {int(both.argmax())}"
-            warn_about(f"'terminals' and 'timeouts' are both set {where}; read as timeouts, as D4RL does")
+            warn_about(f"'terminals' and 'timeouts' are both set {where(both)}; read as timeouts, as D4RL does")
     elif "next_observations" in columns:
         warn_about("no key 'timeouts'; episodes are cut where the stored next observation is not the next row's")
         timeouts = np.zeros_like(terminals)
@@ -59,18 +58,18 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
     difference, broken = _continuity(dataset)
     # Ends that the flags leave out.
     if broken.any() and (difference > CONTINUITY).mean() <= SHARE_OF_DISORDER:
-        where = f"in {int(broken.sum())} rows inside episodes, first in row {int(broken.argmax())}"
-        fault = f"the stored next observation is far from the next row's {where}: 'timeouts' leaves ends unmarked"
+        fault = f"the stored next observation is far from the next row's {where(broken, 'rows inside episodes')}"
+        fault += ": 'timeouts' leaves ends unmarked"
         if not fix_timeouts:
             raise refuse(fault, "pass fix_timeouts (--fix-timeouts) to mark these ends as timeouts")
         warn_about(f"{fault}; marked as timeouts")
         dataset = replace(dataset, timeouts=dataset.timeouts | np.append(broken, False))
-    # Limits stored as terminals: every terminal stands at the limit.
+    # Limits stored as terminals: every terminal is at the limit.
     ends = dataset.episode_ends
     lengths = np.diff(ends.nonzero()[0], prepend=-1)[dataset.terminals[ends]]
     if len(lengths) and (lengths == EPISODE_LIMIT).all():
-        where = f"first in row {int(dataset.terminals.argmax())}"
-        oddity = f"all {len(lengths)} 'terminals', {where}, end episodes of exactly {EPISODE_LIMIT} steps"
+        first = int(dataset.terminals.argmax())
+        oddity = f"all {len(lengths)} 'terminals', first in row {first}, end episodes of exactly {EPISODE_LIMIT} steps"
         if fix_timeouts:
             warn_about(f"{oddity}; read as timeouts")
             dataset = replace(dataset, terminals=np.zeros_like(ends), timeouts=ends)
@@ -78,11 +77,8 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
             warn_about(f"{oddity}, as limits do; pass fix_timeouts (--fix-timeouts) to read them as timeouts")
     jumps = (difference > CONTINUITY) & ~ends[:-1]
     if jumps.any():
-        count, row, largest = int(jumps.sum()), int(jumps.argmax()), float(difference[jumps].max())
-        warn_about(
-            f"'next_observations' is not the next row's observation in {count} rows inside episodes, "
-            f"first in row {row}, by up to {largest:.3g}: they describe two different tasks"
-        )
+        oddity = f"'next_observations' is not the next row's observation {where(jumps, 'rows inside episodes')}"
+        warn_about(f"{oddity}, by up to {float(difference[jumps].max()):.3g}: they describe two different tasks")
     if not ends[-1]:
         first = int(ends.nonzero()[0][-1]) + 1 if ends.any() else 0
         warn_about(f"the last {len(ends) - first} rows, from row {first} on, are an unfinished episode (no flag set)")
@@ -141,7 +137,7 @@ def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = 
 
 
 def with_next_rows(dataset: Dataset) -> Dataset:
-    """The rows whose next observation the next row shows, with it: D4RL's rule."""
+    """The rows that the next row continues, with its observation as the next one: D4RL's rule."""
     if not dataset.ordered:
         fault = "its rows are single transitions in no order, so the next row's observation does not follow"
         with refusing(dataset.path):
@@ -153,8 +149,8 @@ def with_next_rows(dataset: Dataset) -> Dataset:
 def split_episodes(dataset: Dataset) -> tuple[Episode, ...]:
     """Cut a dataset into episodes at every terminal or limit, as views in the order of the file.
 
-    An unfinished tail is dropped. Refused are a dataset without a finished episode, and rows that do not follow each
-    other: shuffled, repeated, or single transitions.
+    An unfinished last episode is dropped. A dataset without a finished episode is refused, and so are rows that do not
+    follow each other: shuffled, repeated, or single transitions.
     """
     ends = (dataset.episode_ends.nonzero()[0] + 1).tolist()
     with refusing(dataset.path):
@@ -187,5 +183,5 @@ def _check_order(dataset: Dataset) -> None:
         raise refuse(f"{fault}, first row {int(repeated.argmax()) + 1}", remedy)
     broken = _continuity(dataset)[1]
     if broken.sum() > SHARE_OF_DISORDER * inside.sum():
-        fault = f"'next_observations' does not lead to the next row in {int(broken.sum())} rows inside episodes"
-        raise refuse(f"{fault}, first in row {int(broken.argmax())}: the rows look shuffled", remedy)
+        fault = f"'next_observations' does not lead to the next row {where(broken, 'rows inside episodes')}"
+        raise refuse(f"{fault}: the rows look shuffled", remedy)

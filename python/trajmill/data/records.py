@@ -1,4 +1,4 @@
-"""The records in which real data travels: a whole file, a set of transitions, one episode."""
+"""The records that hold real data: a whole file, a set of transitions, one episode."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Steps(TypedDict):
     rewards: ArrayLike  # (N,)
     terminals: ArrayLike  # (N,) the task ended here
     timeouts: ArrayLike  # (N,) a limit cut the episode here; never both in one row
-    next_observations: ArrayLike | None  # (N, O) what really followed, also where an episode ends; None: not known
+    next_observations: ArrayLike | None  # (N, O) what really followed, also where an episode ends; None if unknown
     infos: NotRequired[Mapping[str, ArrayLike] | None]  # (N, ...) in their own dtype: "qpos", "qvel" before the step
     metadata: NotRequired[Mapping[str, Any] | None]  # provenance: text, numbers, or whatever JSON can hold
 
@@ -77,7 +77,7 @@ class Dataset:
         return self.terminals | self.timeouts
 
     def rows(self, rows: NDArray[np.int64] | slice) -> Dataset:
-        """The rows of these numbers, in this order; everything else stays."""
+        """The dataset with only the rows of these numbers, in this order."""
         taken = {name: values[rows] for name in COLUMNS if (values := getattr(self, name)) is not None}
         return replace(self, **taken, infos={name: values[rows] for name, values in self.infos.items()})
 
@@ -86,7 +86,7 @@ class Dataset:
 class Transitions:
     """Steps in the form that temporal-difference methods learn from; any order, no episode structure.
 
-    Only ``terminal`` stops the bootstrap; a ``truncated`` step still has a next observation worth a value.
+    Only ``terminal`` stops the bootstrap; the next observation of a ``truncated`` step still has a value.
     """
 
     observation: FloatArray  # (N, O)

@@ -1,7 +1,7 @@
-"""Is a dataset what it says? Repeat single steps of it in the simulator and compare.
+"""Check that a dataset was recorded in its environment: repeat single steps in the simulator and compare.
 
-Counterfeit files pass every check of keys and shapes. And nothing else shows as clearly that the simulator has changed
-(MuJoCo's contact margins).
+Made-up files pass every check of keys and shapes. And nothing else shows as clearly that the simulator has changed, as
+MuJoCo's contact margins have.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SLOT_COUNT = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicsReport:
-    """How far the simulator's steps are from the recorded ones; the error of a row is its largest difference."""
+    """How far the simulator's steps are from the recorded ones; a row's error is its largest difference."""
 
     environment_id: str
     margin_fix: bool
@@ -105,7 +105,7 @@ def _comparable_rows(dataset: Dataset, definition: EnvironmentDefinition) -> Ind
         known[-1] = False
     if not known.any():
         with refusing(dataset.path):
-            raise refuse("no row has a known state and next observation", "nothing can be compared")
+            raise refuse("no row has a known state and next observation", "so nothing can be compared")
     return known.nonzero()[0]
 
 

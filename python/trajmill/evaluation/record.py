@@ -1,4 +1,4 @@
-"""Recording what policies do, step by step: the columns that a dataset is made of."""
+"""Recording what policies do, step by step, as the columns of a dataset."""
 
 from __future__ import annotations
 
@@ -55,18 +55,12 @@ def record_episodes(
         returns[slots] += result.reward
     slots, *columns = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     order = np.argsort(slots, kind="stable")  # steps of an episode stay in their order
-    observation, action, reward, next_observation, terminal, *states = (column[order] for column in columns)
-    timeout = np.zeros(len(order), np.bool_)
-    timeout[np.cumsum(lengths) - 1] = lengths == maximum_steps
-    return Recording(
-        observations=observation,
-        actions=action,
-        rewards=reward.astype(np.float32),
-        next_observations=next_observation.astype(np.float32),
-        terminals=terminal & ~timeout,
-        timeouts=timeout,
-        qpos=states[0].astype(np.float32),
-        qvel=states[1].astype(np.float32),
-        lengths=lengths,
-        returns=returns,
-    )
+    names = ("observations", "actions", "rewards", "next_observations", "terminals", "qpos", "qvel")
+    recorded: dict[str, Any] = {
+        name: column[order].astype(np.bool_ if name == "terminals" else np.float32)
+        for name, column in zip(names, columns, strict=True)
+    }
+    timeouts = np.zeros(len(order), np.bool_)
+    timeouts[np.cumsum(lengths) - 1] = lengths == maximum_steps
+    recorded["terminals"] &= ~timeouts
+    return Recording(**recorded, timeouts=timeouts, lengths=lengths, returns=returns)

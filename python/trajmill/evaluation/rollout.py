@@ -1,4 +1,4 @@
-"""Scoring policies: a fixed number of whole episodes for each of many training seeds at once."""
+"""Scoring the policies of many training seeds at once, each on a fixed number of whole episodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Policy(Protocol):
     def __call__(self, observations: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Map observations (S, E, O) to actions (S, E, A); seed k's actions may depend on ``observations[k]`` alone.
 
-        Episodes that are over keep their last observation, and what is answered to it is ignored.
+        Episodes that are over keep their last observation; actions for them are ignored.
         """
 
 
@@ -40,15 +40,15 @@ class EpisodicPolicy(Policy, Protocol):
         """Forget everything: S × E new episodes begin."""
 
     def observe(self, rewards: NDArray[np.float32], playing: NDArray[np.bool_]) -> None:
-        """Take the rewards (S, E) of the step just made, and which episodes go on (S, E); a finished one earns zero."""
+        """Take the rewards (S, E) of the step just made, zero in finished episodes, and which episodes go on (S, E)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationResult:
-    """Returns of S seeds in the same E episodes, and where they come from."""
+    """Returns of S seeds in the same E episodes, and how they were computed."""
 
     environment_id: str
-    returns: NDArray[np.float64]  # (S, E) undiscounted; NaN in the whole row of a seed that gave an action not finite
+    returns: NDArray[np.float64]  # (S, E) undiscounted; NaN in the row of a seed that gave an action that is not finite
     lengths: NDArray[np.int64]  # (S, E) steps taken
     episode_seed: int
     maximum_steps: int

@@ -22,7 +22,7 @@ from trajmill.evaluation.environments import ActionArray, BoolArray, Float64Arra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What one environment step led to in each of B slots."""
+    """The result of one environment step in each of B slots."""
 
     observation: Float64Array  # (B, O)
     reward: Float64Array  # (B,)
@@ -32,14 +32,14 @@ class StepResult:
 def make_gymnasium(environment_id: str, *, margin_fix: bool | None = None) -> Any:
     """Make Gymnasium's environment as D4RL's data needs it: margins repaired, actions clipped to its limits.
 
-    `margin_fix` says whether to halve the contact margins; by default where the definition has a `margin_fix`. The
-    environment has Gymnasium's own time limit and not its checker. Nothing is printed and no log file is written.
+    `margin_fix` says whether to halve the contact margins; None takes it from the `EnvironmentDefinition`. The
+    environment has Gymnasium's own time limit, but not its checker. Nothing is printed and no log file is written.
     ValueError if the environment is unknown; ImportError if Gymnasium or MuJoCo 3.17 or later is absent.
     """
     definition = environment_definition(environment_id)
     gymnasium, mujoco = _import_simulators()
     with warnings.catch_warnings(), _quiet_model_compiler(mujoco):
-        # Gymnasium calls -v4 out of date; it is the one that continues the -v2 of D4RL's data.
+        # Gymnasium calls -v4 out of date, but it continues the -v2 of D4RL's data.
         warnings.simplefilter("ignore", DeprecationWarning)
         environment = gymnasium.make(definition.environment_id, disable_env_checker=True)
     if definition.margin_fix if margin_fix is None else margin_fix:
@@ -48,12 +48,12 @@ def make_gymnasium(environment_id: str, *, margin_fix: bool | None = None) -> An
 
 
 def simulator_versions() -> dict[str, str]:
-    """Versions of what decides a rollout's numbers, for the record."""
+    """Versions of the packages that determine a rollout's numbers."""
     return {name: metadata.version(name) for name in ("gymnasium", "mujoco", "numpy")}
 
 
 def _import_simulators() -> tuple[Any, Any]:
-    """Import Gymnasium and MuJoCo, which only evaluation needs."""
+    """Import Gymnasium and MuJoCo, which only the simulators need."""
     try:
         import gymnasium
         import mujoco.batch
@@ -67,7 +67,7 @@ def _import_simulators() -> tuple[Any, Any]:
 
 @contextmanager
 def _quiet_model_compiler(mujoco: Any) -> Iterator[None]:
-    """Drop MuJoCo's remark on HalfCheetah's model file, which else goes to the terminal and into MUJOCO_LOG.TXT."""
+    """Drop MuJoCo's warning about HalfCheetah's model file, which otherwise goes to stderr and into MUJOCO_LOG.TXT."""
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     try:
@@ -110,7 +110,7 @@ class BatchedEnvironment:
         self._progress = self._qpos[:, 0] if body is None else self._batch.bind("xpos")[:, model.body(body).id, 0]
 
     def reset(self, seeds: Sequence[int]) -> Float64Array:
-        """Start the first B slots anew, slot i as Gymnasium's ``reset(seed=seeds[i])`` does; observations (B, O)."""
+        """Reset the first B slots, slot i as Gymnasium's ``reset(seed=seeds[i])`` does; observations (B, O)."""
         if not 1 <= len(seeds) <= self.count:
             raise ValueError(f"seeds must have 1 to {self.count} entries, at most one per slot, got {len(seeds)}")
         initial_qpos, initial_qvel = self._initial
@@ -153,7 +153,7 @@ class BatchedEnvironment:
         )
 
     def close(self) -> None:
-        """Nothing to do: the simulations go with the object."""
+        """Do nothing: the simulations are freed with the object."""
 
     def __enter__(self) -> Self:
         return self
@@ -171,7 +171,7 @@ class GymnasiumEnvironments:
         self._environments = [make_gymnasium(environment_id) for _ in range(count)]
 
     def reset(self, seeds: Sequence[int]) -> Float64Array:
-        """Start slot i with ``reset(seed=seeds[i])``; observations (count, O)."""
+        """Reset slot i with ``reset(seed=seeds[i])``; observations (count, O)."""
         pairs = zip(self._environments, seeds, strict=True)
         return np.stack([environment.reset(seed=int(seed))[0] for environment, seed in pairs])
 

@@ -1,8 +1,8 @@
 """The file formats of datasets, one module each. To add one, add a module here; nothing else has to change.
 
 A module's name is the format's name (``trajmill dataset convert --to``), and it has what `Format` lists. `load_dataset`
-asks every module whether it recognizes a path and lets that module read it; `trajmill.experiments.datasets.convert`
-lets the module write that was named, or whose suffix the new file has. docs/add-a-dataset-format.md has an example.
+reads with the first module that recognizes a path; `trajmill.experiments.datasets.convert` writes with the module that
+is named, or whose suffix the new file has. docs/add-a-dataset-format.md has an example.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Format(Protocol):
         """Whether this module should read what is at `path`; a short look that trusts nothing."""
 
     def read(self, path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
-        """Read and check a dataset, with `load_dataset`'s options; what cannot be trusted is a `DatasetError`."""
+        """Read and check a dataset, with `load_dataset`'s options; DatasetError for what cannot be trusted."""
 
     def write(self, path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
         """Write columns, infos and metadata, as `Steps` describes them, and return `path`.
 
-        The file or directory appears whole or not at all; missing directories are made. `overwrite` replaces a file,
-        never a directory. What the format cannot hold is refused before anything is written.
+        The file or directory appears whole or not at all; missing parent directories are made. `overwrite` replaces a
+        file, never a directory. What the format cannot hold is refused before anything is written.
         """
 
 
@@ -80,7 +80,7 @@ def checked_dataset(path: Path, columns: Columns, *, fix_timeouts: bool, **field
     """The dataset of columns that were read and cleaned, after the checks of its contents, flags and episode ends.
 
     Without ``timeouts`` the ends are marked where stored next observations show them. `fields` are the other fields of
-    `Dataset`: its name, and metadata and order if there is anything to say.
+    `Dataset`: its name, and perhaps `metadata` and `ordered`.
     """
     settled = settle_flags(columns)
     infos = {name.removeprefix(INFOS): values for name, values in settled.items() if name.startswith(INFOS)}

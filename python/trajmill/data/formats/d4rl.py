@@ -27,7 +27,7 @@ _POLICY = "metadata/policy/"
 
 
 def recognizes(path: Path) -> bool:
-    """True for every file: what no other format recognizes is left to this reader, which says what it is."""
+    """True for every file: this reader gets what no other format recognizes, and says what it is."""
     return not path.is_dir()
 
 
@@ -69,7 +69,7 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
 
 
 def read_policy_weights(path: str | Path, *, memory_budget: int | None = None) -> dict[str, NDArray[Any]]:
-    """Read the behavior policy that D4RL's medium and expert files carry; empty if the file has none.
+    """Read the behavior policy in D4RL's medium and expert files; empty if the file has none.
 
     These are the arrays under ``metadata/policy/``, such as ``fc0/weight`` (256, O). The names of the policy's
     functions are in `Dataset.metadata`: ``policy/nonlinearity``, ``policy/output_distribution``.
@@ -102,7 +102,7 @@ def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) 
 
 
 def _attribute(name: str, value: Any) -> Any:
-    """A value that HDF5 keeps as it is, else its JSON."""
+    """The value itself if HDF5 can hold it, else its JSON."""
     if isinstance(value, str | bool | int | float | np.generic):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Minari's HDF5 layout, read and written directly: one group per episode, and a JSON file about all of them.
+"""Minari's HDF5 layout, read and written without Minari: one group per episode, and a JSON file about all of them.
 
 A dataset is a directory with ``data/main_data.hdf5`` and ``data/metadata.json``. The group ``episode_<i>`` holds T
 steps: ``observations`` (T + 1, O), ``actions`` (T, A), ``rewards``, ``terminations``, ``truncations`` (T,).
@@ -22,7 +22,7 @@ from trajmill.data import hdf5
 from trajmill.data.columns import VECTORS, MemoryBudget, check_array, clean_column, columns_to_write, warn_about_casts
 from trajmill.data.environments import EPISODE_LIMIT, TASKS
 from trajmill.data.episodes import CONTINUITY
-from trajmill.data.errors import refuse, refusing, warn_about
+from trajmill.data.errors import refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.records import INFOS, Columns, Dataset, Steps
 
@@ -58,10 +58,10 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
 
     `path` is the dataset's directory, its ``data`` directory, or one of the two files. Spaces must be boxes of one
     dimension. Episodes follow each other in numerical order. An episode that ends with neither flag is read as cut by a
-    limit; a step that sets both is a terminal, as Gymnasium means it. The layout itself says where episodes end, so
+    limit; a step that sets both is a terminal, as in Gymnasium. The layout itself shows where episodes end, so
     `fix_timeouts` has no effect. Of the infos only ``qpos`` and ``qvel`` are read.
 
-    The dataset has Minari's id for its name; its ``metadata`` holds the plain entries of ``metadata.json``, and under
+    The dataset's name is Minari's id; its ``metadata`` holds the plain entries of ``metadata.json``, and under
     ``environment`` the Gymnasium id of its ``env_spec``.
     """
     directory = _data_directory(Path(path))
@@ -83,7 +83,7 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    """What Minari says about a dataset; spaces and formats that are not read are refused."""
+    """The entries of ``metadata.json``; spaces and formats that are not read are refused."""
     if not path.is_file():
         raise refuse("no such file", f"a Minari dataset needs {METADATA_FILE} beside {DATA_FILE}")
     if path.stat().st_size > _LONGEST_METADATA:
@@ -121,7 +121,7 @@ def _parsed(what: str, text: object) -> dict[str, Any]:
 
 
 def _check_promise(found: int, things: str, metadata: Mapping[str, Any], key: str) -> None:
-    """Refuse a file that has lost some of what its metadata counts."""
+    """Refuse a file that has fewer or more episodes or steps than its metadata says."""
     promised = metadata.get(key, found)
     if promised != found:
         fault = f"the file holds {found:,} {things} where {METADATA_FILE} promises {promised:,} ({key!r})"
@@ -129,7 +129,7 @@ def _check_promise(found: int, things: str, metadata: Mapping[str, Any], key: st
 
 
 def _episode_names(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
-    """Names of the episodes in numerical order; there must be no gap, and as many as the metadata says."""
+    """Names of the episodes in numerical order; refuse gaps, and a number that is not the metadata's."""
     names = list(file)
     odd = sorted(name for name in names if not _EPISODE.fullmatch(name))
     if "observations" in odd:
@@ -231,8 +231,8 @@ def _join(episodes: list[Columns]) -> Columns:
     if unmarked:
         for i in unmarked:
             episodes[i]["timeouts"][-1] = True
-        where = f"first 'episode_{unmarked[0]}/truncations'"
-        warn_about(f"{len(unmarked)} episodes end with neither flag set, {where}; read as cut by a limit")
+        first = f"first 'episode_{unmarked[0]}/truncations'"
+        warn_about(f"{len(unmarked)} episodes end with neither flag set, {first}; read as cut by a limit")
     shared = [name for name in episodes[0] if all(name in episode for episode in episodes)]
     columns = {name: np.concatenate([episode[name] for episode in episodes]) for name in shared}
     columns["timeouts"] &= ~columns["terminals"]
@@ -260,8 +260,8 @@ def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
     """Write steps as a directory that `minari.load_dataset` reads; see `Format.write`.
 
-    Minari looks for it under ``$MINARI_DATASETS_PATH`` (``~/.minari/datasets``) by its id, such as
-    ``mujoco/hopper/mine-v0``: `dataset_id`, or the directory's name. It ends in ``-v`` and a number.
+    Minari looks for a dataset under ``$MINARI_DATASETS_PATH`` (``~/.minari/datasets``) by its id, such as
+    ``mujoco/hopper/mine-v0``, which ends in ``-v`` and a number: `dataset_id`, by default the directory's name.
 
     Minari stores each observation once, so inside an episode the next observation must be the next row's. Steps after
     the last end become an episode with neither flag. Of the infos only ``qpos`` and ``qvel`` are kept. Metadata goes
@@ -295,9 +295,9 @@ def _episode_bounds(columns: Columns) -> list[tuple[int, int]]:
     jumps = np.abs(columns["next_observations"][:-1] - columns["observations"][1:]).max(axis=1) > CONTINUITY
     jumps &= ~flags[:-1]
     if jumps.any():
-        fault = f"'next_observations' is not the next row's observation in {int(jumps.sum())} rows inside episodes"
+        fault = f"'next_observations' is not the next row's observation {where(jumps, 'rows inside episodes')}"
         remedy = "Minari's layout stores each observation once; mark the ends of episodes, or write D4RL's layout"
-        raise refuse(f"{fault}, first in row {int(jumps.argmax())}", remedy)
+        raise refuse(fault, remedy)
     flags[-1] = True
     return list(pairwise([0, *(np.flatnonzero(flags) + 1).tolist()]))
 
@@ -313,7 +313,7 @@ def _write_episode(group: h5py.Group, columns: Columns, number: int, start: int,
 
 
 def _describe(name: str, columns: Columns, episodes: int, size: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``metadata.json`` says; Minari makes the spaces and the environment again from their texts."""
+    """The content of ``metadata.json``; Minari makes the spaces and the environment from their texts."""
     described: dict[str, Any] = {
         "total_episodes": episodes,
         "total_steps": len(columns["rewards"]),

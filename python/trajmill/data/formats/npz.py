@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from trajmill.data.columns import MemoryBudget, check_columns, clean_column, columns_to_write
-from trajmill.data.errors import DatasetError, refuse, refusing, warn_about
+from trajmill.data.errors import DatasetError, refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.records import COLUMNS, Dataset, Steps
 
@@ -121,11 +121,10 @@ def _read_array(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) ->
 
 def _threshold(terminals: NDArray[Any]) -> NDArray[Any]:
     """Read a model's terminals, anything around 0 and 1, as flags."""
-    odd = ~np.isin(terminals, (0, 1)) & np.isfinite(terminals)
+    odd = (~np.isin(terminals, (0, 1)) & np.isfinite(terminals)).reshape(len(terminals), -1).any(axis=1)
     if not odd.any():
         return terminals
-    row = int(odd.reshape(len(terminals), -1).any(axis=1).argmax())
-    warn_about(f"key 'terminals' is neither 0 nor 1 in {int(odd.sum())} rows, first in row {row}; read as > 0.5")
+    warn_about(f"key 'terminals' is neither 0 nor 1 {where(odd)}; read as > 0.5")
     return np.where(np.isfinite(terminals), terminals > 0.5, terminals)
 
 
