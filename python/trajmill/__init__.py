@@ -26,48 +26,27 @@ if TYPE_CHECKING:
 
 __version__: str = _core.version
 
-__all__ = [
-    "MDP",
-    "CorpusSampler",
-    "MDPSample",
-    "MDPTransitions",
-    "MarkovChain",
-    "MixedReplay",
-    "ReplayBuffer",
-    "Subset",
-    "TrajectoryBuffer",
-    "VirtualCorpus",
-    "__version__",
-    "feed",
-    "load_dataset",
-    "open_corpus",
-    "reference",
-]
+__all__ = ["MDP", "MDPSample", "MarkovChain", "__version__", "reference"]
+__all__ += ["CorpusSampler", "VirtualCorpus", "open_corpus"]
+__all__ += ["MDPTransitions", "MixedReplay", "ReplayBuffer", "TrajectoryBuffer", "feed"]
+__all__ += ["Subset", "load_dataset"]
 
-# Where each public name lives; it is loaded, and NumPy with it, when it is first asked for.
-_HOMES = {
-    "MDP": "trajmill.core",
-    "MDPSample": "trajmill.core",
-    "MarkovChain": "trajmill.core",
-    "reference": "trajmill.core",
-    "CorpusSampler": "trajmill.corpus",
-    "VirtualCorpus": "trajmill.corpus",
-    "open_corpus": "trajmill.corpus",
-    "feed": "trajmill.replay.feed",
-    "MDPTransitions": "trajmill.replay",
-    "MixedReplay": "trajmill.replay",
-    "TrajectoryBuffer": "trajmill.replay",
-    "ReplayBuffer": "trajmill.replay",
-    "Subset": "trajmill.data",
-    "load_dataset": "trajmill.data",
+# Where the public names live; a module is loaded, and NumPy with it, when one of its names is first asked for.
+_NAMES = {
+    "trajmill.core": ("MDP", "MDPSample", "MarkovChain", "reference"),
+    "trajmill.corpus": ("CorpusSampler", "VirtualCorpus", "open_corpus"),
+    "trajmill.data": ("Subset", "load_dataset"),
+    "trajmill.replay": ("MDPTransitions", "MixedReplay", "ReplayBuffer", "TrajectoryBuffer"),
+    "trajmill.replay.feed": ("feed",),
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'trajmill' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return value
+    for module, names in _NAMES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+    raise AttributeError(f"module 'trajmill' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Thin NumPy face of the compiled sampler."""
+"""The compiled sampler with NumPy arrays: chains, MDPs, and the authors' own streams."""
 
 from trajmill.core import reference
 from trajmill.core.markov_chain import MarkovChain

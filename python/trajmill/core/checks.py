@@ -1,4 +1,4 @@
-"""Argument checks shared by chains and MDPs: each message says what was needed, what came and what to do."""
+"""Checks of arguments: each message says what was needed, what came and, where it helps, what to do."""
 
 from __future__ import annotations
 
@@ -10,29 +10,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-IntegerArray = npt.NDArray[Any]
-
-_LARGEST_STATE_COUNT = 2**32 - 1
-
 
 def integer(name: str, value: object, smallest: int, largest: int | None = None) -> int:
-    """`value` as an int from `smallest` to `largest` (None: without a bound); TypeError or ValueError otherwise."""
+    """`value` as an int from `smallest` to `largest` (None: no bound); TypeError or ValueError otherwise."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
-    if largest is None and number < smallest:
-        raise ValueError(f"{name} must be at least {smallest}, got {number}")
-    if largest is not None and not smallest <= number <= largest:
-        raise ValueError(f"{name} must be between {smallest} and {largest}, got {number}")
+    if number < smallest or (largest is not None and number > largest):
+        allowed = f"at least {smallest}" if largest is None else f"between {smallest} and {largest}"
+        raise ValueError(f"{name} must be {allowed}, got {number}")
     return number
 
 
 def state_count(name: str, value: object) -> int:
     """A number of states or actions."""
-    return integer(name, value, 1, _LARGEST_STATE_COUNT)
+    return integer(name, value, 1, 2**32 - 1)
 
 
 def seed(value: object) -> int:
@@ -46,10 +41,7 @@ def temperature(name: str, value: object) -> float:
 
 
 def number(name: str, value: object, interval: str) -> float:
-    """`value` as a float in `interval`, such as ``"[0, 1)"`` or ``"(0, inf]"``; NaN is in none.
-
-    TypeError or ValueError otherwise.
-    """
+    """`value` as a float in `interval`, such as ``"(0, inf]"``, and not NaN; TypeError or ValueError otherwise."""
     if isinstance(value, bool | str) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     result = float(value)
@@ -75,6 +67,11 @@ def thread_count(value: object) -> int:
         if not wanted.isdigit():
             raise ValueError(f"TRAJMILL_THREADS must be a whole number >= 1, got {wanted!r}")
         return integer("TRAJMILL_THREADS", int(wanted), 1, 1024)
+    return usable_cores()
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
@@ -105,7 +102,7 @@ def token_dtype(dtype: npt.DTypeLike | None, value_count: int) -> np.dtype[Any]:
 
 def output(
     name: str, out: object, shape: tuple[int, int], dtype: npt.DTypeLike | None, value_count: int
-) -> IntegerArray:
+) -> npt.NDArray[Any]:
     """The array to fill: a new one, or `out` if it has the right shape and layout and can hold the values."""
     if out is None:
         return np.empty(shape, token_dtype(dtype, value_count))
@@ -132,6 +129,14 @@ def indexes(name: str, values: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[
     if (values < 0).any():
         raise ValueError(f"{name} must be >= 0, got {values.min()}")
     return np.ascontiguousarray(values, np.uint64)
+
+
+def context(values: Sequence[int], order: int, state_count: int) -> list[int]:
+    """The states before the next one, oldest first; at most `order` of them."""
+    states = [integer("context state", state, 0, state_count - 1) for state in values]
+    if len(states) > order:
+        raise ValueError(f"context must hold at most order = {order} states, got {len(states)}")
+    return states
 
 
 def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> npt.NDArray[np.float64]:

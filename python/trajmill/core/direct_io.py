@@ -15,7 +15,7 @@ import numpy.typing as npt
 from trajmill.core import files
 
 ALIGNMENT = 4096
-"""bytes: direct I/O needs addresses, offsets and sizes in multiples of the device's block, which is never larger"""
+"""bytes; direct I/O needs addresses, offsets and sizes in multiples of the device's block, which is never larger"""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -95,7 +95,7 @@ def read_into(path: Path, data: Bytes, size: int, offset: int) -> None:
 
 
 def write_rate(directory: Path, *, seconds: float = 0.5) -> float:
-    """Bytes a second that `directory` takes, written as a corpus is; leaves nothing behind."""
+    """Bytes a second that can be written into `directory` as a corpus is; leaves nothing behind."""
     data = aligned_buffer(2**24)
     data[:] = 7
     part = files.part_of(directory / "disk-test")

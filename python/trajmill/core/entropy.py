@@ -1,4 +1,4 @@
-"""How many nats a token of a chain brings, which no predictor's mean loss goes below."""
+"""The entropy rate of a chain, in nats a token: no predictor's mean loss can be lower."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 
 def stationary(transition: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
-    """The law (S,) that rows (S, S) keep; None if, in float64, there are states that some others never reach.
+    """The law (S,) that rows (S, S) leave unchanged; None if, in float64, some states never reach some others.
 
-    Elimination without subtractions (Grassmann, Taksar and Heyman 1985), right even for chains that hardly move.
+    Elimination without subtractions (Grassmann, Taksar and Heyman 1985), accurate even for chains that hardly move.
     """
     rest = np.array(transition, dtype=np.float64)
     for state in range(len(rest) - 1, 0, -1):
@@ -26,7 +26,7 @@ def stationary(transition: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] |
 
 
 def entropy_rate(transition: npt.NDArray[np.float64]) -> float | None:
-    """Nats a token of a chain of order 1 with rows (S, S); None where `stationary` has none."""
+    """Entropy rate of a chain of order 1 with rows (S, S), in nats a token; None where `stationary` is None."""
     law = stationary(transition)
     if law is None:
         return None

@@ -21,7 +21,7 @@ def part_of(path: Path) -> Path:
 
 
 def leftovers(directory: Path, name: str | None = None) -> list[Path]:
-    """What writers that were killed left half-done in `directory`, of the file called `name` or of any."""
+    """What killed writers left half-done in `directory`, of the file called `name` or of any."""
     return sorted(directory.glob(f".{'*' if name is None else glob.escape(name)}.{'?' * 16}{PART_SUFFIX}"))
 
 
@@ -29,7 +29,7 @@ def leftovers(directory: Path, name: str | None = None) -> list[Path]:
 def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
     """A name beside `path` to write a file or a directory at; it takes the place of `path` if the block ends well.
 
-    `check` may raise, once what was written is on the disk: something else may have appeared at `path` meanwhile.
+    `check` is called once what was written is on the disk, and may raise if something else has appeared at `path`.
     Whatever fails, nothing new is left, and what was at `path` stays.
     """
     part = part_of(path)
@@ -39,7 +39,10 @@ def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[P
         if check is not None:
             check()
         if path.is_dir() and not path.is_symlink() and part.is_dir():
-            _replace_directory(part, path)
+            aside = part_of(path)  # a directory cannot be renamed over one that is not empty
+            path.rename(aside)
+            part.rename(path)
+            remove(aside)
         else:
             part.replace(path)
         sync(path.parent)
@@ -69,7 +72,7 @@ def sync_tree(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a directory with all that is in it; nothing if there is none."""
+    """Remove a file, a link, or a directory with all that is in it, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -80,11 +83,3 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _replace_directory(part: Path, path: Path) -> None:
-    """A directory cannot be renamed over one that is not empty: the old one steps aside first."""
-    aside = part_of(path)
-    path.rename(aside)
-    part.rename(path)
-    remove(aside)

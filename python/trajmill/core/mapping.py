@@ -1,4 +1,4 @@
-"""One-to-one maps of tokens and of state-action pairs: targets of the paper's identity and mapping controls.
+"""One-to-one maps of tokens and of numbered state-action pairs, for the paper's identity and mapping controls.
 
 Source: arXiv 2310.00771, appendices F and J. The paper leaves the maps open; here they are keyed bijections.
 """
@@ -23,7 +23,7 @@ class OneToOneMap:
         self.size = checks.integer("size", size, 1, 2**63 - 1)
         self.seed = checks.seed(seed)
         numbers = np.arange(self.size if self.size <= _LARGEST_TABLE else 0, dtype=np.uint64)
-        self._table = self._permute(numbers).astype(checks.smallest_dtype(self.size))
+        self._table = self._permute(numbers)
 
     def __call__(self, values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """What `values`, integers of any shape in [0, size), are mapped to, in the smallest dtype that fits."""
@@ -34,16 +34,8 @@ class OneToOneMap:
             raise ValueError(f"values must lie in [0, {self.size}), got {numbers.min()} to {numbers.max()}")
         if len(self._table):
             return self._table[numbers]
-        flat = self._permute(numbers.astype(np.uint64).ravel())
-        return flat.reshape(numbers.shape).astype(checks.smallest_dtype(self.size))
+        return self._permute(numbers.astype(np.uint64).ravel()).reshape(numbers.shape)
 
-    def pairs(
-        self, states: npt.NDArray[np.integer[Any]], actions: npt.NDArray[np.integer[Any]], action_count: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """What pairs (s, a), numbered ``s * action_count + a`` below `size`, are mapped to, as states and actions."""
-        number = np.asarray(states, np.int64) * action_count + actions
-        target = self(number).astype(np.int64)
-        return target // action_count, target % action_count
-
-    def _permute(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        return _core.permute(numbers, size=self.size, seed=self.seed, epoch=0)
+    def _permute(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[Any]:
+        permuted = _core.permute(numbers, size=self.size, seed=self.seed, epoch=0)
+        return permuted.astype(checks.smallest_dtype(self.size))

@@ -1,8 +1,8 @@
-"""Markov chains over discrete states, any order, sampled at the speed of the machine."""
+"""Markov chains over discrete states, of order 0 to 32, sampled by compiled code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.core.sampler import Sampler
 
 
-class MarkovChain:
+class MarkovChain(Sampler):
     """A random chain: the next state follows a softmax row that belongs to the last `order` states.
 
     Each context has logits ``u ~ Uniform(0, 1)``, fixed by the seed, and probabilities ``softmax(u / temperature)``.
@@ -25,7 +26,7 @@ class MarkovChain:
     state_count
         Number of states S, >= 1. States are the integers 0 to S - 1.
     order
-        How many past states the next one depends on, >= 0; 0 draws independent tokens.
+        How many past states the next one depends on, 0 to 32; 0 draws independent tokens.
     temperature
         Softmax divisor > 0; inf makes every row uniform.
     seed
@@ -45,6 +46,10 @@ class MarkovChain:
         For a value of the wrong type or out of range, or tables too large for half of the memory.
     """
 
+    _SETTINGS = "state_count order temperature seed initial backend"
+    _core: _core.MarkovChain
+    _row: Callable[[list[int]], npt.NDArray[np.float64]]
+
     def __init__(
         self,
         *,
@@ -61,16 +66,16 @@ class MarkovChain:
         self.temperature: float | None = checks.temperature("temperature", temperature)
         self.seed = checks.seed(seed)
         self.initial = checks.choice("initial", initial, ("softmax", "uniform"))
-        self._rows: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
-        self._law = _core.ChainLaw(
+        law = _core.ChainLaw(
             state_count=self.state_count,
             order=self.order,
             temperature=self.temperature,
             uniform_initial=self.initial == "uniform",
             seed=self.seed,
         )
+        self._row = law.probabilities
         self._core = _core.MarkovChain(
-            self._law,
+            law,
             backend=checks.choice("backend", backend, ("auto", "dense", "implicit")),
             memory_limit=checks.memory_limit(),
             threads=checks.thread_count(threads),
@@ -82,14 +87,8 @@ class MarkovChain:
     ) -> MarkovChain:
         """An explicit chain of order 1.
 
-        Parameters
-        ----------
-        transition
-            (S, S) rows ``P[s, s'] >= 0`` that sum to 1; dense, or a scipy.sparse matrix (made dense).
-        initial
-            (S,) law of the first state; default uniform.
-        seed
-            64-bit seed of the draws.
+        `transition` has rows ``P[s, s'] >= 0`` (S, S) that sum to 1, dense or a scipy.sparse matrix, which is made
+        dense; `initial` is the law (S,) of the first state, uniform by default.
         """
         rows = checks.distributions("transition", transition, (None, None))
         if rows.shape[0] != rows.shape[1]:
@@ -99,10 +98,11 @@ class MarkovChain:
         chain = cls.__new__(cls)
         chain.state_count, chain.order, chain.temperature = states, 1, None
         chain.seed, chain.initial = checks.seed(seed), "explicit"
-        chain._rows = (first, rows)
+        chain._row = lambda context: (rows[context[0]] if context else first).copy()
         chain._core = _core.MarkovChain.from_probabilities(
             initial=first, transition=rows, seed=chain.seed, memory_limit=checks.memory_limit(), threads=1
         )
+        chain._explicit = partial(cls.from_probabilities, rows, initial=first, seed=chain.seed)
         return chain
 
     def sample(
@@ -115,15 +115,11 @@ class MarkovChain:
         dtype: npt.DTypeLike | None = None,
         threads: int | None = None,
     ) -> npt.NDArray[Any]:
-        """Sequences `first_sequence` to `first_sequence` + `sequence_count` - 1.
+        """Sequences `first_sequence` to `first_sequence` + `sequence_count` - 1, (sequence_count, length).
 
-        Token t of sequence i depends on the chain, its backend, i and t alone: not on the call, the threads or the
-        machine. A reused `out` is fastest, since fresh memory has to be paged in. After Ctrl-C the content of `out` is
-        undefined.
-
-        Returns
-        -------
-        (sequence_count, length) array of the smallest unsigned dtype that fits, of `dtype`, or `out` itself.
+        The array is `out` if given, else of `dtype`, or of the smallest unsigned dtype that fits. Token t of sequence i
+        depends on the chain, its backend, i and t alone: not on the call, the threads or the machine. A reused `out` is
+        fastest, since fresh memory has to be paged in. After Ctrl-C the content of `out` is undefined.
         """
         count = checks.integer("sequence_count", sequence_count, 0, 2**63 - 1)
         steps = checks.integer("length", length, 0, 2**32)
@@ -141,22 +137,12 @@ class MarkovChain:
         dtype: npt.DTypeLike | None = None,
         threads: int | None = None,
     ) -> npt.NDArray[Any]:
-        """The sequences of the given numbers (n,), in that order: row k is sequence ``indexes[k]`` of `sample`.
-
-        Returns
-        -------
-        (n, length) array, as `sample` makes it.
-        """
+        """The sequences of the given numbers (n,), in that order: row k is sequence ``indexes[k]`` of `sample`."""
         numbers = checks.indexes("indexes", indexes)
         steps = checks.integer("length", length, 0, 2**32)
         tokens = checks.output("out", out, (len(numbers), steps), dtype, self.state_count)
         self._core.sample_sequences(indexes=numbers, out=tokens, threads=checks.thread_count(threads))
         return tokens
-
-    @property
-    def backend(self) -> str:
-        """``"dense"`` or ``"implicit"``: where tokens come from."""
-        return self._core.backend
 
     def probabilities(self, context: Sequence[int] = ()) -> npt.NDArray[np.float64]:
         """The exact law of what follows `context` (oldest state first, at most `order` states), float64 (S,).
@@ -164,23 +150,4 @@ class MarkovChain:
         The dense backend rounds it to multiples of ``1 / (S * 2**24)`` (S <= 256) or ``1 / (S * 2**32)``; the implicit
         one draws from it up to the rounding of a double (docs/streams.md).
         """
-        states = [checks.integer("context state", state, 0, self.state_count - 1) for state in context]
-        if len(states) > self.order:
-            raise ValueError(f"context must hold at most order = {self.order} states, got {len(states)}")
-        if self._rows is not None:
-            return (self._rows[1][states[0]] if states else self._rows[0]).copy()
-        return self._law.probabilities(states)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as what it was made from, for the workers of a data loader."""
-        if self._rows is not None:
-            initial, transition = self._rows
-            return partial(MarkovChain.from_probabilities, transition, initial=initial, seed=self.seed), ()
-        names = ("state_count", "order", "temperature", "seed", "initial", "backend")
-        return partial(MarkovChain, **{name: getattr(self, name) for name in names}), ()
-
-    def __repr__(self) -> str:
-        return (
-            f"MarkovChain(state_count={self.state_count}, order={self.order}, temperature={self.temperature}, "
-            f"seed={self.seed}, initial={self.initial!r}, backend={self.backend!r})"
-        )
+        return self._row(checks.context(context, self.order, self.state_count))

@@ -1,8 +1,8 @@
-"""Markov decision processes with random policies and transitions, sampled at the speed of the machine."""
+"""Markov decision processes with random policies and transitions, sampled by compiled code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.core.sampler import Sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class MDPSample:
     actions: npt.NDArray[Any]  # (N, L) integers in [0, action_count)
 
 
-class MDP:
+class MDP(Sampler):
     """A random MDP: a softmax row over actions for each state, one over next states for each (state, action).
 
     Logits are ``u ~ Uniform(0, 1)``, fixed by the seed. Source: arXiv 2310.00771, section 4; deviations: every
@@ -39,13 +40,14 @@ class MDP:
         64-bit seed; with the other parameters it fixes every draw.
     start
         ``"random"``: each trajectory starts in a uniformly drawn state; ``"fixed"``: all where trajectory 0 does.
-    backend
-        ``"dense"`` draws from alias tables, ``"implicit"`` by rejection from hashed logits, without any table; both
-        draw from the same laws, but not the same values. ``"auto"`` is the faster of the two for this MDP, on every
-        machine alike.
-    threads
-        Threads that build tables; default every core.
+    backend, threads
+        As in `MarkovChain`.
     """
+
+    _SETTINGS = "state_count action_count policy_temperature transition_temperature seed start backend"
+    _core: _core.MDP
+    _policy_row: Callable[[int], npt.NDArray[np.float64]]
+    _transition_row: Callable[[int, int], npt.NDArray[np.float64]]
 
     def __init__(
         self,
@@ -65,8 +67,7 @@ class MDP:
         self.transition_temperature: float | None = checks.temperature("transition_temperature", transition_temperature)
         self.seed = checks.seed(seed)
         self.start = checks.choice("start", start, ("random", "fixed"))
-        self._rows: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
-        self._law = _core.MDPLaw(
+        law = _core.MDPLaw(
             state_count=self.state_count,
             action_count=self.action_count,
             policy_temperature=self.policy_temperature,
@@ -74,8 +75,9 @@ class MDP:
             fixed_start=self.start == "fixed",
             seed=self.seed,
         )
+        self._policy_row, self._transition_row = law.policy_probabilities, law.transition_probabilities
         self._core = _core.MDP(
-            self._law,
+            law,
             backend=checks.choice("backend", backend, ("auto", "dense", "implicit")),
             memory_limit=checks.memory_limit(),
             threads=checks.thread_count(threads),
@@ -98,15 +100,12 @@ class MDP:
         mdp.state_count, mdp.action_count = states, actions
         mdp.policy_temperature = mdp.transition_temperature = None
         mdp.seed, mdp.start = checks.seed(seed), checks.choice("start", start, ("random", "fixed"))
-        mdp._rows = (pi, p)
+        fixed = mdp.start == "fixed"
+        mdp._policy_row, mdp._transition_row = lambda s: pi[s].copy(), lambda s, a: p[s, a].copy()
         mdp._core = _core.MDP.from_probabilities(
-            policy=pi,
-            transition=p,
-            fixed_start=mdp.start == "fixed",
-            seed=mdp.seed,
-            memory_limit=checks.memory_limit(),
-            threads=1,
+            policy=pi, transition=p, fixed_start=fixed, seed=mdp.seed, memory_limit=checks.memory_limit(), threads=1
         )
+        mdp._explicit = partial(cls.from_probabilities, pi, p, seed=mdp.seed, start=start)
         return mdp
 
     def sample(
@@ -127,10 +126,7 @@ class MDP:
         first = checks.integer("first_trajectory", first_trajectory, 0, 2**64 - 1)
         data = self._output(count, length, out)
         self._core.sample(
-            first_trajectory=first,
-            states=data.states,
-            actions=data.actions,
-            threads=checks.thread_count(threads),
+            first_trajectory=first, states=data.states, actions=data.actions, threads=checks.thread_count(threads)
         )
         return data
 
@@ -150,11 +146,6 @@ class MDP:
         )
         return data
 
-    @property
-    def backend(self) -> str:
-        """``"dense"`` or ``"implicit"``: where draws come from."""
-        return self._core.backend
-
     def _output(self, count: int, length: int, out: MDPSample | None) -> MDPSample:
         steps = checks.integer("length", length, 0, 2**32 - 1)
         old_states, old_actions = (None, None) if out is None else (out.states, out.actions)
@@ -165,18 +156,12 @@ class MDP:
 
     def policy_probabilities(self, state: int) -> npt.NDArray[np.float64]:
         """The exact law of the action in `state`, float64 (A,)."""
-        s = checks.integer("state", state, 0, self.state_count - 1)
-        if self._rows is not None:
-            return np.array(self._rows[0][s])
-        return self._law.policy_probabilities(s)
+        return self._policy_row(checks.integer("state", state, 0, self.state_count - 1))
 
     def transition_probabilities(self, state: int, action: int) -> npt.NDArray[np.float64]:
         """The exact law of the state after `action` in `state`, float64 (S,)."""
         s = checks.integer("state", state, 0, self.state_count - 1)
-        a = checks.integer("action", action, 0, self.action_count - 1)
-        if self._rows is not None:
-            return np.array(self._rows[1][s, a])
-        return self._law.transition_probabilities(s, a)
+        return self._transition_row(s, checks.integer("action", action, 0, self.action_count - 1))
 
     def state_vectors(self, dimension: int) -> npt.NDArray[np.float32]:
         """Fixed Uniform(-1, 1) vectors that stand for the states, float32 (S, dimension); the same for every seed."""
@@ -185,27 +170,3 @@ class MDP:
     def action_vectors(self, dimension: int) -> npt.NDArray[np.float32]:
         """Fixed Uniform(-1, 1) vectors that stand for the actions, float32 (A, dimension); the same for every seed."""
         return _core.action_codebook(self.action_count, checks.integer("dimension", dimension, 1, 2**31))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as what it was made from, for the workers of a data loader."""
-        if self._rows is not None:
-            policy, transition = self._rows
-            choices: dict[str, Any] = {"seed": self.seed, "start": self.start}
-            return partial(MDP.from_probabilities, policy, transition, **choices), ()
-        names = (
-            "state_count",
-            "action_count",
-            "policy_temperature",
-            "transition_temperature",
-            "seed",
-            "start",
-            "backend",
-        )
-        return partial(MDP, **{name: getattr(self, name) for name in names}), ()
-
-    def __repr__(self) -> str:
-        return (
-            f"MDP(state_count={self.state_count}, action_count={self.action_count}, "
-            f"policy_temperature={self.policy_temperature}, transition_temperature={self.transition_temperature}, "
-            f"seed={self.seed}, start={self.start!r}, backend={self.backend!r})"
-        )

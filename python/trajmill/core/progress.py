@@ -1,4 +1,4 @@
-"""How long work reports its progress, without knowing who shows it."""
+"""How long-running work reports its progress, whoever shows it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The authors' own data, bit for bit: the streams and conventions of the paper's released code (arXiv 2310.00771).
 
 Everything here reproduces that code, its quirks included, so that results can be compared with the paper's. For new
-work use MarkovChain and MDP, whose streams are sound and much faster. docs/reference-streams.md tells the difference.
+work use MarkovChain and MDP, whose streams are sound and much faster. docs/reference-streams.md has the differences.
 """
 
 from __future__ import annotations
@@ -17,19 +17,7 @@ from trajmill.core import checks
 
 
 class ReferenceChain:
-    """The authors' n-step Markov chain; keeps its softmax rows from one iteration to the next.
-
-    Parameters
-    ----------
-    order
-        Past tokens that the next one depends on, 1 to 32.
-    state_count
-        Number of tokens S, >= 1.
-    temperature
-        Softmax divisor > 0; inf makes every row uniform.
-    seed
-        64-bit seed of rows and draws; the authors use 666.
-    """
+    """The authors' n-step Markov chain, with the settings of `markov_tokens`; keeps its rows between iterations."""
 
     def __init__(self, order: int, state_count: int, temperature: float, seed: int) -> None:
         self.state_count = checks.state_count("state_count", state_count)
@@ -56,19 +44,15 @@ class ReferenceChain:
         threads: int | None = None,
     ) -> npt.NDArray[Any]:
         """One iteration of the authors' program; see `markov_tokens`."""
-        chosen, shape = _round(worker_count, batch_size, length, iteration, workers)
-        tokens = _tokens_out(out, shape, self.state_count)
+        chosen, tokens = _round(self.state_count, worker_count, batch_size, length, iteration, workers, out)
         self._core.sample(chosen, out=tokens, threads=checks.thread_count(threads))
         return tokens
 
     def probabilities(self, context: Sequence[int] = ()) -> npt.NDArray[np.float64]:
         """The law of what follows `context` (oldest token first, at most `order` of them), float64 (S,)."""
-        states = [checks.integer("context state", state, 0, self.state_count - 1) for state in context]
-        if len(states) > self.order:
-            raise ValueError(f"context must hold at most order = {self.order} states, got {len(states)}")
-        logits = np.random.default_rng([state + 1 + self.seed for state in states] or self.seed).random(
-            self.state_count
-        )
+        states = checks.context(context, self.order, self.state_count)
+        generator = np.random.default_rng([state + 1 + self.seed for state in states] or self.seed)
+        logits = generator.random(self.state_count)
         weights = np.exp((logits - logits.max()) / self.temperature)
         law: npt.NDArray[np.float64] = weights / weights.sum()
         return law
@@ -88,11 +72,12 @@ def markov_tokens(
     out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> npt.NDArray[Any]:
-    """One iteration of the authors' n-step Markov chain: `batch_size` sequences of `length` tokens.
+    """One iteration of the authors' n-step Markov chain: int64 (batch_size, length), or `out`, integers to fill.
 
     The authors' program starts `worker_count` processes, each of which draws ``batch_size // worker_count`` sequences
-    an iteration from generators of its own; a different worker count therefore makes different tokens. It writes blocks
-    as processes happen to finish; here they come in worker order. An iteration needs no other to be made first. The
+    of `length` tokens an iteration from generators of its own; a different worker count therefore makes different
+    tokens. It writes blocks as processes happen to finish; here they come in worker order. `workers`, a range of step
+    1, chooses whose blocks to make; default all. Any `iteration` >= 0 can be made without the ones before it. The
     length, too, enters the seeds of all iterations but the first.
 
     Parameters
@@ -105,22 +90,8 @@ def markov_tokens(
         Softmax divisor > 0; inf makes every row uniform.
     seed
         64-bit seed of rows and draws; the authors use 666.
-    worker_count, batch_size
-        Workers, and sequences of all of them together, a multiple of `worker_count`.
-    length
-        Tokens of a sequence.
-    iteration
-        Which iteration, >= 0; the authors' corpora hold iterations 0, 1, 2, ...
-    workers
-        Whose blocks to make, a range of step 1 and at least one worker; default all. The others need not be made.
-    out
-        Array of integers to fill instead of a new one.
     threads
         Threads, of which at most `worker_count` find work; default every core.
-
-    Returns
-    -------
-    int64 (batch_size, length), or `out`; with `workers`, ``batch_size // worker_count`` rows for each of them.
 
     Raises
     ------
@@ -145,14 +116,9 @@ def iid_tokens(
 ) -> npt.NDArray[Any]:
     """One iteration of the authors' independent uniform tokens; parameters and result as for `markov_tokens`."""
     states = checks.state_count("state_count", state_count)
-    chosen, shape = _round(worker_count, batch_size, length, iteration, workers)
-    tokens = _tokens_out(out, shape, states)
+    chosen, tokens = _round(states, worker_count, batch_size, length, iteration, workers, out)
     _core.reference_iid_tokens(
-        state_count=states,
-        seed=checks.seed(seed),
-        round=chosen,
-        out=tokens,
-        threads=checks.thread_count(threads),
+        state_count=states, seed=checks.seed(seed), round=chosen, out=tokens, threads=checks.thread_count(threads)
     )
     return tokens
 
@@ -171,24 +137,11 @@ def mdp_transitions(
 ) -> dict[str, npt.NDArray[np.int64]]:
     """The authors' random MDP: `trajectory_count` trajectories of `length` transitions, one after another.
 
-    The authors' program has no seed to choose. Pairs (s, a) of equal ``8 s + 7 a`` share one transition row; unless
-    `random_start` is set, all trajectories start in one state, which depends on `trajectory_count`.
-
-    Parameters
-    ----------
-    trajectory_count, length
-        Trajectories, and transitions of each; the authors make 1000 of 1000.
-    state_count, action_count
-        Numbers of states S and actions A, >= 1; the authors' default is 100 of each.
-    policy_temperature, transition_temperature
-        Softmax divisors > 0. One of them may be inf (uniform); both may not, since the authors' program then draws
-        without a seed.
-    random_start
-        Whether the start state depends on the trajectory.
-    trajectories
-        Which of them to make, a range of step 1; default all. The others need not be made.
-    threads
-        Threads; default every core.
+    The authors make 1000 trajectories of 1000 transitions with 100 states and 100 actions. Their program has no seed to
+    choose. Pairs (s, a) of equal ``8 s + 7 a`` share one transition row. The softmax divisors are > 0; one of them may
+    be inf (uniform), but not both, since the authors' program then draws without a seed. With `random_start` the start
+    state depends on the trajectory; otherwise all start in one, which depends on `trajectory_count`. `trajectories`, a
+    range of step 1, chooses which of them to make; default all.
 
     Returns
     -------
@@ -226,19 +179,16 @@ def codebooks(
     """The paper's fixed vectors of states and actions, bit for bit as its released code draws them.
 
     Both come from one legacy NumPy stream with seed 0, states first, so the action vectors depend on all four sizes.
-
-    Returns
-    -------
-    float32 (state_count, observation_dim) and float32 (action_count, action_dim), Uniform(-1, 1).
+    They are Uniform(-1, 1), float32 (state_count, observation_dim) and (action_count, action_dim).
     """
-    states = checks.state_count("state_count", state_count)
-    actions = checks.state_count("action_count", action_count)
-    dimensions = [
-        checks.integer(n, v, 1, 2**31) for n, v in (("observation_dim", observation_dim), ("action_dim", action_dim))
-    ]
+    states = (
+        checks.state_count("state_count", state_count),
+        checks.integer("observation_dim", observation_dim, 1, 2**31),
+    )
+    actions = checks.state_count("action_count", action_count), checks.integer("action_dim", action_dim, 1, 2**31)
     stream = np.random.RandomState(0)
-    vectors = [2 * stream.rand(n, d) - 1 for n, d in zip((states, actions), dimensions, strict=True)]
-    return vectors[0].astype(np.float32), vectors[1].astype(np.float32)
+    state_vectors, action_vectors = 2 * stream.rand(*states) - 1, 2 * stream.rand(*actions) - 1
+    return state_vectors.astype(np.float32), action_vectors.astype(np.float32)
 
 
 def block_size(worker_count: int, batch_size: int) -> int:
@@ -254,9 +204,15 @@ def block_size(worker_count: int, batch_size: int) -> int:
 
 
 def _round(
-    worker_count: int, batch_size: int, length: int, iteration: int, workers: range | None
-) -> tuple[_core.ReferenceRound, tuple[int, int]]:
-    """What is made of an iteration, and the shape of its tokens."""
+    state_count: int,
+    worker_count: int,
+    batch_size: int,
+    length: int,
+    iteration: int,
+    workers: range | None,
+    out: npt.NDArray[Any] | None,
+) -> tuple[_core.ReferenceRound, npt.NDArray[Any]]:
+    """What is made of an iteration, and the array for its tokens."""
     block = block_size(worker_count, batch_size)
     made = _some_of("workers", workers, worker_count)
     if not made:
@@ -267,7 +223,8 @@ def _round(
         first_worker=made.start,
         made_count=len(made),
     )
-    return chosen, (len(made) * block, checks.integer("length", length, 0, 2**32))
+    shape = len(made) * block, checks.integer("length", length, 0, 2**32)
+    return chosen, checks.output("out", out, shape, np.int64 if out is None else None, state_count)
 
 
 def _some_of(name: str, chosen: range | None, count: int) -> range:
@@ -276,7 +233,3 @@ def _some_of(name: str, chosen: range | None, count: int) -> range:
     if not isinstance(chosen, range) or chosen.step != 1 or chosen.start < 0 or chosen.stop > count:
         raise ValueError(f"{name} must be a range of step 1 within range({count}), got {chosen!r}")
     return chosen
-
-
-def _tokens_out(out: npt.NDArray[Any] | None, shape: tuple[int, int], state_count: int) -> npt.NDArray[Any]:
-    return checks.output("out", out, shape, np.int64 if out is None else None, state_count)

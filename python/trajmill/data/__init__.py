@@ -26,38 +26,11 @@ read_d4rl, read_policy_weights, write_d4rl = d4rl.read, d4rl.read_policy_weights
 read_minari, write_minari = minari.read, minari.write
 read_npz, write_npz = npz.read, npz.write
 
-__all__ = [
-    "OFFICIAL_FILES",
-    "REFERENCE_SCORES",
-    "TASKS",
-    "Dataset",
-    "DatasetError",
-    "DatasetSummary",
-    "DatasetWarning",
-    "Episode",
-    "Normalizer",
-    "ReferenceScore",
-    "Subset",
-    "Task",
-    "Transitions",
-    "bundled_datasets",
-    "clip_actions",
-    "download_dataset",
-    "environment_of",
-    "has_reference_score",
-    "keep_observations",
-    "load_dataset",
-    "normalized_score",
-    "qlearning_transitions",
-    "read_d4rl",
-    "read_minari",
-    "read_npz",
-    "read_policy_weights",
-    "read_token_csv",
-    "reference_score",
-    "split_episodes",
-    "summarize",
-    "write_d4rl",
-    "write_minari",
-    "write_npz",
-]
+__all__ = ["Dataset", "DatasetError", "DatasetWarning", "Episode", "Transitions"]
+__all__ += ["bundled_datasets", "load_dataset", "read_d4rl", "read_minari", "read_npz", "read_policy_weights"]
+__all__ += ["read_token_csv", "write_d4rl", "write_minari", "write_npz"]
+__all__ += ["Normalizer", "Subset", "clip_actions", "keep_observations", "qlearning_transitions", "split_episodes"]
+__all__ += ["DatasetSummary", "summarize"]
+__all__ += ["OFFICIAL_FILES", "download_dataset"]
+__all__ += ["REFERENCE_SCORES", "TASKS", "ReferenceScore", "Task"]
+__all__ += ["environment_of", "has_reference_score", "normalized_score", "reference_score"]

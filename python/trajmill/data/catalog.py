@@ -1,4 +1,4 @@
-"""Datasets by name or by path, whatever their format, and the places where they are looked for."""
+"""Loading datasets by name or by path, whatever their format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+", re.ASCII)
 
 
 def bundled_datasets() -> tuple[str, ...]:
-    """Names of the datasets that need no file and no network, in alphabetical order."""
+    """Names of the datasets that come with the package, in alphabetical order."""
     return tuple(sorted(path.stem for path in _BUNDLED.glob("*.hdf5")))
 
 
@@ -27,22 +27,17 @@ def cache_directory() -> Path:
     return Path(os.environ.get("TRAJMILL_DATASETS") or users / "trajmill/datasets")
 
 
-def d4rl_directories() -> tuple[Path, ...]:
-    """Where official files are looked for, in this order: D4RL's own places, then our cache."""
-    configured = os.environ.get("D4RL_DATASET_DIR")
-    own = (Path(configured),) if configured else ()
-    return (*own, Path.home() / ".d4rl/datasets", cache_directory())
-
-
 def find_dataset(name_or_path: str | Path) -> Path:
-    """The path of a dataset: a bundled one, a path, an official name's file or a Minari id in the usual places."""
+    """The path of a dataset by its bundled name, its path, its official name or its Minari id."""
     name = str(name_or_path)
     if name in bundled_datasets():
         return _BUNDLED / f"{name}.hdf5"
     official, places = official_file(name), [Path(name)]
+    configured = os.environ.get("D4RL_DATASET_DIR")
+    directories = [*([Path(configured)] if configured else []), Path.home() / ".d4rl/datasets", cache_directory()]
     if official:
         names = (official.file_name, f"{official.name}.hdf5")
-        places += [directory / file_name for directory in d4rl_directories() for file_name in names]
+        places += [directory / file_name for directory in directories for file_name in names]
     elif _MINARI_ID.fullmatch(name):
         places.append(Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari/datasets") / name)
     for place in places:
@@ -51,7 +46,7 @@ def find_dataset(name_or_path: str | Path) -> Path:
     known = f"bundled are: {', '.join(bundled_datasets())}"
     with refusing(name):
         if official:
-            looked = ", ".join(map(str, d4rl_directories()))
+            looked = ", ".join(map(str, directories))
             fault = f"{official.file_name} ({official.size:,} bytes) is in none of {looked}"
             raise refuse(fault, f"get it with `trajmill dataset download {official.name}`; {known}")
         where = f" (looked for it in {places[1].parent})" if len(places) > 1 else ""
@@ -76,7 +71,7 @@ def load_dataset(
     ----------
     name_or_path
         A bundled name (`bundled_datasets`), a path, an official name such as ``hopper-medium-replay-v2`` whose file is
-        in ``$D4RL_DATASET_DIR``, ``~/.d4rl/datasets`` or our cache, or the id of a Minari dataset in
+        in ``$D4RL_DATASET_DIR``, ``~/.d4rl/datasets`` or `cache_directory`, or the id of a Minari dataset in
         ``$MINARI_DATASETS_PATH`` or ``~/.minari/datasets``.
     subset
         Take a part only.

@@ -1,7 +1,7 @@
 """The columns of a dataset and what each must be, whatever file they come from or go to.
 
-Shapes, dtypes and sizes are checked first, for which arrays need not be read: they have a ``shape``, a ``dtype`` and
-perhaps ``chunks``. Then the numbers are checked.
+Shapes, dtypes and sizes are checked before an array is read: anything with a ``shape`` and a ``dtype`` can be checked.
+The numbers are checked afterwards.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core import checks
-from trajmill.data.environments import check_sizes
-from trajmill.data.errors import refuse, warn_about
+from trajmill.data.environments import D4RL_TASKS, check_sizes, find_environment
+from trajmill.data.errors import refuse, warn_about, where
 from trajmill.data.records import COLUMNS, INFOS, Columns, Dataset, Steps
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 MATRICES = ("observations", "actions", "next_observations")
 FLAGS = ("terminals", "timeouts", "terminations", "truncations")  # D4RL's names and Gymnasium's
 VECTORS = ("rewards", *FLAGS)
-LARGEST_CHUNK = 2**28  # bytes that one chunk may always take
+LARGEST_CHUNK = 2**28  # bytes that one chunk may take whatever the budget
 
 
 class MemoryBudget:
@@ -34,17 +34,14 @@ class MemoryBudget:
 
     def take(self, arrays: Mapping[str, Any]) -> None:
         """Refuse arrays that declare more bytes than are left; a file of some hundred bytes can declare terabytes."""
-        sizes = {
-            key: 0 if array.shape is None else math.prod(array.shape) * array.dtype.itemsize
-            for key, array in arrays.items()
-        }
+        sizes = {key: math.prod(array.shape or ()) * array.dtype.itemsize for key, array in arrays.items()}
         self.left -= sum(sizes.values())
         if self.left < 0:
             largest = max(sizes, key=sizes.__getitem__)
             fault = (
-                f"the arrays declare {self.limit - self.left:,} bytes, more than the memory budget of {self.limit:,}; "
-                f"the largest is {largest!r} with shape {arrays[largest].shape}"
+                f"the arrays declare {self.limit - self.left:,} bytes, more than the memory budget of {self.limit:,};"
             )
+            fault += f" the largest is {largest!r} with shape {arrays[largest].shape}"
             raise refuse(fault, "check that the file is genuine, or pass a larger memory_budget")
         for key, array in arrays.items():
             chunks = getattr(array, "chunks", None)
@@ -75,9 +72,9 @@ def check_columns(
             raise refuse(fault, "all keys need one row per step; write the file again")
     if row_count < 2:
         raise refuse(f"key 'observations' has {row_count} rows", "at least 2 steps are needed")
-    observed, following = shapes["observations"], shapes.get("next_observations")
-    if following not in (None, observed):
-        fault = f"key 'next_observations' has shape {following}, 'observations' {observed}"
+    shape = shapes.get("next_observations", shapes["observations"])
+    if shape != shapes["observations"]:
+        fault = f"key 'next_observations' has shape {shape}, 'observations' {shapes['observations']}"
         raise refuse(fault, "both need the same shape")
     if warn:
         warn_about_casts(columns)
@@ -98,7 +95,7 @@ def check_array(name: str, array: Any) -> None:
 
 
 def warn_about_casts(columns: Mapping[str, Any]) -> None:
-    """Warn of columns that are not stored as float32 and differ from it by more than the byte order."""
+    """Warn about columns that are not stored as float32, in whatever byte order."""
     floats = {name: column.dtype for name, column in columns.items() if name in MATRICES or name == "rewards"}
     cast = [f"{name} from {dtype}" for name, dtype in floats.items() if dtype.newbyteorder("=") != np.float32]
     if cast:
@@ -129,16 +126,18 @@ def check_finite(key: str, values: NDArray[Any]) -> None:
     """Refuse NaN and infinity, naming the first row and the number of rows."""
     if values.dtype.kind != "f":
         return
-    bad_rows = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if bad_rows.any():
-        first, count = int(bad_rows.argmax()), int(bad_rows.sum())
-        fault = f"key {key!r} holds NaN or infinity in {count} rows, first in row {first}"
+    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if bad.any():
+        fault = f"key {key!r} holds NaN or infinity {where(bad)}"
         raise refuse(fault, "the file is damaged or was written by a diverged run; copy or make it again")
 
 
 def check_contents(dataset: Dataset) -> None:
-    """Refuse the wrong sizes for the environment and steps that end every episode; warn of odd ranges."""
-    check_sizes(dataset)
+    """Refuse the wrong sizes for the environment, and episodes of one step each; warn about odd ranges."""
+    name, _, version = (find_environment(dataset) or "").lower().partition("-v")
+    if name in D4RL_TASKS and version in ("2", "3", "4"):
+        remedy = "the file's name or its attribute 'environment' names another environment"
+        check_sizes(dataset, D4RL_TASKS[name], remedy)
     if dataset.ordered and dataset.episode_ends.all():
         fault = f"every one of the {len(dataset)} rows ends an episode ('terminals' or 'timeouts')"
         raise refuse(fault, "episodes need more than one step; check the flags")
@@ -156,9 +155,9 @@ def check_contents(dataset: Dataset) -> None:
 
 
 def columns_to_write(steps: Steps, *, infos: Collection[str] | None = None, next_observations: bool = False) -> Columns:
-    """Check and cast steps as a reader would; of their infos, only those named (None: all).
+    """Check and cast steps as a reader would, with the named infos only (None: all).
 
-    `next_observations` says that the format cannot do without them.
+    Steps without next observations are refused if the format needs `next_observations`.
     """
     wrong = (steps.keys() - {"infos", "metadata"}) ^ set(COLUMNS)
     if wrong:
@@ -173,11 +172,10 @@ def columns_to_write(steps: Steps, *, infos: Collection[str] | None = None, next
     for name, values in (steps.get("infos") or {}).items():
         if infos is None or name in infos:
             given[INFOS + name] = values
-    arrays = {name: np.asarray(values) for name, values in given.items()}
-    check_columns(arrays, warn=False)
+    arrays = check_columns({name: np.asarray(values) for name, values in given.items()}, warn=False)
     columns = {name: clean_column(name, values) for name, values in arrays.items()}
     both = columns["terminals"] & columns["timeouts"]
     if both.any():
-        fault = f"'terminals' and 'timeouts' are both set in {int(both.sum())} rows, first in row {int(both.argmax())}"
+        fault = f"'terminals' and 'timeouts' are both set {where(both)}"
         raise refuse(fault, "if a limit cut the episode there, set 'timeouts' only")
     return columns

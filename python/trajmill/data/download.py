@@ -1,4 +1,4 @@
-"""Fetching official files: announced, resumed where it stopped, checked by size and hash, and never half there."""
+"""Fetching official files: announced first, resumed where it stopped, and checked by size and hash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,15 +32,15 @@ def download_dataset(
     progress: Progress = silent,
     url: str | None = None,
 ) -> Path:
-    """Download one of D4RL's official -v2 files, unless it is already there; returns its path.
+    """Download one of D4RL's official -v2 files (`OFFICIAL_FILES`), unless it is already there; returns its path.
 
     If the connection is lost, what was received stays beside the target as ``*.part``, and the next call resumes from
-    there. The target appears only when its size and SHA-256 are right. Where the server cannot be reached or sends
+    there. The target appears only when its size and SHA-256 are right. If the server cannot be reached or sends
     something else, the `DatasetError` says how to fetch the file by hand.
 
-    `OFFICIAL_FILES` has all names. The file goes into `directory`, or into `cache_directory()`, where `load_dataset`
-    looks. `say` receives one line each about the address, the size, the hash and the target, before anything is
-    fetched; `progress` receives bytes. `url` is another address of the same bytes.
+    The file goes into `directory`, or into `cache_directory()`, where `load_dataset` looks. `say` receives one line
+    each about the address, the size, the hash and the target, before anything is fetched; `progress` receives bytes.
+    `url` is another address of the same bytes.
     """
     official = official_file(name)
     if official is None:
@@ -53,17 +52,19 @@ def download_dataset(
     with refusing(target):
         if target.exists():
             _check(target, official)
-            say(f"{target} is there already, with the right size and hash")
+            say(f"{target} is already there, with the right size and hash")
             return target
         known = "" if len(official.sha256) == 64 else "... (only these digits are known and compared)"
         say(f"from     {address}")
         say(f"size     {official.size:,} bytes")
         say(f"SHA-256  {official.sha256}{known}")
         say(f"to       {target}")
+        file = f"the file ({official.size:,} bytes, SHA-256 {official.sha256})"
+        by_hand = f"fetch {address} on another machine and put {file} at {target}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with _locked_part(target) as part:
-                _Transfer(official, target, address, say, progress).fetch(part)
+                _fetch(part, official, address, by_hand, say, progress)
                 whole = Path(part.name)
                 sync(whole)
                 try:
@@ -94,79 +95,73 @@ def _locked_part(target: Path) -> Iterator[IO[bytes]]:
                 path.unlink()
 
 
-@dataclass(frozen=True, slots=True)
-class _Transfer:
-    """A file on its way from an address to its target."""
-
-    official: OfficialFile
-    target: Path
-    address: str
-    say: Callable[[str], None]
-    progress: Progress
-
-    def fetch(self, part: IO[bytes]) -> None:
-        """Append to `part` what it lacks."""
-        size, done = self.official.size, part.seek(0, os.SEEK_END)
-        if done > size:
-            part.truncate(0)
-            done = 0
-        if done == size:
-            return
-        free = shutil.disk_usage(self.target.parent).free
-        if size - done > free:
-            fault = f"{size - done:,} bytes are missing and the disk has {free:,} free"
-            raise refuse(fault, "make room, or choose another directory with --out")
-        request = urllib.request.Request(self.address, headers={"User-Agent": "trajmill"})
-        if done:
-            request.add_header("Range", f"bytes={done}-")
-        why = ""
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-                if answer.status != http.HTTPStatus.PARTIAL_CONTENT and done:
-                    self.say(f"the server cannot resume from byte {done:,}; starting again")
-                    part.truncate(0)
-                    done = 0
-                self._check_answer(answer, done)
-                while done < size and (piece := answer.read(min(_PIECE, size - done))):
-                    part.write(piece)
-                    done += len(piece)
-                    self.progress(f"download {self.official.name}", done, size, "bytes")
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
+def _fetch(
+    part: IO[bytes],
+    official: OfficialFile,
+    address: str,
+    by_hand: str,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> None:
+    """Append what `part` lacks of the official file; `by_hand` says what to do if the server does not send it."""
+    size, done = official.size, part.seek(0, os.SEEK_END)
+    if done > size:
+        part.truncate(0)
+        done = 0
+    if done == size:
+        return
+    free = shutil.disk_usage(Path(part.name).parent).free
+    if size - done > free:
+        fault = f"{size - done:,} bytes are missing and the disk has {free:,} free"
+        raise refuse(fault, "make room, or choose another directory with --out")
+    request = urllib.request.Request(address, headers={"User-Agent": "trajmill"})
+    if done:
+        request.add_header("Range", f"bytes={done}-")
+    why = ""
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            if answer.status != http.HTTPStatus.PARTIAL_CONTENT and done:
+                say(f"the server cannot resume from byte {done:,}; starting again")
                 part.truncate(0)
-                return self.fetch(part)
-            fault = f"the server answers {error.code} {error.reason} at {self.address}"
-            raise self._refusal(fault) from error
-        except urllib.error.URLError as error:
-            raise self._refusal(f"cannot reach {self.address} ({error.reason})") from error
-        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            why = f" ({type(error).__name__})"
-        if done < size:
-            part.flush()
-            fault = f"the connection was lost{why} after {done:,} of {size:,} bytes, which are kept in {part.name}"
-            raise refuse(fault, "give the same command again to resume from there")
+                done = 0
+            if wrong := _fault(answer, official, address, done):
+                raise refuse(wrong, by_hand)
+            while done < size and (piece := answer.read(min(_PIECE, size - done))):
+                part.write(piece)
+                done += len(piece)
+                progress(f"download {official.name}", done, size, "bytes")
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
+            part.truncate(0)
+            return _fetch(part, official, address, by_hand, say, progress)
+        raise refuse(f"the server answers {error.code} {error.reason} at {address}", by_hand) from error
+    except urllib.error.URLError as error:
+        raise refuse(f"cannot reach {address} ({error.reason})", by_hand) from error
+    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        why = f" ({type(error).__name__})"
+    if done < size:
+        part.flush()
+        fault = f"the connection was lost{why} after {done:,} of {size:,} bytes, which are kept in {part.name}"
+        raise refuse(fault, "give the same command again to resume from there")
 
-    def _check_answer(self, answer: Any, first: int) -> None:
-        """Refuse an answer that is a web page or a file of another size, before any of it is kept."""
-        if answer.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
-            raise self._refusal(f"the server answers with a web page at {self.address}")
-        if first:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
-            if found is None or int(found[1]) != first:
-                raise self._refusal(f"the server does not resume from byte {first:,} as asked")
-            total = int(found[2])
-        else:
-            length = answer.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else self.official.size
-        if total != self.official.size:
-            old = " (the old release, with wrong qpos and qvel)" if total == self.official.old_size else ""
-            raise self._refusal(f"the server has {total:,} bytes{old} instead of {self.official.size:,}")
 
-    def _refusal(self, fault: str) -> DatasetError:
-        """The error, with what to do by hand."""
-        file = f"the file ({self.official.size:,} bytes, SHA-256 {self.official.sha256})"
-        return refuse(fault, f"fetch {self.address} on another machine and put {file} at {self.target}")
+def _fault(answer: Any, official: OfficialFile, address: str, first: int) -> str | None:
+    """What is wrong with an answer from byte `first` on, if it is a web page or a file of another size."""
+    if answer.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
+        return f"the server answers with a web page at {address}"
+    if first:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != first:
+            return f"the server does not resume from byte {first:,} as asked"
+        total = int(found[2])
+    else:
+        length = answer.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else official.size
+    if total == official.size:
+        return None
+    old = " (the old release, with wrong qpos and qvel)" if total == official.old_size else ""
+    return f"the server has {total:,} bytes{old} instead of {official.size:,}"
 
 
 def _check(path: Path, official: OfficialFile) -> None:

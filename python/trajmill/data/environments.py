@@ -1,14 +1,13 @@
-"""The tasks that data is recorded in and policies are scored in: everything known about one, in one record.
+"""The tasks that data is recorded in and policies are scored in; all facts about a task are one record.
 
-A further task is one more record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
-``trajmill collect``, its settings in `trajmill.algorithms.ars` (docs/add-an-environment.md).
+A new task needs a record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
+``trajmill collect``, its settings in `trajmill.experiments.random_search` (docs/add-an-environment.md).
 
-D4RL's normalized score is 0 for a random policy and 100 for D4RL's expert. The pairs of reference returns are facts
-published with D4RL (`d4rl/infos.py`, tables REF_MIN_SCORE and REF_MAX_SCORE, equal for versions v0, v1 and v2): the
-minimum is the mean return of 100 episodes of a uniformly random policy, the maximum that of a soft actor-critic policy
-trained to convergence, both in the MuJoCo 2.0 environments of the time. They belong to the environment, not to a
-dataset. Hopper's minimum of -20.27 is not what a random policy gets in today's environment (about 18 is), and stays as
-published so that scores compare with published scores.
+D4RL's normalized score is 0 for a random policy and 100 for D4RL's expert. The reference returns are published with
+D4RL (`d4rl/infos.py`, tables REF_MIN_SCORE and REF_MAX_SCORE, equal for versions v0, v1 and v2): the minimum is the
+mean return of 100 episodes of a uniformly random policy, the maximum that of a soft actor-critic policy trained to
+convergence, both in the MuJoCo 2.0 environments of the time. Hopper's minimum of -20.27 is not what a random policy
+gets in today's environment (about 18 is), and stays as published so that scores compare with published scores.
 """
 
 from __future__ import annotations
@@ -36,22 +35,14 @@ class ReferenceScore:
 class Task:
     """One environment, without its physics."""
 
-    environment_id: str
-    """Gymnasium's; ``-v4`` continues the ``-v2`` environments that D4RL's files were recorded in"""
-    entry_point: str
-    """the class behind it, by which Minari's files name it"""
-    observation_dim: int
-    """numbers of an observation"""
-    action_dim: int
-    """numbers of an action"""
-    action_limit: float = 1.0
-    """every number of an action is within ± this"""
-    padded_observation_dim: int | None = None
-    """numbers of an observation in D4RL's files where these add zeros, of which the environment shows none"""
-    reference_score: ReferenceScore | None = None
-    """the returns that D4RL normalizes scores by; None: D4RL has no data of this task"""
-    target_return: float | None = None
-    """the return that arXiv 2310.00771 asks of a Decision Transformer (Table 10)"""
+    environment_id: str  # Gymnasium's; ``-v4`` continues the ``-v2`` environments that D4RL's files were recorded in
+    entry_point: str  # the class behind it, by which Minari's files name it
+    observation_dim: int  # numbers of an observation
+    action_dim: int  # numbers of an action
+    action_limit: float = 1.0  # every number of an action is within ± this
+    padded_observation_dim: int | None = None  # numbers of an observation in D4RL's files, if they add zeros
+    reference_score: ReferenceScore | None = None  # what D4RL normalizes by; None: D4RL has no data of this task
+    target_return: float | None = None  # the return that arXiv 2310.00771 asks of a Decision Transformer (Table 10)
 
     @property
     def name(self) -> str:
@@ -61,8 +52,7 @@ class Task:
     @property
     def observation_dims(self) -> tuple[int, ...]:
         """How many numbers an observation may have in data: as the environment shows it first, as D4RL's files last."""
-        padded = self.padded_observation_dim
-        return (self.observation_dim,) if padded is None else (self.observation_dim, padded)
+        return tuple(dim for dim in (self.observation_dim, self.padded_observation_dim) if dim is not None)
 
 
 _TASKS = (
@@ -116,19 +106,9 @@ def task_of(environment: str) -> Task:
     """The task of ``"Hopper-v4"``, also by its short name ``"hopper"``, in any case; ValueError if there is none."""
     task = TASKS.get(environment.lower().removesuffix("-v4"))
     if task is None:
-        known = ", ".join(task.environment_id for task in _TASKS)
+        known = ", ".join(task.environment_id for task in TASKS.values())
         raise ValueError(f"unknown environment {environment!r}; known: {known}")
     return task
-
-
-def reference_score(environment: str) -> ReferenceScore:
-    """Return the reference returns of an environment named ``"hopper"``, ``"Hopper-v4"`` or ``"hopper-medium-v2"``.
-
-    ValueError if the part before the first hyphen, in any case, names no environment with reference returns.
-    """
-    if has_reference_score(environment):
-        return REFERENCE_SCORES[_first_word(environment)]
-    raise ValueError(f"no reference scores for environment {environment!r}; known: {', '.join(REFERENCE_SCORES)}")
 
 
 def has_reference_score(environment: str) -> bool:
@@ -136,8 +116,14 @@ def has_reference_score(environment: str) -> bool:
     return _first_word(environment) in REFERENCE_SCORES
 
 
-def _first_word(name: str) -> str:
-    return name.split("-", 1)[0].lower()
+def reference_score(environment: str) -> ReferenceScore:
+    """Return the reference returns of an environment named ``"hopper"``, ``"Hopper-v4"`` or ``"hopper-medium-v2"``.
+
+    ValueError if the part before the first hyphen, in any case, names no environment with reference returns.
+    """
+    if not has_reference_score(environment):
+        raise ValueError(f"no reference scores for environment {environment!r}; known: {', '.join(REFERENCE_SCORES)}")
+    return REFERENCE_SCORES[_first_word(environment)]
 
 
 def normalized_score(environment: str, returns: ArrayLike) -> NDArray[np.float64]:
@@ -150,11 +136,15 @@ def normalized_score(environment: str, returns: ArrayLike) -> NDArray[np.float64
     return np.asarray(100.0 * share)
 
 
+def _first_word(name: str) -> str:
+    return name.split("-", 1)[0].lower()
+
+
 def environment_of(dataset: Dataset) -> str:
     """Return the Gymnasium id to evaluate a dataset in, such as ``"Hopper-v4"``; refuse a dataset that names none.
 
-    It is the file's attribute ``environment`` if there is one, else follows from the name as D4RL writes it: every
-    ``hopper-*`` belongs to Hopper-v4.
+    It is the file's attribute ``environment`` if there is one. Else it follows from a name like D4RL's: ``hopper-*`` is
+    from Hopper-v4.
     """
     environment = find_environment(dataset)
     if environment is None:
@@ -173,20 +163,26 @@ def find_environment(dataset: Dataset) -> str | None:
     return None if task is None else task.environment_id
 
 
-def check_sizes(dataset: Dataset) -> None:
-    """Refuse observations or actions that are not of the size that the dataset's environment has, if it is known."""
-    environment = find_environment(dataset) or ""
-    name, _, version = environment.lower().partition("-v")
-    if name not in D4RL_TASKS or version not in ("2", "3", "4"):
-        return
-    task = D4RL_TASKS[name]
-    remedy = "the file's name or its attribute 'environment' names another environment"
-    if (found := dataset.observation_dim) not in task.observation_dims:
-        if name == "ant" and found == 105:
-            remedy = "105 is Ant-v5's, with contact forces that D4RL's data never had; keep the first 27, as Ant-v4"
-        elif found == task.observation_dim + 1:
-            remedy = "one more is the x position, which environments leave out by default; drop the first column"
-        needed = " or ".join(map(str, task.observation_dims))
-        raise refuse(f"key 'observations' has {found} columns, {environment} has {needed}", remedy)
-    if dataset.action_dim != task.action_dim:
-        raise refuse(f"key 'actions' has {dataset.action_dim} columns, {environment} has {task.action_dim}", remedy)
+def check_sizes(dataset: Dataset, task: Task, remedy: str) -> None:
+    """Refuse observations or actions of another size than a task's, with a general `remedy` if there is no better one."""
+    found = {"observations": dataset.observation_dim, "actions": dataset.action_dim}
+    needed = {"observations": task.observation_dims, "actions": (task.action_dim,)}
+    if task.name == "ant" and found["observations"] == 105:
+        remedy = "105 is Ant-v5's, with contact forces that D4RL's data never had; keep the first 27, as Ant-v4"
+    elif found["observations"] == task.observation_dim + 1:
+        remedy = "one more is the x position, which environments leave out by default; drop the first column"
+    for key, size in found.items():
+        if size not in needed[key]:
+            sizes = " or ".join(map(str, needed[key]))
+            raise refuse(f"key {key!r} has {size} columns, {task.environment_id} has {sizes}", remedy)
+
+
+def check_environment(dataset: Dataset, environment: str) -> str:
+    """The Gymnasium id of an environment, if it shows what the dataset has; a DatasetError if not."""
+    task = task_of(environment)
+    with refusing(dataset.path):
+        check_sizes(dataset, task, "name the environment that the data was recorded in")
+        if dataset.observations[:, task.observation_dim :].any():
+            fault = f"key 'observations' is not zero past column {task.observation_dim}, as it is in D4RL's files"
+            raise refuse(fault, f"{task.environment_id} does not show what these columns hold")
+    return task.environment_id

@@ -1,7 +1,7 @@
-"""Where episodes end: what the flags say, what they leave out, and what the observations show; and cutting there.
+"""Where episodes end, by the flags and by what the observations show; and cutting datasets there.
 
-A step whose stored next observation is not the next row's observation has led to some other place. If that place is
-nearer to where the step began than to the next row, the next row is another episode's: the episode's end is not marked.
+Inside an episode the stored next observation is the next row's observation. If it is not, and is nearer to the row's
+own observation than to the next row's, the next row belongs to another episode: the flags leave an end unmarked.
 """
 
 from __future__ import annotations
@@ -14,65 +14,62 @@ import numpy as np
 
 from trajmill.core import checks
 from trajmill.data.environments import EPISODE_LIMIT
-from trajmill.data.errors import refuse, refusing, warn_about
-from trajmill.data.records import BoolArray, Dataset, Episode, FloatArray, Transitions
+from trajmill.data.errors import refuse, refusing, warn_about, where
+from trajmill.data.records import BoolArray, Columns, Dataset, Episode, FloatArray, Transitions
 
 CONTINUITY = 1e-3
-"""Largest difference of what should be the same observation: far above float32 rounding, far below a reset."""
+"""Largest difference between equal observations: far above float32 rounding, far below that of a reset."""
 SHARE_OF_DISORDER = 0.1
-"""Share of the steps from which on ends are not just unmarked: the rows follow no order at all."""
+"""If more than this share of the steps do not lead to the next row, the rows are in no order."""
 _BLOCK = 2**14
 
 NextObservation = Literal["stored", "d4rl"]
-"""Which observation follows a step: the one the file stores, or the next row's as D4RL's own function takes it."""
+"""Which observation follows a step: the one that the file stores, or the next row's, as in D4RL's own function."""
 
 
-def settle_flags(
-    terminals: BoolArray, timeouts: BoolArray | None, *, visible: bool = False
-) -> tuple[BoolArray, BoolArray]:
-    """Return flags that are never both set in a row; the limit wins, as in D4RL.
+def settle_flags(columns: Columns) -> Columns:
+    """The columns with two flags that are never both set in a row; the limit wins, as in D4RL.
 
-    Without timeouts they are left to `settle_episodes` if stored next observations make the ends `visible`; else the
+    Without ``timeouts``, `settle_episodes` marks the ends that stored next observations show; without these too, the
     usual limit is assumed.
     """
-    if timeouts is None and visible:
+    terminals = columns["terminals"]
+    if "timeouts" in columns:
+        timeouts = columns["timeouts"]
+        both = terminals & timeouts
+        if both.any():
+            warn_about(f"'terminals' and 'timeouts' are both set {where(both)}; read as timeouts, as D4RL does")
+    elif "next_observations" in columns:
         warn_about("no key 'timeouts'; episodes are cut where the stored next observation is not the next row's")
-        return terminals, np.zeros_like(terminals)
-    if timeouts is None:
+        timeouts = np.zeros_like(terminals)
+    else:
         warn_about(f"no key 'timeouts'; episodes are cut after {EPISODE_LIMIT} steps without a terminal")
         rows = np.arange(len(terminals))
         last_terminal = np.maximum.accumulate(np.where(terminals, rows, -1))
         steps_since = rows - np.concatenate(([-1], last_terminal[:-1]))
-        return terminals, (steps_since % EPISODE_LIMIT == 0) & ~terminals
-    both = terminals & timeouts
-    if both.any():
-        where = f"in {int(both.sum())} rows, first in row {int(both.argmax())}"
-        warn_about(f"'terminals' and 'timeouts' are both set {where}; read as timeouts, as D4RL does")
-    return terminals & ~timeouts, timeouts
+        timeouts = (steps_since % EPISODE_LIMIT == 0) & ~terminals
+    return columns | {"terminals": terminals & ~timeouts, "timeouts": timeouts}
 
 
 def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
-    """Look for ends of episodes that are marked wrongly or not at all; mark them right if `fix_timeouts`.
-
-    Without it, unmarked ends are refused.
-    """
+    """Look for ends of episodes that are marked wrongly or not at all: mark them, or without `fix_timeouts` refuse."""
     if not dataset.ordered:
         return dataset
     difference, broken = _continuity(dataset)
     # Ends that the flags leave out.
     if broken.any() and (difference > CONTINUITY).mean() <= SHARE_OF_DISORDER:
-        where = f"in {int(broken.sum())} rows inside episodes, first in row {int(broken.argmax())}"
-        fault = f"the stored next observation is far from the next row's {where}: 'timeouts' leaves ends unmarked"
+        fault = f"the stored next observation is far from the next row's {where(broken, 'rows inside episodes')}"
+        fault += ": 'timeouts' leaves ends unmarked"
         if not fix_timeouts:
             raise refuse(fault, "pass fix_timeouts (--fix-timeouts) to mark these ends as timeouts")
         warn_about(f"{fault}; marked as timeouts")
         dataset = replace(dataset, timeouts=dataset.timeouts | np.append(broken, False))
-    # Limits stored as terminals: every terminal stands at the limit.
+    # Limits stored as terminals: every terminal is at the limit.
     ends = dataset.episode_ends
     lengths = np.diff(ends.nonzero()[0], prepend=-1)[dataset.terminals[ends]]
     if len(lengths) and (lengths == EPISODE_LIMIT).all():
-        where = f"first in row {int(dataset.terminals.argmax())}"
-        oddity = f"all {len(lengths)} 'terminals', {where}, end episodes of exactly {EPISODE_LIMIT} steps"
+        first = int(dataset.terminals.argmax())
+        oddity = f"all {len(lengths)} 'terminals', first in row {first}, end episodes of exactly {EPISODE_LIMIT} steps"
         if fix_timeouts:
             warn_about(f"{oddity}; read as timeouts")
             dataset = replace(dataset, terminals=np.zeros_like(ends), timeouts=ends)
@@ -80,11 +77,8 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
             warn_about(f"{oddity}, as limits do; pass fix_timeouts (--fix-timeouts) to read them as timeouts")
     jumps = (difference > CONTINUITY) & ~ends[:-1]
     if jumps.any():
-        count, row, largest = int(jumps.sum()), int(jumps.argmax()), float(difference[jumps].max())
-        warn_about(
-            f"'next_observations' is not the next row's observation in {count} rows inside episodes, "
-            f"first in row {row}, by up to {largest:.3g}: they describe two different tasks"
-        )
+        oddity = f"'next_observations' is not the next row's observation {where(jumps, 'rows inside episodes')}"
+        warn_about(f"{oddity}, by up to {float(difference[jumps].max()):.3g}: they describe two different tasks")
     if not ends[-1]:
         first = int(ends.nonzero()[0][-1]) + 1 if ends.any() else 0
         warn_about(f"the last {len(ends) - first} rows, from row {first} on, are an unfinished episode (no flag set)")
@@ -92,7 +86,7 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
 
 
 def _continuity(dataset: Dataset) -> tuple[FloatArray, BoolArray]:
-    """Of every row but the last: how far the next row is from its stored next observation, and whether too far.
+    """Of every row but the last: how far its stored next observation is from the next row, and whether that is too far.
 
     Too far means that the next row is another episode's. The difference is 0 where an episode ends.
     """
@@ -120,11 +114,11 @@ def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = 
     """Cut a dataset into transitions for Q-learning, in the order of the file.
 
     ``"stored"`` takes the file's next observations and keeps **every** row: those cut by a limit, because what came
-    next is known (they are ``truncated``, never ``terminal``), and the file's last row. The arrays are the dataset's
-    own. A file that stores no next observations falls back to ``"d4rl"``.
+    next is known (they are ``truncated``, never ``terminal``), and the file's last row. A file that stores no next
+    observations falls back to ``"d4rl"``.
 
     ``"d4rl"`` is the rule of D4RL's `qlearning_dataset` exactly: the next row's observation follows; rows cut by a
-    limit are dropped, and so is the last row. On a terminal row the next observation then is the first of another
+    limit are dropped, and so is the last row. On a terminal row the next observation is then the first of another
     episode: harmless where the target stops at terminals, wrong for models of the dynamics. Rows in no order are
     refused.
     """
@@ -143,7 +137,7 @@ def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = 
 
 
 def with_next_rows(dataset: Dataset) -> Dataset:
-    """The rows whose next observation the next row shows, with it: D4RL's rule."""
+    """The rows that the next row continues, with its observation as the next one: D4RL's rule."""
     if not dataset.ordered:
         fault = "its rows are single transitions in no order, so the next row's observation does not follow"
         with refusing(dataset.path):
@@ -155,8 +149,8 @@ def with_next_rows(dataset: Dataset) -> Dataset:
 def split_episodes(dataset: Dataset) -> tuple[Episode, ...]:
     """Cut a dataset into episodes at every terminal or limit, as views in the order of the file.
 
-    An unfinished tail is dropped. Refused are a dataset without a finished episode, and rows that do not follow each
-    other: shuffled, repeated, or single transitions.
+    An unfinished last episode is dropped. A dataset without a finished episode is refused, and so are rows that do not
+    follow each other: shuffled, repeated, or single transitions.
     """
     ends = (dataset.episode_ends.nonzero()[0] + 1).tolist()
     with refusing(dataset.path):
@@ -189,5 +183,5 @@ def _check_order(dataset: Dataset) -> None:
         raise refuse(f"{fault}, first row {int(repeated.argmax()) + 1}", remedy)
     broken = _continuity(dataset)[1]
     if broken.sum() > SHARE_OF_DISORDER * inside.sum():
-        fault = f"'next_observations' does not lead to the next row in {int(broken.sum())} rows inside episodes"
-        raise refuse(f"{fault}, first in row {int(broken.argmax())}: the rows look shuffled", remedy)
+        fault = f"'next_observations' does not lead to the next row {where(broken, 'rows inside episodes')}"
+        raise refuse(f"{fault}: the rows look shuffled", remedy)

@@ -1,6 +1,6 @@
 """How a dataset is refused or warned about: in one sentence that names the file, the fault and what to do.
 
-Code that reads or writes a file names it once, ``with refusing(path):``; functions inside speak of keys and rows only.
+Code that reads or writes a file names it once, ``with refusing(path):``; messages inside name keys and rows only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 
 class DatasetError(ValueError):
@@ -38,6 +39,11 @@ def refuse(fault: str, remedy: str) -> DatasetError:
     return DatasetError(f"{_subject.get()}{fault}; {remedy}")
 
 
+def where(mask: Any, rows: str = "rows") -> str:
+    """Where a flaw is, if `mask` (N,) is true in the rows that have it: ``in 3 rows, first in row 17``."""
+    return f"in {int(mask.sum())} {rows}, first in row {int(mask.argmax())}"
+
+
 def warn_about(oddity: str) -> None:
-    """Warn of an oddity, which was dealt with as the message says."""
+    """Warn about something odd; the message says how it was dealt with."""
     warnings.warn(f"{_subject.get()}{oddity}", DatasetWarning, stacklevel=2)

@@ -1,7 +1,7 @@
-"""Opening HDF5 files that strangers wrote: say what a file really is, and inspect every array before reading it.
+"""Opening HDF5 files from strangers: find out what a file really is, and inspect every array before reading it.
 
-A file can ask for more than it holds: shapes of terabytes, chunks that unpack to gigabytes, names that lead to other
-files, groups that contain themselves. All of that is refused before HDF5 acts on it.
+A file can declare shapes of terabytes, chunks that unpack to gigabytes, links to other files, and groups that contain
+themselves. All of that is refused before HDF5 acts on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import h5py
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_USER_BLOCK_OFFSETS = (0, 512, 1024, 2048)  # where the signature may stand (HDF5 file format, section II.A)
+_USER_BLOCK_OFFSETS = (0, 512, 1024, 2048)  # where the signature may be (HDF5 file format, section II.A)
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head")
 
 # What is found in place of a dataset: the first bytes, what they mean, what to do.
@@ -40,7 +40,7 @@ _IMPOSTORS = (
 _GZIP, _FLETCHER32 = 1, 3
 _FILTERS = {_GZIP: "gzip", 2: "shuffle", _FLETCHER32: "fletcher32", 32000: "lzf"}
 _EXPANSION = {_GZIP: 1032, 32000: 264}  # most bytes that one packed byte can become
-_EXPECTED_RATIO = 2  # of an honest chunk's bytes, unpacked, to what its shape says
+_EXPECTED_RATIO = 2  # a chunk may unpack to this many times what its shape needs
 _PIECE = 2**20
 _DEEPEST = 8
 _HEAP = b"GCOL\x01\x00\x00\x00"
@@ -60,9 +60,9 @@ def import_h5py() -> Any:
 
 @contextmanager
 def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
-    """Open `path` for reading after a look at its first bytes; `expected` ends the sentence on its size, if it is cut.
+    """Open `path` for reading; refuse what is missing, empty, cut short, not HDF5, or in the block found to be damaged.
 
-    Refuses what is missing, empty, cut short or not HDF5, saying what it is, and what the block finds to be damaged.
+    `expected` ends the sentence on the size of a file that is cut short.
     """
     _sniff(path)
     _check_heaps(path)
@@ -84,7 +84,7 @@ def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
 
 
 def _sniff(path: Path) -> None:
-    """Refuse what is not an HDF5 file, saying what it is."""
+    """Refuse what is not an HDF5 file, and say what it is."""
     if not path.is_file():
         raise refuse("not a regular file" if path.exists() else "no such file", "give the path of one HDF5 file")
     with path.open("rb") as file:
@@ -149,7 +149,7 @@ def list_arrays(file: h5py.File) -> dict[str, h5py.Dataset]:
 
 
 def open_entry(group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Dataset:
-    """Open one entry of a group, unread, which messages call `name`; refuse links and bytes in other files."""
+    """Open an entry of a group without reading it; refuse links and bytes in other files. Messages call it `name`."""
     import h5py
 
     if group.id.links.get_info(key.encode(errors="surrogateescape")).type != h5py.h5l.TYPE_HARD:
@@ -163,7 +163,7 @@ def open_entry(group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Data
 def read_array(name: str, array: h5py.Dataset) -> NDArray[Any]:
     """Read a whole array, which messages call `name`.
 
-    Refuses bytes that are packed by an unknown filter, unpack to too much, or do not match their checksum (which rows).
+    Bytes that are packed by an unknown filter, unpack to too much, or do not match their checksum are refused.
     """
     _check_chunks(name, array)
     try:
@@ -174,7 +174,7 @@ def read_array(name: str, array: h5py.Dataset) -> NDArray[Any]:
 
 
 def _check_chunks(name: str, array: h5py.Dataset) -> None:
-    """Refuse chunks that HDF5 would fail on or unpack without limit: its gzip grows until the packed stream ends."""
+    """Refuse chunks that HDF5 would fail on, or unpack without a limit until the packed stream ends."""
     if not array.chunks:
         return
     properties = array.id.get_create_plist()
@@ -261,7 +261,7 @@ def create_hdf5(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "x") as file:
             yield file
-    except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
+    except RuntimeError as error:  # HDF5 raises this if the disk is full when it closes a file
         raise OSError(f"{path}: HDF5 says {error}") from error
 
 

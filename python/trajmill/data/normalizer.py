@@ -40,10 +40,6 @@ class Normalizer:
         """Standardize observations (..., O); float32 in, float32 out."""
         return (observations - self.mean) / self.scale
 
-    def denormalize(self, observations: FloatArray) -> FloatArray:
-        """Undo `normalize` up to rounding."""
-        return observations * self.scale + self.mean
-
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON; float32 values survive the round trip exactly."""
         return {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "epsilon": self.epsilon}

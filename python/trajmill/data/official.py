@@ -1,8 +1,8 @@
-"""The official D4RL files: names, sizes, hashes, and how to tell them from files that only bear their names.
+"""The official D4RL files: names, sizes, hashes, and how to recognize other files with the same names.
 
-Bytes and SHA-256 are the facts of the checksum lists of TensorFlow Datasets (`d4rl_mujoco_*`). Two releases of the -v2
-files have been served under the same addresses; the first had wrong ``infos/qpos`` and ``infos/qvel`` (D4RL issue 100)
-and is known by its size.
+Sizes and hashes are those in the checksum lists of TensorFlow Datasets (`d4rl_mujoco_*`). Two releases of the -v2 files
+have been served under the same addresses; the first had wrong ``infos/qpos`` and ``infos/qvel`` (D4RL issue 100), and
+is recognized by its size.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from trajmill.core.files import sha256_of
 from trajmill.data.errors import warn_about
 
-CURRENT, OLD = "D4RL's, current", "D4RL's, old"  # what `recognize` says of official files
+CURRENT, OLD = "D4RL's, current", "D4RL's, old"  # what `recognize` returns for official files
 _ADDRESS = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
 
 
@@ -21,14 +21,10 @@ _ADDRESS = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/"
 class OfficialFile:
     """One file of D4RL's -v2 locomotion data."""
 
-    name: str
-    """such as ``hopper-medium-replay-v2``"""
-    size: int
-    """bytes"""
-    sha256: str
-    """64 hexadecimal digits, or the first 16 where no more were at hand"""
-    old_size: int | None = None
-    """bytes of the release before the repair of qpos and qvel"""
+    name: str  # such as ``hopper-medium-replay-v2``
+    size: int  # bytes
+    sha256: str  # 64 hexadecimal digits, or the first 16 where the others are not known
+    old_size: int | None = None  # bytes of the release before the repair of qpos and qvel
 
     @property
     def file_name(self) -> str:
@@ -83,7 +79,7 @@ def official_file(name: str) -> OfficialFile | None:
 
 
 def recognize(path: Path) -> str | None:
-    """Which release of an official file the file at `path` is, whatever its name; None if none or if there is none."""
+    """Which release of an official file is at `path`, whatever its name; None for another file, or no file."""
     if not path.is_file():
         return None
     size = path.stat().st_size
@@ -98,7 +94,7 @@ def warn_about_release(path: Path, release: str | None) -> None:
     official = official_file(path.name)
     if release == OLD:
         warn_about(
-            "this is the old release of D4RL's file (known by its size), whose 'infos/qpos' and 'infos/qvel' are wrong "
+            "this is the old release of D4RL's file (by its size), whose 'infos/qpos' and 'infos/qvel' are wrong "
             "(D4RL issue 100); they are left out, the rest is correct"
         )
     elif official and release is None:

@@ -1,11 +1,11 @@
-"""The records in which real data travels: a whole file, a set of transitions, one episode."""
+"""The records that hold real data: a whole file, a set of transitions, one episode."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NotRequired, Self, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +26,7 @@ class Steps(TypedDict):
     rewards: ArrayLike  # (N,)
     terminals: ArrayLike  # (N,) the task ended here
     timeouts: ArrayLike  # (N,) a limit cut the episode here; never both in one row
-    next_observations: ArrayLike | None  # (N, O) what really followed, also where an episode ends; None: not known
+    next_observations: ArrayLike | None  # (N, O) what really followed, also where an episode ends; None if unknown
     infos: NotRequired[Mapping[str, ArrayLike] | None]  # (N, ...) in their own dtype: "qpos", "qvel" before the step
     metadata: NotRequired[Mapping[str, Any] | None]  # provenance: text, numbers, or whatever JSON can hold
 
@@ -50,13 +50,6 @@ class Dataset:
     infos: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # before the step: "qpos" (N, nq), "qvel" (N, nv)
     metadata: Mapping[str, Any] = field(default_factory=dict)  # provenance: file attributes, scalars of `metadata/`
     ordered: bool = True  # False: a set of transitions, whose rows do not follow each other
-
-    @classmethod
-    def from_columns(cls, path: Path, columns: Columns, **others: Any) -> Self:
-        """Put columns together; `others` are the remaining fields."""
-        infos = {name.removeprefix(INFOS): values for name, values in columns.items() if name.startswith(INFOS)}
-        fields: dict[str, Any] = {name: columns.get(name) for name in COLUMNS}
-        return cls(path=path, infos=infos, **fields, **others)
 
     def to_write(self) -> Steps:
         """What the writers take, as in ``write_d4rl(path, **dataset.to_write())``."""
@@ -84,7 +77,7 @@ class Dataset:
         return self.terminals | self.timeouts
 
     def rows(self, rows: NDArray[np.int64] | slice) -> Dataset:
-        """The rows of these numbers, in this order; everything else stays."""
+        """The dataset with only the rows of these numbers, in this order."""
         taken = {name: values[rows] for name in COLUMNS if (values := getattr(self, name)) is not None}
         return replace(self, **taken, infos={name: values[rows] for name, values in self.infos.items()})
 
@@ -93,7 +86,7 @@ class Dataset:
 class Transitions:
     """Steps in the form that temporal-difference methods learn from; any order, no episode structure.
 
-    Only ``terminal`` stops the bootstrap; a ``truncated`` step still has a next observation worth a value.
+    Only ``terminal`` stops the bootstrap; the next observation of a ``truncated`` step still has a value.
     """
 
     observation: FloatArray  # (N, O)

@@ -1,4 +1,4 @@
-"""Parts of a dataset: the first rows, whole trajectories, single transitions; fewer observations, clipped actions.
+"""Parts of a dataset: the first rows, whole trajectories, single transitions; shorter observations, clipped actions.
 
 A draw is the beginning of a keyed permutation (`trajmill._core.permute`, Philox): anyone can repeat it, and a smaller
 subset of the same seed is contained in a larger one. What was taken is recorded in ``metadata["subset"]``.
@@ -25,17 +25,16 @@ SubsetKind = Literal["first", "trajectories", "transitions", "top"]
 class Subset:
     """Which part of a dataset to take.
 
+    Of kind ``first`` are the first rows of the file; ``trajectories`` and ``transitions`` are drawn at random; ``top``
+    are the trajectories with the highest undiscounted returns.
+
     >>> Subset("trajectories", 0.1, seed=3)
     Subset(kind='trajectories', amount=0.1, seed=3)
     """
 
     kind: SubsetKind
-    """``first`` rows of the file; whole ``trajectories`` at random; single ``transitions`` at random; the ``top``
-    trajectories by undiscounted return"""
-    amount: int | float
-    """how many rows or trajectories (int, >= 1), or which share of them (float, in (0, 1])"""
-    seed: int = 0
-    """names the draw, [0, 2^64); has no effect on ``first`` and ``top``"""
+    amount: int | float  # how many rows or trajectories (int, >= 1), or which share of them (float, in (0, 1])
+    seed: int = 0  # names the draw, [0, 2^64); has no effect on ``first`` and ``top``
 
     def __post_init__(self) -> None:
         checks.choice("kind", self.kind, get_args(SubsetKind))

@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers: for a look before training, and to notice a file that is not what it says."""
+"""Numbers about a dataset, to look at before training and to notice a file that is not what it claims to be."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def summarize(dataset: Dataset) -> DatasetSummary:
     returns = np.diff(totals, prepend=0.0)
     mean_return = float(returns.mean()) if len(returns) else None
     score = None
-    # Minari's own sets come from other environment versions, so their scores would mislead.
+    # Minari's own datasets come from other versions of the environments, so scores would mislead.
     if environment and mean_return is not None and (file_format != "minari" or environment.endswith("-v4")):
         score = float(normalized_score(environment, mean_return)) if has_reference_score(environment) else None
     magnitude = np.abs(dataset.actions)

@@ -18,7 +18,7 @@ _ALLOWED[list(b"0123456789,\r\n")] = True
 def read_token_csv(path: str | Path, *, memory_budget: int | None = None) -> NDArray[np.int64]:
     """Read tokens (sequences, length): a sequence a line, decimal numbers between commas, no header.
 
-    Anything else is refused, with the line's number; so is a file too large for `memory_budget` (see `load_dataset`).
+    Anything else is refused, with the number of the line, and so is a file too large for the `memory_budget`.
     """
     rows: list[NDArray[np.int64]] = []
     with refusing(path):
@@ -37,7 +37,7 @@ def read_token_csv(path: str | Path, *, memory_budget: int | None = None) -> NDA
 
 
 def _content(path: Path, budget: int) -> bytes:
-    """All bytes, of which none but digits, commas and ends of lines are allowed."""
+    """All bytes; only digits, commas and ends of lines are allowed."""
     if not path.is_file():
         raise refuse("no such file", "check the path")
     size = path.stat().st_size

@@ -1,7 +1,7 @@
-"""Is a dataset what it says? Repeat single steps of it in the simulator and compare.
+"""Check that a dataset was recorded in its environment: repeat single steps in the simulator and compare.
 
-Counterfeit files pass every check of keys and shapes; and nothing else shows as clearly that the simulator has changed
-(MuJoCo's contact margins).
+Made-up files pass every check of keys and shapes. And nothing else shows as clearly that the simulator has changed, as
+MuJoCo's contact margins have.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.data import Dataset, environment_of
+from trajmill.data.environments import check_environment
 from trajmill.data.errors import refuse, refusing
-from trajmill.evaluation.environments import EnvironmentDefinition, Float64Array, environment_definition
-from trajmill.evaluation.physics import IndexArray
+from trajmill.evaluation.environments import EnvironmentDefinition, Float64Array, IndexArray, environment_definition
 from trajmill.evaluation.simulators import BatchedEnvironment
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
@@ -23,7 +23,7 @@ _SLOT_COUNT = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicsReport:
-    """How far the simulator's steps are from the recorded ones; the error of a row is its largest difference."""
+    """How far the simulator's steps are from the recorded ones; a row's error is its largest difference."""
 
     environment_id: str
     margin_fix: bool
@@ -46,48 +46,33 @@ def check_dynamics(
 ) -> DynamicsReport:
     """Set the simulator to recorded states, step the recorded actions, and compare what follows.
 
-    States come from the file's ``qpos`` and ``qvel`` if it has them, else from the observations; then rows whose
-    observation hides the velocity (Hopper's and Walker2d's are clipped to ±10) are left out. Every step begins with a
-    zero warm start. Ant's reward measures the torso from where MuJoCo last computed it, in the middle of the step
-    before, which no single row knows: its error of some hundredths is reported and not held against a row.
+    `row_count` rows, >= 1, are drawn at random without replacement; `seed` names the draw. States come from the file's
+    ``qpos`` and ``qvel`` if it has them, else from the observations; then rows whose observation hides the velocity
+    (Hopper's and Walker2d's are clipped to ±10) are left out. Without stored next observations the next row's are
+    compared, inside episodes only. Every step begins with a zero warm start. Ant's reward measures the torso from where
+    MuJoCo last computed it, in the middle of the step before, which no single row knows: its error of some hundredths
+    is reported and not held against a row.
 
-    Parameters
-    ----------
-    dataset
-        Recorded steps. Without stored next observations the next row's are compared, inside episodes only.
-    environment_id
-        None means `environment_of(dataset)`.
-    row_count
-        How many rows to draw at random, without replacement, >= 1; fewer if there are not as many.
-    seed
-        Names the draw.
-    tolerance
-        Largest difference that counts as right; float32 rounding of a genuine file stays below about 1e-4.
-    margin_fix
-        As in `make_gymnasium`.
-
-    Raises
-    ------
-    DatasetError
-        If observations or actions have the wrong size for the environment, or no row can be compared.
+    The environment is `environment_of(dataset)` unless `environment_id` names another. `tolerance` is the largest
+    difference that counts as right; float32 rounding of a genuine file stays below about 1e-4. `margin_fix` is that of
+    `make_gymnasium`. DatasetError if observations or actions have the wrong size for the environment, or no row can be
+    compared.
     """
-    definition = environment_definition(environment_of(dataset) if environment_id is None else environment_id)
-    with refusing(dataset.path):
-        _check_sizes(dataset, definition)
-        candidates = _comparable_rows(dataset, definition)
+    environment_id = check_environment(dataset, environment_id or environment_of(dataset))
+    definition = environment_definition(environment_id)
+    candidates = _comparable_rows(dataset, definition)
     count = min(row_count, len(candidates))
     rows = np.sort(np.random.default_rng(seed).choice(candidates, count, replace=False))
-    with BatchedEnvironment(definition.environment_id, min(_SLOT_COUNT, count), margin_fix=margin_fix) as environment:
+    with BatchedEnvironment(environment_id, min(_SLOT_COUNT, count), margin_fix=margin_fix) as environment:
         blocks = [rows[first : first + environment.count] for first in range(0, count, environment.count)]
         errors = [_block_errors(dataset, environment, block) for block in blocks]
-        margins_halved = environment.margin_fix
     observation_error, reward_error, mismatch = (np.concatenate(parts) for parts in zip(*errors, strict=True))
     right = observation_error <= tolerance
     if definition.progress_body is None:
         right &= reward_error <= tolerance
     return DynamicsReport(
-        environment_id=definition.environment_id,
-        margin_fix=margins_halved,
+        environment_id=environment_id,
+        margin_fix=environment.margin_fix,
         row_count=count,
         observation_error_quantiles=_quantiles(observation_error),
         reward_error_quantiles=_quantiles(reward_error),
@@ -99,18 +84,6 @@ def check_dynamics(
 
 def _quantiles(errors: Float64Array) -> dict[float, float]:
     return {quantile: float(np.quantile(errors, quantile)) for quantile in QUANTILES}
-
-
-def _check_sizes(dataset: Dataset, definition: EnvironmentDefinition) -> None:
-    """Refuse data of another environment."""
-    found, needed = dataset.observation_dim, definition.observation_dim
-    if found not in definition.observation_dims or dataset.action_dim != definition.action_dim:
-        sizes = f"those of {definition.environment_id} {needed} and {definition.action_dim}"
-        fault = f"observations and actions have {found} and {dataset.action_dim} numbers, {sizes}"
-        raise refuse(fault, "name the environment that the data was recorded in")
-    if dataset.observations[:, needed:].any():
-        fault = f"observations are not zero past number {needed}, as D4RL's are"
-        raise refuse(fault, f"{definition.environment_id} does not show what they hold")
 
 
 def _shown(observations: NDArray[np.float32], definition: EnvironmentDefinition) -> Float64Array:
@@ -131,7 +104,8 @@ def _comparable_rows(dataset: Dataset, definition: EnvironmentDefinition) -> Ind
         known &= ~dataset.episode_ends
         known[-1] = False
     if not known.any():
-        raise refuse("no row has a known state and next observation", "nothing can be compared")
+        with refusing(dataset.path):
+            raise refuse("no row has a known state and next observation", "so nothing can be compared")
     return known.nonzero()[0]
 
 
@@ -139,18 +113,15 @@ def _block_errors(
     dataset: Dataset, environment: BatchedEnvironment, rows: IndexArray
 ) -> tuple[Float64Array, Float64Array, NDArray[np.bool_]]:
     """Largest observation error, reward error, and wrong termination of each row, all (B,)."""
-    if _has_states(dataset):
-        qpos, qvel = (dataset.infos[key][rows].astype(np.float64) for key in ("qpos", "qvel"))
+    definition, data = environment.definition, dataset.rows(rows)
+    if _has_states(data):
+        qpos, qvel = (data.infos[key].astype(np.float64) for key in ("qpos", "qvel"))
     else:
-        shown = _shown(dataset.observations[rows], environment.definition)
-        qpos, qvel = environment.definition.state_from_observation(shown)
+        qpos, qvel = definition.state_from_observation(_shown(data.observations, definition))
     environment.set_state(qpos, qvel)
-    result = environment.step(dataset.actions[rows], np.arange(len(rows)))
-    if dataset.next_observations is None:
-        next_observation = dataset.observations[rows + 1]
-    else:
-        next_observation = dataset.next_observations[rows]
-    observation_error = np.abs(result.observation - _shown(next_observation, environment.definition)).max(axis=1)
-    reward_error = np.abs(result.reward - dataset.rewards[rows])
-    mismatch = (result.terminal != dataset.terminals[rows]) & ~dataset.timeouts[rows]  # a limit hides a termination
+    result = environment.step(data.actions, np.arange(len(rows)))
+    following = dataset.observations[rows + 1] if data.next_observations is None else data.next_observations
+    observation_error = np.abs(result.observation - _shown(following, definition)).max(axis=1)
+    reward_error = np.abs(result.reward - data.rewards)
+    mismatch = (result.terminal != data.terminals) & ~data.timeouts  # a limit hides a termination
     return observation_error, reward_error, mismatch

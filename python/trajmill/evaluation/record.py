@@ -1,4 +1,4 @@
-"""Recording what policies do, step by step: the columns that a dataset is made of."""
+"""Recording what policies do, step by step, as the columns of a dataset."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Recording:
     rewards: NDArray[np.float32]  # (N,)
     next_observations: NDArray[np.float32]  # (N, O)
     terminals: NDArray[np.bool_]  # (N,) the task ended
-    timeouts: NDArray[np.bool_]  # (N,) the limit cut the episode; then never terminal, as D4RL has it
+    timeouts: NDArray[np.bool_]  # (N,) the limit cut the episode; such a row is never terminal, as in D4RL
     qpos: NDArray[np.float32]  # (N, nq) before the step
     qvel: NDArray[np.float32]  # (N, nv) before the step
     lengths: NDArray[np.int64]  # (E,)
@@ -33,34 +33,21 @@ class Recording:
 def record_episodes(
     act: Policy, environment: BatchedEnvironment, seeds: Sequence[int], *, maximum_steps: int = EPISODE_LIMIT
 ) -> Recording:
-    """Play one episode per seed with one policy (S = 1), all at once, and keep every step.
+    """Play one episode from each reset seed with one policy (S = 1), all at once, and keep every step.
 
-    Parameters
-    ----------
-    act
-        As in `evaluate_policy`; it sees observations (1, E, O).
-    environment
-        With at least E slots; it is left where the episodes end.
-    seeds
-        Reset seed of each episode (E,).
-    maximum_steps
-        Steps after which an episode is cut, >= 1.
-
-    Raises
-    ------
-    ValueError
-        If the policy gives an action that is not finite, or there are more seeds than slots.
+    Episodes are cut after `maximum_steps`. The first E slots of the environment are left where the episodes end.
+    ValueError if the policy gives an action that is not finite, or there are more seeds than slots.
     """
-    definition = environment.definition
-    steps = play(act, environment, seeds, 1, maximum_steps)
+    limit = environment.definition.action_limit
+    environment.reset(seeds)  # `play` does it again; here it shows the states of the first step
     qpos, qvel = environment.state(np.arange(len(seeds)))
     lengths, returns = np.zeros(len(seeds), np.int64), np.zeros(len(seeds))
     rows: list[tuple[NDArray[Any], ...]] = []
-    for step in steps:
+    for step in play(act, environment, seeds, 1, maximum_steps):
         if len(step.failed_seeds):
             raise ValueError(f"the policy gave an action with NaN or infinity in step {len(rows)}")
         slots, result = step.slots, step.result
-        actions = np.clip(step.action, -definition.action_limit, definition.action_limit)
+        actions = np.clip(step.action, -limit, limit)
         state = qpos[slots], qvel[slots]
         rows.append((slots, step.observation, actions, result.reward, result.observation, result.terminal, *state))
         qpos[slots], qvel[slots] = environment.state(slots)
@@ -68,18 +55,12 @@ def record_episodes(
         returns[slots] += result.reward
     slots, *columns = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     order = np.argsort(slots, kind="stable")  # steps of an episode stay in their order
-    observation, action, reward, next_observation, terminal, *states = (column[order] for column in columns)
-    timeout = np.zeros(len(order), np.bool_)
-    timeout[np.cumsum(lengths) - 1] = lengths == maximum_steps
-    return Recording(
-        observations=observation,
-        actions=action,
-        rewards=reward.astype(np.float32),
-        next_observations=next_observation.astype(np.float32),
-        terminals=terminal & ~timeout,
-        timeouts=timeout,
-        qpos=states[0].astype(np.float32),
-        qvel=states[1].astype(np.float32),
-        lengths=lengths,
-        returns=returns,
-    )
+    names = ("observations", "actions", "rewards", "next_observations", "terminals", "qpos", "qvel")
+    recorded: dict[str, Any] = {
+        name: column[order].astype(np.bool_ if name == "terminals" else np.float32)
+        for name, column in zip(names, columns, strict=True)
+    }
+    timeouts = np.zeros(len(order), np.bool_)
+    timeouts[np.cumsum(lengths) - 1] = lengths == maximum_steps
+    recorded["terminals"] &= ~timeouts
+    return Recording(**recorded, timeouts=timeouts, lengths=lengths, returns=returns)

@@ -1,24 +1,20 @@
-"""Scoring policies: a fixed number of whole episodes for each of many training seeds at once."""
+"""Scoring the policies of many training seeds at once, each on a fixed number of whole episodes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core import checks
 from trajmill.data import has_reference_score, normalized_score
-from trajmill.evaluation.physics import IndexArray
-from trajmill.evaluation.simulators import (
-    BatchedEnvironment,
-    GymnasiumEnvironments,
-    Simulator,
-    StepResult,
-    simulator_versions,
-)
+from trajmill.data.environments import EPISODE_LIMIT
+from trajmill.evaluation import simulators
+from trajmill.evaluation.environments import IndexArray
 
 
 class Policy(Protocol):
@@ -27,7 +23,7 @@ class Policy(Protocol):
     def __call__(self, observations: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Map observations (S, E, O) to actions (S, E, A); seed k's actions may depend on ``observations[k]`` alone.
 
-        Episodes that are over keep their last observation, and what is answered to it is ignored.
+        Episodes that are over keep their last observation; actions for them are ignored.
         """
 
 
@@ -44,15 +40,15 @@ class EpisodicPolicy(Policy, Protocol):
         """Forget everything: S × E new episodes begin."""
 
     def observe(self, rewards: NDArray[np.float32], playing: NDArray[np.bool_]) -> None:
-        """Take the rewards (S, E) of the step just made, and which episodes go on (S, E); a finished one earns zero."""
+        """Take the rewards (S, E) of the step just made, zero in finished episodes, and which episodes go on (S, E)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationResult:
-    """Returns of S seeds in the same E episodes, and where they come from."""
+    """Returns of S seeds in the same E episodes, and how they were computed."""
 
     environment_id: str
-    returns: NDArray[np.float64]  # (S, E) undiscounted; NaN in the whole row of a seed that gave an action not finite
+    returns: NDArray[np.float64]  # (S, E) undiscounted; NaN in the row of a seed that gave an action that is not finite
     lengths: NDArray[np.int64]  # (S, E) steps taken
     episode_seed: int
     maximum_steps: int
@@ -78,22 +74,15 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; NaN becomes None."""
-        return {
-            "environment_id": self.environment_id,
-            "returns": [[_finite_or_none(value) for value in row] for row in self.returns.tolist()],
-            "lengths": self.lengths.tolist(),
-            "normalized_scores": [_finite_or_none(value) for value in self.normalized_scores.tolist()],
-            "environment_steps": self.environment_steps,
-            "episode_seed": self.episode_seed,
-            "maximum_steps": self.maximum_steps,
-            "exact": self.exact,
-            "margin_fix": self.margin_fix,
-            "versions": dict(self.versions),
-        }
+        values = asdict(self)
+        values |= {"normalized_scores": self.normalized_scores, "environment_steps": self.environment_steps}
+        return {name: _plain(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _plain(numbers: NDArray[Any]) -> Any:
+    values = numbers.astype(object)
+    values[~np.isfinite(numbers)] = None
+    return values.tolist()
 
 
 def episode_seeds(episode_seed: int, episode_count: int, *, first: int = 0) -> list[int]:
@@ -114,27 +103,25 @@ def evaluate_policy(
     seed_count: int,
     episode_count: int = 10,
     episode_seed: int = 0,
-    maximum_steps: int = 1000,
+    maximum_steps: int = EPISODE_LIMIT,
     observation_dim: int | None = None,
     exact: bool = False,
     threads: int | None = None,
 ) -> EvaluationResult:
-    """Play `episode_count` episodes with each of `seed_count` policies, all at once.
+    """Play `episode_count` (E) episodes with each of `seed_count` (S) policies, all at once; the default E is D4RL's.
 
-    Every seed plays the same episodes, from the same initial states, whatever the number of seeds. Each slot plays
-    exactly one episode, so short episodes do not count more often than long ones; finished ones are not stepped.
+    Every seed plays the same episodes, from the same initial states, whatever the number of seeds; `episode_seed` >= 0
+    names their series. Each slot plays exactly one episode, so short episodes do not count more often than long ones;
+    finished ones are not stepped. A seed that gives an action with NaN or infinity gets NaN returns and stops; the
+    others play on untouched.
 
     Parameters
     ----------
     act
-        The policies of S seeds as one function (`Policy`); called once per step with all S × E observations. One with
-        a memory is an `EpisodicPolicy`.
+        The policies of all seeds as one function, called once per step with all S × E observations; one with a memory
+        is an `EpisodicPolicy`.
     environment_id
-        Such as ``"Hopper-v4"``; see `trajmill.evaluation.environments`.
-    seed_count, episode_count
-        S and E, >= 1. Published results use E = 10.
-    episode_seed
-        Names the series of episodes, >= 0.
+        Such as ``"Hopper-v4"``; `ENVIRONMENTS` has all.
     maximum_steps
         Steps after which an episode is cut, >= 1.
     observation_dim
@@ -143,36 +130,26 @@ def evaluate_policy(
     exact
         Step Gymnasium itself, one environment after another: slower, and equal to the last bit.
     threads
-        Threads to simulate on (not with `exact`), >= 1; None means every core this process may use. Results do not
-        depend on it.
-
-    Returns
-    -------
-    EvaluationResult
-        A seed that gives an action with NaN or infinity gets NaN returns and stops; the others play on untouched.
+        Threads to simulate on (not with `exact`), >= 1; None means every core. Results do not depend on it.
 
     Raises
     ------
-    ValueError
-        If a number is out of range, the environment is unknown, or `act` returns the wrong shape.
-    ImportError
-        If Gymnasium or MuJoCo is absent.
+    ValueError, ImportError
+        If a number is out of range, the environment is unknown, `act` returns the wrong shape, or Gymnasium or MuJoCo
+        is absent.
     """
-    numbers = {"seed_count": seed_count, "episode_count": episode_count, "maximum_steps": maximum_steps}
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
+    checks.integer("seed_count", seed_count, 1)
+    checks.integer("episode_count", episode_count, 1)
+    checks.integer("maximum_steps", maximum_steps, 1)
     seeds = episode_seeds(episode_seed, episode_count) * seed_count
-    simulator: Simulator
+    simulator: simulators.Simulator
     if exact:
-        simulator = GymnasiumEnvironments(environment_id, len(seeds))
+        simulator = simulators.GymnasiumEnvironments(environment_id, len(seeds))
     else:
-        simulator = BatchedEnvironment(environment_id, len(seeds), threads=threads)
-    try:
+        simulator = simulators.BatchedEnvironment(environment_id, len(seeds), threads=threads)
+    with closing(simulator):
         steps = play(act, simulator, seeds, seed_count, maximum_steps, observation_dim=observation_dim)
         returns, lengths = add_up(steps, (seed_count, episode_count))
-    finally:
-        simulator.close()
     return EvaluationResult(
         environment_id=simulator.definition.environment_id,
         returns=returns,
@@ -181,7 +158,7 @@ def evaluate_policy(
         maximum_steps=maximum_steps,
         exact=exact,
         margin_fix=simulator.margin_fix,
-        versions=simulator_versions(),
+        versions=simulators.simulator_versions(),
     )
 
 
@@ -204,13 +181,13 @@ class PlayedStep:
     slots: IndexArray  # (B,) ascending
     observation: NDArray[np.float32]  # (B, O) before the step
     action: NDArray[np.float32]  # (B, A) as the policy gave it, not clipped yet
-    result: StepResult
-    failed_seeds: IndexArray  # seeds that just gave an action not finite, and whose episodes stop here
+    result: simulators.StepResult
+    failed_seeds: IndexArray  # seeds that just gave an action that is not finite, and whose episodes stop here
 
 
 def play(
     act: Policy,
-    simulator: Simulator,
+    simulator: simulators.Simulator,
     seeds: Sequence[int],
     seed_count: int,
     maximum_steps: int,
@@ -221,30 +198,23 @@ def play(
 
     Other arguments are those of `evaluate_policy`. Between two steps the simulator rests in the state before the next.
     """
-    definition, slot_count = simulator.definition, len(seeds)
-    shape = seed_count, slot_count // seed_count
+    definition, shape = simulator.definition, (seed_count, len(seeds) // seed_count)
     width = definition.observation_dim if observation_dim is None else observation_dim
     if width < definition.observation_dim:
         fault = f"observation_dim must be at least the {definition.observation_dim} of {definition.environment_id}"
         raise ValueError(f"{fault}, got {width}")
-    observations = np.zeros((slot_count, width), np.float32)
+    observations = np.zeros((len(seeds), width), np.float32)
     shown = observations[:, : definition.observation_dim]
     shown[:] = simulator.reset(seeds)
-    return _steps(act, simulator, observations, shape, maximum_steps)
-
-
-def _steps(
-    act: Policy, simulator: Simulator, observations: NDArray[np.float32], shape: tuple[int, int], maximum_steps: int
-) -> Iterator[PlayedStep]:
-    """The steps of `play`; observations (S * E, O or wider) are kept up to date in place."""
-    definition = simulator.definition
-    shown = observations[:, : definition.observation_dim]
     memory = act if isinstance(act, EpisodicPolicy) else None
     if memory is not None:
         memory.start(*shape)
-    active = np.arange(len(observations))
+    active = np.arange(len(seeds))
     for _ in range(maximum_steps):
-        actions = _act(act, observations.reshape(*shape, -1), definition.action_dim)[active]
+        given = np.asarray(act(observations.reshape(*shape, width).copy()), np.float32)
+        if given.shape != (needed := (*shape, definition.action_dim)):
+            raise ValueError(f"the policy must return actions of shape (S, E, A) = {needed}, got {given.shape}")
+        actions = given.reshape(len(seeds), -1)[active]
         seed_of = active // shape[1]
         failed_seeds = seed_of[~np.isfinite(actions).all(axis=1)]
         if len(failed_seeds):
@@ -254,28 +224,11 @@ def _steps(
         result = simulator.step(actions, active)
         shown[active] = result.observation
         yield PlayedStep(slots=active, observation=before, action=actions, result=result, failed_seeds=failed_seeds)
-        going_on = active[~result.terminal]
+        rewards, goes_on = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+        rewards.flat[active] = result.reward
+        active = active[~result.terminal]
+        goes_on.flat[active] = True
         if memory is not None:
-            memory.observe(*_spread(active, result.reward, going_on, shape))
-        active = going_on
+            memory.observe(rewards, goes_on)
         if len(active) == 0:
             return
-
-
-def _spread(
-    slots: IndexArray, rewards: NDArray[np.float64], going_on: IndexArray, shape: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Rewards and whether the episode goes on, of all slots, both (S, E)."""
-    all_rewards, playing = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
-    all_rewards.flat[slots] = rewards
-    playing.flat[going_on] = True
-    return all_rewards, playing
-
-
-def _act(act: Policy, observations: NDArray[np.float32], action_dim: int) -> NDArray[np.float32]:
-    """Ask the policy, check the shape, and flatten the answer to (S * E, A); `act` gets a copy to keep."""
-    actions = np.asarray(act(observations.copy()), np.float32)
-    needed = (*observations.shape[:2], action_dim)
-    if actions.shape != needed:
-        raise ValueError(f"the policy must return actions of shape (S, E, A) = {needed}, got {actions.shape}")
-    return actions.reshape(-1, action_dim)

@@ -2,121 +2,72 @@
 
 MuJoCo 3.5 changed contact margins: a contact now opens at the sum of two geometries' margins, where every earlier
 version took the larger. Hopper's and Ant's dynamics changed with it (40 % of a medium Hopper's steps come out wrong by
-more than 1e-3). Both simulators here halve the margins where needed, which restores the earlier dynamics.
+more than 1e-3). Both simulators here halve these margins, which restores the earlier dynamics.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
-from trajmill.evaluation.environments import (
-    ActionArray,
-    BoolArray,
-    EnvironmentDefinition,
-    Float64Array,
-    environment_definition,
-)
-from trajmill.evaluation.physics import IndexArray, make_physics
+from trajmill.core import checks
+from trajmill.evaluation.environments import ActionArray, BoolArray, Float64Array, IndexArray, environment_definition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What one environment step led to in each of B slots."""
+    """The result of one environment step in each of B slots."""
 
     observation: Float64Array  # (B, O)
     reward: Float64Array  # (B,)
     terminal: BoolArray  # (B,)
 
 
-class Simulator(Protocol):
-    """Copies of one environment, each in a slot of its own."""
-
-    definition: EnvironmentDefinition
-    margin_fix: bool
-
-    def reset(self, seeds: Sequence[int]) -> Float64Array:
-        """Start slot i as Gymnasium's ``reset(seed=seeds[i])`` does; observations (B, O) of B seeds."""
-
-    def step(self, actions: ActionArray, slots: IndexArray | None = None) -> StepResult:
-        """Step the B named slots (None: all) by `actions` (B, A), clipped to the limits; leave the others alone."""
-
-    def close(self) -> None:
-        """Release threads and windows."""
-
-
 def make_gymnasium(environment_id: str, *, margin_fix: bool | None = None) -> Any:
     """Make Gymnasium's environment as D4RL's data needs it: margins repaired, actions clipped to its limits.
 
-    Parameters
-    ----------
-    environment_id
-        Such as ``"Hopper-v4"``.
-    margin_fix
-        Whether to halve the contact margins; None does so where `needs_margin_fix` says.
-
-    Returns
-    -------
-    gymnasium.Env
-        With Gymnasium's own time limit, without its checker. Nothing is printed and no log file is written.
-
-    Raises
-    ------
-    ImportError
-        If Gymnasium or MuJoCo is absent.
-    ValueError
-        If the environment is unknown.
+    `margin_fix` says whether to halve the contact margins; None takes it from the `EnvironmentDefinition`. The
+    environment has Gymnasium's own time limit, but not its checker. Nothing is printed and no log file is written.
+    ValueError if the environment is unknown; ImportError if Gymnasium or MuJoCo 3.17 or later is absent.
     """
     definition = environment_definition(environment_id)
     gymnasium, mujoco = _import_simulators()
     with warnings.catch_warnings(), _quiet_model_compiler(mujoco):
-        # Gymnasium calls -v4 out of date; it is the one that continues the -v2 of D4RL's data.
+        # Gymnasium calls -v4 out of date, but it continues the -v2 of D4RL's data.
         warnings.simplefilter("ignore", DeprecationWarning)
         environment = gymnasium.make(definition.environment_id, disable_env_checker=True)
-    if needs_margin_fix(definition) if margin_fix is None else margin_fix:
+    if definition.margin_fix if margin_fix is None else margin_fix:
         environment.unwrapped.model.geom_margin[:] *= 0.5
     return gymnasium.wrappers.ClipAction(environment)
 
 
-def needs_margin_fix(definition: EnvironmentDefinition) -> bool:
-    """Whether the installed MuJoCo (3.5 or later) adds the contact margins that `definition`'s model has."""
-    major, minor = metadata.version("mujoco").split(".")[:2]
-    return definition.margin_fix and (int(major), int(minor)) >= (3, 5)
-
-
-def usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def simulator_versions() -> dict[str, str]:
-    """Versions of what decides a rollout's numbers, for the record."""
+    """Versions of the packages that determine a rollout's numbers."""
     return {name: metadata.version(name) for name in ("gymnasium", "mujoco", "numpy")}
 
 
 def _import_simulators() -> tuple[Any, Any]:
-    """Import Gymnasium and MuJoCo, which only evaluation needs."""
+    """Import Gymnasium and MuJoCo, which only the simulators need."""
     try:
         import gymnasium
-        import mujoco
+        import mujoco.batch
 
         import_module("gymnasium.envs.mujoco.mujoco_rendering")  # needs what the extra gymnasium[mujoco] brings
     except ImportError as error:
-        fault = "evaluation needs Gymnasium and MuJoCo; install them with: pip install 'trajmill[train]'"
+        fault = "evaluation needs Gymnasium and MuJoCo 3.17 or later; install them with: pip install 'trajmill[train]'"
         raise ImportError(fault) from error
     return gymnasium, mujoco
 
 
 @contextmanager
 def _quiet_model_compiler(mujoco: Any) -> Iterator[None]:
-    """Drop MuJoCo's remark on HalfCheetah's model file, which else goes to the terminal and into MUJOCO_LOG.TXT."""
+    """Drop MuJoCo's warning about HalfCheetah's model file, which otherwise goes to stderr and into MUJOCO_LOG.TXT."""
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     try:
@@ -126,85 +77,64 @@ def _quiet_model_compiler(mujoco: Any) -> Iterator[None]:
 
 
 class BatchedEnvironment:
-    """Many copies of one environment on bare MuJoCo, equal to Gymnasium's to the last bit and several times as fast.
+    """Many copies of one environment, each in a slot; equal to Gymnasium's to the last bit and several times as fast.
 
-    The solver's warm start is carried from step to step in every slot exactly as Gymnasium carries it, so observations,
-    rewards and terminations of whole episodes do not depend on the number of slots, on which of them are stepped, or on
-    the number of threads. How fast the ways to step MuJoCo are is said in `trajmill.evaluation.physics`.
+    MuJoCo's own batch steps them on compiled threads and carries the contact solver's warm start in every slot as
+    Gymnasium carries it. So observations, rewards and terminations of whole episodes do not depend on the number of
+    slots, on which of them are stepped, or on the number of threads.
 
-    Parameters
-    ----------
-    environment_id
-        Such as ``"Hopper-v4"``.
-    count
-        Number of slots, >= 1.
-    threads
-        Threads to step on, >= 1; None means every core this process may use. Results do not depend on it. MuJoCo before
-        3.17 steps on one.
-    margin_fix
-        As in `make_gymnasium`.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range or the environment unknown.
-    ImportError
-        If Gymnasium (for its model files) or MuJoCo is absent.
+    `count` slots, >= 1, are stepped on `threads` threads, >= 1 (None: every core); `margin_fix` is that of
+    `make_gymnasium`. ValueError if a number is out of range or the environment is unknown; ImportError if Gymnasium
+    (for its model files) or MuJoCo 3.17 or later is absent.
     """
 
     def __init__(
         self, environment_id: str, count: int, *, threads: int | None = None, margin_fix: bool | None = None
     ) -> None:
-        threads = min(usable_cores(), count) if threads is None else threads
+        threads = min(checks.usable_cores(), count) if threads is None else threads
         if count < 1 or threads < 1:
             raise ValueError(f"count and threads must be >= 1, got count={count}, threads={threads}")
-        self.definition = environment_definition(environment_id)
-        self.margin_fix = needs_margin_fix(self.definition) if margin_fix is None else margin_fix
         self.count = count
+        self.definition = environment_definition(environment_id)
+        self.margin_fix = self.definition.margin_fix if margin_fix is None else margin_fix
         environment = make_gymnasium(environment_id, margin_fix=self.margin_fix)
         mujoco, model = _import_simulators()[1], environment.unwrapped.model
         self._initial = environment.unwrapped.init_qpos, environment.unwrapped.init_qvel
         environment.close()
-        body = self.definition.progress_body
-        watched_body = model.body(body).id if body is not None else 0
-        self._physics = make_physics(mujoco, model, count, watched_body=watched_body, threads=threads)
-        self._progress = self._physics.qpos[:, 0] if body is None else self._physics.body_x
         self._seconds_per_step = model.opt.timestep * self.definition.frame_skip
+        self._no_stage = mujoco.mjtStage.mjSTAGE_NONE
+        self._batch = mujoco.batch.Batch(model, count, threads)
+        # Views of the present: (count, nq), (count, nv), (count, nu). Bodies are one stage behind `qpos` after a step.
+        self._qpos, self._qvel, self._controls = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
+        body = self.definition.progress_body
+        self._progress = self._qpos[:, 0] if body is None else self._batch.bind("xpos")[:, model.body(body).id, 0]
 
     def reset(self, seeds: Sequence[int]) -> Float64Array:
-        """Start the first B slots anew, slot i as Gymnasium's ``reset(seed=seeds[i])`` does.
-
-        Returns
-        -------
-        NDArray[np.float64]
-            Observations (B, O).
-        """
+        """Reset the first B slots, slot i as Gymnasium's ``reset(seed=seeds[i])`` does; observations (B, O)."""
         if not 1 <= len(seeds) <= self.count:
             raise ValueError(f"seeds must have 1 to {self.count} entries, at most one per slot, got {len(seeds)}")
         initial_qpos, initial_qvel = self._initial
         noise = [self.definition.initial_noise(int(seed), len(initial_qpos), len(initial_qvel)) for seed in seeds]
-        qpos = np.stack([initial_qpos + position for position, _ in noise])
-        qvel = np.stack([initial_qvel + velocity for _, velocity in noise])
+        positions, velocities = zip(*noise, strict=True)
+        qpos, qvel = initial_qpos + np.stack(positions), initial_qvel + np.stack(velocities)
         self.set_state(qpos, qvel)
         return self.definition.observe(qpos, qvel)
 
     def set_state(self, qpos: Float64Array, qvel: Float64Array) -> None:
         """Put the first B slots at positions (B, nq) and velocities (B, nv), with time and warm start zero."""
-        self._physics.start(np.arange(len(qpos)), qpos, qvel)
+        slots = np.arange(len(qpos))
+        self._batch.reset(slots, stage=self._no_stage)
+        self._qpos[slots], self._qvel[slots] = qpos, qvel
+        self._batch.forward(slots)  # as Gymnasium does, should a MuJoCo leave a warm start by it
 
     def state(self, slots: IndexArray) -> tuple[Float64Array, Float64Array]:
         """Copies of the positions (B, nq) and velocities (B, nv) of the B named slots."""
-        return self._physics.qpos[slots], self._physics.qvel[slots]
+        return self._qpos[slots], self._qvel[slots]
 
     def step(self, actions: ActionArray, slots: IndexArray | None = None) -> StepResult:
-        """Step the B named slots; leave the others alone.
+        """Step the B slots of these ascending numbers (B,), None: all; leave the others alone.
 
-        Parameters
-        ----------
-        actions
-            (B, A), finite; clipped to the environment's limits, [-1, 1] in D4RL's.
-        slots
-            Ascending slot numbers (B,); None means all.
+        Actions (B, A) are finite, and clipped to the environment's limits: [-1, 1] in D4RL's.
         """
         definition = self.definition
         slots = np.arange(self.count) if slots is None else slots
@@ -212,7 +142,8 @@ class BatchedEnvironment:
         if actions.shape != (len(slots), definition.action_dim):
             raise ValueError(f"actions must have shape {(len(slots), definition.action_dim)}, got {actions.shape}")
         x_before = self._progress[slots]
-        self._physics.step(slots, actions.astype(np.float64), definition.frame_skip)
+        self._controls[slots] = actions
+        self._batch.step(slots, nstep=definition.frame_skip)
         qpos, qvel = self.state(slots)
         forward_velocity = (self._progress[slots] - x_before) / self._seconds_per_step
         return StepResult(
@@ -222,25 +153,25 @@ class BatchedEnvironment:
         )
 
     def close(self) -> None:
-        """Nothing to do: the simulations go with the object."""
+        """Do nothing: the simulations are freed with the object."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        self.close()
+        pass
 
 
 class GymnasiumEnvironments:
     """`count` Gymnasium environments stepped one after another: the slow, plain twin of `BatchedEnvironment`."""
 
-    def __init__(self, environment_id: str, count: int, *, margin_fix: bool | None = None) -> None:
+    def __init__(self, environment_id: str, count: int) -> None:
         self.definition = environment_definition(environment_id)
-        self.margin_fix = needs_margin_fix(self.definition) if margin_fix is None else margin_fix
-        self._environments = [make_gymnasium(environment_id, margin_fix=self.margin_fix) for _ in range(count)]
+        self.margin_fix = self.definition.margin_fix
+        self._environments = [make_gymnasium(environment_id) for _ in range(count)]
 
     def reset(self, seeds: Sequence[int]) -> Float64Array:
-        """Start slot i with ``reset(seed=seeds[i])``; observations (count, O)."""
+        """Reset slot i with ``reset(seed=seeds[i])``; observations (count, O)."""
         pairs = zip(self._environments, seeds, strict=True)
         return np.stack([environment.reset(seed=int(seed))[0] for environment, seed in pairs])
 
@@ -259,3 +190,6 @@ class GymnasiumEnvironments:
         """Close every environment."""
         for environment in self._environments:
             environment.close()
+
+
+Simulator = BatchedEnvironment | GymnasiumEnvironments

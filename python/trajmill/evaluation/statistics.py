@@ -1,13 +1,10 @@
-"""Aggregate scores and their uncertainty: NumPy only, every estimate seeded.
+"""Aggregate scores and their uncertainty; every estimate is seeded.
 
-Scores are float arrays of shape (seed_count, task_count): one row a training seed, one column a task (a dataset). A
-curve is a float array of shape (evaluation_count, seed_count), in the order of evaluation.
+Scores are float arrays (seed_count, task_count): a row for each training seed, a column for each task (a dataset). A
+curve is a float array (evaluation_count, seed_count), in the order of evaluation.
 
-References
-----------
 .. [1] R. Agarwal, M. Schwarzer, P. S. Castro, A. Courville, M. G. Bellemare, "Deep Reinforcement Learning at the Edge
-   of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264: interquartile mean, optimality gap, stratified
-   bootstrap.
+   of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264: interquartile mean, optimality gap, bootstrap.
 .. [2] Z. Wang, C. Wang, Z. Dong, K. Ross, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning",
    ICLR 2024, arXiv:2310.00771: average of the last four evaluations, best score, updates to 90 %.
 """
@@ -19,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from trajmill.core import checks
 
 FloatArray = NDArray[np.float64]
 Aggregate = Callable[[FloatArray], FloatArray]
@@ -70,33 +69,19 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile interval of `aggregate` by the stratified bootstrap (section 4.1 of [1]_).
 
-    Seeds are drawn with replacement for each task on its own, so every task keeps its weight.
-
-    Parameters
-    ----------
-    scores
-        Shape (seed_count, task_count), or (seed_count,) for one task; finite.
-    aggregate
-        `mean`, `median`, `interquartile_mean`, `optimality_gap`, or any function of the same form.
-    confidence
-        Share of resamples inside the interval, in (0, 1).
-    resample_count
-        Number of resamples, at least 1.
-    seed
-        Seed of the resampling; equal arguments give equal intervals.
+    Seeds are drawn with replacement for each task on its own, so every task keeps its weight. Scores are finite, of
+    shape (seed_count, task_count), or (seed_count,) for one task. `aggregate` is `mean`, `median`,
+    `interquartile_mean`, `optimality_gap`, or any function of the same form. `confidence`, in (0, 1), is the share of
+    resamples inside the interval. Equal arguments give equal intervals.
     """
     array = _scores(scores)
     if array.ndim != 2:
         raise ValueError(f"scores must have shape (seed_count, task_count) or (seed_count,), got {np.shape(scores)}")
     if not np.isfinite(array).all():
         raise ValueError("scores must be finite: an interval over missing seeds would hide that they failed")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
     seed_count, task_count = array.shape
     rows = np.random.default_rng(seed).integers(seed_count, size=(resample_count, seed_count, task_count))
-    resampled = aggregate(array[rows, np.arange(task_count)])
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(resampled, [tail, 1.0 - tail])
+    low, high = _middle(aggregate(array[rows, np.arange(task_count)]), confidence)
     return Interval(estimate=float(aggregate(array)), low=float(low), high=float(high))
 
 
@@ -111,9 +96,14 @@ def curve_band(
     seed_count = array.shape[1]
     rows = np.random.default_rng(seed).integers(seed_count, size=(resample_count, seed_count))
     weights = np.apply_along_axis(np.bincount, 1, rows, minlength=seed_count) / seed_count
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(array @ weights.T, [tail, 1.0 - tail], axis=1)
+    low, high = _middle(array @ weights.T, confidence)
     return array.mean(axis=1), low, high
+
+
+def _middle(resampled: FloatArray, confidence: float) -> FloatArray:
+    """The ends of the middle share `confidence` of resamples (..., resample_count): (2, ...)."""
+    tail = (1.0 - checks.number("confidence", confidence, "(0, 1)")) / 2.0
+    return np.quantile(resampled, [tail, 1.0 - tail], axis=-1)
 
 
 def average_last_four(curve: ArrayLike) -> FloatArray:
@@ -127,19 +117,20 @@ def best(curve: ArrayLike) -> FloatArray:
 
 
 def updates_to_fraction(
-    gradient_steps: Sequence[int], curve: ArrayLike, *, target: float, fraction: float = 0.9
+    updates: Sequence[int], curve: ArrayLike, *, target: float, fraction: float = 0.9
 ) -> FloatArray:
-    """First gradient step of each seed whose score reaches ``fraction * target``, (seed_count,); NaN if none does.
+    """First update of each seed at which its score reaches ``fraction * target``, (seed_count,); NaN if none does.
 
     With the baseline's final score as `target` and a fraction of 0.9 this is the convergence measure of [2]_ (tables 11
-    and 13), which does not say what becomes of a seed that never arrives: here it stays NaN, for the caller to report.
+    and 13). The paper does not say what becomes of a seed that never arrives; here it stays NaN, for the caller to
+    report.
     """
     array = _curve(curve)
-    steps = np.asarray(gradient_steps, dtype=np.float64)
-    if steps.shape != array.shape[:1]:
-        raise ValueError(f"gradient_steps must have shape ({array.shape[0]},) like the curve, got {steps.shape}")
+    numbers = np.asarray(updates, dtype=np.float64)
+    if numbers.shape != array.shape[:1]:
+        raise ValueError(f"updates must have shape ({array.shape[0]},) like the curve, got {numbers.shape}")
     reached = array >= fraction * target
-    return np.asarray(np.where(reached.any(axis=0), steps[reached.argmax(axis=0)], np.nan))
+    return np.asarray(np.where(reached.any(axis=0), numbers[reached.argmax(axis=0)], np.nan))
 
 
 def _scores(scores: ArrayLike) -> FloatArray:

@@ -34,7 +34,7 @@ from trajmill.data.environments import EPISODE_LIMIT
 from trajmill.evaluation.environments import EnvironmentDefinition, environment_definition
 from trajmill.evaluation.record import Recording, record_episodes
 from trajmill.evaluation.rollout import Policy, add_up, episode_seeds, play
-from trajmill.evaluation.simulators import BatchedEnvironment, simulator_versions, usable_cores
+from trajmill.evaluation.simulators import BatchedEnvironment, simulator_versions
 from trajmill.experiments import random_search
 from trajmill.experiments.linear_policies import LinearCheckpoint, bundled_policies, read_policies, write_policies
 from trajmill.training.settings import at_least
@@ -179,7 +179,7 @@ _COLUMNS = (
 
 
 def _threads(config: CollectConfig) -> int:
-    return usable_cores() if config.threads is None else config.threads
+    return checks.usable_cores() if config.threads is None else config.threads
 
 
 # --- playing ---

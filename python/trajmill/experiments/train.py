@@ -21,9 +21,9 @@ from trajmill.algorithms import method_named, name_of
 from trajmill.core import checks
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
+from trajmill.data.environments import check_environment
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
-from trajmill.evaluation.simulators import needs_margin_fix
 from trajmill.evaluation.statistics import average_last_four, best
 from trajmill.replay.tables import Mixture, table_of
 from trajmill.runs.directory import RunDirectory
@@ -189,7 +189,7 @@ class _Task:
         dataset = environment = None
         if isinstance(config, DatasetTrainConfig):
             dataset = load_dataset(config.dataset)
-            environment = checked_environment(config.environment or environment_of(dataset), dataset)
+            environment = check_environment(dataset, config.environment or environment_of(dataset))
         settings = method.adapt(config.method, dataset, environment) if hasattr(method, "adapt") else config.method
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
@@ -296,19 +296,6 @@ def _rows(config: TrainConfig[Any], method: ModuleType, dataset: Dataset | None,
     return Mixture.of([first, *(method.prepare(config.method, other) for other in others.values())], weights)
 
 
-def checked_environment(environment: str, dataset: Dataset) -> str:
-    """The id, if its observations and actions fit; Ant's data have 84 zeros that the environment leaves out."""
-    definition = environment_definition(environment)
-    padding = dataset.observation_dim - definition.observation_dim
-    fits = padding == 0 or (padding > 0 and not dataset.observations[:, definition.observation_dim :].any())
-    if not fits or dataset.action_dim != definition.action_dim:
-        raise ValueError(
-            f"{definition.environment_id} has {definition.observation_dim} observation and {definition.action_dim} "
-            f"action numbers, dataset {dataset.name} has {dataset.observation_dim} and {dataset.action_dim}"
-        )
-    return definition.environment_id
-
-
 def digest_of(dataset: Dataset) -> str:
     """SHA-256 of all steps."""
     digest = hashlib.sha256()
@@ -345,5 +332,5 @@ def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:
         "best": [finite_or_none(value) for value in best(curve).tolist()],
         "environment": environment,
         "reference_score": asdict(reference_score(environment)) if has_reference_score(environment) else None,
-        "margin_fix": needs_margin_fix(environment_definition(environment)),
+        "margin_fix": environment_definition(environment).margin_fix,
     }

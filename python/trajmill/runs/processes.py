@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trajmill.core.checks import usable_cores
 from trajmill.core.progress import Progress
-from trajmill.evaluation.simulators import usable_cores
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import read_state
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning, Trained, with_text_keys

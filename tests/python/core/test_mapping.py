@@ -30,13 +30,6 @@ def test_a_table_changes_nothing(monkeypatch):
     np.testing.assert_array_equal(OneToOneMap(1000, 7)(values), expected)
 
 
-def test_pairs_are_numbered_by_state():
-    one_to_one = OneToOneMap(12, seed=5)
-    states, actions = one_to_one.pairs(np.array([0, 2]), np.array([3, 1]), action_count=4)
-    np.testing.assert_array_equal(states * 4 + actions, one_to_one(np.array([3, 9])))
-    assert (actions < 4).all() and (states < 3).all()
-
-
 @pytest.mark.parametrize(
     ("values", "error", "words"),
     [

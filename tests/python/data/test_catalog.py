@@ -134,9 +134,7 @@ def test_the_old_release_is_read_without_qpos_and_qvel(
 
 def test_unmarked_ends_of_official_files_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = official(tmp_path / "hopper_medium_replay-v2.hdf5", monkeypatch, unmarked=200)
-    with pytest.warns(
-        DatasetWarning, match="first in row 200: 'timeouts' parameters ends unmarked; marked as timeouts"
-    ):
+    with pytest.warns(DatasetWarning, match="first in row 200: 'timeouts' leaves ends unmarked; marked as timeouts"):
         dataset = load_dataset(path)
     assert dataset.timeouts.nonzero()[0].tolist() == [200, 299]
     other = tmp_path / "other.hdf5"

@@ -144,7 +144,7 @@ def test_missing_timeouts_are_seen_in_the_next_observations(tmp_path: Path) -> N
     with pytest.warns(DatasetWarning) as told:
         dataset = read_d4rl(path)
     assert "no key 'timeouts'; episodes are cut where the stored" in str(told[0].message)
-    assert "first in row 200: 'timeouts' parameters ends unmarked; marked as timeouts" in str(told[1].message)
+    assert "first in row 200: 'timeouts' leaves ends unmarked; marked as timeouts" in str(told[1].message)
     assert dataset.timeouts.nonzero()[0].tolist() == [200]
 
 

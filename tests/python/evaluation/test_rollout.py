@@ -288,7 +288,7 @@ def test_a_result_says_where_it_comes_from() -> None:
 @pytest.mark.parametrize("name", ["seed_count", "episode_count", "maximum_steps"])
 def test_counts_below_one_are_refused(name: str) -> None:
     options: dict[str, Any] = {"seed_count": 1} | {name: 0}
-    with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         evaluate_policy(LinearPolicy(linear_weights("Hopper-v4", 1)), "Hopper-v4", **options)
 
 

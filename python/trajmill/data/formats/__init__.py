@@ -1,8 +1,8 @@
 """The file formats of datasets, one module each. To add one, add a module here; nothing else has to change.
 
 A module's name is the format's name (``trajmill dataset convert --to``), and it has what `Format` lists. `load_dataset`
-asks every module whether it recognizes a path and lets that module read it; `trajmill.experiments.datasets.convert`
-lets the module write that was named, or whose suffix the new file has. docs/add-a-dataset-format.md has an example.
+reads with the first module that recognizes a path; `trajmill.experiments.datasets.convert` writes with the module that
+is named, or whose suffix the new file has. docs/add-a-dataset-format.md has an example.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trajmill.core.files import replacing
 from trajmill.data.columns import check_contents
 from trajmill.data.episodes import settle_episodes, settle_flags
 from trajmill.data.errors import refuse, refusing
-from trajmill.data.records import Columns, Dataset, Steps
+from trajmill.data.records import COLUMNS, INFOS, Columns, Dataset, Steps
 
 
 class Format(Protocol):
@@ -31,16 +31,16 @@ class Format(Protocol):
     """whether readers of this format take the next row for the next step"""
 
     def recognizes(self, path: Path) -> bool:
-        """Whether what lies at `path` is to be read by this module; a short look that trusts nothing."""
+        """Whether this module should read what is at `path`; a short look that trusts nothing."""
 
     def read(self, path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
-        """Read and check a dataset, with `load_dataset`'s options; what cannot be trusted is a `DatasetError`."""
+        """Read and check a dataset, with `load_dataset`'s options; DatasetError for what cannot be trusted."""
 
     def write(self, path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
         """Write columns, infos and metadata, as `Steps` describes them, and return `path`.
 
-        The file or directory appears whole or not at all; missing directories are made. `overwrite` replaces a file,
-        never a directory. What the format cannot hold is refused before anything is written.
+        The file or directory appears whole or not at all; missing parent directories are made. `overwrite` replaces a
+        file, never a directory. What the format cannot hold is refused before anything is written.
         """
 
 
@@ -57,14 +57,13 @@ def format_named(name: str) -> Format:
 def format_of(path: Path) -> str:
     """Name of the format that recognizes a file or directory; D4RL's, which takes every file, is asked last."""
     for name in sorted(format_names(), key=lambda name: name == "d4rl"):
-        if name == "d4rl" and path.suffix == ".csv":
-            with refusing(path):
-                raise refuse("a CSV file of tokens has no steps", "read it with trajmill.data.read_token_csv")
-        if format_named(name).recognizes(path):
+        if format_named(name).recognizes(path) and not (name == "d4rl" and path.suffix == ".csv"):
             return name
     with refusing(path):
-        remedy = "give one file, or a directory with data/main_data.hdf5"
-        raise refuse("a directory, but not a Minari dataset", remedy)
+        if path.is_dir():
+            remedy = "give one file, or a directory with data/main_data.hdf5"
+            raise refuse("a directory, but not a Minari dataset", remedy)
+        raise refuse("a CSV file of tokens has no steps", "read it with trajmill.data.read_token_csv")
 
 
 def format_for(path: Path) -> str:
@@ -81,22 +80,20 @@ def checked_dataset(path: Path, columns: Columns, *, fix_timeouts: bool, **field
     """The dataset of columns that were read and cleaned, after the checks of its contents, flags and episode ends.
 
     Without ``timeouts`` the ends are marked where stored next observations show them. `fields` are the other fields of
-    `Dataset`: its name, and metadata and order if there is anything to say.
+    `Dataset`: its name, and perhaps `metadata` and `ordered`.
     """
-    marked, visible = columns.get("timeouts"), "next_observations" in columns
-    terminals, timeouts = settle_flags(columns["terminals"], marked, visible=visible)
-    dataset = Dataset.from_columns(path, columns | {"terminals": terminals, "timeouts": timeouts}, **fields)
+    settled = settle_flags(columns)
+    infos = {name.removeprefix(INFOS): values for name, values in settled.items() if name.startswith(INFOS)}
+    fields |= {name: settled.get(name) for name in COLUMNS}
+    dataset = Dataset(path=path, infos=infos, **fields)
     check_contents(dataset)
-    return settle_episodes(dataset, fix_timeouts=fix_timeouts or (marked is None and visible))
+    unmarked = "timeouts" not in columns and dataset.next_observations is not None
+    return settle_episodes(dataset, fix_timeouts=fix_timeouts or unmarked)
 
 
 @contextmanager
 def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A name beside `path` to write a file or a directory at; flushed and renamed to `path` if the block ends well.
-
-    Whatever fails, nothing new is left, and what was at `path` stays. Refuses a file that exists, unless `overwrite`,
-    and a directory that is not empty.
-    """
+    """As `core.files.replacing`; refuses a directory that is not empty, and unless `overwrite` a file that exists."""
 
     def check_free() -> None:
         if path.is_dir():

@@ -1,11 +1,7 @@
 """D4RL's HDF5 schema: one file, one row a step.
 
-A file has ``observations`` (N, O), ``actions`` (N, A), ``rewards`` and ``terminals`` (N,), and if it has them
-``timeouts`` (N,), ``next_observations`` (N, O), ``infos/*`` (N, ...) and scalars under ``metadata/``.
-
-Checks run from cheap to expensive: what the file is, its keys, shapes, dtypes, memory, finiteness, ranges, episodes.
-What cannot be trusted is refused with a `DatasetError`; what can be repaired in one known way is repaired, with a
-`DatasetWarning`.
+A file has ``observations`` (N, O), ``actions`` (N, A), ``rewards`` and ``terminals`` (N,), and perhaps ``timeouts``
+(N,), ``next_observations`` (N, O), ``infos/*`` (N, ...) and scalars under ``metadata/``.
 """
 
 from __future__ import annotations
@@ -31,18 +27,18 @@ _POLICY = "metadata/policy/"
 
 
 def recognizes(path: Path) -> bool:
-    """True for every file: what no other format recognizes is left to this reader, which says what it is instead."""
+    """True for every file: this reader gets what no other format recognizes, and says what it is."""
     return not path.is_dir()
 
 
 def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
     """Read and check a file in D4RL's schema; options as in `load_dataset`.
 
-    Floats become float32 and flags bool, whatever the file holds (D4RL's replay files were float64). Repaired with a
-    warning: columns stored as (N, 1); both flags in one row (the limit wins, as in D4RL); no ``timeouts`` (ends are
-    taken from the stored next observations, else a limit of 1,000 steps is assumed). Kept with a warning: actions
-    outside [-1, 1], constant observations, an unfinished last episode, stored next observations that disagree with the
-    next row, an official name on a file that is not the official one.
+    What cannot be trusted is refused with a `DatasetError`. Floats become float32 and flags bool, whatever the file
+    holds (D4RL's replay files were float64). Repaired with a `DatasetWarning`: columns stored as (N, 1); both flags in
+    one row (the limit wins, as in D4RL); no ``timeouts`` (ends are taken from the stored next observations, else a
+    limit of 1,000 steps is assumed). Kept with a warning: actions outside [-1, 1], constant observations, an unfinished
+    last episode, stored next observations that disagree with the next row, an official name on another file.
 
     `fix_timeouts` marks ends that the flags leave out, and reads terminals as timeouts where every one of them stands
     at the limit of 1,000 steps. Without it the first are refused and the second warned about; D4RL's own files, known
@@ -58,8 +54,7 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
                 raise refuse(fault, "read it with load_dataset or read_minari")
             handles = hdf5.list_arrays(file)
             if release == OLD:
-                handles.pop("infos/qpos", None)
-                handles.pop("infos/qvel", None)
+                handles = {key: array for key, array in handles.items() if key not in ("infos/qpos", "infos/qvel")}
             columns = check_columns(handles)
             MemoryBudget(memory_budget).take(handles)
             arrays = {key: clean_column(key, hdf5.read_array(key, array)) for key, array in columns.items()}
@@ -74,23 +69,20 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
 
 
 def read_policy_weights(path: str | Path, *, memory_budget: int | None = None) -> dict[str, NDArray[Any]]:
-    """Read the behavior policy that D4RL's medium and expert files carry; empty if the file has none.
+    """Read the behavior policy in D4RL's medium and expert files; empty if the file has none.
 
     These are the arrays under ``metadata/policy/``, such as ``fc0/weight`` (256, O). The names of the policy's
     functions are in `Dataset.metadata`: ``policy/nonlinearity``, ``policy/output_distribution``.
     """
-    with refusing(path):
-        with hdf5.open_hdf5(Path(path)) as file:
-            handles = hdf5.list_arrays(file)
-            MemoryBudget(memory_budget).take(handles)
-            weights = {
-                key: hdf5.read_array(key, array)
-                for key, array in handles.items()
-                if key.startswith(_POLICY) and array.shape and array.dtype.kind == "f"
-            }
-        for key, values in weights.items():
-            check_finite(key, values)
-    return {key.removeprefix(_POLICY): values for key, values in weights.items()}
+    with refusing(path), hdf5.open_hdf5(Path(path)) as file:
+        handles = hdf5.list_arrays(file)
+        MemoryBudget(memory_budget).take(handles)
+        weights = {}
+        for key, array in handles.items():
+            if key.startswith(_POLICY) and array.shape and array.dtype.kind == "f":
+                weights[key.removeprefix(_POLICY)] = values = hdf5.read_array(key, array)
+                check_finite(key, values)
+    return weights
 
 
 def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
@@ -110,7 +102,7 @@ def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) 
 
 
 def _attribute(name: str, value: Any) -> Any:
-    """A value that HDF5 keeps as it is, else its JSON."""
+    """The value itself if HDF5 can hold it, else its JSON."""
     if isinstance(value, str | bool | int | float | np.generic):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Minari's HDF5 layout, read and written directly: one group per episode, and a JSON file about all of them.
+"""Minari's HDF5 layout, read and written without Minari: one group per episode, and a JSON file about all of them.
 
 A dataset is a directory with ``data/main_data.hdf5`` and ``data/metadata.json``. The group ``episode_<i>`` holds T
 steps: ``observations`` (T + 1, O), ``actions`` (T, A), ``rewards``, ``terminations``, ``truncations`` (T,).
@@ -16,19 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajmill.data import hdf5
-from trajmill.data.columns import (
-    VECTORS,
-    MemoryBudget,
-    check_array,
-    clean_column,
-    columns_to_write,
-    warn_about_casts,
-)
+from trajmill.data.columns import VECTORS, MemoryBudget, check_array, clean_column, columns_to_write, warn_about_casts
 from trajmill.data.environments import EPISODE_LIMIT, TASKS
 from trajmill.data.episodes import CONTINUITY
-from trajmill.data.errors import refuse, refusing, warn_about
+from trajmill.data.errors import refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.records import INFOS, Columns, Dataset, Steps
 
@@ -46,15 +40,6 @@ _STATES = ("qpos", "qvel")
 _LONGEST_METADATA = 2**24  # bytes; the limits of an image space are long lists
 _LONGEST_ENTRY = 2**16  # characters of one text in the metadata
 _MINARI_VERSION = "0.5.0"
-_SPEC_DEFAULTS: dict[str, Any] = {
-    "reward_threshold": None,
-    "nondeterministic": False,
-    "order_enforce": True,
-    "disable_env_checker": False,
-    "kwargs": {},
-    "additional_wrappers": [],
-    "vector_entry_point": None,
-}
 
 
 def recognizes(path: Path) -> bool:
@@ -73,10 +58,10 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
 
     `path` is the dataset's directory, its ``data`` directory, or one of the two files. Spaces must be boxes of one
     dimension. Episodes follow each other in numerical order. An episode that ends with neither flag is read as cut by a
-    limit; a step that sets both is a terminal, as Gymnasium means it. The layout itself says where episodes end, so
+    limit; a step that sets both is a terminal, as in Gymnasium. The layout itself shows where episodes end, so
     `fix_timeouts` has no effect. Of the infos only ``qpos`` and ``qvel`` are read.
 
-    The dataset has Minari's id for its name; its ``metadata`` holds the plain entries of ``metadata.json``, and under
+    The dataset's name is Minari's id; its ``metadata`` holds the plain entries of ``metadata.json``, and under
     ``environment`` the Gymnasium id of its ``env_spec``.
     """
     directory = _data_directory(Path(path))
@@ -88,22 +73,17 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
         metadata = _read_metadata(metadata_path)
     with refusing(file_path):
         with hdf5.open_hdf5(file_path) as file:
-            episodes = _episodes(file, metadata)
-            step_count = _check_episodes(file, episodes, MemoryBudget(memory_budget))
-            _check_promise(step_count, "steps", metadata, "total_steps")
-            parts = []
-            for episode in episodes:
-                with refusing(f"{file_path}, {episode}"):
-                    parts.append(_read_episode(file, episode))
+            episodes = _read_episodes(file, _episode_names(file, metadata), MemoryBudget(memory_budget))
+        _check_promise(sum(len(episode["rewards"]) for episode in episodes), "steps", metadata, "total_steps")
         name = metadata.get("dataset_id")
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             name = directory.parent.name if directory.name == "data" else directory.name
         described = _plain_metadata(metadata)
-        return checked_dataset(file_path, _join(parts), fix_timeouts=False, name=name, metadata=described)
+        return checked_dataset(file_path, _join(episodes), fix_timeouts=False, name=name, metadata=described)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    """What Minari says about a dataset; refuse spaces and formats that are not read."""
+    """The entries of ``metadata.json``; spaces and formats that are not read are refused."""
     if not path.is_file():
         raise refuse("no such file", f"a Minari dataset needs {METADATA_FILE} beside {DATA_FILE}")
     if path.stat().st_size > _LONGEST_METADATA:
@@ -141,15 +121,15 @@ def _parsed(what: str, text: object) -> dict[str, Any]:
 
 
 def _check_promise(found: int, things: str, metadata: Mapping[str, Any], key: str) -> None:
-    """Refuse a file that has lost some of what its metadata counts."""
+    """Refuse a file that has fewer or more episodes or steps than its metadata says."""
     promised = metadata.get(key, found)
     if promised != found:
         fault = f"the file holds {found:,} {things} where {METADATA_FILE} promises {promised:,} ({key!r})"
         raise refuse(fault, "download the dataset again")
 
 
-def _episodes(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
-    """Names of the episodes in numerical order; there must be no gap, and as many as the metadata says."""
+def _episode_names(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
+    """Names of the episodes in numerical order; refuse gaps, and a number that is not the metadata's."""
     names = list(file)
     odd = sorted(name for name in names if not _EPISODE.fullmatch(name))
     if "observations" in odd:
@@ -158,19 +138,36 @@ def _episodes(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
         raise refuse(f"key {odd[0]!r} is not an episode", "all keys must be 'episode_<number>'")
     if not names:
         raise refuse("the file holds no episodes", "download or collect the dataset again")
-    missing = set(range(len(names))) - {int(name.removeprefix("episode_")) for name in names}
-    if missing:
-        fault = f"key 'episode_{min(missing)}' is missing among {len(names)} episodes"
-        raise refuse(fault, "episodes are numbered from 0 without a gap; download the dataset again")
+    expected, found = [f"episode_{i}" for i in range(len(names))], set(names)
+    for name in expected:
+        if name not in found:
+            fault = f"key {name!r} is missing among {len(names)} episodes"
+            raise refuse(fault, "episodes are numbered from 0 without a gap; download the dataset again")
     _check_promise(len(names), "episodes", metadata, "total_episodes")
-    return [f"episode_{i}" for i in range(len(names))]
+    return expected
+
+
+def _read_episodes(file: h5py.File, names: list[str], budget: MemoryBudget) -> list[Columns]:
+    """Columns of all episodes under our names, with the next observations; checked before they are read.
+
+    HDF5 keeps what it has unpacked of every open array, so episodes are opened one after another.
+    """
+    episodes: list[Columns] = []
+    for name in names:
+        with refusing(f"{file.filename}, {name}"):
+            arrays = _open_episode(file, name)
+            _check_episode(arrays, episodes[0] if episodes else arrays)
+            budget.take(arrays)
+            episodes.append(_cleaned({key: hdf5.read_array(key, array) for key, array in arrays.items()}))
+    step_count = sum(len(episode["rewards"]) for episode in episodes)
+    if step_count < 2:
+        raise refuse(f"all episodes together have {step_count} steps", "at least 2 are needed")
+    warn_about_casts(arrays)
+    return episodes
 
 
 def _open_episode(file: h5py.File, episode: str) -> dict[str, h5py.Dataset]:
-    """One episode's unread arrays, ``infos/qpos`` and ``infos/qvel`` among them if there.
-
-    HDF5 keeps what it has unpacked of every open array, so only one episode should be open at a time.
-    """
+    """One episode's unread arrays, ``infos/qpos`` and ``infos/qvel`` among them if there."""
     import h5py
 
     group = hdf5.open_entry(file, episode, episode)
@@ -186,34 +183,12 @@ def _open_episode(file: h5py.File, episode: str) -> dict[str, h5py.Dataset]:
             raise refuse(fault, "only boxes of one dimension are read; flatten the space and store the dataset again")
     infos = hdf5.open_entry(group, "infos", "infos") if "infos" in group else None
     if isinstance(infos, h5py.Group):
-        for state in _STATES:
-            if state in infos:
-                arrays[INFOS + state] = hdf5.open_entry(infos, state, INFOS + state)
+        arrays |= {INFOS + key: hdf5.open_entry(infos, key, INFOS + key) for key in _STATES if key in infos}
     return arrays
 
 
-def _check_episodes(file: h5py.File, episodes: list[str], budget: MemoryBudget) -> int:
-    """Check the shapes, types and sizes of all episodes before any is read; return their number of steps."""
-    step_count = 0
-    widths: dict[str, tuple[int, ...]] = {}
-    for episode in episodes:
-        with refusing(f"{file.filename}, {episode}"):
-            arrays = _open_episode(file, episode)
-            step_count += _check_episode(arrays)
-            for key in ("observations", "actions"):
-                width = arrays[key].shape[1:]
-                if width != widths.setdefault(key, width):
-                    fault = f"key {key!r} has rows of shape {width}, of {widths[key]} in episode_0"
-                    raise refuse(fault, "all episodes need the same spaces")
-            budget.take(arrays)
-    if step_count < 2:
-        raise refuse(f"all episodes together have {step_count} steps", "at least 2 are needed")
-    warn_about_casts(arrays)
-    return step_count
-
-
-def _check_episode(arrays: Mapping[str, h5py.Dataset]) -> int:
-    """Check one episode's types and shapes; return its number of steps."""
+def _check_episode(arrays: Mapping[str, h5py.Dataset], first: Mapping[str, Any]) -> None:
+    """Check one episode's types and shapes, and that its spaces are those of the `first`."""
     for key, array in arrays.items():
         check_array(key, array)
         if key.startswith(INFOS) and (len(array.shape) != 2 or array.shape[1] == 0):
@@ -227,17 +202,19 @@ def _check_episode(arrays: Mapping[str, h5py.Dataset]) -> int:
             needed = "one observation more than actions" if key == "observations" else "one row per step"
             fault = f"key {key!r} has {array.shape[0]} rows where 'actions' has {count}"
             raise refuse(fault, f"{needed} is needed; store the dataset again")
-    return count
+    for key in ("observations", "actions"):
+        width, needed_width = arrays[key].shape[1:], first[key].shape[1:]
+        if width != needed_width:
+            fault = f"key {key!r} has rows of shape {width}, of {needed_width} in episode_0"
+            raise refuse(fault, "all episodes need the same spaces")
 
 
-def _read_episode(file: h5py.File, episode: str) -> Columns:
+def _cleaned(arrays: Columns) -> Columns:
     """One episode's columns under our names, T rows each, with the next observations."""
     columns = {}
-    for key, array in _open_episode(file, episode).items():
-        values = hdf5.read_array(key, array)
-        if key in VECTORS:
-            values = values.reshape(len(values))  # (T, 1) needs no warning here
-        columns[_FLAGS.get(key, key)] = clean_column(key, values)
+    for key, values in arrays.items():
+        column = values.reshape(len(values)) if key in VECTORS else values  # (T, 1) needs no warning here
+        columns[_FLAGS.get(key, key)] = clean_column(key, column)
     count = len(columns["actions"])
     for key, flag in _FLAGS.items():
         early = columns[flag][:-1]
@@ -254,8 +231,8 @@ def _join(episodes: list[Columns]) -> Columns:
     if unmarked:
         for i in unmarked:
             episodes[i]["timeouts"][-1] = True
-        where = f"first 'episode_{unmarked[0]}/truncations'"
-        warn_about(f"{len(unmarked)} episodes end with neither flag set, {where}; read as cut by a limit")
+        first = f"first 'episode_{unmarked[0]}/truncations'"
+        warn_about(f"{len(unmarked)} episodes end with neither flag set, {first}; read as cut by a limit")
     shared = [name for name in episodes[0] if all(name in episode for episode in episodes)]
     columns = {name: np.concatenate([episode[name] for episode in episodes]) for name in shared}
     columns["timeouts"] &= ~columns["terminals"]
@@ -272,21 +249,19 @@ def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         or (isinstance(value, str) and len(value) <= _LONGEST_ENTRY and key not in described)
     }
     own = metadata.get("trajmill")
-    values.update(own if isinstance(own, dict) else {})
+    values |= own if isinstance(own, dict) else {}
     try:
         environment = json.loads(metadata.get("env_spec", ""))["id"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        environment = None
-    if isinstance(environment, str):
-        values.setdefault("environment", environment)
-    return values
+        return values
+    return {"environment": environment, **values} if isinstance(environment, str) else values
 
 
 def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
     """Write steps as a directory that `minari.load_dataset` reads; see `Format.write`.
 
-    Minari looks for it under ``$MINARI_DATASETS_PATH`` (``~/.minari/datasets``) by its id, such as
-    ``mujoco/hopper/mine-v0``: `dataset_id`, or the directory's name. It ends in ``-v`` and a number.
+    Minari looks for a dataset under ``$MINARI_DATASETS_PATH`` (``~/.minari/datasets``) by its id, such as
+    ``mujoco/hopper/mine-v0``, which ends in ``-v`` and a number: `dataset_id`, by default the directory's name.
 
     Minari stores each observation once, so inside an episode the next observation must be the next row's. Steps after
     the last end become an episode with neither flag. Of the infos only ``qpos`` and ``qvel`` are kept. Metadata goes
@@ -320,9 +295,9 @@ def _episode_bounds(columns: Columns) -> list[tuple[int, int]]:
     jumps = np.abs(columns["next_observations"][:-1] - columns["observations"][1:]).max(axis=1) > CONTINUITY
     jumps &= ~flags[:-1]
     if jumps.any():
-        fault = f"'next_observations' is not the next row's observation in {int(jumps.sum())} rows inside episodes"
+        fault = f"'next_observations' is not the next row's observation {where(jumps, 'rows inside episodes')}"
         remedy = "Minari's layout stores each observation once; mark the ends of episodes, or write D4RL's layout"
-        raise refuse(f"{fault}, first in row {int(jumps.argmax())}", remedy)
+        raise refuse(fault, remedy)
     flags[-1] = True
     return list(pairwise([0, *(np.flatnonzero(flags) + 1).tolist()]))
 
@@ -338,19 +313,13 @@ def _write_episode(group: h5py.Group, columns: Columns, number: int, start: int,
 
 
 def _describe(name: str, columns: Columns, episodes: int, size: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``metadata.json`` says; Minari makes the spaces and the environment again from their texts."""
-
-    def box(name: str, limit: float) -> str:
-        size = columns[name].shape[1]
-        limits = {"low": [-limit] * size, "high": [limit] * size}
-        return json.dumps({"type": "Box", "dtype": "float32", "shape": [size], **limits})
-
+    """The content of ``metadata.json``; Minari makes the spaces and the environment from their texts."""
     described: dict[str, Any] = {
         "total_episodes": episodes,
         "total_steps": len(columns["rewards"]),
         "data_format": "hdf5",
-        "observation_space": box("observations", math.inf),
-        "action_space": box("actions", 1.0 if (np.abs(columns["actions"]) <= 1.0).all() else math.inf),
+        "observation_space": _box(columns["observations"], math.inf),
+        "action_space": _box(columns["actions"], 1.0 if (np.abs(columns["actions"]) <= 1.0).all() else math.inf),
         "dataset_id": name,
         "minari_version": _MINARI_VERSION,
         "dataset_size": round(size / 1e6, 1),
@@ -361,5 +330,12 @@ def _describe(name: str, columns: Columns, episodes: int, size: int, metadata: M
     for task in TASKS.values():
         if metadata.get("environment") == task.environment_id:
             spec = {"id": task.environment_id, "entry_point": task.entry_point, "max_episode_steps": EPISODE_LIMIT}
-            described["env_spec"] = json.dumps(spec | _SPEC_DEFAULTS)
+            described["env_spec"] = json.dumps(spec | {"kwargs": {}, "additional_wrappers": []})
     return described
+
+
+def _box(rows: NDArray[np.float32], limit: float) -> str:
+    """Gymnasium's space of vectors like `rows`, every number within ± `limit`."""
+    size = rows.shape[1]
+    limits = {"low": [-limit] * size, "high": [limit] * size}
+    return json.dumps({"type": "Box", "dtype": "float32", "shape": [size], **limits})

@@ -1,7 +1,7 @@
-"""SynthER's ``samples.npz``: transitions in no order, one NumPy array each, in a zip archive.
+"""SynthER's ``samples.npz``: transitions in no order, one NumPy array a column, in a zip archive.
 
-The archive is read by hand: a header first, then no more bytes than it declares. Pickled objects are never loaded.
-Source: github.com/conglu1997/SynthER, what its trainer saves with `numpy.savez_compressed`.
+Headers are read first, then no more bytes than they declare. Pickled objects are never loaded.
+Source: github.com/conglu1997/SynthER, whose trainer saves such files with `numpy.savez_compressed`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from trajmill.data.columns import MemoryBudget, check_columns, clean_column, columns_to_write
-from trajmill.data.errors import DatasetError, refuse, refusing, warn_about
+from trajmill.data.errors import DatasetError, refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.records import COLUMNS, Dataset, Steps
 
@@ -45,8 +45,8 @@ def recognizes(path: Path) -> bool:
 def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
     """Read and check transitions as SynthER stores them; options as in `load_dataset`.
 
-    An archive has `KEYS`, and ``timeouts`` if it has them; other arrays are not read. Terminals that a model has made
-    need not be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` has no effect.
+    An archive has `KEYS` and perhaps ``timeouts``; other arrays are not read. Terminals that a model has made need not
+    be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` has no effect.
     """
     path = Path(path)
     with refusing(path):
@@ -70,12 +70,11 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
 
 
 def _read_arrays(archive: zipfile.ZipFile, budget: MemoryBudget) -> dict[str, NDArray[Any]]:
-    """The archive's columns; nothing is ever unpacked to a file, so the names of entries lead nowhere."""
+    """The archive's columns; nothing is unpacked to a file, so the names of entries cannot do harm."""
     entries = archive.infolist()
     if len(entries) > _MOST_MEMBERS:
         raise refuse(f"the archive has {len(entries):,} entries", f"a dataset has at most {_MOST_MEMBERS}")
-    members: dict[str, zipfile.ZipInfo] = {}
-    headers: dict[str, _Header] = {}
+    members, headers = {}, {}
     for entry in entries:
         name = entry.filename.removesuffix(".npy")
         if name not in COLUMNS:
@@ -109,7 +108,7 @@ def _read_header(name: str, file: IO[bytes]) -> _Header:
 
 
 def _read_array(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """One array; memory is taken only as bytes arrive, and no more than the header declares."""
+    """One array; memory is taken as bytes arrive, and no more than the header declares."""
     with archive.open(member) as file:
         try:
             values: NDArray[Any] = npy.read_array(file, allow_pickle=False, max_header_size=_LONGEST_HEADER)
@@ -122,19 +121,17 @@ def _read_array(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) ->
 
 def _threshold(terminals: NDArray[Any]) -> NDArray[Any]:
     """Read a model's terminals, anything around 0 and 1, as flags."""
-    odd = ~np.isin(terminals, (0, 1)) & np.isfinite(terminals)
+    odd = (~np.isin(terminals, (0, 1)) & np.isfinite(terminals)).reshape(len(terminals), -1).any(axis=1)
     if not odd.any():
         return terminals
-    row = int(odd.reshape(len(terminals), -1).any(axis=1).argmax())
-    warn_about(f"key 'terminals' is neither 0 nor 1 in {int(odd.sum())} rows, first in row {row}; read as > 0.5")
+    warn_about(f"key 'terminals' is neither 0 nor 1 {where(odd)}; read as > 0.5")
     return np.where(np.isfinite(terminals), terminals > 0.5, terminals)
 
 
 def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
     """Write transitions as SynthER does, a compressed NumPy archive of its five arrays; see `Format.write`.
 
-    The format needs next observations and has no timeouts, infos or metadata: steps that a limit cut are stored as any
-    other.
+    The format needs next observations and has no timeouts, infos or metadata.
     """
     path = Path(path)
     with refusing(path):
