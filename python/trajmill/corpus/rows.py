@@ -90,18 +90,9 @@ class ShuffledCorpus(Corpus):
 class VirtualCorpus(Corpus):
     """`sequence_count` rows of `length` tokens of a chain, or transitions of an MDP, made when they are asked for.
 
-    Row i is what ``law.sample(1, length, first_sequence=i)`` returns and what a stored corpus of this law holds.
-
-    Parameters
-    ----------
-    law
-        A MarkovChain (column ``tokens``) or an MDP (columns ``states``, of length + 1, and ``actions``).
-    sequence_count
-        Rows, 1 to 2**63 - 1.
-    length
-        Tokens or transitions of a row, >= 1.
-    threads
-        Threads that draw a batch; default 1, since loaders have workers of their own.
+    Row i is what ``law.sample(1, length, first_sequence=i)`` returns and what a stored corpus of this law holds: column
+    ``tokens`` of a MarkovChain, or of an MDP the columns ``states``, of length + 1, and ``actions``. There are 1 to
+    2**63 - 1 rows. Of the `threads` that draw a batch there is one by default, since loaders have workers of their own.
     """
 
     def __init__(self, law: MarkovChain | MDP, *, sequence_count: int, length: int, threads: int = 1) -> None:
@@ -187,15 +178,10 @@ class StoredCorpus(Corpus):
 
 
 def open_corpus(directory: str | Path) -> StoredCorpus:
-    """The corpus in `directory`.
+    """The corpus in `directory`; CorpusError, which says what is wrong, if a part is missing, cut off or damaged.
 
     Looks at the manifest (or, without one, at the receipts) and at the size of every file; `trajmill corpus verify`
-    also reads them.
-
-    Raises
-    ------
-    CorpusError
-        If something is missing, cut off or damaged, or a newer version has written it; the message says what.
+    also reads them. A corpus that a newer version has written is a CorpusError too.
     """
     return StoredCorpus(directory)
 
