@@ -62,28 +62,15 @@ def build(
     threads: int | None = None,
     rehash: bool = False,
 ) -> Built:
-    """Make the shards of `spec` that `out` does not hold yet, then the manifest if all are there.
+    """Make the shards of `spec` that the directory or object store `out` lacks, then the manifest if all are there.
 
     After a run that was interrupted, the same call makes only the shards that are missing and ends with the same bytes.
+    Several jobs may each make a `part` at the same time; the last one writes the manifest. With `rehash` the shards
+    that are there are read and damaged ones are made again; otherwise only their sizes are checked. Engine ``"ray"``
+    makes the shards as tasks of the cluster at `ray_address`, or of one that is started on this machine. `threads` draw
+    in this process, by default on every core, or in each task, by default one.
 
-    Parameters
-    ----------
-    out
-        A directory, or the URL of an object store.
-    engine
-        Whether this process makes the shards, or the tasks of a Ray cluster: that at `ray_address`, or one that is
-        started on this machine.
-    part
-        Which of several jobs this is. They may run at the same time, and the last one writes the manifest.
-    threads
-        Threads that draw (with Ray: of each task); default every core (with Ray: one).
-    rehash
-        Read the shards that are there and make damaged ones again; otherwise only their sizes are checked.
-
-    Raises
-    ------
-    CorpusError
-        If `out` holds something else or cannot be written, or another process is writing it.
+    CorpusError if `out` holds something else or cannot be written, or another process is writing it.
     """
     store = open_store(out)
     layout = layout_of(spec)
@@ -97,11 +84,18 @@ def build(
             todo = _unfinished(store, layout, found, mine, rehash, progress)
             report = _reporter(layout, mine, todo, spec["length"], progress)
             if engine == "ray":
-                _make_with_ray(spec, todo, out, thread_count, ray_address, report)
+                _make_with_ray(spec, layout, todo, out, thread_count, ray_address, report)
             else:
                 Mill(spec, thread_count).make(todo, store, report)
             store.sweep()  # what workers of a cluster left that died
-            whole = _finish(store, layout, alone=part.count == 1)
+            found = survey(store)
+            whole = len(found.receipts) == layout.shard_count
+            if whole:
+                manifest = found.rebuilt_manifest()
+                if found.manifest != manifest:
+                    store.put(MANIFEST, manifest.to_bytes())
+            elif part.count == 1:
+                raise CorpusError(f"{store} is not whole: {summary(found.problems)}; give the same command again")
     except OSError as error:
         raise CorpusError(
             f"{store} cannot be written: {error.strerror or error}; finished shards are kept, "
@@ -112,7 +106,7 @@ def build(
 
 
 def _refuse_other(spec: dict[str, Any], layout: Layout, found: Survey) -> None:
-    """CorpusError if the place holds anything but a part of this corpus."""
+    """CorpusError if the store holds anything but a part of this corpus."""
     fault = None
     if found.record is None:
         ours = re.compile(rf"\.lock|\.tmp-.*|({'|'.join(column.name for column in layout.columns)})-\d{{5,}}\.bin")
@@ -137,7 +131,7 @@ def _unfinished(
 
 
 def _reporter(layout: Layout, mine: range, todo: list[int], length: int, progress: Progress) -> Callable[[int], None]:
-    """What receives the rows of each block that was written; it reports values and bytes."""
+    """A function that gets the number of rows of each block that was written, and reports values and bytes."""
     unit = "tokens" if layout.columns[0].name == "tokens" else "transitions"
     row_bytes = sum(column.row_bytes for column in layout.columns)
     total = sum(len(layout.rows(shard)) for shard in mine)
@@ -155,6 +149,7 @@ def _reporter(layout: Layout, mine: range, todo: list[int], length: int, progres
 
 def _make_with_ray(
     spec: dict[str, Any],
+    layout: Layout,
     shards: list[int],
     out: str | Path,
     threads: int,
@@ -175,7 +170,6 @@ def _make_with_ray(
         task = ray.remote(num_cpus=threads, max_retries=_RAY_RETRIES, retry_exceptions=[OSError])(make_shard)
         ahead = _RAY_TASKS_PER_NODE * max(1, len(ray.nodes()))
         waiting, running = list(reversed(shards)), dict[Any, int]()
-        layout = layout_of(spec)
         while waiting or running:
             while waiting and len(running) < ahead:
                 shard = waiting.pop()
@@ -193,16 +187,3 @@ def _make_with_ray(
     finally:
         if ours:
             ray.shutdown()
-
-
-def _finish(store: Store, layout: Layout, *, alone: bool) -> bool:
-    """Write the manifest if every shard is there, and return whether it is; only a job that works `alone` must."""
-    found = survey(store)
-    if len(found.receipts) < layout.shard_count:
-        if alone:
-            raise CorpusError(f"{store} is not whole: {summary(found.problems)}; give the same command again")
-        return False
-    manifest = found.rebuilt_manifest()
-    if found.manifest != manifest:
-        store.put(MANIFEST, manifest.to_bytes())
-    return True

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -14,19 +12,6 @@ class CorpusError(ValueError):
 
 class NewerFormatError(CorpusError):
     """A corpus that a newer version has written."""
-
-
-@contextmanager
-def damage_in(where: str) -> Iterator[None]:
-    """Raise what the checks of a block find as a CorpusError that names `where`."""
-    try:
-        yield
-    except NewerFormatError:
-        raise
-    except KeyError as error:
-        raise CorpusError(f"{where} is damaged ({error} is missing)") from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise CorpusError(f"{where} is damaged ({error})") from None
 
 
 def library(module: str, user: str, extra: str) -> Any:

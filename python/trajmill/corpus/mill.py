@@ -29,14 +29,8 @@ def make_shard(spec: Mapping[str, Any], shard: int, out: str | Path, threads: in
     """Make one shard and its receipt in the directory or object store `out`; the bytes depend on `spec` alone.
 
     Making a shard twice, at once or after a failure, leaves the same files. Tables and buffers are kept for the next
-    call with the same spec.
-
-    Raises
-    ------
-    CorpusError
-        For a spec that this version cannot make.
-    OSError
-        If `out` cannot be written; nothing half-done is left.
+    call with the same spec. CorpusError for a spec that this version cannot make; OSError if `out` cannot be written,
+    where nothing half-done is left.
     """
     mill = _kept_mill(json.dumps(spec, sort_keys=True), checks.thread_count(threads))
     if not 0 <= shard < mill.layout.shard_count:
@@ -70,18 +64,38 @@ class Mill:
         `block_done` receives the number of rows of every block that was written.
         """
         begun: dict[int, Files] = {}
-        hashes: dict[str, list[str]] = defaultdict(list)  # of the blocks so far of the first of them
+        hashes: dict[str, list[str]] = defaultdict(list)  # of the first shard's blocks so far
         # files are begun and finished on a thread that runs already, since Ctrl-C may come anywhere in the main one
         helper = ThreadPoolExecutor(1)
         helper.submit(int).result()
-        made = in_order(self._make_block, self._blocks(shards, store, begun, helper), self._threads)
+
+        def begin(shard: int) -> None:
+            for column in self.layout.columns:
+                size = self.layout.file_bytes(column, shard)
+                begun[shard][column.name] = store.create(column.file_name(shard), size)
+
+        def finish(shard: int) -> None:
+            for file in begun[shard].values():
+                file.commit()
+            blocks = {name: tuple(values) for name, values in hashes.items()}
+            receipt = Receipt(spec=self.spec, layout=self.layout, shard=shard, blocks=blocks)
+            store.put(receipt_name(shard), receipt.to_bytes())
+
+        def blocks() -> Iterator[tuple[int, Files, range]]:
+            for shard in shards:
+                begun[shard] = {}
+                helper.submit(begin, shard).result()
+                for rows in self.layout.blocks(shard):
+                    yield shard, begun[shard], rows
+
+        made = in_order(self._make_block, blocks(), self._threads)
         try:
             with helper, closing(made):
                 for shard, rows, block_hashes in made:
                     for name, value in block_hashes.items():
                         hashes[name].append(value)
                     if rows.stop == len(self.layout.rows(shard)):
-                        helper.submit(self._finish, shard, begun[shard], hashes, store).result()
+                        helper.submit(finish, shard).result()
                         del begun[shard]
                         hashes.clear()
                     block_done(len(rows))
@@ -89,27 +103,6 @@ class Mill:
             for files in begun.values():
                 for file in files.values():
                     file.discard()
-
-    def _blocks(
-        self, shards: Iterable[int], store: Store, begun: dict[int, Files], helper: ThreadPoolExecutor
-    ) -> Iterator[tuple[int, Files, range]]:
-        """The blocks of all shards, one after another; a shard's files are begun when its first block is."""
-        for shard in shards:
-            files = begun[shard] = {}
-            helper.submit(self._begin, shard, files, store).result()
-            for rows in self.layout.blocks(shard):
-                yield shard, files, rows
-
-    def _begin(self, shard: int, files: Files, store: Store) -> None:
-        for column in self.layout.columns:
-            files[column.name] = store.create(column.file_name(shard), self.layout.file_bytes(column, shard))
-
-    def _finish(self, shard: int, files: Files, hashes: Mapping[str, list[str]], store: Store) -> None:
-        for file in files.values():
-            file.commit()
-        blocks = {name: tuple(values) for name, values in hashes.items()}
-        receipt = Receipt(spec=self.spec, layout=self.layout, shard=shard, blocks=blocks)
-        store.put(receipt_name(shard), receipt.to_bytes())
 
     def _make_block(self, block: tuple[int, Files, range]) -> tuple[int, range, dict[str, str]]:
         """Draw and write a block of every column; the hashes go into the shard's receipt."""

@@ -41,17 +41,13 @@ class CorpusSampler:
 
     Parameters
     ----------
-    row_count
-        Rows of the corpus, ``len(corpus)``.
-    batch_size
-        Rows of a batch, >= 1.
+    row_count, batch_size
+        Rows of the corpus, ``len(corpus)``, and of a batch, each >= 1.
     seed
         Shuffles every epoch by a keyed bijection; None keeps the order of the corpus.
     rank, world_size
-        Which consumer this is, and how many there are. Where each of R processes reads with W workers of its own,
-        worker w of process r is ``rank=r * W + w, world_size=R * W``; a DataLoader's own workers need no such care.
-    drop_last
-        Leave out the last step of an epoch if it is not full.
+        Number of this consumer, and how many there are. If each of R processes reads with W workers of its own, worker
+        w of process r is ``rank=r * W + w, world_size=R * W``; a DataLoader's own workers need no such care.
     """
 
     def __init__(
@@ -95,8 +91,8 @@ class CorpusSampler:
     def state_dict(self, *, batch_count: int | None = None) -> dict[str, int]:
         """The cursor: how many rows all consumers together have been given since the first epoch began.
 
-        A loader with workers asks for batches before training gets them. Then pass `batch_count`, the batches that
-        training has had of the present iterator, and the cursor counts these alone.
+        A loader with workers asks for batches before training gets them. Then pass `batch_count`, the number of batches
+        that training has had of the present iterator, and the cursor counts only these.
         """
         if batch_count is None:
             return {"cursor": self._cursor}
@@ -104,5 +100,5 @@ class CorpusSampler:
         return {"cursor": min(self._began + batch_count * self.batch_size * self.world_size, epoch_end)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from a cursor, however many consumers there were then."""
+        """Continue from a cursor, whatever the number of consumers was then."""
         self._cursor = self._began = checks.integer("cursor", state["cursor"], 0, 2**127)

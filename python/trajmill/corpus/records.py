@@ -1,19 +1,20 @@
 """Receipts and the manifest: signed JSON, in which every flipped bit is noticed.
 
 A record is written in one way only (sorted keys, one space of indentation, a newline at the end) and carries the
-xxh3-128 of itself without its own hash. Reading writes it again and compares bytes, so nothing can differ.
+xxh3-128 of itself without its own hash. Reading writes it again and compares the bytes, so nothing can differ.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from trajmill.core import checks
-from trajmill.corpus.errors import NewerFormatError, damage_in, library
+from trajmill.corpus.errors import CorpusError, NewerFormatError, library
 from trajmill.corpus.layout import Column, Layout
 
 FORMAT_VERSION = 1
@@ -22,7 +23,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A finished shard: what was asked for, and the hash of every block of every column."""
+    """A finished shard: the spec of its corpus, and the hash of every block of every column."""
 
     spec: dict[str, Any]
     layout: Layout
@@ -37,8 +38,7 @@ class Receipt:
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
         """The receipt in `data`; CorpusError that names `where` if a bit differs or a newer version wrote it."""
-        with damage_in(where):
-            record, layout = _read(data, "trajmill-receipt", where)
+        with _parsed(data, "trajmill-receipt", where) as (record, layout):
             shard = checks.integer("shard", record["shard"], 0, layout.shard_count - 1)
             blocks = {c["name"]: _hashes(c["blocks"], layout.block_count(shard)) for c in record["columns"]}
             return cls(spec=record["spec"], layout=layout, shard=shard, blocks=blocks)
@@ -46,7 +46,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A whole corpus: what was asked for, and the hash of every shard's receipt."""
+    """A whole corpus: its spec, and the hash of every shard's receipt."""
 
     spec: dict[str, Any]
     layout: Layout
@@ -64,8 +64,7 @@ class Manifest:
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
         """The manifest in `data`; CorpusError that names `where` if a bit differs or a newer version wrote it."""
-        with damage_in(where):
-            record, layout = _read(data, "trajmill-corpus", where)
+        with _parsed(data, "trajmill-corpus", where) as (record, layout):
             receipts = _hashes(record["receipts"], layout.shard_count)
             return cls(spec=record["spec"], layout=layout, receipts=receipts)
 
@@ -93,21 +92,29 @@ def _head(kind: str) -> dict[str, Any]:
     return {"format": kind, "format_version": FORMAT_VERSION}
 
 
-def _read(data: bytes, kind: str, where: str) -> tuple[dict[str, Any], Layout]:
-    """The record in `data`, as `sign` writes it, and its layout; some error if it is not one."""
-    record = json.loads(data)
-    if not isinstance(record, dict) or record.get("format") != kind:
-        raise ValueError(f"not a {kind}")
-    version = record.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"{where} was written by a newer trajmill (format {version}, this one knows {FORMAT_VERSION}); upgrade"
-        )
-    record.pop("hash", None)
-    if version != FORMAT_VERSION or sign(record) != data:
-        raise ValueError("its content does not match its own hash")
-    columns = [Column(name=c["name"], dtype=c["dtype"], row_length=c["row_length"]) for c in record["columns"]]
-    return record, Layout.of(record["spec"], columns)
+@contextmanager
+def _parsed(data: bytes, kind: str, where: str) -> Iterator[tuple[dict[str, Any], Layout]]:
+    """The record in `data`, as `sign` writes it, and its layout; errors, also in the block, become CorpusErrors."""
+    try:
+        record = json.loads(data)
+        if not isinstance(record, dict) or record.get("format") != kind:
+            raise ValueError(f"not a {kind}")
+        version = record.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise NewerFormatError(
+                f"{where} was written by a newer trajmill (format {version}, this one knows {FORMAT_VERSION}); upgrade"
+            )
+        record.pop("hash", None)
+        if version != FORMAT_VERSION or sign(record) != data:
+            raise ValueError("its content does not match its own hash")
+        columns = [Column(name=c["name"], dtype=c["dtype"], row_length=c["row_length"]) for c in record["columns"]]
+        yield record, Layout.of(record["spec"], columns)
+    except CorpusError:
+        raise
+    except KeyError as error:
+        raise CorpusError(f"{where} is damaged ({error} is missing)") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CorpusError(f"{where} is damaged ({error})") from None
 
 
 def _hashes(values: object, count: int) -> tuple[str, ...]:

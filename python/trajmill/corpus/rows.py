@@ -90,18 +90,9 @@ class ShuffledCorpus(Corpus):
 class VirtualCorpus(Corpus):
     """`sequence_count` rows of `length` tokens of a chain, or transitions of an MDP, made when they are asked for.
 
-    Row i is what ``law.sample(1, length, first_sequence=i)`` returns and what a stored corpus of this law holds.
-
-    Parameters
-    ----------
-    law
-        A MarkovChain (column ``tokens``) or an MDP (columns ``states``, of length + 1, and ``actions``).
-    sequence_count
-        Rows, 1 to 2**63 - 1.
-    length
-        Tokens or transitions of a row, >= 1.
-    threads
-        Threads that draw a batch; default 1, since loaders have workers of their own.
+    Row i is what ``law.sample(1, length, first_sequence=i)`` returns and what a stored corpus of this law holds: column
+    ``tokens`` of a MarkovChain, or of an MDP the columns ``states``, of length + 1, and ``actions``. There are 1 to
+    2**63 - 1 rows. A batch is drawn by `threads` threads, by default one, since loaders have workers of their own.
     """
 
     def __init__(self, law: MarkovChain | MDP, *, sequence_count: int, length: int, threads: int = 1) -> None:
@@ -130,7 +121,12 @@ class VirtualCorpus(Corpus):
 
 
 class StoredCorpus(Corpus):
-    """A whole corpus on disk, read through memory maps; see `open_corpus`."""
+    """A whole corpus in a directory, read through memory maps.
+
+    Opening it looks at the manifest (or, without one, at the receipts) and at the size of every file; `trajmill corpus
+    verify` also reads them. CorpusError says what is missing, cut off or damaged, or that a newer version has written
+    the corpus.
+    """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -141,11 +137,10 @@ class StoredCorpus(Corpus):
             manifest = survey(store).rebuilt_manifest()
         self.manifest: dict[str, Any] = manifest.to_record()
         self.layout = manifest.layout
+        self.columns, self.row_count = self.layout.columns, self.layout.row_count
         problems = size_problems(store.sizes(), self.layout, range(self.layout.shard_count))
         if problems:
             raise CorpusError(f"{store} is not whole: {summary(problems)}")
-        self.columns = self.layout.columns
-        self.row_count = self.layout.row_count
         self._maps: dict[tuple[str, int], Array] = {}
 
     def shard_paths(self, column: str = "tokens") -> list[Path]:
@@ -162,9 +157,9 @@ class StoredCorpus(Corpus):
         shards, rows = np.divmod(indexes.astype(np.int64), self.layout.shard_rows)
         arrays = empty_rows(self.columns, len(indexes))
         for shard in np.unique(shards).tolist():
-            places = np.flatnonzero(shards == shard)
+            wanted = np.flatnonzero(shards == shard)
             for name, array in arrays.items():
-                array[places] = self._map(name, shard)[rows[places]]
+                array[wanted] = self._map(name, shard)[rows[wanted]]
         return arrays
 
     def close(self) -> None:
@@ -186,18 +181,7 @@ class StoredCorpus(Corpus):
         return f"StoredCorpus({str(self.directory)!r})"
 
 
-def open_corpus(directory: str | Path) -> StoredCorpus:
-    """The corpus in `directory`.
-
-    Looks at the manifest (or, without one, at the receipts) and at the size of every file; `trajmill corpus verify`
-    also reads them.
-
-    Raises
-    ------
-    CorpusError
-        If something is missing, cut off or damaged, or a newer version has written it; the message says what.
-    """
-    return StoredCorpus(directory)
+open_corpus = StoredCorpus  # as in tm.open_corpus("corpus")
 
 
 def empty_rows(columns: tuple[Column, ...], row_count: int) -> dict[str, Array]:

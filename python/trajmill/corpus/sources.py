@@ -1,15 +1,15 @@
 """From a spec to rows: a spec names a law and a length, and a source draws its rows.
 
-A spec is a plain dictionary of JSON values. It says all that fixes the bytes of a corpus and nothing else.
+A spec is a plain dictionary of JSON values. It holds everything that decides the bytes of a corpus, and nothing else.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,19 +30,13 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 """(rows, row_length) arrays under their columns' names"""
 
 
-class Fill(Protocol):
-    """Makes rows that stand side by side."""
-
-    def __call__(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
-        """Fill each column's array with the rows from `first_row` on."""
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """What draws the rows of a spec."""
 
     columns: tuple[Column, ...]
-    fill: Fill
+    fill: Callable[[int, Arrays, int | None], None]
+    """``fill(first_row, arrays, threads)`` fills each column's array with the rows from `first_row` on"""
     backend: str = "dense"
 
 
@@ -51,12 +45,8 @@ def make_spec(
 ) -> dict[str, Any]:
     """The spec of `row_count` rows of a `kind` whose parameters are `law`.
 
-    Parameters
-    ----------
-    law
-        What `kind` needs; ``"backend"`` may be ``"auto"`` or missing: the spec names the one that was chosen.
-    shard_rows
-        Rows of a shard, a power of two; None: as many as make 2**28 values. At least `row_count`: a single shard.
+    If ``law["backend"]`` is ``"auto"`` or missing, the spec names the backend that was chosen. `shard_rows` is a power
+    of two; None makes up to 2**28 values a shard, and at least `row_count` makes a single shard.
     """
     spec = {
         "kind": kind,
@@ -66,10 +56,8 @@ def make_spec(
         "row_count": checks.integer("row count", row_count, 1, 2**63 - 1),
         "length": checks.integer("length", length, 1, 2**32 - 1),
     }
-    automatic = spec["backend"] == "auto"
-    make = _maker(spec | {"backend": BACKENDS[0]} if automatic else spec)
-    if automatic:
-        spec["backend"] = make(spec).backend
+    if spec["backend"] == "auto":
+        spec["backend"] = source_of(spec).backend
     columns = _columns(spec)
     if shard_rows is None:
         shard_rows = _power_of_two(SHARD_VALUES // max(column.row_length for column in columns))
@@ -81,9 +69,10 @@ def make_spec(
 
 
 def layout_of(spec: Spec) -> Layout:
-    """The layout of the corpus that `spec` asks for."""
-    _maker(spec)  # refuses what this version cannot make
-    return Layout.of(spec, _columns(spec))
+    """The layout of the corpus that `spec` asks for; CorpusError for a spec that this version cannot make."""
+    columns = _columns(spec)
+    _require_known("backend", spec, BACKENDS)
+    return Layout.of(spec, columns)
 
 
 def source_of(spec: Spec) -> Source:
@@ -109,6 +98,7 @@ def columns_of(kind: str, length: int, state_count: int, action_count: int = 0) 
 
 
 def _columns(spec: Spec) -> tuple[Column, ...]:
+    _maker(spec)  # refuses other kinds
     return columns_of(spec["kind"], spec["length"], spec["state_count"], spec.get("action_count", 0))
 
 
@@ -117,18 +107,12 @@ def _law(spec: Spec, *names: str) -> dict[str, Any]:
     return {name: float(spec[name]) if name.endswith("temperature") else spec[name] for name in names}
 
 
-def _markov(spec: Spec) -> Source:
-    law = _law(spec, "state_count", "order", "temperature", "seed", "initial", "backend")
-    return _chain_rows(spec, MarkovChain(**law))
-
-
-def _iid(spec: Spec) -> Source:
-    law = _law(spec, "state_count", "seed", "backend")
-    return _chain_rows(spec, MarkovChain(**law, order=0, temperature=math.inf))
-
-
-def _chain_rows(spec: Spec, chain: MarkovChain) -> Source:
+def _tokens(spec: Spec) -> Source:
     """Sequences of a chain: the column ``tokens``."""
+    law: dict[str, Any] = {"order": 0, "temperature": math.inf}  # independent tokens
+    if spec["kind"] == "markov":
+        law = _law(spec, "order", "temperature", "initial")
+    chain = MarkovChain(**law, **_law(spec, "state_count", "seed", "backend"))
 
     def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
         tokens = arrays["tokens"]
@@ -170,21 +154,11 @@ def _mapped(spec: Spec) -> Source:
     return Source(_columns(spec), fill, chain.backend)
 
 
-def _reference_markov(spec: Spec) -> Source:
-    law = _law(spec, "state_count", "order", "temperature", "seed")
-    return _reference_tokens(spec, reference.ReferenceChain(**law).tokens)
-
-
-def _reference_iid(spec: Spec) -> Source:
-    return _reference_tokens(spec, partial(reference.iid_tokens, spec["state_count"], spec["seed"]))
-
-
-def _reference_tokens(spec: Spec, draw: Callable[..., npt.NDArray[Any]]) -> Source:
-    """The authors' iterations 0, 1, 2, ... (docs/reference-streams.md), each in the order of their processes.
-
-    ``draw(process count, batch size, length, iteration, workers=...)`` makes the sequences of some processes, which
-    needs no others.
-    """
+def _reference_tokens(spec: Spec) -> Source:
+    """The authors' iterations 0, 1, 2, ... (docs/reference-streams.md), each in the order of their processes."""
+    draw: Callable[..., npt.NDArray[Any]] = partial(reference.iid_tokens, spec["state_count"], spec["seed"])
+    if spec["kind"] == "markov":
+        draw = reference.ReferenceChain(**_law(spec, "state_count", "order", "temperature", "seed")).tokens
     process_count, batch_size, length = spec["worker_count"], spec["batch_size"], spec["length"]
     share = reference.block_size(process_count, batch_size)  # sequences of a process in an iteration
 
@@ -194,7 +168,7 @@ def _reference_tokens(spec: Spec, draw: Callable[..., npt.NDArray[Any]]) -> Sour
         while row < len(tokens):
             iteration, first = divmod(first_row + row, batch_size)
             end = min(batch_size, first + len(tokens) - row)
-            processes = range(first // share, -(-end // share))  # the first and last share may be wanted in part
+            processes = range(first // share, -(-end // share))  # only parts of the first and last share may be wanted
             out = np.empty((len(processes) * share, length), tokens.dtype)
             draw(process_count, batch_size, length, iteration, workers=processes, out=out, threads=threads)
             skipped = first - processes.start * share
@@ -221,18 +195,21 @@ def _reference_mdp(spec: Spec) -> Source:
 
 
 SOURCES: dict[str, dict[str, Callable[[Spec], Source]]] = {
-    "v1": {"markov": _markov, "iid": _iid, "mdp": _mdp, "identity": _mapped, "mapping": _mapped},
-    "reference": {"markov": _reference_markov, "iid": _reference_iid, "mdp": _reference_mdp},
+    "v1": {"markov": _tokens, "iid": _tokens, "mdp": _mdp, "identity": _mapped, "mapping": _mapped},
+    "reference": {"markov": _reference_tokens, "iid": _reference_tokens, "mdp": _reference_mdp},
 }
 """stream -> kind -> what makes the source of such a spec"""
 
 
 def _maker(spec: Spec) -> Callable[[Spec], Source]:
-    makers = SOURCES.get(str(spec.get("stream")), {})
-    for name, known in (("stream", tuple(SOURCES)), ("kind", tuple(makers)), ("backend", BACKENDS)):
-        if spec.get(name) not in known:
-            raise CorpusError(f"this trajmill makes corpora of {name} {', '.join(known)}, not {spec.get(name)!r}")
-    return makers[spec["kind"]]
+    _require_known("stream", spec, SOURCES)
+    _require_known("kind", spec, SOURCES[spec["stream"]])
+    return SOURCES[spec["stream"]][spec["kind"]]
+
+
+def _require_known(name: str, spec: Spec, known: Collection[str]) -> None:
+    if spec.get(name) not in tuple(known):
+        raise CorpusError(f"this trajmill makes corpora of {name} {', '.join(known)}, not {spec.get(name)!r}")
 
 
 def _power_of_two(limit: int) -> int:

@@ -34,12 +34,12 @@ class Survey:
 
     @property
     def record(self) -> Manifest | Receipt | None:
-        """A record that says what the corpus was asked to be; None if there is none."""
+        """A record that says what the corpus should be; None if there is none."""
         return self.manifest or next(iter(self.receipts.values()), None)
 
     @property
     def layout(self) -> Layout:
-        """How the corpus is cut; CorpusError if no record says so."""
+        """How the corpus is divided; CorpusError if no record says so."""
         if self.record is None:
             damage = "".join(f"; {problem}" for problem in self.problems)
             raise CorpusError(f"{self.where} holds no manifest.json and no receipt: not a corpus{damage}")
@@ -74,10 +74,15 @@ def survey(store: Store) -> Survey:
             data = store.read(name)
             if name == MANIFEST:
                 found.manifest = Manifest.parse(data, name)
-            else:
-                receipt = Receipt.parse(data, name)
-                _refuse_stranger(name, receipt, found.record)
-                found.receipts[receipt.shard] = receipt
+                continue
+            receipt, record = Receipt.parse(data, name), found.record
+            if name != receipt_name(receipt.shard):
+                raise CorpusError(f"{name} is the receipt of shard {receipt.shard}")
+            if record is not None and receipt.spec != record.spec:
+                raise CorpusError(f"{name} belongs to another corpus: {difference(record.spec, receipt.spec)}")
+            if record is not None and receipt.layout != record.layout:
+                raise CorpusError(f"{name} is damaged (its columns are not those of the others)")
+            found.receipts[receipt.shard] = receipt
         except NewerFormatError:
             raise
         except CorpusError as error:
@@ -113,10 +118,7 @@ class Verification:
 def verify(location: str | Path, progress: Progress = silent, *, threads: int | None = None) -> Verification:
     """Read all of a corpus and compare it with its hashes: finds any flipped bit and anything cut off or missing.
 
-    Raises
-    ------
-    CorpusError
-        If there is no corpus, or a newer version has written it. Damage is not raised but reported.
+    Damage is not raised but reported; CorpusError only if there is no corpus, or a newer version has written it.
     """
     store = open_store(location)
     found = survey(store)
@@ -154,17 +156,17 @@ def damaged_blocks(
         """The shard, the bytes of the block, and what is wrong with it."""
         receipt, column, rows = block
         name, size = column.file_name(receipt.shard), len(rows) * column.row_bytes
+        problem = None
         data = buffers.pop()  # there is one for each thread
         try:
             store.read_into(name, data, size, rows.start * column.row_bytes)
-            digest = content_hash(data[:size].data)
+            if content_hash(data[:size].data) != receipt.blocks[column.name][rows.start // layout.block_rows]:
+                problem = f"{name} is damaged in rows {rows.start} to {rows.stop - 1} of the shard"
         except OSError as error:
-            return receipt.shard, size, f"{name} cannot be read ({error.strerror or error})"
+            problem = f"{name} cannot be read ({error.strerror or error})"
         finally:
             buffers.append(data)
-        if digest != receipt.blocks[column.name][rows.start // layout.block_rows]:
-            return receipt.shard, size, f"{name} is damaged in rows {rows.start} to {rows.stop - 1} of the shard"
-        return receipt.shard, size, None
+        return receipt.shard, size, problem
 
     blocks = (
         (receipt, column, rows)
@@ -187,10 +189,7 @@ def damaged_blocks(
 def merge(location: str | Path) -> Manifest:
     """Write the manifest that follows from the receipts: of shards made by several jobs, or of a corpus that lost it.
 
-    Raises
-    ------
-    CorpusError
-        If a receipt is missing or damaged, or a shard's file has the wrong size.
+    CorpusError if a receipt is missing or damaged, or a shard's file has the wrong size.
     """
     store = open_store(location)
     found = survey(store)
@@ -213,13 +212,3 @@ def summary(problems: Sequence[str]) -> str:
     """The first problems in one line, and how many more there are."""
     more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
     return "; ".join(problems[:_MOST_NAMED]) + more
-
-
-def _refuse_stranger(name: str, receipt: Receipt, record: Manifest | Receipt | None) -> None:
-    """CorpusError unless the receipt called `name` is that of its shard, and of the corpus that `record` describes."""
-    if name != receipt_name(receipt.shard):
-        raise CorpusError(f"{name} is the receipt of shard {receipt.shard}")
-    if record is not None and receipt.spec != record.spec:
-        raise CorpusError(f"{name} belongs to another corpus: {difference(record.spec, receipt.spec)}")
-    if record is not None and receipt.layout != record.layout:
-        raise CorpusError(f"{name} is damaged (its columns are not those of the others)")

@@ -1,4 +1,4 @@
-"""Text as rows of tokens: byte-level BPE, one end mark a line, everything run together and cut into equal rows.
+"""Text as rows of tokens: byte-level BPE, an end mark after each line, everything joined and cut into equal rows.
 
 The stored form is a directory: ``tokens.bin`` (all tokens one after the other, uint16 or uint32, little endian),
 ``vocab.json`` and ``merges.txt`` (the tokenizer, in GPT-2's own format) and ``text.json`` (what it was made of, and
@@ -35,7 +35,7 @@ _TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
 @dataclass(frozen=True, slots=True)
 class TextRows:
-    """Rows of `length` tokens of a stored text; what is left of the end of the text makes no row."""
+    """Rows of `length` tokens of a stored text; a shorter rest at the end of the text is left out."""
 
     tokens: npt.NDArray[np.unsignedinteger[Any]]
     """all tokens of the text, mapped from the file"""
@@ -63,9 +63,8 @@ def text_name(files: Sequence[Path], vocabulary: Path | None, vocabulary_size: i
     """Name of the stored form of a text: the same for the same bytes and the same tokenizer, wherever they are."""
     if not files:
         raise CorpusError("a text needs at least one file, got none")
-    parts = [FORMAT, END, *(_checksum(path) for path in files)]
+    parts = [FORMAT, END, *map(_checksum, files)]
     if vocabulary is None:
-        _check_vocabulary_size(vocabulary_size)
         parts.append(f"trained to {vocabulary_size}")
     else:
         parts += [_checksum(vocabulary / name) for name in _TOKENIZER_FILES]
@@ -83,26 +82,22 @@ def store_text(
     """Tokenize text files and store the tokens; the directory appears whole or not at all.
 
     Lines are those of the UTF-8 files, in order, without their line break; lines of white space alone are skipped.
+    `vocabulary` is a directory with GPT-2's ``vocab.json`` and ``merges.txt``; None trains a byte-level BPE on the
+    text, of at most `vocabulary_size` tokens, at least 257: all bytes and the end mark.
 
-    Parameters
-    ----------
-    vocabulary
-        Directory with GPT-2's ``vocab.json`` and ``merges.txt``; None trains a byte-level BPE on the text.
-    vocabulary_size
-        Most tokens of a trained BPE, at least 257: all bytes and the end mark.
-
-    Raises
-    ------
-    CorpusError
-        A file is missing or not UTF-8, the text has no line, or the vocabulary makes no tokenizer.
-    ValueError
-        `vocabulary_size` is out of range.
+    CorpusError if a file is missing or not UTF-8, the text has no line, or the vocabulary makes no tokenizer.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with replacing(directory) as part:
         part.mkdir()
         if vocabulary is None:
-            _train(files, part, vocabulary_size, progress)
+            checks.integer("vocabulary_size, which includes all bytes and the end mark,", vocabulary_size, 257, 1 << 31)
+            trained = library("tokenizers", "text", "text").ByteLevelBPETokenizer()
+            lines = _lines(files, progress, "train the tokenizer")
+            trained.train_from_iterator(
+                lines, vocabulary_size, min_frequency=0, show_progress=False, special_tokens=[END]
+            )
+            trained.save_model(str(part))
         else:
             for name in _TOKENIZER_FILES:
                 shutil.copyfile(vocabulary / name, part / name)
@@ -112,7 +107,7 @@ def store_text(
         with (part / "tokens.bin").open("wb") as out:
             lines = _lines(files, progress, "tokenize")
             while batch := list(islice(lines, _BATCH_LINES)):
-                for encoded in tokenizer.encode_batch_fast(batch):
+                for encoded in tokenizer.encode_batch(batch):
                     ids = np.array(encoded.ids, dtype)
                     out.write(ids.tobytes() + end.tobytes())
                     count += len(ids) + 1
@@ -131,13 +126,7 @@ def store_text(
 
 
 def open_text(directory: Path, length: int) -> TextRows:
-    """Rows of a stored text; every checksum is compared first.
-
-    Raises
-    ------
-    CorpusError
-        The directory is not a stored text, or it is damaged.
-    """
+    """Rows of a stored text, whose checksums are all compared first; CorpusError if it is none, or is damaged."""
     try:
         manifest = json.loads((directory / "text.json").read_text(encoding="utf-8"))
         dtype, count = np.dtype(manifest["dtype"]).newbyteorder("<"), manifest["token_count"]
@@ -155,37 +144,20 @@ def open_text(directory: Path, length: int) -> TextRows:
     return TextRows(tokens, manifest["vocabulary_size"], length)
 
 
-def _train(files: Sequence[Path], directory: Path, size: int, progress: Progress) -> None:
-    """Write the tokenizer that byte-pair encoding makes of the text."""
-    _check_vocabulary_size(size)
-    tokenizers = library("tokenizers", "text", "text")
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[END],
-        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_lines(files, progress, "train the tokenizer"), trainer)
-    tokenizer.model.save(str(directory))
-
-
 def _tokenizer(directory: Path) -> tuple[Any, int]:
     """The tokenizer of a directory and how many tokens it has."""
     tokenizers = library("tokenizers", "text", "text")
     try:
-        vocabulary, merges = tokenizers.models.BPE.read_file(*(str(directory / name) for name in _TOKENIZER_FILES))
-        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, merges))
+        files = (str(directory / name) for name in _TOKENIZER_FILES)
+        tokenizer = tokenizers.ByteLevelBPETokenizer.from_file(*files)
     except Exception as error:  # the library raises nothing more special
         raise CorpusError(f"vocab.json and merges.txt make no tokenizer: {error}") from error
+    vocabulary = tokenizer.get_vocab()
     missing = {END, *tokenizers.pre_tokenizers.ByteLevel.alphabet()} - vocabulary.keys()
     if missing:
         raise CorpusError(f"vocab.json must have {END} and all 256 bytes, it lacks {sorted(missing)[:5]}")
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise CorpusError(f"vocab.json must number its {len(vocabulary)} tokens from 0 on without gaps")
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     return tokenizer, len(vocabulary)
 
 
@@ -206,10 +178,6 @@ def _lines(files: Sequence[Path], progress: Progress, phase: str) -> Iterator[st
                 if done - shown >= 1 << 20 or done == total:
                     shown = done
                     progress(phase, done, total, "bytes")
-
-
-def _check_vocabulary_size(size: int) -> None:
-    checks.integer("vocabulary_size, which includes all bytes and the end mark,", size, 257, 1 << 31)
 
 
 def _checksum(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a batch source must remember so that a resumed run draws what an unbroken one would have drawn."""
+"""What a batch source must remember so that a resumed run draws what an uninterrupted one would have drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trajmill.core import checks
 
 
 class Resumable:
-    """A source whose draws depend on its seed and the number of draws before."""
+    """A source whose draws depend on its seed and on how many draws came before."""
 
     seed: int
     draw_count: int

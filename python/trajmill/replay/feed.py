@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,46 +17,34 @@ from trajmill.core import checks
 _ALIGNMENT = 64
 """bytes: where a column of a slot begins, a cache line"""
 
+_Places = Mapping[str, tuple[slice, torch.dtype, tuple[int, ...]]]
+"""column -> its bytes in the block that holds a batch, its dtype and its shape"""
+
 
 class Feed(Iterator[dict[str, Tensor]]):
-    """An endless iterator over the batches of a source, as tensors on a device.
+    """An endless iterator over the batches of a source: column name -> tensor (batch_size, ...) of the column's dtype.
 
-    A thread of the core, which does not need Python's lock, draws up to `ahead` batches into memory that the device
-    reads directly ("pinned"). On a GPU the next batch is copied on a stream of its own while the current one is used,
-    in one transfer for all columns. The batches are those that ``source.sample(batch_size)`` would give, in that order;
-    drawing ahead means that priorities and new transitions take effect up to `ahead` + 1 batches later.
+    The batches are those that ``source.sample(batch_size)`` would give, in that order. A thread of the core, which does
+    not need Python's lock, draws up to `ahead` batches into memory that the device reads directly ("pinned"). On a GPU
+    every batch has memory of its own, and the next one is copied on a stream of its own while the current one is used,
+    in one transfer for all columns. On ``"cpu"`` the tensors are views of the ring: a batch is valid until the next one
+    is taken. Drawing ahead means that priorities and new transitions take effect up to `ahead` + 1 batches later.
 
-    While the feed is open nothing else should draw from the source, which is some draws ahead of the batches handed
-    out. Closing it puts the source back behind the last one, and then its state may be saved.
+    While the feed is open, nothing else should draw from the source, which is some draws ahead of the batches handed
+    out. Closing the feed puts the source back behind the last one; only then may its state be saved.
 
     Parameters
     ----------
     source
-        A `ReplayBuffer`, `TrajectoryBuffer` or `MixedReplay`.
+        A `ReplayBuffer`, `TrajectoryBuffer`, `MixedReplay` or anything else compiled; TypeError otherwise. What it
+        raises, such as ValueError for a buffer without transitions, comes out of the iteration.
     device
-        Where the tensors live. On ``"cpu"`` they are views of the ring: a batch is valid until the next one is taken.
-        On a GPU every batch has memory of its own.
-    batch_size
-        Rows of a batch, >= 1.
-    ahead
-        Batches to draw ahead, >= 2.
+        ``"cpu"``, or a GPU such as ``"cuda"``.
+    batch_size, ahead
+        Rows of a batch, >= 1; batches to draw ahead, >= 2.
     threads
         Threads that draw one batch together; worth it for batches of 10^5 rows.
 
-    Yields
-    ------
-    Column name -> tensor (batch_size, ...) of the column's dtype.
-
-    Raises
-    ------
-    TypeError
-        For a source that is not compiled.
-    ValueError
-        For sizes out of range and other devices; on iteration, whatever the source raises, such as a buffer without
-        transitions.
-
-    Examples
-    --------
     >>> import trajmill as tm
     >>> buffer = tm.ReplayBuffer(4, {"reward": ((), "f4")}, seed=0)
     >>> _ = buffer.add(reward=[1.0, 2.0, 3.0, 4.0])
@@ -85,8 +72,7 @@ class Feed(Iterator[dict[str, Tensor]]):
         self.batch_size = checks.integer("batch_size", batch_size, 1, 2**40)
         on_gpu = self.device.type == "cuda"
         slot_count = checks.integer("ahead", ahead, 2, 2**16)
-        self._places = _Place.of_columns(source.batch_columns, self.batch_size)
-        block_size = self._places[-1].bytes.stop
+        self._places, block_size = _places_of(source.batch_columns, self.batch_size)
         self._blocks = [torch.empty(block_size, dtype=torch.uint8, pin_memory=on_gpu) for _ in range(slot_count)]
         self._copies: deque[tuple[torch.cuda.Event, Tensor]] = deque()  # batches on their way to the GPU, oldest first
         self._used: deque[torch.cuda.Event] = deque()  # ends of copies whose slots have not been given back
@@ -100,7 +86,7 @@ class Feed(Iterator[dict[str, Tensor]]):
         )
 
     def __next__(self) -> dict[str, Tensor]:
-        """Give the next batch; waits only when none has been drawn."""
+        """Give the next batch; waits only if it has not been drawn yet."""
         if self._core is None:
             raise ValueError("this feed is closed; open a new one with tm.feed")
         block = self._next_on_host(self._core) if self._stream is None else self._next_on_gpu(self._core, self._stream)
@@ -139,7 +125,7 @@ class Feed(Iterator[dict[str, Tensor]]):
             core.release()
 
     def close(self) -> None:
-        """Stop drawing ahead; what was drawn and not handed out will be the source's next draws again."""
+        """Stop drawing ahead; what was drawn but not handed out will be the source's next draws again."""
         for copied in self._used:
             copied.synchronize()
         core, self._core = self._core, None
@@ -149,40 +135,28 @@ class Feed(Iterator[dict[str, Tensor]]):
         self._copies.clear()
 
     def __enter__(self) -> Self:
-        """Give the feed itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
         self.close()
 
 
 feed = Feed  # as in tm.feed(buffer, "cuda", batch_size=256)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a column lies in the block of bytes that holds a batch."""
-
-    name: str
-    bytes: slice
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    @staticmethod
-    def of_columns(columns: Sequence[tuple[str, tuple[int, ...], np.dtype[Any]]], batch_size: int) -> list[_Place]:
-        """The columns one after another, each from a multiple of `_ALIGNMENT` on."""
-        places, start = [], 0
-        for name, row_shape, dtype in columns:
-            shape = (batch_size, *row_shape)
-            stop = start + math.prod(shape) * dtype.itemsize
-            places.append(_Place(name, slice(start, stop), torch_dtype(dtype), shape))
-            start = -(-stop // _ALIGNMENT) * _ALIGNMENT
-        return places
+def _places_of(columns: Sequence[tuple[str, tuple[int, ...], np.dtype[Any]]], batch_size: int) -> tuple[_Places, int]:
+    """Where the columns lie, each from a multiple of `_ALIGNMENT` on, and the size of the block in bytes."""
+    places, stop = {}, 0
+    for name, row_shape, dtype in columns:
+        start = -(-stop // _ALIGNMENT) * _ALIGNMENT
+        shape = (batch_size, *row_shape)
+        stop = start + math.prod(shape) * dtype.itemsize
+        places[name] = (slice(start, stop), torch_dtype(dtype), shape)
+    return places, stop
 
 
-def _views(block: Tensor, places: Sequence[_Place]) -> dict[str, Tensor]:
-    return {place.name: block[place.bytes].view(place.dtype).view(place.shape) for place in places}
+def _views(block: Tensor, places: _Places) -> dict[str, Tensor]:
+    return {name: block[place].view(dtype).view(shape) for name, (place, dtype, shape) in places.items()}
 
 
 def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:

@@ -15,20 +15,17 @@ from trajmill.replay.counters import Resumable
 class MDPTransitions(Resumable, _core.MDPTransitions):
     """Transitions drawn uniformly, with replacement, from trajectories of an MDP (arXiv 2310.00771, section 4).
 
-    Only the numbers of state, action and next state are kept, 3 bytes a transition up to 256 states, so the paper's
-    million takes 3 MB. Batches hold their vectors: ``observation`` float32 (B, observation_dim), ``action`` float32
-    (B, action_dim) and ``next_observation`` as ``observation``. Row i of draw n depends on the seed, n and i alone.
-    A model may learn to predict something other than the next state: `from_arrays` takes any target with a number and
-    vectors of its own, which then stand in ``next_observation``.
+    A batch holds vectors that stand for states and actions: ``observation`` float32 (B, observation_dim), ``action``
+    float32 (B, action_dim) and ``next_observation`` as ``observation``. Only the numbers of state, action and next
+    state are kept, 3 bytes a transition up to 256 states, so the paper's million takes 3 MB. Row i of draw n depends on
+    the seed, n and i alone. A model may learn to predict something other than the next state: see `from_arrays`.
 
     Parameters
     ----------
-    mdp
-        Where the trajectories come from.
     observation_dim, action_dim
-        Lengths of the vectors; ``mdp.state_vectors`` and ``mdp.action_vectors`` are the codebooks.
+        Lengths of the vectors, which are those of ``mdp.state_vectors`` and ``mdp.action_vectors``.
     trajectory_count, length
-        Trajectories, and transitions of each; the paper has 1000 of 1000.
+        Trajectories, and transitions of each, >= 1; the paper has 1000 of 1000.
     first_trajectory
         Number of the first trajectory, to keep the data of several sources apart.
     seed
@@ -41,12 +38,7 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
     rows : (N, 3) unsigned integers
         State, action and target of every transition; read-only, as are the codebooks.
     state_vectors, action_vectors, target_vectors : float32 (count, dimension)
-        Row k stands for state, action or target k; the targets' are those of the states unless others were given.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a value of the wrong type or out of range.
+        Row k stands for state, action or target k; targets have the vectors of the states unless others were given.
     """
 
     def __init__(
@@ -95,19 +87,15 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
         Parameters
         ----------
         states, actions, next_states
-            Integers >= 0 of equal shapes: transition i goes from ``states.flat[i]`` to ``next_states.flat[i]``. With
-            `target_vectors`, `next_states` are the numbers of the targets instead.
+            Integers >= 0 of equal shapes: transition i goes from ``states.flat[i]`` to ``next_states.flat[i]``.
+            TypeError or ValueError if shapes disagree, there is no transition, or a number has no vector.
         state_vectors, action_vectors
             Float32 (S, observation_dim) and (A, action_dim): row k stands for state or action k.
         target_vectors
-            Float32 (T, target_dim): row k stands for target k, as ``next_observation``; default `state_vectors`.
+            Float32 (T, target_dim): row k stands for number k of `next_states`, which may then be the numbers of any
+            other targets. They come as ``next_observation``; default `state_vectors`.
         seed
             64-bit seed of the draws.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If shapes disagree, there is no transition, or a number has no vector.
         """
         if not states.shape == actions.shape == next_states.shape:
             raise ValueError(
@@ -134,10 +122,8 @@ def _packed(*columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if values.size == 0 or values.min() < 0 or values.max() >= 2**32:
             raise ValueError(f"{name} must hold at least one number, all in [0, 2**32)")
     largest = max(int(values.max()) for values in columns)
-    packed = np.empty((columns[0].size, 3), checks.smallest_dtype(largest + 1))
-    for column, values in enumerate(columns):
-        packed[:, column] = values.reshape(-1)
-    return packed
+    dtype = checks.smallest_dtype(largest + 1)
+    return np.stack([values.reshape(-1) for values in columns], axis=1, dtype=dtype, casting="unsafe")
 
 
 def _codebook(name: str, vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:

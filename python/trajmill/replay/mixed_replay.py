@@ -26,9 +26,6 @@ Weight: TypeAlias = float | _core.LinearWeight | Callable[[int], float]
 Transform: TypeAlias = Callable[[Batch], Batch]
 _Column: TypeAlias = tuple[str, tuple[int, ...], np.dtype[Any]]
 
-UNPRIORITIZED: Mapping[str, float] = {"indexes": -1, "weights": 1.0}
-"""What a prioritised buffer's columns hold in the rows of other sources."""
-
 
 def linear(start: float, end: float, steps: int) -> _core.LinearWeight:
     """A weight that goes from `start` at draw 0 in a straight line to `end` at draw `steps`, and stays there."""
@@ -59,27 +56,26 @@ class MixedReplay(_core.MixedReplay):
     ----------
     sources
         Name -> (source, weight), 1 to 256 of them. A source is a buffer or anything compiled, an object with
-        ``sample(batch_size)``, or a function of the batch size; the latter two return dicts of arrays with the columns
-        of the mixture that `fill` does not give, and at least one source must be compiled. One buffer may come under
-        two names. Weights are relative: numbers >= 0, `linear`, or functions of the number of the draw (0, 1, ...). A
-        source of weight 0 gives no row, so it may still be empty. While weights change the rounding follows them.
+        ``sample(batch_size)``, or a function of the batch size. The latter two return dicts of arrays with the columns
+        of the mixture that `fill` does not give; at least one source must be compiled. A buffer may have two names.
+        Weights are relative: numbers >= 0, `linear`, or functions of the number of the draw (0, 1, ...). A source of
+        weight 0 gives no row, so it may still be empty. While weights change, the rounding follows them.
     columns
-        Which columns a batch has; default those of all sources. Any that a source has beyond them are dropped.
+        Which columns a batch has; default those of all sources. Other columns of a source are dropped.
     fill
-        Column -> value in the rows of sources that lack it. ``indexes`` -1 and ``weights`` 1 are given, so that
-        priorities are updated where ``batch["source"]`` is that of the prioritised buffer.
+        Column -> value in the rows of sources that lack it. ``indexes`` -1 and ``weights`` 1 are the default, so that
+        priorities are updated only where ``batch["source"]`` is that of the prioritised buffer.
     transform
         Name -> function that replaces columns in the rows of that source, such as a world model's next observations. It
         gets a dict of copies of these rows without ``source`` and returns a dict of the columns to replace: arrays of
-        the same shape and of a dtype that casts to the column's. Nothing else in the batch, and nothing in a buffer,
-        can change.
+        the same shape and of a dtype that casts to the column's. It can change nothing else.
 
     Raises
     ------
     TypeError, ValueError
         From the constructor if sources disagree about a column or lack it; from `sample` if a weight is negative or
-        all are zero, or a function returns something else. A draw that failed does not count, but sources before the
-        one that failed have moved on.
+        all are zero, or if a function returns something else. A draw that failed does not count, but the sources before
+        the one that failed have moved on.
     RuntimeError
         From `sample` if one of its functions draws from the mixture itself.
     """
@@ -95,7 +91,7 @@ class MixedReplay(_core.MixedReplay):
         fill: Mapping[str, float] | None = None,
         transform: Mapping[str, Transform] | None = None,
     ) -> None:
-        fill = {**UNPRIORITIZED, **(fill or {})}
+        fill = {"indexes": -1, "weights": 1.0, **(fill or {})}
         transform = transform or {}
         for name in transform:
             checks.choice("transform", name, tuple(sources))
@@ -111,7 +107,10 @@ class MixedReplay(_core.MixedReplay):
                 (name, _compiled(name, source, from_functions), _weight(name, weight), transform.get(name))
                 for name, (source, weight) in sources.items()
             ),
-            columns=[(name, shape, dtype, _filled(name, shape, dtype, fill)) for name, shape, dtype in mixed],
+            columns=[
+                (name, shape, dtype, np.full(shape, fill[name], dtype) if name in fill else None)
+                for name, shape, dtype in mixed
+            ],
         )
 
     @property
@@ -126,15 +125,22 @@ class MixedReplay(_core.MixedReplay):
         None: then it is up to the caller.
         """
         draw_count, credit = self.state
-        states = {name: _state_of(source) for name, source in zip(self.names, self.sources, strict=True)}
+        states = {
+            name: source.state_dict() if hasattr(source, "state_dict") else getattr(source, "draw_count", None)
+            for name, source in zip(self.names, self.sources, strict=True)
+        }
         return {"draw_count": draw_count, "credit": dict(zip(self.names, credit, strict=True)), "sources": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken, sources included; ValueError if it is of other sources."""
         if list(state["credit"]) != list(self.names):
             raise ValueError(f"the state is of sources {list(state['credit'])}, this mixture has {list(self.names)}")
+        source: Any
         for name, source in zip(self.names, self.sources, strict=True):
-            _set_state(source, state["sources"][name])
+            if hasattr(source, "load_state_dict"):
+                source.load_state_dict(state["sources"][name])
+            elif hasattr(source, "draw_count"):
+                source.draw_count = state["sources"][name]
         self.state = (checks.integer("draw_count", state["draw_count"], 0, 2**64 - 1), list(state["credit"].values()))
 
 
@@ -143,8 +149,7 @@ def _mixed_columns(sources: Sequence[Source], wanted: Sequence[str] | None) -> l
     known: dict[str, _Column] = {}
     for source in sources:
         if isinstance(source, _core.BatchSource):
-            for name, shape, dtype in source.batch_columns:
-                known.setdefault(name, (name, shape, dtype))
+            known |= {column[0]: column for column in source.batch_columns if column[0] not in known}
     if not known:
         raise ValueError("at least one source must be compiled, such as a buffer: it says what the columns are")
     return [known[checks.choice("columns", name, tuple(known))] for name in (known if wanted is None else wanted)]
@@ -164,22 +169,3 @@ def _weight(name: str, weight: Weight) -> _core.LinearWeight | Callable[[int], f
         return weight
     constant = checks.number(f"the weight of source {name!r}", weight, "[0, inf)")
     return _core.LinearWeight(constant, constant, 0)
-
-
-def _filled(
-    name: str, shape: tuple[int, ...], dtype: np.dtype[Any], fill: Mapping[str, float]
-) -> npt.NDArray[Any] | None:
-    return np.full(shape, fill[name], dtype) if name in fill else None
-
-
-def _state_of(source: Any) -> Any:
-    if hasattr(source, "state_dict"):
-        return source.state_dict()
-    return source.draw_count if hasattr(source, "draw_count") else None
-
-
-def _set_state(source: Any, state: Any) -> None:
-    if hasattr(source, "load_state_dict"):
-        source.load_state_dict(state)
-    elif hasattr(source, "draw_count"):
-        source.draw_count = state

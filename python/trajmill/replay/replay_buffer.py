@@ -17,7 +17,6 @@ from trajmill.core import checks
 from trajmill.data.records import Transitions
 from trajmill.replay import replay_file
 from trajmill.replay.replay_file import ReplayFileError
-from trajmill.replay.schema import ColumnSpec, columns_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 Batch = dict[str, npt.NDArray[Any]]
 
+ColumnSpec = npt.DTypeLike | tuple[tuple[int, ...] | int, npt.DTypeLike]
+"""a dtype for a number, or the shape (or length) of a row and its dtype"""
 
 _EXPONENTS = "[0, 10]"
 """of priorities and of weights"""
@@ -34,19 +35,19 @@ _EXPONENTS = "[0, 10]"
 class ReplayBuffer(_core.ReplayBuffer):
     """A ring of transitions of any columns, one packed row each.
 
-    ``add(**columns)`` appends one row, given without a leading axis, or many, with one; once `capacity` rows are there
+    ``add(**columns)`` appends one row, given without a leading axis, or many, with one; once `capacity` rows are there,
     the oldest are overwritten. It returns the slot in [0, capacity) of the first new row; the others follow it around
     the ring. Integers and booleans are converted to a column's dtype if every value survives, floats are rounded;
     everything else is a TypeError. Values are stored as they come, NaN included.
 
     ``sample(batch_size, out=None, threads=1, *, replace=True, beta=None)`` makes the next draw: a dict of arrays
     (batch_size, ...) under the names of the columns. `out`, a batch that an earlier call gave, is filled and returned,
-    which saves the time to find memory. Draw d of `seed` over `size` rows is the same on every machine and for any
-    number of threads; ``draw_count`` says which one is next and may be set. ``replace=False`` gives distinct rows.
+    which saves allocating memory. Draw d of `seed` over `size` rows is the same on every machine and for any number of
+    threads; ``draw_count`` is the number of the next draw and may be set. ``replace=False`` gives distinct rows.
 
-    ``update_priorities(indexes, priorities)`` sets priorities of rows by slot: finite numbers >= 0, nothing is changed
-    if one is not. Where a slot comes twice the last one holds. A slot that was overwritten since the batch was drawn
-    means the row that is there now.
+    ``update_priorities(indexes, priorities)`` sets priorities of rows by slot: finite numbers >= 0, or nothing is
+    changed. If a slot comes twice, the last priority holds. If a slot was overwritten since the batch was drawn, the
+    priority is that of the row that is there now.
 
     Safe to use from several threads: draws run side by side, changes alone, in the order of asking. The lock is not the
     interpreter's, which is free while rows are copied; a build of Python without a global lock takes it back on import.
@@ -64,7 +65,7 @@ class ReplayBuffer(_core.ReplayBuffer):
     shared
         Columns that repeat another one in the next row of their environment: ``{"next_observation": "observation"}``.
         They are stored only where they differ from it, byte by byte, or where there is no next row yet. So what is
-        drawn is always what was added, and flags play no part in it.
+        drawn is always what was added, whatever the flags say.
     environment_count
         Rows of E environments that step together are added E at a time, or a multiple: row i of a batch belongs to
         environment i % E.
@@ -75,18 +76,17 @@ class ReplayBuffer(_core.ReplayBuffer):
         ``r_0 + discount r_1 + ... + discount^(m-1) r_(m-1)``, added in float64; ``next_observation``, ``terminal``,
         ``truncated`` and all shared columns are those of the last row; the batch has a column ``discount``, float32
         ``discount^m``, by which the value of ``next_observation`` counts; other columns are those of the first row.
-    prioritized, alpha
-        Draw row i with probability ``priority_i^alpha / sum_j priority_j^alpha`` (Schaul et al. 2016): the sum is cut
-        into `batch_size` equal parts and one row is drawn from each. New rows get the largest priority ever set, which
-        starts at 1. Zero is never drawn. A batch has the columns ``indexes``, int64 slots, and ``weights``, float32
-        ``(N P(i))^-beta`` divided by the largest of the batch.
-    beta
-        Exponent of the weights where `sample` is not given one; an attribute, for schedules to set.
+    prioritized, alpha, beta
+        Draw row i with probability ``P(i) = priority_i^alpha / sum_j priority_j^alpha`` (Schaul et al. 2016): the sum
+        is cut into `batch_size` equal parts and one row is drawn from each. New rows get the largest priority ever set,
+        which starts at 1. A row of priority zero is never drawn. A batch has the columns ``indexes``, int64 slots, and
+        ``weights``, float32 ``(N P(i))^-beta`` divided by the largest of the batch. `beta` holds where `sample` is not
+        given one; schedules may set the attribute.
     path
         A file to keep the rows in, for data larger than memory: made if there is none, else opened, which needs equal
-        settings. Everything, ``draw_count`` and priorities included, is there again after a restart, and after a crash
-        of the process too: an ``add`` is complete or has not happened. Only a machine that loses power may lose what
-        came after the last `flush`. One buffer at a time may have the file open.
+        settings. After a restart everything is there again, ``draw_count`` and priorities included, and also after a
+        crash of the process: an ``add`` is complete or has not happened. Only a machine that loses power may lose what
+        came after the last `flush`. Only one buffer at a time may have the file open.
     """
 
     _descriptor = -1  # of the file at `path`, which is locked while it or the mapping is open
@@ -108,7 +108,7 @@ class ReplayBuffer(_core.ReplayBuffer):
     ) -> None:
         settings: dict[str, Any] = {
             "capacity": checks.integer("capacity", capacity, 1, 2**62),
-            "columns": columns_of(schema),
+            "columns": _columns_of(schema),
             "shared": list(dict(shared or {}).items()),
             "seed": checks.seed(seed),
             "environment_count": checks.integer("environment_count", environment_count, 1, 2**31),
@@ -116,9 +116,8 @@ class ReplayBuffer(_core.ReplayBuffer):
             "discount": checks.number("discount", discount, "[0, 1]"),
             "alpha": checks.number("alpha", alpha, _EXPONENTS) if prioritized else None,
         }
-        self._settings = settings | {
-            "columns": [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]
-        }
+        columns = [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]
+        self._settings = settings | {"columns": columns}  # as files have them
         beta = checks.number("beta", beta, _EXPONENTS)
         core_settings = _core.ReplaySettings(**settings)
         memory = None
@@ -161,8 +160,8 @@ class ReplayBuffer(_core.ReplayBuffer):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a copy with everything that draws depend on: rows, priorities, settings and ``draw_count``.
 
-        It appears under its name whole or not at all, and takes next to no memory. Draws go on meanwhile; changes wait,
-        and so do the draws asked for after one. ValueError for the `path` that the buffer works in.
+        It appears under its name whole or not at all, and takes next to no memory. Draws continue meanwhile; changes
+        wait, and so do draws that are asked for after a change. ValueError for the `path` that the buffer works in.
         """
         target = Path(path)
         if self._descriptor >= 0 and target.exists() and samestat(target.stat(), os.fstat(self._descriptor)):
@@ -199,7 +198,7 @@ class ReplayBuffer(_core.ReplayBuffer):
 
     @classmethod
     def from_transitions(cls, transitions: Transitions, *, capacity: int | None = None, **options: Any) -> Self:
-        """A buffer that holds a data set's transitions, in order; `options` are those of the class."""
+        """A buffer that holds a dataset's transitions, in order; `options` are those of the class."""
         arrays = {field.name: getattr(transitions, field.name) for field in fields(transitions)}
         schema: dict[str, ColumnSpec] = {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
         buffer = cls(len(transitions) if capacity is None else capacity, schema, **options)
@@ -207,7 +206,7 @@ class ReplayBuffer(_core.ReplayBuffer):
         return buffer
 
     def to(self, device: str | torch.device) -> ResidentReplay:
-        """A copy of the rows there are now on a device, which makes the draws this buffer would make next.
+        """A copy of the present rows on a device, which makes the draws this buffer would make next.
 
         ValueError for a prioritised buffer, whose draws depend on the host.
         """
@@ -228,10 +227,10 @@ class ReplayBuffer(_core.ReplayBuffer):
         return self._gather(indexes)
 
     def epoch(self, batch_size: int, *, epoch: int = 0, first_row: int = 0) -> Iterator[Batch]:
-        """Batches that together hold every row once, in an order that `epoch` and the seed fix.
+        """Batches that together hold every row once, in an order that `epoch` and the seed decide.
 
-        The last one may be short. `first_row` is how many rows were had before, to go on from there. RuntimeError if
-        rows are added meanwhile.
+        The last one may be short. `first_row` is the number of rows already read, to continue from there. RuntimeError
+        if rows are added meanwhile.
         """
         step = checks.integer("batch_size", batch_size, 1, 2**62)
         row_count, size = self.row_count, len(self)
@@ -249,3 +248,26 @@ class ReplayBuffer(_core.ReplayBuffer):
             return f"ReplayBuffer({len(self)} of {self.capacity} rows: {columns})"
         except ValueError:
             return f"ReplayBuffer(closed: {columns})"
+
+
+def _columns_of(schema: Mapping[str, ColumnSpec]) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    """Name, row shape and dtype of each column of a schema; TypeError or ValueError that names the column."""
+    if not isinstance(schema, Mapping):
+        raise TypeError(
+            "schema must map names to (shape, dtype), such as {'observation': ((17,), 'f4'), 'reward': ((), 'f4')}, "
+            f"got {type(schema).__name__}"
+        )
+    columns = []
+    for name, spec in schema.items():
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise TypeError(f"the names of columns must be non-empty strings, got {name!r}")
+        given: Any = spec if isinstance(spec, tuple) and len(spec) == 2 else ((), spec)
+        shape, dtype = given
+        try:
+            dtype = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"column {name!r} must be given as (shape, dtype) or dtype, got {spec!r}") from None
+        sizes = shape if isinstance(shape, tuple | list) else (shape,)
+        sizes = tuple(checks.integer(f"the shape of column {name!r}", size, 1, 2**31) for size in sizes)
+        columns.append((name, sizes, dtype))
+    return columns

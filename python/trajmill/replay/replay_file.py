@@ -2,8 +2,8 @@
 
 A file is a header and the parts of the buffer's memory (cpp/include/trajmill/replay_buffer.hpp), each at a multiple of
 4,096 bytes. The header is ``TRAJRPLY``, the length and the CRC-32 of a JSON text (two little-endian uint64), and that
-text: format version, settings, which extents of the memory follow, and their XXH3. A copy holds the extents in use,
-storage all of the memory and no checksum, since it changes. Nothing is pickled.
+text: format version, settings, which extents of the memory follow, and their XXH3. A copy holds the extents in use;
+storage holds all of the memory and has no checksum, since it changes. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +52,7 @@ class Header(NamedTuple):
 
 def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> None:
     """Write a copy, which appears under its name whole or not at all; the first extent is the state."""
-    parts = list(_in_pieces(memory[begin : begin + padded(size)] for begin, size in extents))
+    parts = _in_pieces(memory, extents)
     state = aligned_buffer(parts[0].size)  # a copy: draws continue meanwhile and are counted in the buffer's own
     state[:] = parts[0]
     parts[0] = state
@@ -71,25 +71,20 @@ def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> Non
 
 
 def load(path: Path, header: Header, memory: Bytes, bounds: list[int]) -> None:
-    """Read a copy into a new buffer's memory; `bounds` of its parts are those of what extents may be in.
+    """Read a copy into a new buffer's memory; extent k must begin at ``bounds[k]`` and end by ``bounds[k + 1]``.
 
     ReplayFileError if the file is not what was saved.
     """
-    fits = zip(header.extents, bounds, bounds[1:], strict=False)
-    if len(header.extents) != len(bounds) - 1 or any(
-        begin != first or not 0 <= size <= end - first for (begin, size), first, end in fits
-    ):
+    begins = [begin for begin, _ in header.extents]
+    ends = zip(header.extents, bounds[1:], strict=False)
+    if begins != bounds[:-1] or not all(0 <= size <= end - begin for (begin, size), end in ends):
         raise ReplayFileError(f"{path} is damaged: its extents are not those of its settings")
-    parts = list(_in_pieces(memory[begin : begin + padded(size)] for begin, size in header.extents))
-    offsets = accumulate((part.size for part in parts), initial=header.size)
+    parts = _in_pieces(memory, header.extents)
+    sizes = [part.size for part in parts]
     digest = _digest()
-
-    def read(part: Bytes, offset: int) -> Bytes:
-        read_into(path, part, part.size, offset)
-        return part
-
     with ThreadPoolExecutor(4) as readers, ThreadPoolExecutor(1) as hasher:
-        for part in readers.map(read, parts, offsets):
+        reads = readers.map(partial(read_into, path), parts, sizes, accumulate(sizes, initial=header.size))
+        for part, _ in zip(parts, reads, strict=True):
             hasher.submit(digest.update, part.data)
     if digest.hexdigest() != header.checksum:
         raise ReplayFileError(f"{path} is damaged: its checksum does not match; restore it from another copy")
@@ -137,7 +132,12 @@ def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes
         found = read_header(path)
         if found.checksum is not None:
             raise ReplayFileError(f"{path} is a copy that save() wrote; read it with ReplayBuffer.load()")
-        _require_equal(path, found.settings, settings)
+        for name, value in json.loads(json.dumps(settings)).items():
+            if found.settings.get(name) != value:
+                raise ReplayFileError(
+                    f"{path} holds a buffer with {name}={found.settings.get(name)}, asked for {value}; "
+                    "open it with the settings it was made with, or choose another path"
+                )
         return np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)[found.size :], descriptor
     except BaseException:
         os.close(descriptor)
@@ -145,7 +145,7 @@ def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes
 
 
 def _make_storage(path: Path, settings: Settings, byte_count: int) -> None:
-    """Make the file, all of its blocks with it, unless someone else has made it meanwhile."""
+    """Make the file, all of its blocks with it, unless another program has made it meanwhile."""
     header = _header(settings, [(0, byte_count)], None)
     part = files.part_of(path)
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -160,19 +160,9 @@ def _make_storage(path: Path, settings: Settings, byte_count: int) -> None:
         part.unlink()
 
 
-def _require_equal(path: Path, found: Settings, wanted: Settings) -> None:
-    for name, value in json.loads(json.dumps(wanted)).items():
-        if found.get(name) != value:
-            raise ReplayFileError(
-                f"{path} holds a buffer with {name}={found.get(name)}, asked for {value}; "
-                "open it with the settings it was made with, or choose another path"
-            )
-
-
 def _header(settings: Settings, extents: Extents, checksum: str | None) -> Bytes:
-    text = json.dumps(
-        {"version": _VERSION, "settings": settings, "extents": extents, "checksum": checksum}, allow_nan=False
-    ).encode()
+    fields = {"version": _VERSION, "settings": settings, "extents": extents, "checksum": checksum}
+    text = json.dumps(fields, allow_nan=False).encode()
     data = _PREAMBLE.pack(_MAGIC, len(text), zlib.crc32(text)) + text
     header = aligned_buffer(len(data))
     header[: len(data)] = np.frombuffer(data, np.uint8)
@@ -184,7 +174,10 @@ def _digest() -> Any:
     return library("xxhash", "a replay file", "corpus").xxh3_128()
 
 
-def _in_pieces(extents: Iterable[Bytes]) -> Iterator[Bytes]:
-    for extent in extents:
-        for begin in range(0, extent.size, _PIECE):
-            yield extent[begin : begin + _PIECE]
+def _in_pieces(memory: Bytes, extents: Extents) -> list[Bytes]:
+    """The extents, padded as they are in a file, in pieces of at most `_PIECE` bytes."""
+    return [
+        memory[first : min(first + _PIECE, begin + padded(size))]
+        for begin, size in extents
+        for first in range(begin, begin + padded(size), _PIECE)
+    ]

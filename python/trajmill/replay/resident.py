@@ -15,8 +15,6 @@ from trajmill.replay.feed import torch_dtype
 from trajmill.training.draws import philox
 
 _MASK = 0xFFFF_FFFF
-_UNIT = 8
-"""bytes: rows are gathered as int64, so every element has its own alignment"""
 _DRAWS_AT_ONCE = 32
 
 
@@ -24,13 +22,9 @@ class ResidentReplay:
     """A copy of the transitions of a `ReplayBuffer` on one device, sampled without the host; made by `ReplayBuffer.to`.
 
     Draw d gives the rows that draw d of the buffer gives, as it was when it was copied: same seed, same counter, same
-    integers (tests/python/replay/test_resident.py). One row is one run of memory, so that a batch is one gather.
-    How draws are numbered: ``cpp/include/trajmill/replay_buffer.hpp``.
-
-    Attributes
-    ----------
-    draw_count
-        Draws made so far, which is the number of the next one.
+    integers (tests/python/replay/test_resident.py). ``draw_count``, the number of draws made so far, is that of the
+    next one. One row is one run of memory, gathered as int64, so a batch is one gather. How draws are numbered:
+    ``cpp/include/trajmill/replay_buffer.hpp``.
     """
 
     def __init__(
@@ -41,18 +35,16 @@ class ResidentReplay:
         self._size = len(next(iter(columns.values())))
         if not 0 < self._size < 2**31:
             raise ValueError(f"a resident copy needs 1 to 2**31 - 1 transitions, got {self._size}")
-        wide_first = sorted(columns.items(), key=lambda item: -item[1].itemsize)
-        widths = [array[0].nbytes for _, array in wide_first]
-        stride = -(-sum(widths) // _UNIT) * _UNIT
-        rows = np.zeros((self._size, stride), np.uint8)
-        places, start = {}, 0
-        for (name, array), width in zip(wide_first, widths, strict=True):
-            place = slice(start, start + width)
-            rows[:, place] = np.ascontiguousarray(array).reshape(self._size, -1).view(np.uint8)
-            places[name] = (place, torch_dtype(array.dtype), array.shape[1:])
-            start += width
-        self._places = {name: places[name] for name in columns}
-        self._rows = torch.from_numpy(rows).to(device).view(torch.int64)
+        row = np.dtype([(name, array.dtype, array.shape[1:]) for name, array in columns.items()], align=True)
+        rows = np.zeros((self._size, -(-row.itemsize // 8)), np.int64)
+        packed = np.ndarray(self._size, row, rows, strides=rows.strides[:1])
+        assert row.fields is not None
+        self._places = {}
+        for name, array in columns.items():
+            packed[name] = array
+            column, start = row.fields[name][:2]
+            self._places[name] = (slice(start, start + column.itemsize), torch_dtype(array.dtype), array.shape[1:])
+        self._rows = torch.from_numpy(rows).to(device)
         self._key = tuple(torch.tensor(word, device=device) for word in (key & _MASK, key >> 32))
         self._ahead: tuple[int, Tensor] = (0, torch.empty(0, 0, dtype=torch.int64))  # first draw, indexes of some draws
 
@@ -72,9 +64,10 @@ class ResidentReplay:
         return self.gather(indexes[self.draw_count - 1 - first])
 
     def indexes(self, draw: Tensor, count: int, batch_size: int) -> Tensor:
-        """Which rows the `count` draws from `draw` (int64 scalar on the device) on take: (count, batch_size) int64.
+        """The rows that `count` draws take, from draw number `draw` (int64 scalar on the device) on: int64.
 
-        Reads nothing back to the host, so that it can be captured in a CUDA graph, whose `draw` is advanced in place.
+        Shape (count, batch_size). Reads nothing back to the host, so it can be captured in a CUDA graph, whose `draw`
+        is advanced in place.
         """
         device = self._rows.device
         draws = (draw + torch.arange(count, device=device))[:, None]
@@ -87,6 +80,6 @@ class ResidentReplay:
         """The rows of the given indexes (...): column -> (..., *row shape), views of one block of memory."""
         rows = self._rows[indexes].view(torch.uint8)
         return {
-            name: rows[..., place].view(dtype).unflatten(-1, shape) if shape else rows[..., place].view(dtype)[..., 0]
+            name: rows[..., place].view(dtype).reshape(*indexes.shape, *shape)
             for name, (place, dtype, shape) in self._places.items()
         }

@@ -1,4 +1,4 @@
-"""Tables: all that a method sees of its data is batches, drawn by random words that have addresses.
+"""Tables: all that a method sees of its data is batches, chosen by random words that have addresses.
 
 `Rows` are what is learned from, in host memory. They become a table in one of two places, with equal batches: on the
 training device, where one gather makes a batch, or in the compiled replay engine on the host, which draws ahead and
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -29,27 +29,33 @@ from trajmill.replay.token_table import TokenRows, TokenTable
 from trajmill.replay.trajectory_buffer import TrajectoryBuffer, WindowOptions
 from trajmill.training.draws import indexes
 
-BatchT_co = TypeVar("BatchT_co", covariant=True)
-FactsT_co = TypeVar("FactsT_co", covariant=True)
+BatchT = TypeVar("BatchT")
+FactsT = TypeVar("FactsT")
 
 
-class Table(Protocol[BatchT_co, FactsT_co]):
-    """Makes batches on a device."""
+class Table(Generic[BatchT, FactsT]):
+    """Makes batches on `device`, with numbers of `dtype`; `facts` is what networks and losses must know of the data."""
 
-    @property
-    def device(self) -> torch.device:
-        """Where batches are made."""
+    def __init__(self, device: torch.device, dtype: torch.dtype, facts: FactsT) -> None:
+        self.device, self.dtype, self.facts = device, dtype, facts
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which their numbers come."""
+    def draw(self, words: Tensor) -> BatchT:
+        """The batches of U updates of S seeds that the 32-bit words (U, S, B) of site 0 of `Draws` choose."""
+        raise NotImplementedError
 
-    @property
-    def facts(self) -> FactsT_co:
-        """What networks and losses have to know of the data."""
 
-    def draw(self, words: Tensor) -> BatchT_co:
-        """The batches of U updates of S seeds, by 32-bit words (U, S, B) of the site 0 of `Draws`."""
+class ResidentTable(Table[BatchT, FactsT]):
+    """Rows on the training device, `row_count` of which can be drawn."""
+
+    row_count: int
+
+    def draw(self, words: Tensor) -> BatchT:
+        """See `Table`."""
+        return self.gather(indexes(words, self.row_count))
+
+    def gather(self, index: Tensor, source: Tensor | None = None) -> BatchT:
+        """Rows `index` (..., B) int64; `source` (..., B) uint8 goes into the batch where it has such a column."""
+        raise NotImplementedError
 
 
 class Rows(Protocol):
@@ -66,8 +72,8 @@ class Rows(Protocol):
     def source(self) -> _core.BatchSource:
         """The rows in the replay engine; its columns have the names of the batch's fields."""
 
-    def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[Any] = ()) -> Any:
-        """The rows on a device, then those of `more`, behind each other in one table."""
+    def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[Any] = ()) -> ResidentTable[Any, Any]:
+        """The rows on a device, followed by those of `more`, in one table."""
 
     def __len__(self) -> int:
         """Number of rows, or of windows, that can be drawn."""
@@ -92,6 +98,16 @@ def table_of(
     return rows.table(device, dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Tensors of S seeds; those of several updates have an axis of updates before the axis of seeds."""
+
+    def __getitem__(self, update: int) -> Self:
+        """The batch of one update."""
+        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return replace(self, **{name: column[update] for name, column in columns if column is not None})
+
+
 # --- transitions ------------------------------------------------------------------------------------------------------
 
 
@@ -107,8 +123,8 @@ class TransitionFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class TransitionBatch:
-    """Transitions of S seeds, perhaps behind an axis of updates."""
+class TransitionBatch(_Batch):
+    """Transitions."""
 
     observation: Tensor  # (S, B, O)
     action: Tensor  # (S, B, A)
@@ -116,18 +132,6 @@ class TransitionBatch:
     terminal: Tensor  # (S, B), 0.0 or 1.0
     next_observation: Tensor  # (S, B, O)
     source: Tensor | None = None  # (S, B) uint8, in a mixture the number of each row's source
-
-    def __getitem__(self, update: int) -> TransitionBatch:
-        """The batch of one update."""
-        source = None if self.source is None else self.source[update]
-        return TransitionBatch(
-            self.observation[update],
-            self.action[update],
-            self.reward[update],
-            self.terminal[update],
-            self.next_observation[update],
-            source,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,45 +158,43 @@ class TransitionRows:
         if len(self) == 0:
             raise ValueError("training needs at least one transition, got none")
         rows, limit = self.transitions, self.action_limit
-        seen = (rows.observation, rows.next_observation)
-        if self.normalizer is not None:
-            seen = (self.normalizer.normalize(seen[0]), self.normalizer.normalize(seen[1]))
-        reward = rows.reward
-        if (self.reward_factor, self.reward_shift) != (1.0, 0.0):
-            reward = reward * np.float32(self.reward_factor) + np.float32(self.reward_shift)
         columns = {
-            "observation": seen[0],
+            "observation": rows.observation,
             "action": rows.action if limit is None else np.clip(rows.action, -limit, limit),
-            "reward": reward,
+            "reward": rows.reward,
             "terminal": rows.terminal.astype(np.float32),
-            "next_observation": seen[1],
+            "next_observation": rows.next_observation,
         }
+        if self.normalizer is not None:
+            for name in ("observation", "next_observation"):
+                columns[name] = self.normalizer.normalize(columns[name])
+        if (self.reward_factor, self.reward_shift) != (1.0, 0.0):
+            columns["reward"] = rows.reward * np.float32(self.reward_factor) + np.float32(self.reward_shift)
         for name, column in columns.items():
-            if not np.isfinite(column).all():
-                bad = int((~np.isfinite(column)).reshape(len(column), -1).any(1).argmax())
+            finite = np.isfinite(column)
+            if not finite.all():
+                bad = finite.reshape(len(self), -1).all(1).argmin()
                 raise ValueError(f"{name} of transition {bad} is NaN or infinite; clean the dataset first")
         return columns
 
     @property
     def facts(self) -> TransitionFacts:
         """See `Table`."""
-        reward = self.columns["reward"]
         return TransitionFacts(
             observation_dim=self.transitions.observation.shape[1],
             action_dim=self.transitions.action.shape[1],
-            lowest_reward=float(reward.min()),
-            greatest_reward=float(reward.max()),
+            lowest_reward=float(self.columns["reward"].min()),
+            greatest_reward=float(self.columns["reward"].max()),
             normalizer=self.normalizer,
         )
 
     def like(self, first: TransitionRows) -> TransitionRows:
-        """These transitions, prepared with the statistics of `first`."""
+        """These transitions, prepared as those of `first` are."""
         return replace(first, transitions=self.transitions)
 
     def source(self) -> ReplayBuffer:
         """See `Rows`."""
-        schema = {name: (column.shape[1:], "f4") for name, column in self.columns.items()}
-        buffer = ReplayBuffer(len(self), schema)
+        buffer = ReplayBuffer(len(self), {name: (column.shape[1:], "f4") for name, column in self.columns.items()})
         buffer.add(**self.columns)
         return buffer
 
@@ -202,33 +204,21 @@ class TransitionRows:
             np.concatenate([column.reshape(len(rows), -1) for column in rows.columns.values()], 1)
             for rows in (self, *more)
         ]
-        return TransitionTable(rows=torch.from_numpy(np.concatenate(parts)).to(device, dtype), facts=self.facts)
+        return TransitionTable(torch.from_numpy(np.concatenate(parts)).to(device, dtype), self.facts)
 
 
-@dataclass(frozen=True, slots=True)
-class TransitionTable:
-    """Transitions on one device as one packed row matrix: one gather makes a batch."""
+class TransitionTable(ResidentTable[TransitionBatch, TransitionFacts]):
+    """Transitions on one device as one packed row matrix: one gather makes a batch.
 
-    rows: Tensor
-    """(N, O + A + 2 + O): observation, action, reward, terminal, next observation"""
-    facts: TransitionFacts
+    `rows` (N, O + A + 2 + O) are observation, action, reward, terminal, next observation.
+    """
 
-    @property
-    def device(self) -> torch.device:
-        """See `Table`."""
-        return self.rows.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See `Table`."""
-        return self.rows.dtype
-
-    def draw(self, words: Tensor) -> TransitionBatch:
-        """See `Table`."""
-        return self.gather(indexes(words, len(self.rows)))
+    def __init__(self, rows: Tensor, facts: TransitionFacts) -> None:
+        super().__init__(rows.device, rows.dtype, facts)
+        self.rows, self.row_count = rows, len(rows)
 
     def gather(self, index: Tensor, source: Tensor | None = None) -> TransitionBatch:
-        """Rows `index` (..., B) int64."""
+        """See `ResidentTable`."""
         rows = self.rows.index_select(0, index.flatten()).view(*index.shape, -1)
         o, a = self.facts.observation_dim, self.facts.action_dim
         # in memory of their own, as from the host: torch's functions may round numbers with gaps between them otherwise
@@ -277,6 +267,7 @@ class WindowRows:
 
     @cached_property
     def _windows(self) -> dict[str, NDArray[Any]]:
+        """The windows of two steps, one from each step."""
         return self._pairs.windows(range(len(self)))
 
     def like(self, first: WindowRows) -> WindowRows:
@@ -291,77 +282,51 @@ class WindowRows:
 
     def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[WindowRows] = ()) -> WindowTable:
         """See `Rows`."""
-        parts = [_steps_of(rows._windows) for rows in (self, *more)]
-        first = np.cumsum([0, *(len(ends) for _, _, ends in parts)])
-        rows, timesteps = (np.concatenate([part[column][:-1] for part in parts]) for column in (0, 1))
+        parts = (self, *more)
+        pairs = {name: np.concatenate([rows._windows[name] for rows in parts]) for name in self._windows}
+        is_last = ~pairs["mask"][:, 0]  # the last step of an episode comes second in its window, behind a padded one
+        window, place = np.arange(len(is_last)), is_last.astype(np.intp)
+        steps = {
+            name: torch.from_numpy(np.append(pairs[name][window, place], pairs[name][-1:, 0], axis=0)).to(device)
+            for name in ("observation", "action", "return_to_go", "timestep")
+        }
+        ends = np.flatnonzero(is_last) + 1
         return WindowTable(
-            rows=torch.from_numpy(np.concatenate([rows, parts[0][0][-1:]])).to(device, dtype),
-            timestep=torch.from_numpy(np.concatenate([timesteps, parts[0][1][-1:]])).to(device),
-            end=torch.from_numpy(
-                np.concatenate([ends + start for (_, _, ends), start in zip(parts, first, strict=False)])
-            ).to(device),
+            torch.cat([steps["observation"], steps["action"], steps["return_to_go"][:, None]], 1).to(dtype),
+            steps["timestep"],
+            torch.from_numpy(ends[np.searchsorted(ends, window, side="right")]).to(device),
             length=self._options.get("context_length", 20),
             facts=self.facts,
         )
 
 
-def _steps_of(pairs: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Of the windows of two steps at every step of whole episodes: rows of `WindowTable`, timesteps, and ends."""
-    alone = ~pairs["mask"][:, 0]  # the last step of an episode has a padded one before it
-    every, padded = np.arange(len(alone)), (np.array([len(alone) - 1]), np.array([0]))
-
-    def steps(name: str) -> NDArray[Any]:
-        return np.concatenate([pairs[name][every, alone.astype(np.intp)], pairs[name][padded]])
-
-    rows = np.concatenate([steps("observation"), steps("action"), steps("return_to_go")[:, None]], 1)
-    ends = np.flatnonzero(alone) + 1
-    return rows, steps("timestep"), ends[np.searchsorted(ends, every, side="right")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowTable:
+class WindowTable(ResidentTable[Windows, WindowFacts]):
     """Steps of whole episodes on one device, one after another; windows are gathered there (arXiv 2310.00771).
 
     Every step begins a window of up to K steps of its episode: drawing a step uniformly is drawing an episode in
     proportion to its length and a start within it uniformly, as the released code does.
+
+    `rows` (N + 1, O + A + 1) are observation, action, return-to-go, and `timestep` (N + 1,) int64 their numbers; the
+    last of each is a padded step. `end` (N,) int64 is the row after the last one of a step's episode, `length` is K.
     """
 
-    rows: Tensor
-    """(N + 1, O + A + 1): observation, action, return-to-go; the last row is a padded step"""
-    timestep: Tensor
-    """(N + 1,) int64"""
-    end: Tensor
-    """(N,) int64: row after the last one of a step's episode"""
-    length: int
-    """K"""
-    facts: WindowFacts
+    def __init__(self, rows: Tensor, timestep: Tensor, end: Tensor, *, length: int, facts: WindowFacts) -> None:
+        super().__init__(rows.device, rows.dtype, facts)
+        self.rows, self.timestep, self.end, self.length = rows, timestep, end, length
+        self.row_count = len(end)
 
-    @property
-    def device(self) -> torch.device:
-        """See `Table`."""
-        return self.rows.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See `Table`."""
-        return self.rows.dtype
-
-    def draw(self, words: Tensor) -> Windows:
-        """See `Table`."""
-        return self.gather(indexes(words, len(self.end)))
-
-    def gather(self, start: Tensor, source: Tensor | None = None) -> Windows:
-        """Windows of up to K steps from the steps `start` (..., B) int64 on."""
-        place = torch.arange(self.length, device=start.device)
-        taken = (self.end[start] - start).clamp_(max=self.length)
-        mask = place >= self.length - taken[..., None]
-        index = torch.where(mask, start[..., None] + place - (self.length - taken[..., None]), len(self.end))
-        rows = self.rows[index]
+    def gather(self, index: Tensor, source: Tensor | None = None) -> Windows:
+        """Windows of up to K steps from the steps `index` (..., B) int64 on."""
+        taken = (self.end[index] - index).clamp_(max=self.length)[..., None]
+        step = torch.arange(self.length, device=index.device) - (self.length - taken)  # negative in the padding
+        mask = step >= 0
+        row = torch.where(mask, index[..., None] + step, self.row_count)
+        rows = self.rows[row]
         return Windows(
             observation=rows[..., : self.facts.observation_dim],
             action=rows[..., self.facts.observation_dim : -1],
             return_to_go=rows[..., -1],
-            timestep=self.timestep[index],
+            timestep=self.timestep[row],
             mask=mask,
         )
 
@@ -369,7 +334,7 @@ class WindowTable:
 # --- transitions of a discrete MDP ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CodedFacts:
     """How many numbers the vectors have."""
 
@@ -379,16 +344,12 @@ class CodedFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class CodedBatch:
-    """Vectors of states and actions of S seeds, and those to predict; perhaps behind an axis of updates."""
+class CodedBatch(_Batch):
+    """Vectors of states and actions, and those to predict."""
 
     observation: Tensor  # (S, B, O)
     action: Tensor  # (S, B, A)
     next_observation: Tensor  # (S, B, predicted_dim)
-
-    def __getitem__(self, update: int) -> CodedBatch:
-        """The batch of one update."""
-        return CodedBatch(self.observation[update], self.action[update], self.next_observation[update])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -404,17 +365,20 @@ class CodedRows:
         return len(self.transitions.rows)
 
     @property
+    def vectors(self) -> dict[str, NDArray[np.float32]]:
+        """The vectors of states (·, O), of actions (·, A), and to predict (·, predicted_dim)."""
+        names = ("state_vectors", "action_vectors", "target_vectors")
+        return {name: getattr(self.transitions, name) for name in names}
+
+    @property
     def facts(self) -> CodedFacts:
         """See `Table`."""
-        vectors = (self.transitions.state_vectors, self.transitions.action_vectors, self.transitions.target_vectors)
-        return CodedFacts(
-            observation_dim=vectors[0].shape[1], action_dim=vectors[1].shape[1], predicted_dim=vectors[2].shape[1]
-        )
+        return CodedFacts(*(vectors.shape[1] for vectors in self.vectors.values()))
 
     def like(self, first: CodedRows) -> CodedRows:
         """These transitions, if the numbers in them stand for the vectors that those in `first` do."""
-        for name in ("state_vectors", "action_vectors", "target_vectors"):
-            if not np.array_equal(getattr(self.transitions, name), getattr(first.transitions, name)):
+        for name, vectors in self.vectors.items():
+            if not np.array_equal(vectors, first.vectors[name]):
                 raise ValueError(f"{self.name} and {first.name} cannot be mixed: their {name} differ")
         return self
 
@@ -424,45 +388,24 @@ class CodedRows:
 
     def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[CodedRows] = ()) -> CodedTable:
         """See `Rows`."""
-        found = self.transitions
-        return CodedTable(
-            rows=torch.from_numpy(
-                np.concatenate([rows.transitions.rows for rows in (self, *more)]).astype(np.int32)
-            ).to(device),
-            vectors=tuple(
-                torch.tensor(vectors, device=device, dtype=dtype)
-                for vectors in (found.state_vectors, found.action_vectors, found.target_vectors)
-            ),
-            facts=self.facts,
-        )
+        rows = np.concatenate([part.transitions.rows for part in (self, *more)]).astype(np.int32)
+        vectors = [torch.tensor(vectors, device=device, dtype=dtype) for vectors in self.vectors.values()]
+        return CodedTable(torch.from_numpy(rows).to(device), vectors, self.facts)
 
 
-@dataclass(frozen=True, slots=True)
-class CodedTable:
-    """Transitions of a discrete MDP on one device: three integers a row, looked up in tables of vectors."""
+class CodedTable(ResidentTable[CodedBatch, CodedFacts]):
+    """Transitions of a discrete MDP on one device: three integers a row, looked up in tables of vectors.
 
-    rows: Tensor
-    """int32 (N, 3): numbers of state, action, and what is to be predicted"""
-    vectors: tuple[Tensor, ...]
-    """of states (·, O), of actions (·, A), to predict (·, predicted_dim)"""
-    facts: CodedFacts
+    `rows` (N, 3) int32 are the numbers of state, action, and what is to be predicted; `vectors` are those of
+    `CodedRows`.
+    """
 
-    @property
-    def device(self) -> torch.device:
-        """See `Table`."""
-        return self.rows.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """See `Table`."""
-        return self.vectors[0].dtype
-
-    def draw(self, words: Tensor) -> CodedBatch:
-        """See `Table`."""
-        return self.gather(indexes(words, len(self.rows)))
+    def __init__(self, rows: Tensor, vectors: Sequence[Tensor], facts: CodedFacts) -> None:
+        super().__init__(rows.device, vectors[0].dtype, facts)
+        self.rows, self.vectors, self.row_count = rows, vectors, len(rows)
 
     def gather(self, index: Tensor, source: Tensor | None = None) -> CodedBatch:
-        """Rows `index` (..., B) int64."""
+        """See `ResidentTable`."""
         numbers = self.rows.index_select(0, index.flatten()).unbind(-1)
         pairs = zip(self.vectors, numbers, strict=True)
         return CodedBatch(*(vectors.index_select(0, number).view(*index.shape, -1) for vectors, number in pairs))
@@ -485,22 +428,17 @@ class Mixture:
         return cls((first, *(part.like(first) for part in others)), tuple(weights))
 
     @property
-    def batch(self) -> type[Any]:
+    def batch(self) -> Any:
         """See `Rows`."""
-        batch: type[Any] = self.parts[0].batch
-        return batch
+        return self.parts[0].batch
 
     @property
     def facts(self) -> Any:
         """Those of the first part, with the least and greatest numbers of all."""
-        first, *others = (part.facts for part in self.parts)
+        facts = [part.facts for part in self.parts]
         ends = {"lowest_reward": min, "greatest_reward": max, "greatest_timestep": max}
-        found = {
-            name: end(getattr(facts, name) for facts in (first, *others))
-            for name, end in ends.items()
-            if hasattr(first, name)
-        }
-        return replace(first, **found)
+        known = {name: end for name, end in ends.items() if hasattr(facts[0], name)}
+        return replace(facts[0], **{name: end(getattr(each, name) for each in facts) for name, end in known.items()})
 
     def source(self) -> MixedReplay:
         """The mixture in the replay engine."""
@@ -508,7 +446,7 @@ class Mixture:
         return MixedReplay({str(number): (part.source(), weight) for number, (part, weight) in enumerate(pairs)})
 
 
-class ResidentMixture:
+class ResidentMixture(Table[Any, Any]):
     """A mixture on the training device: the rows that `HostTable` draws of the same one, update by update.
 
     In each batch the rows of the first source come first, and so on. How many each gets follows `Shares` from the first
@@ -516,8 +454,8 @@ class ResidentMixture:
     """
 
     def __init__(self, mixture: Mixture, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(device, dtype, mixture.facts)
         self._table = mixture.parts[0].table(device, dtype, mixture.parts[1:])
-        self.device, self.dtype, self.facts = device, dtype, mixture.facts
         self._sizes = torch.tensor([len(part) for part in mixture.parts], device=device)
         self._starts = self._sizes.cumsum(0) - self._sizes
         self._weights, self._batch_size = list(mixture.weights), batch_size
@@ -549,40 +487,38 @@ class ResidentMixture:
         return self._table.gather(index, source.to(torch.uint8)[:, None].expand_as(index))
 
 
-class HostTable:
+class HostTable(Table[Any, Any]):
     """Rows in the replay engine, on the host: a thread of the core draws the batches ahead, and `feed` takes them.
 
-    The batches are those of a table on the device, row by row. Only some batches are on the device at a time, so the
-    rows may be many more than its memory holds.
+    The batches are those of a table on the device, row by row. Only the batches of one period are on the device at a
+    time, so there may be many more rows than its memory holds.
     """
 
     def __init__(
         self, rows: Rows | Mixture, seeds: Sequence[int], batch_size: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.device, self.dtype, self.facts = device, dtype, rows.facts
+        super().__init__(device, dtype, rows.facts)
         self._batch, self._shape = rows.batch, (len(seeds), batch_size)
         self._batches = _core.SeededBatches(source=rows.source(), seeds=list(seeds), batch_size=batch_size)
         self._feed: Feed | None = None
         self._next = 0
-        names = {field.name for field in fields(self._batch)}
-        self._columns = [column for column in self._batches.batch_columns if column[0] in names]
         self.reserve(1)
 
     def reserve(self, count: int) -> None:
         """See `Fed`."""
-
-        def slots(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-            kept = self.dtype if dtype.is_floating_point else dtype
-            return torch.zeros(count, *self._shape, *shape, dtype=kept, device=self.device)
-
-        self._slots = {name: slots(shape, torch_dtype(dtype)) for name, shape, dtype in self._columns}
+        names = {field.name for field in fields(self._batch)}
+        self._slots = {}
+        for name, shape, dtype in self._batches.batch_columns:
+            if name in names:
+                kept = self.dtype if dtype.kind == "f" else torch_dtype(dtype)
+                self._slots[name] = torch.zeros(count, *self._shape, *shape, dtype=kept, device=self.device)
 
     def feed(self, first: int, count: int) -> None:
         """See `Fed`."""
         if self._feed is None or first != self._next:
             self.close()
             self._batches.set_update(first)
-            self._feed = Feed(self._batches, self.device, batch_size=self._shape[0] * self._shape[1])
+            self._feed = Feed(self._batches, self.device, batch_size=self._batches.row_count)
         for slot in range(count):
             columns = next(self._feed)
             for name, slots in self._slots.items():
@@ -590,7 +526,7 @@ class HostTable:
         self._next = first + count
 
     def draw(self, words: Tensor) -> Any:
-        """See `Table`; the words, from which the engine has drawn already, are not looked at."""
+        """See `Table`; the engine has used the words already, so these are not looked at."""
         return self._batch(**{name: slots[: len(words)] for name, slots in self._slots.items()})
 
     def close(self) -> None:

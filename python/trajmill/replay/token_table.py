@@ -4,40 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trajmill.corpus.layout import Column
-from trajmill.corpus.sources import Arrays
+from trajmill.corpus.rows import empty_rows
+from trajmill.corpus.sources import Source
+from trajmill.corpus.text import TextRows
 from trajmill.training.distributed import current_ranks
-
-
-class RowSource(Protocol):
-    """Makes rows of tokens, any number that stand side by side."""
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """``tokens``, and ``targets`` where they are given."""
-
-    def fill(self, first_row: int, arrays: Arrays, threads: int | None) -> None:
-        """Fill each column's array with the rows from `first_row` on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRows:
-    """Sequences of a law or of a text; the last ones are held out."""
+    """Sequences of a law or of a text; the last ones are held out from training."""
 
     name: str
     vocabulary_size: int
-    rows: RowSource
+    rows: Source | TextRows
     row_count: int
     held_out_count: int
     entropy_rate: float | None = None
-    """nats a token, below which no held-out loss stays; None if it is not known"""
+    """nats a token: no held-out loss stays below it; None if it is not known"""
 
     @property
     def length(self) -> int:
@@ -50,7 +40,7 @@ class TokenRows:
         return len(self.rows.columns) > 1
 
     def training(self, first: int, count: int) -> dict[str, NDArray[Any]]:
-        """Training sequences from number `first` on; after the last one the first again."""
+        """`count` training sequences from number `first` on; the first one follows the last."""
         training_count = self.row_count - self.held_out_count
         first %= training_count
         head = min(count, training_count - first)
@@ -58,8 +48,8 @@ class TokenRows:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def read(self, first: int, count: int) -> dict[str, NDArray[Any]]:
-        """Sequences from number `first` on, of all there are."""
-        arrays = {column.name: np.empty((count, column.row_length), column.dtype) for column in self.rows.columns}
+        """`count` sequences from number `first` on, held-out ones included."""
+        arrays = empty_rows(self.rows.columns, count)
         self.rows.fill(first, arrays, 1)
         return arrays
 
@@ -67,8 +57,8 @@ class TokenRows:
 class TokenTable:
     """Batches of sequences, the same for every seed, in the order of the rows.
 
-    Update n reads `batch_size` sequences from number ``n * batch_size`` on. Of several processes that train together
-    each reads its part of them.
+    Update n reads `batch_size` sequences from number ``n * batch_size`` on. When several processes train together,
+    each reads its own part of them.
     """
 
     def __init__(
@@ -96,7 +86,7 @@ class TokenTable:
         """See `Fed`."""
 
     def held_out(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Tokens and targets (S, B, T) of whole batches of the sequences that are not trained on, one after another."""
+        """Tokens and targets (S, B, T) of the held-out sequences, in whole batches."""
         first = self.rows.row_count - self.rows.held_out_count + self.ranks.rank * self._share
         for number in range(self.rows.held_out_count // self._batch_size):
             self._copy_into_slot(0, self.rows.read(first + number * self._batch_size, self._share))

@@ -17,12 +17,9 @@ from trajmill.replay.counters import Resumable
 StepColumn = Literal["observation", "action", "reward", "return_to_go", "terminal", "truncated"]
 """What a window may show of each step; ``timestep`` and ``mask`` always come with it."""
 
-NORMALIZER_EPSILON = 1e-6
-"""Added to the standard deviation, as in the Decision Transformer's code."""
-
+_NORMALIZER_EPSILON = 1e-6  # added to the standard deviation, as in the Decision Transformer's code
 _LARGEST = float(np.finfo(np.float32).max)
 _FLAG_PADDING = 2  # neither False nor True
-_CHECKED_AT_ONCE = 1 << 16  # rows
 
 
 class WindowOptions(TypedDict, total=False):
@@ -45,9 +42,9 @@ class WindowOptions(TypedDict, total=False):
 class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
     """Episodes from which windows of K steps are drawn (arXiv 2106.01345 and the code of arXiv 2201.12122).
 
-    An episode is chosen with probability proportional to its length, with replacement, and a start uniformly in it:
-    together a uniform step of all. The window holds the K steps from there, or those left in the episode behind
-    padding. A batch of B windows has
+    An episode is chosen with probability proportional to its length, with replacement, and a start in it uniformly:
+    together a uniform step of all. The window holds the K steps from there; if fewer are left in the episode, they come
+    behind padding. A batch of B windows has
 
     ==================  =================  ================================================================
     ``observation``     float32 (B, K, O)  normalized; padding is a zero observation, see `observation_padding`
@@ -60,18 +57,15 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
     ``truncated``       uint8 (B, K)       if asked for: 0 or 1; padding 2
     ==================  =================  ================================================================
 
-    Window i of draw n depends on the seed, n and i alone: not on threads, nor on the batch size. Sums run in double
-    precision from the end of an episode and are rounded once, where the authors' code adds float32 numbers for each
-    sample again; it also makes a return more than steps, which its training step throws away. Normalized observations
-    and returns are computed once and kept; other float32 arrays are kept as they are, without a copy (they may be
-    memory-mapped), so do not write to them.
+    Window i of draw n depends on the seed, n and i alone: neither on threads nor on the batch size. Returns are summed
+    in double precision from the end of an episode and rounded once; the authors' code adds float32 numbers anew for
+    each sample. Normalized observations and returns are computed once and kept; other float32 arrays are kept as they
+    are, without a copy (they may be memory-mapped), so do not write to them.
 
     Parameters
     ----------
-    observation, action
-        Float (N, O) and (N, A): row i is the step at time i of a recording, episodes follow each other.
-    reward
-        Float (N,).
+    observation, action, reward
+        Float (N, O), (N, A) and (N,): row i is the step at time i of a recording, episodes follow each other.
     terminal, truncated
         Bool (N,): the episode ends with this row, because the MDP ended or because a limit cut it.
     context_length
@@ -93,9 +87,8 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
     timestep_limit
         Later timesteps count as the last one before the limit; None for no limit.
     top_fraction
-        Keep the episodes of highest return while their steps are at most this fraction of all, in (0, 1]; the first
-        is kept always, and of equal returns the later one comes first. Normalization measures all episodes all the
-        same.
+        Keep the episodes of highest return as long as their steps are at most this fraction of all, in (0, 1]. The
+        first is always kept; of equal returns the later one comes first. Normalization still measures all episodes.
     strict_budget
         True: "less than" in place of "at most", as in the code of arXiv 2201.12122, which therefore never samples the
         episode of lowest return.
@@ -147,53 +140,50 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         row_count = len(observations)
         actions = _floats("action", action, 2, row_count)
         rewards = _floats("reward", reward, 1, row_count)
-        flags = {
-            "terminal": _flags("terminal", terminal, row_count),
-            "truncated": _flags("truncated", truncated, row_count),
-        }
+        terminals = _flags("terminal", terminal, row_count)
+        truncations = _flags("truncated", truncated, row_count)
         checks.number("discount", discount, "[0, 1]")
         checks.number("return_scale", return_scale, f"(0, {_LARGEST}]")
         checks.number("action_padding", action_padding, f"[{-_LARGEST}, {_LARGEST}]")
-        episodes = _split(flags["terminal"] | flags["truncated"], keep_tail)
+        for name in columns:
+            checks.choice("columns", name, get_args(StepColumn))
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"columns must be different, got {tuple(columns)}")
+        episodes = _split(terminals | truncations, keep_tail)
 
         if isinstance(normalizer, str):
             checks.choice("normalizer", normalizer, ("fit",))
-            normalizer = Normalizer.fit(_rows_of(observations, episodes), NORMALIZER_EPSILON)
+            normalizer = Normalizer.fit(_rows_of(observations, episodes), _NORMALIZER_EPSILON)
         self.normalizer = normalizer
-        zero = np.zeros((1, observations.shape[1]), np.float32)
+        zeros = np.zeros((1, observations.shape[1]), np.float32)
         if normalizer is not None:
             observations = _core.normalize_rows(observations, normalizer.mean, normalizer.scale)
             if checks.choice("observation_padding", observation_padding, ("before", "after")) == "before":
-                zero = _core.normalize_rows(zero, normalizer.mean, normalizer.scale)
+                zeros = _core.normalize_rows(zeros, normalizer.mean, normalizer.scale)
+        no_reward, no_flag = np.zeros((), np.float32), np.full((), _FLAG_PADDING, np.uint8)
+        steps: dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {  # and the padding of one
+            "observation": (observations, zeros[0]),
+            "action": (actions, np.full(actions.shape[1], action_padding, np.float32)),
+            "reward": (rewards, no_reward),
+            "terminal": (terminals.view(np.uint8), no_flag),
+            "truncated": (truncations.view(np.uint8), no_flag),
+        }
+        if "return_to_go" in columns:
+            steps["return_to_go"] = (_core.returns_to_go(rewards, episodes, discount, return_scale), no_reward)
 
-        def padded(name: StepColumn) -> tuple[str, npt.NDArray[Any], npt.NDArray[Any]]:
-            match name:
-                case "observation":
-                    return name, observations, zero[0]
-                case "action":
-                    return name, actions, np.full(actions.shape[1], action_padding, np.float32)
-                case "reward":
-                    return name, rewards, np.zeros((), np.float32)
-                case "return_to_go":
-                    returns = _core.returns_to_go(rewards, episodes, discount, return_scale)
-                    return name, returns, np.zeros((), np.float32)
-                case "terminal" | "truncated":
-                    return name, flags[name].view(np.uint8), np.full((), _FLAG_PADDING, np.uint8)
-
+        limit = checks.integer("timestep_limit", 2**63 - 1 if timestep_limit is None else timestep_limit, 1, 2**63 - 1)
         self.episodes = _select(episodes, rewards, top_fraction, strict_budget)
         super().__init__(
             episodes=self.episodes,
-            arrays=tuple(padded(name) for name in _column_names(columns)),
+            arrays=tuple((name, *steps[name]) for name in columns),
             context_length=checks.integer("context_length", context_length, 1, 2**32 - 1),
-            timestep_limit=2**63 - 1
-            if timestep_limit is None
-            else checks.integer("timestep_limit", timestep_limit, 1, 2**63 - 1),
+            timestep_limit=limit,
             seed=checks.seed(seed),
         )
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **options: Unpack[WindowOptions]) -> TrajectoryBuffer:
-        """Windows of a data set; its timeouts are the truncated steps. Options as for the class."""
+        """Windows of a dataset, whose timeouts are the truncated steps; `options` are those of the class."""
         return cls(
             observation=dataset.observations,
             action=dataset.actions,
@@ -204,14 +194,11 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         )
 
     def windows(  # type: ignore[override]  # any integers here, uint64 in the core
-        self,
-        starts: Sequence[int] | npt.NDArray[Any],
-        out: dict[str, npt.NDArray[Any]] | None = None,
-        threads: int = 1,
+        self, starts: Sequence[int] | npt.NDArray[Any], out: dict[str, npt.NDArray[Any]] | None = None, threads: int = 1
     ) -> dict[str, npt.NDArray[Any]]:
         """The windows that start at the given steps, numbered from 0 to `step_count` - 1 through ``episodes``.
 
-        A batch as `sample` gives it, one window for each start; IndexError if there is no such step.
+        One window for each start, in a batch as `sample` gives it; IndexError if there is no such step.
         """
         return super().windows(checks.indexes("starts", starts), out, threads)
 
@@ -224,12 +211,9 @@ def _floats(name: str, values: npt.ArrayLike, axes: int, row_count: int | None =
         wanted = "(N, dimension >= 1)" if axes == 2 else "(N,)"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
     _require_rows(name, len(array), row_count)
-    for first in range(0, len(array), _CHECKED_AT_ONCE):
-        bad = ~np.isfinite(array[first : first + _CHECKED_AT_ONCE]).reshape(-1, array[0].size).all(axis=1)
-        if bad.any():
-            raise ValueError(
-                f"{name} must be finite in float32, got {array[first + bad.argmax()]} in row {first + bad.argmax()}"
-            )
+    if array.size and not np.isfinite([array.min(), array.max()]).all():  # both are NaN if one number is
+        row = int(np.isfinite(array).reshape(len(array), -1).all(axis=1).argmin())
+        raise ValueError(f"{name} must be finite in float32, got {array[row]} in row {row}")
     return array
 
 
@@ -246,14 +230,6 @@ def _require_rows(name: str, got: int, wanted: int | None) -> None:
         raise ValueError(f"{name} must have one row a step like observation, {wanted}, got {got}")
 
 
-def _column_names(columns: Sequence[StepColumn]) -> Sequence[StepColumn]:
-    for name in columns:
-        checks.choice("columns", name, get_args(StepColumn))
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"columns must be different, got {tuple(columns)}")
-    return columns
-
-
 def _split(ends: BoolArray, keep_tail: bool) -> npt.NDArray[np.uint64]:
     """First row and length of each episode."""
     stops = ends.nonzero()[0] + 1
@@ -261,8 +237,8 @@ def _split(ends: BoolArray, keep_tail: bool) -> npt.NDArray[np.uint64]:
         stops = np.append(stops, len(ends))
     if len(stops) == 0:
         raise ValueError(
-            f"none of the {len(ends)} rows ends an episode, so no whole one is there; set terminal or truncated, or "
-            "keep_tail=True"
+            f"none of the {len(ends)} rows ends an episode, so there is no whole episode; set terminal or truncated, "
+            "or keep_tail=True"
         )
     starts = np.concatenate(([0], stops[:-1]))
     return np.stack([starts, stops - starts], axis=1).astype(np.uint64)

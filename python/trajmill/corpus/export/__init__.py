@@ -19,8 +19,8 @@ from trajmill.corpus.export.tokens import Datatrove, Megatron, NanoGPT
 from trajmill.corpus.rows import StoredCorpus
 
 RECORD = ".trajmill-export.json"
-"""file in every exported directory: what it was made from, and which files belong to it; hidden from readers that take
-every file of a directory for data"""
+"""file in every exported directory that says what it was made from and which files belong to it; hidden, since some
+readers take every file of a directory for data"""
 
 
 class Format(Protocol):
@@ -44,7 +44,7 @@ class ExportResult:
     file_count: int
     byte_count: int
     linked_bytes: int
-    """of `byte_count`, what is shared with the corpus and takes no room of its own"""
+    """of `byte_count`, those that are shared with the corpus and take no room of their own"""
 
 
 def export_corpus(
@@ -54,11 +54,8 @@ def export_corpus(
 
     `destination` is a directory (for `D4RL` a file) that must not exist, or with `overwrite` may be an earlier export.
     It appears whole or not at all. A directory gets a ``.trajmill-export.json`` that says what it was made from.
-
-    Raises
-    ------
-    CorpusError
-        If the corpus is empty or does not fit the format, a library is absent, or `destination` cannot be written.
+    CorpusError if the corpus is empty or does not fit the format, a library is absent, or `destination` cannot be
+    written.
     """
     rows = CorpusRows(corpus, progress)
     target = destination.resolve()
@@ -72,7 +69,7 @@ def export_corpus(
                 record = {
                     "format": type(format).__name__.lower(),
                     "options": asdict(format),
-                    "spec": dict(rows.spec),
+                    "spec": rows.spec,
                     "row_count": rows.count,
                     "columns": [asdict(column) for column in rows.columns.values()],
                     "files": [path.name for path in paths],
@@ -92,7 +89,7 @@ def export_corpus(
 
 
 def _make_way(target: Path, *, overwrite: bool) -> None:
-    """CorpusError if an export to `target` may not begin; else make its directory and remove a killed export's rest."""
+    """CorpusError if an export to `target` may not begin; otherwise remove the rest of a killed one."""
     left_behind = files.leftovers(target.parent, target.name)
     if left_behind and not overwrite:
         raise CorpusError(
@@ -101,20 +98,16 @@ def _make_way(target: Path, *, overwrite: bool) -> None:
         )
     if target.exists() and not overwrite:
         raise CorpusError(f"{target} exists; choose another name or pass --overwrite")
-    if target.is_dir() and (foreign := _foreign_files(target)):
-        raise CorpusError(
-            f"{target} holds files that no export put there ({', '.join(foreign[:3])}); choose another name"
-        )
+    if target.is_dir():
+        try:
+            known = {RECORD, *json.loads((target / RECORD).read_bytes())["files"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            known = set()
+        foreign = sorted({path.name for path in target.iterdir()} - known)
+        if foreign:
+            raise CorpusError(
+                f"{target} holds files that no export put there ({', '.join(foreign[:3])}); choose another name"
+            )
     for path in left_behind:
         files.remove(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _foreign_files(directory: Path) -> list[str]:
-    """Names in a directory that its record does not list; all of them if it has none."""
-    names = {path.name for path in directory.iterdir()}
-    try:
-        known = set(json.loads((directory / RECORD).read_bytes())["files"]) | {RECORD}
-    except (OSError, ValueError, KeyError, TypeError):
-        known = set()
-    return sorted(names - known)

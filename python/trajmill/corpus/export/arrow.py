@@ -1,9 +1,8 @@
 """Arrow IPC streams in the layout of Hugging Face ``Dataset.save_to_disk``, which readers map; and Parquet.
 
 A row is a row of the corpus; a column has fixed-size lists of its own integer type, so there are no 32-bit offsets to
-overflow. Parquet has dictionary pages under zstd. It is for viewers, DuckDB and Spark: to train, take another format,
-since this one is several times slower to write and to read. Sources: Arrow columnar format, IPC;
-``datasets/arrow_dataset.py``.
+overflow. Parquet has dictionary pages under zstd and is several times slower to write and to read: it is meant for
+viewers, DuckDB and Spark, not for training. Sources: Arrow columnar format, IPC; ``datasets/arrow_dataset.py``.
 """
 
 from __future__ import annotations
@@ -35,9 +34,11 @@ class Arrow:
             with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
                 for batch in _batches(pyarrow, rows, schema, first, end):
                     writer.write_batch(batch)
+        columns = [(c.name, c.dtype, c.row_length) for c in rows.columns.values()]
+        recipe = json.dumps([rows.spec, rows.count, columns], sort_keys=True)
         state: dict[str, object] = {
             "_data_files": [{"filename": path.name} for path, _, _ in shards],
-            "_fingerprint": _fingerprint(rows),
+            "_fingerprint": hashlib.sha256(recipe.encode()).hexdigest()[:16],  # Hugging Face caches results under it
             "_format_columns": None,
             "_format_kwargs": {},
             "_format_type": None,
@@ -86,10 +87,3 @@ def _batches(
             for field in schema
         ]
         yield pyarrow.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _fingerprint(rows: CorpusRows) -> str:
-    """What Hugging Face caches results under: it follows the recipe of the corpus."""
-    columns = [(c.name, c.dtype, c.row_length) for c in rows.columns.values()]
-    recipe = json.dumps([dict(rows.spec), rows.count, columns], sort_keys=True)
-    return hashlib.sha256(recipe.encode()).hexdigest()[:16]

@@ -56,9 +56,9 @@ class D4RL:
         state_vectors, action_vectors = self._vectors(rows)
         try:
             with library("h5py", "this format", "export").File(target, "x") as file:
-                file.attrs["spec"] = json.dumps(dict(rows.spec), sort_keys=True)
+                file.attrs["spec"] = json.dumps(rows.spec, sort_keys=True)
                 file.attrs["vectors"] = self.vectors
-                _write_steps(file, rows, state_vectors, action_vectors)
+                _write_steps(file, rows, length, state_vectors, action_vectors)
         except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
             raise OSError(f"HDF5 says {error}") from error
 
@@ -77,9 +77,8 @@ class D4RL:
         return _core.state_codebook(counts[0], self.observation_dim), _core.action_codebook(counts[1], self.action_dim)
 
 
-def _write_steps(file: Any, rows: CorpusRows, state_vectors: Vectors, action_vectors: Vectors) -> None:
-    """Fill the six arrays of D4RL's schema, one row a step."""
-    length = rows.columns["actions"].row_length
+def _write_steps(file: Any, rows: CorpusRows, length: int, state_vectors: Vectors, action_vectors: Vectors) -> None:
+    """Fill the six arrays of D4RL's schema, one row a step, from trajectories of `length` steps."""
     step_count, observation_dim, action_dim = rows.count * length, state_vectors.shape[1], action_vectors.shape[1]
     observations = file.create_dataset("observations", (step_count, observation_dim), "<f4")
     actions = file.create_dataset("actions", (step_count, action_dim), "<f4")
@@ -90,13 +89,8 @@ def _write_steps(file: Any, rows: CorpusRows, state_vectors: Vectors, action_vec
     row = 0
     for block in rows.blocks(0, rows.count, row_bytes=4 * length * (2 * observation_dim + action_dim)):
         end = row + block["actions"].size
-        observations[row:end] = _rows_of(state_vectors, block["states"][:, :-1])
-        actions[row:end] = _rows_of(action_vectors, block["actions"])
-        next_observations[row:end] = _rows_of(state_vectors, block["states"][:, 1:])
+        observations[row:end] = state_vectors.take(block["states"][:, :-1].reshape(-1), axis=0)
+        actions[row:end] = action_vectors.take(block["actions"].reshape(-1), axis=0)
+        next_observations[row:end] = state_vectors.take(block["states"][:, 1:].reshape(-1), axis=0)
         timeouts[row:end] = np.arange(1, end - row + 1) % length == 0
         row = end
-
-
-def _rows_of(vectors: Vectors, indexes: npt.NDArray[Any]) -> Vectors:
-    """The vectors of all indexes, in order: float32 (indexes.size, dim)."""
-    return vectors.take(indexes.reshape(-1), axis=0)

@@ -1,7 +1,7 @@
 """MDS version 2, the shards of MosaicML streaming: ``index.json`` and ``shard.00000.mds``.
 
 A shard is its sample count, the byte offset of every sample and of the end (all uint32), the settings as JSON, and the
-samples; a sample is its columns in alphabetical order, whose sizes are fixed here. Source:
+samples; a sample is its columns in alphabetical order, each of a fixed size here. Source:
 ``streaming/base/format/mds/writer.py``; the library itself is not needed.
 """
 
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trajmill.core import checks
 from trajmill.corpus.errors import CorpusError, library
-from trajmill.corpus.export.reading import Block, CorpusRows
+from trajmill.corpus.export.reading import CorpusRows
 
 _HASH = "xxh3_64"
 
@@ -27,14 +26,24 @@ class MDS:
     """A directory for ``StreamingDataset(local=DIR)``; a sample has an array for each column."""
 
     size_limit: int = 2**26
-    """bytes of a shard at most, below 2^32 (2^26 is the library's own); a sample larger than that has its own shard"""
+    """most bytes of a shard, below 2^32 (2^26 is the library's own); a sample larger than that has its own shard"""
 
     def __post_init__(self) -> None:
         checks.integer("size_limit", self.size_limit, 1, 2**32 - 1)
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
-        settings = self._settings(rows)
+        columns = [rows.columns[name] for name in sorted(rows.columns)]
+        settings: dict[str, Any] = {
+            "column_encodings": [f"ndarray:{c.dtype}:{c.row_length}" for c in columns],
+            "column_names": [c.name for c in columns],
+            "column_sizes": [c.row_bytes for c in columns],
+            "compression": None,
+            "format": "mds",
+            "hashes": [_HASH],
+            "size_limit": self.size_limit,
+            "version": 2,
+        }
         config = json.dumps(settings, sort_keys=True).encode()
         sample_bytes = sum(settings["column_sizes"])
         rows_per_shard = max(1, (self.size_limit - 8 - len(config)) // (sample_bytes + 4))
@@ -50,19 +59,6 @@ class MDS:
             shards.append({**settings, "raw_data": raw, "samples": end - first, "zip_data": None})
         (target / "index.json").write_text(json.dumps({"shards": shards, "version": 2}, sort_keys=True))
 
-    def _settings(self, rows: CorpusRows) -> dict[str, Any]:
-        columns = [rows.columns[name] for name in sorted(rows.columns)]
-        return {
-            "column_encodings": [f"ndarray:{c.dtype}:{c.row_length}" for c in columns],
-            "column_names": [c.name for c in columns],
-            "column_sizes": [c.row_bytes for c in columns],
-            "compression": None,
-            "format": "mds",
-            "hashes": [_HASH],
-            "size_limit": self.size_limit,
-            "version": 2,
-        }
-
 
 def _write_shard(path: Path, rows: CorpusRows, first: int, end: int, sample_bytes: int, config: bytes) -> str:
     """Write rows `first` to `end` as one shard, and return the digest of the file."""
@@ -75,13 +71,8 @@ def _write_shard(path: Path, rows: CorpusRows, first: int, end: int, sample_byte
         digest.update(header)
         file.write(header)
         for block in rows.blocks(first, end):
-            samples = _samples(block)
+            columns = [np.ascontiguousarray(block[name]).view(np.uint8) for name in sorted(block)]
+            samples = columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1)
             digest.update(samples.data)
             file.write(samples.data)
     return str(digest.hexdigest())
-
-
-def _samples(block: Block) -> npt.NDArray[np.uint8]:
-    """The bytes of each row, its columns in alphabetical order: uint8 (rows, bytes of a sample)."""
-    parts = [np.ascontiguousarray(block[name]).view(np.uint8) for name in sorted(block)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

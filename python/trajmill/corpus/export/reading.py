@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.core.progress import Progress, silent
+from trajmill.core.progress import Progress
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.layout import Column
 from trajmill.corpus.rows import StoredCorpus
@@ -21,6 +21,8 @@ from trajmill.corpus.rows import StoredCorpus
 BLOCK_BYTES = 2**24
 """what is held in memory at a time, unless one row is larger"""
 _ENTRIES = 2**20  # of a ramp, written at a time
+_UNSUPPORTED = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EINVAL}
+"""how a file system says that it has no hard links, or no copies within the kernel"""
 
 Block = Mapping[str, npt.NDArray[Any]]
 """column name -> (rows, row_length), all of the same rows"""
@@ -29,11 +31,11 @@ Block = Mapping[str, npt.NDArray[Any]]
 class CorpusRows:
     """The rows of a corpus, in the pieces that exporters ask for; every row written is reported to `progress`."""
 
-    def __init__(self, corpus: StoredCorpus, progress: Progress = silent) -> None:
+    def __init__(self, corpus: StoredCorpus, progress: Progress) -> None:
         if corpus.row_count < 1 or not corpus.columns:
             raise CorpusError(f"{corpus.directory} holds no rows; there is nothing to export")
         self.directory = corpus.directory
-        self.spec: Mapping[str, Any] = corpus.manifest.get("spec", {})
+        self.spec: dict[str, Any] = corpus.manifest.get("spec", {})
         self.columns = {column.name: column for column in corpus.columns}
         self.count = corpus.row_count
         self._shards = {name: corpus.shards(name) for name in self.columns}
@@ -55,7 +57,7 @@ class CorpusRows:
         return [(directory / name, *rows) for name, rows in zip(names, self.shard_ranges, strict=True)]
 
     def only(self, wanted: Sequence[str], need: str) -> list[Column]:
-        """The columns named `wanted` if those are the corpus's; CorpusError that begins with `need` if not."""
+        """The columns named `wanted`; CorpusError that begins with `need` if the corpus has others."""
         if set(self.columns) != set(wanted):
             raise CorpusError(f"{need}; {self.directory} has the columns {', '.join(sorted(self.columns))}")
         return [self.columns[name] for name in wanted]
@@ -65,7 +67,7 @@ class CorpusRows:
         return int(self.spec.get(key) or max(int(shard.max()) for shard in self._shards[column]) + 1)
 
     def check_values(self, column: Column, dtype: npt.DTypeLike, reader: str) -> None:
-        """CorpusError if a value of `column` does not fit `dtype`; reads them only if their dtype leaves a doubt."""
+        """CorpusError if a value of `column` does not fit `dtype`; the values are read only if their dtype may not."""
         if np.can_cast(column.dtype, dtype):
             return
         limits = np.iinfo(np.dtype(dtype))
@@ -80,7 +82,7 @@ class CorpusRows:
     def blocks(self, first: int, end: int, row_bytes: int | None = None) -> Iterator[Block]:
         """Rows `first` to `end` of all columns, in blocks of `BLOCK_BYTES` at most that cross no shard.
 
-        `row_bytes` is what a row becomes, where that is more than it was.
+        `row_bytes` is the size of an exported row, where that is larger than a row of the corpus.
         """
         columns = list(self.columns.values())
         for block in self._blocks(columns, first, end, row_bytes or sum(column.row_bytes for column in columns)):
@@ -92,8 +94,8 @@ class CorpusRows:
     ) -> None:
         """Write rows `first` to `end` of a column back to back as `dtype`, which `check_values` found wide enough.
 
-        Where the bytes are those of one whole shard, `target` becomes a hard link to it if `link` allows; where they
-        are parts of shards, the kernel copies them; else they are converted block by block.
+        If the bytes are those of one whole shard and `link` allows it, `target` becomes a hard link to that shard. If
+        they are parts of shards, the kernel copies them; otherwise they are converted block by block.
         """
         wanted = np.dtype(dtype).newbyteorder("<")
         same_bytes = column.stored_dtype.itemsize == wanted.itemsize
@@ -116,7 +118,7 @@ class CorpusRows:
         for column in columns:
             for shard, start, stop in self._pieces(first, end):
                 source, size = self._paths[column.name][shard], column.row_bytes
-                _copy_bytes(source, start * size, (stop - start) * size, file)
+                _copy_bytes(source, start * size, stop * size, file)
                 if column is columns[-1]:
                     self._report(stop - start)
 
@@ -153,31 +155,29 @@ def _hard_link(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES):
-            return False
-        raise
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return False
     return True
 
 
-def _copy_bytes(source: Path, offset: int, count: int, file: BinaryIO) -> None:
-    """Append `count` bytes of `source` from `offset` on to `file`, within the kernel where it can."""
+def _copy_bytes(source: Path, begin: int, end: int, file: BinaryIO) -> None:
+    """Append bytes `begin` to `end` of `source` to `file`, within the kernel where it can."""
     file.flush()
     with source.open("rb") as origin:
-        origin.seek(offset)
-        done = 0
         try:
-            while done < count:
-                moved = os.copy_file_range(origin.fileno(), file.fileno(), min(count - done, 2**30), offset + done)
+            while begin < end:
+                moved = os.copy_file_range(origin.fileno(), file.fileno(), min(end - begin, 2**30), begin)
                 if not moved:
                     break
-                done += moved
+                begin += moved
         except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+            if error.errno not in _UNSUPPORTED:
                 raise
-        origin.seek(offset + done)
-        while done < count:
-            data = origin.read(min(BLOCK_BYTES, count - done))
+        origin.seek(begin)
+        while begin < end:
+            data = origin.read(min(BLOCK_BYTES, end - begin))
             if not data:
-                raise CorpusError(f"{source} ended {count - done:,} bytes early; check the corpus")
+                raise CorpusError(f"{source} ended {end - begin:,} bytes early; check the corpus")
             file.write(data)
-            done += len(data)
+            begin += len(data)

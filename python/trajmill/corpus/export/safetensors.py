@@ -12,7 +12,6 @@ from pathlib import Path
 
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.export.reading import CorpusRows
-from trajmill.corpus.layout import Column
 
 _ALIGNMENT = 8
 _LARGEST_HEADER = 100_000_000  # what the library reads
@@ -26,27 +25,24 @@ class Safetensors:
         """Fill the new directory `target`."""
         # widest first, so that every tensor is aligned to its own type
         columns = sorted(rows.columns.values(), key=lambda c: (-c.stored_dtype.itemsize, c.name))
+        spec = json.dumps(rows.spec, sort_keys=True)
         target.mkdir()
         for path, first, end in rows.shard_files(target, "safetensors"):
+            header: dict[str, object] = {"__metadata__": {"spec": spec, "first_row": str(first)}}
+            offset = 0
+            for column in columns:
+                begin, offset = offset, offset + (end - first) * column.row_bytes
+                header[column.name] = {
+                    "dtype": f"U{8 * column.stored_dtype.itemsize}",
+                    "shape": [end - first, column.row_length],
+                    "data_offsets": [begin, offset],
+                }
+            text = json.dumps(header).encode()
+            text += b" " * (-len(text) % _ALIGNMENT)
+            if len(text) > _LARGEST_HEADER:
+                raise CorpusError(
+                    f"a safetensors header holds {_LARGEST_HEADER:,} bytes at most, this one has {len(text):,}"
+                )
             with path.open("xb") as file:
-                file.write(_header(rows, columns, first, end))
+                file.write(len(text).to_bytes(8, "little") + text)
                 rows.copy_columns(columns, first, end, file)
-
-
-def _header(rows: CorpusRows, columns: list[Column], first: int, end: int) -> bytes:
-    spec = json.dumps(dict(rows.spec), sort_keys=True)
-    header: dict[str, object] = {"__metadata__": {"spec": spec, "first_row": str(first)}}
-    offset = 0
-    for column in columns:
-        size = (end - first) * column.row_bytes
-        header[column.name] = {
-            "dtype": f"U{8 * column.stored_dtype.itemsize}",
-            "shape": [end - first, column.row_length],
-            "data_offsets": [offset, offset + size],
-        }
-        offset += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    if len(text) > _LARGEST_HEADER:
-        raise CorpusError(f"a safetensors header holds {_LARGEST_HEADER:,} bytes at most, this one has {len(text):,}")
-    return len(text).to_bytes(8, "little") + text
