@@ -73,7 +73,7 @@ def test_update_equals_plain_torch(target: str, updates: int, tolerance: float) 
             wanted = inputs
         else:
             pairs = OneToOneMap(35, 42)(s * 5 + a).astype(np.int64)
-                goals = pairs // 5, pairs % 5
+            goals = pairs // 5, pairs % 5
             wanted = torch.cat([books[0][goals[0]], books[1][goals[1]]], 1)
         losses = []
         for one in plain:
