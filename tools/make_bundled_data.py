@@ -1,10 +1,14 @@
-"""Cut the data sets that travel with the package out of two full SAC replay buffers.
+"""Cut the datasets that travel with the package out of larger files.
 
 Usage: python tools/make_bundled_data.py SOURCE_DIRECTORY [OUTPUT_DIRECTORY]
 
-SOURCE_DIRECTORY holds hopper-sac-replay.hdf5 and halfcheetah-sac-replay.hdf5. Whole episodes are drawn without
-replacement over the whole buffer until at least 10,000 rows are in (the last one is left out if that comes closer to
-10,000), and stay in the order of the buffer. Prints the facts that the bundled README states.
+SOURCE_DIRECTORY holds hopper-sac-replay.hdf5 and halfcheetah-sac-replay.hdf5, two full replay buffers of soft
+actor-critic agents, and hopper-ars-noisy.hdf5, which this command makes:
+
+    trajmill collect hopper --kind expert --noise 0.3 --rows 20000 --out hopper-ars-noisy.hdf5
+
+Whole episodes are drawn without replacement over the whole file until the wanted rows are in (the last one is left out
+if that comes closer), and stay in the order of the file. Prints the facts that the bundled README states.
 """
 
 from __future__ import annotations
@@ -21,9 +25,9 @@ from numpy.typing import NDArray
 
 from trajmill.data import DatasetWarning, environment_of, normalized_score, read_d4rl, split_episodes
 
-SOURCES = ("hopper-sac-replay", "halfcheetah-sac-replay")
+ROWS = {"hopper-sac-replay": 10_000, "halfcheetah-sac-replay": 10_000, "hopper-ars-noisy": 20_000}
+"""rows to cut each source to"""
 SEED = 42
-TARGET_ROWS = 10_000
 BUNDLED = Path(__file__).parents[1] / "python/trajmill/data/bundled"
 
 
@@ -46,13 +50,13 @@ def write(path: Path, columns: dict[str, NDArray[Any]], attributes: dict[str, An
             file.create_dataset(name, data=values, chunks=values.shape, **packing)
 
 
-def cut(source: Path, output: Path) -> str:
-    """Cut `source` down to `output`; return a line of facts."""
+def cut(source: Path, output: Path, row_count: int) -> str:
+    """Cut `source` down to about `row_count` rows; gives a line of facts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DatasetWarning)  # the buffers end in an unfinished episode, never drawn
         dataset = read_d4rl(source)
     episodes = split_episodes(dataset)
-    chosen = choose_episodes(np.array([len(episode) for episode in episodes]), TARGET_ROWS, SEED)
+    chosen = choose_episodes(np.array([len(episode) for episode in episodes]), row_count, SEED)
     rows = np.concatenate([np.arange(e.start, e.start + len(e)) for e in (episodes[i] for i in chosen)])
     assert dataset.next_observations is not None
     columns = {
@@ -63,9 +67,10 @@ def cut(source: Path, output: Path) -> str:
         "terminals": dataset.terminals,
         "timeouts": dataset.timeouts,
     }
+    origin = "a replay buffer" if "replay" in source.stem else "a larger file"
     attributes = {
         **dataset.metadata,
-        "content": f"{len(chosen)} whole episodes drawn at random (seed {SEED}) over a replay buffer, in its order",
+        "content": f"{len(chosen)} whole episodes drawn at random (seed {SEED}) over {origin}, in its order",
         "license": "Apache-2.0",
     }
     write(output, {name: values[rows] for name, values in columns.items()}, attributes)
@@ -81,14 +86,15 @@ def cut(source: Path, output: Path) -> str:
 
 
 def main() -> None:
-    """Cut both."""
+    """Cut all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="directory with the full buffers")
+    parser.add_argument("source", type=Path, help="directory with the sources")
     parser.add_argument("output", type=Path, nargs="?", default=BUNDLED, help="where the cut files go")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for name in SOURCES:
-        print(cut(arguments.source / f"{name}.hdf5", arguments.output / f"{name}-10k.hdf5"))
+    for name, row_count in ROWS.items():
+        output = arguments.output / f"{name}-{row_count // 1000}k.hdf5"
+        print(cut(arguments.source / f"{name}.hdf5", output, row_count))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ def plain_scores(given: argparse.Namespace, method: Any, name: str, seed: int) -
 def cell(scores: np.ndarray) -> str:
     """Mean and interval over seeds, with each seed's."""
     interval = bootstrap_interval(scores, mean)
-    return f"{interval.estimate:.1f} [{interval.low:.1f}, {interval.high:.1f}] ({', '.join(f'{score:.0f}' for score in scores)})"
+    each = ", ".join(f"{score:.0f}" for score in scores)
+    return f"{interval.estimate:.1f} [{interval.low:.1f}, {interval.high:.1f}] ({each})"
 
 
 if __name__ == "__main__":
