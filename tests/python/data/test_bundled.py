@@ -26,11 +26,12 @@ GOLDEN = {
     # environment, rows, episodes, terminals, observation size, action size, sum of rewards, score of the mean return
     "hopper-sac-replay-10k": ("Hopper-v4", 9930, 70, 69, 11, 3, 27897.149, 12.9),
     "halfcheetah-sac-replay-10k": ("HalfCheetah-v4", 10000, 10, 0, 17, 6, 25071.641, 22.5),
+    "hopper-ars-noisy-20k": ("Hopper-v4", 20221, 36, 31, 11, 3, 54967.170, 47.5),
 }
 
 
 def test_the_catalog_lists_the_bundled_files() -> None:
-    assert bundled_datasets() == ("halfcheetah-sac-replay-10k", "hopper-sac-replay-10k")
+    assert bundled_datasets() == tuple(sorted(GOLDEN))
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -68,7 +69,7 @@ def test_a_path_is_as_good_as_a_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hopper-medium-v2", "absent/file.hdf5", "../bundled/hopper-sac-replay-10k"])
 def test_unknown_names_list_the_known(name: str) -> None:
-    with pytest.raises(DatasetError, match="bundled are: halfcheetah-sac-replay-10k, hopper-sac-replay-10k"):
+    with pytest.raises(DatasetError, match="bundled are: halfcheetah-sac-replay-10k, hopper-ars-noisy-20k, "):
         load_dataset(name)
 
 
