@@ -38,7 +38,7 @@ from trajmill.runs.reading import (
     read_state,
 )
 from trajmill.training.checkpoint import CheckpointError, DamagedCheckpointError, restore_tensors, save_checkpoint
-from trajmill.training.metrics import append_line, finite_or_none, metrics_line
+from trajmill.training.metrics import append_line, metrics_line
 from trajmill.training.state import TrainingState
 
 
@@ -277,11 +277,6 @@ def _moved(known: dict[str, Any], wanted: Mapping[str, Any]) -> str:
     told = _differences({name: was[name] for name in places}, places)
     was.update(places)
     return told
-
-
-def finite_list(values: Sequence[float]) -> list[float | None]:
-    """Numbers as JSON values, None for NaN."""
-    return [finite_or_none(value) for value in values]
 
 
 def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], origin: str) -> None:
