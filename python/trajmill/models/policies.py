@@ -76,7 +76,8 @@ def squashed_sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tenso
 
 def action_density(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
     """Log-density of given actions inside (-1, 1): (..., a) -> (...)."""
-    raw = action.atanh()
+    # of numbers with gaps between them, which torch takes one by one: several at once, it rounds them otherwise
+    raw = torch.stack([action, action], -1)[..., 0].atanh()
     return _log_density(raw, (raw - mean) * (-log_std).exp(), log_std)
 
 

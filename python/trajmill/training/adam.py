@@ -108,7 +108,8 @@ class Adam:
         """Fill `gradients`, with their mean over all processes."""
         parameters = [parameter for stack in self.stacks for parameter in stack.parameters.values()]
         slots = [slot for stack in self.gradients for slot in stack.parameters.values()]
-        found = torch.autograd.grad(losses, parameters, torch.ones_like(losses), materialize_grads=True)
+        ones = losses.new_ones(()).expand_as(losses)  # as sum() hands them back, to the last digit of what follows
+        found = torch.autograd.grad(losses, parameters, ones, materialize_grads=True)
         torch._foreach_copy_(slots, list(found))
         if self.all_reduce is not None:
             for gradient in self.gradients:
