@@ -79,13 +79,11 @@ def _quiet_model_compiler(mujoco: Any) -> Iterator[None]:
 class BatchedEnvironment:
     """Many copies of one environment, each in a slot; equal to Gymnasium's to the last bit and several times as fast.
 
-    MuJoCo's own batch steps them on compiled threads and carries the contact solver's warm start in every slot as
-    Gymnasium carries it. So observations, rewards and terminations of whole episodes do not depend on the number of
-    slots, on which of them are stepped, or on the number of threads.
+    MuJoCo's own batch steps them and carries the contact solver's warm start in every slot as Gymnasium carries it. So
+    whole episodes do not depend on the number of slots, on which of them are stepped, or on the number of threads.
 
-    `count` slots, >= 1, are stepped on `threads` threads, >= 1 (None: every core); `margin_fix` is that of
-    `make_gymnasium`. ValueError if a number is out of range or the environment is unknown; ImportError if Gymnasium
-    (for its model files) or MuJoCo 3.17 or later is absent.
+    `count` slots, >= 1, are stepped on `threads` threads, >= 1 (None: every core); `margin_fix` and errors are those of
+    `make_gymnasium`, and ValueError if a number is out of range.
     """
 
     def __init__(
