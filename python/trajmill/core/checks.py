@@ -75,9 +75,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def memory_limit() -> int:
-    """Bytes a dense table may take: half of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def memory_limit(wanted: int | None = None) -> int:
+    """Bytes that a table or the arrays of a file may take: `wanted`, or half of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if wanted is None else wanted
 
 
 def smallest_dtype(value_count: int) -> np.dtype[Any]:

@@ -4,8 +4,8 @@ A new task needs a record in `TASKS`, its physics in `trajmill.evaluation.enviro
 ``trajmill collect``, its settings in `trajmill.experiments.random_search` (docs/add-an-environment.md).
 
 D4RL publishes the reference returns (`d4rl/infos.py`, REF_MIN_SCORE and REF_MAX_SCORE, equal for v0, v1 and v2): the
-minimum is the mean of 100 episodes of a uniformly random policy, the maximum that of a soft actor-critic policy trained
-to convergence, both in MuJoCo 2.0. In today's environment a random Hopper gets about 18, not -20.27; the number stays
+minimum is the mean return of 100 episodes of a uniformly random policy, the maximum that of a soft actor-critic policy
+trained to convergence, both in MuJoCo 2.0. In today's environment a random Hopper gets about 18, not -20.27; the number stays
 as published so that scores compare with published scores.
 """
 
@@ -62,7 +62,7 @@ class Task:
         return tuple(dim for dim in (self.observation_dim, self.padded_observation_dim) if dim is not None)
 
 
-_TASKS = (
+_TASKS = (  # id, numbers of an observation, numbers of an action
     Task("HalfCheetah-v4", 17, 6, reference_score=ReferenceScore(-280.178953, 12135.0), target_return=6000.0),
     Task("Hopper-v4", 11, 3, reference_score=ReferenceScore(-20.272305, 3234.3), target_return=3600.0),
     Task("Walker2d-v4", 17, 6, reference_score=ReferenceScore(1.629008, 4592.3), target_return=5000.0),
@@ -96,20 +96,14 @@ def has_reference_score(environment: str) -> bool:
 
 
 def reference_score(environment: str) -> ReferenceScore:
-    """Return the reference returns of an environment named ``"hopper"``, ``"Hopper-v4"`` or ``"hopper-medium-v2"``.
-
-    ValueError if the part before the first hyphen, in any case, names no environment with reference returns.
-    """
+    """The reference returns of ``"hopper"``, ``"Hopper-v4"`` or ``"hopper-medium-v2"``; ValueError without any."""
     if not has_reference_score(environment):
         raise ValueError(f"no reference scores for environment {environment!r}; known: {', '.join(REFERENCE_SCORES)}")
     return REFERENCE_SCORES[_first_word(environment)]
 
 
 def normalized_score(environment: str, returns: ArrayLike) -> NDArray[np.float64]:
-    """Turn undiscounted returns of any shape into ``100 * (returns - minimum) / (maximum - minimum)``; NaN stays NaN.
-
-    `environment` is the name of an environment or of a dataset, as `reference_score` takes it.
-    """
+    """Score undiscounted returns of any shape: 0 is D4RL's random policy, 100 its expert (`reference_score`)."""
     reference = reference_score(environment)
     share = (np.asarray(returns, np.float64) - reference.minimum) / (reference.maximum - reference.minimum)
     return np.asarray(100.0 * share)
@@ -120,10 +114,9 @@ def _first_word(name: str) -> str:
 
 
 def environment_of(dataset: Dataset) -> str:
-    """Return the Gymnasium id to evaluate a dataset in, such as ``"Hopper-v4"``; refuse a dataset that names none.
+    """Return the Gymnasium id that a dataset names, such as ``"Hopper-v4"``; refuse a dataset that names none.
 
-    It is the file's attribute ``environment`` if there is one. Else it follows from a name like D4RL's: ``hopper-*`` is
-    from Hopper-v4.
+    It is the attribute ``environment`` if there is one, else that of a name like D4RL's, such as ``hopper-medium``.
     """
     environment = find_environment(dataset)
     if environment is None:

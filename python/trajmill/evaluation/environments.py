@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.data.environments import TASKS, Task, task_of
+from trajmill.data.records import BoolArray
 
 Float64Array = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 ActionArray = NDArray[np.float32]
 IndexArray = NDArray[np.int64]
 
