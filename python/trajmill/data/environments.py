@@ -5,8 +5,8 @@ A new task needs a record in `TASKS`, its physics in `trajmill.evaluation.enviro
 
 D4RL publishes the reference returns (`d4rl/infos.py`, REF_MIN_SCORE and REF_MAX_SCORE, equal for v0, v1 and v2): the
 minimum is the mean return of 100 episodes of a uniformly random policy, the maximum that of a soft actor-critic policy
-trained to convergence, both in MuJoCo 2.0. In today's environment a random Hopper gets about 18, not -20.27; the number stays
-as published so that scores compare with published scores.
+trained to convergence, both in MuJoCo 2.0. In today's environment a random Hopper gets about 18, not -20.27; the
+number stays as published so that scores compare with published scores.
 """
 
 from __future__ import annotations
