@@ -26,10 +26,23 @@ if TYPE_CHECKING:
 
 __version__: str = _core.version
 
-__all__ = ["MDP", "MDPSample", "MarkovChain", "__version__", "reference"]
-__all__ += ["CorpusSampler", "VirtualCorpus", "open_corpus"]
-__all__ += ["MDPTransitions", "MixedReplay", "ReplayBuffer", "TrajectoryBuffer", "feed"]
-__all__ += ["Subset", "load_dataset"]
+__all__ = [
+    "MDP",
+    "CorpusSampler",
+    "MDPSample",
+    "MDPTransitions",
+    "MarkovChain",
+    "MixedReplay",
+    "ReplayBuffer",
+    "Subset",
+    "TrajectoryBuffer",
+    "VirtualCorpus",
+    "__version__",
+    "feed",
+    "load_dataset",
+    "open_corpus",
+    "reference",
+]
 
 # Where the public names live; a module is loaded, and NumPy with it, when one of its names is first asked for.
 _NAMES = {

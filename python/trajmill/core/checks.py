@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import DTypeLike, NDArray
 
 
 def integer(name: str, value: object, smallest: int, largest: int | None = None) -> int:
@@ -75,9 +75,9 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def memory_limit() -> int:
-    """Bytes a dense table may take: half of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def memory_limit(wanted: int | None = None) -> int:
+    """Bytes that a table or the arrays of a file may take: `wanted`, or half of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if wanted is None else wanted
 
 
 def smallest_dtype(value_count: int) -> np.dtype[Any]:
@@ -85,7 +85,7 @@ def smallest_dtype(value_count: int) -> np.dtype[Any]:
     return np.dtype(np.min_scalar_type(value_count - 1))
 
 
-def token_dtype(dtype: npt.DTypeLike | None, value_count: int) -> np.dtype[Any]:
+def token_dtype(dtype: DTypeLike | None, value_count: int) -> np.dtype[Any]:
     """`dtype` if it can hold every number below `value_count`; None picks the smallest."""
     if dtype is None:
         return smallest_dtype(value_count)
@@ -93,16 +93,12 @@ def token_dtype(dtype: npt.DTypeLike | None, value_count: int) -> np.dtype[Any]:
     if wanted.kind not in "iu" or not wanted.isnative:
         raise TypeError(f"dtype must be a native integer type, got {wanted}")
     if value_count - 1 > np.iinfo(wanted).max:
-        raise ValueError(
-            f"dtype {wanted} holds values up to {np.iinfo(wanted).max}, but they go up to {value_count - 1}; "
-            f"use {smallest_dtype(value_count)} or wider"
-        )
+        fault = f"dtype {wanted} holds values up to {np.iinfo(wanted).max}, but they go up to {value_count - 1}"
+        raise ValueError(f"{fault}; use {smallest_dtype(value_count)} or wider")
     return wanted
 
 
-def output(
-    name: str, out: object, shape: tuple[int, int], dtype: npt.DTypeLike | None, value_count: int
-) -> npt.NDArray[Any]:
+def output(name: str, out: object, shape: tuple[int, int], dtype: DTypeLike | None, value_count: int) -> NDArray[Any]:
     """The array to fill: a new one, or `out` if it has the right shape and layout and can hold the values."""
     if out is None:
         return np.empty(shape, token_dtype(dtype, value_count))
@@ -120,7 +116,7 @@ def output(
     return out
 
 
-def indexes(name: str, values: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+def indexes(name: str, values: Sequence[int] | NDArray[Any]) -> NDArray[np.uint64]:
     """Sequence numbers below 2**64, as a contiguous array (n,)."""
     if not isinstance(values, np.ndarray):
         return np.array([integer(name, value, 0, 2**64 - 1) for value in values], np.uint64)
@@ -139,11 +135,11 @@ def context(values: Sequence[int], order: int, state_count: int) -> list[int]:
     return states
 
 
-def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> npt.NDArray[np.float64]:
+def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
     """Float64 rows along the last axis that are >= 0 and sum to 1 within 1e-6; returned divided by their sums."""
     if hasattr(values, "toarray"):
         values = values.toarray()  # scipy.sparse
-    array: npt.NDArray[np.float64] = np.array(values, dtype=np.float64, order="C")
+    array: NDArray[np.float64] = np.array(values, dtype=np.float64, order="C")
     if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")

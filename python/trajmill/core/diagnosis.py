@@ -32,7 +32,7 @@ _EXTRAS = {
 _KNOWN_ANSWER = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]  # Random123: counter 0, key 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DiagnosisRow:
     """One fact; `ok` is false where something is missing or wrong, and `value` then says what to do."""
 
@@ -44,24 +44,22 @@ class DiagnosisRow:
 
 def diagnose() -> list[DiagnosisRow]:
     """All facts, the core's first; takes about a second."""
+    levels = ", ".join(_core.available_simd_levels())
     rows = [
-        DiagnosisRow(name="trajmill", value=f"{_core.version}, stream v1, built by {_core.compiler}"),
-        DiagnosisRow(name="python", value=f"{platform.python_version()}, numpy {np.__version__}, {platform.machine()}"),
-        DiagnosisRow(
-            name="instruction set",
-            value=f"{_core.simd_level()} (available: {', '.join(_core.available_simd_levels())}; "
-            "TRAJMILL_SIMD chooses)",
-        ),
-        DiagnosisRow(name="cores", value=f"{_cores()} for this process, {os.cpu_count()} in all"),
-        DiagnosisRow(name="threads", value=f"{checks.thread_count(None)} (TRAJMILL_THREADS chooses)"),
+        DiagnosisRow("trajmill", f"{_core.version}, stream v1, built by {_core.compiler}"),
+        DiagnosisRow("python", f"{platform.python_version()}, numpy {np.__version__}, {platform.machine()}"),
+        DiagnosisRow("instruction set", f"{_core.simd_level()} (available: {levels}; TRAJMILL_SIMD chooses)"),
+        DiagnosisRow("cores", f"{checks.usable_cores()} for this process, {os.cpu_count()} in all"),
+        DiagnosisRow("threads", f"{checks.thread_count(None)} (TRAJMILL_THREADS chooses)"),
         _known_answers(),
-        DiagnosisRow(name="speed", value=f"{_tokens_per_second() / 1e9:.2f} G tokens/s on one thread (S=100, uint8)"),
+        DiagnosisRow("speed", f"{_tokens_per_second() / 1e9:.2f} G tokens/s on one thread (S=100, uint8)"),
+        _compiler(),
+        _bfloat16(),
     ]
-    rows += [_compiler(), _bfloat16()]
     for extra, (modules, purpose) in _EXTRAS.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         value = f"missing {', '.join(missing)}: pip install 'trajmill[{extra}]'" if missing else ", ".join(modules)
-        rows.append(DiagnosisRow(name=f"extra [{extra}]", value=f"{value} ({purpose})", ok=not missing, optional=True))
+        rows.append(DiagnosisRow(f"extra [{extra}]", f"{value} ({purpose})", ok=not missing, optional=True))
     return rows
 
 
@@ -69,11 +67,10 @@ def _compiler() -> DiagnosisRow:
     """Whether torch.compile finds what it needs on a CPU."""
     compiler = next((name for name in (os.environ.get("CXX"), "g++", "clang++") if name and shutil.which(name)), None)
     header = Path(sysconfig.get_path("include")) / "Python.h"
-    missing = ([] if compiler else ["a C++ compiler (g++, clang++, or CXX)"]) + (
-        [] if header.exists() else [str(header)]
-    )
+    parts = {"a C++ compiler (g++, clang++, or CXX)": compiler, str(header): header.exists()}
+    missing = [part for part, found in parts.items() if not found]
     value = f"missing {' and '.join(missing)}" if missing else f"{compiler} and Python's headers are there"
-    return DiagnosisRow(name="torch.compile", value=value, ok=not missing, optional=True)
+    return DiagnosisRow("torch.compile", value, ok=not missing, optional=True)
 
 
 def _bfloat16() -> DiagnosisRow:
@@ -81,15 +78,10 @@ def _bfloat16() -> DiagnosisRow:
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
-        return DiagnosisRow(name="bfloat16", value="not known on this system", optional=True)
+        return DiagnosisRow("bfloat16", "not known on this system", optional=True)
     found = sorted(words & {"avx512_bf16", "amx_bf16", "bf16"})
     value = ", ".join(found) if found else "no instructions for it on this CPU: stay with float32"
-    return DiagnosisRow(name="bfloat16", value=value, ok=bool(found), optional=True)
-
-
-def _cores() -> int | None:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return DiagnosisRow("bfloat16", value, ok=bool(found), optional=True)
 
 
 def _known_answers() -> DiagnosisRow:
@@ -97,7 +89,7 @@ def _known_answers() -> DiagnosisRow:
     wrong += _levels_that_differ()
     right = f"Philox4x32-10 is right, and chains draw the same at {', '.join(_core.available_simd_levels())}"
     value = f"WRONG: {', '.join(wrong)}. Reinstall, and please report this" if wrong else right
-    return DiagnosisRow(name="known answers", value=value, ok=not wrong)
+    return DiagnosisRow("known answers", value, ok=not wrong)
 
 
 def _levels_that_differ() -> list[str]:

@@ -10,14 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from trajmill.core import files
 
 ALIGNMENT = 4096
 """bytes; direct I/O needs addresses, offsets and sizes in multiples of the device's block, which is never larger"""
 
-Bytes = npt.NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
 
 
 def aligned_buffer(size: int) -> Bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 
-def stationary(transition: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+def stationary(transition: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """The law (S,) that rows (S, S) leave unchanged; None if, in float64, some states never reach some others.
 
     Elimination without subtractions (Grassmann, Taksar and Heyman 1985), accurate even for chains that hardly move.
@@ -25,7 +25,7 @@ def stationary(transition: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] |
     return law
 
 
-def entropy_rate(transition: npt.NDArray[np.float64]) -> float | None:
+def entropy_rate(transition: NDArray[np.float64]) -> float | None:
     """Entropy rate of a chain of order 1 with rows (S, S), in nats a token; None where `stationary` is None."""
     law = stationary(transition)
     if law is None:

@@ -35,7 +35,8 @@ def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[P
     part = part_of(path)
     try:
         yield part
-        sync_tree(part)
+        for written in [*part.rglob("*"), part] if part.is_dir() else [part]:
+            sync(written)
         if check is not None:
             check()
         if path.is_dir() and not path.is_symlink() and part.is_dir():
@@ -63,12 +64,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sync_tree(path: Path) -> None:
-    """Wait until the disk has a file, or a directory with all that is in it."""
-    for part in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        sync(part)
 
 
 def remove(path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from trajmill import _core
 from trajmill.core import checks
@@ -25,7 +25,7 @@ class OneToOneMap:
         numbers = np.arange(self.size if self.size <= _LARGEST_TABLE else 0, dtype=np.uint64)
         self._table = self._permute(numbers)
 
-    def __call__(self, values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+    def __call__(self, values: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """What `values`, integers of any shape in [0, size), are mapped to, in the smallest dtype that fits."""
         numbers = np.asarray(values)
         if numbers.dtype.kind not in "iu":
@@ -36,6 +36,6 @@ class OneToOneMap:
             return self._table[numbers]
         return self._permute(numbers.astype(np.uint64).ravel()).reshape(numbers.shape)
 
-    def _permute(self, numbers: npt.NDArray[np.uint64]) -> npt.NDArray[Any]:
+    def _permute(self, numbers: NDArray[np.uint64]) -> NDArray[Any]:
         permuted = _core.permute(numbers, size=self.size, seed=self.seed, epoch=0)
         return permuted.astype(checks.smallest_dtype(self.size))

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajmill import _core
 from trajmill.core import checks
@@ -21,34 +21,21 @@ class MarkovChain(Sampler):
     At the start of a sequence the context is the states so far, so a chain of order n also holds the rows of orders
     0 to n - 1. Source: arXiv 2310.00771, section 3; deviations: counter-based streams (docs/streams.md).
 
-    Parameters
-    ----------
-    state_count
-        Number of states S, >= 1. States are the integers 0 to S - 1.
-    order
-        How many past states the next one depends on, 0 to 32; 0 draws independent tokens.
-    temperature
-        Softmax divisor > 0; inf makes every row uniform.
-    seed
-        64-bit seed; with the other parameters it fixes every token.
-    initial
-        Law of the first state: ``"softmax"`` (the row of the empty context) or ``"uniform"``.
-    backend
-        ``"dense"`` draws from alias tables, ``"implicit"`` by rejection from hashed logits, without any table; both
-        draw from the same law, but not the same tokens. ``"auto"`` is the faster of the two for this law, on every
-        machine alike.
-    threads
-        Threads that build tables; default every core.
+    States are the integers 0 to `state_count` - 1. `order` is 0 to 32; 0 draws independent tokens. `temperature` is
+    > 0; inf makes every row uniform. `seed`, of 64 bits, fixes every token together with the other parameters.
+    `initial` is the law of the first state: ``"softmax"`` (the row of the empty context) or ``"uniform"``. `threads`
+    build tables; default every core.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a value of the wrong type or out of range, or tables too large for half of the memory.
+    The `backend` ``"dense"`` draws from alias tables, ``"implicit"`` by rejection from hashed logits, without any
+    table; both draw from the same law, but not the same tokens. ``"auto"`` is the faster of the two for this law, on
+    every machine alike.
+
+    TypeError or ValueError for a value of the wrong type or out of range, or tables too large for half of the memory.
     """
 
     _SETTINGS = "state_count order temperature seed initial backend"
     _core: _core.MarkovChain
-    _row: Callable[[list[int]], npt.NDArray[np.float64]]
+    _row: Callable[[list[int]], NDArray[np.float64]]
 
     def __init__(
         self,
@@ -83,7 +70,7 @@ class MarkovChain(Sampler):
 
     @classmethod
     def from_probabilities(
-        cls, transition: npt.ArrayLike, *, initial: npt.ArrayLike | None = None, seed: int = 0
+        cls, transition: ArrayLike, *, initial: ArrayLike | None = None, seed: int = 0
     ) -> MarkovChain:
         """An explicit chain of order 1.
 
@@ -111,10 +98,10 @@ class MarkovChain(Sampler):
         length: int,
         *,
         first_sequence: int = 0,
-        out: npt.NDArray[Any] | None = None,
-        dtype: npt.DTypeLike | None = None,
+        out: NDArray[Any] | None = None,
+        dtype: DTypeLike | None = None,
         threads: int | None = None,
-    ) -> npt.NDArray[Any]:
+    ) -> NDArray[Any]:
         """Sequences `first_sequence` to `first_sequence` + `sequence_count` - 1, (sequence_count, length).
 
         The array is `out` if given, else of `dtype`, or of the smallest unsigned dtype that fits. Token t of sequence i
@@ -130,13 +117,13 @@ class MarkovChain(Sampler):
 
     def sample_sequences(
         self,
-        indexes: Sequence[int] | npt.NDArray[Any],
+        indexes: Sequence[int] | NDArray[Any],
         length: int,
         *,
-        out: npt.NDArray[Any] | None = None,
-        dtype: npt.DTypeLike | None = None,
+        out: NDArray[Any] | None = None,
+        dtype: DTypeLike | None = None,
         threads: int | None = None,
-    ) -> npt.NDArray[Any]:
+    ) -> NDArray[Any]:
         """The sequences of the given numbers (n,), in that order: row k is sequence ``indexes[k]`` of `sample`."""
         numbers = checks.indexes("indexes", indexes)
         steps = checks.integer("length", length, 0, 2**32)
@@ -144,7 +131,7 @@ class MarkovChain(Sampler):
         self._core.sample_sequences(indexes=numbers, out=tokens, threads=checks.thread_count(threads))
         return tokens
 
-    def probabilities(self, context: Sequence[int] = ()) -> npt.NDArray[np.float64]:
+    def probabilities(self, context: Sequence[int] = ()) -> NDArray[np.float64]:
         """The exact law of what follows `context` (oldest state first, at most `order` states), float64 (S,).
 
         The dense backend rounds it to multiples of ``1 / (S * 2**24)`` (S <= 256) or ``1 / (S * 2**32)``; the implicit

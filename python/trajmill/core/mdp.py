@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike, NDArray
 
 from trajmill import _core
 from trajmill.core import checks
@@ -19,8 +19,8 @@ from trajmill.core.sampler import Sampler
 class MDPSample:
     """Trajectories of an MDP: ``states[i, t + 1]`` follows ``actions[i, t]`` taken in ``states[i, t]``."""
 
-    states: npt.NDArray[Any]  # (N, L + 1) integers in [0, state_count)
-    actions: npt.NDArray[Any]  # (N, L) integers in [0, action_count)
+    states: NDArray[Any]  # (N, L + 1) integers in [0, state_count)
+    actions: NDArray[Any]  # (N, L) integers in [0, action_count)
 
 
 class MDP(Sampler):
@@ -30,24 +30,15 @@ class MDP(Sampler):
     (state, action) has a row of its own, and trajectories start anywhere (the authors' generator shares rows and starts
     all trajectories in one state).
 
-    Parameters
-    ----------
-    state_count, action_count
-        Numbers of states S and actions A, >= 1.
-    policy_temperature, transition_temperature
-        Softmax divisors > 0; inf makes rows uniform.
-    seed
-        64-bit seed; with the other parameters it fixes every draw.
-    start
-        ``"random"``: each trajectory starts in a uniformly drawn state; ``"fixed"``: all where trajectory 0 does.
-    backend, threads
-        As in `MarkovChain`.
+    There are `state_count` (S) states and `action_count` (A) actions, both >= 1. The temperatures are softmax divisors
+    > 0; inf makes rows uniform. With `start` ``"random"`` each trajectory starts in a uniformly drawn state, with
+    ``"fixed"`` all start where trajectory 0 does. `seed`, `backend`, `threads` and errors are as in `MarkovChain`.
     """
 
     _SETTINGS = "state_count action_count policy_temperature transition_temperature seed start backend"
     _core: _core.MDP
-    _policy_row: Callable[[int], npt.NDArray[np.float64]]
-    _transition_row: Callable[[int, int], npt.NDArray[np.float64]]
+    _policy_row: Callable[[int], NDArray[np.float64]]
+    _transition_row: Callable[[int, int], NDArray[np.float64]]
 
     def __init__(
         self,
@@ -85,12 +76,7 @@ class MDP(Sampler):
 
     @classmethod
     def from_probabilities(
-        cls,
-        policy: npt.ArrayLike,
-        transition: npt.ArrayLike,
-        *,
-        seed: int = 0,
-        start: Literal["random", "fixed"] = "random",
+        cls, policy: ArrayLike, transition: ArrayLike, *, seed: int = 0, start: Literal["random", "fixed"] = "random"
     ) -> MDP:
         """An explicit MDP: `policy` (S, A) and `transition` (S, A, S), rows >= 0 that sum to 1."""
         pi = checks.distributions("policy", policy, (None, None))
@@ -132,7 +118,7 @@ class MDP(Sampler):
 
     def sample_trajectories(
         self,
-        indexes: Sequence[int] | npt.NDArray[Any],
+        indexes: Sequence[int] | NDArray[Any],
         length: int,
         *,
         out: MDPSample | None = None,
@@ -154,19 +140,19 @@ class MDP(Sampler):
             actions=checks.output("out.actions", old_actions, (count, steps), None, self.action_count),
         )
 
-    def policy_probabilities(self, state: int) -> npt.NDArray[np.float64]:
+    def policy_probabilities(self, state: int) -> NDArray[np.float64]:
         """The exact law of the action in `state`, float64 (A,)."""
         return self._policy_row(checks.integer("state", state, 0, self.state_count - 1))
 
-    def transition_probabilities(self, state: int, action: int) -> npt.NDArray[np.float64]:
+    def transition_probabilities(self, state: int, action: int) -> NDArray[np.float64]:
         """The exact law of the state after `action` in `state`, float64 (S,)."""
         s = checks.integer("state", state, 0, self.state_count - 1)
         return self._transition_row(s, checks.integer("action", action, 0, self.action_count - 1))
 
-    def state_vectors(self, dimension: int) -> npt.NDArray[np.float32]:
+    def state_vectors(self, dimension: int) -> NDArray[np.float32]:
         """Fixed Uniform(-1, 1) vectors that stand for the states, float32 (S, dimension); the same for every seed."""
         return _core.state_codebook(self.state_count, checks.integer("dimension", dimension, 1, 2**31))
 
-    def action_vectors(self, dimension: int) -> npt.NDArray[np.float32]:
+    def action_vectors(self, dimension: int) -> NDArray[np.float32]:
         """Fixed Uniform(-1, 1) vectors that stand for the actions, float32 (A, dimension); the same for every seed."""
         return _core.action_codebook(self.action_count, checks.integer("dimension", dimension, 1, 2**31))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from trajmill import _core
 from trajmill.core import checks
@@ -40,21 +40,21 @@ class ReferenceChain:
         iteration: int,
         *,
         workers: range | None = None,
-        out: npt.NDArray[Any] | None = None,
+        out: NDArray[Any] | None = None,
         threads: int | None = None,
-    ) -> npt.NDArray[Any]:
+    ) -> NDArray[Any]:
         """One iteration of the authors' program; see `markov_tokens`."""
         chosen, tokens = _round(self.state_count, worker_count, batch_size, length, iteration, workers, out)
         self._core.sample(chosen, out=tokens, threads=checks.thread_count(threads))
         return tokens
 
-    def probabilities(self, context: Sequence[int] = ()) -> npt.NDArray[np.float64]:
+    def probabilities(self, context: Sequence[int] = ()) -> NDArray[np.float64]:
         """The law of what follows `context` (oldest token first, at most `order` of them), float64 (S,)."""
         states = checks.context(context, self.order, self.state_count)
         generator = np.random.default_rng([state + 1 + self.seed for state in states] or self.seed)
         logits = generator.random(self.state_count)
         weights = np.exp((logits - logits.max()) / self.temperature)
-        law: npt.NDArray[np.float64] = weights / weights.sum()
+        law: NDArray[np.float64] = weights / weights.sum()
         return law
 
 
@@ -69,9 +69,9 @@ def markov_tokens(
     iteration: int,
     *,
     workers: range | None = None,
-    out: npt.NDArray[Any] | None = None,
+    out: NDArray[Any] | None = None,
     threads: int | None = None,
-) -> npt.NDArray[Any]:
+) -> NDArray[Any]:
     """One iteration of the authors' n-step Markov chain: int64 (batch_size, length), or `out`, integers to fill.
 
     The authors' program starts `worker_count` processes, each of which draws ``batch_size // worker_count`` sequences
@@ -80,23 +80,11 @@ def markov_tokens(
     1, chooses whose blocks to make; default all. Any `iteration` >= 0 can be made without the ones before it. The
     length, too, enters the seeds of all iterations but the first.
 
-    Parameters
-    ----------
-    order
-        Past tokens that the next one depends on, 1 to 32.
-    state_count
-        Number of tokens S, >= 1.
-    temperature
-        Softmax divisor > 0; inf makes every row uniform.
-    seed
-        64-bit seed of rows and draws; the authors use 666.
-    threads
-        Threads, of which at most `worker_count` find work; default every core.
+    `order` past tokens, 1 to 32, decide on the next of `state_count` tokens, >= 1. `temperature` is a softmax divisor
+    > 0; inf makes every row uniform. `seed`, of rows and draws, has 64 bits; the authors use 666. Of `threads` at most
+    `worker_count` find work; default every core.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a value of the wrong type or out of range, or seeds that would pass 64 bits.
+    TypeError or ValueError for a value of the wrong type or out of range, or seeds that would pass 64 bits.
     """
     chain = ReferenceChain(order, state_count, temperature, seed)
     return chain.tokens(worker_count, batch_size, length, iteration, workers=workers, out=out, threads=threads)
@@ -111,9 +99,9 @@ def iid_tokens(
     iteration: int,
     *,
     workers: range | None = None,
-    out: npt.NDArray[Any] | None = None,
+    out: NDArray[Any] | None = None,
     threads: int | None = None,
-) -> npt.NDArray[Any]:
+) -> NDArray[Any]:
     """One iteration of the authors' independent uniform tokens; parameters and result as for `markov_tokens`."""
     states = checks.state_count("state_count", state_count)
     chosen, tokens = _round(states, worker_count, batch_size, length, iteration, workers, out)
@@ -134,7 +122,7 @@ def mdp_transitions(
     *,
     trajectories: range | None = None,
     threads: int | None = None,
-) -> dict[str, npt.NDArray[np.int64]]:
+) -> dict[str, NDArray[np.int64]]:
     """The authors' random MDP: `trajectory_count` trajectories of `length` transitions, one after another.
 
     The authors make 1000 trajectories of 1000 transitions with 100 states and 100 actions. Their program has no seed to
@@ -143,15 +131,11 @@ def mdp_transitions(
     state depends on the trajectory; otherwise all start in one, which depends on `trajectory_count`. `trajectories`, a
     range of step 1, chooses which of them to make; default all.
 
-    Returns
-    -------
-    ``observations``, ``actions`` and ``next_observations``, each int64 (trajectories made * length,): indices, in the
-    authors' order and under their names. `codebooks` has the vectors that stand for them.
+    The result has ``observations``, ``actions`` and ``next_observations``, each int64 (trajectories made * length,):
+    indices, in the authors' order and under their names. `codebooks` has the vectors that stand for them.
 
-    Raises
-    ------
-    TypeError, ValueError
-        For a value of the wrong type or out of range, or seeds that NumPy's legacy generator would not take.
+    TypeError or ValueError for a value of the wrong type or out of range, or seeds that NumPy's legacy generator would
+    not take.
     """
     if not isinstance(random_start, bool | np.bool_):
         raise TypeError(f"random_start must be True or False, got {random_start!r}")
@@ -175,7 +159,7 @@ def mdp_transitions(
 
 def codebooks(
     state_count: int, action_count: int, observation_dim: int, action_dim: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The paper's fixed vectors of states and actions, bit for bit as its released code draws them.
 
     Both come from one legacy NumPy stream with seed 0, states first, so the action vectors depend on all four sizes.
@@ -196,10 +180,8 @@ def block_size(worker_count: int, batch_size: int) -> int:
     count = checks.integer("worker_count", worker_count, 1, 2**32 - 1)
     rows = checks.integer("batch_size", batch_size, 1, 2**63 - 1)
     if rows % count:
-        raise ValueError(
-            f"batch_size must be a multiple of worker_count = {count}, got {rows}; "
-            f"the authors' program drops the rest, which leaves {rows - rows % count}"
-        )
+        fault = f"batch_size must be a multiple of worker_count = {count}, got {rows}"
+        raise ValueError(f"{fault}; the authors' program drops the rest, which leaves {rows - rows % count}")
     return rows // count
 
 
@@ -210,8 +192,8 @@ def _round(
     length: int,
     iteration: int,
     workers: range | None,
-    out: npt.NDArray[Any] | None,
-) -> tuple[_core.ReferenceRound, npt.NDArray[Any]]:
+    out: NDArray[Any] | None,
+) -> tuple[_core.ReferenceRound, NDArray[Any]]:
     """What is made of an iteration, and the array for its tokens."""
     block = block_size(worker_count, batch_size)
     made = _some_of("workers", workers, worker_count)

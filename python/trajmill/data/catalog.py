@@ -64,25 +64,15 @@ def load_dataset(
 ) -> Dataset:
     """Read a dataset by its name or path, in any of the formats of `trajmill.data.formats`.
 
-    Nothing is downloaded; `download_dataset` and ``trajmill dataset download`` do that. What is not found or not fit
-    for use is a `DatasetError`, which names the file, the key, the fault and what to do.
+    Nothing is downloaded; `download_dataset` and ``trajmill dataset download`` do that. The name is a bundled one
+    (`bundled_datasets`), a path, an official one such as ``hopper-medium-replay-v2`` whose file is in
+    ``$D4RL_DATASET_DIR``, ``~/.d4rl/datasets`` or `cache_directory`, or the id of a Minari dataset in
+    ``$MINARI_DATASETS_PATH`` or ``~/.minari/datasets``. What is not found or not fit for use is a `DatasetError`.
 
-    Parameters
-    ----------
-    name_or_path
-        A bundled name (`bundled_datasets`), a path, an official name such as ``hopper-medium-replay-v2`` whose file is
-        in ``$D4RL_DATASET_DIR``, ``~/.d4rl/datasets`` or `cache_directory`, or the id of a Minari dataset in
-        ``$MINARI_DATASETS_PATH`` or ``~/.minari/datasets``.
-    subset
-        Take a part only.
-    observation_dim
-        Keep the first numbers of each observation, such as 27 of Ant's 111; those dropped must be zero.
-    action_limit
-        Clip actions to ± this, > 0.
-    fix_timeouts
-        Mark ends of episodes that D4RL's flags leave out (`read_d4rl`).
-    memory_budget
-        Most bytes the arrays may declare; None is half of the machine's memory.
+    `subset` takes a part. `observation_dim` keeps the first numbers of each observation, such as 27 of Ant's 111; those
+    dropped must be zero. `action_limit`, > 0, clips actions to ± this. `fix_timeouts` marks ends of episodes that
+    D4RL's flags leave out (`read_d4rl`). `memory_budget` is the most bytes that the arrays may declare; None is half of
+    the machine's memory.
     """
     path = find_dataset(name_or_path)
     reader = format_named(format_of(path))

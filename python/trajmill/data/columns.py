@@ -29,18 +29,15 @@ class MemoryBudget:
     """Bytes that the arrays of a dataset may take: `limit`, or half of the machine's memory."""
 
     def __init__(self, limit: int | None) -> None:
-        self.limit = checks.memory_limit() if limit is None else limit
-        self.left = self.limit
+        self.limit = self.left = checks.memory_limit(limit)
 
     def take(self, arrays: Mapping[str, Any]) -> None:
         """Refuse arrays that declare more bytes than are left; a file of some hundred bytes can declare terabytes."""
         sizes = {key: math.prod(array.shape or ()) * array.dtype.itemsize for key, array in arrays.items()}
         self.left -= sum(sizes.values())
         if self.left < 0:
-            largest = max(sizes, key=sizes.__getitem__)
-            fault = (
-                f"the arrays declare {self.limit - self.left:,} bytes, more than the memory budget of {self.limit:,};"
-            )
+            declared, largest = self.limit - self.left, max(sizes, key=sizes.__getitem__)
+            fault = f"the arrays declare {declared:,} bytes, more than the memory budget of {self.limit:,};"
             fault += f" the largest is {largest!r} with shape {arrays[largest].shape}"
             raise refuse(fault, "check that the file is genuine, or pass a larger memory_budget")
         for key, array in arrays.items():
@@ -53,10 +50,7 @@ class MemoryBudget:
 def check_columns(
     arrays: Mapping[str, Any], required: tuple[str, ...] = REQUIRED, *, warn: bool = True
 ) -> dict[str, Any]:
-    """Select the arrays that are columns of steps, and check them; `warn` about casts to float32.
-
-    Refuses missing keys, wrong dimensions, unequal lengths, and anything but numbers.
-    """
+    """Select the arrays that are columns of steps, and refuse what they may not be; `warn` about casts to float32."""
     for key in required:
         if key not in arrays:
             listed = ", ".join(map(repr, sorted(arrays)[:20])) or "none"

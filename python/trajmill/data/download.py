@@ -96,12 +96,7 @@ def _locked_part(target: Path) -> Iterator[IO[bytes]]:
 
 
 def _fetch(
-    part: IO[bytes],
-    official: OfficialFile,
-    address: str,
-    by_hand: str,
-    say: Callable[[str], None],
-    progress: Progress,
+    part: IO[bytes], official: OfficialFile, address: str, by_hand: str, say: Callable[[str], None], progress: Progress
 ) -> None:
     """Append what `part` lacks of the official file; `by_hand` says what to do if the server does not send it."""
     size, done = official.size, part.seek(0, os.SEEK_END)

@@ -3,16 +3,16 @@
 A new task needs a record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
 ``trajmill collect``, its settings in `trajmill.experiments.random_search` (docs/add-an-environment.md).
 
-D4RL's normalized score is 0 for a random policy and 100 for D4RL's expert. The reference returns are published with
-D4RL (`d4rl/infos.py`, tables REF_MIN_SCORE and REF_MAX_SCORE, equal for versions v0, v1 and v2): the minimum is the
-mean return of 100 episodes of a uniformly random policy, the maximum that of a soft actor-critic policy trained to
-convergence, both in the MuJoCo 2.0 environments of the time. Hopper's minimum of -20.27 is not what a random policy
-gets in today's environment (about 18 is), and stays as published so that scores compare with published scores.
+D4RL publishes the reference returns (`d4rl/infos.py`, REF_MIN_SCORE and REF_MAX_SCORE, equal for v0, v1 and v2): the
+minimum is the mean return of 100 episodes of a uniformly random policy, the maximum that of a soft actor-critic policy
+trained to convergence, both in MuJoCo 2.0. In today's environment a random Hopper gets about 18, not -20.27; the
+number stays as published so that scores compare with published scores.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,14 +31,14 @@ class ReferenceScore:
     maximum: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """One environment, without its physics."""
 
     environment_id: str  # Gymnasium's; ``-v4`` continues the ``-v2`` environments that D4RL's files were recorded in
-    entry_point: str  # the class behind it, by which Minari's files name it
     observation_dim: int  # numbers of an observation
     action_dim: int  # numbers of an action
+    _: KW_ONLY
     action_limit: float = 1.0  # every number of an action is within ± this
     padded_observation_dim: int | None = None  # numbers of an observation in D4RL's files, if they add zeros
     reference_score: ReferenceScore | None = None  # what D4RL normalizes by; None: D4RL has no data of this task
@@ -50,52 +50,31 @@ class Task:
         return self.environment_id.removesuffix("-v4").lower()
 
     @property
+    def entry_point(self) -> str:
+        """Gymnasium's class, as Minari names it: ``gymnasium.envs.mujoco.half_cheetah_v4:HalfCheetahEnv``."""
+        name = self.environment_id.removesuffix("-v4")
+        module = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        return f"gymnasium.envs.mujoco.{module}_v4:{name}Env"
+
+    @property
     def observation_dims(self) -> tuple[int, ...]:
         """How many numbers an observation may have in data: as the environment shows it first, as D4RL's files last."""
         return tuple(dim for dim in (self.observation_dim, self.padded_observation_dim) if dim is not None)
 
 
-_TASKS = (
+_TASKS = (  # id, numbers of an observation, numbers of an action
+    Task("HalfCheetah-v4", 17, 6, reference_score=ReferenceScore(-280.178953, 12135.0), target_return=6000.0),
+    Task("Hopper-v4", 11, 3, reference_score=ReferenceScore(-20.272305, 3234.3), target_return=3600.0),
+    Task("Walker2d-v4", 17, 6, reference_score=ReferenceScore(1.629008, 4592.3), target_return=5000.0),
     Task(
-        environment_id="HalfCheetah-v4",
-        entry_point="gymnasium.envs.mujoco.half_cheetah_v4:HalfCheetahEnv",
-        observation_dim=17,
-        action_dim=6,
-        reference_score=ReferenceScore(-280.178953, 12135.0),
-        target_return=6000.0,
-    ),
-    Task(
-        environment_id="Hopper-v4",
-        entry_point="gymnasium.envs.mujoco.hopper_v4:HopperEnv",
-        observation_dim=11,
-        action_dim=3,
-        reference_score=ReferenceScore(-20.272305, 3234.3),
-        target_return=3600.0,
-    ),
-    Task(
-        environment_id="Walker2d-v4",
-        entry_point="gymnasium.envs.mujoco.walker2d_v4:Walker2dEnv",
-        observation_dim=17,
-        action_dim=6,
-        reference_score=ReferenceScore(1.629008, 4592.3),
-        target_return=5000.0,
-    ),
-    Task(
-        environment_id="Ant-v4",
-        entry_point="gymnasium.envs.mujoco.ant_v4:AntEnv",
-        observation_dim=27,
-        action_dim=8,
+        "Ant-v4",
+        27,
+        8,
         padded_observation_dim=111,  # 84 contact forces, which MuJoCo left at zero
         reference_score=ReferenceScore(-325.6, 3879.7),
         target_return=5000.0,
     ),
-    Task(
-        environment_id="InvertedPendulum-v4",
-        entry_point="gymnasium.envs.mujoco.inverted_pendulum_v4:InvertedPendulumEnv",
-        observation_dim=4,
-        action_dim=1,
-        action_limit=3.0,
-    ),
+    Task("InvertedPendulum-v4", 4, 1, action_limit=3.0),
 )
 TASKS = {task.name: task for task in _TASKS}
 D4RL_TASKS = {name: task for name, task in TASKS.items() if task.reference_score}
@@ -117,20 +96,14 @@ def has_reference_score(environment: str) -> bool:
 
 
 def reference_score(environment: str) -> ReferenceScore:
-    """Return the reference returns of an environment named ``"hopper"``, ``"Hopper-v4"`` or ``"hopper-medium-v2"``.
-
-    ValueError if the part before the first hyphen, in any case, names no environment with reference returns.
-    """
+    """The reference returns of ``"hopper"``, ``"Hopper-v4"`` or ``"hopper-medium-v2"``; ValueError without any."""
     if not has_reference_score(environment):
         raise ValueError(f"no reference scores for environment {environment!r}; known: {', '.join(REFERENCE_SCORES)}")
     return REFERENCE_SCORES[_first_word(environment)]
 
 
 def normalized_score(environment: str, returns: ArrayLike) -> NDArray[np.float64]:
-    """Turn undiscounted returns of any shape into ``100 * (returns - minimum) / (maximum - minimum)``; NaN stays NaN.
-
-    `environment` is the name of an environment or of a dataset, as `reference_score` takes it.
-    """
+    """Score undiscounted returns of any shape: 0 is D4RL's random policy, 100 its expert (`reference_score`)."""
     reference = reference_score(environment)
     share = (np.asarray(returns, np.float64) - reference.minimum) / (reference.maximum - reference.minimum)
     return np.asarray(100.0 * share)
@@ -141,10 +114,9 @@ def _first_word(name: str) -> str:
 
 
 def environment_of(dataset: Dataset) -> str:
-    """Return the Gymnasium id to evaluate a dataset in, such as ``"Hopper-v4"``; refuse a dataset that names none.
+    """Return the Gymnasium id that a dataset names, such as ``"Hopper-v4"``; refuse a dataset that names none.
 
-    It is the file's attribute ``environment`` if there is one. Else it follows from a name like D4RL's: ``hopper-*`` is
-    from Hopper-v4.
+    It is the attribute ``environment`` if there is one, else that of a name like D4RL's, such as ``hopper-medium``.
     """
     environment = find_environment(dataset)
     if environment is None:
@@ -164,7 +136,7 @@ def find_environment(dataset: Dataset) -> str | None:
 
 
 def check_sizes(dataset: Dataset, task: Task, remedy: str) -> None:
-    """Refuse observations or actions of another size than a task's, with a general `remedy` if there is no better one."""
+    """Refuse observations or actions of another size than a task's; `remedy` is given if there is no better one."""
     found = {"observations": dataset.observation_dim, "actions": dataset.action_dim}
     needed = {"observations": task.observation_dims, "actions": (task.action_dim,)}
     if task.name == "ant" and found["observations"] == 105:

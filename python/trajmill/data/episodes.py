@@ -28,11 +28,7 @@ NextObservation = Literal["stored", "d4rl"]
 
 
 def settle_flags(columns: Columns) -> Columns:
-    """The columns with two flags that are never both set in a row; the limit wins, as in D4RL.
-
-    Without ``timeouts``, `settle_episodes` marks the ends that stored next observations show; without these too, the
-    usual limit is assumed.
-    """
+    """The columns with two flags that are never both set in a row; the limit wins, as in D4RL."""
     terminals = columns["terminals"]
     if "timeouts" in columns:
         timeouts = columns["timeouts"]
@@ -86,9 +82,9 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
 
 
 def _continuity(dataset: Dataset) -> tuple[FloatArray, BoolArray]:
-    """Of every row but the last: how far its stored next observation is from the next row, and whether that is too far.
+    """Of every row but the last: how far its stored next observation is from the next row (0 where an episode ends).
 
-    Too far means that the next row is another episode's. The difference is 0 where an episode ends.
+    And whether that is so far that the next row is another episode's.
     """
     if dataset.next_observations is None:
         return np.zeros(len(dataset) - 1, np.float32), np.zeros(len(dataset) - 1, np.bool_)
@@ -153,8 +149,20 @@ def split_episodes(dataset: Dataset) -> tuple[Episode, ...]:
     follow each other: shuffled, repeated, or single transitions.
     """
     ends = (dataset.episode_ends.nonzero()[0] + 1).tolist()
+    inside = ~dataset.episode_ends[:-1]
+    remedy = "sequence methods need whole episodes in order; use the dataset for single transitions only"
     with refusing(dataset.path):
-        _check_order(dataset)
+        if not dataset.ordered:
+            raise refuse("its rows are single transitions in no order", remedy)
+        repeated = inside & np.all(dataset.observations[1:] == dataset.observations[:-1], axis=1)
+        repeated &= np.all(dataset.actions[1:] == dataset.actions[:-1], axis=1)
+        if repeated.sum() > SHARE_OF_DISORDER * inside.sum():
+            fault = f"{int(repeated.sum())} rows of 'observations' and 'actions' repeat the row before"
+            raise refuse(f"{fault}, first row {int(repeated.argmax()) + 1}", remedy)
+        broken = _continuity(dataset)[1]
+        if broken.sum() > SHARE_OF_DISORDER * inside.sum():
+            fault = f"'next_observations' does not lead to the next row {where(broken, 'rows inside episodes')}"
+            raise refuse(f"{fault}: the rows look shuffled", remedy)
         if not ends:
             fault = "no row ends an episode in 'terminals' or 'timeouts'"
             raise refuse(fault, "sequence methods need the flags to be set")
@@ -168,20 +176,3 @@ def split_episodes(dataset: Dataset) -> tuple[Episode, ...]:
         )
         for start, end in pairwise([0, *ends])
     )
-
-
-def _check_order(dataset: Dataset) -> None:
-    """Refuse rows that are not steps one after another."""
-    remedy = "sequence methods need whole episodes in order; use the dataset for single transitions only"
-    if not dataset.ordered:
-        raise refuse("its rows are single transitions in no order", remedy)
-    inside = ~dataset.episode_ends[:-1]
-    repeated = inside & np.all(dataset.observations[1:] == dataset.observations[:-1], axis=1)
-    repeated &= np.all(dataset.actions[1:] == dataset.actions[:-1], axis=1)
-    if repeated.sum() > SHARE_OF_DISORDER * inside.sum():
-        fault = f"{int(repeated.sum())} rows of 'observations' and 'actions' repeat the row before"
-        raise refuse(f"{fault}, first row {int(repeated.argmax()) + 1}", remedy)
-    broken = _continuity(dataset)[1]
-    if broken.sum() > SHARE_OF_DISORDER * inside.sum():
-        fault = f"'next_observations' does not lead to the next row {where(broken, 'rows inside episodes')}"
-        raise refuse(f"{fault}: the rows look shuffled", remedy)

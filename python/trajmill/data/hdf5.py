@@ -161,10 +161,7 @@ def open_entry(group: h5py.Group, key: str, name: str) -> h5py.Group | h5py.Data
 
 
 def read_array(name: str, array: h5py.Dataset) -> NDArray[Any]:
-    """Read a whole array, which messages call `name`.
-
-    Bytes that are packed by an unknown filter, unpack to too much, or do not match their checksum are refused.
-    """
+    """Read a whole array; refuse unknown filters, chunks that unpack to too much, and wrong checksums."""
     _check_chunks(name, array)
     try:
         return np.asarray(array[()])

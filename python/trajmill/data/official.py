@@ -93,10 +93,8 @@ def warn_about_release(path: Path, release: str | None) -> None:
     """Warn about the old release, and about a file that has an official name but is not the official one."""
     official = official_file(path.name)
     if release == OLD:
-        warn_about(
-            "this is the old release of D4RL's file (by its size), whose 'infos/qpos' and 'infos/qvel' are wrong "
-            "(D4RL issue 100); they are left out, the rest is correct"
-        )
+        oddity = "this is the old release of D4RL's file (by its size), whose 'infos/qpos' and 'infos/qvel' are wrong"
+        warn_about(f"{oddity} (D4RL issue 100); they are left out, the rest is correct")
     elif official and release is None:
         oddity = f"has the name of D4RL's {official.name} but is another file ({path.stat().st_size:,} bytes"
         warn_about(f"{oddity}, the official one has {official.size:,}, SHA-256 {official.sha256}); rename it")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.data.columns import MemoryBudget
+from trajmill.core import checks
 from trajmill.data.errors import refuse, refusing
 
 _LARGEST_TOKEN = 2**32 - 1
@@ -22,7 +22,7 @@ def read_token_csv(path: str | Path, *, memory_budget: int | None = None) -> NDA
     """
     rows: list[NDArray[np.int64]] = []
     with refusing(path):
-        for number, line in enumerate(_content(Path(path), MemoryBudget(memory_budget).limit).splitlines(), 1):
+        for number, line in enumerate(_content(Path(path), checks.memory_limit(memory_budget)).splitlines(), 1):
             fields = line.split(b",")
             if rows and len(fields) != len(rows[0]):
                 fault = f"line {number} has {len(fields)} tokens, line 1 has {len(rows[0])}"

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.data.environments import TASKS, Task, task_of
+from trajmill.data.records import BoolArray
 
 Float64Array = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 ActionArray = NDArray[np.float32]
 IndexArray = NDArray[np.int64]
 
@@ -36,13 +36,11 @@ class EnvironmentDefinition(Task):
     hidden_positions: int = 1  # numbers at the beginning of `qpos` that are not observed: the place in the world
     shown_positions: int  # numbers of `qpos` after them, with which an observation begins; the velocities follow
     velocity_limit: float = math.inf  # observations show velocities clipped to ± this, in MuJoCo's units
-    progress_body: str | None = (
-        None  # whose x, as MuJoCo computed it last, measures progress; None: the first of `qpos`
-    )
+    progress_body: str | None = None  # whose x, as last computed, measures progress; None: the first of `qpos`
     reset_scale: float  # size of the noise on the initial state: positions are uniform within it
     reset_velocity: Literal["uniform", "normal"]  # initial velocities: uniform within it, or normal with that deviation
-    margin_fix: bool  # whether the model has contact margins, which must be halved (`trajmill.evaluation.simulators`)
-    survival_reward: float  # reward of every step for being alive, that of the step that ends the task included
+    margin_fix: bool = False  # whether the model has contact margins, which `simulators` must halve
+    survival_reward: float = 1.0  # of every step for being alive, that of the step that ends the task included
     control_cost: float | None  # weight of the squared action in the reward; None: only `survival_reward` counts
     is_terminal: Callable[[Float64Array, Float64Array], BoolArray] = _never  # (qpos, qvel) after the step to (B,)
 
@@ -127,7 +125,6 @@ _DEFINITIONS = (
         reset_scale=5e-3,
         reset_velocity="uniform",
         margin_fix=True,
-        survival_reward=1.0,
         control_cost=1e-3,
         is_terminal=_hopper_ends,
     ),
@@ -137,7 +134,6 @@ _DEFINITIONS = (
         shown_positions=8,
         reset_scale=0.1,
         reset_velocity="normal",
-        margin_fix=False,
         survival_reward=0.0,
         control_cost=0.1,
     ),
@@ -148,8 +144,6 @@ _DEFINITIONS = (
         velocity_limit=10.0,
         reset_scale=5e-3,
         reset_velocity="uniform",
-        margin_fix=False,
-        survival_reward=1.0,
         control_cost=1e-3,
         is_terminal=_walker_ends,
     ),
@@ -162,7 +156,6 @@ _DEFINITIONS = (
         reset_scale=0.1,
         reset_velocity="normal",
         margin_fix=True,
-        survival_reward=1.0,
         control_cost=0.5,
         is_terminal=_ant_ends,
     ),
@@ -173,8 +166,6 @@ _DEFINITIONS = (
         shown_positions=2,
         reset_scale=0.01,
         reset_velocity="uniform",
-        margin_fix=False,
-        survival_reward=1.0,
         control_cost=None,
         is_terminal=_pendulum_ends,
     ),

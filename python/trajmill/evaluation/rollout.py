@@ -31,9 +31,8 @@ class Policy(Protocol):
 class EpisodicPolicy(Policy, Protocol):
     """Policies that remember: their actions depend on the episode so far, as a Decision Transformer's do.
 
-    All S × E episodes of an evaluation start together and each slot plays one, so every history has the same length:
-    a policy may keep plain arrays (S, E, T, ...), and no slot is ever reset alone. Calls come in this order: `start`,
-    then for each environment step the policy itself and `observe`.
+    All S × E episodes start together and no slot is ever reset alone, so a policy may keep plain arrays (S, E, T, ...).
+    Calls come in this order: `start`, then for each environment step the policy itself and `observe`.
     """
 
     def start(self, seed_count: int, episode_count: int) -> None:
@@ -58,10 +57,7 @@ class EvaluationResult:
 
     @property
     def normalized_scores(self) -> NDArray[np.float64]:
-        """Score of each seed's mean return, (S,); 100 is D4RL's expert.
-
-        NaN for a failed seed, and for all where D4RL has no reference returns (InvertedPendulum).
-        """
+        """Score of each seed's mean return, (S,); NaN for a failed seed, or without reference returns of D4RL's."""
         means = self.returns.mean(axis=1)
         if not has_reference_score(self.environment_id):
             return np.full_like(means, np.nan)
@@ -111,32 +107,15 @@ def evaluate_policy(
     """Play `episode_count` (E) episodes with each of `seed_count` (S) policies, all at once; the default E is D4RL's.
 
     Every seed plays the same episodes, from the same initial states, whatever the number of seeds; `episode_seed` >= 0
-    names their series. Each slot plays exactly one episode, so short episodes do not count more often than long ones;
-    finished ones are not stepped. A seed that gives an action with NaN or infinity gets NaN returns and stops; the
-    others play on untouched.
+    names their series. They are cut after `maximum_steps` >= 1. Each slot plays exactly one episode, so short episodes
+    do not count more often than long ones. A seed that gives an action with NaN or infinity gets NaN returns and stops;
+    the others play on untouched.
 
-    Parameters
-    ----------
-    act
-        The policies of all seeds as one function, called once per step with all S × E observations; one with a memory
-        is an `EpisodicPolicy`.
-    environment_id
-        Such as ``"Hopper-v4"``; `ENVIRONMENTS` has all.
-    maximum_steps
-        Steps after which an episode is cut, >= 1.
-    observation_dim
-        Numbers of an observation that the policy takes, if they are more than the environment's: zeros follow. Ant
-        shows 27, and 111 in D4RL's files.
-    exact
-        Step Gymnasium itself, one environment after another: slower, and equal to the last bit.
-    threads
-        Threads to simulate on (not with `exact`), >= 1; None means every core. Results do not depend on it.
-
-    Raises
-    ------
-    ValueError, ImportError
-        If a number is out of range, the environment is unknown, `act` returns the wrong shape, or Gymnasium or MuJoCo
-        is absent.
+    `act` is called once per step with all S × E observations. `environment_id` is one of `ENVIRONMENTS`. If the policy
+    takes observations of more numbers than the environment shows (`observation_dim`; Ant shows 27, D4RL's files have
+    111), zeros follow. `exact` steps Gymnasium itself, one environment after another: slower, and equal to the last
+    bit; otherwise `threads` >= 1 simulate, None: every core, with equal results. ValueError or ImportError if a number
+    is out of range, the environment unknown, an action of the wrong shape, or Gymnasium or MuJoCo absent.
     """
     checks.integer("seed_count", seed_count, 1)
     checks.integer("episode_count", episode_count, 1)

@@ -17,7 +17,8 @@ from typing import Any, Self
 import numpy as np
 
 from trajmill.core import checks
-from trajmill.evaluation.environments import ActionArray, BoolArray, Float64Array, IndexArray, environment_definition
+from trajmill.data.records import BoolArray
+from trajmill.evaluation.environments import ActionArray, Float64Array, IndexArray, environment_definition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ def make_gymnasium(environment_id: str, *, margin_fix: bool | None = None) -> An
     """Make Gymnasium's environment as D4RL's data needs it: margins repaired, actions clipped to its limits.
 
     `margin_fix` says whether to halve the contact margins; None takes it from the `EnvironmentDefinition`. The
-    environment has Gymnasium's own time limit, but not its checker. Nothing is printed and no log file is written.
+    environment has Gymnasium's own time limit, but not its checker; nothing is printed or logged.
     ValueError if the environment is unknown; ImportError if Gymnasium or MuJoCo 3.17 or later is absent.
     """
     definition = environment_definition(environment_id)
@@ -79,22 +80,18 @@ def _quiet_model_compiler(mujoco: Any) -> Iterator[None]:
 class BatchedEnvironment:
     """Many copies of one environment, each in a slot; equal to Gymnasium's to the last bit and several times as fast.
 
-    MuJoCo's own batch steps them on compiled threads and carries the contact solver's warm start in every slot as
-    Gymnasium carries it. So observations, rewards and terminations of whole episodes do not depend on the number of
-    slots, on which of them are stepped, or on the number of threads.
+    MuJoCo's own batch steps them and carries the contact solver's warm start in every slot as Gymnasium carries it. So
+    whole episodes do not depend on the number of slots, on which of them are stepped, or on the number of threads.
 
-    `count` slots, >= 1, are stepped on `threads` threads, >= 1 (None: every core); `margin_fix` is that of
-    `make_gymnasium`. ValueError if a number is out of range or the environment is unknown; ImportError if Gymnasium
-    (for its model files) or MuJoCo 3.17 or later is absent.
+    `count` slots, >= 1, are stepped on `threads` threads, >= 1 (None: every core); `margin_fix` and errors are those of
+    `make_gymnasium`, and ValueError if a number is out of range.
     """
 
     def __init__(
         self, environment_id: str, count: int, *, threads: int | None = None, margin_fix: bool | None = None
     ) -> None:
-        threads = min(checks.usable_cores(), count) if threads is None else threads
-        if count < 1 or threads < 1:
-            raise ValueError(f"count and threads must be >= 1, got count={count}, threads={threads}")
-        self.count = count
+        self.count = checks.integer("count", count, 1)
+        threads = min(checks.usable_cores(), count) if threads is None else checks.integer("threads", threads, 1)
         self.definition = environment_definition(environment_id)
         self.margin_fix = self.definition.margin_fix if margin_fix is None else margin_fix
         environment = make_gymnasium(environment_id, margin_fix=self.margin_fix)

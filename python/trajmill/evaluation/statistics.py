@@ -4,7 +4,7 @@ Scores are float arrays (seed_count, task_count): a row for each training seed, 
 curve is a float array (evaluation_count, seed_count), in the order of evaluation.
 
 .. [1] R. Agarwal, M. Schwarzer, P. S. Castro, A. Courville, M. G. Bellemare, "Deep Reinforcement Learning at the Edge
-   of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264: interquartile mean, optimality gap, bootstrap.
+   of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264: interquartile mean, bootstrap.
 .. [2] Z. Wang, C. Wang, Z. Dong, K. Ross, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning",
    ICLR 2024, arXiv:2310.00771: average of the last four evaluations, best score, updates to 90 %.
 """
@@ -29,11 +29,6 @@ def mean(scores: ArrayLike) -> FloatArray:
     return np.asarray(np.mean(_scores(scores), axis=(-2, -1)))
 
 
-def median(scores: ArrayLike) -> FloatArray:
-    """Median over tasks of each task's mean over seeds, as the field reports it (section 3 of [1]_)."""
-    return np.asarray(np.median(np.mean(_scores(scores), axis=-2), axis=-1))
-
-
 def interquartile_mean(scores: ArrayLike) -> FloatArray:
     """Mean of the middle half of all seed × task scores: the 25 % trimmed mean (section 4.3 of [1]_).
 
@@ -43,11 +38,6 @@ def interquartile_mean(scores: ArrayLike) -> FloatArray:
     flat = np.sort(array.reshape(*array.shape[:-2], -1), axis=-1)
     cut = flat.shape[-1] // 4
     return np.asarray(np.mean(flat[..., cut : flat.shape[-1] - cut], axis=-1))
-
-
-def optimality_gap(scores: ArrayLike, target: float = 100.0) -> FloatArray:
-    """Mean shortfall below `target`, ``mean(max(0, target - score))`` (section 4.3 of [1]_); lower is better."""
-    return np.asarray(np.mean(np.maximum(target - _scores(scores), 0.0), axis=(-2, -1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +60,8 @@ def bootstrap_interval(
     """Percentile interval of `aggregate` by the stratified bootstrap (section 4.1 of [1]_).
 
     Seeds are drawn with replacement for each task on its own, so every task keeps its weight. Scores are finite, of
-    shape (seed_count, task_count), or (seed_count,) for one task. `aggregate` is `mean`, `median`,
-    `interquartile_mean`, `optimality_gap`, or any function of the same form. `confidence`, in (0, 1), is the share of
-    resamples inside the interval. Equal arguments give equal intervals.
+    shape (seed_count, task_count), or (seed_count,) for one task. `aggregate` is `mean`, `interquartile_mean`, or any
+    function of the same form. `confidence`, in (0, 1), is the share of resamples inside the interval.
     """
     array = _scores(scores)
     if array.ndim != 2:
@@ -122,8 +111,7 @@ def updates_to_fraction(
     """First update of each seed at which its score reaches ``fraction * target``, (seed_count,); NaN if none does.
 
     With the baseline's final score as `target` and a fraction of 0.9 this is the convergence measure of [2]_ (tables 11
-    and 13). The paper does not say what becomes of a seed that never arrives; here it stays NaN, for the caller to
-    report.
+    and 13), which does not say what becomes of a seed that never arrives.
     """
     array = _curve(curve)
     numbers = np.asarray(updates, dtype=np.float64)

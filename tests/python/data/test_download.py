@@ -100,7 +100,7 @@ def test_a_whole_download_is_announced_and_checked(tmp_path: Path, server: Serve
     assert server.url in told and f"{len(CONTENT):,} bytes" in told and MINE.sha256 in told and str(path) in told
     assert steps[-1] == (len(CONTENT), len(CONTENT)) and len(steps) > 2
     _, again = fetch(path.parent, server)
-    assert len(again) == 1 and f"{path} is there" in again[0] and server.asked == [None]
+    assert len(again) == 1 and f"{path} is already there" in again[0] and server.asked == [None]
 
 
 def test_a_lost_connection_is_resumed(tmp_path: Path, server: Server) -> None:

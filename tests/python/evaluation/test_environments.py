@@ -181,7 +181,7 @@ def test_short_names() -> None:
 def test_wrong_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'Hopper-v5'; known: .*Hopper-v4"):
         environment_definition("Hopper-v5")
-    with pytest.raises(ValueError, match="count=0"):
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         BatchedEnvironment("Hopper-v4", 0)
     with BatchedEnvironment("Hopper-v4", 2) as environment:
         with pytest.raises(ValueError, match="1 to 2 entries, at most one per slot, got 3"):

@@ -24,15 +24,11 @@ def test_aggregates_equal_scipy_and_plain_python(scores):
     flat = scores.ravel().tolist()
     assert statistics.interquartile_mean(scores) == pytest.approx(stats.trim_mean(scores.ravel(), 0.25))
     assert statistics.mean(scores) == pytest.approx(sum(flat) / len(flat))
-    assert statistics.median(scores) == pytest.approx(np.median([np.mean(column) for column in scores.T]))
-    gap = sum(max(0.0, 100.0 - score) for score in flat) / len(flat)
-    assert statistics.optimality_gap(scores) == pytest.approx(gap)
 
 
 def test_aggregates_keep_leading_axes():
     stack = np.random.default_rng(0).normal(size=(4, 6, 3))
-    functions = (statistics.mean, statistics.median, statistics.interquartile_mean, statistics.optimality_gap)
-    for aggregate in functions:
+    for aggregate in (statistics.mean, statistics.interquartile_mean):
         np.testing.assert_allclose(aggregate(stack), [aggregate(scores) for scores in stack])
 
 

@@ -34,11 +34,11 @@ def recognizes(path: Path) -> bool:
 def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
     """Read and check a file in D4RL's schema; options as in `load_dataset`.
 
-    What cannot be trusted is refused with a `DatasetError`. Floats become float32 and flags bool, whatever the file
-    holds (D4RL's replay files were float64). Repaired with a `DatasetWarning`: columns stored as (N, 1); both flags in
-    one row (the limit wins, as in D4RL); no ``timeouts`` (ends are taken from the stored next observations, else a
-    limit of 1,000 steps is assumed). Kept with a warning: actions outside [-1, 1], constant observations, an unfinished
-    last episode, stored next observations that disagree with the next row, an official name on another file.
+    Floats become float32 and flags bool, whatever the file holds. Repaired with a `DatasetWarning`: columns stored as
+    (N, 1); both flags in one row (the limit wins, as in D4RL); no ``timeouts`` (ends are taken from the stored next
+    observations, else a limit of 1,000 steps is assumed). Kept with a warning: actions outside [-1, 1], constant
+    observations, an unfinished last episode, stored next observations that disagree with the next row, an official name
+    on another file.
 
     `fix_timeouts` marks ends that the flags leave out, and reads terminals as timeouts where every one of them stands
     at the limit of 1,000 steps. Without it the first are refused and the second warned about; D4RL's own files, known

@@ -57,12 +57,9 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
     """Read and check a dataset in Minari's layout; options as in `load_dataset`.
 
     `path` is the dataset's directory, its ``data`` directory, or one of the two files. Spaces must be boxes of one
-    dimension. Episodes follow each other in numerical order. An episode that ends with neither flag is read as cut by a
-    limit; a step that sets both is a terminal, as in Gymnasium. The layout itself shows where episodes end, so
-    `fix_timeouts` has no effect. Of the infos only ``qpos`` and ``qvel`` are read.
-
-    The dataset's name is Minari's id; its ``metadata`` holds the plain entries of ``metadata.json``, and under
-    ``environment`` the Gymnasium id of its ``env_spec``.
+    dimension. An episode that ends with neither flag is read as cut by a limit; a step that sets both is a terminal, as
+    in Gymnasium. `fix_timeouts` has no effect. Of the infos only ``qpos`` and ``qvel`` are read. The dataset's name is
+    Minari's id; ``metadata`` has the plain entries of ``metadata.json``, and as ``environment`` the id in ``env_spec``.
     """
     directory = _data_directory(Path(path))
     if directory is None:
@@ -139,10 +136,9 @@ def _episode_names(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
     if not names:
         raise refuse("the file holds no episodes", "download or collect the dataset again")
     expected, found = [f"episode_{i}" for i in range(len(names))], set(names)
-    for name in expected:
-        if name not in found:
-            fault = f"key {name!r} is missing among {len(names)} episodes"
-            raise refuse(fault, "episodes are numbered from 0 without a gap; download the dataset again")
+    if (gap := next((name for name in expected if name not in found), None)) is not None:
+        fault = f"key {gap!r} is missing among {len(names)} episodes"
+        raise refuse(fault, "episodes are numbered from 0 without a gap; download the dataset again")
     _check_promise(len(names), "episodes", metadata, "total_episodes")
     return expected
 
@@ -283,7 +279,14 @@ def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None =
             data.mkdir(parents=True)
             with hdf5.create_hdf5(data / DATA_FILE) as file:
                 for i, (start, end) in enumerate(bounds):
-                    _write_episode(file.create_group(f"episode_{i}"), columns, i, start, end)
+                    group = file.create_group(f"episode_{i}")
+                    group.attrs.update({"id": i, "total_steps": end - start})
+                    for key in (*_KEYS, *(name for name in columns if name.startswith(INFOS))):
+                        values = columns[_FLAGS.get(key, key)][start:end]
+                        if key == "observations":
+                            values = np.concatenate((values, columns["next_observations"][end - 1 : end]))
+                        hdf5.create_packed(group, key, values)
+                    group.require_group("infos")
             described = _describe(name, columns, len(bounds), (data / DATA_FILE).stat().st_size, metadata)
             (data / METADATA_FILE).write_text(json.dumps(described))
     return path
@@ -300,16 +303,6 @@ def _episode_bounds(columns: Columns) -> list[tuple[int, int]]:
         raise refuse(fault, remedy)
     flags[-1] = True
     return list(pairwise([0, *(np.flatnonzero(flags) + 1).tolist()]))
-
-
-def _write_episode(group: h5py.Group, columns: Columns, number: int, start: int, end: int) -> None:
-    group.attrs.update({"id": number, "total_steps": end - start})
-    for key in (*_KEYS, *(name for name in columns if name.startswith(INFOS))):
-        values = columns[_FLAGS.get(key, key)][start:end]
-        if key == "observations":
-            values = np.concatenate((values, columns["next_observations"][end - 1 : end]))
-        hdf5.create_packed(group, key, values)
-    group.require_group("infos")
 
 
 def _describe(name: str, columns: Columns, episodes: int, size: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
