@@ -26,7 +26,7 @@ from trajmill.replay.mdp_transitions import MDPTransitions
 from trajmill.replay.mixed_replay import MixedReplay
 from trajmill.replay.replay_buffer import ReplayBuffer
 from trajmill.replay.token_table import TokenRows, TokenTable
-from trajmill.replay.trajectory_buffer import TrajectoryBuffer, WindowOptions
+from trajmill.replay.trajectory_buffer import TrajectoryBuffer
 from trajmill.training.draws import indexes
 
 BatchT = TypeVar("BatchT")
@@ -245,7 +245,7 @@ class WindowRows:
 
     batch = Windows
 
-    def __init__(self, dataset: Dataset, options: WindowOptions) -> None:
+    def __init__(self, dataset: Dataset, options: dict[str, Any]) -> None:
         self._dataset, self._options = dataset, options
         # The windows of two steps that begin at every step hold all that longer ones do.
         self._pairs = TrajectoryBuffer.from_dataset(dataset, **options | {"context_length": 2})

@@ -40,7 +40,6 @@ FORMATS = {kind.__name__.lower(): kind for kind in _KINDS}
 class ExportResult:
     """What an export left behind."""
 
-    destination: Path
     file_count: int
     byte_count: int
     linked_bytes: int
@@ -80,11 +79,9 @@ def export_corpus(
                 raise CorpusError(f"{target} is {kind}, which this format does not write; choose another name")
     except OSError as error:
         raise CorpusError(f"cannot export to {target}: {error}") from error
+    linked_bytes = sum(size.st_size for size in sizes if size.st_nlink > 1)
     return ExportResult(
-        destination=destination,
-        file_count=len(paths),
-        byte_count=sum(size.st_size for size in sizes),
-        linked_bytes=sum(size.st_size for size in sizes if size.st_nlink > 1),
+        file_count=len(paths), byte_count=sum(size.st_size for size in sizes), linked_bytes=linked_bytes
     )
 
 

@@ -78,7 +78,7 @@ def _pyarrow_and_schema(rows: CorpusRows) -> tuple[Any, Any]:
 
 
 def _batches(
-    pyarrow: Any, rows: CorpusRows, schema: Any, first: int, end: int, row_bytes: int | None = None
+    pyarrow: Any, rows: CorpusRows, schema: Any, first: int, end: int, row_bytes: int = 0
 ) -> Iterator[Any]:
     """Rows `first` to `end` as record batches over the corpus's own memory; `row_bytes` as for `CorpusRows.blocks`."""
     for block in rows.blocks(first, end, row_bytes):

@@ -56,8 +56,7 @@ class D4RL:
         state_vectors, action_vectors = self._vectors(rows)
         try:
             with library("h5py", "this format", "export").File(target, "x") as file:
-                file.attrs["spec"] = json.dumps(rows.spec, sort_keys=True)
-                file.attrs["vectors"] = self.vectors
+                file.attrs["spec"], file.attrs["vectors"] = json.dumps(rows.spec, sort_keys=True), self.vectors
                 _write_steps(file, rows, length, state_vectors, action_vectors)
         except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
             raise OSError(f"HDF5 says {error}") from error
