@@ -135,8 +135,7 @@ class StoredCorpus(Corpus):
             manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")
         except FileNotFoundError:
             manifest = survey(store).rebuilt_manifest()
-        self.manifest: dict[str, Any] = manifest.to_record()
-        self.layout = manifest.layout
+        self.spec, self.layout = manifest.spec, manifest.layout
         self.columns, self.row_count = self.layout.columns, self.layout.row_count
         problems = size_problems(store.sizes(), self.layout, range(self.layout.shard_count))
         if problems:

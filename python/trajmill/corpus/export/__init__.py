@@ -100,11 +100,9 @@ def _make_way(target: Path, *, overwrite: bool) -> None:
             known = {RECORD, *json.loads((target / RECORD).read_bytes())["files"]}
         except (OSError, ValueError, KeyError, TypeError):
             known = set()
-        foreign = sorted({path.name for path in target.iterdir()} - known)
-        if foreign:
-            raise CorpusError(
-                f"{target} holds files that no export put there ({', '.join(foreign[:3])}); choose another name"
-            )
+        if foreign := sorted({path.name for path in target.iterdir()} - known):
+            names = ", ".join(foreign[:3])
+            raise CorpusError(f"{target} holds files that no export put there ({names}); choose another name")
     for path in left_behind:
         files.remove(path)
     target.parent.mkdir(parents=True, exist_ok=True)
