@@ -38,13 +38,9 @@ class CorpusSampler:
     epoch. At the end of an epoch the consumers share what is left as evenly as possible, so a last batch may be short
     or, with fewer rows than consumers, empty; with `drop_last` that step is left out.
 
-    Parameters
-    ----------
-    seed
-        Shuffles every epoch by a keyed bijection; None keeps the order of the corpus.
-    rank, world_size
-        Number of this consumer, and how many there are. If each of R processes reads with W workers of its own, worker
-        w of process r is ``rank=r * W + w, world_size=R * W``; a DataLoader's own workers need no such care.
+    A `seed` shuffles every epoch by a keyed bijection; None keeps the order of the corpus. `rank` is the number of this
+    consumer of `world_size`. If each of R processes reads with W workers of its own, worker w of process r is
+    ``rank=r * W + w, world_size=R * W``; a DataLoader's own workers need no such care.
     """
 
     def __init__(

@@ -25,25 +25,16 @@ class Feed(Iterator[dict[str, Tensor]]):
     """An endless iterator over the batches of a source: column name -> tensor (batch_size, ...) of the column's dtype.
 
     The batches are those that ``source.sample(batch_size)`` would give, in that order. A thread of the core, which does
-    not need Python's lock, draws up to `ahead` batches into memory that the device reads directly ("pinned"). On a GPU
-    every batch has memory of its own, and the next one is copied on a stream of its own while the current one is used,
-    in one transfer for all columns. On ``"cpu"`` the tensors are views of the ring: a batch is valid until the next one
-    is taken. Drawing ahead means that priorities and new transitions take effect up to `ahead` + 1 batches later.
+    not need Python's lock, draws up to `ahead` >= 2 batches into memory that the device reads directly ("pinned"). On a
+    GPU every batch has memory of its own, and the next one is copied on a stream of its own while the current one is
+    used. On ``"cpu"`` the tensors are views of the ring: a batch is valid until the next one is taken. Drawing ahead
+    means that priorities and new transitions take effect up to `ahead` + 1 batches later. `threads` draw one batch
+    together, which is worth it for batches of 10^5 rows.
 
-    While the feed is open, nothing else should draw from the source, which is some draws ahead of the batches handed
-    out. Closing the feed puts the source back behind the last one; only then may its state be saved.
-
-    Parameters
-    ----------
-    source
-        A `ReplayBuffer`, `TrajectoryBuffer`, `MixedReplay` or anything else compiled; TypeError otherwise. What it
-        raises, such as ValueError for a buffer without transitions, comes out of the iteration.
-    device
-        ``"cpu"``, or a GPU such as ``"cuda"``.
-    batch_size, ahead
-        Rows of a batch, >= 1; batches to draw ahead, >= 2.
-    threads
-        Threads that draw one batch together; worth it for batches of 10^5 rows.
+    The source is a `ReplayBuffer`, `TrajectoryBuffer`, `MixedReplay` or anything else compiled; TypeError otherwise.
+    What it raises, such as ValueError for a buffer without transitions, comes out of the iteration. While the feed is
+    open, nothing else should draw from the source, which is some draws ahead of the batches handed out. Closing the
+    feed puts the source back behind the last one; only then may its state be saved.
 
     >>> import trajmill as tm
     >>> buffer = tm.ReplayBuffer(4, {"reward": ((), "f4")}, seed=0)
@@ -78,12 +69,9 @@ class Feed(Iterator[dict[str, Tensor]]):
         self._used: deque[torch.cuda.Event] = deque()  # ends of copies whose slots have not been given back
         self._stream = torch.cuda.Stream(self.device) if on_gpu else None
         self._holds_slot = False
-        self._core: _core.BatchFeed | None = _core.BatchFeed(
-            source,
-            self.batch_size,
-            [{name: view.numpy() for name, view in _views(block, self._places).items()} for block in self._blocks],
-            checks.integer("threads", threads, 1, 1024),
-        )
+        slots = [{name: view.numpy() for name, view in _views(block, self._places).items()} for block in self._blocks]
+        threads = checks.integer("threads", threads, 1, 1024)
+        self._core: _core.BatchFeed | None = _core.BatchFeed(source, self.batch_size, slots, threads)
 
     def __next__(self) -> dict[str, Tensor]:
         """Give the next batch; waits only if it has not been drawn yet."""
@@ -148,8 +136,7 @@ def _places_of(columns: Sequence[tuple[str, tuple[int, ...], np.dtype[Any]]], ba
     """Where the columns lie, each from a multiple of `_ALIGNMENT` on, and the size of the block in bytes."""
     places, stop = {}, 0
     for name, row_shape, dtype in columns:
-        start = -(-stop // _ALIGNMENT) * _ALIGNMENT
-        shape = (batch_size, *row_shape)
+        start, shape = -(-stop // _ALIGNMENT) * _ALIGNMENT, (batch_size, *row_shape)
         stop = start + math.prod(shape) * dtype.itemsize
         places[name] = (slice(start, stop), torch_dtype(dtype), shape)
     return places, stop

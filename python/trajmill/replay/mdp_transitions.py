@@ -10,7 +10,7 @@ import numpy.typing as npt
 from trajmill import _core
 from trajmill.core import MDP, checks
 from trajmill.core.reference import codebooks
-from trajmill.replay.counters import Resumable
+from trajmill.replay.mixed_replay import Resumable
 
 
 class MDPTransitions(Resumable, _core.MDPTransitions):
@@ -18,24 +18,13 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
 
     A batch holds vectors that stand for states and actions: ``observation`` float32 (B, observation_dim), ``action``
     float32 (B, action_dim) and ``next_observation`` as ``observation``. The vectors are `codebooks`. Only numbers are
-    kept, 3 bytes a transition up to 256 states. Row i of draw n depends on the seed, n and i alone.
+    kept, 3 bytes a transition up to 256 states. Row i of draw n depends on the seed, n and i alone, the trajectories on
+    the MDP: there are `trajectory_count` of them, numbered from `first_trajectory` on, of `length` transitions each
+    (the paper has 1000 of 1000). `threads` make them, by default on every core.
 
     ``rows`` (N, 3) are the numbers of state, action and target of every transition, the smallest unsigned integers that
     hold them; row k of ``state_vectors``, ``action_vectors`` and ``target_vectors``, float32 (count, dimension), stands
     for number k. The target is the next state, unless `from_arrays` was given another. All are read-only.
-
-    Parameters
-    ----------
-    observation_dim, action_dim
-        Lengths of the vectors.
-    trajectory_count, length
-        Trajectories, and transitions of each, >= 1; the paper has 1000 of 1000.
-    first_trajectory
-        Number of the first trajectory, to keep the data of several sources apart.
-    seed
-        64-bit seed of the draws; the trajectories depend on the MDP alone.
-    threads
-        Threads that make the trajectories; default every core.
     """
 
     def __init__(

@@ -21,10 +21,9 @@ _DRAWS_AT_ONCE = 32
 class ResidentReplay:
     """A copy of the transitions of a `ReplayBuffer` on one device, sampled without the host; made by `ReplayBuffer.to`.
 
-    Draw d gives the rows that draw d of the buffer gives, as it was when it was copied: same seed, same counter, same
-    integers (tests/python/replay/test_resident.py). ``draw_count``, the number of draws made so far, is that of the
-    next one. One row is one run of memory, gathered as int64, so a batch is one gather. How draws are numbered:
-    ``cpp/include/trajmill/replay_buffer.hpp``.
+    Draw d gives the rows that draw d of the buffer gave when it was copied (``cpp/include/trajmill/replay_buffer.hpp``
+    says how draws are numbered); ``draw_count`` is the number of the next one. One row is one run of memory, gathered
+    as int64, so a batch is one gather.
     """
 
     def __init__(
@@ -64,10 +63,9 @@ class ResidentReplay:
         return self.gather(indexes[self.draw_count - 1 - first])
 
     def indexes(self, draw: Tensor, count: int, batch_size: int) -> Tensor:
-        """The rows that `count` draws take, from draw number `draw` (int64 scalar on the device) on: int64.
+        """The rows that `count` draws take from draw `draw` (int64 scalar on the device) on: int64 (count, batch_size).
 
-        Shape (count, batch_size). Reads nothing back to the host, so it can be captured in a CUDA graph, whose `draw`
-        is advanced in place.
+        Reads nothing back to the host, so it can be captured in a CUDA graph, whose `draw` is advanced in place.
         """
         device = self._rows.device
         draws = (draw + torch.arange(count, device=device))[:, None]

@@ -12,7 +12,7 @@ from trajmill import _core
 from trajmill.core import checks
 from trajmill.data.normalizer import Normalizer
 from trajmill.data.records import BoolArray, Dataset, FloatArray
-from trajmill.replay.counters import Resumable
+from trajmill.replay.mixed_replay import Resumable
 
 StepColumn = Literal["observation", "action", "reward", "return_to_go", "terminal", "truncated"]
 """What a window may show of each step; ``timestep`` and ``mask`` always come with it."""
@@ -109,12 +109,14 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         keep_tail: bool = False,
         seed: int = 0,
     ) -> None:
-        observations = _floats("observation", observation, 2)
-        row_count = len(observations)
-        actions = _floats("action", action, 2, row_count)
-        rewards = _floats("reward", reward, 1, row_count)
-        terminals = _flags("terminal", terminal, row_count)
-        truncations = _flags("truncated", truncated, row_count)
+        observations, actions = _floats("observation", observation, 2), _floats("action", action, 2)
+        rewards = _floats("reward", reward, 1)
+        terminals, truncations = _flags("terminal", terminal), _flags("truncated", truncated)
+        given = {"action": actions, "reward": rewards, "terminal": terminals, "truncated": truncations}
+        for name, array in given.items():
+            if len(array) != len(observations):
+                wanted = f"one row a step like observation, {len(observations)}"
+                raise ValueError(f"{name} must have {wanted}, got {len(array)}")
         checks.number("discount", discount, "[0, 1]")
         checks.number("return_scale", return_scale, f"(0, {_LARGEST}]")
         checks.number("action_padding", action_padding, f"[{-_LARGEST}, {_LARGEST}]")
@@ -125,7 +127,7 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         episodes = _split(terminals | truncations, keep_tail)
         if isinstance(normalizer, str):
             checks.choice("normalizer", normalizer, ("fit",))
-            normalizer = Normalizer.fit(_rows_of(observations, episodes), _NORMALIZER_EPSILON)
+            normalizer = Normalizer.fit(observations[: int(episodes[-1].sum())], _NORMALIZER_EPSILON)
         self.normalizer = normalizer
         zeros = np.zeros((1, observations.shape[1]), np.float32)
         if normalizer is not None:
@@ -171,50 +173,36 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         return super().windows(checks.indexes("starts", starts), out, threads)
 
 
-def _floats(name: str, values: npt.ArrayLike, axes: int, row_count: int | None = None) -> FloatArray:
+def _floats(name: str, values: npt.ArrayLike, axes: int) -> FloatArray:
     """Finite float32 numbers, one row a step, C-contiguous; `values` themselves where they are that already."""
     with np.errstate(over="ignore"):  # what overflows float32 is refused below
         array = np.ascontiguousarray(values, np.float32)
     if array.ndim != axes or 0 in array.shape[1:]:
         wanted = "(N, dimension >= 1)" if axes == 2 else "(N,)"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
-    _require_rows(name, array, row_count)
     if array.size and not np.isfinite([array.min(), array.max()]).all():  # both are NaN if one number is
         row = int(np.isfinite(array).reshape(len(array), -1).all(axis=1).argmin())
         raise ValueError(f"{name} must be finite in float32, got {array[row]} in row {row}")
     return array
 
 
-def _flags(name: str, values: npt.ArrayLike, row_count: int) -> BoolArray:
+def _flags(name: str, values: npt.ArrayLike) -> BoolArray:
     array = np.ascontiguousarray(values)
     if array.dtype != np.bool_ or array.ndim != 1:
         raise TypeError(f"{name} must be bool (N,), got {array.dtype} {array.shape}; cast flags with .astype(bool)")
-    _require_rows(name, array, row_count)
     return array
 
 
-def _require_rows(name: str, array: npt.NDArray[Any], wanted: int | None) -> None:
-    if wanted is not None and len(array) != wanted:
-        raise ValueError(f"{name} must have one row a step like observation, {wanted}, got {len(array)}")
-
-
 def _split(ends: BoolArray, keep_tail: bool) -> npt.NDArray[np.uint64]:
-    """First row and length of each episode."""
+    """First row and length of each episode; they follow each other from row 0 on."""
     stops = ends.nonzero()[0] + 1
     if keep_tail and len(ends) and not ends[-1]:
         stops = np.append(stops, len(ends))
     if len(stops) == 0:
-        raise ValueError(
-            f"none of the {len(ends)} rows ends an episode, so there is no whole episode; set terminal or truncated, "
-            "or keep_tail=True"
-        )
+        remedy = "set terminal or truncated, or keep_tail=True"
+        raise ValueError(f"none of the {len(ends)} rows ends an episode, so there is no whole episode; {remedy}")
     starts = np.concatenate(([0], stops[:-1]))
     return np.stack([starts, stops - starts], axis=1).astype(np.uint64)
-
-
-def _rows_of(values: FloatArray, episodes: npt.NDArray[np.uint64]) -> FloatArray:
-    """The rows up to the end of the last episode; episodes follow each other from row 0 on."""
-    return values[: int(episodes[-1].sum())]
 
 
 def _select(
@@ -224,7 +212,8 @@ def _select(
     fraction = checks.number("top_fraction", top_fraction, "(0, 1]")
     lengths = episodes[:, 1].astype(np.int64)
     budget = max(int(fraction * lengths.sum()), 1)
-    returns = np.add.reduceat(_rows_of(rewards, episodes), episodes[:, 0].astype(np.intp), dtype=np.float64)
+    starts, end = episodes[:, 0].astype(np.intp), int(episodes[-1].sum())
+    returns = np.add.reduceat(rewards[:end], starts, dtype=np.float64)
     best_first = np.argsort(returns, kind="stable")[::-1]
     steps = np.cumsum(lengths[best_first])
     kept = steps < budget if strict_budget else steps <= budget

@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -96,7 +97,8 @@ class CorpusRows:
         same_bytes = column.stored_dtype.itemsize == wanted.itemsize
         if link and same_bytes and (first, end) in self.shard_ranges:
             shard = self.shard_ranges.index((first, end))
-            if _hard_link(self._paths[column.name][shard], target):
+            with _where_supported():
+                os.link(self._paths[column.name][shard], target)
                 self._report(end - first)
                 return
         with target.open("xb") as file:
@@ -135,30 +137,26 @@ def write_ramp(file: BinaryIO, dtype: npt.DTypeLike, count: int, *, start: int =
         file.write((numbers * step + start).astype(dtype).data.cast("B"))
 
 
-def _hard_link(source: Path, target: Path) -> bool:
-    """Make `target` another name of `source`, which is not a symbolic link; False where the file system cannot."""
+@contextmanager
+def _where_supported() -> Iterator[None]:
+    """Go on after the block, which makes a link or copies in the kernel, where the file system cannot do that."""
     try:
-        os.link(source, target)
+        yield
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        return False
-    return True
 
 
 def _copy_bytes(source: Path, begin: int, end: int, file: BinaryIO) -> None:
     """Append bytes `begin` to `end` of `source` to `file`, within the kernel where it can."""
     file.flush()
     with source.open("rb") as origin:
-        try:
+        with _where_supported():
             while begin < end:
                 moved = os.copy_file_range(origin.fileno(), file.fileno(), min(end - begin, 2**30), begin)
                 if not moved:
                     break
                 begin += moved
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
         origin.seek(begin)
         while begin < end:
             data = origin.read(min(BLOCK_BYTES, end - begin))
