@@ -71,13 +71,11 @@ def build(
 ) -> Built:
     """Make the shards of `spec` that the directory or object store `out` lacks, then the manifest if all are there.
 
-    After a run that was interrupted, the same call makes only the shards that are missing and ends with the same bytes.
-    Several jobs may each make a `part` at the same time; the last one writes the manifest. With `rehash` the shards
-    that are there are read and damaged ones are made again; otherwise only their sizes are checked. Engine ``"ray"``
-    makes the shards as tasks of the cluster at `ray_address`, or of one that is started on this machine. `threads` draw
-    in this process, by default on every core, or in each task, by default one.
-
-    CorpusError if `out` holds something else or cannot be written, or another process is writing it.
+    After an interruption the same call ends with the same bytes. Several jobs may each make a `part` at the same time;
+    the last one writes the manifest. With `rehash` the shards that are there are read and damaged ones are made again;
+    otherwise only their sizes are checked. Engine ``"ray"`` makes the shards as tasks of the cluster at `ray_address`,
+    or of one that is started on this machine. `threads` draw in this process, by default on every core, or in each
+    task, by default one. CorpusError if `out` holds something else, cannot be written, or another process writes it.
     """
     store = open_store(out)
     layout = layout_of(spec)
@@ -104,10 +102,8 @@ def build(
             elif part.count == 1:
                 raise CorpusError(f"{store} is not whole: {summary(found.problems)}; give the same command again")
     except OSError as error:
-        raise CorpusError(
-            f"{store} cannot be written: {error.strerror or error}; finished shards are kept, "
-            "so fix this and give the same command again"
-        ) from error
+        remedy = "finished shards are kept, so fix this and give the same command again"
+        raise CorpusError(f"{store} cannot be written: {error.strerror or error}; {remedy}") from error
     byte_count = sum(layout.shard_bytes(shard) for shard in todo)
     return Built(shard_count=layout.shard_count, made=len(todo), whole=whole, byte_count=byte_count)
 
@@ -198,9 +194,8 @@ def _make_with_ray(
 def make_shard(spec: Mapping[str, Any], shard: int, out: str | Path, threads: int | None = None) -> None:
     """Make one shard and its receipt in the directory or object store `out`; the bytes depend on `spec` alone.
 
-    Making a shard twice, at once or after a failure, leaves the same files. Tables and buffers are kept for the next
-    call with the same spec. CorpusError for a spec that this version cannot make; OSError if `out` cannot be written,
-    where nothing half-done is left.
+    Tables and buffers are kept for the next call with the same spec. CorpusError for a spec that this version cannot
+    make; OSError if `out` cannot be written, where nothing half-done is left.
     """
     mill = _kept_mill(json.dumps(spec, sort_keys=True), checks.thread_count(threads))
     if not 0 <= shard < mill.layout.shard_count:

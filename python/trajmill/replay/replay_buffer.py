@@ -21,7 +21,7 @@ from trajmill.replay.replay_file import ReplayFileError
 if TYPE_CHECKING:
     import torch
 
-    from trajmill.replay.resident import ResidentReplay
+    from trajmill.replay.feed import ResidentReplay
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -202,7 +202,7 @@ class ReplayBuffer(_core.ReplayBuffer):
 
     def to(self, device: str | torch.device) -> ResidentReplay:
         """A copy of the rows on a device, which makes the draws this buffer would make; ValueError if prioritised."""
-        from trajmill.replay.resident import ResidentReplay
+        from trajmill.replay.feed import ResidentReplay
 
         if self._settings["alpha"] is not None:
             raise ValueError("a prioritised buffer cannot be copied to a device; use tm.feed")

@@ -52,9 +52,8 @@ def export_corpus(
     """Write a corpus in another format.
 
     `destination` is a directory (for `D4RL` a file) that must not exist, or with `overwrite` may be an earlier export.
-    It appears whole or not at all. A directory gets a ``.trajmill-export.json`` that says what it was made from.
-    CorpusError if the corpus is empty or does not fit the format, a library is absent, or `destination` cannot be
-    written.
+    It appears whole or not at all. CorpusError if the corpus is empty or does not fit the format, a library is absent,
+    or `destination` cannot be written.
     """
     rows = CorpusRows(corpus, progress)
     target = destination.resolve()
@@ -89,10 +88,8 @@ def _make_way(target: Path, *, overwrite: bool) -> None:
     """CorpusError if an export to `target` may not begin; otherwise remove the rest of a killed one."""
     left_behind = files.leftovers(target.parent, target.name)
     if left_behind and not overwrite:
-        raise CorpusError(
-            f"{left_behind[0]} is left of an export that was killed, or belongs to one that still runs; "
-            "remove it or pass --overwrite"
-        )
+        fault = "is left of an export that was killed, or belongs to one that still runs"
+        raise CorpusError(f"{left_behind[0]} {fault}; remove it or pass --overwrite")
     if target.exists() and not overwrite:
         raise CorpusError(f"{target} exists; choose another name or pass --overwrite")
     if target.is_dir():
