@@ -33,7 +33,7 @@ class Arrow:
                 _write(writer, pyarrow, rows, schema, first, end)
         columns = [(c.name, c.dtype, c.row_length) for c in rows.columns.values()]
         recipe = json.dumps([rows.spec, rows.count, columns], sort_keys=True)
-        state = {
+        state: dict[str, object] = {
             "_data_files": [{"filename": path.name} for path, _, _ in rows.shard_files(target, "arrow")],
             "_fingerprint": hashlib.sha256(recipe.encode()).hexdigest()[:16],  # Hugging Face caches results under it
             "_format_columns": None,
