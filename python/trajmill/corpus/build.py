@@ -53,9 +53,9 @@ class Built:
 
     shard_count: int
     made: int
-    byte_count: int
     whole: bool
     """whether the manifest is written: every shard is there"""
+    byte_count: int
 
 
 def build(
