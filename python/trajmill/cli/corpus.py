@@ -161,16 +161,14 @@ class Export:
         result = export_corpus(self.to.options, corpus, self.to.out, overwrite=self.to.overwrite, progress=progress)
         seconds = time.perf_counter() - started
         data = {
-            "destination": str(result.destination),
+            "destination": str(self.to.out),
             "files": result.file_count,
             "bytes": result.byte_count,
             "linked_bytes": result.linked_bytes,
             "seconds": seconds,
         }
         linked = f", {result.linked_bytes:,} of them shared with the corpus" if result.linked_bytes else ""
-        text = (
-            f"{result.destination}: {result.byte_count:,} bytes in {result.file_count} files{linked}, {seconds:.2f} s"
-        )
+        text = f"{self.to.out}: {result.byte_count:,} bytes in {result.file_count} files{linked}, {seconds:.2f} s"
         return Outcome(data, text)
 
 

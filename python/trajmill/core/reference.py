@@ -162,6 +162,9 @@ def codebooks(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The paper's fixed vectors of states and actions, bit for bit as its released code draws them.
 
+    They are the default wherever the numbers of an MDP become vectors: in `MDPTransitions`, in forward dynamics and in
+    exports to D4RL's format. (`MDP.state_vectors` are others, which do not depend on the number of states.)
+
     Both come from one legacy NumPy stream with seed 0, states first, so the action vectors depend on all four sizes.
     They are Uniform(-1, 1), float32 (state_count, observation_dim) and (action_count, action_dim).
     """

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from trajmill.core import checks
+from trajmill.core.direct_io import aligned_buffer
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError, library
 from trajmill.corpus.layout import Layout
-from trajmill.corpus.mill import Mill, make_shard
-from trajmill.corpus.records import MANIFEST
-from trajmill.corpus.sources import layout_of
-from trajmill.corpus.storage import Store, open_store
+from trajmill.corpus.records import MANIFEST, Receipt, content_hash, receipt_name
+from trajmill.corpus.sources import layout_of, source_of
+from trajmill.corpus.storage import WAITING_THREADS, NewFile, Store, in_order, open_store
 from trajmill.corpus.survey import Survey, damaged_blocks, difference, size_problems, summary, survey
 
 _RAY_RETRIES = 4
 _RAY_TASKS_PER_NODE = 4
+
+Files = dict[str, NewFile]
+"""the files of a shard that is being written, under their columns' names"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +49,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """What `build` did."""
+    """What `build` did: `made` of `shard_count` shards were not there before and have `byte_count` bytes."""
 
     shard_count: int
     made: int
-    """shards that were not there before"""
     whole: bool
     """whether the manifest is written: every shard is there"""
     byte_count: int
-    """bytes of the shards that were made"""
 
 
 def build(
@@ -64,13 +71,11 @@ def build(
 ) -> Built:
     """Make the shards of `spec` that the directory or object store `out` lacks, then the manifest if all are there.
 
-    After a run that was interrupted, the same call makes only the shards that are missing and ends with the same bytes.
-    Several jobs may each make a `part` at the same time; the last one writes the manifest. With `rehash` the shards
-    that are there are read and damaged ones are made again; otherwise only their sizes are checked. Engine ``"ray"``
-    makes the shards as tasks of the cluster at `ray_address`, or of one that is started on this machine. `threads` draw
-    in this process, by default on every core, or in each task, by default one.
-
-    CorpusError if `out` holds something else or cannot be written, or another process is writing it.
+    After an interruption the same call ends with the same bytes. Several jobs may each make a `part` at the same time;
+    the last one writes the manifest. With `rehash` the shards that are there are read and damaged ones are made again;
+    otherwise only their sizes are checked. Engine ``"ray"`` makes the shards as tasks of the cluster at `ray_address`,
+    or of one that is started on this machine. `threads` draw in this process, by default on every core, or in each
+    task, by default one. CorpusError if `out` holds something else, cannot be written, or another process writes it.
     """
     store = open_store(out)
     layout = layout_of(spec)
@@ -97,12 +102,10 @@ def build(
             elif part.count == 1:
                 raise CorpusError(f"{store} is not whole: {summary(found.problems)}; give the same command again")
     except OSError as error:
-        raise CorpusError(
-            f"{store} cannot be written: {error.strerror or error}; finished shards are kept, "
-            "so fix this and give the same command again"
-        ) from error
-    made_bytes = sum(layout.shard_bytes(shard) for shard in todo)
-    return Built(shard_count=layout.shard_count, made=len(todo), whole=whole, byte_count=made_bytes)
+        remedy = "finished shards are kept, so fix this and give the same command again"
+        raise CorpusError(f"{store} cannot be written: {error.strerror or error}; {remedy}") from error
+    byte_count = sum(layout.shard_bytes(shard) for shard in todo)
+    return Built(shard_count=layout.shard_count, made=len(todo), whole=whole, byte_count=byte_count)
 
 
 def _refuse_other(spec: dict[str, Any], layout: Layout, found: Survey) -> None:
@@ -181,9 +184,109 @@ def _make_with_ray(
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # what went wrong on the node, without its traceback
     except ray.exceptions.RayError as error:
-        raise CorpusError(
-            f"a Ray task died {_RAY_RETRIES + 1} times ({type(error).__name__}); look at the node"
-        ) from error
+        died = f"a Ray task died {_RAY_RETRIES + 1} times ({type(error).__name__})"
+        raise CorpusError(f"{died}; look at the node") from error
     finally:
         if ours:
             ray.shutdown()
+
+
+def make_shard(spec: Mapping[str, Any], shard: int, out: str | Path, threads: int | None = None) -> None:
+    """Make one shard and its receipt in the directory or object store `out`; the bytes depend on `spec` alone.
+
+    Tables and buffers are kept for the next call with the same spec. CorpusError for a spec that this version cannot
+    make; OSError if `out` cannot be written, where nothing half-done is left.
+    """
+    mill = _kept_mill(json.dumps(spec, sort_keys=True), checks.thread_count(threads))
+    if not 0 <= shard < mill.layout.shard_count:
+        raise IndexError(f"shard must be between 0 and {mill.layout.shard_count - 1}, got {shard}")
+    mill.make([shard], open_store(out))
+
+
+@lru_cache(maxsize=1)
+def _kept_mill(spec: str, threads: int) -> Mill:
+    return Mill(json.loads(spec), threads)
+
+
+class Mill:
+    """The tables and buffers that make the shards of one spec: the same threads draw, hash and write a block at a time.
+
+    There are more of them than may draw at once, so while some wait for the disk the others keep the cores busy.
+    """
+
+    def __init__(self, spec: dict[str, Any], threads: int) -> None:
+        self.spec = spec
+        self.layout = layout_of(spec)
+        self._source = source_of(spec)
+        self._cores = threading.Semaphore(threads)
+        self._threads = threads + WAITING_THREADS
+        rows = min(self.layout.block_rows, self.layout.row_count)
+        self._buffers = [
+            {column.name: aligned_buffer(rows * column.row_bytes) for column in self.layout.columns}
+            for _ in range(self._threads)
+        ]
+
+    def make(self, shards: Iterable[int], store: Store, block_done: Callable[[int], None] = lambda _: None) -> None:
+        """Make `shards` and their receipts, and tell `block_done` the number of rows of every block that was written.
+
+        After an error the shards that have receipts are whole.
+        """
+        begun: dict[int, Files] = {}
+        hashes: dict[str, list[str]] = defaultdict(list)  # of the first shard's blocks so far
+        # files are begun and finished on a thread that runs already, since Ctrl-C may come anywhere in the main one
+        helper = ThreadPoolExecutor(1)
+        helper.submit(int).result()
+
+        def begin(shard: int) -> None:
+            for column in self.layout.columns:
+                file = store.create(column.file_name(shard), self.layout.file_bytes(column, shard))
+                begun[shard][column.name] = file
+
+        def finish(shard: int) -> None:
+            for file in begun[shard].values():
+                file.commit()
+            blocks = {name: tuple(values) for name, values in hashes.items()}
+            receipt = Receipt(spec=self.spec, layout=self.layout, shard=shard, blocks=blocks)
+            store.put(receipt_name(shard), receipt.to_bytes())
+
+        def blocks() -> Iterator[tuple[int, Files, range]]:
+            for shard in shards:
+                begun[shard] = {}
+                helper.submit(begin, shard).result()
+                for rows in self.layout.blocks(shard):
+                    yield shard, begun[shard], rows
+
+        made = in_order(self._make_block, blocks(), self._threads)
+        try:
+            with helper, closing(made):
+                for shard, rows, block_hashes in made:
+                    for name, value in block_hashes.items():
+                        hashes[name].append(value)
+                    if rows.stop == len(self.layout.rows(shard)):
+                        helper.submit(finish, shard).result()
+                        del begun[shard]
+                        hashes.clear()
+                    block_done(len(rows))
+        finally:
+            for files in begun.values():
+                for file in files.values():
+                    file.discard()
+
+    def _make_block(self, block: tuple[int, Files, range]) -> tuple[int, range, dict[str, str]]:
+        """Draw and write a block of every column; the hashes go into the shard's receipt."""
+        shard, files, rows = block
+        buffers = self._buffers.pop()  # there is one for each thread
+        try:
+            arrays = {
+                c.name: buffers[c.name][: len(rows) * c.row_bytes].view(c.dtype).reshape(len(rows), c.row_length)
+                for c in self.layout.columns
+            }
+            with self._cores:
+                self._source.fill(self.layout.rows(shard).start + rows.start, arrays, 1)
+                hashes = {name: content_hash(array.data) for name, array in arrays.items()}
+            for column in self.layout.columns:
+                size, offset = len(rows) * column.row_bytes, rows.start * column.row_bytes
+                files[column.name].write(buffers[column.name], size, offset)
+            return shard, rows, hashes
+        finally:
+            self._buffers.append(buffers)

@@ -90,7 +90,7 @@ class Layout:
             yield range(first, min(first + self.block_rows, count))
 
     def block_count(self, shard: int) -> int:
-        """Number of blocks of `shard`."""
+        """How many blocks `shard` has."""
         return -(-len(self.rows(shard)) // self.block_rows)
 
     def file_bytes(self, column: Column, shard: int) -> int:

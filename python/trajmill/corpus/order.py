@@ -34,20 +34,13 @@ class CorpusSampler:
 
     A batch sampler for ``torch.utils.data.DataLoader(corpus, batch_sampler=...)``, or for any loop. A step gives every
     consumer the next `batch_size` positions of one global order, so one integer says what has been consumed: after a
-    restart, any number of consumers continues from it in the same global order. An iterator ends with its epoch; the
-    next one begins the next epoch, in another order if shuffled. At the end of an epoch the consumers share what is
-    left as evenly as possible, so a last batch may be short or, with fewer rows than consumers, empty; with `drop_last`
-    that step is left out.
+    restart, any number of consumers continues from it. An iterator ends with its epoch; the next one begins the next
+    epoch. At the end of an epoch the consumers share what is left as evenly as possible, so a last batch may be short
+    or, with fewer rows than consumers, empty; with `drop_last` that step is left out.
 
-    Parameters
-    ----------
-    row_count, batch_size
-        Rows of the corpus, ``len(corpus)``, and of a batch, each >= 1.
-    seed
-        Shuffles every epoch by a keyed bijection; None keeps the order of the corpus.
-    rank, world_size
-        Number of this consumer, and how many there are. If each of R processes reads with W workers of its own, worker
-        w of process r is ``rank=r * W + w, world_size=R * W``; a DataLoader's own workers need no such care.
+    A `seed` shuffles every epoch by a keyed bijection; None keeps the order of the corpus. `rank` is the number of this
+    consumer of `world_size`. If each of R processes reads with W workers of its own, worker w of process r is
+    ``rank=r * W + w, world_size=R * W``; a DataLoader's own workers need no such care.
     """
 
     def __init__(
@@ -91,8 +84,8 @@ class CorpusSampler:
     def state_dict(self, *, batch_count: int | None = None) -> dict[str, int]:
         """The cursor: how many rows all consumers together have been given since the first epoch began.
 
-        A loader with workers asks for batches before training gets them. Then pass `batch_count`, the number of batches
-        that training has had of the present iterator, and the cursor counts only these.
+        A loader with workers asks for batches early: then pass `batch_count`, how many training has had of the present
+        iterator, and the cursor counts only these.
         """
         if batch_count is None:
             return {"cursor": self._cursor}

@@ -52,14 +52,11 @@ class Manifest:
     layout: Layout
     receipts: tuple[str, ...]
 
-    def to_record(self) -> dict[str, Any]:
-        """What the file says."""
-        columns = [asdict(column) for column in self.layout.columns]
-        return _head("trajmill-corpus") | {"spec": self.spec, "columns": columns, "receipts": list(self.receipts)}
-
     def to_bytes(self) -> bytes:
         """The file's content, a pure function of the spec."""
-        return sign(self.to_record())
+        columns = [asdict(column) for column in self.layout.columns]
+        record = {"spec": self.spec, "columns": columns, "receipts": list(self.receipts)}
+        return sign(_head("trajmill-corpus") | record)
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:

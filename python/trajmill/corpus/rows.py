@@ -123,9 +123,8 @@ class VirtualCorpus(Corpus):
 class StoredCorpus(Corpus):
     """A whole corpus in a directory, read through memory maps.
 
-    Opening it looks at the manifest (or, without one, at the receipts) and at the size of every file; `trajmill corpus
-    verify` also reads them. CorpusError says what is missing, cut off or damaged, or that a newer version has written
-    the corpus.
+    Opening it looks at the manifest (or, without one, at the receipts) and at the size of every file. CorpusError says
+    what is missing, cut off or damaged, or that a newer version has written the corpus.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -135,11 +134,9 @@ class StoredCorpus(Corpus):
             manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")
         except FileNotFoundError:
             manifest = survey(store).rebuilt_manifest()
-        self.manifest: dict[str, Any] = manifest.to_record()
-        self.layout = manifest.layout
+        self.spec, self.layout = manifest.spec, manifest.layout
         self.columns, self.row_count = self.layout.columns, self.layout.row_count
-        problems = size_problems(store.sizes(), self.layout, range(self.layout.shard_count))
-        if problems:
+        if problems := size_problems(store.sizes(), self.layout, range(self.layout.shard_count)):
             raise CorpusError(f"{store} is not whole: {summary(problems)}")
         self._maps: dict[tuple[str, int], Array] = {}
 
@@ -169,8 +166,7 @@ class StoredCorpus(Corpus):
     def _map(self, column: str, shard: int) -> Array:
         if (column, shard) not in self._maps:
             found = self.layout.column(column)
-            shape = (len(self.layout.rows(shard)), found.row_length)
-            path = self.directory / found.file_name(shard)
+            shape, path = (len(self.layout.rows(shard)), found.row_length), self.directory / found.file_name(shard)
             self._maps[column, shard] = np.memmap(path, found.stored_dtype, "r", shape=shape)
         return self._maps[column, shard]
 

@@ -19,7 +19,6 @@ from trajmill.core.mapping import OneToOneMap
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.layout import Column, Layout
 
-BACKENDS = ("dense", "implicit")
 BLOCK_BYTES = 2**24
 """most bytes of a column that one hash covers, unless a row is longer"""
 SHARD_VALUES = 2**28
@@ -71,7 +70,7 @@ def make_spec(
 def layout_of(spec: Spec) -> Layout:
     """The layout of the corpus that `spec` asks for; CorpusError for a spec that this version cannot make."""
     columns = _columns(spec)
-    _require_known("backend", spec, BACKENDS)
+    _require_known("backend", spec, ("dense", "implicit"))
     return Layout.of(spec, columns)
 
 
@@ -103,7 +102,7 @@ def _columns(spec: Spec) -> tuple[Column, ...]:
 
 
 def _law(spec: Spec, *names: str) -> dict[str, Any]:
-    """The parameters called `names`; temperatures may be ``"inf"`` in a spec."""
+    """Parameters of the law; temperatures may be ``"inf"`` in a spec."""
     return {name: float(spec[name]) if name.endswith("temperature") else spec[name] for name in names}
 
 
@@ -213,5 +212,5 @@ def _require_known(name: str, spec: Spec, known: Collection[str]) -> None:
 
 
 def _power_of_two(limit: int) -> int:
-    """The largest power of two up to `limit`; at least 1."""
+    """The largest power of two that is at most `limit`, and at least 1."""
     return 1 << max(0, limit.bit_length() - 1)

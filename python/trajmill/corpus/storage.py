@@ -84,9 +84,8 @@ class Directory:
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
             try:
                 if not _try_lock(descriptor, shared=shared):
-                    raise CorpusError(
-                        f"{self} is being written by another process; wait for it or choose another directory"
-                    )
+                    remedy = "wait for it or choose another directory"
+                    raise CorpusError(f"{self} is being written by another process; {remedy}")
                 if not _is_at(path, descriptor):
                     continue  # its last holder removed the file after we opened it
                 try:

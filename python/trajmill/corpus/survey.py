@@ -59,9 +59,8 @@ class Survey:
         """The manifest that follows from the receipts; CorpusError if some are missing."""
         if missing := self.missing_shards():
             raise CorpusError(f"{self.where} is unfinished: {missing}; give the command that makes it again")
-        receipts = [self.receipts[shard] for shard in range(self.layout.shard_count)]
-        hashes = tuple(content_hash(receipt.to_bytes()) for receipt in receipts)
-        return Manifest(spec=receipts[0].spec, layout=self.layout, receipts=hashes)
+        hashes = (content_hash(self.receipts[shard].to_bytes()) for shard in range(self.layout.shard_count))
+        return Manifest(spec=self.receipts[0].spec, layout=self.layout, receipts=tuple(hashes))
 
 
 def survey(store: Store) -> Survey:

@@ -93,10 +93,8 @@ def store_text(
         if vocabulary is None:
             checks.integer("vocabulary_size, which includes all bytes and the end mark,", vocabulary_size, 257, 1 << 31)
             trained = library("tokenizers", "text", "text").ByteLevelBPETokenizer()
-            lines = _lines(files, progress, "train the tokenizer")
-            trained.train_from_iterator(
-                lines, vocabulary_size, min_frequency=0, show_progress=False, special_tokens=[END]
-            )
+            options = {"min_frequency": 0, "show_progress": False, "special_tokens": [END]}
+            trained.train_from_iterator(_lines(files, progress, "train the tokenizer"), vocabulary_size, **options)
             trained.save_model(str(part))
         else:
             for name in _TOKENIZER_FILES:
@@ -137,9 +135,8 @@ def open_text(directory: Path, length: int) -> TextRows:
         if not known or (directory / "tokens.bin").stat().st_size != count * dtype.itemsize:
             raise ValueError("text.json")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorpusError(
-            f"{directory} is not a stored text, or it is damaged ({error}); remove it, then it is made again"
-        ) from error
+        fault = f"{directory} is not a stored text, or it is damaged ({error})"
+        raise CorpusError(f"{fault}; remove it, then it is made again") from error
     tokens = np.memmap(directory / "tokens.bin", dtype, "r", shape=(count,))
     return TextRows(tokens, manifest["vocabulary_size"], length)
 
@@ -148,13 +145,11 @@ def _tokenizer(directory: Path) -> tuple[Any, int]:
     """The tokenizer of a directory and how many tokens it has."""
     tokenizers = library("tokenizers", "text", "text")
     try:
-        files = (str(directory / name) for name in _TOKENIZER_FILES)
-        tokenizer = tokenizers.ByteLevelBPETokenizer.from_file(*files)
+        tokenizer = tokenizers.ByteLevelBPETokenizer.from_file(*(str(directory / name) for name in _TOKENIZER_FILES))
     except Exception as error:  # the library raises nothing more special
         raise CorpusError(f"vocab.json and merges.txt make no tokenizer: {error}") from error
     vocabulary = tokenizer.get_vocab()
-    missing = {END, *tokenizers.pre_tokenizers.ByteLevel.alphabet()} - vocabulary.keys()
-    if missing:
+    if missing := {END, *tokenizers.pre_tokenizers.ByteLevel.alphabet()} - vocabulary.keys():
         raise CorpusError(f"vocab.json must have {END} and all 256 bytes, it lacks {sorted(missing)[:5]}")
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise CorpusError(f"vocab.json must number its {len(vocabulary)} tokens from 0 on without gaps")

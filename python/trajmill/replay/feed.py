@@ -1,4 +1,4 @@
-"""Feeding a device: batches are drawn ahead by a thread of the core and copied while the device computes."""
+"""Batches on a device: drawn ahead by a thread of the core and copied while the device computes, or drawn there."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.training.draws import philox
 
 _ALIGNMENT = 64
 """bytes: where a column of a slot begins, a cache line"""
+_MASK = 0xFFFF_FFFF
+_DRAWS_AT_ONCE = 32
 
 _Places = Mapping[str, tuple[slice, torch.dtype, tuple[int, ...]]]
 """column -> its bytes in the block that holds a batch, its dtype and its shape"""
@@ -25,25 +29,16 @@ class Feed(Iterator[dict[str, Tensor]]):
     """An endless iterator over the batches of a source: column name -> tensor (batch_size, ...) of the column's dtype.
 
     The batches are those that ``source.sample(batch_size)`` would give, in that order. A thread of the core, which does
-    not need Python's lock, draws up to `ahead` batches into memory that the device reads directly ("pinned"). On a GPU
-    every batch has memory of its own, and the next one is copied on a stream of its own while the current one is used,
-    in one transfer for all columns. On ``"cpu"`` the tensors are views of the ring: a batch is valid until the next one
-    is taken. Drawing ahead means that priorities and new transitions take effect up to `ahead` + 1 batches later.
+    not need Python's lock, draws up to `ahead` >= 2 batches into memory that the device reads directly ("pinned"). On a
+    GPU every batch has memory of its own, and the next one is copied on a stream of its own while the current one is
+    used. On ``"cpu"`` the tensors are views of the ring: a batch is valid until the next one is taken. Drawing ahead
+    means that priorities and new transitions take effect up to `ahead` + 1 batches later. `threads` draw one batch
+    together, which is worth it for batches of 10^5 rows.
 
-    While the feed is open, nothing else should draw from the source, which is some draws ahead of the batches handed
-    out. Closing the feed puts the source back behind the last one; only then may its state be saved.
-
-    Parameters
-    ----------
-    source
-        A `ReplayBuffer`, `TrajectoryBuffer`, `MixedReplay` or anything else compiled; TypeError otherwise. What it
-        raises, such as ValueError for a buffer without transitions, comes out of the iteration.
-    device
-        ``"cpu"``, or a GPU such as ``"cuda"``.
-    batch_size, ahead
-        Rows of a batch, >= 1; batches to draw ahead, >= 2.
-    threads
-        Threads that draw one batch together; worth it for batches of 10^5 rows.
+    The source is a `ReplayBuffer`, `TrajectoryBuffer`, `MixedReplay` or anything else compiled; TypeError otherwise.
+    What it raises, such as ValueError for a buffer without transitions, comes out of the iteration. While the feed is
+    open, nothing else should draw from the source, which is some draws ahead of the batches handed out. Closing the
+    feed puts the source back behind the last one; only then may its state be saved.
 
     >>> import trajmill as tm
     >>> buffer = tm.ReplayBuffer(4, {"reward": ((), "f4")}, seed=0)
@@ -78,12 +73,9 @@ class Feed(Iterator[dict[str, Tensor]]):
         self._used: deque[torch.cuda.Event] = deque()  # ends of copies whose slots have not been given back
         self._stream = torch.cuda.Stream(self.device) if on_gpu else None
         self._holds_slot = False
-        self._core: _core.BatchFeed | None = _core.BatchFeed(
-            source,
-            self.batch_size,
-            [{name: view.numpy() for name, view in _views(block, self._places).items()} for block in self._blocks],
-            checks.integer("threads", threads, 1, 1024),
-        )
+        slots = [{name: view.numpy() for name, view in _views(block, self._places).items()} for block in self._blocks]
+        threads = checks.integer("threads", threads, 1, 1024)
+        self._core: _core.BatchFeed | None = _core.BatchFeed(source, self.batch_size, slots, threads)
 
     def __next__(self) -> dict[str, Tensor]:
         """Give the next batch; waits only if it has not been drawn yet."""
@@ -144,12 +136,76 @@ class Feed(Iterator[dict[str, Tensor]]):
 feed = Feed  # as in tm.feed(buffer, "cuda", batch_size=256)
 
 
+class ResidentReplay:
+    """A copy of the transitions of a `ReplayBuffer` on one device, sampled without the host; made by `ReplayBuffer.to`.
+
+    Draw d gives the rows that draw d of the buffer gave when it was copied (``cpp/include/trajmill/replay_buffer.hpp``
+    says how draws are numbered); ``draw_count`` is the number of the next one. One row is one run of memory, gathered
+    as int64, so a batch is one gather.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, NDArray[Any]], *, key: int, draw_count: int, device: str | torch.device
+    ) -> None:
+        """Pack `columns` (N, ...), in the order in which draws count rows; `key` is the buffer's."""
+        self.draw_count = draw_count
+        self._size = len(next(iter(columns.values())))
+        if not 0 < self._size < 2**31:
+            raise ValueError(f"a resident copy needs 1 to 2**31 - 1 transitions, got {self._size}")
+        row = np.dtype([(name, array.dtype, array.shape[1:]) for name, array in columns.items()], align=True)
+        rows = np.zeros((self._size, -(-row.itemsize // 8)), np.int64)
+        packed = np.ndarray(self._size, row, rows, strides=rows.strides[:1])
+        assert row.fields is not None
+        self._places = {}
+        for name, array in columns.items():
+            packed[name] = array
+            column, start = row.fields[name][:2]
+            self._places[name] = (slice(start, start + column.itemsize), torch_dtype(array.dtype), array.shape[1:])
+        self._rows = torch.from_numpy(rows).to(device)
+        self._key = tuple(torch.tensor(word, device=device) for word in (key & _MASK, key >> 32))
+        self._ahead: tuple[int, Tensor] = (0, torch.empty(0, 0, dtype=torch.int64))  # first draw, indexes of some draws
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return self._size
+
+    def sample(self, batch_size: int) -> dict[str, Tensor]:
+        """The next draw: column -> (batch_size, ...) on the device; uniform, with replacement."""
+        size = checks.integer("batch_size", batch_size, 1, 2**32)
+        first, indexes = self._ahead
+        if indexes.shape[1] != size or not first <= self.draw_count < first + len(indexes):
+            first = self.draw_count
+            indexes = self.indexes(torch.tensor(first, device=self._rows.device), _DRAWS_AT_ONCE, size)
+            self._ahead = (first, indexes)
+        self.draw_count += 1
+        return self.gather(indexes[self.draw_count - 1 - first])
+
+    def indexes(self, draw: Tensor, count: int, batch_size: int) -> Tensor:
+        """The rows that `count` draws take from draw `draw` (int64 scalar on the device) on: int64 (count, batch_size).
+
+        Reads nothing back to the host, so it can be captured in a CUDA graph, whose `draw` is advanced in place.
+        """
+        device = self._rows.device
+        draws = (draw + torch.arange(count, device=device))[:, None]
+        pairs = torch.arange(-(-batch_size // 2), device=device)
+        words = philox((pairs, draws & _MASK, draws >> 32, torch.zeros_like(draws)), self._key)
+        high, low = torch.stack(words[::2], -1).flatten(-2), torch.stack(words[1::2], -1).flatten(-2)
+        return ((high * self._size + (low * self._size >> 32)) >> 32)[:, :batch_size]
+
+    def gather(self, indexes: Tensor) -> dict[str, Tensor]:
+        """The rows of the given indexes (...): column -> (..., *row shape), views of one block of memory."""
+        rows = self._rows[indexes].view(torch.uint8)
+        return {
+            name: rows[..., place].view(dtype).reshape(*indexes.shape, *shape)
+            for name, (place, dtype, shape) in self._places.items()
+        }
+
+
 def _places_of(columns: Sequence[tuple[str, tuple[int, ...], np.dtype[Any]]], batch_size: int) -> tuple[_Places, int]:
     """Where the columns lie, each from a multiple of `_ALIGNMENT` on, and the size of the block in bytes."""
     places, stop = {}, 0
     for name, row_shape, dtype in columns:
-        start = -(-stop // _ALIGNMENT) * _ALIGNMENT
-        shape = (batch_size, *row_shape)
+        start, shape = -(-stop // _ALIGNMENT) * _ALIGNMENT, (batch_size, *row_shape)
         stop = start + math.prod(shape) * dtype.itemsize
         places[name] = (slice(start, stop), torch_dtype(dtype), shape)
     return places, stop

@@ -14,6 +14,23 @@ from trajmill.core import checks
 Batch: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
+class Resumable:
+    """A source whose draws depend on its seed and on how many came before, so that a resumed run continues them."""
+
+    seed: int
+    draw_count: int
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seed and number of draws made, ready for JSON."""
+        return {"seed": self.seed, "draw_count": self.draw_count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken; ValueError if that was a source with another seed."""
+        if state.get("seed") != self.seed:
+            raise ValueError(f"the state belongs to seed {state.get('seed')}, this source has seed {self.seed}")
+        self.draw_count = checks.integer("draw_count", state.get("draw_count"), 0, 2**64 - 1)
+
+
 class Sampler(Protocol):
     """Anything that makes batches: an object with this method, or the bare function."""
 
@@ -29,11 +46,8 @@ _Column: TypeAlias = tuple[str, tuple[int, ...], np.dtype[Any]]
 
 def linear(start: float, end: float, steps: int) -> _core.LinearWeight:
     """A weight that goes from `start` at draw 0 in a straight line to `end` at draw `steps`, and stays there."""
-    return _core.LinearWeight(
-        checks.number("start", start, "[0, inf)"),
-        checks.number("end", end, "[0, inf)"),
-        checks.integer("steps", steps, 1, 2**64 - 1),
-    )
+    weights = checks.number("start", start, "[0, inf)"), checks.number("end", end, "[0, inf)")
+    return _core.LinearWeight(*weights, checks.integer("steps", steps, 1, 2**64 - 1))
 
 
 class MixedReplay(_core.MixedReplay):
@@ -41,8 +55,8 @@ class MixedReplay(_core.MixedReplay):
 
     A batch holds the rows of the first source, then those of the second and so on, and a column ``source``, uint8 (B,):
     the number of each row's source in `names`. While the weights do not change, the rows that a source gave and those
-    it was owed since the start differ by less than one at the end of every batch, whatever the batch sizes and
-    fractions. Compiled sources write their rows into the batch in place; those of Python functions are copied once.
+    it was owed since the start differ by less than one at the end of every batch. Compiled sources write their rows
+    into the batch in place; those of Python functions are copied once.
 
     >>> import trajmill as tm
     >>> mdp = tm.MDP(state_count=100, action_count=100)
@@ -57,9 +71,8 @@ class MixedReplay(_core.MixedReplay):
     sources
         Name -> (source, weight), 1 to 256 of them. A source is a buffer or anything compiled, an object with
         ``sample(batch_size)``, or a function of the batch size. The latter two return dicts of arrays with the columns
-        of the mixture that `fill` does not give; at least one source must be compiled. A buffer may have two names.
-        Weights are relative: numbers >= 0, `linear`, or functions of the number of the draw (0, 1, ...). A source of
-        weight 0 gives no row, so it may still be empty. While weights change, the rounding follows them.
+        of the mixture that `fill` does not give; at least one source must be compiled. Weights are relative: numbers
+        >= 0, `linear`, or functions of the number of the draw (0, 1, ...). A source of weight 0 may still be empty.
     columns
         Which columns a batch has; default those of all sources. Other columns of a source are dropped.
     fill
@@ -102,16 +115,12 @@ class MixedReplay(_core.MixedReplay):
         self.sources = tuple(source for source, _ in sources.values())
         mixed = _mixed_columns(self.sources, columns)
         from_functions = [column for column in mixed if column[0] not in fill]
-        super().__init__(
-            sources=tuple(
-                (name, _compiled(name, source, from_functions), _weight(name, weight), transform.get(name))
-                for name, (source, weight) in sources.items()
-            ),
-            columns=[
-                (name, shape, dtype, np.full(shape, fill[name], dtype) if name in fill else None)
-                for name, shape, dtype in mixed
-            ],
+        compiled = tuple(
+            (name, _compiled(name, source, from_functions), _weight(name, weight), transform.get(name))
+            for name, (source, weight) in sources.items()
         )
+        fills = (np.full(shape, fill[name], dtype) if name in fill else None for name, shape, dtype in mixed)
+        super().__init__(sources=compiled, columns=[(*column, row) for column, row in zip(mixed, fills, strict=True)])
 
     @property
     def draw_count(self) -> int:

@@ -21,15 +21,14 @@ from trajmill.replay.replay_file import ReplayFileError
 if TYPE_CHECKING:
     import torch
 
-    from trajmill.replay.resident import ResidentReplay
+    from trajmill.replay.feed import ResidentReplay
 
 Batch = dict[str, npt.NDArray[Any]]
 
 ColumnSpec = npt.DTypeLike | tuple[tuple[int, ...] | int, npt.DTypeLike]
 """a dtype for a number, or the shape (or length) of a row and its dtype"""
 
-_EXPONENTS = "[0, 10]"
-"""of priorities and of weights"""
+_EXPONENTS = "[0, 10]"  # of priorities and of weights
 
 
 class ReplayBuffer(_core.ReplayBuffer):
@@ -41,16 +40,15 @@ class ReplayBuffer(_core.ReplayBuffer):
     everything else is a TypeError. Values are stored as they come, NaN included.
 
     ``sample(batch_size, out=None, threads=1, *, replace=True, beta=None)`` makes the next draw: a dict of arrays
-    (batch_size, ...) under the names of the columns. `out`, a batch that an earlier call gave, is filled and returned,
-    which saves allocating memory. Draw d of `seed` over `size` rows is the same on every machine and for any number of
-    threads; ``draw_count`` is the number of the next draw and may be set. ``replace=False`` gives distinct rows.
+    (batch_size, ...) under the names of the columns. `out`, a batch that an earlier call gave, is filled and returned.
+    Draw d of `seed` over so many rows is the same on every machine and for any number of threads; ``draw_count`` is the
+    number of the next draw and may be set. ``replace=False`` gives distinct rows.
 
     ``update_priorities(indexes, priorities)`` sets priorities of rows by slot: finite numbers >= 0, or nothing is
     changed. If a slot comes twice, the last priority holds. If a slot was overwritten since the batch was drawn, the
     priority is that of the row that is there now.
 
-    Safe to use from several threads: draws run side by side, changes alone, in the order of asking. The lock is not the
-    interpreter's, which is free while rows are copied; a build of Python without a global lock takes it back on import.
+    Safe to use from several threads: draws run side by side, changes alone, in the order of asking.
 
     Parameters
     ----------
@@ -84,9 +82,9 @@ class ReplayBuffer(_core.ReplayBuffer):
         given one; schedules may set the attribute.
     path
         A file to keep the rows in, for data larger than memory: made if there is none, else opened, which needs equal
-        settings. After a restart everything is there again, ``draw_count`` and priorities included, and also after a
-        crash of the process: an ``add`` is complete or has not happened. Only a machine that loses power may lose what
-        came after the last `flush`. Only one buffer at a time may have the file open.
+        settings; only one buffer at a time may have it open. After a restart everything is there again, ``draw_count``
+        and priorities included. If the process crashed, an ``add`` is complete or has not happened; only a machine that
+        loses power may lose what came after the last `flush`.
     """
 
     _descriptor = -1  # of the file at `path`, which is locked while it or the mapping is open
@@ -133,10 +131,7 @@ class ReplayBuffer(_core.ReplayBuffer):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The buffer that `save` wrote; it makes the same draws as that one would.
-
-        ReplayFileError, a ValueError, if the file is not such a copy or was changed.
-        """
+        """The buffer that `save` wrote, with the same next draws; ReplayFileError if the file was changed."""
         source = Path(path)
         header = replay_file.read_header(source)
         if header.checksum is None:
@@ -153,15 +148,15 @@ class ReplayBuffer(_core.ReplayBuffer):
         replay_file.load(source, header, buffer._memory, buffer._parts)
         try:
             buffer._restore()
+            return buffer
         except ValueError as error:
             raise ReplayFileError(f"{source} is damaged: {error}") from error
-        return buffer
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a copy with everything that draws depend on: rows, priorities, settings and ``draw_count``.
+        """Write a copy with everything that draws depend on, whole or not at all, and in next to no memory.
 
-        It appears under its name whole or not at all, and takes next to no memory. Draws continue meanwhile; changes
-        wait, and so do draws that are asked for after a change. ValueError for the `path` that the buffer works in.
+        Draws continue meanwhile; changes wait, and so do draws that are asked for after a change. ValueError for the
+        `path` that the buffer works in.
         """
         target = Path(path)
         if self._descriptor >= 0 and target.exists() and samestat(target.stat(), os.fstat(self._descriptor)):
@@ -206,22 +201,15 @@ class ReplayBuffer(_core.ReplayBuffer):
         return buffer
 
     def to(self, device: str | torch.device) -> ResidentReplay:
-        """A copy of the present rows on a device, which makes the draws this buffer would make next.
-
-        ValueError for a prioritised buffer, whose draws depend on the host.
-        """
-        from trajmill.replay.resident import ResidentReplay
+        """A copy of the rows on a device, which makes the draws this buffer would make; ValueError if prioritised."""
+        from trajmill.replay.feed import ResidentReplay
 
         if self._settings["alpha"] is not None:
             raise ValueError("a prioritised buffer cannot be copied to a device; use tm.feed")
-        rows = self[self._slots()]
-        return ResidentReplay(rows, key=self._draw_key, draw_count=self.draw_count, device=device)
+        return ResidentReplay(self[self._slots()], key=self._draw_key, draw_count=self.draw_count, device=device)
 
     def __getitem__(self, indexes: slice | npt.ArrayLike) -> Batch:
-        """The rows in the given slots, integers (n,) or a slice, as a batch without ``indexes`` and ``weights``.
-
-        IndexError for a slot that holds no row.
-        """
+        """The rows in slots, integers (n,) or a slice, as a batch of the columns; IndexError if a slot is empty."""
         if isinstance(indexes, slice):
             indexes = np.arange(*indexes.indices(len(self)))
         return self._gather(indexes)
@@ -229,8 +217,8 @@ class ReplayBuffer(_core.ReplayBuffer):
     def epoch(self, batch_size: int, *, epoch: int = 0, first_row: int = 0) -> Iterator[Batch]:
         """Batches that together hold every row once, in an order that `epoch` and the seed decide.
 
-        The last one may be short. `first_row` is the number of rows already read, to continue from there. RuntimeError
-        if rows are added meanwhile.
+        The last one may be short. To continue, `first_row` is the number of rows already read. RuntimeError if rows are
+        added meanwhile.
         """
         step = checks.integer("batch_size", batch_size, 1, 2**62)
         row_count, size = self.row_count, len(self)

@@ -96,9 +96,8 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         preamble = file.read(_PREAMBLE.size)
         if len(preamble) < _PREAMBLE.size or not preamble.startswith(_MAGIC):
-            raise ReplayFileError(
-                f"{path} is not a replay buffer of trajmill: it does not begin with {_MAGIC.decode()}"
-            )
+            fault = f"it does not begin with {_MAGIC.decode()}"
+            raise ReplayFileError(f"{path} is not a replay buffer of trajmill: {fault}")
         _, length, crc = _PREAMBLE.unpack(preamble)
         text = file.read(min(length, _LARGEST_TEXT))
     if len(text) != length or zlib.crc32(text) != crc:
@@ -134,10 +133,9 @@ def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes
             raise ReplayFileError(f"{path} is a copy that save() wrote; read it with ReplayBuffer.load()")
         for name, value in json.loads(json.dumps(settings)).items():
             if found.settings.get(name) != value:
-                raise ReplayFileError(
-                    f"{path} holds a buffer with {name}={found.settings.get(name)}, asked for {value}; "
-                    "open it with the settings it was made with, or choose another path"
-                )
+                fault = f"holds a buffer with {name}={found.settings.get(name)}, asked for {value}"
+                remedy = "open it with the settings it was made with, or choose another path"
+                raise ReplayFileError(f"{path} {fault}; {remedy}")
         return np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)[found.size :], descriptor
     except BaseException:
         os.close(descriptor)
@@ -165,8 +163,7 @@ def _header(settings: Settings, extents: Extents, checksum: str | None) -> Bytes
     text = json.dumps(fields, allow_nan=False).encode()
     data = _PREAMBLE.pack(_MAGIC, len(text), zlib.crc32(text)) + text
     header = aligned_buffer(len(data))
-    header[: len(data)] = np.frombuffer(data, np.uint8)
-    header[len(data) :] = 0
+    header[:] = np.frombuffer(data.ljust(header.size, b"\0"), np.uint8)
     return header
 
 

@@ -26,7 +26,7 @@ from trajmill.replay.mdp_transitions import MDPTransitions
 from trajmill.replay.mixed_replay import MixedReplay
 from trajmill.replay.replay_buffer import ReplayBuffer
 from trajmill.replay.token_table import TokenRows, TokenTable
-from trajmill.replay.trajectory_buffer import TrajectoryBuffer, WindowOptions
+from trajmill.replay.trajectory_buffer import TrajectoryBuffer
 from trajmill.training.draws import indexes
 
 BatchT = TypeVar("BatchT")
@@ -36,26 +36,22 @@ FactsT = TypeVar("FactsT")
 class Table(Generic[BatchT, FactsT]):
     """Makes batches on `device`, with numbers of `dtype`; `facts` is what networks and losses must know of the data."""
 
+    row_count: int
+    """rows on the device that can be drawn"""
+
     def __init__(self, device: torch.device, dtype: torch.dtype, facts: FactsT) -> None:
         self.device, self.dtype, self.facts = device, dtype, facts
 
     def draw(self, words: Tensor) -> BatchT:
         """The batches of U updates of S seeds that the 32-bit words (U, S, B) of site 0 of `Draws` choose."""
-        raise NotImplementedError
-
-
-class ResidentTable(Table[BatchT, FactsT]):
-    """Rows on the training device, `row_count` of which can be drawn."""
-
-    row_count: int
-
-    def draw(self, words: Tensor) -> BatchT:
-        """See `Table`."""
         return self.gather(indexes(words, self.row_count))
 
     def gather(self, index: Tensor, source: Tensor | None = None) -> BatchT:
         """Rows `index` (..., B) int64; `source` (..., B) uint8 goes into the batch where it has such a column."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """See `Fed`."""
 
 
 class Rows(Protocol):
@@ -72,7 +68,7 @@ class Rows(Protocol):
     def source(self) -> _core.BatchSource:
         """The rows in the replay engine; its columns have the names of the batch's fields."""
 
-    def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[Any] = ()) -> ResidentTable[Any, Any]:
+    def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[Any] = ()) -> Table[Any, Any]:
         """The rows on a device, followed by those of `more`, in one table."""
 
     def __len__(self) -> int:
@@ -104,11 +100,8 @@ class _Batch:
 
     def __getitem__(self, update: int) -> Self:
         """The batch of one update."""
-        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return replace(self, **{name: column[update] for name, column in columns if column is not None})
-
-
-# --- transitions ------------------------------------------------------------------------------------------------------
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: column[update] for name, column in columns.items() if column is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,14 +193,11 @@ class TransitionRows:
 
     def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[TransitionRows] = ()) -> TransitionTable:
         """See `Rows`."""
-        parts = [
-            np.concatenate([column.reshape(len(rows), -1) for column in rows.columns.values()], 1)
-            for rows in (self, *more)
-        ]
-        return TransitionTable(torch.from_numpy(np.concatenate(parts)).to(device, dtype), self.facts)
+        parts = [[column.reshape(len(rows), -1) for column in rows.columns.values()] for rows in (self, *more)]
+        return TransitionTable(torch.from_numpy(np.block(parts)).to(device, dtype), self.facts)
 
 
-class TransitionTable(ResidentTable[TransitionBatch, TransitionFacts]):
+class TransitionTable(Table[TransitionBatch, TransitionFacts]):
     """Transitions on one device as one packed row matrix: one gather makes a batch.
 
     `rows` (N, O + A + 2 + O) are observation, action, reward, terminal, next observation.
@@ -218,16 +208,13 @@ class TransitionTable(ResidentTable[TransitionBatch, TransitionFacts]):
         self.rows, self.row_count = rows, len(rows)
 
     def gather(self, index: Tensor, source: Tensor | None = None) -> TransitionBatch:
-        """See `ResidentTable`."""
+        """See `Table`."""
         rows = self.rows.index_select(0, index.flatten()).view(*index.shape, -1)
         o, a = self.facts.observation_dim, self.facts.action_dim
         # in memory of their own, as from the host: torch's functions may round numbers with gaps between them otherwise
         columns = (column.contiguous() for column in torch.split(rows, [o, a, 1, 1, o], -1))
         observation, action, reward, terminal, next_observation = columns
         return TransitionBatch(observation, action, reward[..., 0], terminal[..., 0], next_observation, source)
-
-
-# --- windows of episodes ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +232,7 @@ class WindowRows:
 
     batch = Windows
 
-    def __init__(self, dataset: Dataset, options: WindowOptions) -> None:
+    def __init__(self, dataset: Dataset, options: dict[str, Any]) -> None:
         self._dataset, self._options = dataset, options
         # The windows of two steps that begin at every step hold all that longer ones do.
         self._pairs = TrajectoryBuffer.from_dataset(dataset, **options | {"context_length": 2})
@@ -276,9 +263,8 @@ class WindowRows:
 
     def source(self) -> TrajectoryBuffer:
         """See `Rows`."""
-        return TrajectoryBuffer.from_dataset(
-            self._dataset, **{"columns": ("observation", "action", "return_to_go")} | self._options
-        )
+        columns = ("observation", "action", "return_to_go")
+        return TrajectoryBuffer.from_dataset(self._dataset, **{"columns": columns} | self._options)
 
     def table(self, device: torch.device, dtype: torch.dtype, more: Sequence[WindowRows] = ()) -> WindowTable:
         """See `Rows`."""
@@ -300,7 +286,7 @@ class WindowRows:
         )
 
 
-class WindowTable(ResidentTable[Windows, WindowFacts]):
+class WindowTable(Table[Windows, WindowFacts]):
     """Steps of whole episodes on one device, one after another; windows are gathered there (arXiv 2310.00771).
 
     Every step begins a window of up to K steps of its episode: drawing a step uniformly is drawing an episode in
@@ -329,9 +315,6 @@ class WindowTable(ResidentTable[Windows, WindowFacts]):
             timestep=self.timestep[row],
             mask=mask,
         )
-
-
-# --- transitions of a discrete MDP ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +376,7 @@ class CodedRows:
         return CodedTable(torch.from_numpy(rows).to(device), vectors, self.facts)
 
 
-class CodedTable(ResidentTable[CodedBatch, CodedFacts]):
+class CodedTable(Table[CodedBatch, CodedFacts]):
     """Transitions of a discrete MDP on one device: three integers a row, looked up in tables of vectors.
 
     `rows` (N, 3) int32 are the numbers of state, action, and what is to be predicted; `vectors` are those of
@@ -405,13 +388,10 @@ class CodedTable(ResidentTable[CodedBatch, CodedFacts]):
         self.rows, self.vectors, self.row_count = rows, vectors, len(rows)
 
     def gather(self, index: Tensor, source: Tensor | None = None) -> CodedBatch:
-        """See `ResidentTable`."""
+        """See `Table`."""
         numbers = self.rows.index_select(0, index.flatten()).unbind(-1)
         pairs = zip(self.vectors, numbers, strict=True)
         return CodedBatch(*(vectors.index_select(0, number).view(*index.shape, -1) for vectors, number in pairs))
-
-
-# --- mixtures, and tables on the host ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,9 +455,6 @@ class ResidentMixture(Table[Any, Any]):
         self._next = first + count
         ends = np.cumsum([self._shares.split(self._batch_size, self._weights) for _ in range(count)], 1)
         self._ends[:count].copy_(torch.from_numpy(ends))
-
-    def close(self) -> None:
-        """See `Fed`."""
 
     def draw(self, words: Tensor) -> Any:
         """See `Table`; B is the batch size that the mixture was made for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from trajmill import _core
 from trajmill.core import checks
 from trajmill.data.normalizer import Normalizer
 from trajmill.data.records import BoolArray, Dataset, FloatArray
-from trajmill.replay.counters import Resumable
+from trajmill.replay.mixed_replay import Resumable
 
 StepColumn = Literal["observation", "action", "reward", "return_to_go", "terminal", "truncated"]
 """What a window may show of each step; ``timestep`` and ``mask`` always come with it."""
@@ -22,29 +22,11 @@ _LARGEST = float(np.finfo(np.float32).max)
 _FLAG_PADDING = 2  # neither False nor True
 
 
-class WindowOptions(TypedDict, total=False):
-    """The options of a `TrajectoryBuffer`; it describes them."""
-
-    context_length: int
-    columns: Sequence[StepColumn]
-    normalizer: Normalizer | Literal["fit"] | None
-    observation_padding: Literal["before", "after"]
-    action_padding: float
-    discount: float
-    return_scale: float
-    timestep_limit: int | None
-    top_fraction: float
-    strict_budget: bool
-    keep_tail: bool
-    seed: int
-
-
 class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
     """Episodes from which windows of K steps are drawn (arXiv 2106.01345 and the code of arXiv 2201.12122).
 
-    An episode is chosen with probability proportional to its length, with replacement, and a start in it uniformly:
-    together a uniform step of all. The window holds the K steps from there; if fewer are left in the episode, they come
-    behind padding. A batch of B windows has
+    An episode is chosen in proportion to its length, with replacement, and a start in it uniformly: together a uniform
+    step of all. The window holds the K steps from there; if fewer are left in the episode, they come behind padding.
 
     ==================  =================  ================================================================
     ``observation``     float32 (B, K, O)  normalized; padding is a zero observation, see `observation_padding`
@@ -53,14 +35,12 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
     ``return_to_go``    float32 (B, K)     rewards from this step to the end of the episode / `return_scale`; padding 0
     ``timestep``        int64 (B, K)       number of the step in its episode, at most `timestep_limit` - 1; padding 0
     ``mask``            bool (B, K)        False in the padding
-    ``terminal``        uint8 (B, K)       if asked for: 0 or 1; padding 2
-    ``truncated``       uint8 (B, K)       if asked for: 0 or 1; padding 2
+    ``terminal``        uint8 (B, K)       if asked for, as is ``truncated``: 0 or 1; padding 2
     ==================  =================  ================================================================
 
-    Window i of draw n depends on the seed, n and i alone: neither on threads nor on the batch size. Returns are summed
-    in double precision from the end of an episode and rounded once; the authors' code adds float32 numbers anew for
-    each sample. Normalized observations and returns are computed once and kept; other float32 arrays are kept as they
-    are, without a copy (they may be memory-mapped), so do not write to them.
+    Window i of draw n depends on the seed, n and i alone. Returns are summed in float64 from the end of an episode and
+    rounded once; the authors' code adds float32 numbers anew for each sample. Float32 arrays other than observations
+    are kept as they are, without a copy (they may be memory-mapped), so do not write to them.
 
     Parameters
     ----------
@@ -73,8 +53,7 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
     columns
         Which of the step columns a batch has.
     normalizer
-        ``"fit"`` measures mean and population standard deviation + 1e-6 of all episodes; a `Normalizer` is used as it
-        is; None leaves observations alone. ``buffer.normalizer`` is the one to evaluate with.
+        ``"fit"`` measures mean and population standard deviation + 1e-6 of all episodes; None changes nothing.
     observation_padding
         ``"before"``: padding is 0 before normalization, hence -mean / scale after it, as in the authors' training
         code; ``"after"``: 0 after it, as in their evaluation code.
@@ -97,15 +76,6 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
     seed
         64-bit seed of the draws.
 
-    Attributes
-    ----------
-    normalizer : Normalizer or None
-        How observations were normalized.
-    episodes : uint64 (M, 2)
-        First row and length of each episode windows are drawn from; `windows` numbers their steps in this order.
-    step_count : int
-        Steps of these episodes.
-
     Raises
     ------
     TypeError, ValueError
@@ -113,7 +83,10 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
     """
 
     normalizer: Normalizer | None
+    """how observations were normalized; evaluate with it"""
     episodes: npt.NDArray[np.uint64]
+    """(M, 2): first row and length of each episode windows are drawn from; `windows` numbers their steps in this order,
+    from 0 to ``step_count`` - 1"""
 
     def __init__(
         self,
@@ -136,12 +109,14 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         keep_tail: bool = False,
         seed: int = 0,
     ) -> None:
-        observations = _floats("observation", observation, 2)
-        row_count = len(observations)
-        actions = _floats("action", action, 2, row_count)
-        rewards = _floats("reward", reward, 1, row_count)
-        terminals = _flags("terminal", terminal, row_count)
-        truncations = _flags("truncated", truncated, row_count)
+        observations, actions = _floats("observation", observation, 2), _floats("action", action, 2)
+        rewards = _floats("reward", reward, 1)
+        terminals, truncations = _flags("terminal", terminal), _flags("truncated", truncated)
+        given = {"action": actions, "reward": rewards, "terminal": terminals, "truncated": truncations}
+        for name, array in given.items():
+            if len(array) != len(observations):
+                wanted = f"one row a step like observation, {len(observations)}"
+                raise ValueError(f"{name} must have {wanted}, got {len(array)}")
         checks.number("discount", discount, "[0, 1]")
         checks.number("return_scale", return_scale, f"(0, {_LARGEST}]")
         checks.number("action_padding", action_padding, f"[{-_LARGEST}, {_LARGEST}]")
@@ -150,10 +125,9 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         if len(set(columns)) < len(columns):
             raise ValueError(f"columns must be different, got {tuple(columns)}")
         episodes = _split(terminals | truncations, keep_tail)
-
         if isinstance(normalizer, str):
             checks.choice("normalizer", normalizer, ("fit",))
-            normalizer = Normalizer.fit(_rows_of(observations, episodes), _NORMALIZER_EPSILON)
+            normalizer = Normalizer.fit(observations[: int(episodes[-1].sum())], _NORMALIZER_EPSILON)
         self.normalizer = normalizer
         zeros = np.zeros((1, observations.shape[1]), np.float32)
         if normalizer is not None:
@@ -170,7 +144,6 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         }
         if "return_to_go" in columns:
             steps["return_to_go"] = (_core.returns_to_go(rewards, episodes, discount, return_scale), no_reward)
-
         limit = checks.integer("timestep_limit", 2**63 - 1 if timestep_limit is None else timestep_limit, 1, 2**63 - 1)
         self.episodes = _select(episodes, rewards, top_fraction, strict_budget)
         super().__init__(
@@ -182,7 +155,7 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         )
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, **options: Unpack[WindowOptions]) -> TrajectoryBuffer:
+    def from_dataset(cls, dataset: Dataset, **options: Any) -> Self:
         """Windows of a dataset, whose timeouts are the truncated steps; `options` are those of the class."""
         return cls(
             observation=dataset.observations,
@@ -196,57 +169,40 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
     def windows(  # type: ignore[override]  # any integers here, uint64 in the core
         self, starts: Sequence[int] | npt.NDArray[Any], out: dict[str, npt.NDArray[Any]] | None = None, threads: int = 1
     ) -> dict[str, npt.NDArray[Any]]:
-        """The windows that start at the given steps, numbered from 0 to `step_count` - 1 through ``episodes``.
-
-        One window for each start, in a batch as `sample` gives it; IndexError if there is no such step.
-        """
+        """The windows that start at the given steps of `episodes`, a batch as `sample` gives it; IndexError outside."""
         return super().windows(checks.indexes("starts", starts), out, threads)
 
 
-def _floats(name: str, values: npt.ArrayLike, axes: int, row_count: int | None = None) -> FloatArray:
+def _floats(name: str, values: npt.ArrayLike, axes: int) -> FloatArray:
     """Finite float32 numbers, one row a step, C-contiguous; `values` themselves where they are that already."""
     with np.errstate(over="ignore"):  # what overflows float32 is refused below
         array = np.ascontiguousarray(values, np.float32)
     if array.ndim != axes or 0 in array.shape[1:]:
         wanted = "(N, dimension >= 1)" if axes == 2 else "(N,)"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
-    _require_rows(name, len(array), row_count)
     if array.size and not np.isfinite([array.min(), array.max()]).all():  # both are NaN if one number is
         row = int(np.isfinite(array).reshape(len(array), -1).all(axis=1).argmin())
         raise ValueError(f"{name} must be finite in float32, got {array[row]} in row {row}")
     return array
 
 
-def _flags(name: str, values: npt.ArrayLike, row_count: int) -> BoolArray:
+def _flags(name: str, values: npt.ArrayLike) -> BoolArray:
     array = np.ascontiguousarray(values)
     if array.dtype != np.bool_ or array.ndim != 1:
         raise TypeError(f"{name} must be bool (N,), got {array.dtype} {array.shape}; cast flags with .astype(bool)")
-    _require_rows(name, len(array), row_count)
     return array
 
 
-def _require_rows(name: str, got: int, wanted: int | None) -> None:
-    if wanted is not None and got != wanted:
-        raise ValueError(f"{name} must have one row a step like observation, {wanted}, got {got}")
-
-
 def _split(ends: BoolArray, keep_tail: bool) -> npt.NDArray[np.uint64]:
-    """First row and length of each episode."""
+    """First row and length of each episode; they follow each other from row 0 on."""
     stops = ends.nonzero()[0] + 1
     if keep_tail and len(ends) and not ends[-1]:
         stops = np.append(stops, len(ends))
     if len(stops) == 0:
-        raise ValueError(
-            f"none of the {len(ends)} rows ends an episode, so there is no whole episode; set terminal or truncated, "
-            "or keep_tail=True"
-        )
+        remedy = "set terminal or truncated, or keep_tail=True"
+        raise ValueError(f"none of the {len(ends)} rows ends an episode, so there is no whole episode; {remedy}")
     starts = np.concatenate(([0], stops[:-1]))
     return np.stack([starts, stops - starts], axis=1).astype(np.uint64)
-
-
-def _rows_of(values: FloatArray, episodes: npt.NDArray[np.uint64]) -> FloatArray:
-    """The rows up to the end of the last episode; episodes follow each other from row 0 on."""
-    return values[: int(episodes[-1].sum())]
 
 
 def _select(
@@ -256,7 +212,8 @@ def _select(
     fraction = checks.number("top_fraction", top_fraction, "(0, 1]")
     lengths = episodes[:, 1].astype(np.int64)
     budget = max(int(fraction * lengths.sum()), 1)
-    returns = np.add.reduceat(_rows_of(rewards, episodes), episodes[:, 0].astype(np.intp), dtype=np.float64)
+    starts, end = episodes[:, 0].astype(np.intp), int(episodes[-1].sum())
+    returns = np.add.reduceat(rewards[:end], starts, dtype=np.float64)
     best_first = np.argsort(returns, kind="stable")[::-1]
     steps = np.cumsum(lengths[best_first])
     kept = steps < budget if strict_budget else steps <= budget

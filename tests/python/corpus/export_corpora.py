@@ -16,7 +16,7 @@ class RawCorpus:
     """What exports need of a `StoredCorpus`, and the rows that were put in."""
 
     directory: Path
-    manifest: dict[str, Any]
+    spec: dict[str, Any]
     columns: tuple[Column, ...]
     row_count: int
     arrays: dict[str, np.ndarray]
@@ -35,7 +35,7 @@ def raw_corpus(directory: Path, arrays: dict[str, np.ndarray], bounds: list[int]
     """Write `arrays`, cut at the rows `bounds`."""
     directory.mkdir(parents=True)
     columns = tuple(Column(name=n, dtype=a.dtype.name, row_length=a.shape[1]) for n, a in arrays.items())
-    corpus = RawCorpus(directory, {"spec": spec}, columns, bounds[-1], arrays, bounds)
+    corpus = RawCorpus(directory, spec, columns, bounds[-1], arrays, bounds)
     for column in columns:
         for path, first, end in zip(corpus.shard_paths(column.name), bounds[:-1], bounds[1:], strict=True):
             arrays[column.name][first:end].tofile(path)

@@ -15,8 +15,7 @@ from own_environment import OwnEnvironment
 from small_corpus import SPECS, files, mdp_spec, token_spec
 
 from trajmill.corpus import CorpusError
-from trajmill.corpus.build import Part, build
-from trajmill.corpus.mill import make_shard
+from trajmill.corpus.build import Part, build, make_shard
 from trajmill.corpus.survey import merge, verify
 
 MODULES = os.pathsep.join(str(Path(__file__).parents[up] / place) for up, place in ((0, ""), (2, "support")))

@@ -78,7 +78,7 @@ def test_nanogpt_needs_enough_rows_to_split(tmp_path):
 
 def test_nanogpt_without_a_state_count_looks_for_the_largest_token(tmp_path):
     corpus = token_corpus(tmp_path / "corpus", "uint16", largest=777)
-    corpus.manifest["spec"].clear()
+    corpus.spec.clear()
     export_corpus(NanoGPT(), corpus, tmp_path / "out")
     assert pickle.loads((tmp_path / "out/meta.pkl").read_bytes())["vocab_size"] == 778
 
@@ -252,7 +252,7 @@ def test_safetensors_reads_every_value(tmp_path, make):
         assert np.concatenate([part[name] for part in parts]).tolist() == array.tolist()
     with safetensors.safe_open(paths[1], "np") as file:
         assert file.metadata()["first_row"] == "8"
-        assert json.loads(file.metadata()["spec"]) == corpus.manifest["spec"]
+        assert json.loads(file.metadata()["spec"]) == corpus.spec
 
 
 def test_safetensors_align_every_tensor_to_its_type(tmp_path):
@@ -280,7 +280,7 @@ def test_d4rl_is_read_by_load_dataset(tmp_path):
     assert not dataset.rewards.any() and not dataset.terminals.any()
     assert dataset.timeouts.nonzero()[0].tolist() == list(range(8, 21 * 9, 9))
     assert {len(episode) for episode in split_episodes(dataset)} == {9}
-    assert json.loads(dataset.metadata["spec"]) == corpus.manifest["spec"]
+    assert json.loads(dataset.metadata["spec"]) == corpus.spec
 
 
 def test_d4rl_takes_the_vectors_of_the_mdp_or_bare_numbers(tmp_path):
@@ -314,7 +314,7 @@ def test_d4rl_options_are_checked(options, message):
 
 def test_d4rl_refuses_what_its_format_cannot_say(tmp_path):
     corpus = trajectory_corpus(tmp_path / "corpus")
-    corpus.manifest["spec"]["state_count"] = 2**24 + 1
+    corpus.spec["state_count"] = 2**24 + 1
     with pytest.raises(CorpusError, match=r"float32 .* 16,777,216 of 16,777,217 numbers.*use vectors"):
         export_corpus(D4RL(vectors="index"), corpus, tmp_path / "out.hdf5")
     arrays = {"states": np.zeros((1, 2), "uint8"), "actions": np.zeros((1, 1), "uint8")}

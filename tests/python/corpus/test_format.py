@@ -13,8 +13,7 @@ from small_corpus import SPECS, files, mdp_spec, token_spec
 
 import trajmill as tm
 from trajmill.corpus import CorpusError, StoredCorpus
-from trajmill.corpus.build import build
-from trajmill.corpus.mill import make_shard
+from trajmill.corpus.build import build, make_shard
 from trajmill.corpus.sources import make_spec
 from trajmill.corpus.survey import verify
 

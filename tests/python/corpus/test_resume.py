@@ -14,8 +14,7 @@ import pytest
 from small_corpus import SPECS, files, mdp_spec, token_spec
 
 from trajmill.corpus import CorpusError, storage
-from trajmill.corpus.build import Part, build
-from trajmill.corpus.mill import Mill
+from trajmill.corpus.build import Mill, Part, build
 
 HERE = Path(__file__).parent
 

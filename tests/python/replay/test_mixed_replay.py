@@ -439,7 +439,7 @@ def test_mdp_transitions_are_drawn_by_address():
     )
     assert len(source) == 63
     sample = mdp.sample(7, 9, first_trajectory=3)
-    states, actions = mdp.state_vectors(4), mdp.action_vectors(3)
+    states, actions = tm.reference.codebooks(300, 5, 4, 3)
     key = derived_key(8, REPLAY_MDP)
     for draw in range(3):
         batch = source.sample(71)
@@ -454,7 +454,7 @@ def test_mdp_transitions_are_drawn_by_address():
 def test_mdp_transitions_of_a_corpus():
     mdp = tm.MDP(state_count=30, action_count=5, seed=2)
     rows = tm.VirtualCorpus(mdp, sequence_count=7, length=9)[:]
-    vectors = {"state_vectors": mdp.state_vectors(4), "action_vectors": mdp.action_vectors(3)}
+    vectors = dict(zip(("state_vectors", "action_vectors"), tm.reference.codebooks(30, 5, 4, 3), strict=True))
     stored = MDPTransitions.from_arrays(rows["states"][:, :-1], rows["actions"], rows["states"][:, 1:], **vectors)
     made = MDPTransitions(mdp, observation_dim=4, action_dim=3, trajectory_count=7, length=9)
     assert_equal_batches(stored.sample(100), made.sample(100))

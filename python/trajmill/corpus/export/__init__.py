@@ -40,7 +40,6 @@ FORMATS = {kind.__name__.lower(): kind for kind in _KINDS}
 class ExportResult:
     """What an export left behind."""
 
-    destination: Path
     file_count: int
     byte_count: int
     linked_bytes: int
@@ -53,9 +52,8 @@ def export_corpus(
     """Write a corpus in another format.
 
     `destination` is a directory (for `D4RL` a file) that must not exist, or with `overwrite` may be an earlier export.
-    It appears whole or not at all. A directory gets a ``.trajmill-export.json`` that says what it was made from.
-    CorpusError if the corpus is empty or does not fit the format, a library is absent, or `destination` cannot be
-    written.
+    It appears whole or not at all. CorpusError if the corpus is empty or does not fit the format, a library is absent,
+    or `destination` cannot be written.
     """
     rows = CorpusRows(corpus, progress)
     target = destination.resolve()
@@ -80,11 +78,9 @@ def export_corpus(
                 raise CorpusError(f"{target} is {kind}, which this format does not write; choose another name")
     except OSError as error:
         raise CorpusError(f"cannot export to {target}: {error}") from error
+    linked_bytes = sum(size.st_size for size in sizes if size.st_nlink > 1)
     return ExportResult(
-        destination=destination,
-        file_count=len(paths),
-        byte_count=sum(size.st_size for size in sizes),
-        linked_bytes=sum(size.st_size for size in sizes if size.st_nlink > 1),
+        file_count=len(paths), byte_count=sum(size.st_size for size in sizes), linked_bytes=linked_bytes
     )
 
 
@@ -92,10 +88,8 @@ def _make_way(target: Path, *, overwrite: bool) -> None:
     """CorpusError if an export to `target` may not begin; otherwise remove the rest of a killed one."""
     left_behind = files.leftovers(target.parent, target.name)
     if left_behind and not overwrite:
-        raise CorpusError(
-            f"{left_behind[0]} is left of an export that was killed, or belongs to one that still runs; "
-            "remove it or pass --overwrite"
-        )
+        fault = "is left of an export that was killed, or belongs to one that still runs"
+        raise CorpusError(f"{left_behind[0]} {fault}; remove it or pass --overwrite")
     if target.exists() and not overwrite:
         raise CorpusError(f"{target} exists; choose another name or pass --overwrite")
     if target.is_dir():
@@ -103,11 +97,9 @@ def _make_way(target: Path, *, overwrite: bool) -> None:
             known = {RECORD, *json.loads((target / RECORD).read_bytes())["files"]}
         except (OSError, ValueError, KeyError, TypeError):
             known = set()
-        foreign = sorted({path.name for path in target.iterdir()} - known)
-        if foreign:
-            raise CorpusError(
-                f"{target} holds files that no export put there ({', '.join(foreign[:3])}); choose another name"
-            )
+        if foreign := sorted({path.name for path in target.iterdir()} - known):
+            names = ", ".join(foreign[:3])
+            raise CorpusError(f"{target} holds files that no export put there ({names}); choose another name")
     for path in left_behind:
         files.remove(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,13 @@ class Arrow:
         """Fill the new directory `target`."""
         pyarrow, schema = _pyarrow_and_schema(rows)
         target.mkdir()
-        shards = rows.shard_files(target, "arrow")
-        for path, first, end in shards:
+        for path, first, end in rows.shard_files(target, "arrow"):
             with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
-                for batch in _batches(pyarrow, rows, schema, first, end):
-                    writer.write_batch(batch)
+                _write(writer, pyarrow, rows, schema, first, end)
         columns = [(c.name, c.dtype, c.row_length) for c in rows.columns.values()]
         recipe = json.dumps([rows.spec, rows.count, columns], sort_keys=True)
         state: dict[str, object] = {
-            "_data_files": [{"filename": path.name} for path, _, _ in shards],
+            "_data_files": [{"filename": path.name} for path, _, _ in rows.shard_files(target, "arrow")],
             "_fingerprint": hashlib.sha256(recipe.encode()).hexdigest()[:16],  # Hugging Face caches results under it
             "_format_columns": None,
             "_format_kwargs": {},
@@ -61,8 +58,7 @@ class Parquet:
         target.mkdir()
         for path, first, end in rows.shard_files(target, "parquet"):
             with parquet.ParquetWriter(path, schema, compression="zstd", write_statistics=False) as writer:
-                for batch in _batches(pyarrow, rows, schema, first, end, row_bytes):
-                    writer.write_batch(batch)
+                _write(writer, pyarrow, rows, schema, first, end, row_bytes)
 
 
 def _pyarrow_and_schema(rows: CorpusRows) -> tuple[Any, Any]:
@@ -70,20 +66,17 @@ def _pyarrow_and_schema(rows: CorpusRows) -> tuple[Any, Any]:
     pyarrow = library("pyarrow", "this format", "export")
     for column in rows.columns.values():
         if column.row_length >= 2**31:
-            raise CorpusError(
-                f"an Arrow list holds fewer than 2^31 values, a row of {column.name!r} has {column.row_length:,}"
-            )
+            found = f"a row of {column.name!r} has {column.row_length:,}"
+            raise CorpusError(f"an Arrow list holds fewer than 2^31 values, {found}")
     lists = [(c.name, pyarrow.list_(pyarrow.from_numpy_dtype(c.dtype), c.row_length)) for c in rows.columns.values()]
     return pyarrow, pyarrow.schema(lists)
 
 
-def _batches(
-    pyarrow: Any, rows: CorpusRows, schema: Any, first: int, end: int, row_bytes: int | None = None
-) -> Iterator[Any]:
-    """Rows `first` to `end` as record batches over the corpus's own memory; `row_bytes` as for `CorpusRows.blocks`."""
+def _write(writer: Any, pyarrow: Any, rows: CorpusRows, schema: Any, first: int, end: int, row_bytes: int = 0) -> None:
+    """Write rows `first` to `end`, without a copy of the corpus's memory; `row_bytes` as for `CorpusRows.blocks`."""
     for block in rows.blocks(first, end, row_bytes):
         arrays = [
             pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(block[field.name].reshape(-1)), field.type.list_size)
             for field in schema
         ]
-        yield pyarrow.RecordBatch.from_arrays(arrays, schema=schema)
+        writer.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=schema))

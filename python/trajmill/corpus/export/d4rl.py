@@ -33,7 +33,7 @@ class D4RL:
     observation_dim: int | None = None
     """numbers of an observation, for both kinds of vectors: 17 for halfcheetah and walker2d, 11 for hopper"""
     action_dim: int | None = None
-    """numbers of an action, for both kinds of vectors: 6 for halfcheetah and walker2d, 3 for hopper"""
+    """numbers of an action, likewise: 6 for halfcheetah and walker2d, 3 for hopper"""
 
     def __post_init__(self) -> None:
         checks.choice("vectors", self.vectors, ("reference", "codebook", "index"))
@@ -56,8 +56,7 @@ class D4RL:
         state_vectors, action_vectors = self._vectors(rows)
         try:
             with library("h5py", "this format", "export").File(target, "x") as file:
-                file.attrs["spec"] = json.dumps(rows.spec, sort_keys=True)
-                file.attrs["vectors"] = self.vectors
+                file.attrs["spec"], file.attrs["vectors"] = json.dumps(rows.spec, sort_keys=True), self.vectors
                 _write_steps(file, rows, length, state_vectors, action_vectors)
         except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
             raise OSError(f"HDF5 says {error}") from error
@@ -80,17 +79,16 @@ class D4RL:
 def _write_steps(file: Any, rows: CorpusRows, length: int, state_vectors: Vectors, action_vectors: Vectors) -> None:
     """Fill the six arrays of D4RL's schema, one row a step, from trajectories of `length` steps."""
     step_count, observation_dim, action_dim = rows.count * length, state_vectors.shape[1], action_vectors.shape[1]
-    observations = file.create_dataset("observations", (step_count, observation_dim), "<f4")
-    actions = file.create_dataset("actions", (step_count, action_dim), "<f4")
-    next_observations = file.create_dataset("next_observations", (step_count, observation_dim), "<f4")
-    file.create_dataset("rewards", (step_count,), "<f4")  # what is never written reads as zero
-    file.create_dataset("terminals", (step_count,), "?")
-    timeouts = file.create_dataset("timeouts", (step_count,), "?")
+    widths = {"observations": (observation_dim,), "actions": (action_dim,), "next_observations": (observation_dim,)}
+    for name, shape in (widths | {"rewards": ()}).items():  # what is never written reads as zero
+        file.create_dataset(name, (step_count, *shape), "<f4")
+    for name in ("terminals", "timeouts"):
+        file.create_dataset(name, (step_count,), "?")
     row = 0
     for block in rows.blocks(0, rows.count, row_bytes=4 * length * (2 * observation_dim + action_dim)):
         end = row + block["actions"].size
-        observations[row:end] = state_vectors.take(block["states"][:, :-1].reshape(-1), axis=0)
-        actions[row:end] = action_vectors.take(block["actions"].reshape(-1), axis=0)
-        next_observations[row:end] = state_vectors.take(block["states"][:, 1:].reshape(-1), axis=0)
-        timeouts[row:end] = np.arange(1, end - row + 1) % length == 0
+        file["observations"][row:end] = state_vectors.take(block["states"][:, :-1].reshape(-1), axis=0)
+        file["actions"][row:end] = action_vectors.take(block["actions"].reshape(-1), axis=0)
+        file["next_observations"][row:end] = state_vectors.take(block["states"][:, 1:].reshape(-1), axis=0)
+        file["timeouts"][row:end] = np.arange(1, end - row + 1) % length == 0
         row = end

@@ -18,8 +18,6 @@ from trajmill.core import checks
 from trajmill.corpus.errors import CorpusError, library
 from trajmill.corpus.export.reading import CorpusRows
 
-_HASH = "xxh3_64"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MDS:
@@ -40,7 +38,7 @@ class MDS:
             "column_sizes": [c.row_bytes for c in columns],
             "compression": None,
             "format": "mds",
-            "hashes": [_HASH],
+            "hashes": ["xxh3_64"],
             "size_limit": self.size_limit,
             "version": 2,
         }
@@ -55,7 +53,7 @@ class MDS:
             end = min(first + rows_per_shard, rows.count)
             path = target / f"shard.{number:05d}.mds"
             digest = _write_shard(path, rows, first, end, sample_bytes, config)
-            raw = {"basename": path.name, "bytes": path.stat().st_size, "hashes": {_HASH: digest}}
+            raw = {"basename": path.name, "bytes": path.stat().st_size, "hashes": {"xxh3_64": digest}}
             shards.append({**settings, "raw_data": raw, "samples": end - first, "zip_data": None})
         (target / "index.json").write_text(json.dumps({"shards": shards, "version": 2}, sort_keys=True))
 
@@ -63,12 +61,10 @@ class MDS:
 def _write_shard(path: Path, rows: CorpusRows, first: int, end: int, sample_bytes: int, config: bytes) -> str:
     """Write rows `first` to `end` as one shard, and return the digest of the file."""
     count = end - first
-    samples_start = 4 + 4 * (count + 1) + len(config)
-    offsets = samples_start + sample_bytes * np.arange(count + 1, dtype=np.int64)
-    digest = library("xxhash", "this format", "export").xxh3_64()
+    offsets = 4 + 4 * (count + 1) + len(config) + sample_bytes * np.arange(count + 1, dtype=np.int64)
+    header = np.concatenate([[count], offsets]).astype("<u4").tobytes() + config
+    digest = library("xxhash", "this format", "export").xxh3_64(header)
     with path.open("xb") as file:
-        header = np.concatenate([[count], offsets]).astype("<u4").tobytes() + config
-        digest.update(header)
         file.write(header)
         for block in rows.blocks(first, end):
             columns = [np.ascontiguousarray(block[name]).view(np.uint8) for name in sorted(block)]

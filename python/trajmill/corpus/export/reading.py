@@ -7,8 +7,9 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +17,13 @@ import numpy.typing as npt
 from trajmill.core.progress import Progress
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.layout import Column
-from trajmill.corpus.rows import StoredCorpus
+from trajmill.corpus.rows import Array, StoredCorpus
 
 BLOCK_BYTES = 2**24
 """what is held in memory at a time, unless one row is larger"""
 _ENTRIES = 2**20  # of a ramp, written at a time
 _UNSUPPORTED = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EINVAL}
 """how a file system says that it has no hard links, or no copies within the kernel"""
-
-Block = Mapping[str, npt.NDArray[Any]]
-"""column name -> (rows, row_length), all of the same rows"""
 
 
 class CorpusRows:
@@ -34,21 +32,15 @@ class CorpusRows:
     def __init__(self, corpus: StoredCorpus, progress: Progress) -> None:
         if corpus.row_count < 1 or not corpus.columns:
             raise CorpusError(f"{corpus.directory} holds no rows; there is nothing to export")
-        self.directory = corpus.directory
-        self.spec: dict[str, Any] = corpus.manifest.get("spec", {})
+        self.directory, self.spec, self.count = corpus.directory, corpus.spec, corpus.row_count
         self.columns = {column.name: column for column in corpus.columns}
-        self.count = corpus.row_count
         self._shards = {name: corpus.shards(name) for name in self.columns}
         self._paths = {name: [path.resolve() for path in corpus.shard_paths(name)] for name in self.columns}
         shards = next(iter(self._shards.values()))
         self._bounds = list(itertools.accumulate((len(shard) for shard in shards), initial=0))
-        self._progress = progress
-        self._done = 0
-
-    @property
-    def shard_ranges(self) -> list[tuple[int, int]]:
-        """First row and end row of every shard."""
-        return list(itertools.pairwise(self._bounds))
+        self.shard_ranges = list(itertools.pairwise(self._bounds))
+        """first row and end row of every shard"""
+        self._progress, self._done = progress, 0
 
     def shard_files(self, directory: Path, suffix: str) -> list[tuple[Path, int, int]]:
         """A file ``data-00000-of-00004.SUFFIX`` for every shard, with its first row and end row."""
@@ -64,30 +56,34 @@ class CorpusRows:
 
     def value_count(self, key: str, column: str) -> int:
         """How many values a column may take: what the spec says under `key`, else the largest value there plus one."""
-        return int(self.spec.get(key) or max(int(shard.max()) for shard in self._shards[column]) + 1)
+        return int(self.spec.get(key) or self._largest(column) + 1)
 
     def check_values(self, column: Column, dtype: npt.DTypeLike, reader: str) -> None:
         """CorpusError if a value of `column` does not fit `dtype`; the values are read only if their dtype may not."""
-        if np.can_cast(column.dtype, dtype):
-            return
         limits = np.iinfo(np.dtype(dtype))
-        for block in self._blocks([column], 0, self.count, column.row_bytes):
-            largest = int(block[column.name].max())
-            if largest > limits.max:
-                raise CorpusError(
-                    f"{reader} reads {limits.dtype} (at most {limits.max:,}), but {self.directory} holds the value "
-                    f"{largest:,} in column {column.name!r}; choose a wider format"
-                )
+        if not np.can_cast(column.dtype, dtype) and (largest := self._largest(column.name)) > limits.max:
+            raise CorpusError(
+                f"{reader} reads {limits.dtype} (at most {limits.max:,}), but {self.directory} holds the value "
+                f"{largest:,} in column {column.name!r}; choose a wider format"
+            )
 
-    def blocks(self, first: int, end: int, row_bytes: int | None = None) -> Iterator[Block]:
-        """Rows `first` to `end` of all columns, in blocks of `BLOCK_BYTES` at most that cross no shard.
+    def _largest(self, column: str) -> int:
+        return max(int(shard.max()) for shard in self._shards[column])
 
-        `row_bytes` is the size of an exported row, where that is larger than a row of the corpus.
+    def blocks(
+        self, first: int, end: int, row_bytes: int = 0, columns: Sequence[Column] = ()
+    ) -> Iterator[Mapping[str, Array]]:
+        """Rows `first` to `end` in blocks of `BLOCK_BYTES` at most that cross no shard: column -> (rows, row_length).
+
+        Of all columns, or only `columns`; `row_bytes` is the size of an exported row, where that is larger than here.
         """
-        columns = list(self.columns.values())
-        for block in self._blocks(columns, first, end, row_bytes or sum(column.row_bytes for column in columns)):
-            yield block
-            self._report(len(block[columns[0].name]))
+        columns = columns or list(self.columns.values())
+        step = max(1, BLOCK_BYTES // max(row_bytes, sum(column.row_bytes for column in columns)))
+        for shard, start, stop in self._pieces(first, end):
+            for row in range(start, stop, step):
+                cut = slice(row, min(row + step, stop))
+                yield {column.name: np.asarray(self._shards[column.name][shard][cut]) for column in columns}
+                self._report(cut.stop - row)
 
     def write_values(
         self, column: Column, dtype: npt.DTypeLike, first: int, end: int, target: Path, *, link: bool
@@ -100,34 +96,25 @@ class CorpusRows:
         wanted = np.dtype(dtype).newbyteorder("<")
         same_bytes = column.stored_dtype.itemsize == wanted.itemsize
         if link and same_bytes and (first, end) in self.shard_ranges:
-            shard, _, _ = next(self._pieces(first, end))
-            if _hard_link(self._paths[column.name][shard], target):
+            shard = self.shard_ranges.index((first, end))
+            with _where_supported():
+                os.link(self._paths[column.name][shard], target)
                 self._report(end - first)
                 return
         with target.open("xb") as file:
             if same_bytes:
                 self.copy_columns([column], first, end, file)
                 return
-            for block in self._blocks([column], first, end, column.row_length * wanted.itemsize):
-                values = block[column.name]
-                file.write(np.ascontiguousarray(values, wanted).data.cast("B"))
-                self._report(len(values))
+            for block in self.blocks(first, end, column.row_length * wanted.itemsize, [column]):
+                file.write(np.ascontiguousarray(block[column.name], wanted).data.cast("B"))
 
     def copy_columns(self, columns: Sequence[Column], first: int, end: int, file: BinaryIO) -> None:
         """Append the bytes of rows `first` to `end` of one column after the other to `file`."""
         for column in columns:
             for shard, start, stop in self._pieces(first, end):
-                source, size = self._paths[column.name][shard], column.row_bytes
-                _copy_bytes(source, start * size, stop * size, file)
+                _copy_bytes(self._paths[column.name][shard], start * column.row_bytes, stop * column.row_bytes, file)
                 if column is columns[-1]:
                     self._report(stop - start)
-
-    def _blocks(self, columns: Sequence[Column], first: int, end: int, row_bytes: int) -> Iterator[Block]:
-        step = max(1, BLOCK_BYTES // row_bytes)
-        for shard, start, stop in self._pieces(first, end):
-            for row in range(start, stop, step):
-                cut = slice(row, min(row + step, stop))
-                yield {column.name: np.asarray(self._shards[column.name][shard][cut]) for column in columns}
 
     def _pieces(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
         """(shard, first row, end row within it) that make up rows `first` to `end` of the corpus."""
@@ -150,30 +137,26 @@ def write_ramp(file: BinaryIO, dtype: npt.DTypeLike, count: int, *, start: int =
         file.write((numbers * step + start).astype(dtype).data.cast("B"))
 
 
-def _hard_link(source: Path, target: Path) -> bool:
-    """Make `target` another name of `source`, which is not a symbolic link; False where the file system cannot."""
+@contextmanager
+def _where_supported() -> Iterator[None]:
+    """Go on after the block, which makes a link or copies in the kernel, where the file system cannot do that."""
     try:
-        os.link(source, target)
+        yield
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        return False
-    return True
 
 
 def _copy_bytes(source: Path, begin: int, end: int, file: BinaryIO) -> None:
     """Append bytes `begin` to `end` of `source` to `file`, within the kernel where it can."""
     file.flush()
     with source.open("rb") as origin:
-        try:
+        with _where_supported():
             while begin < end:
                 moved = os.copy_file_range(origin.fileno(), file.fileno(), min(end - begin, 2**30), begin)
                 if not moved:
                     break
                 begin += moved
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
         origin.seek(begin)
         while begin < end:
             data = origin.read(min(BLOCK_BYTES, end - begin))

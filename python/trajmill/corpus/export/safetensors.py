@@ -40,9 +40,8 @@ class Safetensors:
             text = json.dumps(header).encode()
             text += b" " * (-len(text) % _ALIGNMENT)
             if len(text) > _LARGEST_HEADER:
-                raise CorpusError(
-                    f"a safetensors header holds {_LARGEST_HEADER:,} bytes at most, this one has {len(text):,}"
-                )
+                found = f"this one has {len(text):,}"
+                raise CorpusError(f"a safetensors header holds {_LARGEST_HEADER:,} bytes at most, {found}")
             with path.open("xb") as file:
                 file.write(len(text).to_bytes(8, "little") + text)
                 rows.copy_columns(columns, first, end, file)
