@@ -74,7 +74,7 @@ def test_methods_are_described_as_their_files_do() -> None:
 # --- commands ---
 
 
-class Parsed(Exception):  # noqa: N818 (no error)
+class Parsed(Exception):
     """The command line has understood all words."""
 
 
@@ -87,12 +87,13 @@ OWN_COMMAND = re.compile(r"(?:^|-m )(?:\.venv/bin/)?trajmill(?= )")
 def commands(text: str) -> Iterator[str]:
     """Every command of trajmill in the blocks of a page, without the words that explain it."""
     blocks = [body for _, language, body in FENCED.findall(text) if language in ("", "sh", "bash")]
-    for line in (line for body in blocks for line in re.sub(r" *\\\n *", " ", body).splitlines()):
-        line = re.sub(r"^(\w+=\S+ )+", "", re.split(r" {3,}(?=[a-z])|\s#", line.strip())[0].strip())
-        for placeholder, instead in PLACEHOLDERS.items():
-            line = line.replace(placeholder, instead)
-        if (found := OWN_COMMAND.search(line)) and not SCHEMATIC.search(line):
-            yield line[found.end() :].strip()
+    text = re.sub(r" *\\\n *", " ", "".join(blocks))
+    for placeholder, instead in PLACEHOLDERS.items():
+        text = text.replace(placeholder, instead)
+    for line in text.splitlines():
+        command = re.sub(r"^(\w+=\S+ )+", "", re.split(r" {3,}(?=[a-z])|\s#", line.strip())[0].strip())
+        if (found := OWN_COMMAND.search(command)) and not SCHEMATIC.search(command):
+            yield command[found.end() :].strip()
 
 
 def mentions(text: str) -> Iterator[list[str]]:
@@ -144,7 +145,7 @@ def test_commands_that_are_mentioned_exist(name: str, text: str) -> None:
 
 def test_a_wrong_command_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("train dt --out runs", "train cql --out a --dataset b --no-such-option", "collect hopper"):
-        with pytest.raises(BaseException) as error:  # noqa: PT011
+        with pytest.raises(BaseException) as error:
             test_commands_are_understood("a page", f"```\ntrajmill {wrong}\n```", monkeypatch)
         assert not isinstance(error.value, Parsed)
     page = "`trajmill a b`\n```\nX=1 trajmill c \\\n  d    what it does\ntrajmill e FORMAT\n```"
@@ -180,7 +181,9 @@ def test_names_of_the_package_exist(name: str, text: str) -> None:
     assert sorted(found) == sorted(each for each in found if exists(each)), name
 
 
-FILES = re.compile(r"(?<![\w/.~-])((?:[\w-]+/)+[\w-]*\.(?:py|hpp|cpp)|(?:benchmarks|tests|tools|docs|cpp)/[\w./-]*\w)\b")
+FILES = re.compile(
+    r"(?<![\w/.~-])((?:[\w-]+/)+[\w-]*\.(?:py|hpp|cpp)|(?:benchmarks|tests|tools|docs|cpp)/[\w./-]*\w)\b"
+)
 EXAMPLES = {"python/trajmill/data/formats/jsonl.py"}
 """files that a page tells its reader to write"""
 
