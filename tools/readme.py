@@ -1,4 +1,7 @@
-"""Bring the README's number and picture up to date with results/sampler.json: ``python tools/readme.py``."""
+"""Bring the README up to date: ``python tools/readme.py``.
+
+The number and the picture come from results/sampler.json, the table of methods from what the methods say of themselves.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+
+from trajmill.cli.train import summaries
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -52,6 +57,12 @@ def number(record: dict[str, Any]) -> str:
     )
 
 
+def methods() -> str:
+    """The table of methods: a name and the first line of its file."""
+    rows = (f"| `{name}` | {summary.replace(': ', ' | ', 1)} |" for name, summary in summaries().items())
+    return "\n".join(["| `trajmill train ...` | method | what it does |", "| --- | --- | --- |", *rows])
+
+
 def picture(record: dict[str, Any]) -> None:
     """Rates as bars on a logarithmic scale, readable on a light and on a dark page."""
     bars = [(label, record["rows"][name]["value"]) for name, label in BARS.items() if name in record["rows"]]
@@ -73,16 +84,14 @@ def picture(record: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Write both."""
+    """Write all of it."""
     record = results("sampler")
-    text, count = re.subn(
-        r"(<!-- number -->\n).*?(\n<!-- /number -->)",
-        lambda match: match[1] + number(record) + match[2],
-        README.read_text(),
-        flags=re.DOTALL,
-    )
-    if count != 1:
-        raise SystemExit("README.md needs one <!-- number --> ... <!-- /number -->")
+    text = README.read_text()
+    for name, content in (("number", number(record)), ("methods", methods())):
+        parts = re.split(rf"(<!-- /?{name} -->\n)", text)
+        if len(parts) != 5:
+            raise SystemExit(f"README.md needs one <!-- {name} --> ... <!-- /{name} -->")
+        text = "".join([*parts[:2], content + "\n", *parts[3:]])
     README.write_text(text)
     picture(record)
 
