@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from trajmill.studies.similarity import Cosines, backbone_similarities, feature_
 
 @dataclass
 class Results:
-    """Run directories of a study, each read when it is first needed."""
+    """What a study left behind: its files, and run directories, each read when it is first needed."""
 
     study: Study
     output: Path
@@ -35,6 +36,31 @@ class Results:
     _records: dict[Path, RunRecord] = field(default_factory=dict)
     _similarities: dict[tuple[Path, str], tuple[Cosines, Cosines]] = field(default_factory=dict)
 
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.output / f"{self.study.name}.html"
+
+    @property
+    def markdown(self) -> Path:
+        """The table in Markdown, with links to the figures."""
+        return self.output / f"{self.study.name}.md"
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """The table; cells without a number say why."""
+        study = self.study
+        rows = {
+            short_name(data): tuple(_entry(self, column, data) for column in study.columns) for data in study.datasets
+        }
+        found = [dataset for dataset in study.datasets if dataset not in self.missing]
+        if len(found) > 1:
+            which = f"these {len(found)}" if len(found) == len(rows) else f"the {len(found)} run here"
+            rows[f"Average over {which}"] = tuple(_average(self, column, found) for column in study.columns)
+        if any(column.printed for column in study.columns):
+            rows["Average as printed"] = tuple(_printed_average(self, column) for column in study.columns)
+        return Comparison(columns=tuple(_heading(column) for column in study.columns), rows=rows)
+
     def run(self, variant: Variant, dataset: str) -> RunRecord | None:
         """The run of a cell, if there is one."""
         path = self.runs.get((variant.name, dataset))
@@ -43,6 +69,12 @@ class Results:
     def pretraining(self, run: RunRecord) -> RunRecord:
         """The run that `run` started from."""
         return self._record(Path(run.settings["init"]))
+
+    @property
+    def run_paths(self) -> list[Path]:
+        """All runs, and then those that they started from."""
+        inits = dict.fromkeys(self._record(path).settings["init"] for path in self.runs.values())
+        return [*self.runs.values(), *(Path(init) for init in inits if init is not None)]
 
     def values(self, column: Column, dataset: str) -> NDArray[np.float64] | None:
         """The column's statistic of each seed, (seed_count,), NaN where a seed has none; None if nothing was run."""
@@ -94,23 +126,6 @@ class Results:
         """Final score of the first column, averaged over seeds; NaN if it was not run."""
         scores = self.values(replace(self.study.columns[0], statistic="average last four"), dataset)
         return math.nan if scores is None else float(scores.mean())
-
-
-def comparison_of(results: Results) -> Comparison:
-    """The table of a study; cells without a number say why."""
-    study = results.study
-    rows = {
-        short_name(data): tuple(_entry(results, column, data) for column in study.columns) for data in study.datasets
-    }
-    found = [dataset for dataset in study.datasets if dataset not in results.missing]
-    if len(found) > 1:
-        label = (
-            f"Average over these {len(found)}" if len(found) == len(rows) else f"Average over the {len(found)} run here"
-        )
-        rows[label] = tuple(_average(results, column, found) for column in study.columns)
-    if any(column.printed for column in study.columns):
-        rows["Average as printed"] = tuple(_printed_average(results, column) for column in study.columns)
-    return Comparison(columns=tuple(_heading(column) for column in study.columns), rows=rows)
 
 
 def _heading(column: Column) -> str:
