@@ -74,15 +74,14 @@ class Head:
         """Print them."""
         corpus = open_corpus(self.location)
         rows = range(len(corpus))[max(0, self.first) :][: max(0, self.rows)]
-        arrays = {
-            name: array[:, : max(0, self.values)] for name, array in corpus.read(np.array(rows, np.int64)).items()
-        }
+        found = corpus.read(np.array(rows, np.int64))
+        arrays = {name: np.asarray(array)[:, : max(0, self.values)] for name, array in found.items()}
         lines = []
-        for i, row in enumerate(rows):
+        for number, row in enumerate(rows):
             for name, array in arrays.items():
                 more = " ..." if self.values < corpus.layout.column(name).row_length else ""
-                lines.append(f"{row} {name}: {' '.join(map(str, array[i]))}{more}")
-        return Outcome({name: np.asarray(array).tolist() for name, array in arrays.items()}, "\n".join(lines))
+                lines.append(f"{row} {name}: {' '.join(map(str, array[number]))}{more}")
+        return Outcome({name: array.tolist() for name, array in arrays.items()}, "\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +138,13 @@ class ExportTo(Generic[FormatT]):
 if TYPE_CHECKING:
     AnyExport = ExportTo[Any]
 else:
-    AnyExport = functools.reduce(
-        operator.or_,
-        (
-            Annotated[ExportTo[kind], tyro.conf.subcommand(name, description=kind.__doc__, prefix_name=False)]
-            for name, kind in FORMATS.items()
-        ),
+    _exports = (
+        Annotated[
+            ExportTo[kind], tyro.conf.subcommand(name, description=kind.__doc__.replace("``", ""), prefix_name=False)
+        ]
+        for name, kind in FORMATS.items()
     )
+    AnyExport = functools.reduce(operator.or_, _exports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,18 +159,11 @@ class Export:
         corpus = open_corpus(self.to.corpus)
         result = export_corpus(self.to.options, corpus, self.to.out, overwrite=self.to.overwrite, progress=progress)
         seconds = time.perf_counter() - started
-        data = {
-            "destination": str(result.destination),
-            "files": result.file_count,
-            "bytes": result.byte_count,
-            "linked_bytes": result.linked_bytes,
-            "seconds": seconds,
-        }
-        linked = f", {result.linked_bytes:,} of them shared with the corpus" if result.linked_bytes else ""
-        text = (
-            f"{result.destination}: {result.byte_count:,} bytes in {result.file_count} files{linked}, {seconds:.2f} s"
-        )
-        return Outcome(data, text)
+        target, size, linked = str(result.destination), result.byte_count, result.linked_bytes
+        data = {"destination": target, "files": result.file_count, "bytes": size, "linked_bytes": linked}
+        shared = f", {linked:,} of them shared with the corpus" if linked else ""
+        text = f"{target}: {size:,} bytes in {result.file_count} files{shared}, {seconds:.2f} s"
+        return Outcome({**data, "seconds": seconds}, text)
 
 
 COMMANDS = {"info": Info, "head": Head, "verify": Verify, "export": Export, "merge": Merge}

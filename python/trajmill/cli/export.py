@@ -32,10 +32,8 @@ class Export:
     def run(self, progress: Progress) -> Outcome:
         """Write it."""
         update = export_run(self.path, self.out)
-        names = sorted(path.name for path in self.out.iterdir())
-        return Outcome(
-            {"out": str(self.out), "update": update}, f"{self.out}: {', '.join(names)}, after {update:,} updates"
-        )
+        names = ", ".join(sorted(path.name for path in self.out.iterdir()))
+        return Outcome({"out": str(self.out), "update": update}, f"{self.out}: {names}, after {update:,} updates")
 
 
 COMMANDS = {"": Export}

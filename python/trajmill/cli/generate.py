@@ -1,6 +1,7 @@
-"""Generate synthetic data into a directory: the same settings and seed give the same bytes on every machine.
+"""Generate synthetic data into a directory.
 
-Neither threads, engines nor interruptions change them. The same command given again continues where it was stopped.
+The same settings and seed give the same bytes on every machine, whatever the threads, the engine or interruptions. The
+same command given again continues where it was stopped.
 """
 
 from __future__ import annotations

@@ -76,18 +76,16 @@ class Comparison:
             return self.rows
         return dict(zip(self.columns, zip(*self.rows.values(), strict=True), strict=True))
 
-    @property
-    def corner(self) -> str:
-        """Heading of the lines."""
-        return "variant" if self.is_turned else "dataset"
-
     def texts(self, entry: Entry) -> tuple[str, ...]:
         """One cell for each of `sides`."""
         return (entry.printed_text, entry.our_text)[-len(self.sides) :]
 
     def markdown(self) -> str:
         """The table in Markdown."""
-        heads = [self.corner, *(f"{head}, {side}" for head in self.heads for side in self.sides)]
+        heads = [
+            "variant" if self.is_turned else "dataset",
+            *(f"{head}, {side}" for head in self.heads for side in self.sides),
+        ]
         lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
         for label, row in self.lines.items():
             lines.append([label, *(text for entry in row for text in self.texts(entry))])

@@ -1,4 +1,4 @@
-"""Figures of a study, from its runs or, where nothing is trained, from the laws themselves."""
+"""Figures of a study, from its runs or, where nothing is trained, from the Markov chains themselves."""
 
 from __future__ import annotations
 
@@ -22,17 +22,13 @@ def drawn_figures(results: Results) -> list[str]:
     study = results.study
     if study.figure == "bars":
         return _bars(results)
-    panels = panels_of(results)
-    return [
-        curves_svg(
-            f"{study.name}-{number}",
-            panel,
-            alternative=f"{study.title}: {panel.title}. "
-            + "; ".join(f"{curve.label or 'line'} ends at {curve.center[-1]:.3g}" for curve in panel.curves),
-            size=(FULL, 4.2) if len(panels) == 1 else (HALF, 3.4),
-        )
-        for number, panel in enumerate(panels, start=1)
-    ]
+    drawn, panels = [], panels_of(results)
+    size = (FULL, 4.2) if len(panels) == 1 else (HALF, 3.4)
+    for number, panel in enumerate(panels, start=1):
+        ends = "; ".join(f"{curve.label or 'line'} ends at {curve.center[-1]:.3g}" for curve in panel.curves)
+        about = f"{study.title}: {panel.title}. {ends}"
+        drawn.append(curves_svg(f"{study.name}-{number}", panel, alternative=about, size=size))
+    return drawn
 
 
 def panels_of(results: Results) -> list[Panel]:
@@ -96,7 +92,7 @@ def _curve(results: Results, column: Column, datasets: list[str], style: int, qu
 
 
 def _losses(run: RunRecord, name: str) -> Series | None:
-    """A metric of training, without the line of the very first update."""
+    """A metric of training without its first line, which holds the first update alone."""
     series = run.series.get("train", {}).get(name)
     return None if series is None else Series(updates=series.updates[1:], values=series.values[1:])
 
@@ -127,16 +123,17 @@ def _bars(results: Results) -> list[str]:
     """One bar for each column, mean over the datasets that were run; a figure for each group."""
     drawn = []
     for number, (group, columns) in enumerate(_column_groups(results.study).items(), start=1):
-        bars = [
-            Rate(
-                label=column.label,
-                value=float(values.mean()),
-                text=f"{values.mean():.{column.digits}f}",
-                ours=column.trained.start is not None,
-            )
+        means = [
+            (column, float(values.mean()))
             for column in columns
             for datasets in _dataset_groups(results).values()
             if (values := results.over(column, datasets)) is not None
+        ]
+        bars = [
+            Rate(
+                label=column.label, value=mean, text=f"{mean:.{column.digits}f}", ours=column.trained.start is not None
+            )
+            for column, mean in means
         ]
         if bars:
             title = f"{results.study.title}: {group}" if group else results.study.title

@@ -111,8 +111,8 @@ POSITIONS = (
 )
 OTHER_RUNS = "The paper's baseline here comes from other runs than in Tables 1 and 6, apparently with fewer seeds."
 HARDWARE = (
-    "The paper's times are of a Quadro RTX 8000, one seed at a time; ours are wall time divided by the number of seeds, on "
-    "the machine named below."
+    "The paper's times are of a Quadro RTX 8000, one seed at a time; ours are wall time divided by the number of "
+    "seeds, on the machine named below."
 )
 SHIFTED = "Curves of pre-trained variants are moved right by their pre-training updates."
 FIRST_UPDATE = "Curves of losses leave out the first update, which is logged on its own."
@@ -193,8 +193,8 @@ def _tables() -> Iterator[Study]:
     hours = _columns(dt, "table-12", "fine-tuning hours")
     yield _study("table-12", "Hours of fine-tuning DT", hours, HARDWARE, datasets=DATASETS[:4])
     counted = (
-        "The authors' script counts evaluations from 0: for the same curve it gives 5 less, and 0 for a seed that never "
-        "gets there."
+        "The authors' script counts evaluations from 0: for the same curve it gives 5 less, and 0 for a seed that "
+        "never gets there."
     )
     yield _study("table-13", updates.format("CQL"), _columns(cql, "table-13", "updates to 90 %"), never, counted)
     minutes = _columns({"pre-training, min": MDP}, "table-14", "pre-training minutes")

@@ -23,8 +23,8 @@ Statistic = Literal[
     "feature cosine with pre-trained start",
 ]
 Drawing = Literal["curves", "data ratios", "bars", "transition rows"]
-"""each group of columns has a panel, with curves over updates, lines over the share of the data, or a bar for each column;
-for rows of Markov chains, each column has a panel, and nothing is trained"""
+"""each group of columns has a panel, with curves over updates, lines over the share of the data, or a bar for each
+column; for rows of Markov chains, each column has a panel, and nothing is trained"""
 Quantity = Literal["scores", "losses"]
 
 _DIGITS: Mapping[Statistic, int] = {
@@ -116,7 +116,7 @@ class Study:
     loss: str = "loss"
     """metric that a panel of losses shows"""
     log_loss: bool = False
-    """whether its axis is logarithmic"""
+    """whether the axis of losses is logarithmic"""
     printed: Mapping[str, Printed] | None = None
     """the paper's numbers, by the keys of the columns"""
     notes: tuple[str, ...] = ()
