@@ -157,14 +157,12 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib import metadata
 
     try:
-        return version("trajmill")
-    except PackageNotFoundError:
-        import trajmill
-
-        return str(getattr(trajmill, "__version__", "unknown"))
+        return metadata.version("trajmill")
+    except metadata.PackageNotFoundError:
+        return str(importlib.import_module("trajmill").__version__)
 
 
 def _message(error: Exception) -> str:

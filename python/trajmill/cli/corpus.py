@@ -39,7 +39,6 @@ class Info:
     """directory or URL of a corpus"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Read its records."""
         found = survey(open_store(self.location))
         layout = found.layout
         spec = found.record.spec if found.record else {}
@@ -71,7 +70,6 @@ class Head:
     """values of a row to show, >= 0"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Print them."""
         corpus = open_corpus(self.location)
         rows = range(len(corpus))[max(0, self.first) :][: max(0, self.rows)]
         found = corpus.read(np.array(rows, np.int64))
@@ -94,7 +92,6 @@ class Verify:
     """threads that hash, >= 1; by default every core"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Verify; the error's message lists what is wrong."""
         started = time.perf_counter()
         found = verify(self.location, progress, threads=self.threads)
         seconds = time.perf_counter() - started
@@ -116,7 +113,6 @@ class Merge:
     """directory or URL that holds every shard and receipt"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Merge."""
         manifest = merge(self.location)
         data = {"directory": self.location, "shards": manifest.layout.shard_count, "bytes": manifest.layout.byte_count}
         return Outcome(data, f"{self.location}: whole, {manifest.layout.shard_count} shards")
@@ -154,7 +150,6 @@ class Export:
     to: Annotated[AnyExport, tyro.conf.arg(name="")]
 
     def run(self, progress: Progress) -> Outcome:
-        """Export."""
         started = time.perf_counter()
         corpus = open_corpus(self.to.corpus)
         result = export_corpus(self.to.options, corpus, self.to.out, overwrite=self.to.overwrite, progress=progress)

@@ -50,7 +50,6 @@ class Info(_Source):
     """What a dataset holds, in numbers."""
 
     def run(self, progress: Progress) -> Outcome:
-        """Read and measure it."""
         dataset, warnings = load_with_warnings(self.name, fix_timeouts=self.fix_timeouts)
         summary = summarize(dataset)
         data = {**asdict(summary), "quantiles": QUANTILES, "metadata": dict(dataset.metadata), "warnings": warnings}
@@ -69,7 +68,6 @@ class Validate(_Source):
     """fail on warnings too"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Run every check."""
         found = validate(
             self.name, fix_timeouts=self.fix_timeouts, dynamics=self.dynamics, environment_id=self.environment
         )
@@ -103,7 +101,6 @@ class Convert(_Source):
     """replace a file"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Read it and write it again."""
         options = {
             "subset": None if self.subset is None else Subset.parse(self.subset, self.subset_seed),
             "observation_dim": self.observation_dim,
@@ -127,7 +124,6 @@ class Download:
     """another address of the same file; size and hash are checked as usual"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Fetch and check it."""
         say = partial(print, "trajmill:", file=sys.stderr)
         path = download_dataset(self.name, self.out, say=say, progress=progress, url=self.url)
         return Outcome({"path": str(path)}, f"{path}: complete, size and hash are right")

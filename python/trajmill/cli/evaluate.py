@@ -34,7 +34,6 @@ class Evaluate:
     config: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluateConfig)
 
     def run(self, progress: Progress) -> Outcome:
-        """Score them."""
         evaluation = evaluate_run(self.path, self.config, progress)
         result = evaluation.result
         scores, returns = result.normalized_scores, result.returns.mean(axis=1)

@@ -40,7 +40,6 @@ class Generate(Generic[ConfigT]):
     mill: Annotated[MillConfig, tyro.conf.arg(name="")]
 
     def run(self, progress: Progress) -> Outcome:
-        """Generate it."""
         started = time.perf_counter()
         built = experiment.generate(self.config, self.out, progress, self.mill)
         seconds = time.perf_counter() - started

@@ -34,7 +34,6 @@ class Report:
     """heading of the page"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Write it."""
         return Outcome({"report": str(write_report(self.runs, self.out, title=self.title))})
 
 

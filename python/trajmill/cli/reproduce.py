@@ -45,7 +45,6 @@ class Reproduce:
     config: Annotated[ReproduceConfig, tyro.conf.arg(name="")] = field(default_factory=ReproduceConfig)
 
     def run(self, progress: Progress) -> Outcome:
-        """Run it, or list what there is."""
         if self.list:
             return _listed()
         if not self.name:
@@ -80,8 +79,8 @@ def _listed() -> Outcome:
         table.add_row(study.name, *numbers[:2], *(("", "") if quick else numbers[2:]), study.title)
     foot = (
         "\nruns: fine-tuning runs, each of all twenty seeds; pre-runs: pre-training runs. Studies share both. Hours "
-        "are rough, for a whole study from nothing, on one core of a small server or on one H200; evaluation comes on top. "
-        "Any study runs in minutes with --quick."
+        "are rough, for a whole study from nothing, on one core of a small server or on one H200; evaluation comes on "
+        "top. Any study runs in minutes with --quick."
     )
     return Outcome(data, Group(table, foot))
 

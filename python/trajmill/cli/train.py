@@ -37,7 +37,6 @@ class Train:
     """processes that share the seeds, with the same result; by default one per CPU core, or one in all on a GPU"""
 
     def run(self, progress: Progress) -> Outcome | None:
-        """Train."""
         from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
         from trajmill.training.distributed import is_first
 
@@ -55,17 +54,9 @@ def command_of(name: str) -> type[Train]:
 
     method = method_named(name)
     base: Any = DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig
-    settings = make_dataclass(
-        base.__name__,
-        [
-            ("method", method.Config, field(default_factory=method.Config)),
-            ("schedule", Schedule, field(default=method.SCHEDULE)),
-        ],
-        bases=(base[method.Config],),
-        frozen=True,
-        kw_only=True,
-        namespace={"__doc__": base.__doc__},
-    )
+    own = [("method", method.Config, field(default_factory=method.Config)), ("schedule", Schedule, method.SCHEDULE)]
+    settings = make_dataclass(base.__name__, own, bases=(base[method.Config],), frozen=True, kw_only=True)
+    settings.__doc__ = base.__doc__
     parsed = ("config", Annotated[settings, tyro.conf.arg(name="")])
     command = make_dataclass(name, [parsed], bases=(Train,), frozen=True, kw_only=True)
     command.__doc__, command.EXAMPLES = method.__doc__, method.EXAMPLES  # type: ignore[attr-defined]

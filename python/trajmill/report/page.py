@@ -113,12 +113,9 @@ def write_report(
     styles = {variant: style for style, variant in enumerate(dict.fromkeys(run.variant for run in scored + pretrained))}
     rows = [score(run) for run in scored]
     intervals = [row.final for row in rows if row.final]
+    loader, undefined = jinja2.PackageLoader("trajmill.report", "templates"), jinja2.StrictUndefined
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trajmill.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        loader=loader, undefined=undefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": number, "count": lambda value: f"{value:,}", "duration": duration}
     page = environment.get_template("report.html.j2").render(

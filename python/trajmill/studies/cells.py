@@ -15,7 +15,7 @@ from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset
 from trajmill.experiments.datasets import convert
 from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
 from trajmill.runs.processes import Job, process_count, run_jobs
-from trajmill.studies.records import Pretraining, Variant, smaller
+from trajmill.studies.records import Variant, smaller
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import Schedule, at_least, check_seeds, in_range
 
@@ -130,10 +130,9 @@ def run_cells(
     """Finished runs by variant and dataset; what several cells need is made once, before them."""
     before = {}
     for variant, dataset in cells:
-        if variant.start is not None:
-            before[_pretraining_path(variant.start, dataset, output)] = variant, dataset
-        if variant.ratio < 1.0:
-            _share_of(variant, dataset, output)
+        if (path := _pretraining_path(variant, dataset, output)) is not None:
+            before[path] = variant, dataset
+        _share_of(variant, dataset, output)
     _run("pre-training", _pretrain, list(before.values()), output, config, progress)
     runs = _run("training", _train, cells, output, config, progress)
     return {(variant.name, dataset): run for (variant, dataset), run in zip(cells, runs, strict=True)}
@@ -164,27 +163,26 @@ def _run(
     return list(run_jobs(jobs, count, report=report).values())
 
 
-def _pretraining_path(start: Pretraining, dataset: str, output: Path) -> Path:
-    """Run directory of a pre-training: one for all data, or one for each pair of sizes."""
+def _pretraining_path(variant: Variant, dataset: str, output: Path) -> Path | None:
+    """Run directory of a pre-training, if there is any: one for all data, or one for each pair of sizes."""
+    if variant.start is None:
+        return None
     observation_dim, action_dim = dataset_facts(dataset)[1]
-    sizes = f"-{observation_dim}-{action_dim}" if start.sized_by else ""
-    return output / "pretraining" / (path_name(start.name) + sizes)
+    sizes = f"-{observation_dim}-{action_dim}" if variant.start.sized_by else ""
+    return output / "pretraining" / (path_name(variant.start.name) + sizes)
 
 
 def _pretrain(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
     """The finished run that a cell starts from."""
-    assert variant.start is not None
-    settings = pretraining_config(variant, dataset_facts(dataset)[1], config)
-    return _finished(settings, _pretraining_path(variant.start, dataset, output), progress)
+    path = _pretraining_path(variant, dataset, output)
+    assert path is not None
+    return _finished(pretraining_config(variant, dataset_facts(dataset)[1], config), path, progress)
 
 
 def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
     """The finished run of a cell, whose pre-training is finished."""
-    source, _, environment = dataset_facts(dataset)
-    if variant.ratio < 1.0:
-        source = _share_of(variant, dataset, output)
-    init = None if variant.start is None else _pretraining_path(variant.start, dataset, output)
-    settings = training_config(variant, source, environment, init, config)
+    source, init = _share_of(variant, dataset, output), _pretraining_path(variant, dataset, output)
+    settings = training_config(variant, source, dataset_facts(dataset)[2], init, config)
     return _finished(settings, output / "runs" / path_name(variant.name) / path_name(short_name(dataset)), progress)
 
 
@@ -208,7 +206,9 @@ def dataset_facts(dataset: str) -> tuple[str, tuple[int, int], str]:
 
 
 def _share_of(variant: Variant, dataset: str, output: Path) -> str:
-    """File with a share of a dataset."""
+    """The dataset, or a file with a share of it, which is written if it is missing."""
+    if variant.ratio == 1.0:
+        return dataset_facts(dataset)[0]
     name = f"{path_name(Path(dataset).stem)}-{variant.ratio:.0%}-of-{variant.subset}.hdf5".replace("%", "pct")
     path = output / "datasets" / name
     if not path.exists():

@@ -161,25 +161,17 @@ class Estimate:
 
 
 def estimate(study: Study) -> Estimate:
-    """Rough work of a whole study, from the methods' `SECONDS`; evaluation in MuJoCo comes on top."""
+    """Rough work of a whole study, from the methods' `SECONDS` of an update; evaluation in MuJoCo comes on top."""
     sizes = len({dataset.split("-")[0] for dataset in study.datasets})
     starts = [(start, sizes if start.sized_by else 1) for start in study.pretrainings.values()]
     seeds = len(study.seeds) * len(study.datasets)
     work = [(variant.method, variant.updates * seeds) for variant in study.variants.values()]
     work += [(start.method, start.updates * count) for start, count in starts]
-
-    def hours(machine: int) -> float:
-        return sum(updates * _seconds(method)[machine] for method, updates in work) / 3600
-
-    return Estimate(
-        cells=len(study.variants) * len(study.datasets),
-        pretrainings=sum(count for _, count in starts),
-        cpu_core_hours=hours(0),
-        gpu_hours=hours(1),
+    seconds = [getattr(method_named(name_of(method)), "SECONDS", (0.01, 0.0001)) for method, _ in work]
+    cpu, gpu = (
+        sum(updates * each[machine] for (_, updates), each in zip(work, seconds, strict=True)) / 3600
+        for machine in (0, 1)
     )
-
-
-def _seconds(method: object) -> tuple[float, float]:
-    """Time of one update of one seed, on a core of a small server and on one H200 with twenty seeds at once."""
-    found: tuple[float, float] = getattr(method_named(name_of(method)), "SECONDS", (0.01, 0.0001))
-    return found
+    pretrainings = sum(count for _, count in starts)
+    cells = len(study.variants) * len(study.datasets)
+    return Estimate(cells=cells, pretrainings=pretrainings, cpu_core_hours=cpu, gpu_hours=gpu)

@@ -260,7 +260,10 @@ def test_doctor_tells_what_training_may_use(tmp_path, monkeypatch, capsys):
     assert rows()["cores"].value.startswith("3 for this process")
     monkeypatch.setattr(diagnosis.importlib.util, "find_spec", lambda name: None if name == "tokenizers" else name)
     text = rows()["extra [text]"]
-    assert text.value == "missing tokenizers: pip install 'trajmill[text]' (train language_model --method.text)" and not text.ok
+    assert (
+        text.value == "missing tokenizers: pip install 'trajmill[text]' (train language_model --method.text)"
+        and not text.ok
+    )
     assert rows()["extra [data]"].ok
 
 
