@@ -15,18 +15,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NamedTuple
+
+from trajmill import __version__
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-
-
-class Entry(NamedTuple):
-    """A line of the overview; its command lives in the module of its name."""
-
-    words: str
-    summary: str
-    resume: str
-    """what to do after Ctrl-C"""
 
 
 _RESUME = "the last checkpoint is kept: give the same command with --resume to continue from it"
@@ -34,19 +26,20 @@ _AGAIN = "nothing half-done is left: give the same command again"
 _SHARDS = "finished shards are kept: give the same command again to continue from them"
 _RUNS = "finished runs and the last checkpoint are kept: give the same command again to continue from them"
 _BYTES = "bytes already downloaded are kept: give the same command again to continue from them"
-COMMANDS = {
-    "generate": Entry("generate mdp|markov|iid|...", "generate synthetic data into a directory", _SHARDS),
-    "corpus": Entry("corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
-    "collect": Entry("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGAIN),
-    "dataset": Entry("dataset info|validate|...", "look at a dataset, check, convert, download it", _BYTES),
-    "train": Entry("train METHOD", "train a method, many seeds at once, and score its policies", _RESUME),
-    "evaluate": Entry("evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
-    "export": Entry("export RUN DEST", "write what a run has learned in another program's format", _AGAIN),
-    "reproduce": Entry("reproduce NAME|--list", "repeat tables and figures of a paper, beside its numbers", _RUNS),
-    "report": Entry("report RUN...", "write one self-contained HTML page about runs", _AGAIN),
-    "demo": Entry("demo", "from a fresh clone to a scored policy, in minutes", "the same command starts afresh"),
-    "doctor": Entry("doctor", "what this installation can do, and what is missing", _AGAIN),
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "generate": ("generate mdp|markov|iid|...", "generate synthetic data into a directory", _SHARDS),
+    "corpus": ("corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
+    "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGAIN),
+    "dataset": ("dataset info|validate|...", "look at a dataset, check, convert, download it", _BYTES),
+    "train": ("train METHOD", "train a method, many seeds at once, and score its policies", _RESUME),
+    "evaluate": ("evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
+    "export": ("export RUN DEST", "write what a run has learned in another program's format", _AGAIN),
+    "reproduce": ("reproduce NAME|--list", "repeat tables and figures of a paper, beside its numbers", _RUNS),
+    "report": ("report RUN...", "write one self-contained HTML page about runs", _AGAIN),
+    "demo": ("demo", "from a fresh clone to a scored policy, in minutes", "the same command starts afresh"),
+    "doctor": ("doctor", "what this installation can do, and what is missing", _AGAIN),
 }
+"""words and summary in the overview, and what to do after Ctrl-C; a command lives in the module of its name"""
 OVERVIEW = """\
 usage: trajmill COMMAND [OPTIONS]
 
@@ -120,11 +113,11 @@ def _terminable() -> Iterator[None]:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        lines = (f"  {entry.words:<31}{entry.summary}\n" for entry in COMMANDS.values())
+        lines = (f"  {usage:<31}{summary}\n" for usage, summary, _ in COMMANDS.values())
         print(OVERVIEW.format(commands="".join(lines)), end="")
         return DONE if words else USAGE
     if words[0] == "--version":
-        print(_version())
+        print(__version__)
         return DONE
     if words[0] not in COMMANDS:
         _say(f"there is no command {words[0]!r}; commands are {', '.join(COMMANDS)}; see trajmill --help")
@@ -151,18 +144,9 @@ def _dispatch(words: list[str]) -> int:
         print(error, file=sys.stderr)
         return USAGE
     except KeyboardInterrupt as stop:
-        _say(f"{str(stop) or 'interrupted'}; {COMMANDS[words[0]].resume}")
+        _say(f"{str(stop) or 'interrupted'}; {COMMANDS[words[0]][2]}")
         return 128 + getattr(stop, "signal", signal.SIGINT)
     return DONE
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("trajmill")
-    except metadata.PackageNotFoundError:
-        return str(importlib.import_module("trajmill").__version__)
 
 
 def _message(error: Exception) -> str:

@@ -28,15 +28,17 @@ EXAMPLES = """
 """
 
 FormatT = TypeVar("FormatT", bound=Format)
-Location = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Info:
-    """What a corpus is made of and how much of it is there."""
-
-    location: Location
+class _Located:
+    location: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
     """directory or URL of a corpus"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info(_Located):
+    """What a corpus is made of and how much of it is there."""
 
     def run(self, progress: Progress) -> Outcome:
         found = survey(open_store(self.location))
@@ -57,11 +59,9 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(_Located):
     """The first rows of a corpus."""
 
-    location: Location
-    """directory of a corpus"""
     rows: int = 5
     """rows to show, >= 0"""
     first: int = 0
@@ -83,11 +83,9 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verify:
+class Verify(_Located):
     """Read all of a corpus and compare it with its hashes, which finds any flipped bit."""
 
-    location: Location
-    """directory or URL of a corpus"""
     threads: int | None = None
     """threads that hash, >= 1; by default every core"""
 
@@ -106,11 +104,8 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Merge:
+class Merge(_Located):
     """Write the manifest of shards that several jobs have made, or of a corpus that lost it."""
-
-    location: Location
-    """directory or URL that holds every shard and receipt"""
 
     def run(self, progress: Progress) -> Outcome:
         manifest = merge(self.location)

@@ -34,7 +34,8 @@ class Report:
     """heading of the page"""
 
     def run(self, progress: Progress) -> Outcome:
-        return Outcome({"report": str(write_report(self.runs, self.out, title=self.title))})
+        page = write_report(self.runs, self.out, title=self.title)
+        return Outcome({"report": str(page)}, f"report: {page}")
 
 
 COMMANDS = {"": Report}

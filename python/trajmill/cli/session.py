@@ -28,8 +28,8 @@ class Outcome:
 
     data: Mapping[str, Any]
     """for machines, printed with --json"""
-    text: RenderableType | None = None
-    """for people; without it the data are listed"""
+    text: RenderableType
+    """for people"""
 
 
 class UsageError(Exception):
@@ -74,9 +74,8 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
         return
     if as_json:
         print(json.dumps(outcome.data, default=str))
-    elif outcome.text is None or isinstance(outcome.text, str):
-        listed = (f"{name.replace('_', ' ')}: {value}" for name, value in outcome.data.items())
-        print("\n".join(listed) if outcome.text is None else outcome.text)
+    elif isinstance(outcome.text, str):
+        print(outcome.text)
     else:
         Console().print(outcome.text)
 

@@ -22,20 +22,15 @@ from numpy.typing import NDArray
 
 from trajmill.evaluation.statistics import curve_band
 
-INK, MUTED, GRID = "#010101", "#010102", "#010103"
 PALETTE = ("#0072b2", "#d55e00", "#008f68", "#a8487d", "#b07a00", "#3a9bd6", "#555555")
 """the page's colors in light, which the color-blind can tell apart (after Okabe and Ito)"""
-SERIES = tuple(f"#02020{number}" for number, _ in enumerate(PALETTE, start=1))
-"""stand-ins for --series-1 .. --series-7"""
+_STAND_INS = {"ink": "#010101", "muted": "#010102", "rule": "#010103"}
+_STAND_INS |= {f"series-{number}": f"#02020{number}" for number in range(1, len(PALETTE) + 1)}
+"""by variable of the page"""
+INK, MUTED, GRID, *SERIES = _STAND_INS.values()
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)))
-
-_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--rule)"} | {
-    color: f"var(--series-{number})" for number, color in enumerate(SERIES, start=1)
-}
-LIGHT = {"ink": "#1a1e23", "muted": "#5b6672", "rule": "#dfe3e7", "font": "sans-serif"} | {
-    f"series-{number}": color for number, color in enumerate(PALETTE, start=1)
-}
+LIGHT = dict(zip(_STAND_INS, ("#1a1e23", "#5b6672", "#dfe3e7", *PALETTE), strict=True), font="sans-serif")
 """values of the page's variables in light, for figures that stand alone"""
 FULL, HALF = 11.0, 5.4
 """figure widths in inches: the whole column of a page, or one of two"""
@@ -207,7 +202,7 @@ def _svg(
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
-    for color, variable in _VARIABLES.items():
-        text = text.replace(color, variable)
+    for variable, color in _STAND_INS.items():
+        text = text.replace(color, f"var(--{variable})")
     opening = f'<svg role="img" aria-label="{html.escape(alternative)}" data-test="figure-{name}"'
     return text.replace("<svg", opening, 1)

@@ -121,7 +121,7 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         title=title,
         summary=summary.splitlines(),
-        score_groups=_grouped((_data(row.run), row) for row in rows),
+        score_groups=grouped((_data(row.run), row) for row in rows),
         scale=(min([0.0, *(each.low for each in intervals)]), max([1.0, *(each.high for each in intervals)])),
         keys={run.variant: styles[run.variant] for run in scored},
         curves=_learning_curves(scored, styles),
@@ -139,13 +139,13 @@ def write_report(
 
 
 def _refuse_twins(records: Sequence[RunRecord]) -> None:
-    paths = _grouped(((run.kind, run.variant, run.dataset), run.path) for run in records)
+    paths = grouped(((run.kind, run.variant, run.dataset), run.path) for run in records)
     for (_, variant, dataset), (first, *others) in paths.items():
         if others:
             raise RunError(f"{first} and {others[0]} are both {variant!r} on {dataset}; name their variants apart")
 
 
-def _grouped(pairs: Iterable[tuple[KeyT, ValueT]]) -> dict[KeyT, list[ValueT]]:
+def grouped(pairs: Iterable[tuple[KeyT, ValueT]]) -> dict[KeyT, list[ValueT]]:
     """Values by key, in the order of their first appearance."""
     groups: dict[KeyT, list[ValueT]] = {}
     for key, value in pairs:
@@ -165,7 +165,7 @@ def _curves(group: Sequence[Found], styles: Mapping[str, int], *, members: bool 
 def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
     """One figure for each dataset, with all its variants on the same axes."""
     found = ((run, run.evaluation("normalized_score")) for run in runs)
-    groups = _grouped((_data(run), (run, series)) for run, series in found if series is not None)
+    groups = grouped((_data(run), (run, series)) for run, series in found if series is not None)
     size = (FULL, 4.2) if len(groups) == 1 else (HALF, 3.1)
     drawn = []
     for index, (dataset, group) in enumerate(groups.items()):
@@ -209,7 +209,7 @@ def _mean_loss(metrics: Mapping[str, Series]) -> tuple[str, Series] | None:
 
 def _training_metrics(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
     """Small panels of what training logged, losses first; one panel for each metric and dataset."""
-    groups = _grouped(
+    groups = grouped(
         ((_data(run), metric), (run, series)) for run in runs for metric, series in run.series.get("train", {}).items()
     )
     several = len({dataset for dataset, _ in groups}) > 1

@@ -9,10 +9,11 @@ import numpy as np
 from trajmill.core.markov_chain import MarkovChain
 from trajmill.evaluation import statistics
 from trajmill.report.figures import FULL, HALF, Curve, Panel, Rate, bars_svg, curves_svg
+from trajmill.report.page import grouped
 from trajmill.runs.reading import RunRecord, Series
 from trajmill.studies.cells import short_name
 from trajmill.studies.measures import Results
-from trajmill.studies.records import Column, Quantity, Study
+from trajmill.studies.records import Column, Quantity
 
 Y_LABELS: dict[Quantity, str] = {"scores": "normalized score", "losses": "training loss"}
 
@@ -36,9 +37,9 @@ def panels_of(results: Results) -> list[Panel]:
     study = results.study
     if study.figure == "transition rows":
         return [_rows_panel(column) for column in study.columns]
-    panels = []
+    panels, groups = [], grouped((column.group, column) for column in study.columns)
     for over, datasets in _dataset_groups(results).items():
-        for group, columns in _column_groups(study).items():
+        for group, columns in groups.items():
             title = f"{group}, {over}" if group else over
             if study.figure == "data ratios":
                 panels.append(_ratio_panel(results, columns, datasets, title))
@@ -53,12 +54,6 @@ def _dataset_groups(results: Results) -> dict[str, list[str]]:
     if results.study.per_dataset or len(datasets) == 1:
         return {short_name(dataset): [dataset] for dataset in datasets}
     return {f"average over {len(datasets)} datasets": datasets} if datasets else {}
-
-
-def _column_groups(study: Study) -> dict[str, list[Column]]:
-    """The columns of each panel."""
-    groups = dict.fromkeys(column.group for column in study.columns)
-    return {group: [column for column in study.columns if column.group == group] for group in groups}
 
 
 def _panel(results: Results, columns: list[Column], datasets: list[str], title: str, quantity: Quantity) -> Panel:
@@ -99,11 +94,11 @@ def _losses(run: RunRecord, name: str) -> Series | None:
 
 def _ratio_panel(results: Results, columns: list[Column], datasets: list[str], title: str) -> Panel:
     curves = []
-    for style, line in enumerate(dict.fromkeys(column.line for column in columns)):
+    for style, (line, of_line) in enumerate(grouped((column.line, column) for column in columns).items()):
         points = [
             (column.trained.ratio * 100, statistics.bootstrap_interval(scores))
-            for column in columns
-            if column.line == line and (scores := results.over(column, datasets)) is not None
+            for column in of_line
+            if (scores := results.over(column, datasets)) is not None
         ]
         if points:
             shares, center, low, high = np.array([(share, at.estimate, at.low, at.high) for share, at in points]).T
@@ -122,7 +117,8 @@ def _rows_panel(column: Column) -> Panel:
 def _bars(results: Results) -> list[str]:
     """One bar for each column, mean over the datasets that were run; a figure for each group."""
     drawn = []
-    for number, (group, columns) in enumerate(_column_groups(results.study).items(), start=1):
+    groups = grouped((column.group, column) for column in results.study.columns)
+    for number, (group, columns) in enumerate(groups.items(), start=1):
         means = [
             (column, float(values.mean()))
             for column in columns

@@ -31,9 +31,9 @@ from trajmill.studies.measures import Results
 from trajmill.studies.records import Study
 from trajmill.training.settings import plain
 
-HEADINGS = ("Figure", "Our numbers", "The paper's numbers and ours")
-PAPER_CAPTION = "Paper: mean over twenty seeds, with its standard deviation where on record. "
-CAPTION = "Ours: mean over seeds, with its 95 % bootstrap interval. An empty cell says why it is empty."
+PAPER = "Paper: mean over twenty seeds, with its standard deviation where on record."
+OURS = "Ours: mean over seeds, with its 95 % bootstrap interval. An empty cell says why it is empty."
+HEADINGS = {("ours",): ("Our numbers", OURS), ("paper", "ours"): ("The paper's numbers and ours", f"{PAPER} {OURS}")}
 
 
 @cache
@@ -122,14 +122,10 @@ def _write(results: Results) -> None:
         "runs": {f"{variant} on {dataset}": os.path.relpath(path, output) for (variant, dataset), path in runs},
     }
     write_whole(output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
-    section = Section(
-        name="comparison",
-        title=HEADINGS[len(comparison.sides) if comparison.rows else 0],
-        text=(PAPER_CAPTION if "paper" in comparison.sides else "") + CAPTION if comparison.rows else "",
-        comparison=comparison if comparison.rows else None,
-        figures=tuple(drawings),
-        leading=True,
-    )
+    section = Section(name="comparison", title="Figure", figures=tuple(drawings), leading=True)
+    if comparison.rows:
+        heading, text = HEADINGS[comparison.sides]
+        section = replace(section, title=heading, text=text, comparison=comparison)
     summary = "\n".join([*warnings, *notes])
     write_report(results.run_paths, results.report, title=title, summary=summary, extra_sections=[section])
 

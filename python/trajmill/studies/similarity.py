@@ -11,8 +11,7 @@ pre-trained start (PT)  as the run was given it; from scratch, RI   the seed's o
 fine-tuned (FT)         the last checkpoint                         the last checkpoint
 ======================  ==========================================  =================================
 
-With extended positions the table of timesteps goes with the backbone. Initial values follow from their seeds, so
-nothing but the checkpoints has to be kept.
+With extended positions the table of timesteps goes with the backbone. Initial values follow from their seeds.
 
 The paper does not say how it flattens and averages. Here a backbone, the part that pre-training hands over, is one
 vector. Features are what enters the action head at the real steps of a window, without dropout, one vector a window;
