@@ -148,15 +148,13 @@ def printed_columns(file_name: str) -> dict[str, Printed]:
     """The numbers of a paper by table and column, from a file beside this one."""
     content = json.loads((files(__package__) / file_name).read_text(encoding="utf-8"))
 
-    def by_dataset(values: list[float | None]) -> dict[str, float]:
+    def by_dataset(values: list[float | None]) -> Any:
         pairs = zip(content["datasets"], values, strict=True)
         return {dataset: value for dataset, value in pairs if value is not None}
 
     def column_of(entry: Any) -> Printed:
         column = content["columns"][entry] if isinstance(entry, str) else entry  # a name: the column of another table
-        return Printed(
-            **{name: by_dataset(found) if isinstance(found, list) else found for name, found in column.items()}
-        )
+        return Printed(**{name: by_dataset(each) if isinstance(each, list) else each for name, each in column.items()})
 
     return {key: column_of(entry) for key, entry in content["columns"].items()}
 
