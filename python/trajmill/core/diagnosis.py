@@ -22,7 +22,7 @@ _EXTRAS = {
     "corpus": (("xxhash",), "corpora and replay files"),
     "cli": (("tyro", "rich"), "the command line"),
     "train": (("torch", "gymnasium", "mujoco", "safetensors", "matplotlib", "jinja2"), "training, scores, reports"),
-    "text": (("tokenizers",), "training on text (--method.text)"),
+    "text": (("tokenizers",), "train language_model --method.text"),
     "export": (("pyarrow",), "corpus export to Arrow and Parquet"),
     "remote": (("fsspec",), "corpora in object stores"),
     "ray": (("ray",), "generate --engine ray"),

@@ -76,6 +76,11 @@ class Comparison:
             return self.rows
         return dict(zip(self.columns, zip(*self.rows.values(), strict=True), strict=True))
 
+    @property
+    def corner(self) -> str:
+        """Heading of the lines."""
+        return "variant" if self.is_turned else "dataset"
+
     def texts(self, entry: Entry) -> tuple[str, ...]:
         """One cell for each of `sides`."""
         return (entry.printed_text, entry.our_text)[-len(self.sides) :]
@@ -83,7 +88,7 @@ class Comparison:
     def markdown(self) -> str:
         """The table in Markdown."""
         heads = [
-            "variant" if self.is_turned else "dataset",
+            self.corner,
             *(f"{head}, {side}" for head in self.heads for side in self.sides),
         ]
         lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
