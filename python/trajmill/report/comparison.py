@@ -87,10 +87,7 @@ class Comparison:
 
     def markdown(self) -> str:
         """The table in Markdown."""
-        heads = [
-            self.corner,
-            *(f"{head}, {side}" for head in self.heads for side in self.sides),
-        ]
+        heads = [self.corner, *(f"{head}, {side}" for head in self.heads for side in self.sides)]
         lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
         for label, row in self.lines.items():
             lines.append([label, *(text for entry in row for text in self.texts(entry))])

@@ -20,7 +20,7 @@ class ComputeConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU where there is one"""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """of matrix products: fp32 as in the papers, tf32 (faster on GPUs), bf16 (on GPUs and CPUs with AVX512_BF16 or AMX)"""
+    """of matrix products: fp32 as in the papers, tf32 (faster on GPUs), bf16 (on GPUs, CPUs with AVX512_BF16 or AMX)"""
     threads: int = 1
     """CPU threads of torch, at least 1; one process per core is faster than one process on many"""
     rows: Literal["device", "host"] = "device"
