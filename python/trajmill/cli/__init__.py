@@ -1,4 +1,4 @@
-"""The command line: parses, calls one pipeline function, prints.
+"""The command line: parses, calls one function, prints.
 
 This file decides which command is meant and what the exit code is; it imports neither tyro nor rich nor torch, so that
 ``trajmill --version`` and ``trajmill doctor`` answer even where those are missing.
@@ -14,60 +14,45 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
+
+from trajmill import __version__
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of the overview and where its command lives."""
-
-    module: str
-    words: str
-    summary: str
-    resume: str
-    """what to do after Ctrl-C"""
-
-
-_RESUME = "the last checkpoint is kept: give the same command with --resume to go on from it"
+_RESUME = "the last checkpoint is kept: give the same command with --resume to continue from it"
 _AGAIN = "nothing half-done is left: give the same command again"
-_GO_ON = "finished shards are kept: give the same command again to go on from them"
-_RERUN = "finished runs and the last checkpoint are kept: give the same command again to go on from them"
-_FETCH = "bytes already downloaded are kept: give the same command again to go on from them"
-COMMANDS = {
-    "generate": Entry("generate", "generate mdp|markov|iid", "mill synthetic data into a directory", _GO_ON),
-    "corpus": Entry("corpus", "corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
-    "collect": Entry("collect", "collect ENV", "make a data set in MuJoCo: random, medium, replay, expert", _AGAIN),
-    "dataset": Entry("dataset", "dataset info|validate|...", "look at real data, check, convert, download it", _FETCH),
-    "train": Entry("train", "train METHOD", "train a method, many seeds at once; scored if it acts", _RESUME),
-    "evaluate": Entry("evaluate", "evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
-    "export": Entry("export", "export RUN DEST", "what a run has learned, for another program", _AGAIN),
-    "reproduce": Entry(
-        "reproduce", "reproduce NAME|--list", "tables and figures of a paper, theirs beside ours", _RERUN
-    ),
-    "report": Entry("report", "report RUN...", "one self-contained HTML page about runs", _AGAIN),
-    "demo": Entry(
-        "demo", "demo", "from a fresh clone to a scored policy, in minutes", "the same command starts afresh"
-    ),
-    "doctor": Entry("doctor", "doctor", "what this installation can do, and what is missing", _AGAIN),
+_SHARDS = "finished shards are kept: give the same command again to continue from them"
+_RUNS = "finished runs and the last checkpoint are kept: give the same command again to continue from them"
+_BYTES = "bytes already downloaded are kept: give the same command again to continue from them"
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "generate": ("generate mdp|markov|iid|...", "generate synthetic data into a directory", _SHARDS),
+    "corpus": ("corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
+    "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGAIN),
+    "dataset": ("dataset info|validate|...", "look at a dataset, check, convert, download it", _BYTES),
+    "train": ("train METHOD", "train a method, many seeds at once, and score its policies", _RESUME),
+    "evaluate": ("evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
+    "export": ("export RUN DEST", "write what a run has learned in another program's format", _AGAIN),
+    "reproduce": ("reproduce NAME|--list", "repeat tables and figures of a paper, beside its numbers", _RUNS),
+    "report": ("report RUN...", "write one self-contained HTML page about runs", _AGAIN),
+    "demo": ("demo", "from a fresh clone to a scored policy, in minutes", "the same command starts afresh"),
+    "doctor": ("doctor", "what this installation can do, and what is missing", _AGAIN),
 }
-
-OVERVIEW_HEAD = """\
+"""words and summary in the overview, and what to do after Ctrl-C; a command lives in the module of its name"""
+OVERVIEW = """\
 usage: trajmill COMMAND [OPTIONS]
 
-Synthetic data for reinforcement learning, and the training that shows what it is worth.
+Generate synthetic data for reinforcement learning at machine speed, and repeat the papers that train on it.
 
 commands
-"""
-OVERVIEW_TAIL = """\
-
+{commands}
 options of every command
   --quiet               no progress, only the result
   --json                the result as one JSON object on stdout
   -h, --help            what a command does: its defaults, ranges and sources
-  --version             the version, and nothing else
+
+trajmill --version prints the version, and nothing else.
 
 examples
   trajmill demo --out runs/demo
@@ -76,7 +61,7 @@ examples
   trajmill corpus verify corpus
   trajmill collect hopper --kind medium-replay --out hopper-ars-medium-replay.hdf5
   trajmill dataset info hopper-sac-replay-10k
-  trajmill train --help
+  trajmill train td3_bc --dataset hopper-sac-replay-10k --out runs/hopper
   trajmill evaluate runs/hopper --episode-count 100
   trajmill reproduce a-table-6 --quick
   trajmill report runs/hopper runs/baseline --out report.html
@@ -109,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """End at SIGTERM as at Ctrl-C, with a message and the processes started; only a main thread may say so."""
+    """End at SIGTERM as at Ctrl-C: with a message, and with the processes started. Only a main thread can do so."""
 
     def end(number: int, _: FrameType | None) -> None:
         stop = KeyboardInterrupt()
@@ -128,16 +113,17 @@ def _terminable() -> Iterator[None]:
 
 def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview(), end="")
+        lines = (f"  {usage:<31}{summary}\n" for usage, summary, _ in COMMANDS.values())
+        print(OVERVIEW.format(commands="".join(lines)), end="")
         return DONE if words else USAGE
     if words[0] == "--version":
-        print(_version())
+        print(__version__)
         return DONE
     if words[0] not in COMMANDS:
         _say(f"there is no command {words[0]!r}; commands are {', '.join(COMMANDS)}; see trajmill --help")
         return USAGE
-    quiet, words = _take(words, "--quiet")
-    as_json, words = _take(words, "--json")
+    quiet, as_json = "--quiet" in words, "--json" in words
+    words = [word for word in words if word not in ("--quiet", "--json")]
     if words[0] == "doctor":
         from trajmill.cli import doctor
 
@@ -145,7 +131,7 @@ def _dispatch(words: list[str]) -> int:
     try:
         from trajmill.cli.session import UsageError, run_command
 
-        module = importlib.import_module(f"trajmill.cli.{COMMANDS[words[0]].module}")
+        module = importlib.import_module(f"trajmill.cli.{words[0]}")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("trajmill"):
             raise
@@ -158,29 +144,9 @@ def _dispatch(words: list[str]) -> int:
         print(error, file=sys.stderr)
         return USAGE
     except KeyboardInterrupt as stop:
-        _say(f"{str(stop) or 'interrupted'}; {COMMANDS[words[0]].resume}")
+        _say(f"{str(stop) or 'interrupted'}; {COMMANDS[words[0]][2]}")
         return 128 + getattr(stop, "signal", signal.SIGINT)
     return DONE
-
-
-def _take(words: list[str], flag: str) -> tuple[bool, list[str]]:
-    return flag in words, [word for word in words if word != flag]
-
-
-def _overview() -> str:
-    lines = [f"  {entry.words:<31}{entry.summary}\n" for entry in COMMANDS.values()]
-    return OVERVIEW_HEAD + "".join(lines) + OVERVIEW_TAIL
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("trajmill")
-    except PackageNotFoundError:
-        import trajmill
-
-        return str(getattr(trajmill, "__version__", "unknown"))
 
 
 def _message(error: Exception) -> str:

@@ -1,9 +1,9 @@
-"""Make a data set in MuJoCo: random, medium, medium-replay or expert episodes in D4RL's HDF5 schema.
+"""Make a dataset in MuJoCo: random, medium, medium-replay or expert episodes in D4RL's HDF5 schema.
 
 The policies are linear, found by augmented random search (arXiv:1803.07055). Bundled ones play Hopper and HalfCheetah;
 --train finds new ones, in about a minute. Equal settings give equal data on one machine, whatever the threads. The file
-holds next observations, MuJoCo's states, and where it all comes from; its name says ars, since D4RL's sets come from
-another method.
+holds next observations, MuJoCo's states, and where it all comes from; its name says ars, since D4RL's come from another
+method.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ class Collect:
     config: Annotated[CollectConfig, tyro.conf.arg(name="")] = field(default_factory=CollectConfig)
 
     def run(self, progress: Progress) -> Outcome:
-        """Collect them and tell."""
         made = collect(self.environment, self.out, self.config, progress)
         score = "" if made.normalized_score is None else f" (normalized {made.normalized_score:.1f})"
         text = (

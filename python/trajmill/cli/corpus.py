@@ -28,18 +28,19 @@ EXAMPLES = """
 """
 
 FormatT = TypeVar("FormatT", bound=Format)
-Location = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Info:
-    """What a corpus is made of and how much of it is there."""
-
-    location: Location
+class _Located:
+    location: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
     """directory or URL of a corpus"""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info(_Located):
+    """What a corpus is made of and how much of it is there."""
+
     def run(self, progress: Progress) -> Outcome:
-        """Read its records."""
         found = survey(open_store(self.location))
         layout = found.layout
         spec = found.record.spec if found.record else {}
@@ -58,11 +59,9 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(_Located):
     """The first rows of a corpus."""
 
-    location: Location
-    """directory of a corpus"""
     rows: int = 5
     """rows to show, >= 0"""
     first: int = 0
@@ -71,31 +70,26 @@ class Head:
     """values of a row to show, >= 0"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Print them."""
         corpus = open_corpus(self.location)
         rows = range(len(corpus))[max(0, self.first) :][: max(0, self.rows)]
-        arrays = {
-            name: array[:, : max(0, self.values)] for name, array in corpus.read(np.array(rows, np.int64)).items()
-        }
+        found = corpus.read(np.array(rows, np.int64))
+        arrays = {name: np.asarray(array)[:, : max(0, self.values)] for name, array in found.items()}
         lines = []
-        for i, row in enumerate(rows):
+        for number, row in enumerate(rows):
             for name, array in arrays.items():
                 more = " ..." if self.values < corpus.layout.column(name).row_length else ""
-                lines.append(f"{row} {name}: {' '.join(map(str, array[i]))}{more}")
-        return Outcome({name: np.asarray(array).tolist() for name, array in arrays.items()}, "\n".join(lines))
+                lines.append(f"{row} {name}: {' '.join(map(str, array[number]))}{more}")
+        return Outcome({name: array.tolist() for name, array in arrays.items()}, "\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verify:
+class Verify(_Located):
     """Read all of a corpus and compare it with its hashes, which finds any flipped bit."""
 
-    location: Location
-    """directory or URL of a corpus"""
     threads: int | None = None
     """threads that hash, >= 1; by default every core"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Verify; the error's message lists what is wrong."""
         started = time.perf_counter()
         found = verify(self.location, progress, threads=self.threads)
         seconds = time.perf_counter() - started
@@ -110,14 +104,10 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Merge:
+class Merge(_Located):
     """Write the manifest of shards that several jobs have made, or of a corpus that lost it."""
 
-    location: Location
-    """directory or URL that holds every shard and receipt"""
-
     def run(self, progress: Progress) -> Outcome:
-        """Merge."""
         manifest = merge(self.location)
         data = {"directory": self.location, "shards": manifest.layout.shard_count, "bytes": manifest.layout.byte_count}
         return Outcome(data, f"{self.location}: whole, {manifest.layout.shard_count} shards")
@@ -139,13 +129,13 @@ class ExportTo(Generic[FormatT]):
 if TYPE_CHECKING:
     AnyExport = ExportTo[Any]
 else:
-    AnyExport = functools.reduce(
-        operator.or_,
-        (
-            Annotated[ExportTo[kind], tyro.conf.subcommand(name, description=kind.__doc__, prefix_name=False)]
-            for name, kind in FORMATS.items()
-        ),
+    _exports = (
+        Annotated[
+            ExportTo[kind], tyro.conf.subcommand(name, description=kind.__doc__.replace("``", ""), prefix_name=False)
+        ]
+        for name, kind in FORMATS.items()
     )
+    AnyExport = functools.reduce(operator.or_, _exports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,21 +145,15 @@ class Export:
     to: Annotated[AnyExport, tyro.conf.arg(name="")]
 
     def run(self, progress: Progress) -> Outcome:
-        """Export."""
         started = time.perf_counter()
         corpus = open_corpus(self.to.corpus)
         result = export_corpus(self.to.options, corpus, self.to.out, overwrite=self.to.overwrite, progress=progress)
         seconds = time.perf_counter() - started
-        data = {
-            "destination": str(self.to.out),
-            "files": result.file_count,
-            "bytes": result.byte_count,
-            "linked_bytes": result.linked_bytes,
-            "seconds": seconds,
-        }
-        linked = f", {result.linked_bytes:,} of them shared with the corpus" if result.linked_bytes else ""
-        text = f"{self.to.out}: {result.byte_count:,} bytes in {result.file_count} files{linked}, {seconds:.2f} s"
-        return Outcome(data, text)
+        target, size, linked = str(self.to.out), result.byte_count, result.linked_bytes
+        data = {"destination": target, "files": result.file_count, "bytes": size, "linked_bytes": linked}
+        shared = f", {linked:,} of them shared with the corpus" if linked else ""
+        text = f"{target}: {size:,} bytes in {result.file_count} files{shared}, {seconds:.2f} s"
+        return Outcome({**data, "seconds": seconds}, text)
 
 
 COMMANDS = {"info": Info, "head": Head, "verify": Verify, "export": Export, "merge": Merge}

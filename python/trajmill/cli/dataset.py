@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.markup import escape
 
-from trajmill.cli.session import Outcome
+from trajmill.cli.session import Outcome, columns
 from trajmill.core.progress import Progress
 from trajmill.data import DatasetError, DatasetSummary, Subset, download_dataset, summarize
 from trajmill.data.formats import format_names
@@ -40,7 +40,7 @@ else:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")]
-    """a dataset"""
+    """name or path of a dataset"""
     fix_timeouts: bool = False
     """mark ends of episodes that the flags leave out, instead of refusing them"""
 
@@ -50,7 +50,6 @@ class Info(_Source):
     """What a dataset holds, in numbers."""
 
     def run(self, progress: Progress) -> Outcome:
-        """Read and measure it."""
         dataset, warnings = load_with_warnings(self.name, fix_timeouts=self.fix_timeouts)
         summary = summarize(dataset)
         data = {**asdict(summary), "quantiles": QUANTILES, "metadata": dict(dataset.metadata), "warnings": warnings}
@@ -69,7 +68,6 @@ class Validate(_Source):
     """fail on warnings too"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Run every check."""
         found = validate(
             self.name, fix_timeouts=self.fix_timeouts, dynamics=self.dynamics, environment_id=self.environment
         )
@@ -103,17 +101,13 @@ class Convert(_Source):
     """replace a file"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Read it and write it again."""
-        dataset, name = convert(
-            self.name,
-            self.out,
-            to=self.to,
-            overwrite=self.overwrite,
-            subset=None if self.subset is None else Subset.parse(self.subset, self.subset_seed),
-            observation_dim=self.observation_dim,
-            action_limit=self.action_limit,
-            fix_timeouts=self.fix_timeouts,
-        )
+        options = {
+            "subset": None if self.subset is None else Subset.parse(self.subset, self.subset_seed),
+            "observation_dim": self.observation_dim,
+            "action_limit": self.action_limit,
+            "fix_timeouts": self.fix_timeouts,
+        }
+        dataset, name = convert(self.name, self.out, to=self.to, overwrite=self.overwrite, **options)
         data = {"out": str(self.out), "format": name, "rows": len(dataset), "subset": dataset.metadata.get("subset")}
         return Outcome(data, f"{self.out}: {len(dataset):,} rows in {name} format")
 
@@ -130,7 +124,6 @@ class Download:
     """another address of the same file; size and hash are checked as usual"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Fetch and check it."""
         say = partial(print, "trajmill:", file=sys.stderr)
         path = download_dataset(self.name, self.out, say=say, progress=progress, url=self.url)
         return Outcome({"path": str(path)}, f"{path}: complete, size and hash are right")
@@ -159,19 +152,15 @@ def _shown(summary: DatasetSummary, warnings: list[str]) -> RenderableType:
         "actions": f"{summary.action_range[0]:.4g} to {summary.action_range[1]:.4g}{outside}{at_limit}",
         "constant columns": ", ".join(map(str, summary.constant_observations)) or "none",
     }
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+    table = columns("", "")
+    table.show_header = False
     for name, value in facts.items():
-        table.add_row(name, value)
+        table.add_row(f"[dim]{name}[/]", escape(value))
     parts: list[Any] = [table]
     if summary.episode_count:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("quantile", style="dim")
-        for quantile in QUANTILES:
-            table.add_column(f"{quantile:.0%}", justify="right")
-        table.add_row("return", *(f"{value:,.1f}" for value in summary.returns))
-        table.add_row("episode length", *(f"{value:,.0f}" for value in summary.episode_lengths))
+        table = columns("quantile", right=[f"{quantile:.0%}" for quantile in QUANTILES])
+        table.add_row("[dim]return[/]", *(f"{value:,.1f}" for value in summary.returns))
+        table.add_row("[dim]episode length[/]", *(f"{value:,.0f}" for value in summary.episode_lengths))
         parts += ["", table]
     parts += ["", *(f"warning: {warning}" for warning in warnings)] if warnings else []
     return Group(*parts)

@@ -12,9 +12,8 @@ from typing import Annotated
 import numpy as np
 import tyro
 from rich.console import Group
-from rich.table import Table
 
-from trajmill.cli.session import Outcome
+from trajmill.cli.session import Outcome, columns
 from trajmill.core.progress import Progress
 from trajmill.evaluation.statistics import bootstrap_interval
 from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run
@@ -35,13 +34,10 @@ class Evaluate:
     config: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = field(default_factory=EvaluateConfig)
 
     def run(self, progress: Progress) -> Outcome:
-        """Score them and tell."""
         evaluation = evaluate_run(self.path, self.config, progress)
         result = evaluation.result
         scores, returns = result.normalized_scores, result.returns.mean(axis=1)
-        table = Table(box=None, pad_edge=False)
-        for name in ("seed", "score", "return", "episode length"):
-            table.add_column(name, justify="right", header_style="dim")
+        table = columns(right=("seed", "score", "return", "episode length"))
         rows = zip(evaluation.seeds, scores, returns, result.lengths.mean(axis=1), strict=True)
         for seed, score, mean_return, length in rows:
             table.add_row(str(seed), f"{score:.1f}", f"{mean_return:,.1f}", f"{length:,.0f}")
@@ -52,12 +48,7 @@ class Evaluate:
             closing = f"mean score {interval.estimate:.1f}"
             if len(scores) > 1:
                 closing += f", 95 % interval over seeds {interval.low:.1f} to {interval.high:.1f}"
-        data = {
-            "run": str(self.path),
-            "update": evaluation.update,
-            "seeds": evaluation.seeds,
-            **result.to_dict(),
-        }
+        data = {"run": str(self.path), "update": evaluation.update, "seeds": evaluation.seeds, **result.to_dict()}
         heading = f"{result.environment_id}, {self.config.episode_count} episodes, {evaluation.update:,} updates"
         return Outcome(data, Group(heading, "", table, "", closing))
 

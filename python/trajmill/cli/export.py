@@ -30,12 +30,9 @@ class Export:
     """directory to create"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Write it."""
         update = export_run(self.path, self.out)
-        names = sorted(path.name for path in self.out.iterdir())
-        return Outcome(
-            {"out": str(self.out), "update": update}, f"{self.out}: {', '.join(names)}, after {update:,} updates"
-        )
+        names = ", ".join(sorted(path.name for path in self.out.iterdir()))
+        return Outcome({"out": str(self.out), "update": update}, f"{self.out}: {names}, after {update:,} updates")
 
 
 COMMANDS = {"": Export}

@@ -1,6 +1,7 @@
-"""Generate synthetic data into a directory: the same settings and seed give the same bytes on every machine.
+"""Generate synthetic data into a directory.
 
-Neither threads, engines nor interruptions change them. The same command given again continues where it was stopped.
+The same settings and seed give the same bytes on every machine, whatever the threads, the engine or interruptions. The
+same command given again continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ class Generate(Generic[ConfigT]):
     mill: Annotated[MillConfig, tyro.conf.arg(name="")]
 
     def run(self, progress: Progress) -> Outcome:
-        """Generate it."""
         started = time.perf_counter()
         built = experiment.generate(self.config, self.out, progress, self.mill)
         seconds = time.perf_counter() - started

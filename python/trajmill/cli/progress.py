@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, a line every few seconds elsewhere. Both show rate and time left."""
+"""Progress for people: bars on a terminal, otherwise a line every few seconds. Both show rate and time left."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 import rich.progress
 from rich.console import Console
 from rich.text import Text
+
+from trajmill.core.progress import duration
+
+__all__ = ["PlainProgress", "RichProgress", "amount", "duration", "rate"]
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
@@ -19,34 +22,24 @@ BAR_MINIMUM_WIDTH = 110
 """columns of a terminal that has room for a bar beside the numbers"""
 
 
-class RichProgress:
+class RichProgress(rich.progress.Progress):
     """Bars on the terminal behind stderr."""
 
     def __init__(self) -> None:
         console = Console(file=sys.stderr)
-        bar = [rich.progress.BarColumn(bar_width=24)] if console.width >= BAR_MINIMUM_WIDTH else []
-        self._bars = rich.progress.Progress(
+        super().__init__(
             rich.progress.TextColumn("{task.description}"),
-            *bar,
+            *([rich.progress.BarColumn(bar_width=24)] if console.width >= BAR_MINIMUM_WIDTH else []),
             rich.progress.TaskProgressColumn(),
-            _AmountColumn(),
+            rich.progress.TextColumn("{task.fields[amount]}", style="dim"),
             _RateColumn(),
             rich.progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
             refresh_per_second=1 / REDRAW_SECONDS,
             speed_estimate_period=10.0,
         )
-        self._tasks: dict[str, rich.progress.TaskID] = {}
+        self._numbers: dict[str, rich.progress.TaskID] = {}
         self._drawn: dict[str, float] = {}
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def __call__(self, task: str, completed: int, total: int, unit: str) -> None:
         """Move the bar of `task`, which appears when it is first named."""
@@ -54,16 +47,10 @@ class RichProgress:
         if completed < total and now - self._drawn.get(task, 0.0) < REDRAW_SECONDS:
             return
         self._drawn[task] = now
-        if task not in self._tasks:
-            self._tasks[task] = self._bars.add_task(task, total=total, unit=unit)
-        self._bars.update(self._tasks[task], completed=completed, total=total)
-
-
-class _AmountColumn(rich.progress.ProgressColumn):
-    """``12,000 / 100,000 updates``."""
-
-    def render(self, task: rich.progress.Task) -> Text:
-        return Text(f"{amount(task.completed)} / {amount(task.total or 0)} {task.fields['unit']}", style="dim")
+        done = f"{amount(completed)} / {amount(total)} {unit}"
+        if task not in self._numbers:
+            self._numbers[task] = self.add_task(task, total=total, unit=unit, amount=done)
+        self.update(self._numbers[task], completed=completed, total=total, amount=done)
 
 
 class _RateColumn(rich.progress.ProgressColumn):
@@ -91,14 +78,6 @@ class PlainProgress:
         self._stream = stream
         self._clock = clock
         self._lines: dict[str, _Line] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.flush()
 
     def __call__(self, task: str, completed: int, total: int, unit: str) -> None:
         """Print if it is time to."""
@@ -132,14 +111,3 @@ def rate(per_second: float, unit: str) -> str:
         if per_second >= least:
             return f"{per_second / size:.3g} {prefix} {unit}/s"
     return f"{per_second:,.0f} {unit}/s" if per_second >= 100 else f"{per_second:.1f} {unit}/s"
-
-
-def duration(seconds: float) -> str:
-    """Time for people: ``4.2 s``, ``48 s``, ``3 min 07 s``, ``2 h 05 min``."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,13 +1,14 @@
 """Write one self-contained HTML page about run directories.
 
-Scores with bootstrap intervals, learning curves, losses, and where every number comes from. The page needs no network
-and runs no script. Unfinished runs are shown and marked as such; damaged ones are refused.
+It shows scores with bootstrap intervals, learning curves, losses, and where every number comes from. It needs no
+network and runs no script. Unfinished runs are shown and marked as such; damaged ones are refused.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -25,7 +26,7 @@ EXAMPLES = """
 class Report:
     """Write one page about runs."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...", help_behavior_hint="")]
     """run directories, at least one; variants take their order and colors from it"""
     out: Path = Path("report.html")
     """the page to write; an older one is replaced"""
@@ -33,8 +34,8 @@ class Report:
     """heading of the page"""
 
     def run(self, progress: Progress) -> Outcome:
-        """Write it."""
-        return Outcome({"report": str(write_report(self.runs, self.out, title=self.title))})
+        page = write_report(self.runs, self.out, title=self.title)
+        return Outcome({"report": str(page)}, f"report: {page}")
 
 
 COMMANDS = {"": Report}

@@ -1,9 +1,9 @@
 """Repeat a table or figure of a paper by its name, and set the paper's numbers beside ours.
 
-Every variant is pre-trained and fine-tuned on every dataset that is here, all seeds in one program. What is finished
-is kept and shared by all studies in --out, so the same command goes on where it stopped. Datasets that are not here
+Every variant is pre-trained and fine-tuned on every dataset that is found, all seeds in one program. What is finished
+is kept and shared by all studies in --out, so the same command continues where it stopped. Datasets that are not found
 are named, with the command that downloads them, and their cells stay empty. --quick runs the same code on the bundled
-data in minutes: a check that everything works, no result.
+data in minutes: a check that everything works, not a result.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from trajmill.cli.session import Outcome, UsageError
+from trajmill.cli.session import Outcome, UsageError, columns
 from trajmill.core.progress import Progress
 from trajmill.studies.cells import QUICK_LABEL, ReproduceConfig
-from trajmill.studies.run import Reproduced, advice, all_studies, estimate, reproduce
+from trajmill.studies.measures import Results
+from trajmill.studies.run import advice, all_studies, estimate, reproduce
 
 EXAMPLES = """
   trajmill reproduce --list
@@ -35,16 +36,15 @@ EXAMPLES = """
 class Reproduce:
     """Repeat a table or figure of a paper."""
 
-    name: tyro.conf.Positional[str] = ""
-    """of the table or figure; --list prints all of them"""
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = ""
+    """name of a table or figure; --list prints all of them"""
     list: bool = False
-    """print every name with what it is and how much work"""
+    """print every name, what it stands for and how much work it is"""
     out: Path | None = None
     """where runs, tables and figures go; by default runs/paper-a, with --quick runs/paper-a-quick"""
     config: Annotated[ReproduceConfig, tyro.conf.arg(name="")] = field(default_factory=ReproduceConfig)
 
     def run(self, progress: Progress) -> Outcome:
-        """Run it, or list what there is."""
         if self.list:
             return _listed()
         if not self.name:
@@ -52,6 +52,7 @@ class Reproduce:
         quick = self.config.quick or self.name == "quick"
         out = self.out or Path("runs/paper-a-quick" if quick else "runs/paper-a")
         done = reproduce(self.name, out, self.config, progress)
+        heads = done.comparison.columns
         data = {
             "study": done.study.name,
             "report": str(done.report),
@@ -59,7 +60,7 @@ class Reproduce:
             "missing": dict(done.missing),
             "not_yet": dict(done.not_yet),
             "rows": {
-                label: [{"column": column, **asdict(entry)} for column, entry in zip(done.columns, row, strict=True)]
+                label: [{"column": head, **asdict(entry)} for head, entry in zip(heads, row, strict=True)]
                 for label, row in done.comparison.rows.items()
             },
         }
@@ -67,10 +68,7 @@ class Reproduce:
 
 
 def _listed() -> Outcome:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("name", no_wrap=True)
-    for heading in ("runs", "before", "core h", "GPU h"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = columns("name", right=("runs", "pre-runs", "core h", "GPU h"))
     table.add_column("what")
     data = {}
     for study in all_studies().values():
@@ -80,32 +78,29 @@ def _listed() -> Outcome:
         quick = study.name == "quick"  # minutes, whatever the estimate says
         table.add_row(study.name, *numbers[:2], *(("", "") if quick else numbers[2:]), study.title)
     foot = (
-        "\nA run trains all twenty seeds; before: pre-training runs; studies share both. Hours are rough, for a whole "
-        "study from nothing: a core of a small server, or one H200; evaluation comes on top. Any study runs in minutes "
-        "with --quick."
+        "\nruns: fine-tuning runs, each of all twenty seeds; pre-runs: pre-training runs. Studies share both. Hours "
+        "are rough, for a whole study from nothing, on one core of a small server or on one H200; evaluation comes on "
+        "top. Any study runs in minutes with --quick."
     )
     return Outcome(data, Group(table, foot))
 
 
-def _shown(done: Reproduced, *, quick: bool) -> RenderableType:
+def _shown(done: Results, *, quick: bool) -> RenderableType:
     parts: list[RenderableType] = [f"[bold]{QUICK_LABEL}[/]\n"] if quick and done.study.variants else []
     if done.comparison.rows:
         parts.append(_table(done))
     parts += [f"{name}: {why}" for name, why in done.not_yet.items()]
     if done.missing:
-        parts += ["\nDatasets that are not here leave their cells empty:", *advice(done.missing)]
+        parts += ["\nDatasets that were not found leave their cells empty:", *advice(done.missing)]
     return Group(*parts, f"\nReport: {done.report}\nTable:  {done.markdown}")
 
 
-def _table(done: Reproduced) -> Table:
+def _table(done: Results) -> Table:
     """One line a cell, which fits any terminal; the files have the paper's layout."""
-    table = Table(title=f"{done.study.name}: {done.study.title}", title_justify="left", box=None, pad_edge=False)
-    for heading in ("dataset", "variant"):
-        table.add_column(heading, header_style="dim")
-    for side in done.comparison.sides:
-        table.add_column(side, justify="right", header_style="dim", no_wrap=True)
+    table = columns("dataset", "variant", right=done.comparison.sides)
+    table.title, table.title_justify = f"{done.study.name}: {done.study.title}", "left"
     for label, row in done.comparison.rows.items():
-        for number, (column, entry) in enumerate(zip(done.columns, row, strict=True)):
+        for number, (column, entry) in enumerate(zip(done.comparison.columns, row, strict=True)):
             table.add_row("" if number else label, column, *map(escape, done.comparison.texts(entry)))
     return table
 

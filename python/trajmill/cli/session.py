@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import tyro
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 from trajmill.cli.progress import PlainProgress, RichProgress
 from trajmill.core.progress import Progress, silent
@@ -25,15 +28,8 @@ class Outcome:
 
     data: Mapping[str, Any]
     """for machines, printed with --json"""
-    text: RenderableType | None = None
-    """for people; without it the data are listed"""
-
-
-class Command(Protocol):
-    """Parsed arguments that can be run."""
-
-    def run(self, progress: Progress) -> Outcome | None:
-        """Do the work by calling one pipeline function; None leaves it to another process to say what came out."""
+    text: RenderableType
+    """for people"""
 
 
 class UsageError(Exception):
@@ -43,29 +39,36 @@ class UsageError(Exception):
 def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_json: bool) -> None:
     """Run the command that `words` ask of `module`.
 
-    A command's module has ``COMMANDS``, which maps its second word (``""``: it has none) to a dataclass that is a
-    `Command`; ``EXAMPLES``; and a docstring, which opens its help.
+    A command's module has a docstring, which opens its help; ``EXAMPLES``; and ``COMMANDS``, which maps its second word
+    (``""``: it has none) to a dataclass, the parsed arguments. Its ``run(progress)`` does the work by calling one
+    function, and returns an `Outcome`, or None if another process prints one. A function in place of the dataclass
+    makes one with ``EXAMPLES`` of its own, whose switches have both of their names, since some are on by default.
     """
-    name, rest = words[0], list(words[1:])
-    commands: Mapping[str, type[Command]] = module.COMMANDS
-    if "" not in commands:
-        if rest and rest[0] in ("-h", "--help"):
+    name, *rest = words
+    markers = [tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff]
+    kind, about = module.COMMANDS.get(""), _about(module.__doc__, module.EXAMPLES)
+    if kind is None:
+        word, *rest = rest or [""]
+        if word in ("-h", "--help"):
             print(_overview(module, name))
             return
-        if not rest or rest[0] not in commands:
-            raise UsageError(_overview(module, name))
-        name, kind, rest = f"{name} {rest[0]}", commands[rest[0]], rest[1:]
-    else:
-        kind = commands[""]
-    described: Any = kind if hasattr(kind, "EXAMPLES") else module
-    command = tyro.cli(
-        kind,
-        prog=f"trajmill {name}",
-        description=f"{_reflow(described.__doc__)}\n\nexamples:\n{described.EXAMPLES.strip(chr(10))}",
-        args=rest,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    with display(quiet=quiet) as progress, _plain_warnings():
+        if word not in module.COMMANDS:
+            unknown = f"trajmill: there is no command `trajmill {name} {word}`\n\n" if word else ""
+            raise UsageError(unknown + _overview(module, name))
+        name, kind = f"{name} {word}", module.COMMANDS[word]
+        if isinstance(kind, type):
+            own = [line for line in module.EXAMPLES.splitlines() if line.startswith(f"  trajmill {name} ")]
+            _, _, more = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
+            about = _about(f"{kind.__doc__}\n\n{more}".strip(), "\n".join(own) or module.EXAMPLES)
+        else:
+            kind, markers = kind(), markers[:1]
+            about = _about(kind.__doc__, kind.EXAMPLES)
+    if {"-h", "--help"} & set(rest):
+        print(f"{about}\n")  # not as the parser's description, whose lines it joins
+    command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers)
+    plain = nullcontext(silent if quiet else PlainProgress(sys.stderr))
+    display: AbstractContextManager[Progress] = RichProgress() if sys.stderr.isatty() and not quiet else plain
+    with display as progress, _plain_warnings():
         outcome = command.run(progress)
     if outcome is None:
         return
@@ -73,37 +76,39 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
         print(json.dumps(outcome.data, default=str))
     elif isinstance(outcome.text, str):
         print(outcome.text)
-    elif outcome.text is not None:
-        Console().print(outcome.text)
     else:
-        for name, value in outcome.data.items():
-            print(f"{name.replace('_', ' ')}: {value}")
+        Console().print(outcome.text)
 
 
-def display(*, quiet: bool) -> AbstractContextManager[Progress]:
-    """The progress display that fits: none, bars on a terminal, or plain lines; always on stderr."""
-    if quiet:
-        return nullcontext(silent)
-    return RichProgress() if sys.stderr.isatty() else PlainProgress(sys.stderr)
+def columns(*left: str, right: Sequence[str] = ()) -> Table:
+    """A plain table with columns of words, and after them columns of numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in left:
+        table.add_column(heading, overflow="fold")
+    for heading in right:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def _overview(module: ModuleType, name: str) -> str:
-    if hasattr(module, "SUMMARIES"):
-        summaries = module.SUMMARIES()
-    else:
-        summaries = {word: (kind.__doc__ or "").splitlines()[0] for word, kind in module.COMMANDS.items()}
+    """What the second words mean, from the docstrings or, if those are not to be imported, from ``SUMMARIES``."""
+    first_lines = {word: (kind.__doc__ or "").partition("\n")[0] for word, kind in module.COMMANDS.items()}
+    summaries = module.SUMMARIES() if hasattr(module, "SUMMARIES") else first_lines
     width = max(map(len, summaries)) + 2
-    commands = "\n".join(f"  trajmill {name} {word:<{width}}{summary}" for word, summary in summaries.items())
+    lines = [f"  trajmill {name} {word:<{width}}{summary}" for word, summary in summaries.items()]
+    listed = "\n".join(["commands (each has --help):", *lines])
     return (
-        f"usage: trajmill {name} {'|'.join(module.COMMANDS)} [OPTIONS]\n\n{inspect.cleandoc(module.__doc__ or '')}\n\n"
-        f"commands (each has --help)\n{commands}\n\nexamples\n{module.EXAMPLES.strip(chr(10))}"
+        f"usage: trajmill {name} {'|'.join(summaries)} [OPTIONS]\n\n{_about(module.__doc__, listed, module.EXAMPLES)}"
     )
 
 
-def _reflow(text: str | None) -> str:
-    """One line a paragraph, for the parser to wrap at the terminal's width; what is indented stays as it is."""
-    paragraphs = inspect.cleandoc(text or "").split("\n\n")
-    return "\n\n".join(each if each.startswith(" ") else " ".join(each.split()) for each in paragraphs)
+def _about(docstring: str | None, *parts: str) -> str:
+    """A docstring wrapped to the terminal's width, other parts, examples; what is indented stays as it is."""
+    width = min(120, shutil.get_terminal_size().columns)
+    paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
+    wrapped = [each if each.startswith(" ") else textwrap.fill(each, width) for each in paragraphs]
+    *others, examples = parts
+    return "\n\n".join([*wrapped, *others, f"examples:\n{examples.strip(chr(10))}"])
 
 
 @contextmanager

@@ -7,9 +7,8 @@ run continues from its last checkpoint: give the same command with --resume.
 from __future__ import annotations
 
 import ast
-import inspect
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ import tyro
 
 from trajmill.algorithms import method_named, method_names
 from trajmill.cli.progress import duration
-from trajmill.cli.session import Command, Outcome
+from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
 
 EXAMPLES = """
@@ -32,13 +31,12 @@ class Train:
 
     out: Path
     """run directory to create"""
-    resume: bool = False
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """continue an unfinished run in --out that has the same settings"""
     processes: Annotated[int | None, tyro.conf.arg(aliases=["--workers"])] = None
-    """processes that share the seeds, with the same result; None is one per CPU core, or one in all on a GPU"""
+    """processes that share the seeds, with the same result; by default one per CPU core, or one in all on a GPU"""
 
     def run(self, progress: Progress) -> Outcome | None:
-        """Train."""
         from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
         from trajmill.training.distributed import is_first
 
@@ -49,54 +47,31 @@ class Train:
         return summary_of(path) if is_first() else None
 
 
-class Methods(Mapping[str, type[Command]]):
-    """The command of each method, made when it is asked for: methods import torch, their names do not."""
+def command_of(name: str) -> type[Train]:
+    """The command of a method, made when it is asked for: methods import torch, their names do not."""
+    from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
+    from trajmill.training.settings import Schedule
 
-    def __getitem__(self, name: str) -> type[Command]:
-        if name not in method_names():
-            raise KeyError(name)
-        from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
-        from trajmill.training.settings import Schedule
-
-        method = method_named(name)
-        base: Any = DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig
-        settings = make_dataclass(
-            base.__name__,
-            [
-                ("method", method.Config, field(default_factory=method.Config)),
-                ("schedule", Schedule, field(default=method.SCHEDULE)),
-            ],
-            bases=(base[method.Config],),
-            frozen=True,
-            kw_only=True,
-            namespace={"__doc__": base.__doc__},
-        )
-        command = make_dataclass(
-            name, [("config", Annotated[settings, tyro.conf.arg(name="")])], bases=(Train,), frozen=True, kw_only=True
-        )
-        command.__doc__, command.EXAMPLES = method.__doc__, method.EXAMPLES  # type: ignore[attr-defined]
-        return command
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(method_names())
-
-    def __len__(self) -> int:
-        return len(method_names())
+    method = method_named(name)
+    base: Any = DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig
+    own = [("method", method.Config, field(default_factory=method.Config)), ("schedule", Schedule, method.SCHEDULE)]
+    settings = make_dataclass(base.__name__, own, bases=(base[method.Config],), frozen=True, kw_only=True)
+    settings.__doc__ = base.__doc__
+    parsed = ("config", Annotated[settings, tyro.conf.arg(name="")])
+    command = make_dataclass(name, [parsed], bases=(Train,), frozen=True, kw_only=True)
+    command.__doc__, command.EXAMPLES = method.__doc__, method.EXAMPLES  # type: ignore[attr-defined]
+    return command
 
 
 def summaries() -> dict[str, str]:
     """What each method is, from the first line of its file."""
-    sources = {
-        name: (files("trajmill.algorithms") / f"{name}.py").read_text(encoding="utf-8") for name in method_names()
-    }
-    return {
-        name: inspect.cleandoc(ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
-        for name, text in sources.items()
-    }
+    folder = files("trajmill.algorithms")
+    modules = {name: ast.parse((folder / f"{name}.py").read_text(encoding="utf-8")) for name in method_names()}
+    return {name: (ast.get_docstring(module) or "").partition("\n")[0] for name, module in modules.items()}
 
 
 def summary_of(path: Path) -> Outcome:
-    """What a finished run has to say."""
+    """The scores of a finished run, or what it says in their place."""
     from trajmill.report import score
     from trajmill.runs.reading import read_run
 
@@ -105,9 +80,8 @@ def summary_of(path: Path) -> Outcome:
     seeds = f"{len(run.seeds)} seed{'s' * (len(run.seeds) > 1)}"
     lines = [f"{path}: {run.update:,} updates of {seeds} in {duration(run.wall_seconds)}"]
     if result.get("processes", 1) > 1:
-        lines[0] += (
-            f" by {result['processes']} processes, which shared the seeds (--processes; by default one per CPU core)"
-        )
+        shared = "which shared the seeds (--processes; by default one per CPU core)"
+        lines[0] += f" by {result['processes']} processes, {shared}"
     lines += [f"seed {seed} diverged at update {update:,}" for seed, update in result.get("diverged", {}).items()]
     scored = score(run)
     if scored.final is not None and scored.best is not None:
@@ -122,5 +96,5 @@ def summary_of(path: Path) -> Outcome:
     return Outcome({"run": str(path), **result}, "\n".join(lines))
 
 
-COMMANDS = Methods()
+COMMANDS = {name: partial(command_of, name) for name in method_names()}
 SUMMARIES = summaries

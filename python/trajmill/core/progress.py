@@ -14,3 +14,14 @@ class Progress(Protocol):
 
 def silent(task: str, completed: int, total: int, unit: str) -> None:
     """Progress that nobody watches."""
+
+
+def duration(seconds: float) -> str:
+    """Time for people: ``4.2 s``, ``48 s``, ``3 min 07 s``, ``2 h 05 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,25 +22,19 @@ from numpy.typing import NDArray
 
 from trajmill.evaluation.statistics import curve_band
 
-INK, MUTED, GRID = "#010101", "#010102", "#010103"
-SERIES = tuple(f"#02020{index}" for index in range(1, 8))
-"""stand-ins for --series-1 .. --series-7, the page's color-blind-safe palette (after Okabe and Ito)"""
+PALETTE = ("#0072b2", "#d55e00", "#008f68", "#a8487d", "#b07a00", "#3a9bd6", "#555555")
+"""the page's colors in light, which the color-blind can tell apart (after Okabe and Ito)"""
+_STAND_INS = {"ink": "#010101", "muted": "#010102", "rule": "#010103"}
+_STAND_INS |= {f"series-{number}": f"#02020{number}" for number in range(1, len(PALETTE) + 1)}
+"""by variable of the page"""
+INK, MUTED, GRID, *SERIES = _STAND_INS.values()
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)))
-
-_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--rule)"} | {
-    color: f"var(--series-{index})" for index, color in enumerate(SERIES, start=1)
-}
-LIGHT = {"ink": "#1a1e23", "muted": "#5b6672", "rule": "#dfe3e7", "font": "sans-serif"} | {
-    f"series-{index}": color
-    for index, color in enumerate(
-        ("#0072b2", "#d55e00", "#008f68", "#a8487d", "#b07a00", "#3a9bd6", "#555555"), start=1
-    )
-}
+LIGHT = dict(zip(_STAND_INS, ("#1a1e23", "#5b6672", "#dfe3e7", *PALETTE), strict=True), font="sans-serif")
 """values of the page's variables in light, for figures that stand alone"""
 FULL, HALF = 11.0, 5.4
 """figure widths in inches: the whole column of a page, or one of two"""
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "trajmill",
     "font.size": 10,
@@ -48,22 +42,14 @@ _STYLE = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 9,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "axes.edgecolor": GRID,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
+    **dict.fromkeys(("axes.titlecolor", "text.color"), INK),
+    **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), MUTED),
+    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), GRID),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left"), False),
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "grid.color": GRID,
     "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
     "ytick.major.size": 0,
     "lines.linewidth": 2.0,
     "lines.markersize": 4.5,
@@ -90,17 +76,11 @@ class Curve:
         cls, style: int, x: NDArray[Any], values: NDArray[np.float64], *, label: str = "", members: bool = False
     ) -> Curve:
         """Mean over seeds of `values`, (point_count, seed_count), with a 95 % band, and each seed if they are few."""
-        seed_count = values.shape[1]
-        center, low, high = curve_band(values)
-        return cls(
-            style=style,
-            x=x.astype(np.float64),
-            center=center,
-            low=low if seed_count > 1 else None,
-            high=high if seed_count > 1 else None,
-            members=values if members and 1 < seed_count <= 5 else None,
-            label=label,
-        )
+        x, (center, low, high) = x.astype(np.float64), curve_band(values)
+        if values.shape[1] == 1:
+            return cls(style=style, x=x, center=center, label=label)
+        shown = values if members and values.shape[1] <= 5 else None
+        return cls(style=style, x=x, center=center, low=low, high=high, members=shown, label=label)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,17 +121,8 @@ def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, 
         if panel.level is not None:
             value, text = panel.level
             axes.axhline(value, color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)))
-            axes.annotate(
-                text,
-                (1, value),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, -4),
-                textcoords="offset points",
-                ha="right",
-                va="top",
-                color=MUTED,
-                fontsize=9,
-            )
+            below: dict[str, Any] = {"xytext": (0, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
+            axes.annotate(text, (1, value), xycoords=("axes fraction", "data"), color=MUTED, fontsize=9, **below)
             axes.margins(y=0.16)
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
         axes.xaxis.set_major_formatter(lambda value, _: compact(value))
@@ -215,28 +186,23 @@ def compact(value: float) -> str:
 
 
 def _svg(
-    name: str,
-    draw: Callable[[Axes], None],
-    alternative: str,
-    size: tuple[float, float],
-    layout: Literal["constrained"] | None = "constrained",
+    name: str, draw: Callable[[Axes], None], alternative: str, size: tuple[float, float], layout: Any = "constrained"
 ) -> str:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, layout=layout)
-        canvas = FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         figure.patch.set_visible(False)
         axes.patch.set_visible(False)
         draw(axes)
         sink = io.StringIO()
-        canvas.print_svg(sink, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(sink, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r"'DejaVu Sans'[^;\"]*", "var(--font)", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
-    for color, variable in _VARIABLES.items():
-        text = text.replace(color, variable)
+    for variable, color in _STAND_INS.items():
+        text = text.replace(color, f"var(--{variable})")
     opening = f'<svg role="img" aria-label="{html.escape(alternative)}" data-test="figure-{name}"'
     return text.replace("<svg", opening, 1)

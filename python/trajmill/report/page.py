@@ -14,6 +14,7 @@ import numpy as np
 
 from trajmill.algorithms import method_of_kind
 from trajmill.core.files import write_whole
+from trajmill.core.progress import duration
 from trajmill.evaluation import statistics
 from trajmill.report.comparison import Comparison, number
 from trajmill.report.figures import FULL, HALF, Curve, Panel, Rate, bars_svg, curves_svg
@@ -21,6 +22,8 @@ from trajmill.runs.reading import RunError, RunRecord, Series, read_run
 
 KeyT = TypeVar("KeyT")
 ValueT = TypeVar("ValueT")
+Found = tuple[RunRecord, Series]
+"""a run and one of its metrics"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,26 +96,13 @@ def write_report(
     extra_sections: Sequence[Section] = (),
     loss_floors: Mapping[Path, float] | None = None,
 ) -> Path:
-    """Write the page about `runs` to `output` and return its path.
+    """Write the HTML page about `runs` to `output`, replaced in one move, and return its path.
 
-    Parameters
-    ----------
-    runs
-        Run directories; variants keep this order and take their colors from it. Unfinished runs are shown and marked.
-    output
-        The HTML file; replaced in one move, so that a reader never sees half a page.
-    summary
-        Plain text under the title.
-    extra_sections
-        Shown after the scores and curves of the runs, or before them (`Section.leading`); with any of them, there may
-        be no runs.
-    loss_floors
-        By pre-training run: the least loss that any predictor can reach, drawn as a line.
+    `runs` are run directories; variants keep this order and take their colors from it, and unfinished runs are marked.
+    With `extra_sections` there may be no runs. `summary` is plain text under the title. `loss_floors` has, by
+    pre-training run, the least loss that any predictor can reach, which is drawn as a line.
 
-    Raises
-    ------
-    RunError
-        If a directory is not a run or is damaged, or if two runs have the same variant and dataset.
+    Raises RunError if a directory is not a run or is damaged, or if two runs have the same variant and dataset.
     """
     if not runs and not extra_sections:
         raise RunError("a report needs at least one run directory")
@@ -120,22 +110,19 @@ def write_report(
     _refuse_twins(records)
     scored = [run for run in records if run.environment is not None]
     pretrained = [run for run in records if run.environment is None]
-    variants = dict.fromkeys(run.variant for run in [*scored, *pretrained])
-    styles = {variant: index for index, variant in enumerate(variants)}
+    styles = {variant: style for style, variant in enumerate(dict.fromkeys(run.variant for run in scored + pretrained))}
     rows = [score(run) for run in scored]
+    intervals = [row.final for row in rows if row.final]
+    loader, undefined = jinja2.PackageLoader("trajmill.report", "templates"), jinja2.StrictUndefined
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trajmill.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        loader=loader, undefined=undefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "count": lambda value: f"{value:,}", "duration": _duration}
+    environment.filters |= {"number": number, "count": lambda value: f"{value:,}", "duration": duration}
     page = environment.get_template("report.html.j2").render(
         title=title,
         summary=summary.splitlines(),
-        score_groups=_grouped((_data(row.run), row) for row in rows),
-        scale=_axis(rows),
+        score_groups=grouped((_data(row.run), row) for row in rows),
+        scale=(min([0.0, *(each.low for each in intervals)]), max([1.0, *(each.high for each in intervals)])),
         keys={run.variant: styles[run.variant] for run in scored},
         curves=_learning_curves(scored, styles),
         pretraining=_pretraining(pretrained, styles, loss_floors or {}),
@@ -152,17 +139,13 @@ def write_report(
 
 
 def _refuse_twins(records: Sequence[RunRecord]) -> None:
-    seen: dict[tuple[str, str, str | None], Path] = {}
-    for run in records:
-        key = (run.kind, run.variant, run.dataset)
-        if key in seen:
-            raise RunError(
-                f"{seen[key]} and {run.path} are both {run.variant!r} on {run.dataset}; name their variants apart"
-            )
-        seen[key] = run.path
+    paths = grouped(((run.kind, run.variant, run.dataset), run.path) for run in records)
+    for (_, variant, dataset), (first, *others) in paths.items():
+        if others:
+            raise RunError(f"{first} and {others[0]} are both {variant!r} on {dataset}; name their variants apart")
 
 
-def _grouped(pairs: Iterable[tuple[KeyT, ValueT]]) -> dict[KeyT, list[ValueT]]:
+def grouped(pairs: Iterable[tuple[KeyT, ValueT]]) -> dict[KeyT, list[ValueT]]:
     """Values by key, in the order of their first appearance."""
     groups: dict[KeyT, list[ValueT]] = {}
     for key, value in pairs:
@@ -174,57 +157,44 @@ def _data(run: RunRecord) -> str:
     return run.dataset or "no dataset"
 
 
-def _axis(rows: Sequence[Score]) -> tuple[float, float]:
-    """Ends of the axis on which the score table draws its intervals."""
-    intervals = [row.final for row in rows if row.final]
-    low = min([0.0, *(interval.low for interval in intervals)])
-    high = max([1.0, *(interval.high for interval in intervals)])
-    return low, high
+def _curves(group: Sequence[Found], styles: Mapping[str, int], *, members: bool = True) -> list[Curve]:
+    """The mean over seeds of each run's metric, and with `members` each seed's."""
+    return [Curve.of_seeds(styles[run.variant], each.updates, each.values, members=members) for run, each in group]
 
 
 def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
     """One figure for each dataset, with all its variants on the same axes."""
-    groups = _grouped(
-        (_data(run), (run, series)) for run in runs if (series := run.evaluation("normalized_score")) is not None
-    )
-    return [
-        curves_svg(
-            f"curve-{index}",
-            Panel(
-                title=dataset,
-                x_label="updates",
-                y_label="normalized score",
-                curves=[
-                    Curve.of_seeds(styles[run.variant], series.updates, series.values, members=True)
-                    for run, series in group
-                ],
-                markers=True,
-            ),
-            alternative=f"Learning curves on {dataset}. {_ends(group, 1)}",
-            size=(FULL, 4.2) if len(groups) == 1 else (HALF, 3.1),
-        )
-        for index, (dataset, group) in enumerate(groups.items())
-    ]
+    found = ((run, run.evaluation("normalized_score")) for run in runs)
+    groups = grouped((_data(run), (run, series)) for run, series in found if series is not None)
+    size = (FULL, 4.2) if len(groups) == 1 else (HALF, 3.1)
+    drawn = []
+    for index, (dataset, group) in enumerate(groups.items()):
+        curves = _curves(group, styles)
+        panel = Panel(title=dataset, x_label="updates", y_label="normalized score", curves=curves, markers=True)
+        about = f"Learning curves on {dataset}. {_ends(group, 1)}"
+        drawn.append(curves_svg(f"curve-{index}", panel, alternative=about, size=size))
+    return drawn
 
 
 def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int], floors: Mapping[Path, float]) -> list[str]:
     """The loss of each pre-training run, averaged over its parts, with its floor where it is known."""
     losses = [(run, *found) for run in runs if (found := _mean_loss(run.series.get("train", {}))) is not None]
-    panels = []
+    size = (FULL if len(losses) == 1 else HALF, 3.0)
+    drawn = []
     for index, (run, name, loss) in enumerate(losses):
         floor = f"floor {number(floors[run.path], 4)}" if run.path in floors else ""
+        scales: Mapping[str, str] = getattr(method_of_kind(run.kind), "SCALES", {})
         panel = Panel(
             title=run.variant,
             x_label="updates",
-            y_label=_scale_of(run, name),
-            curves=[Curve.of_seeds(styles[run.variant], loss.updates, loss.values, members=True)],
+            y_label=scales.get(name, _words(name)),
+            curves=_curves([(run, loss)], styles),
             level=(floors[run.path], floor) if floor else None,
         )
         first, last = (number(loss.values[point].mean(), 4) for point in (0, -1))
-        alternative = f"Pre-training loss of {run.variant}: {first} to {last}" + (f"; {floor}" if floor else "")
-        size = (FULL if len(losses) == 1 else HALF, 3.0)
-        panels.append(curves_svg(f"pretraining-{index}", panel, alternative=alternative, size=size))
-    return panels
+        about = f"Pre-training loss of {run.variant}: {first} to {last}" + (f"; {floor}" if floor else "")
+        drawn.append(curves_svg(f"pretraining-{index}", panel, alternative=about, size=size))
+    return drawn
 
 
 def _mean_loss(metrics: Mapping[str, Series]) -> tuple[str, Series] | None:
@@ -237,36 +207,23 @@ def _mean_loss(metrics: Mapping[str, Series]) -> tuple[str, Series] | None:
     return name, Series(updates=first.updates, values=values)
 
 
-def _scale_of(run: RunRecord, metric: str) -> str:
-    """What the run's method says that a metric is measured in."""
-    scales: Mapping[str, str] = getattr(method_of_kind(run.kind), "SCALES", {})
-    return scales.get(metric, _words(metric))
-
-
 def _training_metrics(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
     """Small panels of what training logged, losses first; one panel for each metric and dataset."""
-    groups = _grouped(
+    groups = grouped(
         ((_data(run), metric), (run, series)) for run in runs for metric, series in run.series.get("train", {}).items()
     )
     several = len({dataset for dataset, _ in groups}) > 1
     ordered = sorted(groups.items(), key=lambda item: (item[0][0], "loss" not in item[0][1]))
-    return [
-        curves_svg(
-            f"training-{index}",
-            Panel(
-                title=_words(metric) + (f" · {dataset}" if several else ""),
-                x_label="updates",
-                y_label="",
-                curves=[Curve.of_seeds(styles[run.variant], series.updates, series.values) for run, series in group],
-            ),
-            alternative=f"{_words(metric)} during training on {dataset}. {_ends(group, 3)}",
-            size=(HALF, 2.7),
-        )
-        for index, ((dataset, metric), group) in enumerate(ordered)
-    ]
+    drawn = []
+    for index, ((dataset, metric), group) in enumerate(ordered):
+        title, curves = _words(metric) + (f" · {dataset}" if several else ""), _curves(group, styles, members=False)
+        panel = Panel(title=title, x_label="updates", y_label="", curves=curves)
+        about = f"{_words(metric)} during training on {dataset}. {_ends(group, 3)}"
+        drawn.append(curves_svg(f"training-{index}", panel, alternative=about, size=(HALF, 2.7)))
+    return drawn
 
 
-def _ends(group: Sequence[tuple[RunRecord, Series]], digits: int) -> str:
+def _ends(group: Sequence[Found], digits: int) -> str:
     """Where the curves end, in words."""
     return "; ".join(f"{run.variant} ends at {number(series.values[-1].mean(), digits)}" for run, series in group)
 
@@ -289,11 +246,3 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -15,7 +15,7 @@ from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset
 from trajmill.experiments.datasets import convert
 from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
 from trajmill.runs.processes import Job, process_count, run_jobs
-from trajmill.studies.records import Pretraining, Variant, smaller
+from trajmill.studies.records import Variant, smaller
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import Schedule, at_least, check_seeds, in_range
 
@@ -65,36 +65,29 @@ def missing_requirement(variant: Variant, config: ReproduceConfig) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How much `config` leaves of a variant's numbers."""
+def _scaled(method: Any, updates: int, share: float, variant: Variant, config: ReproduceConfig) -> tuple[Any, Schedule]:
+    """Settings and schedule with a share of the updates.
 
-    config: ReproduceConfig
-    variant: Variant
-
-    def apply(self, method: Any, updates: int, share: float) -> tuple[Any, Schedule]:
-        """Settings and schedule with a share of the updates.
-
-        Evaluations are 5,000 updates apart; a run with fewer updates than the paper's has at least as many evaluations
-        as asked for, or four if it is quick.
-        """
-        quick = self.config.quick
-        if quick:
-            share *= QUICK_UPDATES / method_named(name_of(self.variant.method)).SCHEDULE.updates
-        count = max(1, round(updates * share))
-        interval = Schedule(updates=count).evaluation_interval
-        if quick or self.config.update_share < 1.0:
-            interval = min(interval, max(1, count // (4 if quick else self.config.evaluation_count)))
-        schedule = Schedule(updates=count, evaluation_interval=interval, log_interval=min(1000, max(1, count // 20)))
-        return smaller(method, updates=share, batch=self.config.batch_share, small=quick), schedule
+    Evaluations are 5,000 updates apart; a run with fewer updates than the paper's has at least as many evaluations as
+    asked for, or four if it is quick. A quick run shrinks all counts as it does those of the variant's method.
+    """
+    if config.quick:
+        share *= QUICK_UPDATES / method_named(name_of(variant.method)).SCHEDULE.updates
+    count = max(1, round(updates * share))
+    interval = Schedule(updates=count).evaluation_interval
+    if config.quick or config.update_share < 1.0:
+        interval = min(interval, max(1, count // (4 if config.quick else config.evaluation_count)))
+    schedule = Schedule(updates=count, evaluation_interval=interval, log_interval=min(1000, max(1, count // 20)))
+    return smaller(method, updates=share, batch=config.batch_share, small=config.quick), schedule
 
 
-def pretraining_config(start: Pretraining, sizes: tuple[int, int], scale: Scale) -> TrainConfig[Any]:
-    """Settings of a pre-training run, for data with observations and actions of these sizes."""
-    config = scale.config
+def pretraining_config(variant: Variant, sizes: tuple[int, int], config: ReproduceConfig) -> TrainConfig[Any]:
+    """Settings of a variant's pre-training run, for data with observations and actions of these sizes."""
+    start = variant.start
+    assert start is not None
     share = config.update_share if config.pretraining_share is None else config.pretraining_share
     sized = replace(start.method, **dict(zip(start.sized_by, sizes, strict=False)))
-    method, schedule = scale.apply(sized, start.updates, share)
+    method, schedule = _scaled(sized, start.updates, share, variant, config)
     if start.needs_text:
         method = replace(method, text=tuple(path.resolve() for path in config.text))
     return TrainConfig(
@@ -110,7 +103,7 @@ def training_config(
     variant: Variant, dataset: str, environment: str, init: Path | None, config: ReproduceConfig
 ) -> DatasetTrainConfig[Any]:
     """Settings of a fine-tuning run."""
-    method, schedule = Scale(config, variant).apply(variant.method, variant.updates, config.update_share)
+    method, schedule = _scaled(variant.method, variant.updates, config.update_share, variant, config)
     if variant.ratio < 1.0 and variant.subset == "transitions":
         method = replace(method, next_observation="stored")  # rows in no order
     return DatasetTrainConfig(
@@ -137,22 +130,16 @@ def run_cells(
     """Finished runs by variant and dataset; what several cells need is made once, before them."""
     before = {}
     for variant, dataset in cells:
-        if variant.start is not None:
-            before[_pretraining_path(variant.start, dataset, output)] = variant, dataset
-        if variant.ratio < 1.0:
-            _share_of(variant, dataset, output)
+        if (path := _pretraining_path(variant, dataset, output)) is not None:
+            before[path] = variant, dataset
+        _share_of(variant, dataset, output)
     _run("pre-training", _pretrain, list(before.values()), output, config, progress)
     runs = _run("training", _train, cells, output, config, progress)
     return {(variant.name, dataset): run for (variant, dataset), run in zip(cells, runs, strict=True)}
 
 
 def _run(
-    task: str,
-    work: Callable[..., Path],
-    cells: list[Cell],
-    output: Path,
-    config: ReproduceConfig,
-    progress: Progress,
+    task: str, work: Callable[..., Path], cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
 ) -> list[Path]:
     """What `work` makes of each cell; if there is to be only one process, it is this one."""
     jobs = [
@@ -176,27 +163,26 @@ def _run(
     return list(run_jobs(jobs, count, report=report).values())
 
 
-def _pretraining_path(start: Pretraining, dataset: str, output: Path) -> Path:
-    """Run directory of a pre-training: one for all data, or one for each pair of sizes."""
+def _pretraining_path(variant: Variant, dataset: str, output: Path) -> Path | None:
+    """Run directory of a pre-training, if there is any: one for all data, or one for each pair of sizes."""
+    if variant.start is None:
+        return None
     observation_dim, action_dim = dataset_facts(dataset)[1]
-    sizes = f"-{observation_dim}-{action_dim}" if start.sized_by else ""
-    return output / "pretraining" / (path_name(start.name) + sizes)
+    sizes = f"-{observation_dim}-{action_dim}" if variant.start.sized_by else ""
+    return output / "pretraining" / (path_name(variant.start.name) + sizes)
 
 
 def _pretrain(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
     """The finished run that a cell starts from."""
-    assert variant.start is not None
-    settings = pretraining_config(variant.start, dataset_facts(dataset)[1], Scale(config, variant))
-    return _finished(settings, _pretraining_path(variant.start, dataset, output), progress)
+    path = _pretraining_path(variant, dataset, output)
+    assert path is not None
+    return _finished(pretraining_config(variant, dataset_facts(dataset)[1], config), path, progress)
 
 
 def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
     """The finished run of a cell, whose pre-training is finished."""
-    source, _, environment = dataset_facts(dataset)
-    if variant.ratio < 1.0:
-        source = _share_of(variant, dataset, output)
-    init = None if variant.start is None else _pretraining_path(variant.start, dataset, output)
-    settings = training_config(variant, source, environment, init, config)
+    source, init = _share_of(variant, dataset, output), _pretraining_path(variant, dataset, output)
+    settings = training_config(variant, source, dataset_facts(dataset)[2], init, config)
     return _finished(settings, output / "runs" / path_name(variant.name) / path_name(short_name(dataset)), progress)
 
 
@@ -220,7 +206,9 @@ def dataset_facts(dataset: str) -> tuple[str, tuple[int, int], str]:
 
 
 def _share_of(variant: Variant, dataset: str, output: Path) -> str:
-    """File with a share of a dataset."""
+    """The dataset, or a file with a share of it, which is written if it is missing."""
+    if variant.ratio == 1.0:
+        return dataset_facts(dataset)[0]
     name = f"{path_name(Path(dataset).stem)}-{variant.ratio:.0%}-of-{variant.subset}.hdf5".replace("%", "pct")
     path = output / "datasets" / name
     if not path.exists():

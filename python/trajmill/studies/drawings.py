@@ -1,4 +1,4 @@
-"""Figures of a study, from its runs or, where nothing is trained, from the laws themselves."""
+"""Figures of a study, from its runs or, where nothing is trained, from the Markov chains themselves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 from trajmill.core.markov_chain import MarkovChain
 from trajmill.evaluation import statistics
 from trajmill.report.figures import FULL, HALF, Curve, Panel, Rate, bars_svg, curves_svg
+from trajmill.report.page import grouped
 from trajmill.runs.reading import RunRecord, Series
 from trajmill.studies.cells import short_name
 from trajmill.studies.measures import Results
-from trajmill.studies.records import Column, Quantity, Study
+from trajmill.studies.records import Column, Quantity
 
 Y_LABELS: dict[Quantity, str] = {"scores": "normalized score", "losses": "training loss"}
 
@@ -22,17 +23,13 @@ def drawn_figures(results: Results) -> list[str]:
     study = results.study
     if study.figure == "bars":
         return _bars(results)
-    panels = panels_of(results)
-    return [
-        curves_svg(
-            f"{study.name}-{number}",
-            panel,
-            alternative=f"{study.title}: {panel.title}. "
-            + "; ".join(f"{curve.label or 'line'} ends at {curve.center[-1]:.3g}" for curve in panel.curves),
-            size=(FULL, 4.2) if len(panels) == 1 else (HALF, 3.4),
-        )
-        for number, panel in enumerate(panels, start=1)
-    ]
+    drawn, panels = [], panels_of(results)
+    size = (FULL, 4.2) if len(panels) == 1 else (HALF, 3.4)
+    for number, panel in enumerate(panels, start=1):
+        ends = "; ".join(f"{curve.label or 'line'} ends at {curve.center[-1]:.3g}" for curve in panel.curves)
+        about = f"{study.title}: {panel.title}. {ends}"
+        drawn.append(curves_svg(f"{study.name}-{number}", panel, alternative=about, size=size))
+    return drawn
 
 
 def panels_of(results: Results) -> list[Panel]:
@@ -40,9 +37,9 @@ def panels_of(results: Results) -> list[Panel]:
     study = results.study
     if study.figure == "transition rows":
         return [_rows_panel(column) for column in study.columns]
-    panels = []
+    panels, groups = [], grouped((column.group, column) for column in study.columns)
     for over, datasets in _dataset_groups(results).items():
-        for group, columns in _column_groups(study).items():
+        for group, columns in groups.items():
             title = f"{group}, {over}" if group else over
             if study.figure == "data ratios":
                 panels.append(_ratio_panel(results, columns, datasets, title))
@@ -57,12 +54,6 @@ def _dataset_groups(results: Results) -> dict[str, list[str]]:
     if results.study.per_dataset or len(datasets) == 1:
         return {short_name(dataset): [dataset] for dataset in datasets}
     return {f"average over {len(datasets)} datasets": datasets} if datasets else {}
-
-
-def _column_groups(study: Study) -> dict[str, list[Column]]:
-    """The columns of each panel."""
-    groups = dict.fromkeys(column.group for column in study.columns)
-    return {group: [column for column in study.columns if column.group == group] for group in groups}
 
 
 def _panel(results: Results, columns: list[Column], datasets: list[str], title: str, quantity: Quantity) -> Panel:
@@ -96,18 +87,18 @@ def _curve(results: Results, column: Column, datasets: list[str], style: int, qu
 
 
 def _losses(run: RunRecord, name: str) -> Series | None:
-    """A metric of training, without the line of the very first update."""
+    """A metric of training without its first line, which holds the first update alone."""
     series = run.series.get("train", {}).get(name)
     return None if series is None else Series(updates=series.updates[1:], values=series.values[1:])
 
 
 def _ratio_panel(results: Results, columns: list[Column], datasets: list[str], title: str) -> Panel:
     curves = []
-    for style, line in enumerate(dict.fromkeys(column.line for column in columns)):
+    for style, (line, of_line) in enumerate(grouped((column.line, column) for column in columns).items()):
         points = [
             (column.trained.ratio * 100, statistics.bootstrap_interval(scores))
-            for column in columns
-            if column.line == line and (scores := results.over(column, datasets)) is not None
+            for column in of_line
+            if (scores := results.over(column, datasets)) is not None
         ]
         if points:
             shares, center, low, high = np.array([(share, at.estimate, at.low, at.high) for share, at in points]).T
@@ -126,17 +117,19 @@ def _rows_panel(column: Column) -> Panel:
 def _bars(results: Results) -> list[str]:
     """One bar for each column, mean over the datasets that were run; a figure for each group."""
     drawn = []
-    for number, (group, columns) in enumerate(_column_groups(results.study).items(), start=1):
-        bars = [
-            Rate(
-                label=column.label,
-                value=float(values.mean()),
-                text=f"{values.mean():.{column.digits}f}",
-                ours=column.trained.start is not None,
-            )
+    groups = grouped((column.group, column) for column in results.study.columns)
+    for number, (group, columns) in enumerate(groups.items(), start=1):
+        means = [
+            (column, float(values.mean()))
             for column in columns
             for datasets in _dataset_groups(results).values()
             if (values := results.over(column, datasets)) is not None
+        ]
+        bars = [
+            Rate(
+                label=column.label, value=mean, text=f"{mean:.{column.digits}f}", ours=column.trained.start is not None
+            )
+            for column, mean in means
         ]
         if bars:
             title = f"{results.study.title}: {group}" if group else results.study.title

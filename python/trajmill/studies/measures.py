@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from trajmill.studies.similarity import Cosines, backbone_similarities, feature_
 
 @dataclass
 class Results:
-    """Run directories of a study, each read when it is first needed."""
+    """What a study left behind: its files, and run directories, each read when it is first needed."""
 
     study: Study
     output: Path
@@ -32,33 +33,68 @@ class Results:
     """datasets that were not found, with the reason"""
     not_yet: Mapping[str, str] = field(default_factory=dict)
     """variants that could not be run, with the reason"""
-    _records: dict[Path, RunRecord] = field(default_factory=dict)
+    _read: Callable[[Path], RunRecord] = field(default_factory=lambda: cache(read_run))
     _similarities: dict[tuple[Path, str], tuple[Cosines, Cosines]] = field(default_factory=dict)
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.output / f"{self.study.name}.html"
+
+    @property
+    def markdown(self) -> Path:
+        """The table in Markdown, with links to the figures."""
+        return self.output / f"{self.study.name}.md"
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """The table; cells without a number say why."""
+        study = self.study
+        rows = {
+            short_name(data): tuple(_entry(self, column, data) for column in study.columns) for data in study.datasets
+        }
+        found = [dataset for dataset in study.datasets if dataset not in self.missing]
+        if len(found) > 1:
+            which = f"these {len(found)}" if len(found) == len(rows) else f"the {len(found)} run here"
+            rows[f"Average over {which}"] = tuple(_average(self, column, found) for column in study.columns)
+        if any(column.printed for column in study.columns):
+            rows["Average as printed"] = tuple(_printed_average(self, column) for column in study.columns)
+        heads = (
+            f"{each.group}: {each.label}" if each.group not in each.label else each.label for each in study.columns
+        )
+        return Comparison(columns=tuple(heads), rows=rows)
 
     def run(self, variant: Variant, dataset: str) -> RunRecord | None:
         """The run of a cell, if there is one."""
         path = self.runs.get((variant.name, dataset))
-        return None if path is None else self._record(path)
+        return None if path is None else self._read(path)
 
     def pretraining(self, run: RunRecord) -> RunRecord:
         """The run that `run` started from."""
-        return self._record(Path(run.settings["init"]))
+        return self._read(Path(run.settings["init"]))
+
+    @property
+    def run_paths(self) -> list[Path]:
+        """All runs, and then those that they started from."""
+        inits = dict.fromkeys(self._read(path).settings["init"] for path in self.runs.values())
+        return [*self.runs.values(), *(Path(init) for init in inits if init is not None)]
 
     def values(self, column: Column, dataset: str) -> NDArray[np.float64] | None:
         """The column's statistic of each seed, (seed_count,), NaN where a seed has none; None if nothing was run."""
         run = self.run(column.trained, dataset)
         if run is None:
             return None
-        match column.statistic:
-            case "pre-training minutes":
-                before = self.pretraining(run)
-                return np.array([before.wall_seconds / 60 / len(before.seeds)])
-            case "fine-tuning hours":
-                return np.array([run.wall_seconds / 3600 / len(run.seeds)])
-            case "weight cosine with random start" | "feature cosine with random start":
-                return self._similarity(run, column)[0]
-            case "weight cosine with pre-trained start" | "feature cosine with pre-trained start":
-                return self._similarity(run, column)[1]
+        if column.statistic == "pre-training minutes":
+            before = self.pretraining(run)
+            return np.array([before.wall_seconds / 60 / len(before.seeds)])
+        if column.statistic == "fine-tuning hours":
+            return np.array([run.wall_seconds / 3600 / len(run.seeds)])
+        kind, _, start = column.statistic.partition(" cosine with ")
+        if start:
+            if (key := (run.path, kind)) not in self._similarities:
+                measure = feature_similarities if kind == "feature" else backbone_similarities
+                self._similarities[key] = measure(run)
+            return self._similarities[key][int(start == "pre-trained start")]
         scores = run.evaluation("normalized_score")
         assert scores is not None  # read_run refuses finished runs without
         if column.statistic == "best":
@@ -78,43 +114,10 @@ class Results:
         """What the paper printed in the column's place, as far as it is on record."""
         return (self.study.printed or {}).get(column.printed, Printed())
 
-    def _record(self, path: Path) -> RunRecord:
-        if path not in self._records:
-            self._records[path] = read_run(path)
-        return self._records[path]
-
-    def _similarity(self, run: RunRecord, column: Column) -> tuple[Cosines, Cosines]:
-        of_features = column.statistic.startswith("feature")
-        key = (run.path, "features" if of_features else "weights")
-        if key not in self._similarities:
-            self._similarities[key] = (feature_similarities if of_features else backbone_similarities)(run)
-        return self._similarities[key]
-
     def _baseline(self, dataset: str) -> float:
         """Final score of the first column, averaged over seeds; NaN if it was not run."""
         scores = self.values(replace(self.study.columns[0], statistic="average last four"), dataset)
         return math.nan if scores is None else float(scores.mean())
-
-
-def comparison_of(results: Results) -> Comparison:
-    """The table of a study; cells without a number say why."""
-    study = results.study
-    rows = {
-        short_name(data): tuple(_entry(results, column, data) for column in study.columns) for data in study.datasets
-    }
-    found = [dataset for dataset in study.datasets if dataset not in results.missing]
-    if len(found) > 1:
-        label = (
-            f"Average over these {len(found)}" if len(found) == len(rows) else f"Average over the {len(found)} run here"
-        )
-        rows[label] = tuple(_average(results, column, found) for column in study.columns)
-    if any(column.printed for column in study.columns):
-        rows["Average as printed"] = tuple(_printed_average(results, column) for column in study.columns)
-    return Comparison(columns=tuple(_heading(column) for column in study.columns), rows=rows)
-
-
-def _heading(column: Column) -> str:
-    return f"{column.group}: {column.label}" if column.group not in column.label else column.label
 
 
 def _entry(results: Results, column: Column, dataset: str) -> Entry:

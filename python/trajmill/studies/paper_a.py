@@ -11,16 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from trajmill.algorithms import cql, decision_transformer, forward_dynamics, language_model
-from trajmill.studies.records import (
-    Column,
-    FigureKind,
-    Pretraining,
-    Quantity,
-    Statistic,
-    Study,
-    Variant,
-    printed_columns,
-)
+from trajmill.studies.records import Column, Drawing, Pretraining, Quantity, Statistic, Study, Variant, printed_columns
 
 SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
 """the paper's twenty fine-tuning seeds"""
@@ -75,50 +66,36 @@ CQL_IID = _cql("CQL+IID", Dynamics(policy_temperature=math.inf, transition_tempe
 CQL_IDENTITY = _cql("CQL+Identity", Dynamics(target="identity"))
 CQL_MAPPING = _cql("CQL+Mapping", Dynamics(target="mapping"))
 
-COMPARISONS: Mapping[int, tuple[str, Mapping[str, Variant]]] = {
-    1: (
-        "Decision Transformer from scratch, pre-trained on text, and pre-trained on a Markov chain",
-        {"DT": DT, "DT+Wiki": WIKI, "DT+Synthetic": SYNTHETIC},
-    ),
-    2: (
-        "DT+Synthetic by the order of the chain",
-        {"1-MC": SYNTHETIC} | {f"{n}-MC": _dt(f"DT+Synthetic, order {n}", Tokens(order=n)) for n in (2, 5)},
-    ),
-    3: (
-        "DT+Synthetic by the number of states",
-        {f"S={n:,}": _dt(f"DT+Synthetic, S={n:,}", Tokens(state_count=n)) for n in STATE_COUNTS} | {"S=100": SYNTHETIC},
-    ),
-    4: (
-        "DT+Synthetic by temperature",
-        {f"τ={t:g}": _dt(f"DT+Synthetic, τ={t:g}", Tokens(temperature=t)) for t in TEMPERATURES}
-        | {"τ=1": SYNTHETIC, "IID": DT_IID},
-    ),
-    5: (
-        "DT+Synthetic by pre-training updates",
-        {k: _dt(f"DT+Synthetic, {k} pre-training updates", Tokens(), count) for k, count in DT_UPDATES.items()}
-        | {"20K": SYNTHETIC},
-    ),
-    6: (
-        "CQL from scratch and pre-trained on random MDPs, by the number of states",
-        {"CQL": CQL}
-        | {f"S={n:,}": _cql(f"CQL+MDP, S={n:,}", Dynamics(state_count=n, action_count=n)) for n in STATE_COUNTS}
-        | {"S=100": MDP},
-    ),
-    7: (
-        "CQL+MDP by temperature",
-        {
-            f"τ={t:g}": _cql(f"CQL+MDP, τ={t:g}", Dynamics(policy_temperature=t, transition_temperature=t))
-            for t in TEMPERATURES
-        }
-        | {"τ=1": MDP, "IID": CQL_IID},
-    ),
-    8: (
-        "CQL+MDP by pre-training updates",
-        {k: _cql(f"CQL+MDP, {k} pre-training updates", Dynamics(), count) for k, count in CQL_UPDATES.items()}
-        | {"100K": MDP},
-    ),
+COMPARED: Mapping[int, Mapping[str, Variant]] = {
+    1: {"DT": DT, "DT+Wiki": WIKI, "DT+Synthetic": SYNTHETIC},
+    2: {"1-MC": SYNTHETIC} | {f"{n}-MC": _dt(f"DT+Synthetic, order {n}", Tokens(order=n)) for n in (2, 5)},
+    3: {f"S={n:,}": _dt(f"DT+Synthetic, S={n:,}", Tokens(state_count=n)) for n in STATE_COUNTS} | {"S=100": SYNTHETIC},
+    4: {f"τ={t:g}": _dt(f"DT+Synthetic, τ={t:g}", Tokens(temperature=t)) for t in TEMPERATURES}
+    | {"τ=1": SYNTHETIC, "IID": DT_IID},
+    5: {k: _dt(f"DT+Synthetic, {k} pre-training updates", Tokens(), count) for k, count in DT_UPDATES.items()}
+    | {"20K": SYNTHETIC},
+    6: {"CQL": CQL}
+    | {f"S={n:,}": _cql(f"CQL+MDP, S={n:,}", Dynamics(state_count=n, action_count=n)) for n in STATE_COUNTS}
+    | {"S=100": MDP},
+    7: {
+        f"τ={t:g}": _cql(f"CQL+MDP, τ={t:g}", Dynamics(policy_temperature=t, transition_temperature=t))
+        for t in TEMPERATURES
+    }
+    | {"τ=1": MDP, "IID": CQL_IID},
+    8: {k: _cql(f"CQL+MDP, {k} pre-training updates", Dynamics(), count) for k, count in CQL_UPDATES.items()}
+    | {"100K": MDP},
 }
-"""by number of a table of average scores: what it compares, and its columns; 17 tables later are their best scores"""
+"""columns of the tables of average scores, by number; 17 tables later are their best scores"""
+TITLES = {
+    1: "Decision Transformer from scratch, pre-trained on text, and pre-trained on a Markov chain",
+    2: "DT+Synthetic by the order of the chain",
+    3: "DT+Synthetic by the number of states",
+    4: "DT+Synthetic by temperature",
+    5: "DT+Synthetic by pre-training updates",
+    6: "CQL from scratch and pre-trained on random MDPs, by the number of states",
+    7: "CQL+MDP by temperature",
+    8: "CQL+MDP by pre-training updates",
+}
 
 
 # --- studies ---
@@ -133,6 +110,10 @@ POSITIONS = (
     "(github.com/Victor-wang-902/rl_pretrain, code/checkpoints)."
 )
 OTHER_RUNS = "The paper's baseline here comes from other runs than in Tables 1 and 6, apparently with fewer seeds."
+HARDWARE = (
+    "The paper's times are of a Quadro RTX 8000, one seed at a time; ours are wall time divided by the number of "
+    "seeds, on the machine named below."
+)
 SHIFTED = "Curves of pre-trained variants are moved right by their pre-training updates."
 FIRST_UPDATE = "Curves of losses leave out the first update, which is logged on its own."
 LOSSES = {
@@ -147,7 +128,7 @@ def _study(
     columns: Columns,
     *notes: str,
     datasets: tuple[str, ...] = DATASETS,
-    figure: FigureKind = "curves",
+    figure: Drawing = "curves",
     quantities: tuple[Quantity, ...] = ("scores",),
     per_dataset: bool = False,
 ) -> Study:
@@ -189,7 +170,7 @@ def _shifted(columns: Columns) -> Columns:
     return tuple(replace(column, shifted=True) for column in columns)
 
 
-AVERAGES = {number: _columns(variants, f"table-{number}") for number, (_, variants) in COMPARISONS.items()}
+AVERAGES = {number: _columns(variants, f"table-{number}") for number, variants in COMPARED.items()}
 DT_MAIN = AVERAGES[1]
 CQL_MAIN = (
     Column(label="CQL", variant=CQL, printed="table-6/CQL"),
@@ -200,64 +181,41 @@ DT_LONGER = _columns({"DT": DT, "DT+20K": _longer(DT, 20_000), "DT+80K": _longer
 CQL_LONGER = _columns({"CQL": CQL, "CQL+100K": _longer(CQL, 100_000), "CQL+MDP": MDP, "CQL+IID": CQL_IID}, "table-28")
 
 
-def _average_tables() -> Iterator[Study]:
-    for number, (title, _) in COMPARISONS.items():
+def _tables() -> Iterator[Study]:
+    for number, columns in AVERAGES.items():
         notes = (POSITIONS,) if number <= 5 else ()
-        yield _study(f"table-{number}", f"{title}: average of the last four evaluations", AVERAGES[number], *notes)
+        yield _study(f"table-{number}", f"{TITLES[number]}: average of the last four evaluations", columns, *notes)
 
-
-def _best_tables() -> Iterator[Study]:
-    note = "The paper's averages are on record here, its means for each dataset are not."
-    for number, (title, variants) in COMPARISONS.items():
-        name = f"table-{number + 17}"
-        yield _study(name, f"{title}: best score of each seed", _columns(variants, name, "best"), note)
-
-
-def _speed_tables() -> Iterator[Study]:
     updates = "Thousands of fine-tuning updates to 90 % of {}'s final score"
     never = "If a seed never gets there, the cell has no number."
-    hardware = (
-        "The paper's times are of a Quadro RTX 8000, one seed at a time; ours are wall time divided by the number of "
-        "seeds, on the machine named below."
-    )
-    dt = COMPARISONS[1][1]
+    dt, cql = COMPARED[1], {"CQL": CQL, "CQL+MDP": MDP, "CQL+IID": CQL_IID}
     yield _study("table-11", updates.format("DT"), _columns(dt, "table-11", "updates to 90 %"), never)
     hours = _columns(dt, "table-12", "fine-tuning hours")
-    yield _study("table-12", "Hours of fine-tuning DT", hours, hardware, datasets=DATASETS[:4])
-    yield _study(
-        "table-13",
-        updates.format("CQL"),
-        _columns({"CQL": CQL, "CQL+MDP": MDP, "CQL+IID": CQL_IID}, "table-13", "updates to 90 %"),
-        never,
+    yield _study("table-12", "Hours of fine-tuning DT", hours, HARDWARE, datasets=DATASETS[:4])
+    counted = (
         "The authors' script counts evaluations from 0: for the same curve it gives 5 less, and 0 for a seed that "
-        "never gets there.",
+        "never gets there."
     )
-    yield _study(
-        "table-14",
-        "Time of CQL+MDP: minutes of pre-training, hours of fine-tuning",
-        _columns({"pre-training, min": MDP}, "table-14", "pre-training minutes")
-        + _columns({"fine-tuning, h": MDP}, "table-14", "fine-tuning hours"),
-        hardware,
-        datasets=DATASETS[:4],
-    )
+    yield _study("table-13", updates.format("CQL"), _columns(cql, "table-13", "updates to 90 %"), never, counted)
+    minutes = _columns({"pre-training, min": MDP}, "table-14", "pre-training minutes")
+    hours = _columns({"fine-tuning, h": MDP}, "table-14", "fine-tuning hours")
+    title = "Time of CQL+MDP: minutes of pre-training, hours of fine-tuning"
+    yield _study("table-14", title, minutes + hours, HARDWARE, datasets=DATASETS[:4])
 
+    note = "The paper's averages are on record here, its means for each dataset are not."
+    for number, variants in COMPARED.items():
+        name = f"table-{number + 17}"
+        yield _study(name, f"{TITLES[number]}: best score of each seed", _columns(variants, name, "best"), note)
 
-def _control_tables() -> Iterator[Study]:
     longer = "with as many additional updates as pre-training makes"
     yield _study("table-26", f"DT {longer}", DT_LONGER, OTHER_RUNS)
-    yield _study(
-        "table-27",
-        "DT pre-trained to repeat tokens or to map them one to one",
-        DT_MAIN + _columns({"Identity": DT_IDENTITY, "Mapping": DT_MAPPING}, "table-27"),
-        "The vocabulary of the paper's controls is not on record; ours is 100 tokens drawn uniformly.",
-    )
+    controls = DT_MAIN + _columns({"Identity": DT_IDENTITY, "Mapping": DT_MAPPING}, "table-27")
+    note = "The vocabulary of the paper's controls is not on record; ours is 100 tokens drawn uniformly."
+    yield _study("table-27", "DT pre-trained to repeat tokens or to map them one to one", controls, note)
     yield _study("table-28", f"CQL {longer}", CQL_LONGER, OTHER_RUNS)
-    yield _study(
-        "table-29",
-        "CQL pre-trained to repeat state and action or to map them one to one",
-        (CQL_LONGER[0], CQL_LONGER[2], *_columns({"Identity": CQL_IDENTITY, "Mapping": CQL_MAPPING}, "table-29")),
-        OTHER_RUNS,
-    )
+    controls = _columns({"Identity": CQL_IDENTITY, "Mapping": CQL_MAPPING}, "table-29")
+    title = "CQL pre-trained to repeat state and action or to map them one to one"
+    yield _study("table-29", title, (CQL_LONGER[0], CQL_LONGER[2], *controls), OTHER_RUNS)
 
 
 def _curves(method: str, main: Columns, moved: Columns, figures: tuple[int, int, int]) -> Iterator[Study]:
@@ -279,9 +237,8 @@ def _equal_totals(number: int, names: str, columns: Columns, totals: str) -> Ite
     names = f"{names} at equal total updates"
     title = f"Scores and losses of {names}, averaged over the datasets"
     yield _study(f"figure-{number}", title, columns, SHIFTED, totals, quantities=("scores", "losses"))
-    yield _study(
-        f"figure-{number + 1}", f"Scores of {names}, on each dataset", columns, SHIFTED, totals, per_dataset=True
-    )
+    title = f"Scores of {names}, on each dataset"
+    yield _study(f"figure-{number + 1}", title, columns, SHIFTED, totals, per_dataset=True)
 
 
 def _curve_figures() -> Iterator[Study]:
@@ -295,47 +252,35 @@ def _curve_figures() -> Iterator[Study]:
         figure="transition rows",
         notes=("These are exact rows of the chain with 100 states and seed 42, for state 0; nothing is trained.",),
     )
-    dt_equal = _columns({"DT+Wiki": WIKI, "DT+Synthetic": _longer(SYNTHETIC, 60_000)})
-    cql_equal = (CQL_LONGER[1], *_shifted(CQL_MAIN[1:]))
-    yield from _equal_totals(
-        8,
-        "DT, DT+Wiki, DT+Synthetic",
-        (DT_LONGER[2], *_shifted(dt_equal)),
-        "DT is fine-tuned for 180,000 updates, DT+Wiki for 100,000 and DT+Synthetic for 160,000, so totals are equal.",
+    dt = (DT_LONGER[2], *_shifted(_columns({"DT+Wiki": WIKI, "DT+Synthetic": _longer(SYNTHETIC, 60_000)})))
+    cql = (CQL_LONGER[1], *_shifted(CQL_MAIN[1:]))
+    totals = (
+        "DT is fine-tuned for 180,000 updates, DT+Wiki for 100,000 and DT+Synthetic for 160,000, so totals are equal."
     )
-    yield from _equal_totals(
-        13,
-        "CQL, CQL+MDP, CQL+IID",
-        cql_equal,
-        "CQL is fine-tuned for 1,100,000 updates, the others for 1,000,000.",
-    )
+    yield from _equal_totals(8, "DT, DT+Wiki, DT+Synthetic", dt, totals)
+    totals = "CQL is fine-tuned for 1,100,000 updates, the others for 1,000,000."
+    yield from _equal_totals(13, "CQL, CQL+MDP, CQL+IID", cql, totals)
     title = "at equal total updates, pre-training included"
     yield _study("equal-updates-dt", f"DT {title}", (DT_LONGER[0], DT_LONGER[2], *_shifted(DT_MAIN[1:])), SHIFTED)
-    yield _study("equal-updates-cql", f"CQL {title}", cql_equal, SHIFTED)
+    yield _study("equal-updates-cql", f"CQL {title}", cql, SHIFTED)
     shorter = {variant.name: _longer(variant, -100_000) for variant in (MDP, CQL_IDENTITY, CQL_MAPPING)}
-    yield _study(
-        "figure-15",
-        "CQL and its pre-trained variants at a million updates in all",
-        (*_columns({"CQL": CQL}), *_shifted(_columns(shorter))),
-        SHIFTED,
-    )
-
-
-SIMILARITIES: Mapping[str, Mapping[str, Statistic]] = {
-    "weights": {"RI": "weight cosine with random start", "PT": "weight cosine with pre-trained start"},
-    "features": {"RI": "feature cosine with random start", "PT": "feature cosine with pre-trained start"},
-}
+    title = "CQL and its pre-trained variants at a million updates in all"
+    yield _study("figure-15", title, (*_columns({"CQL": CQL}), *_shifted(_columns(shorter))), SHIFTED)
 
 
 def _similarities() -> Iterator[Study]:
     """How far fine-tuning moves DT from its starts."""
+    statistics: Mapping[str, Mapping[str, Statistic]] = {
+        "weights": {"RI": "weight cosine with random start", "PT": "weight cosine with pre-trained start"},
+        "features": {"RI": "feature cosine with random start", "PT": "feature cosine with pre-trained start"},
+    }
     panels = {
         group: tuple(
             Column(label=f"{variant.name}, {start}", variant=variant, statistic=statistic)
             for variant in (DT, WIKI, SYNTHETIC, DT_IID, DT_IDENTITY, DT_MAPPING)
-            for start, statistic in statistics.items()
+            for start, statistic in of_group.items()
         )
-        for group, statistics in SIMILARITIES.items()
+        for group, of_group in statistics.items()
     }
     starts = "RI compares with the random start, PT with the pre-trained one; without pre-training both are the same."
     notes = {
@@ -361,39 +306,22 @@ def _similarities() -> Iterator[Study]:
 def _ablations() -> Iterator[Study]:
     dt, scratch = DT_MAIN[:2], AVERAGES[6][:1]
     dt_panels = {"order": dt + AVERAGES[2], "states": dt + AVERAGES[3], "temperature": dt + AVERAGES[4]}
-    cql_panels = {
-        "states": AVERAGES[6],
-        "temperature": scratch + AVERAGES[7],
-        "pre-training updates": scratch + AVERAGES[8],
-    }
-    any_number = "A panel can be read at any number of fine-tuning updates."
-    yield _study(
-        "figure-10",
-        "Ablations of DT+Synthetic at different numbers of fine-tuning updates",
-        _panels(dt_panels | {"pre-training updates": dt + AVERAGES[5]}),
-        any_number,
-        "The panel of pre-training updates is ours.",
+    cql_panels = {"states": AVERAGES[6], "temperature": scratch + AVERAGES[7]}
+    cql_panels |= {"pre-training updates": scratch + AVERAGES[8]}
+    all_dt_panels = dt_panels | {"pre-training updates": dt + AVERAGES[5]}
+    at_any = "at different numbers of fine-tuning updates"
+    read = "A panel can be read at any number of fine-tuning updates."
+    ours = "The panel of pre-training updates is ours."
+    yield _study("figure-10", f"Ablations of DT+Synthetic {at_any}", _panels(all_dt_panels), read, ours)
+    yield _study("figure-16", f"Ablations of CQL+MDP {at_any}", _panels(cql_panels), read)
+    note = "A share is made of whole trajectories, drawn once for all seeds, as in the authors' code; the draw differs."
+    columns = _shares(_panels(dt_panels))
+    yield _study("figure-11", "Ablations of DT+Synthetic on a share of the data", columns, note, figure="data ratios")
+    note = (
+        "A share is made of single transitions, as in the authors' code, but drawn once instead of anew for each seed."
     )
-    yield _study(
-        "figure-16",
-        "Ablations of CQL+MDP at different numbers of fine-tuning updates",
-        _panels(cql_panels),
-        any_number,
-    )
-    yield _study(
-        "figure-11",
-        "Ablations of DT+Synthetic on a share of the data",
-        _shares(_panels(dt_panels)),
-        "A share is made of whole trajectories, drawn once for all seeds, as in the authors' code; the draw differs.",
-        figure="data ratios",
-    )
-    yield _study(
-        "figure-17",
-        "Ablations of CQL+MDP on a share of the data",
-        _shares(_panels(cql_panels)),
-        "A share is made of single transitions, as in the authors' code, but drawn once instead of anew for each seed.",
-        figure="data ratios",
-    )
+    columns = _shares(_panels(cql_panels))
+    yield _study("figure-17", "Ablations of CQL+MDP on a share of the data", columns, note, figure="data ratios")
 
 
 def _shares(lines: Columns) -> Columns:
@@ -411,12 +339,4 @@ def _shares(lines: Columns) -> Columns:
     )
 
 
-STUDIES = (
-    *_average_tables(),
-    *_speed_tables(),
-    *_best_tables(),
-    *_control_tables(),
-    *_curve_figures(),
-    *_similarities(),
-    *_ablations(),
-)
+STUDIES = (*_tables(), *_curve_figures(), *_similarities(), *_ablations())

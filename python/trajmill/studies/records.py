@@ -22,9 +22,9 @@ Statistic = Literal[
     "feature cosine with random start",
     "feature cosine with pre-trained start",
 ]
-FigureKind = Literal["curves", "data ratios", "bars", "transition rows"]
-"""curves over updates, lines over the share of the data, or one bar a column: a panel for each group of columns; or
-rows of Markov chains: a panel for each column, and nothing to train"""
+Drawing = Literal["curves", "data ratios", "bars", "transition rows"]
+"""each group of columns has a panel, with curves over updates, lines over the share of the data, or a bar for each
+column; for rows of Markov chains, each column has a panel, and nothing is trained"""
 Quantity = Literal["scores", "losses"]
 
 _DIGITS: Mapping[Statistic, int] = {
@@ -34,7 +34,7 @@ _DIGITS: Mapping[Statistic, int] = {
     "feature cosine with random start": 5,
     "feature cosine with pre-trained start": 4,
 }
-"""decimals shown, where not one"""
+"""decimals that are shown, if not one"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class Study:
     datasets: tuple[str, ...]
     seeds: tuple[int, ...] = ()
     """the paper's"""
-    figure: FigureKind = "curves"
+    figure: Drawing = "curves"
     quantities: tuple[Quantity, ...] = ("scores",)
     """what curves show, one panel each"""
     per_dataset: bool = False
@@ -116,7 +116,7 @@ class Study:
     loss: str = "loss"
     """metric that a panel of losses shows"""
     log_loss: bool = False
-    """whether its axis is logarithmic"""
+    """whether the axis of losses is logarithmic"""
     printed: Mapping[str, Printed] | None = None
     """the paper's numbers, by the keys of the columns"""
     notes: tuple[str, ...] = ()
@@ -148,18 +148,13 @@ def printed_columns(file_name: str) -> dict[str, Printed]:
     """The numbers of a paper by table and column, from a file beside this one."""
     content = json.loads((files(__package__) / file_name).read_text(encoding="utf-8"))
 
-    def by_dataset(values: list[float | None]) -> dict[str, float]:
-        pairs = zip(content["datasets"], values, strict=True) if values else ()
+    def by_dataset(values: list[float | None]) -> Any:
+        pairs = zip(content["datasets"], values, strict=True)
         return {dataset: value for dataset, value in pairs if value is not None}
 
     def column_of(entry: Any) -> Printed:
         column = content["columns"][entry] if isinstance(entry, str) else entry  # a name: the column of another table
-        return Printed(
-            means=by_dataset(column.get("means", [])),
-            deviations=by_dataset(column.get("deviations", [])),
-            average=column.get("average"),
-            average_deviation=column.get("average_deviation"),
-        )
+        return Printed(**{name: by_dataset(each) if isinstance(each, list) else each for name, each in column.items()})
 
     return {key: column_of(entry) for key, entry in content["columns"].items()}
 

@@ -24,18 +24,16 @@ from trajmill.data import DatasetError
 from trajmill.data.catalog import bundled_datasets, find_dataset
 from trajmill.data.official import official_file
 from trajmill.report import Section, write_report
-from trajmill.report.comparison import Comparison
 from trajmill.report.figures import standalone
-from trajmill.runs.reading import read_run
 from trajmill.studies.cells import QUICK_LABEL, QUICK_SEEDS, ReproduceConfig, missing_requirement, run_cells
 from trajmill.studies.drawings import drawn_figures
-from trajmill.studies.measures import Results, comparison_of
+from trajmill.studies.measures import Results
 from trajmill.studies.records import Study
 from trajmill.training.settings import plain
 
-HEADINGS = ("Figure", "Our numbers", "The paper's numbers and ours")
-PAPER_CAPTION = "Paper: mean over twenty seeds, with its standard deviation where on record. "
-CAPTION = "Ours: mean over seeds, with its 95 % bootstrap interval. An empty cell says why it is empty."
+PAPER = "Paper: mean over twenty seeds, with its standard deviation where on record."
+OURS = "Ours: mean over seeds, with its 95 % bootstrap interval. An empty cell says why it is empty."
+HEADINGS = {("ours",): ("Our numbers", OURS), ("paper", "ours"): ("The paper's numbers and ours", f"{PAPER} {OURS}")}
 
 
 @cache
@@ -47,36 +45,11 @@ def all_studies() -> Mapping[str, Study]:
     return {study.name: study for module in modules for study in getattr(module, "STUDIES", ())}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reproduced:
-    """What a study left behind."""
-
-    study: Study
-    comparison: Comparison
-    missing: Mapping[str, str]
-    """datasets that were not found, with the reason"""
-    not_yet: Mapping[str, str]
-    """variants that could not be run, with the reason"""
-    report: Path
-    markdown: Path
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Headings of the table."""
-        return self.comparison.columns
-
-
-def reproduce(
-    name: str, output: Path, config: ReproduceConfig | None = None, progress: Progress = silent
-) -> Reproduced:
+def reproduce(name: str, output: Path, config: ReproduceConfig | None = None, progress: Progress = silent) -> Results:
     """Run what is missing of a study and write ``NAME.md``, ``NAME.html``, ``NAME.json`` and figures into `output`.
 
-    Raises
-    ------
-    ValueError
-        If there is no such study, or runs in `output` were started with other settings.
-    DatasetError
-        If none of the datasets was found.
+    Raises ValueError if there is no such study, or if runs in `output` were started with other settings; DatasetError
+    if none of the datasets was found.
     """
     if name not in all_studies():
         raise ValueError(f"there is no study {name!r}; studies are {', '.join(all_studies())}")
@@ -85,7 +58,12 @@ def reproduce(
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
     if study.datasets:
         study = replace(study, datasets=config.datasets or (bundled_datasets() if quick else study.datasets))
-    missing = _missing(study)
+    missing = {}
+    for dataset in study.datasets:
+        try:
+            find_dataset(dataset)
+        except DatasetError as error:
+            missing[dataset] = str(error)
     if study.datasets and len(missing) == len(study.datasets):
         raise DatasetError(
             f"{name} needs {', '.join(missing)}, but none was found. Download them with: {' '.join(advice(missing))}"
@@ -98,18 +76,9 @@ def reproduce(
         if dataset not in missing and variant.name not in not_yet
     ]
     output = output.resolve()
-    runs = run_cells(cells, output, config, progress)
-    return _write(Results(study, output, config, runs, missing, not_yet))
-
-
-def _missing(study: Study) -> dict[str, str]:
-    missing = {}
-    for dataset in study.datasets:
-        try:
-            find_dataset(dataset)
-        except DatasetError as error:
-            missing[dataset] = str(error)
-    return missing
+    results = Results(study, output, config, run_cells(cells, output, config, progress), missing, not_yet)
+    _write(results)
+    return results
 
 
 def advice(missing: Mapping[str, str]) -> list[str]:
@@ -120,11 +89,10 @@ def advice(missing: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _write(results: Results) -> Reproduced:
-    study, config, output = results.study, results.config, results.output
+def _write(results: Results) -> None:
+    study, config, output, comparison = results.study, results.config, results.output, results.comparison
     output.mkdir(parents=True, exist_ok=True)
-    page, markdown = output / f"{study.name}.html", output / f"{study.name}.md"
-    title, comparison, drawings = f"{study.name}: {study.title}", comparison_of(results), drawn_figures(results)
+    title, drawings = f"{study.name}: {study.title}", drawn_figures(results)
     warnings = _warnings(study, config) if study.variants else []
     notes = [*study.notes, *(f"{name}: {why}." for name, why in results.not_yet.items())]
     if results.missing:
@@ -140,7 +108,8 @@ def _write(results: Results) -> Reproduced:
         *(f"- {line}" for line in notes),
         "",
     ]
-    write_whole(markdown, "\n".join(lines).encode())
+    write_whole(results.markdown, "\n".join(lines).encode())
+    runs = results.runs.items()
     facts = {
         "study": study.name,
         "title": study.title,
@@ -150,30 +119,15 @@ def _write(results: Results) -> Reproduced:
         "rows": {label: [asdict(entry) for entry in row] for label, row in comparison.rows.items()},
         "missing": dict(results.missing),
         "not_yet": dict(results.not_yet),
-        "runs": {
-            f"{variant} on {dataset}": os.path.relpath(path, output)
-            for (variant, dataset), path in results.runs.items()
-        },
+        "runs": {f"{variant} on {dataset}": os.path.relpath(path, output) for (variant, dataset), path in runs},
     }
     write_whole(output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
-    section = Section(
-        name="comparison",
-        title=HEADINGS[len(comparison.sides) if comparison.rows else 0],
-        text=(PAPER_CAPTION if "paper" in comparison.sides else "") + CAPTION if comparison.rows else "",
-        comparison=comparison if comparison.rows else None,
-        figures=tuple(drawings),
-        leading=True,
-    )
-    runs = [*results.runs.values(), *_pretraining_paths(results)]
-    write_report(runs, page, title=title, summary="\n".join([*warnings, *notes]), extra_sections=[section])
-    return Reproduced(
-        study=study,
-        comparison=comparison,
-        missing=results.missing,
-        not_yet=results.not_yet,
-        report=page,
-        markdown=markdown,
-    )
+    section = Section(name="comparison", title="Figure", figures=tuple(drawings), leading=True)
+    if comparison.rows:
+        heading, text = HEADINGS[comparison.sides]
+        section = replace(section, title=heading, text=text, comparison=comparison)
+    summary = "\n".join([*warnings, *notes])
+    write_report(results.run_paths, results.report, title=title, summary=summary, extra_sections=[section])
 
 
 def _warnings(study: Study, config: ReproduceConfig) -> list[str]:
@@ -192,11 +146,6 @@ def _warnings(study: Study, config: ReproduceConfig) -> list[str]:
     return lines
 
 
-def _pretraining_paths(results: Results) -> list[Path]:
-    inits = (read_run(path).settings["init"] for path in results.runs.values())
-    return [Path(init) for init in dict.fromkeys(inits) if init is not None]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """How much work a study is on a machine that has none of its runs."""
@@ -208,28 +157,17 @@ class Estimate:
 
 
 def estimate(study: Study) -> Estimate:
-    """Rough work of a whole study, from the methods' `SECONDS`; evaluation in MuJoCo comes on top."""
+    """Rough work of a whole study, from the methods' `SECONDS` of an update; evaluation in MuJoCo comes on top."""
     sizes = len({dataset.split("-")[0] for dataset in study.datasets})
     starts = [(start, sizes if start.sized_by else 1) for start in study.pretrainings.values()]
-
-    def hours(machine: int) -> float:
-        training = sum(
-            variant.updates * _seconds(variant.method)[machine] * len(study.seeds) * len(study.datasets)
-            for variant in study.variants.values()
-        )
-        return (
-            training + sum(start.updates * _seconds(start.method)[machine] * count for start, count in starts)
-        ) / 3600
-
-    return Estimate(
-        cells=len(study.variants) * len(study.datasets),
-        pretrainings=sum(count for _, count in starts),
-        cpu_core_hours=hours(0),
-        gpu_hours=hours(1),
+    seeds = len(study.seeds) * len(study.datasets)
+    work = [(variant.method, variant.updates * seeds) for variant in study.variants.values()]
+    work += [(start.method, start.updates * count) for start, count in starts]
+    seconds = [getattr(method_named(name_of(method)), "SECONDS", (0.01, 0.0001)) for method, _ in work]
+    cpu, gpu = (
+        sum(updates * each[machine] for (_, updates), each in zip(work, seconds, strict=True)) / 3600
+        for machine in (0, 1)
     )
-
-
-def _seconds(method: object) -> tuple[float, float]:
-    """Time of one update of one seed, on a core of a small server and on one H200 with twenty seeds at once."""
-    found: tuple[float, float] = getattr(method_named(name_of(method)), "SECONDS", (0.01, 0.0001))
-    return found
+    pretrainings = sum(count for _, count in starts)
+    cells = len(study.variants) * len(study.datasets)
+    return Estimate(cells=cells, pretrainings=pretrainings, cpu_core_hours=cpu, gpu_hours=gpu)

@@ -11,13 +11,11 @@ pre-trained start (PT)  as the run was given it; from scratch, RI   the seed's o
 fine-tuned (FT)         the last checkpoint                         the last checkpoint
 ======================  ==========================================  =================================
 
-With extended positions the table of timesteps goes with the backbone. Initial values follow from their seeds, so
-nothing but the checkpoints has to be kept.
+With extended positions the table of timesteps goes with the backbone. Initial values follow from their seeds.
 
 The paper does not say how it flattens and averages. Here a backbone, the part that pre-training hands over, is one
-vector. Features are what enters the action head at the real steps of a window, one vector a window; the cosines of
-`WINDOW_COUNT` windows are averaged, which begin at steps evenly spread over the data that was trained on. Nothing is
-dropped.
+vector. Features are what enters the action head at the real steps of a window, without dropout, one vector a window;
+the cosine is the mean over `WINDOW_COUNT` windows, which begin at steps evenly spread over the training data.
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ AT_ONCE = 16
 """windows whose features are computed together, of all seeds"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All networks of a run at one time, one row a seed."""
 
@@ -53,12 +51,12 @@ class Snapshot:
     backbone: Stack
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Snapshots:
     """The networks of a run before pre-training, before fine-tuning and in the end."""
 
-    network: DecisionTransformerConfig
     config: decision_transformer.Config
+    network: DecisionTransformerConfig
     random: Snapshot
     pretrained: Snapshot
     tuned: Snapshot
@@ -71,26 +69,19 @@ class Snapshots:
         network = config.network(known["observation_dim"], known["action_dim"], known["timestep_count"])
         embeddings = [initial_embeddings(network, seeded_generator(seed, "dt.outer")) for seed in known["seeds"]]
         backbone = [gpt(config.backbone, seeded_generator(seed, "dt.inner")) for seed in known["seeds"]]
-        init = run.settings["init"]
+        random = pretrained = Snapshot(Stack.of(embeddings), Stack.of(backbone))
 
         def start(learned: dict[str, Tensor]) -> Snapshot:
             table = {"embed_timestep.weight": learned["wpe.weight"]} if config.extend_positions else {}
             handed_on = {name: learned[name] for name in backbone[0]}
-            return Snapshot(
-                embeddings=Stack.of([each | table for each in embeddings]),
-                backbone=Stack.of([handed_on] * len(embeddings)),
-            )
+            return Snapshot(Stack.of([each | table for each in embeddings]), Stack.of([handed_on] * len(embeddings)))
 
-        if init is None:
-            random = pretrained = Snapshot(embeddings=Stack.of(embeddings), backbone=Stack.of(backbone))
-        else:
+        if (init := run.settings["init"]) is not None:
             donor_tensors, donor = read_start(Path(init))
             random = start(language_model.before(donor))
             pretrained = start(language_model.learned(donor_tensors, donor)[1])
-        tuned = Snapshot(
-            embeddings=random.embeddings.like(tensors["embeddings"]), backbone=random.backbone.like(tensors["backbone"])
-        )
-        return cls(network=network, config=config, random=random, pretrained=pretrained, tuned=tuned)
+        tuned = (random.embeddings.like(tensors["embeddings"]), random.backbone.like(tensors["backbone"]))
+        return cls(config, network, random, pretrained, Snapshot(*tuned))
 
 
 def backbone_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
@@ -109,12 +100,8 @@ def feature_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
     sums = np.zeros((2, len(run.seeds)))
     for first in range(0, len(starts), AT_ONCE):
         batch = buffer.windows(starts[first : first + AT_ONCE])
-        windows = Windows(
-            **{
-                name: torch.from_numpy(np.asarray(column)).expand(len(run.seeds), *column.shape)
-                for name, column in batch.items()
-            }
-        )
+        columns = {name: torch.from_numpy(np.asarray(column)) for name, column in batch.items()}
+        windows = Windows(**{name: column.expand(len(run.seeds), *column.shape) for name, column in columns.items()})
         tuned = _features(found.network, found.tuned, windows)
         for row, start in enumerate((found.random, found.pretrained)):
             sums[row] += _cosine(_features(found.network, start, windows), tuned).sum(-1)
@@ -129,6 +116,6 @@ def _features(network: DecisionTransformerConfig, snapshot: Snapshot, windows: W
 
 
 def _cosine(one: Tensor, other: Tensor) -> Cosines:
-    """Along the last axis; the gaps of a stack are zeros and count nothing."""
+    """Along the last axis; the padding between the tensors of a stack is zero and does not count."""
     similarity = torch.cosine_similarity(one.detach().double(), other.detach().double(), dim=-1)
     return np.asarray(similarity.numpy(), np.float64)

@@ -20,13 +20,11 @@ class ComputeConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU where there is one"""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """how matrix products are computed, in training and evaluation alike; fp32 is what the papers ran, tf32 is faster
-    on GPUs that have it, bf16 (`trajmill.models.precision`) on those and on CPUs with AVX512_BF16 or AMX"""
+    """of matrix products: fp32 as in the papers, tf32 (faster on GPUs), bf16 (on GPUs, CPUs with AVX512_BF16 or AMX)"""
     threads: int = 1
     """CPU threads of torch, at least 1; one process per core is faster than one process on many"""
     rows: Literal["device", "host"] = "device"
-    """where the data is kept: on the training device, or on the host, from where the replay engine feeds the device;
-    equal batches"""
+    """where the data is kept: on the training device, or on the host, from where equal batches are fed to the device"""
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):

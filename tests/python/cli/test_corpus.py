@@ -129,7 +129,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_whole_shards(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "interrupted; finished shards are kept: give the same command again to go on from them" in error
+    assert "interrupted; finished shards are kept: give the same command again to continue from them" in error
     assert "Traceback" not in error
     names = list(contents(tmp_path / "c"))
     assert not [name for name in names if name.startswith(".")]

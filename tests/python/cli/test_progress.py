@@ -12,11 +12,11 @@ from trajmill.cli.progress import PlainProgress, amount, duration, rate
 def test_plain_lines_come_every_five_seconds_and_at_the_end():
     now = 0.0
     stream = io.StringIO()
-    with PlainProgress(stream, clock=lambda: now) as progress:
-        for second in range(13):
-            now = float(second)
-            progress("train", second * 100, 1200, "updates")
-        progress("train", 1200, 1200, "updates")
+    progress = PlainProgress(stream, clock=lambda: now)
+    for second in range(13):
+        now = float(second)
+        progress("train", second * 100, 1200, "updates")
+    progress("train", 1200, 1200, "updates")
     assert stream.getvalue().splitlines() == [
         "train: 500 / 1,200 updates  100 updates/s  7.0 s left",
         "train: 1,000 / 1,200 updates  100 updates/s  2.0 s left",

@@ -30,7 +30,7 @@ from trajmill.runs.processes import ProcessError
 from trajmill.runs.reading import RunError
 from trajmill.studies import cells, measures
 from trajmill.studies import run as running
-from trajmill.studies.cells import ReproduceConfig, Scale, missing_requirement, path_name
+from trajmill.studies.cells import ReproduceConfig, missing_requirement, path_name
 from trajmill.studies.drawings import _rows_panel, panels_of
 from trajmill.studies.measures import Results
 from trajmill.studies.paper_a import DATASETS, SEEDS
@@ -116,7 +116,7 @@ def test_every_variant_can_be_configured_or_says_what_is_missing(quick: bool) ->
         assert name_of(made.method) == name_of(variant.method) and made.variant == variant.name
         assert quick or made.schedule.updates == variant.updates
         if variant.start is not None:
-            before = cells.pretraining_config(variant.start, (11, 3), Scale(config, variant))
+            before = cells.pretraining_config(variant, (11, 3), config)
             assert name_of(before.method) == name_of(variant.start.method)
             assert quick or before.schedule.updates == variant.start.updates
 
@@ -124,8 +124,8 @@ def test_every_variant_can_be_configured_or_says_what_is_missing(quick: bool) ->
 def test_defaults_stay_the_papers() -> None:
     config = ReproduceConfig(seeds=SEEDS)
     variant = VARIANTS["DT+Synthetic"]
-    assert variant.start is not None and len(SEEDS) == 20
-    before = cells.pretraining_config(variant.start, (11, 3), Scale(config, variant))
+    assert len(SEEDS) == 20
+    before = cells.pretraining_config(variant, (11, 3), config)
     assert before == TrainConfig(
         seeds=(42,), method=language_model.Config(), schedule=before.schedule, variant=before.variant
     )
@@ -140,11 +140,8 @@ def test_defaults_stay_the_papers() -> None:
         variant="CQL",
     )
     assert (after.schedule.updates, after.schedule.evaluation_interval) == (1_000_000, 5000)
-    critics = VARIANTS["CQL+MDP"].start
-    assert critics is not None
-    assert cells.pretraining_config(critics, (17, 6), Scale(config, VARIANTS["CQL+MDP"])).method == (
-        forward_dynamics.Config(observation_dim=17, action_dim=6)
-    )
+    critics = cells.pretraining_config(VARIANTS["CQL+MDP"], (17, 6), config)
+    assert critics.method == forward_dynamics.Config(observation_dim=17, action_dim=6)
 
 
 def test_pretrained_transformers_are_finetuned_as_the_authors_runs_record() -> None:
@@ -167,19 +164,18 @@ def test_work_is_estimated_from_updates_and_seeds() -> None:
 def test_shares_scale_updates_batches_and_warm_ups() -> None:
     config = ReproduceConfig(seeds=(0,), update_share=0.02, pretraining_share=0.5, batch_share=0.25, evaluation_count=8)
     dt, critics = VARIANTS["DT+Synthetic"], VARIANTS["CQL+MDP"]
-    assert dt.start is not None and critics.start is not None
-    before = cells.pretraining_config(dt.start, (11, 3), Scale(config, dt))
+    before = cells.pretraining_config(dt, (11, 3), config)
     assert (before.schedule.updates, before.method.batch_size) == (10_000, 16)
     assert (before.method.warmup_updates, before.method.decay_updates) == (5000, 40_000)
     after = cells.training_config(dt, BUNDLED[0], "Hopper-v4", None, config)
     assert (after.schedule.updates, after.method.batch_size, after.method.warmup_updates) == (2000, 16, 100)
     assert after.schedule.evaluation_interval == 250
-    before = cells.pretraining_config(critics.start, (11, 3), Scale(config, critics))
+    before = cells.pretraining_config(critics, (11, 3), config)
     assert (before.schedule.updates, before.method.batch_size) == (50_000, 64)
     after = cells.training_config(critics, BUNDLED[0], "Hopper-v4", None, config)
     assert (after.schedule.updates, after.method.batch_size) == (20_000, 64)
     one_share = replace(config, pretraining_share=None)
-    before = cells.pretraining_config(critics.start, (11, 3), Scale(one_share, critics))
+    before = cells.pretraining_config(critics, (11, 3), one_share)
     assert before.schedule.updates == 2000, "one share for both by default"
 
 
@@ -414,7 +410,7 @@ def test_a_share_of_the_data_is_drawn_once_and_trained_on(
     sizes = [len(load_dataset(path)) for path in files]
     assert sizes == sorted(sizes) and sizes[-1] < len(load_dataset(BUNDLED[0]))
     assert f"{'CQL' if figure == 17 else 'DT'}, 10% of the data on {files[0]}" in trained
-    assert done.columns == tuple(
+    assert done.comparison.columns == tuple(
         f"{column.group}: {column.label}" if column.group not in column.label else column.label
         for column in study.columns[:12]
     )
