@@ -1,4 +1,4 @@
-"""Make a data set: random, medium, medium-replay or expert episodes of a MuJoCo environment, in D4RL's schema.
+"""Make a dataset: random, medium, medium-replay or expert episodes of a MuJoCo environment, in D4RL's schema.
 
 D4RL's sets come from soft actor-critic. Here the policies are linear and found by augmented random search, which takes
 seconds; their data is less diverse, so the sets are named ``hopper-ars-medium``, never like D4RL's, and scores
@@ -124,37 +124,13 @@ def collect(
         margin_fix = environment.margin_fix
     lengths, returns = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("lengths", "returns"))
     row_count = config.rows if config.cut else int(lengths.sum())
-    columns = {name: np.concatenate([getattr(block, name) for block in blocks])[:row_count] for name in _COLUMNS}
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(block, name) for block in blocks])[:row_count] for name in _STEPS + _INFOS
+    }
     score = None
     if has_reference_score(definition.environment_id):
         score = float(normalized_score(definition.environment_id, returns.mean()))
-    metadata = {
-        "dataset": label,
-        "environment": definition.environment_id,
-        "kind": config.kind,
-        "algorithm": "uniform random actions" if config.kind == "random" else "ARS V2-t (arXiv:1803.07055), linear",
-        "policy_mode": "uniform" if config.kind == "random" else f"linear policy plus N(0, {config.noise}^2), clipped",
-        "policies": [checkpoint.described() for checkpoint in checkpoints],
-        "seed": config.seed,
-        "margin_fix": margin_fix,
-        "episode_count": len(lengths),
-        "return_mean": float(returns.mean()),
-        "return_deviation": float(returns.std()),
-        "normalized_score": np.nan if score is None else score,
-        "versions": {"trajmill": version("trajmill"), **simulator_versions()},
-    }
-    write_d4rl(
-        out,
-        observations=columns["observations"],
-        actions=columns["actions"],
-        rewards=columns["rewards"],
-        next_observations=columns["next_observations"],
-        terminals=columns["terminals"],
-        timeouts=columns["timeouts"],
-        infos={"qpos": columns["qpos"], "qvel": columns["qvel"]},
-        metadata=metadata,
-    )
-    return Collected(
+    collected = Collected(
         path=out,
         dataset=label,
         environment=definition.environment_id,
@@ -164,18 +140,26 @@ def collect(
         return_deviation=float(returns.std()),
         normalized_score=score,
     )
+    metadata = {
+        "dataset": label,
+        "environment": definition.environment_id,
+        "kind": config.kind,
+        "algorithm": "uniform random actions" if config.kind == "random" else "ARS V2-t (arXiv:1803.07055), linear",
+        "policy_mode": "uniform" if config.kind == "random" else f"linear policy plus N(0, {config.noise}^2), clipped",
+        "policies": [checkpoint.described() for checkpoint in checkpoints],
+        "seed": config.seed,
+        "margin_fix": margin_fix,
+        **{name: getattr(collected, name) for name in ("episode_count", "return_mean", "return_deviation")},
+        "normalized_score": np.nan if score is None else score,
+        "versions": {"trajmill": version("trajmill"), **simulator_versions()},
+    }
+    infos = {name: columns.pop(name) for name in _INFOS}
+    write_d4rl(out, **columns, infos=infos, metadata=metadata)
+    return collected
 
 
-_COLUMNS = (
-    "observations",
-    "actions",
-    "rewards",
-    "next_observations",
-    "terminals",
-    "timeouts",
-    "qpos",
-    "qvel",
-)
+_STEPS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+_INFOS = ("qpos", "qvel")
 
 
 def _threads(config: CollectConfig) -> int:
@@ -215,7 +199,7 @@ def _record(
 
 def _first_episodes(block: Recording, count: int) -> Recording:
     row_count = int(block.lengths[:count].sum())
-    columns = {name: getattr(block, name)[:row_count] for name in _COLUMNS}
+    columns = {name: getattr(block, name)[:row_count] for name in _STEPS + _INFOS}
     return Recording(**columns, lengths=block.lengths[:count], returns=block.returns[:count])
 
 
