@@ -205,15 +205,8 @@ def adapt(config: Config, dataset: Dataset, environment: str) -> Config:
 
 def prepare(config: Config, dataset: Dataset) -> WindowRows:
     """Windows of whole episodes, observations standardized."""
-    return WindowRows(
-        dataset,
-        {
-            "context_length": config.context_length,
-            "return_scale": config.return_scale,
-            "top_fraction": config.top_fraction,
-            "strict_budget": config.strict_budget,
-        },
-    )
+    names = ("context_length", "return_scale", "top_fraction", "strict_budget")
+    return WindowRows(dataset, {name: getattr(config, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

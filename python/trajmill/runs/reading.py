@@ -22,20 +22,8 @@ from trajmill.algorithms import method_named, method_names, method_of_kind, name
 from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
-RUN_SETTINGS = frozenset(
-    {
-        "dataset",
-        "mix",
-        "environment",
-        "init",
-        "seeds",
-        "evaluation_episode_count",
-        "method",
-        "schedule",
-        "compute",
-        "variant",
-    }
-)
+RUN_SETTINGS = {"dataset", "mix", "environment", "init", "seeds", "evaluation_episode_count"}
+RUN_SETTINGS |= {"method", "schedule", "compute", "variant"}
 """settings of a run that are not its method's"""
 
 
