@@ -105,10 +105,7 @@ def collect(
 ) -> Collected:
     """Play episodes and write them to `out`, a new HDF5 file in D4RL's schema with ``infos/qpos`` and ``infos/qvel``.
 
-    Raises
-    ------
-    ValueError
-        If the environment is unknown, `out` exists, or there is no policy of that kind.
+    ValueError if the environment is unknown, `out` exists, or there is no policy of that kind.
     """
     config = config or CollectConfig()
     definition = environment_definition(environment_id)

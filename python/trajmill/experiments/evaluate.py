@@ -46,10 +46,7 @@ class RunEvaluation:
 def evaluate_run(run: Path, config: EvaluateConfig | None = None, progress: Progress = silent) -> RunEvaluation:
     """Play episodes with every seed's policy.
 
-    Raises
-    ------
-    ValueError
-        If `run` is not a training run, has no policies, or has no checkpoint yet.
+    ValueError if `run` is not a training run, has no policies, or has no checkpoint yet.
     """
     config = config or EvaluateConfig()
     settings = read_config(run)
@@ -113,10 +110,7 @@ def load_policy(checkpoint: Path) -> TrainedPolicy:
 def export_run(run: Path, destination: Path) -> int:
     """Write the newest checkpoint of a run into a new directory, as other programs read it; gives its update.
 
-    Raises
-    ------
-    ValueError
-        If the run has no checkpoint, its method knows no other program's format, or `destination` exists.
+    ValueError if the run has no checkpoint, its method knows no other program's format, or `destination` exists.
     """
     read_config(run)
     found = checkpoints(run)

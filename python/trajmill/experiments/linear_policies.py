@@ -55,10 +55,7 @@ def write_policies(
 def read_policies(path: Path, environment_id: str) -> list[LinearCheckpoint]:
     """Read a file of `write_policies`, in the order of training.
 
-    Raises
-    ------
-    ValueError
-        If the file is absent, damaged, foreign, or of another environment.
+    ValueError if the file is absent, damaged, foreign, or of another environment.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -90,10 +87,7 @@ def read_policies(path: Path, environment_id: str) -> list[LinearCheckpoint]:
 def bundled_policies(environment_id: str) -> list[LinearCheckpoint]:
     """The policies that travel with the package.
 
-    Raises
-    ------
-    ValueError
-        If there are none for the environment.
+    ValueError if there are none for the environment.
     """
     name = f"{environment_id.removesuffix('-v4').lower()}-ars.safetensors"
     path = Path(str(files("trajmill.data").joinpath("bundled", name)))

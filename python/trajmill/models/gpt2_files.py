@@ -36,10 +36,7 @@ _FIXED = {
 def read_gpt2(directory: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     """Shape and float32 parameters (those of `trajmill.models.language_model.language_model`) of a stored model.
 
-    Raises
-    ------
-    ValueError
-        If a file is missing or damaged, or describes another model than GPT-2.
+    ValueError if a file is missing or damaged, or describes another model than GPT-2.
     """
     described = _json(directory / "config.json")
     for name, wanted in _FIXED.items():

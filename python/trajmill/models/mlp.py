@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import count
 
 import torch
@@ -33,16 +32,15 @@ def small_linear(input_dim: int, output_dim: int, generator: Generator, *, gain:
     return {"weight": weight, "bias": torch.zeros(1, output_dim)}
 
 
-def orthogonal_linear(input_dim: int, output_dim: int, generator: Generator, *, gain: float) -> dict[str, Tensor]:
-    """Layer with orthonormal rows or columns times `gain`, bias zero."""
-    weight = torch.empty(output_dim, input_dim)
-    torch.nn.init.orthogonal_(weight, gain=gain, generator=generator)
-    return {"weight": weight.T.contiguous(), "bias": torch.zeros(1, output_dim)}
-
-
 def orthogonal(gain: float) -> Layer:
-    """`orthogonal_linear` with this gain."""
-    return partial(orthogonal_linear, gain=gain)
+    """Layer with orthonormal rows or columns times `gain`, bias zero."""
+
+    def layer(input_dim: int, output_dim: int, generator: Generator) -> dict[str, Tensor]:
+        weight = torch.empty(output_dim, input_dim)
+        torch.nn.init.orthogonal_(weight, gain=gain, generator=generator)
+        return {"weight": weight.T.contiguous(), "bias": torch.zeros(1, output_dim)}
+
+    return layer
 
 
 def mlp(
