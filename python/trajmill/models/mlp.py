@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from trajmill.models.precision import to_product_dtype
 
 HIDDEN_SIZES = (256, 256)
-"""widths of hidden layers where nobody asks for others: those of TD3, CQL, IQL and their kin"""
+"""widths of hidden layers where nobody asks for others: those of TD3, CQL and their kin"""
 
 Layer = Callable[[int, int, Generator], dict[str, Tensor]]
 """(in, out, generator) -> initial weight (in, out) and bias (1, out)"""

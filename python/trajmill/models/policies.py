@@ -1,4 +1,4 @@
-"""Policies: deterministic (TD3), Gaussian (IQL), and the tanh-squashed Gaussian of SAC and CQL."""
+"""Policies: deterministic (TD3), Gaussian, and the tanh-squashed Gaussian of SAC and CQL."""
 
 from __future__ import annotations
 
