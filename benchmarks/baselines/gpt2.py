@@ -92,7 +92,7 @@ def load(module: nn.Module, name: str, parameters: Mapping[str, Tensor]) -> None
     """Copy the first seed of one of our layers; torch's linear layers have weights (out, in)."""
     for part, own in module.named_parameters():
         value = parameters[f"{name}.{part}"][0]
-        own.data.copy_(value.T if isinstance(module, nn.Linear) and value.ndim == 2 else value)
+        own.data.copy_(value.T if isinstance(module, nn.Linear) and part == "weight" else value.view_as(own))
 
 
 class Learner:

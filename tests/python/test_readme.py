@@ -107,16 +107,16 @@ STUDIES = re.compile(r'\bname="([\w-]+)"')
 
 @pytest.mark.parametrize(("name", "text"), pages())
 def test_commands_are_understood(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def parsed(*, quiet: bool) -> None:
+    def parsed() -> None:
         raise Parsed
 
-    monkeypatch.setattr(session, "display", parsed)
+    monkeypatch.setattr(session, "_plain_warnings", parsed)  # what comes right after the arguments
     for command in dict.fromkeys(commands(text)):
         words = [word for word in shlex.split(command) if word not in ("--quiet", "--json")]
         assert words[0] in COMMANDS or words[0].startswith("-"), f"{name}: trajmill {command}"
         if words[0] not in COMMANDS or words == ["doctor"]:
             continue
-        module = importlib.import_module(f"trajmill.cli.{COMMANDS[words[0]].module}")
+        module = importlib.import_module(f"trajmill.cli.{words[0]}")
         try:
             with pytest.raises(Parsed):
                 session.run_command(module, words, quiet=True, as_json=False)
@@ -137,7 +137,7 @@ def test_commands_that_are_mentioned_exist(name: str, text: str) -> None:
     for first, *second in mentions(text):
         assert first in COMMANDS or first.startswith("-"), f"{name}: trajmill {first}"
         if first in COMMANDS and first != "doctor" and second:
-            known = importlib.import_module(f"trajmill.cli.{COMMANDS[first].module}").COMMANDS
+            known = importlib.import_module(f"trajmill.cli.{first}").COMMANDS
             schematic = {"METHOD", "NAME", "...", "--help"}
             words = second[0].split("|")
             assert "" in known or schematic.union(known).issuperset(words), f"{name}: trajmill {first} {second[0]}"

@@ -61,7 +61,7 @@ examples
   trajmill corpus verify corpus
   trajmill collect hopper --kind medium-replay --out hopper-ars-medium-replay.hdf5
   trajmill dataset info hopper-sac-replay-10k
-  trajmill train td3_bc --dataset hopper-sac-replay-10k --out runs/hopper
+  trajmill train METHOD --dataset hopper-sac-replay-10k --out runs/hopper
   trajmill evaluate runs/hopper --episode-count 100
   trajmill reproduce a-table-6 --quick
   trajmill report runs/hopper runs/baseline --out report.html

@@ -19,6 +19,8 @@ from trajmill.studies.records import Variant, smaller
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import Schedule, at_least, check_seeds, in_range
 
+QUICK_DATASETS = ("halfcheetah-sac-replay-10k", "hopper-sac-replay-10k")
+"""the bundled ones that are most like the papers'"""
 QUICK_SEEDS = (0, 1)
 QUICK_UPDATES = 100
 """fine-tuning updates of a quick run, where a paper makes 100,000 or a million; other counts shrink in proportion"""

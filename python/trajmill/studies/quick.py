@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trajmill.algorithms import method_named, method_names
-from trajmill.data import bundled_datasets
+from trajmill.studies.cells import QUICK_DATASETS
 from trajmill.studies.paper_a import CQL_IID, DT_IID, MDP, SEEDS, SYNTHETIC
 from trajmill.studies.records import Column, Study, Variant
 
@@ -18,7 +18,7 @@ STUDIES = (
         name="quick",
         title="Every method once on the bundled data, from scratch and pre-trained",
         columns=tuple(Column(label=variant.name, variant=variant) for variant in _VARIANTS),
-        datasets=bundled_datasets(),
+        datasets=QUICK_DATASETS,
         seeds=SEEDS,
         notes=("A check that everything runs, not an experiment.",),
     ),

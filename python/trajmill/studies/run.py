@@ -21,11 +21,18 @@ from trajmill.algorithms import method_named, name_of
 from trajmill.core.files import write_whole
 from trajmill.core.progress import Progress, silent
 from trajmill.data import DatasetError
-from trajmill.data.catalog import bundled_datasets, find_dataset
+from trajmill.data.catalog import find_dataset
 from trajmill.data.official import official_file
 from trajmill.report import Section, write_report
 from trajmill.report.figures import standalone
-from trajmill.studies.cells import QUICK_LABEL, QUICK_SEEDS, ReproduceConfig, missing_requirement, run_cells
+from trajmill.studies.cells import (
+    QUICK_DATASETS,
+    QUICK_LABEL,
+    QUICK_SEEDS,
+    ReproduceConfig,
+    missing_requirement,
+    run_cells,
+)
 from trajmill.studies.drawings import drawn_figures
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Study
@@ -57,7 +64,7 @@ def reproduce(name: str, output: Path, config: ReproduceConfig | None = None, pr
     quick = config.quick or name == "quick"
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
     if study.datasets:
-        study = replace(study, datasets=config.datasets or (bundled_datasets() if quick else study.datasets))
+        study = replace(study, datasets=config.datasets or (QUICK_DATASETS if quick else study.datasets))
     missing = {}
     for dataset in study.datasets:
         try:

@@ -18,7 +18,6 @@ from trajmill.data import (
     OFFICIAL_FILES,
     Dataset,
     DatasetError,
-    bundled_datasets,
     load_dataset,
     qlearning_transitions,
 )
@@ -30,7 +29,7 @@ from trajmill.runs.processes import ProcessError
 from trajmill.runs.reading import RunError
 from trajmill.studies import cells, measures
 from trajmill.studies import run as running
-from trajmill.studies.cells import ReproduceConfig, missing_requirement, path_name
+from trajmill.studies.cells import QUICK_DATASETS, ReproduceConfig, missing_requirement, path_name
 from trajmill.studies.drawings import _rows_panel, panels_of
 from trajmill.studies.measures import Results
 from trajmill.studies.paper_a import DATASETS, SEEDS
@@ -41,7 +40,7 @@ from trajmill.training.settings import plain
 
 CPU = ComputeConfig(device="cpu")
 HOPPER = "hopper-sac-replay-10k"
-BUNDLED = (HOPPER, *(name for name in bundled_datasets() if name != HOPPER))
+BUNDLED = (HOPPER, *(name for name in QUICK_DATASETS if name != HOPPER))
 PRINTED = printed_columns("paper_a.json")
 ROUNDED_OFTEN = {"table-7/τ=100", "table-11/DT+Wiki"}  # printed as 83.4 and 13.2, which their rounded rows miss
 STUDIES = {name: study for name, study in all_studies().items() if name.startswith("a-") or name == "quick"}
