@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ COLUMNS = ("observation", "action", "reward", "terminal", "next_observation")
 def mlp(sizes: Sequence[int], output: nn.Module | None = None) -> nn.Sequential:
     """Linear layers with ReLU between them, torch's default initial values."""
     layers: list[nn.Module] = []
-    for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
         layers += ([nn.ReLU()] if index else []) + [nn.Linear(inputs, outputs)]
     return nn.Sequential(*layers, *([] if output is None else [output]))
 

@@ -164,7 +164,7 @@ def find_environment(dataset: Dataset) -> str | None:
 
 
 def check_sizes(dataset: Dataset, task: Task, remedy: str) -> None:
-    """Refuse observations or actions of another size than a task's, with a general `remedy` if there is no better one."""
+    """Refuse observations or actions of another size than a task's; `remedy` is said if nothing better is known."""
     found = {"observations": dataset.observation_dim, "actions": dataset.action_dim}
     needed = {"observations": task.observation_dims, "actions": (task.action_dim,)}
     if task.name == "ant" and found["observations"] == 105:
