@@ -3,24 +3,25 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# without bytecode, which Python writes for what it imports: compiling all of it takes as long as unpacking it
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
 .PHONY: demo test test-all bench setup lint test-cpp test-python clean
 
-demo: setup
+demo: $(VENV)/.demo
 	$(BIN)/trajmill demo --out runs/demo
 
-test: setup lint test-cpp test-python
+# linters and compiler side by side, for mypy uses one core
+test: setup
+	$(MAKE) --jobs 2 --output-sync --keep-going lint test-cpp
+	$(MAKE) test-python
 
-test-all: setup lint test-cpp
-	$(BIN)/python tools/check.py sanitize
-	$(BIN)/python tools/check.py wheel
-	$(BIN)/python tools/check.py neon
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+# runs every step, also when one fails, and says in the end which did; so does bench
+test-all: setup
+	$(BIN)/python tools/check.py all
 
-# runs every script, also when one fails, and says in the end which did
 bench: setup
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[bench]"
+	$(PIP) --no-build-isolation --editable ".[bench]"
 	failed=; try() { echo "+ $$*"; $(BIN)/python "$$@" || failed="$$failed $$1"; }; \
 	for name in sampler corpus reference replay; do try benchmarks/bench_$$name.py; done; \
 	try benchmarks/bench_training.py --device cpu --precision fp32 bf16 --contenders "plain loop" R0 R2 ours; \
@@ -35,18 +36,20 @@ test-cpp:
 	$(BIN)/python tools/check.py test-cpp
 
 test-python:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	$(BIN)/python tools/check.py test-python
 
-setup: $(STAMP)
+# the demonstration needs no tools of tests
+setup: $(VENV)/.test
+$(VENV)/.demo: EXTRAS := train
+$(VENV)/.test: EXTRAS := train,test
 
 # torch first and pinned: an open range would fetch gigabytes of CUDA libraries on a machine without a GPU
-$(STAMP): pyproject.toml CMakeLists.txt $(shell find cpp -type f)
+$(VENV)/.demo $(VENV)/.test: pyproject.toml constraints.txt CMakeLists.txt $(shell find cpp -type f)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=3.0" cmake ninja
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[train,test]"
-	touch $(STAMP)
+	$(PIP) torch==2.13.0
+	$(PIP) scikit-build-core pybind11 cmake ninja
+	$(PIP) --no-build-isolation --editable ".[$(EXTRAS)]"
+	touch $(VENV)/.demo $@
 
 clean:
 	rm -rf build $(VENV) runs

@@ -1,7 +1,12 @@
-"""The checks that people and CI run: ``python tools/check.py lint | test-cpp | sanitize | neon | wheel | stubs``."""
+"""The checks that people and CI run: ``python tools/check.py NAME``.
+
+``lint``, ``test-cpp`` and ``test-python`` are ``make test``; ``all`` adds sanitizers, the installed wheel, 64-bit Arm
+and the slow tests, runs each also when another fails, and says in the end which did. ``stubs`` rewrites the stub.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,19 +14,35 @@ import sys
 import sysconfig
 import tempfile
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 STUB = ROOT / "python/trajmill/_core.pyi"
+SANITIZERS = ("address,undefined", "thread")
+WITHOUT_PYTHON = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={BIN / 'ninja'}", "-DTRAJMILL_BUILD_PYTHON=OFF")
 
 
-def run(*command: str | Path) -> None:
-    """Run a command in the root; a failure ends the program with its exit code."""
+def run(*command: str | Path, **variables: str) -> None:
+    """Run a command in the root, with these environment variables; a failure ends the check."""
     print("+", *command, flush=True)
-    result = subprocess.run([str(word) for word in command], cwd=ROOT, check=False)
-    if result.returncode:
-        raise SystemExit(result.returncode)
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, env=os.environ | variables, check=False)
+    if done.returncode:
+        raise SystemExit(f"{Path(command[0]).name} ended with exit status {done.returncode}")
+
+
+def run_every(checks: dict[str, Callable[[], object]]) -> None:
+    """Run all checks, also after one that fails, and name in the end those that did."""
+    failed = []
+    for name, check in checks.items():
+        try:
+            check()
+        except (SystemExit, OSError, subprocess.SubprocessError) as error:
+            print(f"{name}: {error}", flush=True)
+            failed.append(name)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 def lint() -> None:
@@ -29,11 +50,18 @@ def lint() -> None:
     sources = sorted(
         p for folder in ("cpp", "tests/cpp") for p in (ROOT / folder).rglob("*.[ch]pp") if "third_party" not in p.parts
     )
-    run(BIN / "ruff", "check", ".")
-    run(BIN / "ruff", "format", "--check", ".")
-    run(BIN / "mypy")
-    run(BIN / "lint-imports")
-    run(BIN / "clang-format", "--dry-run", "--Werror", *sources)
+    commands: dict[str, tuple[str | Path, ...]] = {
+        "style": (BIN / "ruff", "check", "."),
+        "format": (BIN / "ruff", "format", "--check", "."),
+        "types": (BIN / "mypy",),
+        "imports": (BIN / "lint-imports",),
+        "C++ format": (BIN / "clang-format", "--dry-run", "--Werror", *sources),
+    }
+    run_every({name: lambda words=words: run(*words) for name, words in commands.items()} | {"stub": compare_stub})
+
+
+def compare_stub() -> None:
+    """The committed stub is that of the compiled module."""
     if make_stub() != STUB.read_text():
         raise SystemExit(f"{STUB.name} differs from the compiled module; run `python tools/check.py stubs`")
 
@@ -61,9 +89,18 @@ def _plainer(stub: str) -> str:
     return re.sub(r"^(\w+: str) = .*$", r"\1", stub, flags=re.MULTILINE)
 
 
-def test_cpp(sanitizers: str = "") -> None:
-    """Build and run the C++ tests, under sanitizers if named."""
-    build_and_test("cpp-" + (sanitizers.replace(",", "-") or "release"), f"-DTRAJMILL_SANITIZE={sanitizers}")
+def test_cpp() -> None:
+    """Build and run the C++ tests, with the core that Python imports if `make setup` compiled it here."""
+    interpreter = sys.implementation.cache_tag.replace("cpython-", "cp")
+    for cache in (ROOT / "build").glob(f"{interpreter}-*/CMakeCache.txt"):
+        if "pip-build-env" not in cache.read_text():  # not of a build whose tools are gone
+            return build_and_test(cache.parent.name)
+    return build_and_test("cpp-release", *WITHOUT_PYTHON)
+
+
+def sanitize(sanitizers: str) -> None:
+    """Build and run the C++ tests under sanitizers."""
+    build_and_test("cpp-" + sanitizers.replace(",", "-"), *WITHOUT_PYTHON, f"-DTRAJMILL_SANITIZE={sanitizers}")
 
 
 def neon() -> None:
@@ -75,6 +112,7 @@ def neon() -> None:
         return
     build_and_test(
         "cpp-neon",
+        *WITHOUT_PYTHON,
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
         "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",
@@ -85,21 +123,14 @@ def neon() -> None:
 def build_and_test(folder: str, *options: str) -> None:
     """Configure, build and run the C++ tests in build/`folder`."""
     build = ROOT / "build" / folder
-    run(
-        BIN / "cmake",
-        "-S",
-        ".",
-        "-B",
-        build,
-        "-G",
-        "Ninja",
-        f"-DCMAKE_MAKE_PROGRAM={BIN / 'ninja'}",
-        "-DTRAJMILL_BUILD_PYTHON=OFF",
-        "-DTRAJMILL_BUILD_TESTS=ON",
-        *options,
-    )
-    run(BIN / "cmake", "--build", build)
+    run(BIN / "cmake", "-S", ".", "-B", build, "-DTRAJMILL_BUILD_TESTS=ON", *options)
+    run(BIN / "cmake", "--build", build, "--target", "trajmill_tests")
     run(BIN / "ctest", "--test-dir", build, "--output-on-failure")
+
+
+def test_python(*options: str) -> None:
+    """Run the Python tests in two processes of one thread each."""
+    run(BIN / "python", "-m", "pytest", "-q", "-n", "2", *options, OMP_NUM_THREADS="1")
 
 
 def test_wheel() -> None:
@@ -132,33 +163,27 @@ def test_wheel() -> None:
         home = subprocess.check_output([python, "-c", "import trajmill; print(trajmill.__file__)"], text=True).strip()
         if not home.startswith(str(site)):
             raise SystemExit(f"tested {home}, not the wheel in {site}")
-        run(
-            python,
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "2",
-            "--rootdir",
-            folder / "tree",
-            "-c",
-            folder / "tree/pyproject.toml",
-            folder / "tree/tests/python",
-        )
+        tree = folder / "tree"
+        words = ("-q", "-n", "2", "--rootdir", tree, "-c", tree / "pyproject.toml", tree / "tests/python")
+        run(python, "-m", "pytest", *words, OMP_NUM_THREADS="1")
 
 
 def main() -> None:
     """Run the check that the first argument names."""
-    checks = {
+    checks: dict[str, Callable[[], object]] = {
         "lint": lint,
         "test-cpp": test_cpp,
-        "sanitize": lambda: (test_cpp("address,undefined"), test_cpp("thread")),
+        "test-python": test_python,
+        "sanitize": lambda: run_every({name: lambda name=name: sanitize(name) for name in SANITIZERS}),
         "wheel": test_wheel,
         "neon": neon,
         "stubs": lambda: STUB.write_text(make_stub()),
     }
+    every = {name: checks[name] for name in ("lint", "test-cpp", "sanitize", "wheel", "neon")}
+    every["slow tests"] = lambda: test_python("-m", "slow or not slow", "--durations", "25")
+    checks["all"] = lambda: run_every(every)
     if len(sys.argv) != 2 or sys.argv[1] not in checks:
-        raise SystemExit(__doc__)
+        raise SystemExit(f"usage: python tools/check.py {'|'.join(checks)}")
     checks[sys.argv[1]]()
 
 

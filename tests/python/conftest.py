@@ -1,4 +1,4 @@
-"""Runs that many tests look at, made once; long tests first, failures named as they happen."""
+"""Runs that many tests look at, made once; no test is timed; long ones begin first, failures are named at once."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from trajmill.experiments.train import TrainConfig
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 Make = Callable[["TrainConfig[Any]"], Path]
 
@@ -80,5 +84,5 @@ class _Failures:
         """Called in the process that the user sees, also for tests of others."""
         terminal: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and terminal is not None:
-            terminal.ensure_newline()
-            terminal.write_line(f"FAILED {report.nodeid}" + (f" ({report.when})" if report.when != "call" else ""))
+            when = f" ({report.when})" if report.when != "call" else ""
+            terminal.write(f"\nFAILED {report.nodeid}{when}\n")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 import trajmill
-from trajmill.algorithms import method_names
+from trajmill.algorithms import method_named, method_names
 
 PACKAGE = Path(trajmill.__file__).parent
+ROOT = Path(__file__).parents[2]
 MODULES = {
     path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -27,9 +28,20 @@ OF_A_NETWORK = re.compile(r"^trajmill\.models(\.|$)")
 """Networks are imported from here by tables that make their inputs; one is called as the method it was made for."""
 OLDER = ("dt", "cql", "lm")
 """what methods were called"""
+EVERYDAY = ("MDP", "Synthetic")
+"""labels of a paper's figures that are also words of the house"""
+LABELS = [label for label in (method_named(name).LABEL for name in method_names()) if label not in EVERYDAY]
 NAMES = re.compile(
-    "|".join(rf"(?<![a-z]){name.replace('_', '[ _-]')}(?![a-z])" for name in sorted({*method_names(), *OLDER})), re.I
+    "|".join(
+        rf"(?<![a-z]){re.sub('[ _-]', '[ _-]', re.escape(name).replace(chr(92) + ' ', ' '))}(?![a-z])"
+        for name in sorted({*method_names(), *LABELS, *OLDER})
+    ),
+    re.IGNORECASE,
 )
+TOOLS = [path for folder in ("benchmarks", "tools") for path in sorted((ROOT / folder).rglob("*.py"))]
+MAY_NAME_OF_BENCHMARKS = ("benchmarks/baselines/", "benchmarks/throughput/goals.py")
+"""other people's programs, and what ours have to reach"""
+SCRIPTS = [path for path in (ROOT / "Makefile", *sorted((ROOT / ".ci").rglob("*"))) if path.is_file()]
 
 
 def words(name: str) -> str:
@@ -57,15 +69,33 @@ def named(tree: ast.Module) -> Iterator[tuple[int, str]]:
                     yield line, words(value)
 
 
+def common(paths: Iterable[Path], above: Path, exceptions: tuple[str, ...]) -> list[Path]:
+    """Files that are for every method."""
+    return [path for path in paths if not path.relative_to(above).as_posix().startswith(exceptions)]
+
+
 @pytest.mark.parametrize(
-    "path",
-    [path for path in MODULES.values() if not path.relative_to(PACKAGE).as_posix().startswith(MAY_NAME)],
-    ids=str,
+    "path", common(MODULES.values(), PACKAGE, MAY_NAME) + common(TOOLS, ROOT, MAY_NAME_OF_BENCHMARKS), ids=str
 )
 def test_only_their_own_files_name_methods(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = {f"{path.relative_to(PACKAGE)}:{line}: {text!r}" for line, text in named(tree) if NAMES.search(text)}
+    found = {f"{path}:{line}: {text!r}" for line, text in named(tree) if NAMES.search(text)}
     assert not found, "\n".join(sorted(found))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=str)
+def test_no_script_names_a_method(path: Path) -> None:
+    found = [line for line in path.read_text(encoding="utf-8").splitlines() if NAMES.search(line)]
+    assert not found, "\n".join(found)
+
+
+def test_files_of_every_kind_are_looked_at() -> None:
+    looked_at = {path.relative_to(PACKAGE).parts[0] for path in common(MODULES.values(), PACKAGE, MAY_NAME)}
+    assert looked_at >= {"cli", "core", "corpus", "data", "evaluation", "experiments", "replay", "report", "runs"}
+    assert "training" in looked_at and not looked_at & {"algorithms", "models", "studies"}
+    if TOOLS:  # not beside an installed package
+        assert {"benchmarks", "tools"} == {path.relative_to(ROOT).parts[0] for path in TOOLS}
+        assert {"Makefile", "run"} <= {path.name for path in SCRIPTS}
 
 
 @pytest.mark.parametrize(
@@ -82,6 +112,9 @@ def test_only_their_own_files_name_methods(path: Path) -> None:
         ("x = 'pretrain dt --text'", True),
         ("x = f'a Decision Transformer of {y}'", True),
         ("x = 'td3_bc'", True),
+        ("x = {'TD3+BC': 3}", True),
+        ("x = 'td3-bc'", True),
+        ("tm.MDP('synthetic')", False),
         ("width = adept(film)", False),
         ('"""CQL and all."""\nx = 1\n"""a decision_transformer"""', False),
     ],

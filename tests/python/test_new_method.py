@@ -1,4 +1,4 @@
-"""A method is one file: thrown into the folder of a copy of the package, it is trained, scored, reported and studied.
+"""A method is one file: thrown into a copy of the package, it is trained, scored, reported, studied and measured.
 
 It has a period of two updates, and a metric that only the second one of each has.
 """
@@ -21,6 +21,7 @@ from trajmill import _core
 from trajmill.runs.directory import RunDirectory
 
 FILES = Path(__file__).parents[1] / "support" / "new_method"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks/bench_training.py"
 WITHOUT_EDITABLE_INSTALL = """
 import sys
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__]
@@ -40,16 +41,16 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def driven(copy: Path, what: str, folder: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, FILES / "driver.py", what, folder],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
+def program(copy: Path, *words: str | Path) -> str:
+    """What a program prints that imports the copy."""
+    variables = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=variables)
     assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
+    return done.stdout
+
+
+def driven(copy: Path, what: str, folder: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(program(copy, FILES / "driver.py", what, folder))
     return said
 
 
@@ -122,6 +123,16 @@ def test_it_is_studied(said: dict[str, Any], place: Path) -> None:
     assert run["config"]["method"] == {"batch_size": 16, "learning_rate": 0.01, "shrinkage": 0.1}
     assert run["config"]["schedule"]["updates"] == 100, "a quick run, as short for every method"
     assert len(list((place / "study").glob("shrink-*.svg"))) == 2
+
+
+@pytest.mark.skipif(not BENCHMARK.exists(), reason="there is no folder benchmarks/ beside these tests")
+def test_it_is_measured(copy: Path, tmp_path: Path) -> None:
+    size = ("--device", "cpu", "--size", "tiny", "--rounds", "2", "--block-seconds", "0.02", "--seeds", "1")
+    words = ("--methods", "shrink", "--contenders", "ours", "--out", str(tmp_path / "training.json"))
+    program(copy, BENCHMARK, *size, *words)
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert [row["name"] for row in record["rows"]] == ["shrink fp32 ours, S = 1"]
+    assert record["finished"] == ["shrink fp32"] and not record["failed"]
 
 
 @pytest.mark.slow

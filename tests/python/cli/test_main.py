@@ -9,9 +9,9 @@ import sys
 from dataclasses import fields
 
 import pytest
+from fabricate import fabricate_run
 
 import trajmill.cli
-from report.fabricate import fabricate_run
 from trajmill.algorithms import method_named, method_names
 from trajmill.cli import COMMANDS, main
 

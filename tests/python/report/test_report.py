@@ -10,8 +10,8 @@ import subprocess
 
 import numpy as np
 import pytest
+from fabricate import fabricate_run, write
 
-from report.fabricate import fabricate_run, write
 from trajmill.report import Rate, RunError, Section, rates_section, read_run, write_report
 
 
