@@ -14,10 +14,9 @@ from typing import Annotated
 
 import tyro
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from trajmill.cli.progress import duration
-from trajmill.cli.session import Outcome
+from trajmill.cli.session import Outcome, columns
 from trajmill.core.progress import Progress, silent
 from trajmill.experiments.demo import DemoConfig, DemoPlan, DemoResult, run_demo
 
@@ -56,24 +55,23 @@ class Demo:
 
 
 def _text(result: DemoResult, config: DemoConfig) -> RenderableType:
-    rates = _table("The mill", "sampler", "made", "time", "rate")
+    rates = columns("sampler", right=("made", "time", "rate"))
     for rate in result.rates:
         rates.add_row(rate.name, f"{rate.count:,}", f"{rate.seconds:.3f} s", str(rate))
-    scores = _table(f"\nNormalized scores on {config.dataset}", "policy", "score", "95 % interval", "seeds")
+    scores = columns("policy", right=("score", "95 % interval", "seeds"))
     scores.add_row("that recorded the data", f"{result.data_score:.1f}", "", "")
     policy = result.policy_score
     interval = f"{policy.low:.1f} to {policy.high:.1f}"
     scores.add_row("learned by TD3+BC", f"[bold]{policy.estimate:.1f}[/]", interval, str(len(config.seeds)))
     end = f"Done in {duration(result.seconds)}. Report: {result.report}"
-    return Group(rates, scores, f"\n{result.verdict}", end)
-
-
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column(first, header_style="dim", no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", header_style="dim", no_wrap=True)
-    return table
+    return Group(
+        "[bold]The mill[/]",
+        rates,
+        f"\n[bold]Normalized scores on {config.dataset}[/]",
+        scores,
+        f"\n{result.verdict}",
+        end,
+    )
 
 
 COMMANDS = {"": Demo}

@@ -89,13 +89,9 @@ class DemoPlan:
         return cls(updates=updates, wanted_updates=config.updates, seconds=seconds)
 
     def __str__(self) -> str:
-        shortened = f", shortened from {self.wanted_updates:,} for this machine" if self.shortened else ""
+        fewer = self.updates + EVALUATIONS <= self.wanted_updates
+        shortened = f", shortened from {self.wanted_updates:,} for this machine" if fewer else ""
         return f"this will take about {self.seconds / 60:.1f} min: {self.updates:,} updates of every seed{shortened}"
-
-    @property
-    def shortened(self) -> bool:
-        """Whether not all wanted updates fit."""
-        return self.updates + EVALUATIONS <= self.wanted_updates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,9 +45,9 @@ def test_impossible_sizes_are_refused(changes, message):
 def test_a_slow_machine_makes_fewer_updates():
     config = DemoConfig(updates=3_000, seconds=240.0)
     fast, slow, slowest = (DemoPlan.of(config, seconds) for seconds in (0.01, 0.1, 10.0))
-    assert fast.updates == 3_000 and not fast.shortened
+    assert fast.updates == 3_000 and "shortened" not in str(fast)
     assert fast.seconds == pytest.approx(15 + (3_000 + 6 * 120) * 0.01)
-    assert slow.updates == 1_530 and slow.shortened and slow.seconds == pytest.approx(240.0, abs=0.7)
+    assert slow.updates == 1_530 and slow.seconds == pytest.approx(240.0, abs=0.7)
     assert slowest.updates == 6
     assert (
         str(slow) == "this will take about 4.0 min: 1,530 updates of every seed, shortened from 3,000 for this machine"
