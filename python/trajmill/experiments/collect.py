@@ -74,8 +74,7 @@ class CollectConfig:
     """threads to simulate on, at least 1; None takes every core"""
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
+        checks.choice("kind", self.kind, get_args(Kind))
         at_least(2, rows=self.rows)
         at_least(0, seed=self.seed)
         at_least(1, training_steps=self.training_steps, threads=1 if self.threads is None else self.threads)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from trajmill.core import checks
 from trajmill.models.precision import use_bfloat16
 from trajmill.training.settings import at_least
 
@@ -27,18 +28,15 @@ class ComputeConfig:
     """where the data is kept: on the training device, or on the host, from where equal batches are fed to the device"""
 
     def __post_init__(self) -> None:
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device must be auto, cpu or cuda, got {self.device!r}")
-        if self.precision not in ("fp32", "tf32", "bf16"):
-            raise ValueError(f"precision must be fp32, tf32 or bf16, got {self.precision!r}")
-        if self.rows not in ("device", "host"):
-            raise ValueError(f"rows must be device or host, got {self.rows!r}")
+        checks.choice("device", self.device, ("auto", "cpu", "cuda"))
+        checks.choice("precision", self.precision, ("fp32", "tf32", "bf16"))
+        checks.choice("rows", self.rows, ("device", "host"))
         at_least(1, threads=self.threads)
 
     def apply(self) -> torch.device:
         """Set this process up; gives the device."""
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is cuda, but torch sees no GPU; use --device cpu or auto")
+            raise ValueError("device is cuda, but torch sees no GPU; use --compute.device cpu or auto")
         torch.set_num_threads(self.threads)
         torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         use_bfloat16(self.precision == "bf16")

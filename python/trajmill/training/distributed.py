@@ -86,9 +86,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
                 f"use --nproc-per-node {there} or --compute.device cpu"
             )
         torch.cuda.set_device(place)
-    patience = timedelta(
-        hours=2
-    )  # the first process may be tokenizing a large text; torchrun ends the others if one fails
+    patience = timedelta(hours=2)  # the first may be tokenizing a large text; torchrun ends the others if one fails
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         _current = Ranks(rank=dist.get_rank(), count=count, device=device)
