@@ -229,7 +229,7 @@ def test_what_cannot_be_collected_is_refused_first(tmp_path: Path) -> None:
 
 def test_settings_are_checked() -> None:
     for settings, message in [
-        ({"kind": "mediocre"}, "kind must be one of random, .*mediocre"),
+        ({"kind": "mediocre"}, "kind must be one of 'random', .*mediocre"),
         ({"rows": 1}, "rows must be at least 2"),
         ({"noise": -0.1}, "noise must be .*-0.1"),
         ({"noise": float("nan")}, "noise must be .*nan"),
