@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "export": ("export RUN DEST", "write what a run has learned in another program's format", _AGAIN),
     "reproduce": ("reproduce NAME|--list", "repeat tables and figures of a paper, beside its numbers", _RUNS),
     "report": ("report RUN...", "write one self-contained HTML page about runs", _AGAIN),
-    "demo": ("demo", "from a fresh clone to a scored policy, in minutes", "the same command starts afresh"),
+    "demo": ("demo", "a policy that beats its data, in minutes", "the same command starts afresh"),
     "doctor": ("doctor", "what this installation can do, and what is missing", _AGAIN),
 }
 """words and summary in the overview, and what to do after Ctrl-C; a command lives in the module of its name"""

@@ -64,8 +64,7 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
     dataset: str
     """name of a bundled dataset, or path of a file"""
     mix: tuple[str, ...] = ()
-    """further datasets as NAME_OR_PATH=SHARE: exactly that share of every batch comes from each, the rest from
-    --dataset, whose statistics normalize them all"""
+    """more datasets as NAME_OR_PATH=SHARE: exactly this share of each batch; --dataset has the rest, and normalizes all"""
     environment: str | None = None
     """Gymnasium id to evaluate in; None takes the dataset's own"""
     evaluation_episode_count: int = 10
