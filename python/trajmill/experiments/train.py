@@ -64,7 +64,7 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
     dataset: str
     """name of a bundled dataset, or path of a file"""
     mix: tuple[str, ...] = ()
-    """more datasets as NAME_OR_PATH=SHARE: exactly this share of each batch; --dataset has the rest, and normalizes all"""
+    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, normalizes all"""
     environment: str | None = None
     """Gymnasium id to evaluate in; None takes the dataset's own"""
     evaluation_episode_count: int = 10
