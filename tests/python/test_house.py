@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -193,3 +193,73 @@ def test_imports_go_down() -> None:
             theirs = other.split(".")[1:2]
             if ours and theirs and ours != theirs and ours[0] in level and theirs[0] in level:
                 assert level[ours[0]] < level[theirs[0]], f"{name} imports {other}"
+
+
+# --- one place for each thing that was once in several ---
+
+
+def calls(tree: ast.Module, *names: str) -> bool:
+    """Whether a file calls ``x.name(one_argument)``: strings are replaced with two, files with one."""
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in names
+        and len(node.args) == 1
+        and not node.keywords
+        for node in ast.walk(tree)
+    )
+
+
+def imports_any(tree: ast.Module, *modules: str) -> bool:
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    found = [getattr(node, "module", None) or alias.name for node in nodes for alias in node.names]
+    return any(name == module or name.startswith(f"{module}.") for name in found for module in modules)
+
+
+def says(tree: ast.Module, *texts: str) -> bool:
+    """Whether one of the texts is a string of a file."""
+    return any(isinstance(node, ast.Constant) and node.value in texts for node in ast.walk(tree))
+
+
+def is_keyed_by_tasks(tree: ast.Module) -> bool:
+    """Whether a file has a table of what holds for single tasks."""
+    name = re.compile(r"(hopper|halfcheetah|walker2d|ant)(-v\d)?", re.IGNORECASE)
+    keys = [key for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys]
+    return any(isinstance(key, ast.Constant) and name.fullmatch(str(key.value)) for key in keys)
+
+
+ONE_PLACE: dict[str, tuple[Callable[[ast.Module], bool], set[str]]] = {
+    "processes": (
+        lambda tree: imports_any(tree, "multiprocessing", "concurrent.futures.process") or says(tree, "spawn", "fork"),
+        {"runs/processes.py"},
+    ),
+    "files of a run": (
+        lambda tree: says(tree, "result.json", "metrics.jsonl", "environment.json"),
+        {"runs/reading.py"},
+    ),
+    "facts of tasks": (  # beside their physics, and what a search takes to solve them
+        is_keyed_by_tasks,
+        {"data/environments.py", "evaluation/environments.py", "experiments/random_search.py"},
+    ),
+    "whole files": (  # beside the writers that lock, and a directory with another name in earlier versions
+        lambda tree: calls(tree, "replace", "rename"),
+        {"core/files.py", "corpus/storage.py", "data/download.py", "runs/processes.py"},
+    ),
+    "hashes of files": (lambda tree: "file_digest" in ast.dump(tree), {"core/files.py"}),
+    "counts of cores": (  # one of them before anything is installed
+        lambda tree: "sched_getaffinity" in ast.dump(tree),
+        {"core/checks.py", "core/diagnosis.py"},
+    ),
+    "codebooks": (  # a chain's own; an exporter writes either
+        lambda tree: "state_codebook" in ast.dump(tree),
+        {"core/mdp.py", "corpus/export/d4rl.py"},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ONE_PLACE)
+def test_there_is_one_place_for(what: str) -> None:
+    has, places = ONE_PLACE[what]
+    trees = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in MODULES.values()}
+    assert {name for name, tree in trees.items() if has(tree)} <= places
+    assert any(has(trees[place]) for place in places)

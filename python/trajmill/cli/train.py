@@ -73,7 +73,7 @@ def summaries() -> dict[str, str]:
 def summary_of(path: Path) -> Outcome:
     """The scores of a finished run, or what it says in their place."""
     from trajmill.report import score
-    from trajmill.runs.reading import read_run
+    from trajmill.runs.reading import RESULT, read_run
 
     run = read_run(path)
     result = dict(run.result or {})
@@ -92,7 +92,7 @@ def summary_of(path: Path) -> Outcome:
         )
     if scored.failed_seeds:
         failed = ", ".join(map(str, scored.failed_seeds))
-        lines.append(f"no finite score for seed {failed}, so no mean; each seed's own are in {path / 'result.json'}")
+        lines.append(f"no finite score for seed {failed}, so no mean; each seed's own are in {path / RESULT}")
     return Outcome({"run": str(path), **result}, "\n".join(lines))
 
 

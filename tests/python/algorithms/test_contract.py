@@ -76,6 +76,8 @@ def test_the_tiny_instance_trains(method: ModuleType) -> None:
     measured = method.measure(state).keys() if hasattr(method, "measure") else set()
     assert getattr(method, "SCALES", {}).keys() <= means.keys() | measured
     CHECKS["metrics_and_their_bounds"](case)
+    if not (hasattr(method, "shares_chance") and method.shares_chance(method.SMALL)):  # torch's own cannot be repeated
+        CHECKS["the_runner_keeps_the_phase"](case)
 
 
 def test_methods_are_found_by_name_and_by_what_they_were_called() -> None:

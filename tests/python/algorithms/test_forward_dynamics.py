@@ -13,8 +13,11 @@ from battery import Case, battery, battery_of_a_gpu, checkpoint_of
 from trajmill.algorithms import forward_dynamics
 from trajmill.algorithms.forward_dynamics import METRICS, Config
 from trajmill.core.mapping import OneToOneMap
+from trajmill.core.mdp import MDP
+from trajmill.core.reference import codebooks
 from trajmill.models.critics import join, predictions
 from trajmill.models.mlp import export_network
+from trajmill.replay import MDPTransitions
 from trajmill.replay.tables import CodedTable
 
 torch.set_num_threads(1)
@@ -90,6 +93,17 @@ def test_update_equals_plain_torch(target: str, updates: int, tolerance: float) 
             torch.testing.assert_close(value, plain[member][name].detach(), rtol=tolerance, atol=tolerance / 100)
     logged = state.metrics.mean_of_last(updates - 1, updates)
     assert [logged[name][1] for name in METRICS] == pytest.approx([float(x.detach()) for x in losses])
+
+
+def test_its_transitions_are_those_of_the_replay_engine() -> None:
+    """One source for all, with the paper's vectors in place of the chain's own."""
+    rows = forward_dynamics.generate(SMALL).transitions
+    mdp = MDP(state_count=7, action_count=5, seed=SMALL.data_seed)
+    own = MDPTransitions(mdp, observation_dim=4, action_dim=2, trajectory_count=6, length=20)
+    assert isinstance(rows, MDPTransitions) and np.array_equal(rows.rows, own.rows)
+    for ours, theirs in zip((rows.state_vectors, rows.action_vectors), codebooks(7, 5, 4, 2), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert np.array_equal(rows.target_vectors, rows.state_vectors)
 
 
 def test_value_layer_keeps_its_initial_values() -> None:
