@@ -67,16 +67,7 @@ def fabricate_run(
                     },
                 )
             )
-            lines.append(
-                line(
-                    "evaluation",
-                    step,
-                    {
-                        "normalized_score": score,
-                        "return_mean": score * 32.546 - 20.27,
-                    },
-                )
-            )
+            lines.append(line("evaluation", step, {"normalized_score": score, "return_mean": score * 32.546 - 20.27}))
     (path / "metrics.jsonl").write_text("".join(lines))
     if finished:
         write(path / "result.json", {"average_last_four": [level] * seed_count, "best": [level] * seed_count})

@@ -9,8 +9,5 @@ import torch
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # products in one order; read when CUDA is first used
 
-NEEDS_GPU = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; torch sees none"),
-]
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; torch sees none")]
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]

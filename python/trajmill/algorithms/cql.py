@@ -190,11 +190,7 @@ def prepare(config: Config, dataset: Dataset) -> TransitionRows:
 
 
 def create(
-    config: Config,
-    table: Table[TransitionBatch, TransitionFacts],
-    seeds: Sequence[int],
-    *,
-    metric_capacity: int = 1000,
+    config: Config, table: Table[TransitionBatch, TransitionFacts], seeds: Sequence[int], *, metric_capacity: int = 1000
 ) -> State:
     """Fresh networks, targets equal to the critics, entropy coefficient 1; on the table's device, in its precision."""
     seeds = check_seeds(seeds)

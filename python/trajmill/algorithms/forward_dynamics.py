@@ -143,11 +143,9 @@ class State:
 
     def moving(self) -> dict[str, Tensor]:
         """Every tensor that training changes."""
-        return {
-            "step": self.step,
-            "metrics": self.metrics.values,
-            "critic": self.critic.flat,
-        } | prefixed("adam", self.optimizer.moving())
+        return {"step": self.step, "metrics": self.metrics.values, "critic": self.critic.flat} | prefixed(
+            "adam", self.optimizer.moving()
+        )
 
 
 def generate(config: Config, progress: Progress = silent) -> CodedRows:

@@ -207,11 +207,9 @@ class State:
 
     def moving(self) -> dict[str, Tensor]:
         """Every tensor that training changes."""
-        return {
-            "step": self.step,
-            "metrics": self.metrics.values,
-            "model": self.model.flat,
-        } | prefixed("adam", self.optimizer.moving())
+        return {"step": self.step, "metrics": self.metrics.values, "model": self.model.flat} | prefixed(
+            "adam", self.optimizer.moving()
+        )
 
 
 def generate(config: Config, progress: Progress = silent) -> TokenRows:

@@ -50,12 +50,7 @@ class RunDirectory:
 
     @classmethod
     def open(
-        cls,
-        path: Path,
-        config: Mapping[str, Any],
-        *,
-        resume: bool = False,
-        defaults: Mapping[str, Any] | None = None,
+        cls, path: Path, config: Mapping[str, Any], *, resume: bool = False, defaults: Mapping[str, Any] | None = None
     ) -> RunDirectory:
         """Create the directory whole, or with `resume` go on with an unfinished run of the same `config`.
 

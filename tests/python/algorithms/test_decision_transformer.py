@@ -28,12 +28,7 @@ CPU = torch.device("cpu")
 SMALL = GPTConfig(layer_count=2, head_count=2, width=8, residual_dropout=0.2)
 CONFIG = Config(batch_size=6, context_length=4, warmup_updates=4, backbone=SMALL)
 TERMS = replace(
-    CONFIG,
-    cluster_weight=0.3,
-    cluster_count=3,
-    cluster_updates=8,
-    language_weight=0.7,
-    backbone_weight_decay=1e-3,
+    CONFIG, cluster_weight=0.3, cluster_count=3, cluster_updates=8, language_weight=0.7, backbone_weight_decay=1e-3
 )
 LANGUAGE = lm.Config(
     state_count=5, length=7, position_count=12, batch_size=3, held_out_count=4, sequence_count=50, backbone=SMALL

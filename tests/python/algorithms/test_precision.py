@@ -43,8 +43,7 @@ METHODS = {
     ),
     "decision transformer": Case(method=dt, config=dt.Config(batch_size=32), rows=dt_tests.rows(dt.Config())),
     "language model": Case(
-        method=lm,
-        config=lm.Config(batch_size=4, length=64, held_out_count=4, state_count=5, dropout=False),
+        method=lm, config=lm.Config(batch_size=4, length=64, held_out_count=4, state_count=5, dropout=False)
     ),
 }
 

@@ -35,8 +35,7 @@ def test_a_resumed_task_does_not_count_what_was_done_before():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (12_000, "12,000"), (9_999_999, "9,999,999"), (250_000_000, "250 M"), (1e9, "1.00 G")],
+    ("value", "text"), [(0, "0"), (12_000, "12,000"), (9_999_999, "9,999,999"), (250_000_000, "250 M"), (1e9, "1.00 G")]
 )
 def test_amount(value, text):
     assert amount(value) == text

@@ -82,13 +82,7 @@ def p_values(stream: Callable[[int], np.ndarray], test: int) -> tuple[list[float
 @pytest.mark.skipif(shutil.which("dieharder") is None, reason="needs the program dieharder")
 @pytest.mark.parametrize(
     "stream",
-    [
-        one_sequence_after_another,
-        interleaved_sequences,
-        interleaved_seeds,
-        interleaved_chains,
-        interleaved_domains,
-    ],
+    [one_sequence_after_another, interleaved_sequences, interleaved_seeds, interleaved_chains, interleaved_domains],
 )
 def test_dieharder(stream: Callable[[int], np.ndarray]) -> None:
     for test in TESTS:

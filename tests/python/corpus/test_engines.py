@@ -190,10 +190,7 @@ def dying_shard(spec, shard, out, threads=1):
 def test_workers_that_are_killed_are_replaced(whole, tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": MODULES}},
+        num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": MODULES}}
     )
     monkeypatch.setattr("trajmill.corpus.build.make_shard", dying_shard)
     try:

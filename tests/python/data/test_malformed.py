@@ -519,31 +519,19 @@ def text(space: Any) -> str:
 MINARI: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "6 D4RL's layout": (as_d4rl, ("D4RL's layout (key 'observations')", "read_d4rl")),
     "a missing file": (lambda data: (data / "metadata.json").unlink(), ("metadata.json: no such file", "beside")),
-    "a missing key": (
-        edit_file(lambda file: file.pop("episode_1/rewards")),
-        ("episode_1", "'rewards' is missing"),
-    ),
+    "a missing key": (edit_file(lambda file: file.pop("episode_1/rewards")), ("episode_1", "'rewards' is missing")),
     "a missing episode": (edit_file(lambda file: file.pop("episode_1")), ("'episode_1' is missing among 2 episodes",)),
     "a lost episode": (
         edit_file(lambda file: file.pop("episode_2")),
         ("holds 2 episodes where metadata.json promises 3",),
     ),
     "lost steps": (edit_metadata(total_steps=301), ("300 steps where metadata.json promises 301",)),
-    "another key": (
-        edit_file(lambda file: file.create_group("extra")),
-        (
-            "key 'extra'",
-            "'episode_<number>'",
-        ),
-    ),
+    "another key": (edit_file(lambda file: file.create_group("extra")), ("key 'extra'", "'episode_<number>'")),
     "T observations": (
         replaced("episode_0/observations", lambda v: v[:-1]),
         ("episode_0", "'observations' has 101 rows where 'actions' has 101", "one observation more"),
     ),
-    "short rewards": (
-        replaced("episode_0/rewards", lambda v: v[1:]),
-        ("episode_0", "'rewards' has 100 rows"),
-    ),
+    "short rewards": (replaced("episode_0/rewards", lambda v: v[1:]), ("episode_0", "'rewards' has 100 rows")),
     "20 an episode without steps": (
         edit_file(lambda file: [replace_values(file, f"episode_1/{key}") for key in list(file["episode_1"])]),
         ("episode_1", "'actions' has no rows: an episode without steps"),
@@ -590,10 +578,7 @@ MINARI: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "a count that is none": (edit_metadata(total_episodes="many"), ("key 'total_episodes' is 'many'",)),
     "broken JSON": (lambda data: (data / "metadata.json").write_text("{"), ("metadata.json: ", "JSON")),
     "a list": (lambda data: (data / "metadata.json").write_text("[]"), ("an object is needed, got list",)),
-    "deep JSON": (
-        lambda data: (data / "metadata.json").write_text("[" * 10**6),
-        ("metadata.json: ", "JSON"),
-    ),
+    "deep JSON": (lambda data: (data / "metadata.json").write_text("[" * 10**6), ("metadata.json: ", "JSON")),
     "long JSON": (lambda data: (data / "metadata.json").write_text(" " * (2**24 + 1)), ("16,777,217 bytes",)),
 }
 

@@ -44,13 +44,7 @@ def test_first_rows() -> None:
     part = Subset("first", 6).take(episodes())
     assert rows_of(part) == [0, 1, 2, 3, 4, 5]
     assert part.infos["qpos"][:, 0].tolist() == [0, 2, 4, 6, 8, 10]
-    assert part.metadata["subset"] == {
-        "kind": "first",
-        "amount": 6,
-        "seed": 0,
-        "row_count": 6,
-        "row_count_before": 30,
-    }
+    assert part.metadata["subset"] == {"kind": "first", "amount": 6, "seed": 0, "row_count": 6, "row_count_before": 30}
     assert rows_of(Subset("first", 0.1).take(episodes())) == [0, 1, 2]
 
 

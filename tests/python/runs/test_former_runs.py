@@ -156,12 +156,7 @@ def test_policies_of_then_play(name: str, finished: dict[str, Path], capsys: pyt
     assert evaluation.update == 24 and list(evaluation.seeds) == recorded(name, "config.json")["seeds"]
     policy = method_named(kind_of(name)).policy(state_of(name))
     expected = evaluate_policy(
-        policy,
-        "Hopper-v4",
-        seed_count=len(evaluation.seeds),
-        episode_count=2,
-        episode_seed=5,
-        observation_dim=11,
+        policy, "Hopper-v4", seed_count=len(evaluation.seeds), episode_count=2, episode_seed=5, observation_dim=11
     )
     assert evaluation.result.returns.tolist() == expected.returns.tolist()
     assert main(["evaluate", str(finished[name]), "--episode-count", "1", "--json", "--quiet"]) == 0

@@ -123,9 +123,7 @@ def test_a_pretraining_that_diverged_is_no_start(
 def test_values_beyond_what_rewards_add_up_to_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = SimpleNamespace(lowest_reward=-1.0, greatest_reward=4.0)
     state: Any = SimpleNamespace(
-        config=cql.Config(discount=(0.99, 0.9)),
-        table=SimpleNamespace(facts=facts),
-        draws=SimpleNamespace(seed_count=2),
+        config=cql.Config(discount=(0.99, 0.9)), table=SimpleNamespace(facts=facts), draws=SimpleNamespace(seed_count=2)
     )
     assert cql.bounds(state)["data_value"].limits == pytest.approx([4000.0, 400.0])
     low = Bound(limits=[1e9, 1e-9], advice="which says what to do")

@@ -14,13 +14,7 @@ import pytest
 
 from trajmill.algorithms import cql, decision_transformer, forward_dynamics, language_model, name_of
 from trajmill.cli import main
-from trajmill.data import (
-    OFFICIAL_FILES,
-    Dataset,
-    DatasetError,
-    load_dataset,
-    qlearning_transitions,
-)
+from trajmill.data import OFFICIAL_FILES, Dataset, DatasetError, load_dataset, qlearning_transitions
 from trajmill.data.catalog import find_dataset
 from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
 from trajmill.report.comparison import MISSING

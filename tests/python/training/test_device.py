@@ -28,7 +28,7 @@ def test_settings_are_checked(settings: dict[str, object], message: str) -> None
 def test_precision_and_threads_are_set_for_the_process() -> None:
     if not torch.cuda.is_available():
         assert ComputeConfig().apply().type == "cpu"
-        with pytest.raises(ValueError, match="no GPU; use --compute.device cpu"):
+        with pytest.raises(ValueError, match=r"no GPU; use --compute\.device cpu"):
             ComputeConfig(device="cuda").apply()
     ComputeConfig(device="cpu", precision="tf32").apply()
     assert torch.get_float32_matmul_precision() == "high"
