@@ -20,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 STUB = ROOT / "python/trajmill/_core.pyi"
+PYTEST = ("-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup")
+"""two processes; tests that share what takes long to make are in one"""
 SANITIZERS = ("address,undefined", "thread")
 WITHOUT_PYTHON = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={BIN / 'ninja'}", "-DTRAJMILL_BUILD_PYTHON=OFF")
 
@@ -129,8 +131,8 @@ def build_and_test(folder: str, *options: str) -> None:
 
 
 def test_python(*options: str) -> None:
-    """Run the Python tests in two processes of one thread each."""
-    run(BIN / "python", "-m", "pytest", "-q", "-n", "2", *options, OMP_NUM_THREADS="1")
+    """Run the Python tests."""
+    run(BIN / "python", *PYTEST, *options, OMP_NUM_THREADS="1")
 
 
 def test_wheel() -> None:
@@ -164,8 +166,8 @@ def test_wheel() -> None:
         if not home.startswith(str(site)):
             raise SystemExit(f"tested {home}, not the wheel in {site}")
         tree = folder / "tree"
-        words = ("-q", "-n", "2", "--rootdir", tree, "-c", tree / "pyproject.toml", tree / "tests/python")
-        run(python, "-m", "pytest", *words, OMP_NUM_THREADS="1")
+        words = ("--rootdir", tree, "-c", tree / "pyproject.toml", tree / "tests/python")
+        run(python, *PYTEST, *words, OMP_NUM_THREADS="1")
 
 
 def main() -> None:

@@ -37,10 +37,17 @@ TINY = ("--device", "cpu", "--size", "tiny", "--rounds", "2", "--block-seconds",
     ("name", "seeds", "precision", "expected"),
     [
         ("cql", 1, "tf32", 5000),
+        ("cql", 20, "fp32", 11_000),
+        ("cql", 20, "tf32", 16_600),
         ("cql", 20, "bf16", 30_000),
+        ("forward_dynamics", 1, "tf32", 19_000),
         ("forward_dynamics", 20, "tf32", 148_000),
+        ("forward_dynamics", 20, "bf16", 219_000),
+        ("decision_transformer", 1, "bf16", 4100),
+        ("decision_transformer", 20, "bf16", 9600),
         ("decision_transformer", 20, "fp32", 2200),
         ("language_model", 1, "bf16", 390),
+        ("language_model", 1, "fp32", 80),
     ],
 )
 def test_the_model_gives_the_rows_of_the_plan(name: str, seeds: int, precision: str, expected: float) -> None:

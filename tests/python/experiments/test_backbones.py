@@ -111,7 +111,7 @@ def test_the_evaluation_holds_the_floor_of_the_loss(tmp_path: Path) -> None:
 
 def test_the_reference_stream_has_no_controls_and_no_text() -> None:
     for target in ("identity", "mapping"):
-        with pytest.raises(ValueError, match=f"markov and iid alone, .*target {target}; use v1"):
+        with pytest.raises(ValueError, match=f"target {target}; use v1"):
             language(stream="reference", law="iid", target=target)
         with pytest.raises(ValueError, match=f"target {target} is for law iid"):
             language(target=target)
@@ -224,7 +224,7 @@ def test_language_terms_without_what_they_need_are_refused(pretrained: Path, tmp
         tiny("language_model", method={"law": "iid", "target": "mapping"}, schedule=ONE), tmp_path / "mapped"
     )
     joint = transformer(init=mapped, method={"language_weight": 1.0})
-    with pytest.raises(ValueError, match=r"language_weight is for next-token pre-training; .* target mapping"):
+    with pytest.raises(ValueError, match=r"language_weight .*target mapping"):
         train(joint, tmp_path / "run")
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes(checkpoint(pretrained).read_bytes())
@@ -237,7 +237,7 @@ def test_language_terms_without_what_they_need_are_refused(pretrained: Path, tmp
 
 @pytest.mark.parametrize("term", ["cluster_weight", "language_weight"])
 def test_language_terms_without_a_start_are_refused(term: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{term} is for a pre-trained backbone; give --init"):
+    with pytest.raises(ValueError, match=f"{term} .*--init"):
         train(transformer(method={term: 0.1}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -143,9 +143,9 @@ def test_what_does_not_divide_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
     as_one_of(monkeypatch, Ranks(0, 3))
     with pytest.raises(ValueError, match="multiple of the 3 processes"):
         train(PRETRAIN, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"processes must be 1, got 2: torchrun's processes"):
+    with pytest.raises(ValueError, match="must be 1, got 2: torchrun"):
         train(PRETRAIN, tmp_path / "run", processes=2)
-    with pytest.raises(ValueError, match=r"cql cannot share its batches among torchrun's processes; .*--processes"):
+    with pytest.raises(ValueError, match=r"cql .*--processes"):
         train(tiny("cql"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
