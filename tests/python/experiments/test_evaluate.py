@@ -115,7 +115,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path, whole: Callable[...,
     start = whole(tiny("language_model"))
     with pytest.raises(RunError, match="not a run directory"):
         export_run(tmp_path, tmp_path / "there")
-    with pytest.raises(RunError, match="cql.*format"):
+    with pytest.raises(RunError, match=r"cql.*format"):
         export_run(whole(tiny("cql")), tmp_path / "there")
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="mine exists"):
