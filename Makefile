@@ -32,8 +32,9 @@ bench: setup
 lint:
 	$(BIN)/python tools/check.py lint
 
+# ninja would look for make's job server
 test-cpp:
-	$(BIN)/python tools/check.py test-cpp
+	MAKEFLAGS= $(BIN)/python tools/check.py test-cpp
 
 test-python:
 	$(BIN)/python tools/check.py test-python
