@@ -35,7 +35,7 @@ from trajmill.training.checkpoint import Former
 from trajmill.training.draws import Draws, even, shaped_normals, uniforms
 from trajmill.training.metrics import MetricRing
 from trajmill.training.policy import Policy
-from trajmill.training.settings import Bound, PerSeed, Schedule, at_least, check_seeds, in_range, per_seed
+from trajmill.training.settings import Bound, PerSeed, Schedule, all_at_least, at_least, check_seeds, in_range, per_seed
 from trajmill.training.state import prefixed
 
 LABEL = "CQL"
@@ -114,7 +114,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, sampled_action_count=self.sampled_action_count)
-        at_least(1, **{f"hidden_sizes[{index}]": size for index, size in enumerate(self.hidden_sizes)})
+        all_at_least(1, hidden_sizes=self.hidden_sizes)
         at_least(0, bc_updates=self.bc_updates)
         in_range("[0, 1)", discount=self.discount)
         in_range("(0, 1]", polyak=self.polyak, action_limit=self.action_limit)

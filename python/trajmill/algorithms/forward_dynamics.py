@@ -37,7 +37,7 @@ from trajmill.training.adam import Adam
 from trajmill.training.checkpoint import Former
 from trajmill.training.draws import Draws
 from trajmill.training.metrics import MetricRing
-from trajmill.training.settings import PerSeed, Schedule, at_least, check_seeds, in_range, per_seed
+from trajmill.training.settings import PerSeed, Schedule, all_at_least, at_least, check_seeds, in_range, per_seed
 from trajmill.training.state import prefixed
 
 LABEL = "MDP"
@@ -95,7 +95,7 @@ class Config:
         at_least(1, observation_dim=self.dimensions[0], action_dim=self.dimensions[1])
         at_least(1, state_count=self.state_count, action_count=self.action_count, batch_size=self.batch_size)
         at_least(1, trajectory_count=self.trajectory_count, length=self.length)
-        at_least(1, **{f"hidden_sizes[{index}]": size for index, size in enumerate(self.hidden_sizes)})
+        all_at_least(1, hidden_sizes=self.hidden_sizes)
         in_range("(0, inf]", policy_temperature=self.policy_temperature)
         in_range("(0, inf]", transition_temperature=self.transition_temperature)
         in_range("(0, inf)", learning_rate=self.learning_rate)

@@ -51,7 +51,7 @@ from trajmill.training.adam import Adam
 from trajmill.training.draws import Draws
 from trajmill.training.metrics import MetricRing
 from trajmill.training.policy import Policy
-from trajmill.training.settings import PerSeed, Schedule, at_least, check_seeds, in_range, per_seed
+from trajmill.training.settings import PerSeed, Schedule, all_at_least, at_least, check_seeds, in_range, per_seed
 from trajmill.training.state import prefixed
 
 LABEL = "IQL"
@@ -105,7 +105,7 @@ class Config:
     def __post_init__(self) -> None:
         checks.choice("dialect", self.dialect, tuple(_LOG_STD))
         at_least(1, batch_size=self.batch_size, policy_decay_updates=self.policy_decay_updates)
-        at_least(1, **{f"hidden_sizes[{index}]": size for index, size in enumerate(self.hidden_sizes)})
+        all_at_least(1, hidden_sizes=self.hidden_sizes)
         in_range("[0, 1)", discount=self.discount)
         in_range("(0, inf)", learning_rate=self.learning_rate, greatest_weight=self.greatest_weight)
         in_range("(0, 1]", polyak=1.0 if self.polyak is None else self.polyak)
@@ -213,8 +213,7 @@ def return_range(transitions: Transitions, *, windows: bool) -> float:
             ends[start + WINDOW - 1 : end : WINDOW] = True
             start = end
     else:
-        jumps = np.linalg.norm(transitions.observation[1:] - transitions.next_observation[:-1], axis=1) > 1e-6
-        ends[:-1] |= jumps
+        ends[:-1] |= np.linalg.norm(transitions.observation[1:] - transitions.next_observation[:-1], axis=1) > 1e-6
         ends[-1] = True
     stops = np.flatnonzero(ends) + 1
     if len(stops) == 0:

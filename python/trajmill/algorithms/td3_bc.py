@@ -30,7 +30,7 @@ from trajmill.training.adam import Adam
 from trajmill.training.draws import Draws, even, shaped_normals
 from trajmill.training.metrics import MetricRing
 from trajmill.training.policy import Policy
-from trajmill.training.settings import PerSeed, Schedule, at_least, check_seeds, in_range, per_seed
+from trajmill.training.settings import PerSeed, Schedule, all_at_least, at_least, check_seeds, in_range, per_seed
 from trajmill.training.state import prefixed
 
 LABEL = "TD3+BC"
@@ -77,7 +77,7 @@ class Config:
 
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, policy_delay=self.policy_delay)
-        at_least(1, **{f"hidden_sizes[{index}]": size for index, size in enumerate(self.hidden_sizes)})
+        all_at_least(1, hidden_sizes=self.hidden_sizes)
         in_range("[0, 1)", discount=self.discount)
         in_range("(0, 1]", polyak=self.polyak)
         in_range("(0, inf)", learning_rate=self.learning_rate)

@@ -52,9 +52,8 @@ def values_by_sum(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 
 def predictions(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """What the second head of every network predicts from the same inputs: (S, n, d) -> (S, E, n, predicted_dim)."""
-    seeds, count, _ = inputs.shape
-    features = hidden(parameters, for_each_member(parameters, inputs))
-    return head(parameters, "dynamics", features).view(seeds, -1, count, parameters["dynamics.bias"].shape[-1])
+    found = head(parameters, "dynamics", hidden(parameters, for_each_member(parameters, inputs)))
+    return found.view(len(inputs), -1, *found.shape[1:])
 
 
 def for_each_member(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

@@ -25,6 +25,12 @@ def at_least(low: int, **settings: int) -> None:
         checks.integer(name, value, low)
 
 
+def all_at_least(low: int, **settings: Sequence[int]) -> None:
+    """`at_least` for every number of the settings, which are sequences."""
+    for name, values in settings.items():
+        at_least(low, **{f"{name}[{index}]": value for index, value in enumerate(values)})
+
+
 def in_range(interval: str, **settings: PerSeed) -> None:
     """Raise unless every number of the settings, given by name, lies in `interval`, such as ``"[0, 1)"``."""
     for name, value in settings.items():
