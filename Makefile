@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # without bytecode, which Python writes for what it imports: compiling all of it takes as long as unpacking it
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
+# bytecode is kept where a machine says otherwise: tests start many programs, which import torch
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-all bench setup lint test-cpp test-python clean
 
 demo: $(VENV)/.demo

@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 STUB = ROOT / "python/trajmill/_core.pyi"
-PYTEST = ("-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup")
-"""two processes; tests that share what takes long to make are in one"""
+PYTEST = ("-m", "pytest", "-q", "-n", "2", "--dist", "loadfile")
+"""two processes; tests of a file share what takes long to make"""
 SANITIZERS = ("address,undefined", "thread")
 WITHOUT_PYTHON = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={BIN / 'ninja'}", "-DTRAJMILL_BUILD_PYTHON=OFF")
 

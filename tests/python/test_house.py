@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -257,9 +258,14 @@ ONE_PLACE: dict[str, tuple[Callable[[ast.Module], bool], set[str]]] = {
 }
 
 
+@cache
+def syntax_trees() -> dict[str, ast.Module]:
+    return {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in MODULES.values()}
+
+
 @pytest.mark.parametrize("what", ONE_PLACE)
 def test_there_is_one_place_for(what: str) -> None:
     has, places = ONE_PLACE[what]
-    trees = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in MODULES.values()}
+    trees = syntax_trees()
     assert {name for name, tree in trees.items() if has(tree)} <= places
     assert any(has(trees[place]) for place in places)

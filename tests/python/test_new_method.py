@@ -20,7 +20,6 @@ import trajmill
 from trajmill import _core
 from trajmill.runs.directory import RunDirectory
 
-pytestmark = pytest.mark.xdist_group("new method")
 FILES = Path(__file__).parents[1] / "support" / "new_method"
 BENCHMARK = Path(__file__).parents[2] / "benchmarks/bench_training.py"
 WITHOUT_EDITABLE_INSTALL = """
