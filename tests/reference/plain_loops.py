@@ -43,13 +43,15 @@ def soft_update(target: nn.Module, source: nn.Module, rate: float) -> None:
 
 
 class Batches:
-    """Random rows of all columns, drawn with replacement by NumPy."""
+    """Random rows of all columns, drawn with replacement by NumPy; `names` are those of transitions."""
 
-    def __init__(self, columns: Mapping[str, NDArray[Any]], batch_size: int, seed: int) -> None:
-        self._columns = [torch.from_numpy(columns[name]) for name in COLUMNS]
+    def __init__(
+        self, columns: Mapping[str, NDArray[Any]], batch_size: int, seed: int, names: Sequence[str] = COLUMNS
+    ) -> None:
+        self._columns = [torch.from_numpy(columns[name]) for name in names]
         self._batch_size, self._random = batch_size, np.random.default_rng(seed)
 
     def draw(self) -> list[Tensor]:
-        """Observation, action, reward, terminal, next observation."""
+        """The columns of one batch."""
         index = self._random.integers(0, len(self._columns[0]), size=self._batch_size)
         return [column[index] for column in self._columns]

@@ -75,7 +75,7 @@ class Case:
         table = table_of(
             self.rows, place, seeds=seeds, batch_size=config.batch_size, device=torch.device(device), dtype=dtype
         )
-        state = self.method.create(config, table, seeds, metric_capacity=8)
+        state = self.method.create(config, table, seeds, metric_capacity=32)
         return state if self.start is None else self.method.start_from(state, *self.start())
 
     def train(self, state: Any, count: int, *, done: int = 0) -> None:

@@ -1,0 +1,422 @@
+"""Diffusion: EDM on single transitions, to make more of them (SynthER).
+
+Lu, Ball, Teh & Parker-Holder, "Synthetic Experience Replay", arXiv 2303.06614, as in conglu1997/SynthER; EDM is arXiv
+2206.00364. A residual MLP F denoises vectors of transitions of about unit variance (`trajmill.replay.vectors`).
+
+    σ = exp(−1.2 + 1.2·N(0, 1)),  λ(σ) = (σ² + 1) / σ²
+    L = mean_b λ(σ_b)·mean_dims (D(x + σε; σ) − x)²,  D = c_skip·x + c_out·F(c_in·x; c_noise)  loss
+    θ_ema ← θ until update 111, then θ_ema + (1 − d)(θ − θ_ema),                             average
+            d = min(0.995, 1 − (c − 100)^(−2/3)) at update c, every tenth update
+
+`synthesize` draws from the averaged network along EDM's noise levels.
+
+With ``condition`` the network also sees how relevant a transition is, in `condition_dropout` of the rows hidden
+(Prioritized Generative Replay, arXiv 2410.18082), and ``Sampling.guidance`` asks for relevant ones.
+
+Deviations: batches are drawn with replacement, where the released code goes through shuffled epochs; columns that are
+constant in the data are left out (`keep_constant` models them); the step size follows `decay_updates`, also in a run
+that is resumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trajmill.core import checks
+from trajmill.data import Dataset, Transitions, qlearning_transitions
+from trajmill.models.denoiser import denoisers, residual_mlp
+from trajmill.models.edm import HIGHEST, LOG_MEAN, LOG_STD, Churn, denoised, dpm_solver, heun, loss_weight, noise_levels
+from trajmill.models.stack import Stack
+from trajmill.replay.tables import Table
+from trajmill.replay.vectors import Scaling, VectorBatch, VectorCode, VectorFacts, VectorRows
+from trajmill.training.adam import Adam
+from trajmill.training.draws import Draws, even, shaped_normals, uniforms
+from trajmill.training.metrics import MetricRing
+from trajmill.training.settings import PerSeed, Schedule, at_least, check_seeds, in_range, per_seed
+from trajmill.training.state import prefixed
+
+LABEL = "diffusion"
+SCHEDULE = Schedule(updates=100_000)
+SECONDS = (0.15, 1 / 4_000)
+METRICS = ("loss",)
+SCALES = {"loss": "weighted squared error"}
+EXAMPLES = """
+  trajmill train diffusion --dataset hopper-sac-replay-10k --method.width 256 --out runs/model
+  trajmill train diffusion --dataset hopper_medium_replay-v2.hdf5 --compute.precision bf16 --out runs/model
+  trajmill train diffusion --dataset A.hdf5 --method.condition return --out runs/conditioned
+"""
+LARGE = 800_000
+"""rows from which on SynthER's batches have 1,024 rows in place of 256"""
+CONDITION_DIM = 2
+"""the relevance, and whether it is shown"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What one update computes; defaults are those of SynthER's offline runs."""
+
+    batch_size: int | None = None
+    """transitions per update and seed, at least 1; 1,024, or 256 for a dataset of fewer than 800,000 rows"""
+    learning_rate: PerSeed = 3e-4
+    """Adam step size at the first update, > 0"""
+    decay_updates: int = 100_000
+    """updates over which the step size falls to 0 along a cosine, at least 1"""
+    clip_norm: float = 1.0
+    """greatest L2 norm of a gradient, > 0"""
+    width: int = 1024
+    """of the residual blocks, at least 1; SynthER has 2,048 for most offline datasets, 1,024 else"""
+    depth: int = 6
+    """residual blocks, at least 1"""
+    embedding_dim: int = 128
+    """numbers that the vector and its noise level are first turned into, at least 1; SynthER's online runs have 256"""
+    average_decay: float = 0.995
+    """of the averaged network, [0, 1)"""
+    scaling: Scaling = "standard"
+    """mean 0 and deviation 1 for each column, or minmax to [-1, 1], where samples are clamped"""
+    unbounded_actions: bool = False
+    """model atanh(0.999 a) for actions in [-1, 1], so that none leaves them"""
+    keep_constant: bool = False
+    """model columns that are constant in the data too"""
+    next_observation: Literal["stored", "d4rl"] = "stored"
+    """stored keeps the file's next observations; d4rl cuts the data as D4RL's own function does, as SynthER does"""
+    condition: Literal["none", "return"] = "none"
+    """what generation can be conditioned on: the return from here on, to the end of the episode"""
+    condition_dropout: float = 0.25
+    """share of rows whose condition is hidden in training, [0, 1)"""
+
+    def __post_init__(self) -> None:
+        at_least(1, batch_size=1 if self.batch_size is None else self.batch_size, decay_updates=self.decay_updates)
+        at_least(1, width=self.width, depth=self.depth, embedding_dim=self.embedding_dim)
+        in_range("(0, inf)", learning_rate=self.learning_rate, clip_norm=self.clip_norm)
+        in_range("[0, 1)", average_decay=self.average_decay, condition_dropout=self.condition_dropout)
+        checks.choice("scaling", self.scaling, ("standard", "minmax"))
+        checks.choice("next_observation", self.next_observation, ("stored", "d4rl"))
+        checks.choice("condition", self.condition, ("none", "return"))
+
+
+SMALL = Config(batch_size=64, width=64, depth=2, embedding_dim=32, decay_updates=2000)
+
+
+def adapt(config: Config, dataset: Dataset, environment: str | None) -> Config:
+    """With SynthER's batch size for as many rows, if none is given."""
+    batch_size = config.batch_size or (1024 if len(dataset) >= LARGE else 256)
+    return replace(config, batch_size=batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Everything an update reads or writes; written in place only."""
+
+    config: Config
+    table: Table[VectorBatch, VectorFacts]
+    draws: Draws
+    step: Tensor
+    """int64 scalar: updates made"""
+    denoiser: Stack
+    average: Stack
+    """what samples are drawn from"""
+    optimizer: Adam
+    metrics: MetricRing
+    period: int = 10
+
+    def moving(self) -> dict[str, Tensor]:
+        """Every tensor that training changes."""
+        return (
+            {"step": self.step, "metrics": self.metrics.values}
+            | {"denoiser": self.denoiser.flat, "average": self.average.flat}
+            | prefixed("adam", self.optimizer.moving())
+        )
+
+
+def prepare(config: Config, dataset: Dataset) -> VectorRows:
+    """Transitions as vectors, and how relevant each is."""
+    transitions = qlearning_transitions(dataset, config.next_observation)
+    code = VectorCode.fit(
+        transitions, config.scaling, unbounded_actions=config.unbounded_actions, keep_constant=config.keep_constant
+    )
+    relevance = None if config.condition == "none" else returns_to_go(transitions)
+    return VectorRows(transitions=transitions, code=code, relevance=relevance)
+
+
+def returns_to_go(transitions: Transitions) -> NDArray[np.float32]:
+    """Sum of the rewards from each row (N,) to the end of its episode, standardized.
+
+    A row is followed by the next one where its next observation is that one's observation.
+    """
+    follows = (transitions.next_observation[:-1] == transitions.observation[1:]).all(1)
+    follows &= ~(transitions.terminal | transitions.truncated)[:-1]
+    if not follows.any():
+        raise ValueError("condition return needs episodes in order, but no row's next observation is the next row's")
+    ends = np.append(np.flatnonzero(~follows), len(transitions) - 1)
+    sums = np.cumsum(transitions.reward[::-1], dtype=np.float64)[::-1]
+    after = np.append(sums, 0.0)[ends + 1]
+    returns = sums - after[np.searchsorted(ends, np.arange(len(sums)))]
+    standardized: NDArray[np.float32] = ((returns - returns.mean()) / (returns.std() + 1e-5)).astype(np.float32)
+    return standardized
+
+
+def _denoisers(config: Config, dimension: int, seeds: Sequence[int]) -> Stack:
+    """Fresh networks for vectors of this many numbers."""
+    condition_dim = 0 if config.condition == "none" else CONDITION_DIM
+    shape = {"width": config.width, "depth": config.depth, "embedding_dim": config.embedding_dim}
+    return denoisers(dimension, seeds, condition_dim=condition_dim, **shape)
+
+
+def create(
+    config: Config, table: Table[VectorBatch, VectorFacts], seeds: Sequence[int], *, metric_capacity: int = 1000
+) -> State:
+    """Fresh networks, their averages equal to them; on the table's device, in its precision."""
+    if config.batch_size is None:
+        raise ValueError("batch_size is open; adapt(config, dataset, environment) fills it in")
+    seeds, device, dtype = check_seeds(seeds), table.device, table.dtype
+    denoiser = _denoisers(config, table.facts.dimension, seeds).to(device, dtype)
+    sizes = {
+        "batch": config.batch_size,
+        "level": even(config.batch_size),
+        "noise": even(config.batch_size * table.facts.dimension),
+        "condition": config.batch_size if table.facts.relevance else 0,
+    }
+    return State(
+        config=config,
+        table=table,
+        draws=Draws.of(seeds, {name: size for name, size in sizes.items() if size}, device),
+        step=torch.zeros((), dtype=torch.int64, device=device),
+        denoiser=denoiser,
+        average=denoiser.copy(),
+        optimizer=Adam.of(
+            [denoiser],
+            [per_seed(config, len(seeds), device, torch.float64)["learning_rate"]],
+            beta2=0.99,
+            clip_norm=config.clip_norm,
+            fused=True,
+        ),
+        metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
+    )
+
+
+def step(state: State, count: int = 1, first: int = 0) -> None:
+    """Make `count` updates of every seed, in place; `first` is the number of the first one, modulo the period."""
+    words = state.draws.words(state.step, count)
+    batches = state.table.draw(words["batch"])
+    shape, dtype = (state.config.batch_size or 0, state.table.facts.dimension), state.table.dtype
+    levels = (shaped_normals(words["level"], (shape[0], 1), dtype) * LOG_STD + LOG_MEAN).exp().unbind()
+    noise = shaped_normals(words["noise"], shape, dtype).unbind()
+    shown = uniforms(words["condition"], dtype) >= state.config.condition_dropout if "condition" in words else None
+    for index in range(count):
+        hidden = None if shown is None else condition_of(batches[index].relevance, shown[index])
+        averages = (first + index) % state.period == 0
+        update(state, batches[index].vector, levels[index], noise[index], hidden, averages=averages)
+
+
+def condition_of(relevance: Tensor | None, shown: Tensor) -> Tensor:
+    """What the network sees of the relevance (S, B) of the rows that are `shown`: (S, B, 2)."""
+    assert relevance is not None
+    visible = shown.to(relevance.dtype)
+    return torch.stack([relevance * visible, visible], -1)
+
+
+def update(
+    state: State, vector: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None = None, *, averages: bool
+) -> None:
+    """One update on vectors (S, B, K) with noise levels (S, B, 1) and standard normal `noise` (S, B, K)."""
+    losses = loss(state.denoiser.parameters, vector, sigma, noise, condition)
+    state.optimizer.minimize(losses, cosine(state.config, state.step))
+    if averages:
+        average(state)
+    state.metrics.write(state.step, {"loss": losses.detach()})
+    state.step.add_(1)
+
+
+def loss(
+    parameters: Mapping[str, Tensor], vector: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None = None
+) -> Tensor:
+    """L: (S,)."""
+    clean = denoised(_network(parameters, condition), torch.addcmul(vector, sigma, noise), sigma)
+    return (loss_weight(sigma) * (clean - vector).square()).mean((1, 2))
+
+
+def _network(parameters: Mapping[str, Tensor], condition: Tensor | None) -> Any:
+    """F with its condition (S, B, 2) beside the vectors."""
+
+    def network(inputs: Tensor, level: Tensor) -> Tensor:
+        seen = inputs if condition is None else torch.cat([inputs, condition.expand(*inputs.shape[:-1], -1)], -1)
+        return residual_mlp(parameters, seen, level)
+
+    return network
+
+
+def cosine(config: Config, update: Tensor) -> Tensor:
+    """Share of the step size at `update` (int64), counted from 0: from 1 down to 0."""
+    passed = (update.to(torch.float64) / config.decay_updates).clamp(max=1.0)
+    return 0.5 * (1.0 + torch.cos(math.pi * passed))
+
+
+@torch.no_grad()
+def average(state: State) -> None:
+    """Move the averaged network as ema-pytorch 0.1.2 does: every tenth update from the first on."""
+    kept = average_decay(state.config, state.step)
+    state.average.flat.lerp_(state.denoiser.flat.detach(), (1.0 - kept).to(state.average.flat.dtype))
+
+
+def average_decay(config: Config, update: Tensor) -> Tensor:
+    """The decay d at `update` (int64), counted from 0; it is 0, which copies, up to the average's first use at 110."""
+    warmed = 1.0 - (update - 99).clamp(min=1).to(torch.float64) ** (-2.0 / 3.0)
+    return torch.where(update <= 110, 0.0, warmed.clamp(max=config.average_decay))
+
+
+def describe(state: State) -> dict[str, Any]:
+    """How vectors become transitions, and what can be asked for."""
+    facts = state.table.facts
+    return {"code": facts.code.to_dict(), "relevance": list(facts.relevance)}
+
+
+# --- making transitions -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How transitions are made; defaults are SynthER's."""
+
+    sampler: Literal["paper", "fast"] = "paper"
+    """paper: EDM's stochastic Heun steps, two evaluations each; fast: DPM-Solver++ 2M, one evaluation a level"""
+    levels: int | None = None
+    """noise levels, at least 2; 128 for paper, 32 for fast"""
+    churn: float = 80.0
+    """fresh noise of the paper's sampler, at least 0; it buys accuracy of the dynamics"""
+    noise_level: float = HIGHEST
+    """with less than 80, rows of the data get this much noise, and are denoised from there, (0, 80]"""
+    guidance: float = 1.0
+    """weight of the condition, at least 0: 0 hides it, 1 follows it, more exaggerates it"""
+    relevance: float = 0.75
+    """ask for relevances from this quantile of the data's on, [0, 1)"""
+    clip_actions: bool = False
+    """clip actions to [-1, 1]"""
+
+    def __post_init__(self) -> None:
+        checks.choice("sampler", self.sampler, ("paper", "fast"))
+        at_least(2, levels=2 if self.levels is None else self.levels)
+        in_range("[0, inf)", churn=self.churn, guidance=self.guidance)
+        in_range(f"(0, {HIGHEST}]", noise_level=self.noise_level)
+        in_range("[0, 1)", relevance=self.relevance)
+
+    @property
+    def level_count(self) -> int:
+        """Noise levels."""
+        return self.levels or (128 if self.sampler == "paper" else 32)
+
+
+class Synthesizer:
+    """Makes transitions block by block; a block depends on the seed and its number alone.
+
+    `block_size` rows a block: blocks of 512 to 1,024 rows keep what a layer computes in the cache of a CPU.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        known: Mapping[str, Any],
+        sampling: Sampling,
+        *,
+        device: torch.device,
+        data: Transitions | None = None,
+        block_size: int = 1024,
+        bfloat16: bool = False,
+    ) -> None:
+        config = replace(SMALL, **{name: known["method"][name] for name in ("width", "depth", "embedding_dim")})
+        config = replace(config, condition=known["method"]["condition"])
+        self.code, self.sampling, self.block_size = VectorCode.from_dict(known["code"]), sampling, block_size
+        self.dimension, self.device = len(self.code.kept), device
+        self._relevance = np.asarray(known["relevance"])
+        if sampling.noise_level < HIGHEST and data is None:
+            raise ValueError("noise_level below 80 starts from rows of the data; give them")
+        stack = _denoisers(config, self.dimension, [0]).like(tensors["average"][:1].to(device))
+        dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self._parameters = {
+            name: parameter if name == "frequencies" else parameter.to(dtype)
+            for name, parameter in stack.parameters.items()
+        }
+        self._data = None if data is None else torch.from_numpy(self.code.encode(data)).to(device)
+        self._levels = noise_levels(sampling.level_count, sampling.noise_level)
+
+    @property
+    def evaluations(self) -> int:
+        """Of the network, for one block; twice as many if they are guided."""
+        steps = len(self._levels) - 1
+        guided = len(self._relevance) and self.sampling.guidance not in (0.0, 1.0)
+        return (2 * steps - 1 if self.sampling.sampler == "paper" else steps) * (2 if guided else 1)
+
+    @torch.no_grad()
+    def vectors(self, seed: int, block: Tensor) -> Tensor:
+        """The vectors (block_size, K) of a block, an int64 scalar; can be captured in a graph."""
+        count, size = len(self._levels), self.block_size * self.dimension
+        sites = {"row": self.block_size, "noise": even(size)}
+        draws = Draws.of([seed], sites, self.device, first_site=FIRST_SITE)
+
+        def noise(number: int) -> Tensor:
+            return shaped_normals(draws.words(block * count + number, 1)["noise"][0], shape, torch.float32)
+
+        shape = (self.block_size, self.dimension)
+        rows = draws.words(block * count, 1)["row"][0]
+        start = noise(0) * self._levels[0]
+        if self.sampling.noise_level < HIGHEST:
+            assert self._data is not None
+            start += self._data[(rows * len(self._data)) >> 32]
+        clean = partial(self._denoise, condition=self._condition(rows))
+        if self.sampling.sampler == "fast":
+            return dpm_solver(clean, start, self._levels)[0]
+        churn = Churn(amount=self.sampling.churn)
+        return heun(clean, noise, start, self._levels, churn, self.sampling.level_count)[0]
+
+    def _condition(self, words: Tensor) -> Tensor | None:
+        """What is asked for, (1, B, 2)."""
+        if len(self._relevance) == 0:
+            return None
+        place = self.sampling.relevance + (1.0 - self.sampling.relevance) * uniforms(words, torch.float32)
+        quantiles = torch.as_tensor(self._relevance, dtype=torch.float32, device=self.device)
+        below = (place * 100.0).floor().clamp(max=99.0)
+        asked = torch.lerp(quantiles[below.long()], quantiles[below.long() + 1], place * 100.0 - below)
+        return condition_of(asked, torch.ones_like(asked))
+
+    def _denoise(self, noisy: Tensor, sigma: float, *, condition: Tensor | None) -> Tensor:
+        """D, guided: what it is without the condition, and the difference that the condition makes, times a weight."""
+        level = torch.full((1, 1, 1), sigma, device=self.device)
+        weight = self.sampling.guidance
+        hidden = None if condition is None else torch.zeros_like(condition)
+        if condition is None or weight == 1.0:
+            clean = denoised(_network(self._parameters, condition), noisy, level)
+        elif weight == 0.0:
+            clean = denoised(_network(self._parameters, hidden), noisy, level)
+        else:
+            without, with_it = (
+                denoised(_network(self._parameters, each), noisy, level) for each in (hidden, condition)
+            )
+            clean = torch.lerp(without, with_it, weight)
+        return clean.clamp(-1.0, 1.0) if self.code.bounded else clean
+
+    def block(self, seed: int, number: int) -> Transitions:
+        """The transitions of a block."""
+        found = self.vectors(seed, torch.tensor(number, device=self.device))
+        transitions = self.code.decode(found.float().cpu().numpy())
+        if self.sampling.clip_actions:
+            transitions = replace(transitions, action=transitions.action.clip(-1.0, 1.0))
+        return transitions
+
+
+FIRST_SITE = 16
+"""sites of sampling: training of the same seed draws from those before"""
+
+
+def synthesize(
+    tensors: Mapping[str, Tensor], known: Mapping[str, Any], sampling: Sampling | None = None, **options: Any
+) -> Synthesizer:
+    """What makes transitions from a checkpoint; `options` are those of `Synthesizer`."""
+    return Synthesizer(tensors, known, sampling or Sampling(), **options)
