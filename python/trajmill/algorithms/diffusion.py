@@ -4,7 +4,7 @@ Lu, Ball, Teh & Parker-Holder, "Synthetic Experience Replay", arXiv 2303.06614, 
 2206.00364. A residual MLP F denoises vectors of transitions of about unit variance (`trajmill.replay.vectors`).
 
     σ = exp(−1.2 + 1.2·N(0, 1)),  λ(σ) = (σ² + 1) / σ²
-    L = mean_b λ(σ_b)·mean_dims (D(x + σε; σ) − x)²,  D = c_skip·x + c_out·F(c_in·x; c_noise)  loss
+    L = mean_b λ(σ_b)·mean_dims (D(x + σε; σ) − x)²,  D = c_skip·x + c_out·F(c_in·x; c_noise)  differentiate
     θ_ema ← θ until update 111, then θ_ema + (1 − d)(θ − θ_ema),                             average
             d = min(0.995, 1 − (c − 100)^(−2/3)) at update c, every tenth update
 
@@ -21,7 +21,7 @@ that is resumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -33,8 +33,19 @@ from torch import Tensor
 
 from trajmill.core import checks
 from trajmill.data import Dataset, Transitions, qlearning_transitions
-from trajmill.models.denoiser import denoisers, residual_mlp
-from trajmill.models.edm import HIGHEST, LOG_MEAN, LOG_STD, Churn, denoised, dpm_solver, heun, loss_weight, noise_levels
+from trajmill.models.denoiser import backpropagate, denoisers, residual_mlp
+from trajmill.models.edm import (
+    HIGHEST,
+    LOG_MEAN,
+    LOG_STD,
+    Churn,
+    denoised,
+    dpm_solver,
+    heun,
+    loss_weight,
+    noise_levels,
+    scalings,
+)
 from trajmill.models.stack import Stack
 from trajmill.replay.tables import Table
 from trajmill.replay.vectors import Scaling, VectorBatch, VectorCode, VectorFacts, VectorRows
@@ -228,30 +239,33 @@ def update(
     state: State, vector: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None = None, *, averages: bool
 ) -> None:
     """One update on vectors (S, B, K) with noise levels (S, B, 1) and standard normal `noise` (S, B, K)."""
-    losses = loss(state.denoiser.parameters, vector, sigma, noise, condition)
-    state.optimizer.minimize(losses, cosine(state.config, state.step))
+    losses = differentiate(state, vector, sigma, noise, condition)
+    state.optimizer.apply(cosine(state.config, state.step))
     if averages:
         average(state)
-    state.metrics.write(state.step, {"loss": losses.detach()})
+    state.metrics.write(state.step, {"loss": losses})
     state.step.add_(1)
 
 
-def loss(
-    parameters: Mapping[str, Tensor], vector: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None = None
+def differentiate(
+    state: State, vector: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None = None
 ) -> Tensor:
-    """L: (S,)."""
-    clean = denoised(_network(parameters, condition), torch.addcmul(vector, sigma, noise), sigma)
-    return (loss_weight(sigma) * (clean - vector).square()).mean((1, 2))
+    """L (S,), and its gradient in the optimizer: ∂L/∂F = 2·λ·c_out·(D − x) / (B·K), since D = c_skip·x + c_out·F."""
+    parameters, (gradients,) = state.denoiser.detached(), state.optimizer.gradients
+    noisy = torch.addcmul(vector, sigma, noise)
+    skip, out, scale, level = scalings(sigma)
+    output, tape = residual_mlp(parameters, with_condition(scale * noisy, condition), level, keep=True)
+    error = torch.addcmul(skip * noisy - vector, out, output)
+    weighted = loss_weight(sigma) * error
+    losses = (weighted * error).mean((1, 2))
+    assert tape is not None
+    backpropagate(parameters, tape, weighted.mul_(out * (2.0 / error[0].numel())), gradients.parameters)
+    return losses
 
 
-def _network(parameters: Mapping[str, Tensor], condition: Tensor | None) -> Any:
-    """F with its condition (S, B, 2) beside the vectors."""
-
-    def network(inputs: Tensor, level: Tensor) -> Tensor:
-        seen = inputs if condition is None else torch.cat([inputs, condition.expand(*inputs.shape[:-1], -1)], -1)
-        return residual_mlp(parameters, seen, level)
-
-    return network
+def with_condition(inputs: Tensor, condition: Tensor | None) -> Tensor:
+    """Vectors (S, B, K), and the condition (S, B, 2) beside them."""
+    return inputs if condition is None else torch.cat([inputs, condition.expand(*inputs.shape[:-1], -1)], -1)
 
 
 def cosine(config: Config, update: Tensor) -> Tensor:
@@ -386,19 +400,21 @@ class Synthesizer:
         asked = torch.lerp(quantiles[below.long()], quantiles[below.long() + 1], place * 100.0 - below)
         return condition_of(asked, torch.ones_like(asked))
 
+    def _network(self, condition: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+        """F with this condition."""
+        return lambda inputs, level: residual_mlp(self._parameters, with_condition(inputs, condition), level)[0]
+
     def _denoise(self, noisy: Tensor, sigma: float, *, condition: Tensor | None) -> Tensor:
         """D, guided: what it is without the condition, and the difference that the condition makes, times a weight."""
         level = torch.full((1, 1, 1), sigma, device=self.device)
         weight = self.sampling.guidance
         hidden = None if condition is None else torch.zeros_like(condition)
         if condition is None or weight == 1.0:
-            clean = denoised(_network(self._parameters, condition), noisy, level)
+            clean = denoised(self._network(condition), noisy, level)
         elif weight == 0.0:
-            clean = denoised(_network(self._parameters, hidden), noisy, level)
+            clean = denoised(self._network(hidden), noisy, level)
         else:
-            without, with_it = (
-                denoised(_network(self._parameters, each), noisy, level) for each in (hidden, condition)
-            )
+            without, with_it = (denoised(self._network(each), noisy, level) for each in (hidden, condition))
             clean = torch.lerp(without, with_it, weight)
         return clean.clamp(-1.0, 1.0) if self.code.bounded else clean
 

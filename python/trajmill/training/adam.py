@@ -41,7 +41,8 @@ class Adam:
     all_reduce: Callable[[Tensor], None] | None = None
     """makes a tensor the mean over all processes that train together, in place; None trains alone"""
     rows: tuple[tuple[Tensor, list[list[Tensor]]], ...] = ()
-    """if torch's fused kernel makes the update, the rows of each learning rate: parameters, gradients, both moments"""
+    """if torch's fused kernel makes the update, the rows of each learning rate (or each row, if gradients are clipped):
+    parameters, gradients, both moments"""
 
     @classmethod
     def of(
@@ -82,6 +83,8 @@ class Adam:
         """See `rows`."""
         if self.weight_decay is not None:
             raise ValueError("the fused kernel knows no weight decay; leave out fused")
+        if self.clip_norm is not None and len(self.stacks) > 1:
+            raise ValueError("the fused kernel clips the gradient of one stack; leave out fused")
         buffers = (
             [stack.flat for stack in self.stacks],
             [gradient.flat for gradient in self.gradients],
@@ -91,8 +94,11 @@ class Adam:
         columns = [[row for flat in flats for row in flat.unbind()] for flats in buffers]
         rates = torch.cat(self.learning_rates)[:, 0]
         found = []
-        for rate in rates.unique():
-            places = (rates == rate).nonzero()[:, 0].tolist()
+        if self.clip_norm is None:
+            groups = [(rate, (rates == rate).nonzero()[:, 0].tolist()) for rate in rates.unique()]
+        else:  # each row by a number of its own
+            groups = [(rate, [place]) for place, rate in enumerate(rates)]
+        for rate, places in groups:
             found.append(
                 (rate.float() if rate.is_cuda else rate, [[column[place] for place in places] for column in columns])
             )
@@ -124,24 +130,14 @@ class Adam:
     @torch.no_grad()
     def apply(self, factor: Tensor | None = None) -> None:
         """Move the parameters along `gradients`, all learning rates times `factor` if it is given."""
+        self.update_count.add_(1.0)
+        if self.rows:
+            self._apply_fused(factor)
+            return
         if self.clip_norm is not None:
             scale = (self.clip_norm / (self.gradient_norms() + 1e-6)).clamp_(max=1.0)
             for gradient in self.gradients:
                 gradient.flat.mul_(scale[:, None])
-        self.update_count.add_(1.0)
-        if self.rows:
-            for rate, (values, gradients, first, second) in self.rows:
-                torch._fused_adam_(
-                    *(values, gradients, first, second, [], [self.update_count] * len(values)),
-                    lr=rate if factor is None else (rate * factor).to(rate.dtype),
-                    beta1=self.beta1,
-                    beta2=self.beta2,
-                    weight_decay=0.0,
-                    eps=self.epsilon,
-                    amsgrad=False,
-                    maximize=False,
-                )
-            return
         correction1 = 1.0 - self.beta1**self.update_count
         correction2 = (1.0 - self.beta2**self.update_count).sqrt()
         decays = self.weight_decay or (0.0,) * len(self.stacks)
@@ -168,6 +164,30 @@ class Adam:
             stack.flat.addcmul_(direction, (rate * (correction2 / correction1)).to(dtype), value=-1.0)
             if kept is not None and self.decay_after_step:
                 stack.flat.mul_(kept)
+
+    def _apply_fused(self, factor: Tensor | None) -> None:
+        """`apply` by torch's kernel, which divides the gradients too if they are to be clipped."""
+        divisors: Sequence[Tensor | None] = [None] * len(self.rows)
+        if self.clip_norm is not None:
+            (gradient,) = self.gradients
+            norms = torch.linalg.vector_norm(gradient.flat, dim=1)
+            divisor = ((norms + 1e-6) / self.clip_norm).clamp_(min=1.0)
+            if gradient.flat.dtype == torch.float32:
+                divisors = divisor.unbind()
+            else:  # the kernel divides by fp32 numbers alone
+                gradient.flat.div_(divisor[:, None])
+        for divisor_of_row, (rate, (values, gradients, first, second)) in zip(divisors, self.rows, strict=True):
+            torch._fused_adam_(
+                *(values, gradients, first, second, [], [self.update_count] * len(values)),
+                lr=rate if factor is None else (rate * factor).to(rate.dtype),
+                beta1=self.beta1,
+                beta2=self.beta2,
+                weight_decay=0.0,
+                eps=self.epsilon,
+                amsgrad=False,
+                maximize=False,
+                grad_scale=divisor_of_row,
+            )
 
     def moving(self) -> dict[str, Tensor]:
         """Everything an update changes beside the parameters."""
