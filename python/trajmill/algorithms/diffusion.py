@@ -21,7 +21,7 @@ that is resumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -47,10 +47,11 @@ from trajmill.models.edm import (
     scalings,
 )
 from trajmill.models.stack import Stack
+from trajmill.replay.synthesizer import FIRST_SITE, Synthesizer
 from trajmill.replay.tables import Table
 from trajmill.replay.vectors import Scaling, VectorBatch, VectorCode, VectorFacts, VectorRows
 from trajmill.training.adam import Adam
-from trajmill.training.draws import Draws, even, shaped_normals, uniforms
+from trajmill.training.draws import Draws, even, indexes, shaped_normals, uniforms
 from trajmill.training.metrics import MetricRing
 from trajmill.training.settings import PerSeed, Schedule, at_least, check_seeds, in_range, per_seed
 from trajmill.training.state import prefixed
@@ -328,111 +329,120 @@ class Sampling:
         return self.levels or (128 if self.sampler == "paper" else 32)
 
 
-class Synthesizer:
-    """Makes transitions block by block; a block depends on the seed and its number alone.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sampler:
+    """Draws vectors from an averaged network."""
 
-    `block_size` rows a block: blocks of 512 to 1,024 rows keep what a layer computes in the cache of a CPU.
-    """
-
-    def __init__(
-        self,
-        tensors: Mapping[str, Tensor],
-        known: Mapping[str, Any],
-        sampling: Sampling,
-        *,
-        device: torch.device,
-        data: Transitions | None = None,
-        block_size: int = 1024,
-        bfloat16: bool = False,
-    ) -> None:
-        config = replace(SMALL, **{name: known["method"][name] for name in ("width", "depth", "embedding_dim")})
-        config = replace(config, condition=known["method"]["condition"])
-        self.code, self.sampling, self.block_size = VectorCode.from_dict(known["code"]), sampling, block_size
-        self.dimension, self.device = len(self.code.kept), device
-        self._relevance = np.asarray(known["relevance"])
-        if sampling.noise_level < HIGHEST and data is None:
-            raise ValueError("noise_level below 80 starts from rows of the data; give them")
-        stack = _denoisers(config, self.dimension, [0]).like(tensors["average"][:1].to(device))
-        dtype = torch.bfloat16 if bfloat16 else torch.float32
-        self._parameters = {
-            name: parameter if name == "frequencies" else parameter.to(dtype)
-            for name, parameter in stack.parameters.items()
-        }
-        self._data = None if data is None else torch.from_numpy(self.code.encode(data)).to(device)
-        self._levels = noise_levels(sampling.level_count, sampling.noise_level)
+    parameters: Mapping[str, Tensor]
+    sampling: Sampling
+    levels: list[float]
+    block_size: int
+    dimension: int
+    device: torch.device
+    data: Tensor | None
+    """(N, K): rows to start from"""
+    relevance: Tensor
+    """its quantiles in the data (101,), or none (0,)"""
+    bounded: bool
 
     @property
     def evaluations(self) -> int:
         """Of the network, for one block; twice as many if they are guided."""
-        steps = len(self._levels) - 1
-        guided = len(self._relevance) and self.sampling.guidance not in (0.0, 1.0)
+        steps = len(self.levels) - 1
+        guided = len(self.relevance) and self.sampling.guidance not in (0.0, 1.0)
         return (2 * steps - 1 if self.sampling.sampler == "paper" else steps) * (2 if guided else 1)
 
     @torch.no_grad()
     def vectors(self, seed: int, block: Tensor) -> Tensor:
-        """The vectors (block_size, K) of a block, an int64 scalar; can be captured in a graph."""
-        count, size = len(self._levels), self.block_size * self.dimension
-        sites = {"row": self.block_size, "noise": even(size)}
+        """See `Synthesizer`."""
+        count, shape = len(self.levels), (self.block_size, self.dimension)
+        sites = {"row": self.block_size, "noise": even(self.block_size * self.dimension)}
         draws = Draws.of([seed], sites, self.device, first_site=FIRST_SITE)
 
         def noise(number: int) -> Tensor:
             return shaped_normals(draws.words(block * count + number, 1)["noise"][0], shape, torch.float32)
 
-        shape = (self.block_size, self.dimension)
         rows = draws.words(block * count, 1)["row"][0]
-        start = noise(0) * self._levels[0]
-        if self.sampling.noise_level < HIGHEST:
-            assert self._data is not None
-            start += self._data[(rows * len(self._data)) >> 32]
-        clean = partial(self._denoise, condition=self._condition(rows))
+        start = noise(0) * self.levels[0]
+        if self.data is not None:
+            start += self.data[indexes(rows, len(self.data))]
+        denoiser = partial(self._denoised, condition=self._asked(rows))
         if self.sampling.sampler == "fast":
-            return dpm_solver(clean, start, self._levels)[0]
+            return dpm_solver(denoiser, start, self.levels)[0]
         churn = Churn(amount=self.sampling.churn)
-        return heun(clean, noise, start, self._levels, churn, self.sampling.level_count)[0]
+        return heun(denoiser, noise, start, self.levels, churn, self.sampling.level_count)[0]
 
-    def _condition(self, words: Tensor) -> Tensor | None:
-        """What is asked for, (1, B, 2)."""
-        if len(self._relevance) == 0:
+    def _asked(self, words: Tensor) -> Tensor | None:
+        """The condition, (1, B, 2)."""
+        if len(self.relevance) == 0:
             return None
-        place = self.sampling.relevance + (1.0 - self.sampling.relevance) * uniforms(words, torch.float32)
-        quantiles = torch.as_tensor(self._relevance, dtype=torch.float32, device=self.device)
-        below = (place * 100.0).floor().clamp(max=99.0)
-        asked = torch.lerp(quantiles[below.long()], quantiles[below.long() + 1], place * 100.0 - below)
+        place = 100.0 * (self.sampling.relevance + (1.0 - self.sampling.relevance) * uniforms(words, torch.float32))
+        below = place.floor().clamp(max=99.0)
+        low = below.long()
+        asked = torch.lerp(self.relevance[low], self.relevance[low + 1], place - below)
         return condition_of(asked, torch.ones_like(asked))
 
-    def _network(self, condition: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
-        """F with this condition."""
-        return lambda inputs, level: residual_mlp(self._parameters, with_condition(inputs, condition), level)[0]
-
-    def _denoise(self, noisy: Tensor, sigma: float, *, condition: Tensor | None) -> Tensor:
+    def _denoised(self, noisy: Tensor, sigma: float, *, condition: Tensor | None) -> Tensor:
         """D, guided: what it is without the condition, and the difference that the condition makes, times a weight."""
-        level = torch.full((1, 1, 1), sigma, device=self.device)
         weight = self.sampling.guidance
-        hidden = None if condition is None else torch.zeros_like(condition)
         if condition is None or weight == 1.0:
-            clean = denoised(self._network(condition), noisy, level)
-        elif weight == 0.0:
-            clean = denoised(self._network(hidden), noisy, level)
+            clean = self._seen(noisy, sigma, condition)
         else:
-            without, with_it = (denoised(self._network(each), noisy, level) for each in (hidden, condition))
-            clean = torch.lerp(without, with_it, weight)
-        return clean.clamp(-1.0, 1.0) if self.code.bounded else clean
+            clean = self._seen(noisy, sigma, torch.zeros_like(condition))
+            clean = clean if weight == 0.0 else torch.lerp(clean, self._seen(noisy, sigma, condition), weight)
+        return clean.clamp(-1.0, 1.0) if self.bounded else clean
 
-    def block(self, seed: int, number: int) -> Transitions:
-        """The transitions of a block."""
-        found = self.vectors(seed, torch.tensor(number, device=self.device))
-        transitions = self.code.decode(found.float().cpu().numpy())
-        if self.sampling.clip_actions:
-            transitions = replace(transitions, action=transitions.action.clip(-1.0, 1.0))
-        return transitions
+    def _seen(self, noisy: Tensor, sigma: float, condition: Tensor | None) -> Tensor:
+        """D with this condition."""
 
+        def network(inputs: Tensor, level: Tensor) -> Tensor:
+            return residual_mlp(self.parameters, with_condition(inputs, condition), level)[0]
 
-FIRST_SITE = 16
-"""sites of sampling: training of the same seed draws from those before"""
+        return denoised(network, noisy, torch.full((1, 1, 1), sigma, device=self.device))
 
 
 def synthesize(
-    tensors: Mapping[str, Tensor], known: Mapping[str, Any], sampling: Sampling | None = None, **options: Any
+    tensors: Mapping[str, Tensor],
+    known: Mapping[str, Any],
+    sampling: Sampling | None = None,
+    *,
+    device: torch.device,
+    data: Transitions | None = None,
+    block_size: int = 1024,
+    bfloat16: bool = False,
 ) -> Synthesizer:
-    """What makes transitions from a checkpoint; `options` are those of `Synthesizer`."""
-    return Synthesizer(tensors, known, sampling or Sampling(), **options)
+    """What makes transitions from a checkpoint: from the averaged network of its first seed.
+
+    `data` is needed for a `Sampling.noise_level` below 80. Blocks of 512 to 1,024 rows keep what a layer computes in
+    the cache of a CPU. `bfloat16` computes products in it.
+    """
+    sampling, settings = sampling or Sampling(), known["method"]
+    shape = {name: settings[name] for name in ("width", "depth", "embedding_dim", "condition")}
+    code, starts_from_data = VectorCode.from_dict(known["code"]), sampling.noise_level < HIGHEST
+    if starts_from_data and data is None:
+        raise ValueError(
+            f"noise_level {sampling.noise_level:g} is below 80, so it starts from rows of the data; give them"
+        )
+    stack = _denoisers(replace(SMALL, **shape), len(code.kept), [0]).like(tensors["average"][:1].to(device))
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    sampler = _Sampler(
+        parameters={
+            name: value.to(dtype) if name.endswith("weight") else value for name, value in stack.parameters.items()
+        },
+        sampling=sampling,
+        levels=noise_levels(sampling.level_count, sampling.noise_level),
+        block_size=block_size,
+        dimension=len(code.kept),
+        device=device,
+        data=torch.from_numpy(code.encode(data)).to(device) if starts_from_data and data is not None else None,
+        relevance=torch.tensor(known["relevance"], device=device),
+        bounded=code.bounded,
+    )
+    return Synthesizer(
+        code=code,
+        vectors=sampler.vectors,
+        block_size=block_size,
+        device=device,
+        evaluations=sampler.evaluations,
+        clip_actions=sampling.clip_actions,
+    )

@@ -70,6 +70,12 @@ def named(prefix: str, layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": value for name, value in layer.items()}
 
 
+def part_of(parameters: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The parameters whose names begin with `prefix` and a dot, without it: those of one of several networks."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in parameters.items() if name.startswith(start)}
+
+
 def affine(inputs: Tensor, weight: Tensor, bias: Tensor, *, exact: bool = False) -> Tensor:
     """Row-wise ``x W + b``: (rows, n, in), (rows, in, out), (rows, 1, out) -> (rows, n, out).
 

@@ -356,20 +356,22 @@ def test_a_block_depends_on_its_seed_and_number_alone() -> None:
     assert first.observation.dtype == np.float32 and first.terminal.dtype == np.bool_
 
 
-def test_no_two_draws_of_sampling_or_training_are_one() -> None:
+def test_no_two_draws_of_sampling_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of two blocks, nor of two steps of a block."""
     tensors, known = small_model()
-    noises: list[Tensor] = []
+    drawn: list[Tensor] = []
 
-    def denoiser(noisy: Tensor, sigma: float, **_: Any) -> Tensor:
-        noises.append(noisy.clone())
-        return torch.zeros_like(noisy)
+    def kept(*arguments: Any) -> Tensor:
+        drawn.append(shaped_normals(*arguments))
+        return drawn[-1]
 
-    maker = diffusion.synthesize(tensors, known, diffusion.Sampling(levels=4), device=CPU, block_size=8)
-    maker._denoise = denoiser  # type: ignore[method-assign]
+    monkeypatch.setattr(diffusion, "shaped_normals", kept)
+    maker = diffusion.synthesize(tensors, known, diffusion.Sampling(levels=6), device=CPU, block_size=8)
     for number in range(3):
-        maker.vectors(5, torch.tensor(number))
-    starts = torch.stack(noises[:: len(noises) // 3]) / 80.0
-    assert len(starts.flatten().unique()) == starts.numel()
+        maker.block(5, number)
+    churned = sum(edm.Churn().gamma(level, 6) > 0.0 for level in edm.noise_levels(6))
+    assert len(drawn) == 3 * (1 + churned) > 3
+    assert len(torch.stack(drawn).flatten().unique()) == torch.stack(drawn).numel()
 
 
 @pytest.mark.parametrize("noise_level", [0.05, 1.0])
