@@ -147,13 +147,16 @@ class Quality:
         lines = [_score(f"marginal score, {group}", score) for group, score in self.marginal.items()]
         if self.correlation is not None:
             lines.append(_score("correlation score", self.correlation))
-        lines += [_share(f"share out of range, {group}", share) for group, share in self.outside.items()]
-        lines.append(_share("share of actions beyond the limit", self.actions_beyond_limit))
-        lines.append(_finding("share of terminal rows", self.terminal, _difference(self.terminal)))
+        lines += [
+            _share(f"share out of range, {group}", share, self.row_count) for group, share in self.outside.items()
+        ]
+        lines.append(_share("share of actions beyond the limit", self.actions_beyond_limit, self.row_count))
+        lines.append(_share("share of terminal rows", self.terminal, self.row_count, less="fewer"))
         ratio = self.distance.value / self.distance.floor if self.distance.floor > 0 else np.inf
         verdict = "nearer than real rows" if ratio < 0.9 else "as far as real rows" if ratio <= 1.1 else "farther"
         lines.append(_finding("distance to the nearest real row", self.distance, verdict))
-        lines += [_share("share memorized", self.memorized), _share("share copied exactly", self.copied)]
+        lines.append(_share("share memorized", self.memorized, self.row_count))
+        lines.append(_share("share copied exactly", self.copied, self.row_count))
         if (found := self.dynamics) is not None:
             for name, error, noise in (
                 ("dynamics error", found.observation_error, found.noise.observation_error),
@@ -162,7 +165,7 @@ class Quality:
                 better = f"{'better' if error.value < noise else 'no better'} than noise at this distance, {noise:.3g}"
                 lines.append(_finding(name, error, "like real rows" if error.value <= 10 * error.floor else better))
             lines.append(_finding("dynamics error, median", found.observation_error_median, ""))
-            lines.append(_share("share of wrong terminals", found.terminal_mismatch))
+            lines.append(_share("share of wrong terminals", found.terminal_mismatch, found.row_count))
         return tuple(lines)
 
 
@@ -176,13 +179,12 @@ def _score(name: str, score: Measured) -> Finding:
     return _finding(name, score, "like real rows" if lost <= chance else "near" if lost <= 0.05 else "off")
 
 
-def _share(name: str, share: Measured) -> Finding:
-    more = share.value - share.floor
-    return _finding(name, share, "like real rows" if more <= 0.005 else "more" if more <= 0.05 else "much more")
-
-
-def _difference(share: Measured) -> str:
-    return "like real rows" if abs(share.value - share.floor) <= 0.005 else "differs"
+def _share(name: str, share: Measured, count: int, *, less: str = "like real rows") -> Finding:
+    """A share of `count` rows; `less` is the verdict where it is smaller than the floor by more than chance."""
+    more, deviation = share.value - share.floor, np.sqrt(2.0 * share.floor * (1.0 - share.floor) / count)
+    chance = max(0.005, 3.0 * deviation)
+    verdict = "like real rows" if abs(more) <= chance else less if more < 0 else "more" if more <= 0.05 else "much more"
+    return _finding(name, share, verdict)
 
 
 def measure_quality(
