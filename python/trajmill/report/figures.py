@@ -23,6 +23,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from trajmill.evaluation.statistics import curve_band
+from trajmill.report.comparison import number
 
 PALETTE = ("#0072b2", "#d55e00", "#008f68", "#a8487d", "#b07a00", "#3a9bd6", "#555555")
 """the page's colors in light, which the color-blind can tell apart (after Okabe and Ito)"""
@@ -214,7 +215,7 @@ def changes_svg(name: str, changes: NDArray[np.float64], groups: Sequence[Group]
             squares = [_square(column, row) for row, column in cells]
             alphas = [float(shades[cell]) for cell in cells]
             axes.add_collection(PolyCollection(squares, facecolors=[color] * len(squares), alpha=alphas or None))
-            axes.plot([], [], "s", color=color, markersize=8, label=f"{word}, up to {sign * deepest:+.2f}")
+            axes.plot([], [], "s", color=color, markersize=8, label=f"{word}, up to {number(sign * deepest, 2)}")
         size = len(changes)
         axes.plot([-0.5, size - 0.5], [-0.5, size - 0.5], color=GRID, linewidth=1.0)
         for axis in (axes.xaxis, axes.yaxis):

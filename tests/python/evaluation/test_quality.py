@@ -60,6 +60,7 @@ def test_the_distance_of_distributions(a: list[float], b: list[float], distance:
     assert kolmogorov_smirnov(np.array(b), np.array(a)) == pytest.approx(distance)
 
 
+@pytest.mark.slow  # importing it takes longer than all the rest
 def test_it_is_scipys() -> None:
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(1)
