@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "corpus": ("corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
     "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGAIN),
     "dataset": ("dataset info|validate|...", "look at a dataset, check, convert, download it", _BYTES),
+    "quality": ("quality REAL SYNTHETIC", "how good synthetic transitions are, beside real ones", _AGAIN),
     "train": ("train METHOD", "train a method, many seeds at once, and score its policies", _RESUME),
     "evaluate": ("evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
     "export": ("export RUN DEST", "write what a run has learned in another program's format", _AGAIN),

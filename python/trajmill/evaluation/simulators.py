@@ -38,8 +38,8 @@ def make_gymnasium(environment_id: str, *, margin_fix: bool | None = None) -> An
     ValueError if the environment is unknown; ImportError if Gymnasium or MuJoCo 3.17 or later is absent.
     """
     definition = environment_definition(environment_id)
-    gymnasium, mujoco = _import_simulators()
-    with warnings.catch_warnings(), _quiet_model_compiler(mujoco):
+    gymnasium = _import_simulators()[0]
+    with warnings.catch_warnings(), without_warnings():
         # Gymnasium calls -v4 out of date, but it continues the -v2 of D4RL's data.
         warnings.simplefilter("ignore", DeprecationWarning)
         environment = gymnasium.make(definition.environment_id, disable_env_checker=True)
@@ -67,8 +67,12 @@ def _import_simulators() -> tuple[Any, Any]:
 
 
 @contextmanager
-def _quiet_model_compiler(mujoco: Any) -> Iterator[None]:
-    """Drop MuJoCo's warning about HalfCheetah's model file, which otherwise goes to stderr and into MUJOCO_LOG.TXT."""
+def without_warnings() -> Iterator[None]:
+    """Drop MuJoCo's warnings, which otherwise go to stderr and into MUJOCO_LOG.TXT.
+
+    There is one about HalfCheetah's model file, and one for each state that it cannot step and resets.
+    """
+    mujoco = _import_simulators()[1]
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
     try:

@@ -2,6 +2,8 @@
 
 from trajmill.report.figures import Rate
 from trajmill.report.page import Score, Section, rates_section, score, write_report
+from trajmill.report.quality import write_quality_report
 from trajmill.runs.reading import RunError, read_run
 
-__all__ = ["Rate", "RunError", "Score", "Section", "rates_section", "read_run", "score", "write_report"]
+__all__ = ["Rate", "RunError", "Score", "Section", "rates_section", "read_run", "score"]
+__all__ += ["write_quality_report", "write_report"]

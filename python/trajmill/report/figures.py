@@ -15,12 +15,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from trajmill.evaluation.statistics import curve_band
+from trajmill.report.comparison import number
 
 PALETTE = ("#0072b2", "#d55e00", "#008f68", "#a8487d", "#b07a00", "#3a9bd6", "#555555")
 """the page's colors in light, which the color-blind can tell apart (after Okabe and Ito)"""
@@ -97,6 +100,8 @@ class Panel:
     """a horizontal line and its label, such as a known floor"""
     log_y: bool = False
     """whether the vertical axis is logarithmic"""
+    counts: bool = True
+    """whether the horizontal axis counts something and has whole numbers only"""
 
 
 def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, float]) -> str:
@@ -126,7 +131,7 @@ def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, 
             axes.margins(y=0.16)
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
         axes.xaxis.set_major_formatter(lambda value, _: compact(value))
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=panel.counts, steps=[1, 2, 5, 10]))
         if panel.log_y:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -168,6 +173,72 @@ def bars_svg(name: str, rates: Sequence[Rate], *, alternative: str) -> str:
 
     described = "; ".join(f"{rate.label}: {rate.text}" for rate in rates)
     return _svg(name, draw, f"{alternative}. {described}", (FULL, 0.3 + 0.36 * len(rates)), layout=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Neighboring columns that an axis names once."""
+
+    label: str
+    size: int
+
+
+def columns_svg(
+    name: str, values: Sequence[float], floors: Sequence[float], groups: Sequence[Group], y_label: str, alternative: str
+) -> str:
+    """Draw a bar for each of N columns, and a line through the floor of each; groups of columns in turn."""
+
+    def draw(axes: Axes) -> None:
+        places = np.arange(len(values))
+        axes.bar(places, values, width=0.72, color=SERIES[0], label="synthetic")
+        edges = np.arange(len(values) + 1) - 0.5
+        axes.stairs(floors, edges, baseline=None, color=SERIES[1], linewidth=1.6, label="real rows, the floor")
+        _name_groups(axes.xaxis, groups)
+        axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+        axes.set(ylabel=y_label, xlim=(-0.6, len(values) - 0.4), ylim=(0, 1.08 * max(*values, *floors, 1e-9)))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+    return _svg(name, draw, alternative, (FULL, 3.2))
+
+
+def changes_svg(name: str, changes: NDArray[np.float64], groups: Sequence[Group], title: str, alternative: str) -> str:
+    """Draw a symmetric matrix of changes (N, N) below its diagonal: one color for more, one for less, pale for little.
+
+    The deepest color is the largest change, which the legend names.
+    """
+
+    def draw(axes: Axes) -> None:
+        deepest = float(np.abs(changes).max()) or 1.0
+        for color, sign, word in ((SERIES[1], 1.0, "more"), (SERIES[0], -1.0, "less")):
+            shades = np.tril(np.clip(sign * changes / deepest, 0.0, 1.0), k=-1)
+            cells = [(int(row), int(column)) for row, column in np.argwhere(shades > 0.02)]
+            squares = [_square(column, row) for row, column in cells]
+            alphas = [float(shades[cell]) for cell in cells]
+            axes.add_collection(PolyCollection(squares, facecolors=[color] * len(squares), alpha=alphas or None))
+            axes.plot([], [], "s", color=color, markersize=8, label=f"{word}, up to {number(sign * deepest, 2)}")
+        size = len(changes)
+        axes.plot([-0.5, size - 0.5], [-0.5, size - 0.5], color=GRID, linewidth=1.0)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.grid(False)
+            _name_groups(axis, groups)
+        axes.set(title=title, xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
+        axes.legend(frameon=False, fontsize=9, loc="upper right")
+
+    return _svg(name, draw, alternative, (HALF, 4.4))
+
+
+def _square(x: float, y: float) -> list[tuple[float, float]]:
+    return [(x + right - 0.5, y + up - 0.5) for right, up in ((0, 0), (1, 0), (1, 1), (0, 1))]
+
+
+def _name_groups(axis: Axis, groups: Sequence[Group]) -> None:
+    """Name groups of places at their middles, with a line where one ends."""
+    ends = np.cumsum([group.size for group in groups]) - 0.5
+    middles = [end - group.size / 2 for end, group in zip(ends, groups, strict=True)]
+    axis.set_ticks(middles, [group.label for group in groups])
+    axis.set_ticks(ends[:-1], minor=True)
+    axis.grid(True, which="minor")
+    axis.set_tick_params(which="both", length=0)
 
 
 def standalone(svg: str) -> str:

@@ -40,6 +40,8 @@ class Section:
     caption: str = ""
     comparison: Comparison | None = None
     """table above the figures"""
+    table: tuple[tuple[str, ...], ...] = ()
+    """another table above them: rows of cells, the first of headings"""
     leading: bool = False
     """whether it comes before the scores and curves of the runs, not after them"""
 
