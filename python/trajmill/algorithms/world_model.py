@@ -1,9 +1,9 @@
 """World model: a VAE of states with a latent transition, which predicts next states.
 
 Macaluso, Sestini & Bagdanov, "Small Dataset, Big Gains: Enhancing Reinforcement Learning by Offline Pre-Training with
-Model-Based Augmentation", arXiv 2312.09844: a VAE trained end to end with a transition model. `--predict RUN` of another
-method replaces next states by its predictions. Every tensor leads with the seed axis S; losses are sums over seeds of
-per-seed means; states are standardized.
+Model-Based Augmentation", arXiv 2312.09844: a VAE trained end to end with a transition model. `--predict RUN` of
+another method replaces next states by its predictions. Every tensor leads with the seed axis S; losses are sums over
+seeds of per-seed means; states are standardized.
 
     z  = μ(s) + σ(s)·ε,  ε = N(0, I)                                                         encode, sampled
     ŝ  = dec(z),  ŝ' = dec(z + T(z, a))                                                      decode, moved
@@ -13,8 +13,8 @@ Means run over rows and numbers of a state, the divergence is summed over the nu
 is held out: no update and no statistic sees them. `measure` computes the error of ŝ' there with z = μ, and keeps the
 parameters that had the least so far; those are what `predict` uses, so that training longer never makes it worse.
 
-What could be read of the paper gives neither sizes nor rates, so every default here is ours (docs/world-model.md). Where
-a dataset stores no next states, steps that end in a terminal are left out, since what followed them is not known.
+What could be read of the paper gives neither sizes nor rates, so every default here is ours (docs/world-model.md).
+Where a dataset stores no next states, steps that end in a terminal are left out: what followed them is not known.
 """
 
 from __future__ import annotations
@@ -252,7 +252,9 @@ class Model:
 
     def _noise(self, seed: int, draw: int, first: int, count: int) -> Tensor:
         """Standard normals (1, count, L) of the rows from `first` on: those of a row depend on its number alone."""
-        draws = Draws.of([seed], {"code": even(self.latent_dim)}, torch.device("cpu"), first_site=PREDICTION_SITE + draw)
+        draws = Draws.of(
+            [seed], {"code": even(self.latent_dim)}, torch.device("cpu"), first_site=PREDICTION_SITE + draw
+        )
         words = draws.words(torch.tensor(first), count)["code"]  # (count, 1, ·)
         return shaped_normals(words, (self.latent_dim,), torch.float32).transpose(0, 1)
 

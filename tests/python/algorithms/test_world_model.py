@@ -147,10 +147,14 @@ def test_no_update_sees_a_held_out_row() -> None:
     assert mask is not None and mask.sum() == round(0.1 * len(mask)) and len(rows) == (~mask).sum()
     columns = dataset.to_write()
     poisoned = {name: np.where(mask[:, None], 1e6, columns[name]).astype(np.float32) for name in ("observations",)}
-    poisoned |= {name: np.where(mask[:, None], -1e6, columns[name]).astype(np.float32) for name in ("next_observations",)}
+    poisoned |= {
+        name: np.where(mask[:, None], -1e6, columns[name]).astype(np.float32) for name in ("next_observations",)
+    }
     other = world_model.prepare(SMALLER, replace(dataset, **poisoned))
     for place in ("device", "host"):
-        states = [Case(method=world_model, config=SMALLER, rows=each).create([1, 2], place=place) for each in (rows, other)]
+        states = [
+            Case(method=world_model, config=SMALLER, rows=each).create([1, 2], place=place) for each in (rows, other)
+        ]
         for state in states:
             Case(method=world_model, config=SMALLER).run(state, 30)
         assert_same(states[0].moving(), states[1].moving())
@@ -246,7 +250,9 @@ def test_it_learns_a_linear_system() -> None:
 def test_it_beats_the_identity_on_hopper() -> None:
     """On rows that it has not seen, after a short training."""
     config = world_model.Config()
-    case = Case(method=world_model, config=config, rows=world_model.prepare(config, load_dataset("hopper-sac-replay-10k")))
+    case = Case(
+        method=world_model, config=config, rows=world_model.prepare(config, load_dataset("hopper-sac-replay-10k"))
+    )
     state = case.create([0])
     world_model.step(state, 3000)
     measured = world_model.measure(state)
@@ -255,7 +261,14 @@ def test_it_beats_the_identity_on_hopper() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("batch_size", 0), ("latent_dim", 0), ("kl_weight", -1.0), ("holdout", 0.0), ("holdout", 1.0), ("holdout_seed", -1)],
+    [
+        ("batch_size", 0),
+        ("latent_dim", 0),
+        ("kl_weight", -1.0),
+        ("holdout", 0.0),
+        ("holdout", 1.0),
+        ("holdout_seed", -1),
+    ],
 )
 def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:
     with pytest.raises(ValueError, match=setting):
