@@ -11,19 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import (
-    ACTING,
-    HOPPER,
-    SCHEDULE,
-    assert_equal_runs,
-    checkpoint,
-    killed,
-    lines,
-    result,
-    tensors,
-    tiny,
-    train,
-)
+from tiny_runs import HOPPER, SCHEDULE, assert_equal_runs, checkpoint, killed, lines, result, tensors, tiny, train
 
 from trajmill._core import Shares
 from trajmill.algorithms import td3_bc
@@ -42,8 +30,8 @@ def model(whole: Callable[..., Path]) -> Path:
     return whole(tiny("world_model"))
 
 
-def batches_of(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The batches of TD3+BC's updates in a run."""
+def batches_of(config: Any, run: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The batches of TD3+BC's updates in a run of ten."""
     found: list[Any] = []
     real = td3_bc.update
 
@@ -52,7 +40,7 @@ def batches_of(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> list[
         real(state, batch, *more, **options)
 
     monkeypatch.setattr(td3_bc, "update", update)
-    run()
+    train(replace(config, schedule=replace(SCHEDULE, updates=10)), run)
     return found
 
 
@@ -68,7 +56,7 @@ def test_every_batch_has_its_share_of_predictions_exactly(
     """Each row has the real or the predicted next observation of its state; all else is that of plain training."""
     config = tiny("td3_bc", predict=model, prediction_rate=rate)
     config = replace(config, compute=replace(config.compute, rows=place))
-    batches = batches_of(lambda: train(config, tmp_path / "run"), monkeypatch)
+    batches = batches_of(config, tmp_path / "run", monkeypatch)
     rows = td3_bc.prepare(config.method, load_dataset(HOPPER))
     predicted = predicted_rows(rows, load_model(model), 1)
     shares = Shares(2)
@@ -86,7 +74,7 @@ def test_every_batch_has_its_share_of_predictions_exactly(
             terminal = rows.columns["terminal"][found] == 1
             assert real[: 8 - count].all() and made[8 - count :].all()
             assert np.array_equal(real & made, terminal), "only where a target does not look are the two the same"
-    assert len(batches) == 40
+    assert len(batches) == 10
 
 
 def test_a_rate_of_one_uses_no_real_next_observation(
@@ -148,14 +136,14 @@ def test_predictions_compose_with_more_datasets(model: Path, tmp_path: Path, mon
     for rate, counts in ((0.5, (3, 3, 2)), (1.0, (6, 2)), (0.0, (6, 2))):
         config = tiny("td3_bc", predict=model, prediction_rate=rate, mix=(f"{path}=0.25",))
         with monkeypatch.context() as patch:
-            batches = batches_of(lambda config=config: train(config, tmp_path / f"run{rate}"), patch)
+            batches = batches_of(config, tmp_path / f"run{rate}", patch)
         for batch in batches:
             source = batch.source[0]
             assert [(source == number).sum() for number in range(len(counts))] == list(counts)
             assert ((batch.reward[0] > 5e4) == (source == len(counts) - 1)).all()
 
 
-@pytest.mark.parametrize("method", [name for name in ACTING if name != "decision_transformer"])
+@pytest.mark.parametrize("method", ["td3_bc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cql", "iql"))])
 def test_a_run_on_predictions_resumes_to_the_same_numbers(
     method: str, model: Path, tmp_path: Path, whole: Callable[..., Path]
 ) -> None:
@@ -234,6 +222,7 @@ def test_who_is_not_scored_needs_no_environment(tmp_path: Path) -> None:
         train(tiny("world_model", dataset=str(path), environment="HalfCheetah-v4"), tmp_path / "wrong")
 
 
+@pytest.mark.slow
 def test_processes_share_the_seeds_of_a_model(tmp_path: Path, model: Path) -> None:
     run = train(tiny("world_model"), tmp_path / "two", processes=2)
     assert_equal_runs(run, model)
