@@ -18,7 +18,12 @@ The rest is there if the method has it:
 ``policy(state)``, ``restore(tensors, known)``
     The policies being trained, as they are at each call; those of a checkpoint. Without them there are no scores.
 ``measure(state)``
-    What is measured in place of scores: metric -> one number a seed.
+    What is measured in place of scores: metric -> one number a seed. It is called at evaluations, outside of a step,
+    and may note in the state what is best so far.
+``predict(tensors, known, *, seed=None)``
+    The model of the dynamics in a checkpoint, its first seed's: a function of raw float32 observations (N, O), actions
+    (N, A) and the number of a draw (0 if left out) that gives the next observations (N, O). With a seed, predictions
+    are drawn, each draw anew, if the method can do so. Without it a run cannot predict (``--predict``).
 ``start_from(state, tensors, known)``
     The state that starts from another method's checkpoint, or a refusal in words. Without it there is no ``--init``.
 ``adapt(config, dataset, environment)``

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "quality": ("quality REAL SYNTHETIC", "how good synthetic transitions are, beside real ones", _AGAIN),
     "train": ("train METHOD", "train a method, many seeds at once, and score its policies", _RESUME),
     "evaluate": ("evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
+    "predict": ("predict RUN", "measure a trained model of the dynamics", _AGAIN),
     "export": ("export RUN DEST", "write what a run has learned in another program's format", _AGAIN),
     "reproduce": ("reproduce NAME|--list", "repeat tables and figures of a paper, beside its numbers", _RUNS),
     "report": ("report RUN...", "write one self-contained HTML page about runs", _AGAIN),

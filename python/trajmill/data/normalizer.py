@@ -40,6 +40,10 @@ class Normalizer:
         """Standardize observations (..., O); float32 in, float32 out."""
         return (observations - self.mean) / self.scale
 
+    def denormalize(self, standardized: FloatArray) -> FloatArray:
+        """What `normalize` made (..., O) of, up to rounding; float32 in, float32 out."""
+        return standardized * self.scale + self.mean
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON; float32 values survive the round trip exactly."""
         return {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "epsilon": self.epsilon}

@@ -5,7 +5,6 @@ The type of the settings says which method it is, so there is no list of methods
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +24,14 @@ from trajmill.data.environments import check_environment
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.statistics import average_last_four, best
+from trajmill.experiments.prediction import (
+    GREATEST_HORIZON,
+    TrainedModel,
+    check_model,
+    digest_of,
+    load_model,
+    predicted_rows,
+)
 from trajmill.replay.tables import Mixture, table_of
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import finish, process_count, seed_groups, train_in_processes
@@ -33,7 +40,7 @@ from trajmill.runs.schedule import Evaluate, Trained, run_schedule
 from trajmill.training.device import ComputeConfig
 from trajmill.training.distributed import Ranks, joined
 from trajmill.training.metrics import finite_or_none
-from trajmill.training.settings import Schedule, at_least, check_seeds, defaults, for_seeds, per_seed, plain
+from trajmill.training.settings import Schedule, at_least, check_seeds, defaults, for_seeds, in_range, per_seed, plain
 
 ConfigT = TypeVar("ConfigT")
 
@@ -69,10 +76,26 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
     """Gymnasium id to evaluate in; None takes the dataset's own"""
     evaluation_episode_count: int = 10
     """episodes per evaluation and seed, at least 1"""
+    predict: Path | None = None
+    """run directory or checkpoint of a model that predicts next observations of --dataset (arXiv 2312.09844)"""
+    prediction_rate: float = 0.5
+    """share of --dataset's rows in every batch whose next observations are predicted, [0, 1]"""
+    prediction_horizon: int = 1
+    """steps, 1 to 5, that predictions are ahead of the last real state, where the episode has so many"""
+    prediction_seed: int | None = None
+    """names the draw of predictions from a stochastic model, one a row, at least 0; None takes its mean"""
+    predict_other_data: bool = False
+    """accept a model that has learned from other data than --dataset"""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
         at_least(1, evaluation_episode_count=self.evaluation_episode_count)
+        in_range("[0, 1]", prediction_rate=self.prediction_rate)
+        checks.integer("prediction_horizon", self.prediction_horizon, 1, GREATEST_HORIZON)
+        at_least(0, prediction_seed=self.prediction_seed or 0)
+        rest = (self.prediction_rate, self.prediction_horizon, self.prediction_seed, self.predict_other_data)
+        if self.predict is None and rest != (0.5, 1, None, False):
+            raise ValueError("options of predictions need a model: give --predict RUN too, or leave them out")
         shares = list(self.shares.values())
         if len(self.shares) < len(self.mix) or sum(shares) >= 1.0:
             raise ValueError(f"mix must name different datasets with shares that sum to less than 1, got {self.mix}")
@@ -188,12 +211,17 @@ class _Task:
         dataset = environment = None
         if isinstance(config, DatasetTrainConfig):
             dataset = load_dataset(config.dataset)
-            environment = check_environment(dataset, config.environment or environment_of(dataset))
+            environment = config.environment
+            if environment is None and hasattr(method, "policy"):
+                environment = environment_of(dataset)
+            if environment is not None:
+                environment = check_environment(dataset, environment)
         settings = method.adapt(config.method, dataset, environment) if hasattr(method, "adapt") else config.method
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
         part = _of_seeds(config, range(seed_count))
-        rows = _rows(config, method, dataset, progress)
+        model = _model(config, dataset)
+        rows = _rows(config, method, dataset, model, progress)
         table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
         state = method.create(part.method, table, part.seeds, metric_capacity=config.schedule.log_interval)
         if start is not None:
@@ -206,6 +234,8 @@ class _Task:
             metadata |= {"observation_dim": dataset.observation_dim, "action_dim": dataset.action_dim}
             metadata |= {"environment": environment, "dataset": dataset.name, "dataset_sha256": digest_of(dataset)}
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
+        if model is not None:
+            metadata |= {"model": model.identity()}
         if hasattr(method, "describe"):
             metadata |= method.describe(state)
         return cls(
@@ -276,13 +306,32 @@ def _start(init: Path, method: ModuleType) -> tuple[dict[str, Tensor], dict[str,
     return read_start(init)
 
 
-def _rows(config: TrainConfig[Any], method: ModuleType, dataset: Dataset | None, progress: Progress) -> Any:
-    """What the method learns from: made from its settings, of one dataset, or of a mixture."""
+def _model(config: TrainConfig[Any], dataset: Dataset | None) -> TrainedModel | None:
+    """What predicts next observations."""
+    if not isinstance(config, DatasetTrainConfig) or dataset is None or config.predict is None:
+        return None
+    model = load_model(config.predict, config.prediction_seed)
+    check_model(model, dataset, other_data=config.predict_other_data)
+    return model
+
+
+def _rows(
+    config: TrainConfig[Any],
+    method: ModuleType,
+    dataset: Dataset | None,
+    model: TrainedModel | None,
+    progress: Progress,
+) -> Any:
+    """What the method learns from: made from its settings, or of a dataset, of predictions, of more datasets."""
     if not isinstance(config, DatasetTrainConfig) or dataset is None:
         return method.generate(config.method, progress)
     first = method.prepare(config.method, dataset)
-    if not config.mix:
-        return first
+    share = 1.0 - sum(config.shares.values())
+    sources = [(first, share)]
+    if model is not None:
+        rate = config.prediction_rate
+        predicted = predicted_rows(first, model, config.prediction_horizon)
+        sources = [(first, share * (1.0 - rate)), (predicted, share * rate)]
     others = {name: load_dataset(name) for name in config.shares}
     for name, other in others.items():
         sizes = (other.observation_dim, other.action_dim)
@@ -291,17 +340,9 @@ def _rows(config: TrainConfig[Any], method: ModuleType, dataset: Dataset | None,
                 f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
-    weights = [1.0 - sum(config.shares.values()), *config.shares.values()]
-    return Mixture.of([first, *(method.prepare(config.method, other) for other in others.values())], weights)
-
-
-def digest_of(dataset: Dataset) -> str:
-    """SHA-256 of all steps."""
-    digest = hashlib.sha256()
-    for column in (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts):
-        digest.update(f"{column.shape} {column.dtype}".encode())
-        digest.update(np.ascontiguousarray(column).data)
-    return digest.hexdigest()
+        sources.append((method.prepare(config.method, other), config.shares[name]))
+    parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 0.0), strict=True)
+    return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
 
 
 def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: int, observation_dim: int) -> Evaluate:

@@ -8,8 +8,8 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
@@ -113,6 +113,8 @@ class TransitionFacts:
     lowest_reward: float
     greatest_reward: float
     normalizer: Normalizer | None = None
+    held_out: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """columns of the rows that are not in the table, for measuring"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +141,24 @@ class TransitionRows:
     """rewards become factor · reward + shift"""
     action_limit: float | None = None
     """actions are clipped to ± this"""
+    held_out: NDArray[np.bool_] | None = None
+    """(N,): transitions that are kept from training; a method finds them in the table's facts"""
     batch = TransitionBatch
 
     def __len__(self) -> int:
-        """Number of transitions."""
-        return len(self.transitions)
+        """Number of transitions to train on."""
+        return len(self.transitions) - (0 if self.held_out is None else int(self.held_out.sum()))
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.float32]]:
+        """The columns of a batch, a row for each transition to train on."""
+        if self.held_out is None:
+            return self._all_columns
+        return {name: column[~self.held_out] for name, column in self._all_columns.items()}
 
     @cached_property
-    def columns(self) -> dict[str, NDArray[np.float32]]:
-        """The columns of a batch, N rows each."""
+    def _all_columns(self) -> dict[str, NDArray[np.float32]]:
+        """The columns of all transitions."""
         if len(self) == 0:
             raise ValueError("training needs at least one transition, got none")
         rows, limit = self.transitions, self.action_limit
@@ -166,24 +177,26 @@ class TransitionRows:
         for name, column in columns.items():
             finite = np.isfinite(column)
             if not finite.all():
-                bad = finite.reshape(len(self), -1).all(1).argmin()
+                bad = finite.reshape(len(rows), -1).all(1).argmin()
                 raise ValueError(f"{name} of transition {bad} is NaN or infinite; clean the dataset first")
         return columns
 
     @property
     def facts(self) -> TransitionFacts:
         """See `Table`."""
+        reward, mask = self.columns["reward"], self.held_out
         return TransitionFacts(
             observation_dim=self.transitions.observation.shape[1],
             action_dim=self.transitions.action.shape[1],
-            lowest_reward=float(self.columns["reward"].min()),
-            greatest_reward=float(self.columns["reward"].max()),
+            lowest_reward=float(reward.min()),
+            greatest_reward=float(reward.max()),
             normalizer=self.normalizer,
+            held_out={} if mask is None else {name: column[mask] for name, column in self._all_columns.items()},
         )
 
     def like(self, first: TransitionRows) -> TransitionRows:
         """These transitions, prepared as those of `first` are."""
-        return replace(first, transitions=self.transitions)
+        return replace(first, transitions=self.transitions, held_out=self.held_out)
 
     def source(self) -> ReplayBuffer:
         """See `Rows`."""

@@ -23,7 +23,8 @@ from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
 RUN_SETTINGS = {"dataset", "mix", "environment", "init", "seeds", "evaluation_episode_count"}
-RUN_SETTINGS |= {"method", "schedule", "compute", "variant"}
+RUN_SETTINGS |= {"method", "schedule", "compute", "variant", "predict", "predict_other_data"}
+RUN_SETTINGS |= {"prediction_rate", "prediction_horizon", "prediction_seed"}
 """settings of a run that are not its method's"""
 
 
@@ -231,26 +232,29 @@ def _former(kind: str) -> tuple[str, Former, frozenset[str]] | None:
     return name_of(method.SMALL), method.FORMER, frozenset(field.name for field in fields(method.Config))
 
 
-def read_start(init: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What a run starts from: the newest checkpoint of a run directory, a checkpoint, or another program's files."""
+def read_start(init: Path, option: str = "init") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a run starts from: the newest checkpoint of a run directory, a checkpoint, or another program's files.
+
+    `option` is the one that names it.
+    """
     path = init
     if init.is_dir() and not (init / "checkpoints").is_dir():
-        return _read_exported(init)
+        return _read_exported(init, option)
     if init.is_dir():
         found = checkpoints(init)
         if not found:
-            raise RunError(f"init {init} has no checkpoint yet; let that run go further, or give another")
+            raise RunError(f"{option} {init} has no checkpoint yet; let that run go further, or give another")
         path = found[0]
     tensors, known = read_state(path)
     if 0 in not_finite(tensors, len(known["seeds"])):
         raise RunError(
-            f"init {init} has numbers that are not finite: its first seed, {known['seeds'][0]}, diverged; train it "
+            f"{option} {init} has numbers that are not finite: its first seed, {known['seeds'][0]}, diverged; train it "
             f"again with another seed or a smaller learning rate"
         )
     return tensors, known
 
 
-def _read_exported(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_exported(directory: Path, option: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Files of another program, by the first method that understands them."""
     reasons = []
     for name in method_names():
@@ -262,7 +266,9 @@ def _read_exported(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 reasons.append(str(error))
             else:
                 return tensors, known
-    raise RunError(f"init {directory} is neither a run directory nor a model of another program: {'; '.join(reasons)}")
+    raise RunError(
+        f"{option} {directory} is neither a run directory nor a model of another program: {'; '.join(reasons)}"
+    )
 
 
 def not_finite(tensors: Mapping[str, Tensor], seed_count: int) -> list[int]:

@@ -54,6 +54,7 @@ def test_what_belongs_together(method: ModuleType) -> None:
     assert hasattr(method, "policy") == hasattr(method, "restore")
     assert not (hasattr(method, "policy") and hasattr(method, "measure"))
     assert hasattr(method, "policy") <= hasattr(method, "prepare"), "scores need a dataset with an environment"
+    assert hasattr(method, "predict") <= hasattr(method, "prepare"), "predictions are made for a dataset's rows"
     assert hasattr(method, "export") == hasattr(method, "read_exported")
     assert isinstance(getattr(method, "FORMER", Former(kind="")), Former)
 
