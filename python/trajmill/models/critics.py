@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.models.mlp import head, hidden, mlp, seeded_generator
+from trajmill.models.mlp import activations, head, hidden, mlp, seeded_generator
+from trajmill.models.precision import to_product_dtype
 from trajmill.models.stack import Stack
 
 
@@ -48,6 +49,30 @@ def values_by_sum(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     features = hidden(parameters, for_each_member(parameters, inputs))
     found = (features * parameters["value.weight"].mT).sum(-1) + parameters["value.bias"][:, 0]
     return found.view(len(inputs), -1, inputs.shape[1])
+
+
+def values_and_slopes(parameters: Mapping[str, Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """`values_of` (S, E, n) and the gradients ∇_x Q (S, E, n, d) at inputs (S, n, d); both reach the parameters.
+
+    Between the kinks of its ReLUs a network is affine: its value is ∇_x Q·x and, for every layer, the gradient with
+    respect to the bias times the bias. So one chain of products from the value down to the input gives both, and one
+    way back through it the parameters' gradient of any function of both. Differentiating values_of twice takes half
+    as many products again.
+    """
+    seed_count = len(inputs)
+    inputs = for_each_member(parameters, inputs)
+    with torch.no_grad():
+        opened = list(activations(parameters, inputs))
+    slope = parameters["value.weight"].mT.expand(-1, inputs.shape[1], -1)
+    value = parameters["value.bias"].expand(-1, inputs.shape[1], 1)
+    for index in reversed(range(len(opened))):
+        weight, bias = (parameters[f"hidden.{index}.{name}"] for name in ("weight", "bias"))
+        slope = torch.ops.aten.threshold_backward(to_product_dtype(slope), opened[index], 0)
+        value = torch.baddbmm(value, slope.to(value.dtype), bias.mT)
+        slope = slope @ to_product_dtype(weight).mT
+    slope = slope.to(value.dtype)
+    value = value + (slope * inputs).sum(-1, keepdim=True)
+    return value.unflatten(0, (seed_count, -1)).squeeze(-1), slope.unflatten(0, (seed_count, -1))
 
 
 def predictions(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:

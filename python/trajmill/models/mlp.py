@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 
 import torch
@@ -30,6 +30,16 @@ def small_linear(input_dim: int, output_dim: int, generator: Generator, *, gain:
     bound = gain * math.sqrt(6.0 / (input_dim + output_dim))
     weight = torch.empty(input_dim, output_dim).uniform_(-bound, bound, generator=generator)
     return {"weight": weight, "bias": torch.zeros(1, output_dim)}
+
+
+def uniform(bound: float) -> Layer:
+    """Layer whose weight and bias are uniform on ±`bound`."""
+
+    def layer(input_dim: int, output_dim: int, generator: Generator) -> dict[str, Tensor]:
+        shapes = {"weight": (input_dim, output_dim), "bias": (1, output_dim)}
+        return {name: torch.empty(shape).uniform_(-bound, bound, generator=generator) for name, shape in shapes.items()}
+
+    return layer
 
 
 def orthogonal(gain: float) -> Layer:
@@ -93,12 +103,20 @@ def head(parameters: Mapping[str, Tensor], name: str, features: Tensor) -> Tenso
 
 def hidden(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Last hidden activation: (rows, n, in) -> (rows, n, last hidden size)."""
+    last = inputs
+    for activation in activations(parameters, inputs):
+        last = activation
+    return last
+
+
+def activations(parameters: Mapping[str, Tensor], inputs: Tensor) -> Iterator[Tensor]:
+    """Hidden activations, layer by layer: (rows, n, in) -> (rows, n, hidden size) each."""
     for index in count():
         layer = f"hidden.{index}"
         if f"{layer}.weight" not in parameters:
             break
         inputs = affine(inputs, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"]).relu_()
-    return inputs
+        yield inputs
 
 
 def export_network(parameters: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:

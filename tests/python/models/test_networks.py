@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trajmill.models.critics import critics, join, predictions, values_of
+from trajmill.models.critics import critics, join, predictions, values_and_slopes, values_of
 from trajmill.models.mlp import export_network, linear, mlp, orthogonal, seeded_generator, small_linear
 from trajmill.models.policies import (
     action_density,
@@ -206,3 +206,29 @@ def test_a_stack_is_one_flat_row_per_network_with_aligned_leaves() -> None:
     assert moved.flat.data_ptr() != stack.flat.data_ptr()
     with pytest.raises(ValueError, match="at least one"):
         Stack.of([])
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (8,), (16, 8, 12)])
+def test_slopes_are_what_differentiating_twice_gives(hidden_sizes: tuple[int, ...]) -> None:
+    """Values, their gradients at the inputs, and the parameters' gradients of a function of both."""
+    stack = critics(5, [3, 1], ensemble_size=3, hidden_sizes=hidden_sizes).to(torch.device("cpu"), torch.float64)
+    inputs = torch.randn(2, 7, 5, dtype=torch.float64)
+    leaf = inputs.clone().requires_grad_()
+    expected_values = values_of(stack.parameters, leaf)
+    expected_slopes = torch.stack(
+        [
+            torch.autograd.grad(expected_values[:, member].sum(), leaf, create_graph=True)[0]
+            for member in range(expected_values.shape[1])
+        ],
+        1,
+    )
+    values, slopes = values_and_slopes(stack.parameters, inputs)
+    torch.testing.assert_close(values, expected_values)
+    torch.testing.assert_close(slopes, expected_slopes)
+    parameters = list(stack.parameters.values())
+    gradients, expected = (
+        torch.autograd.grad((v.square() + 3.0 * s.norm(dim=-1)).sum(), parameters, materialize_grads=True)
+        for v, s in ((values, slopes), (expected_values, expected_slopes))
+    )
+    for name, found, wanted in zip(stack.parameters, gradients, expected, strict=True):
+        torch.testing.assert_close(found, wanted, msg=name)
