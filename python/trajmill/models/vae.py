@@ -57,7 +57,7 @@ def decode(parameters: Mapping[str, Tensor], code: Tensor) -> Tensor:
 
 def divergence_from_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(μ, σ²) ‖ N(0, 1)), summed over the numbers of a code (arXiv 1312.6114, appendix B): (..., L) -> (...)."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
+    return 0.5 * (mean * mean + log_variance.exp() - 1.0 - log_variance).sum(-1)
 
 
 def _part(parameters: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -254,7 +254,7 @@ def test_it_beats_the_identity_on_hopper() -> None:
         method=world_model, config=config, rows=world_model.prepare(config, load_dataset("hopper-sac-replay-10k"))
     )
     state = case.create([0])
-    world_model.step(state, 3000)
+    world_model.step(state, 1500)
     measured = world_model.measure(state)
     assert measured["holdout_error"][0] < 0.5 * measured["identity_error"][0]
 
