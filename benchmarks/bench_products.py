@@ -1,6 +1,6 @@
 """Generative models beside their matrix products alone and a plain loop: ``python benchmarks/bench_products.py``.
 
-The device is the first argument, ``cuda`` or else the CPU.
+The device is the first argument, ``cuda`` or else the CPU; the second one is the file to write.
 
 An update, and samples a second, at the sizes of HalfCheetah, on one thread of a CPU or in a graph on a GPU. Rounds of
 the contenders alternate. The products are those of the same shapes, each into memory of its own, one after another;
@@ -13,6 +13,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from types import ModuleType
@@ -121,7 +123,7 @@ def sampling(name: str, size: str, config: Any, rows: Any, device: torch.device)
         return method.synthesize(state.moving(), known, replace(sampling, levels=levels), **options)
 
     def work(made: Any) -> Work:
-        return captured(lambda: made.vectors(0, number), device)
+        return captured(partial(made.vectors, made.draws(0), number), device)
 
     choices = [(title, sampling, low) for title, sampling in peers.SAMPLINGS.items() for low in (False, True)]
     makers = {
@@ -150,7 +152,8 @@ def main() -> None:
             rows = method.prepare(method.adapt(config, data, ENVIRONMENT), data)
             for part in (training, sampling):
                 found += part(name, size, config, rows, device)
-    write("products" if device.type == "cpu" else "products_cuda", found)
+    out = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    write("products" if device.type == "cpu" else "products_cuda", found, out)
 
 
 if __name__ == "__main__":

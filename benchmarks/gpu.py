@@ -93,6 +93,15 @@ def planned(device: str, budget: float, folder: Path, parts: Path, *, tiny: bool
 
     tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider"]
     tests += ["--continue-on-collection-errors", "-rfEs", *gpu_tests()]
+    record = parts / "products.json"
+    command = [sys.executable, str(HERE / "bench_products.py"), device, str(record)]
+    products = Stage(
+        name="products",
+        what="generative models beside their products",
+        command=command,
+        seconds=60 * scale,
+        record=record,
+    )
     usual = "--precision tf32 --seeds 1 5 20 --contenders R0 R2 R3 'ours eager' ours"
     profile = f"--precision tf32 --seeds 1 20 --contenders ours --profile {shlex.quote(str(folder))}"
     return [
@@ -100,6 +109,7 @@ def planned(device: str, budget: float, folder: Path, parts: Path, *, tiny: bool
         Stage(name="tests", what="pytest -m gpu", command=tests, seconds=max(LEAST_SECONDS, 80 * scale)),
         # a process for each: an error of the GPU spoils the process that meets it
         *(bench(name, "R0, R2, R3 and ours, tf32", 210 / len(every), usual, [name]) for name in every),
+        *([] if tiny else [products]),
         bench("bf16", "R3 and ours, bf16", 70, "--precision bf16 --seeds 1 20 --contenders R3 ours", every),
         bench(
             *("fp32", "R0, R1, R3 and ours, fp32 as the papers ran", 35),

@@ -119,9 +119,9 @@ def keep(path: Path, record: Mapping[str, object]) -> None:
     write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def write(name: str, rows: Sequence[Row]) -> None:
-    """Print the rows and keep them as results/NAME.json."""
-    keep(RESULTS / f"{name}.json", {"rows": [asdict(row) for row in rows]} | environment())
+def write(name: str, rows: Sequence[Row], out: Path | None = None) -> None:
+    """Print the rows and keep them as results/NAME.json, or in another file."""
+    keep(out or RESULTS / f"{name}.json", {"rows": [asdict(row) for row in rows]} | environment())
     for row in rows:
         ratio = f"  {row.ratio:,.1f}x {row.against}" if row.ratio is not None else ""
         share = f"  {row.limit_share:.0%} of {row.limit}" if row.limit_share is not None else ""

@@ -9,7 +9,11 @@ from trajmill.algorithms import diffusion
 Layers = list[tuple[int, int, int]]
 
 SIZES = {f"width {width}": replace(diffusion.Config(batch_size=256), width=width) for width in (256, 1024)}
-SAMPLINGS = {"paper": diffusion.Sampling(), "fast": diffusion.Sampling(sampler="fast")}
+SAMPLINGS = {
+    "paper": diffusion.Sampling(),
+    "fast": diffusion.Sampling(sampler="fast"),
+    "fast, no fresh noise": diffusion.Sampling(sampler="fast", freshness=0.0),
+}
 
 
 def layers(config: diffusion.Config, columns: int, rows: int, level_rows: int) -> Layers:

@@ -29,7 +29,7 @@ from throughput.measure import Contender, all_finite, in_blocks, prepared  # noq
 from throughput.workload import Workload  # noqa: E402
 
 CPU = torch.device("cpu")
-WITH_PEERS = [name for name in method_names() if peers_of(name)]
+WITH_PEERS = [name for name in method_names() if hasattr(peers_of(name), "learner")]
 TINY = ("--device", "cpu", "--size", "tiny", "--rounds", "2", "--block-seconds", "0.02")
 
 

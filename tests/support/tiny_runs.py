@@ -7,7 +7,7 @@ setting has one of the names below.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,15 @@ HOPPER = "hopper-sac-replay-10k"
 CPU = ComputeConfig(device="cpu")
 METHODS = method_names()
 ACTING = [name for name in METHODS if hasattr(method_named(name), "policy")]
+TYPICAL = ("cql", "decision_transformer", "language_model", "td3_bc", "world_model")
+"""of every kind of rows and schedule one; the others go through the tests of what is common among the slow ones"""
+
+
+def each(names: Sequence[str]) -> list[Any]:
+    """Methods as parameters of a test of what is common to all."""
+    return [name if name in TYPICAL else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 SIZES: dict[str, Any] = {
     "batch_size": 8,
     "hidden_sizes": (16, 16),

@@ -24,12 +24,22 @@ The rest is there if the method has it:
     The model of the dynamics in a checkpoint, its first seed's: a function of raw float32 observations (N, O), actions
     (N, A) and the number of a draw (0 if left out) that gives the next observations (N, O). With a seed, predictions
     are drawn, each draw anew, if the method can do so. Without it a run cannot predict (``--predict``).
+``relevance(tensors, known, transitions)``
+    How relevant a checkpoint's first seed finds each of N transitions, (N,) float32, such as the errors of its critics:
+    what making transitions can be conditioned on (``--relevance``).
 ``start_from(state, tensors, known)``
     The state that starts from another method's checkpoint, or a refusal in words. Without it there is no ``--init``.
 ``adapt(config, dataset, environment)``
     Settings that were left open get the values that belong to the data.
 ``describe(state)``
     What ``restore`` and ``start_from`` have to know beyond settings.
+``Sampling``, ``synthesize(tensors, known, sampling, *, device, data=None, block_size=1024, bfloat16=False)``
+    Settings of making transitions, with names that are not options of ``trajmill upsample``; and what makes them from a
+    checkpoint: an object with ``block_size``, ``evaluations`` (of the network, for one block) and ``block(seed,
+    number)``, host `Transitions` that depend on seed and number alone. `data` are the real `Transitions`. Without them
+    there is no ``trajmill upsample --method NAME``.
+``UPSAMPLES``
+    True in the method that ``trajmill upsample`` takes by default.
 ``export(tensors, known, directory)``, ``read_exported(directory)``
     Files of another program.
 ``bounds(state)``

@@ -47,7 +47,7 @@ from trajmill.models.edm import (
     scalings,
 )
 from trajmill.models.stack import Stack
-from trajmill.replay.synthesizer import FIRST_SITE, Synthesizer
+from trajmill.replay.synthesizer import Synthesizer
 from trajmill.replay.tables import Table
 from trajmill.replay.vectors import Scaling, VectorBatch, VectorCode, VectorFacts, VectorRows
 from trajmill.training.adam import Adam
@@ -59,6 +59,7 @@ from trajmill.training.state import prefixed
 LABEL = "diffusion"
 SCHEDULE = Schedule(updates=100_000)
 SECONDS = (0.15, 1 / 4_000)
+UPSAMPLES = True
 METRICS = ("loss",)
 SCALES = {"loss": "weighted squared error"}
 EXAMPLES = """
@@ -100,8 +101,8 @@ class Config:
     """model columns that are constant in the data too"""
     next_observation: Literal["stored", "d4rl"] = "stored"
     """stored keeps the file's next observations; d4rl cuts the data as D4RL's own function does, as SynthER does"""
-    condition: Literal["none", "return"] = "none"
-    """what generation can be conditioned on: the return from here on, to the end of the episode"""
+    condition: Literal["none", "return", "run"] = "none"
+    """what making can be conditioned on: the return from a row on, or what another run finds relevant (--relevance)"""
     condition_dropout: float = 0.25
     """share of rows whose condition is hidden in training, [0, 1)"""
 
@@ -112,7 +113,7 @@ class Config:
         in_range("[0, 1)", average_decay=self.average_decay, condition_dropout=self.condition_dropout)
         checks.choice("scaling", self.scaling, ("standard", "minmax"))
         checks.choice("next_observation", self.next_observation, ("stored", "d4rl"))
-        checks.choice("condition", self.condition, ("none", "return"))
+        checks.choice("condition", self.condition, ("none", "return", "run"))
 
 
 SMALL = Config(batch_size=64, width=64, depth=2, embedding_dim=32, decay_updates=2000)
@@ -155,12 +156,12 @@ def prepare(config: Config, dataset: Dataset) -> VectorRows:
     code = VectorCode.fit(
         transitions, config.scaling, unbounded_actions=config.unbounded_actions, keep_constant=config.keep_constant
     )
-    relevance = None if config.condition == "none" else returns_to_go(transitions)
-    return VectorRows(transitions=transitions, code=code, relevance=relevance)
+    rows = VectorRows(transitions=transitions, code=code)
+    return rows.with_relevance(returns_to_go(transitions)) if config.condition == "return" else rows
 
 
-def returns_to_go(transitions: Transitions) -> NDArray[np.float32]:
-    """Sum of the rewards from each row (N,) to the end of its episode, standardized.
+def returns_to_go(transitions: Transitions) -> NDArray[np.float64]:
+    """Sum of the rewards from each row (N,) to the end of its episode.
 
     A row is followed by the next one where its next observation is that one's observation.
     """
@@ -171,9 +172,8 @@ def returns_to_go(transitions: Transitions) -> NDArray[np.float32]:
     ends = np.append(np.flatnonzero(~follows), len(transitions) - 1)
     sums = np.cumsum(transitions.reward[::-1], dtype=np.float64)[::-1]
     after = np.append(sums, 0.0)[ends + 1]
-    returns = sums - after[np.searchsorted(ends, np.arange(len(sums)))]
-    standardized: NDArray[np.float32] = ((returns - returns.mean()) / (returns.std() + 1e-5)).astype(np.float32)
-    return standardized
+    returns: NDArray[np.float64] = sums - after[np.searchsorted(ends, np.arange(len(sums)))]
+    return returns
 
 
 def _denoisers(config: Config, dimension: int, seeds: Sequence[int]) -> Stack:
@@ -189,6 +189,8 @@ def create(
     """Fresh networks, their averages equal to them; on the table's device, in its precision."""
     if config.batch_size is None:
         raise ValueError("batch_size is open; adapt(config, dataset, environment) fills it in")
+    if (config.condition != "none") != bool(table.facts.relevance):
+        raise ValueError("condition run and --relevance RUN need each other; give both, or leave both out")
     seeds, device, dtype = check_seeds(seeds), table.device, table.dtype
     denoiser = _denoisers(config, table.facts.dimension, seeds).to(device, dtype)
     sizes = {
@@ -302,11 +304,13 @@ class Sampling:
     """How transitions are made; defaults are SynthER's."""
 
     sampler: Literal["paper", "fast"] = "paper"
-    """paper: EDM's stochastic Heun steps, two evaluations each; fast: DPM-Solver++ 2M, one evaluation a level"""
+    """paper: EDM's stochastic Heun steps, two evaluations each; fast: SDE-DPM-Solver++ 2M, one evaluation a level"""
     levels: int | None = None
     """noise levels, at least 2; 128 for paper, 32 for fast"""
     churn: float = 80.0
     """fresh noise of the paper's sampler, at least 0; it buys accuracy of the dynamics"""
+    freshness: float = 1.0
+    """share of the noise that the fast sampler makes anew, [0, 1]; 0 is DPM-Solver++ 2M, without any"""
     noise_level: float = HIGHEST
     """with less than 80, rows of the data get this much noise, and are denoised from there, (0, 80]"""
     guidance: float = 1.0
@@ -320,6 +324,7 @@ class Sampling:
         checks.choice("sampler", self.sampler, ("paper", "fast"))
         at_least(2, levels=2 if self.levels is None else self.levels)
         in_range("[0, inf)", churn=self.churn, guidance=self.guidance)
+        in_range("[0, 1]", freshness=self.freshness)
         in_range(f"(0, {HIGHEST}]", noise_level=self.noise_level)
         in_range("[0, 1)", relevance=self.relevance)
 
@@ -353,11 +358,9 @@ class _Sampler:
         return (2 * steps - 1 if self.sampling.sampler == "paper" else steps) * (2 if guided else 1)
 
     @torch.no_grad()
-    def vectors(self, seed: int, block: Tensor) -> Tensor:
+    def vectors(self, draws: Draws, block: Tensor) -> Tensor:
         """See `Synthesizer`."""
         count, shape = len(self.levels), (self.block_size, self.dimension)
-        sites = {"row": self.block_size, "noise": even(self.block_size * self.dimension)}
-        draws = Draws.of([seed], sites, self.device, first_site=FIRST_SITE)
 
         def noise(number: int) -> Tensor:
             return shaped_normals(draws.words(block * count + number, 1)["noise"][0], shape, torch.float32)
@@ -368,7 +371,7 @@ class _Sampler:
             start += self.data[indexes(rows, len(self.data))]
         denoiser = partial(self._denoised, condition=self._asked(rows))
         if self.sampling.sampler == "fast":
-            return dpm_solver(denoiser, start, self.levels)[0]
+            return dpm_solver(denoiser, noise, start, self.levels, self.sampling.freshness)[0]
         churn = Churn(amount=self.sampling.churn)
         return heun(denoiser, noise, start, self.levels, churn, self.sampling.level_count)[0]
 
@@ -441,6 +444,7 @@ def synthesize(
     return Synthesizer(
         code=code,
         vectors=sampler.vectors,
+        sites={"row": block_size, "noise": even(block_size * len(code.kept))},
         block_size=block_size,
         device=device,
         evaluations=sampler.evaluations,

@@ -190,10 +190,13 @@ def prepare(config: Config, dataset: Dataset) -> TransitionRows:
     """D4RL's transitions, prepared as the dialect does."""
     transitions = qlearning_transitions(dataset, "d4rl")
     authors = config.dialect == "authors"
+    factor = None if config.normalize_rewards else 1.0
+    if config.normalize_rewards and dataset.ordered:
+        factor = 1000.0 / return_range(transitions, windows=not authors)
     return TransitionRows(
         transitions=transitions,
         normalizer=None if authors else Normalizer.fit(transitions.observation, 1e-3),
-        reward_factor=1000.0 / return_range(transitions, windows=not authors) if config.normalize_rewards else 1.0,
+        reward_factor=factor,
         reward_shift=config.reward_shift or 0.0,
         action_limit=1.0 - 1e-5 if authors else None,
     )

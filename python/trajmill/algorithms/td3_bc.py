@@ -16,11 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from trajmill.data import Dataset, Normalizer, qlearning_transitions
+from trajmill.data import Dataset, Normalizer, Transitions, qlearning_transitions
 from trajmill.models.critics import critics, join, values_of
 from trajmill.models.mlp import HIDDEN_SIZES
 from trajmill.models.policies import deterministic, policies
@@ -209,6 +211,27 @@ def policy_loss(state: State, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
     value = values_of(state.first_critic, join(batch.observation, chosen))[:, 0]
     weight = state.settings["value_weight"] / value.detach().abs().mean(-1)
     return -weight * value.mean(-1), (chosen - batch.action).square().mean((1, 2))
+
+
+@torch.no_grad()
+def relevance(tensors: Mapping[str, Tensor], known: Mapping[str, Any], transitions: Transitions) -> NDArray[np.float32]:
+    """Error of the first seed's first critic on each transition, |y − Q_1(s, a)| without noise: (N,)."""
+    o, a, settings = known["observation_dim"], known["action_dim"], known["method"]
+    normalizer = None if known["normalizer"] is None else Normalizer.from_dict(known["normalizer"])
+    columns = TransitionRows(transitions=transitions, normalizer=normalizer).columns
+    networks = policies(o, a, [0], hidden_sizes=settings["hidden_sizes"]).like(tensors["policy_target"][:1])
+    layout = critics(o + a, [0], hidden_sizes=settings["hidden_sizes"])
+    later, now = (layout.like(tensors[name][:2]).parameters for name in ("critic_target", "critic"))
+    discount = settings["discount"][0] if isinstance(settings["discount"], list) else settings["discount"]
+    errors = []
+    for first in range(0, len(transitions), 8192):
+        part = {name: torch.from_numpy(column[first : first + 8192])[None] for name, column in columns.items()}
+        chosen = deterministic(networks.parameters, part["next_observation"])
+        value = values_of(later, join(part["next_observation"], chosen)).amin(1)
+        target = part["reward"] + discount * (1.0 - part["terminal"]) * value
+        errors.append((target - values_of(now, join(part["observation"], part["action"]))[:, 0]).abs()[0])
+    found: NDArray[np.float32] = torch.cat(errors).numpy()
+    return found
 
 
 def policy(state: State) -> Policy:

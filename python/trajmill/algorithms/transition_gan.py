@@ -213,12 +213,13 @@ def synthesize(
     parameters = _generators(config, len(code.kept), [0]).like(tensors["generator"][:1].to(device)).parameters
 
     @torch.no_grad()
-    def vectors(seed: int, block: Tensor) -> Tensor:
-        return outputs(parameters, latent_normals(seed, block, block_size, config.latent_dim))[0]
+    def vectors(draws: Draws, block: Tensor) -> Tensor:
+        return outputs(parameters, latent_normals(draws, block, (block_size, config.latent_dim)))[0]
 
     return Synthesizer(
         code=code,
         vectors=vectors,
+        sites={"latent": even(block_size * config.latent_dim)},
         block_size=block_size,
         device=device,
         clip_actions=sampling is not None and sampling.clip_actions,

@@ -183,8 +183,8 @@ def synthesize(
     parameters = _models(config, dimension, [0]).like(tensors["model"][:1].to(device)).parameters
 
     @torch.no_grad()
-    def vectors(seed: int, block: Tensor) -> Tensor:
-        numbers = latent_normals(seed, block, block_size, config.latent_dim + dimension)
+    def vectors(draws: Draws, block: Tensor) -> Tensor:
+        numbers = latent_normals(draws, block, (block_size, config.latent_dim + dimension))
         latent, noise = numbers.split([config.latent_dim, dimension], -1)
         spread = parameters["log_spread"].clamp(*LOG_SPREADS).exp()
         return torch.addcmul(outputs(part_of(parameters, "decoder"), latent), spread, noise)[0]
@@ -192,6 +192,7 @@ def synthesize(
     return Synthesizer(
         code=code,
         vectors=vectors,
+        sites={"latent": even(block_size * (config.latent_dim + dimension))},
         block_size=block_size,
         device=device,
         clip_actions=sampling is not None and sampling.clip_actions,

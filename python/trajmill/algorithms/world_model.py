@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from trajmill.data import Dataset, Normalizer, qlearning_transitions
+from trajmill.data import Dataset, Normalizer, Transitions, qlearning_transitions
 from trajmill.data.episodes import with_next_rows
 from trajmill.models.mlp import HIDDEN_SIZES
 from trajmill.models.stack import Stack
@@ -266,3 +266,12 @@ def predict(tensors: Mapping[str, Tensor], known: Mapping[str, Any], *, seed: in
     layout = autoencoders(*sizes, [0], hidden_sizes=settings["hidden_sizes"])
     normalizer = Normalizer.from_dict(known["normalizer"])
     return Model(layout.like(tensors["best"][:1]), normalizer, settings["latent_dim"], seed)
+
+
+def relevance(tensors: Mapping[str, Tensor], known: Mapping[str, Any], transitions: Transitions) -> NDArray[np.float32]:
+    """How wrong the model is about each transition, squared and standardized: (N,), which curiosity goes by."""
+    normalizer = Normalizer.from_dict(known["normalizer"])
+    predicted = predict(tensors, known)(transitions.observation, transitions.action)
+    differences = normalizer.normalize(predicted) - normalizer.normalize(transitions.next_observation)
+    found: NDArray[np.float32] = np.square(differences).mean(1)
+    return found

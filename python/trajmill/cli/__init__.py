@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGAIN),
     "dataset": ("dataset info|validate|...", "look at a dataset, check, convert, download it", _BYTES),
     "quality": ("quality REAL SYNTHETIC", "how good synthetic transitions are, beside real ones", _AGAIN),
+    "upsample": ("upsample DATASET --count N", "make many more transitions like those of a dataset", _SHARDS),
     "train": ("train METHOD", "train a method, many seeds at once, and score its policies", _RESUME),
     "evaluate": ("evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
     "predict": ("predict RUN", "measure a trained model of the dynamics", _AGAIN),
@@ -63,6 +64,7 @@ examples
   trajmill corpus verify corpus
   trajmill collect hopper --kind medium-replay --out hopper-ars-medium-replay.hdf5
   trajmill dataset info hopper-sac-replay-10k
+  trajmill upsample hopper-sac-replay-10k --count 1M --out runs/more
   trajmill train METHOD --dataset hopper-sac-replay-10k --out runs/hopper
   trajmill evaluate runs/hopper --episode-count 100
   trajmill reproduce a-table-6 --quick

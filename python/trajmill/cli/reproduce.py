@@ -27,6 +27,7 @@ EXAMPLES = """
   trajmill reproduce --list
   trajmill reproduce quick
   trajmill reproduce a-table-6 --quick
+  trajmill reproduce b-rates --datasets hopper-sac-replay-10k --update-share 0.2
   trajmill reproduce a-table-1 --out runs/paper-a --text wiki.train.raw
   trajmill reproduce a-table-6 --datasets hopper-medium-v2 walker2d-medium-v2 --seeds 0 1 2 3 4
 """
@@ -41,7 +42,7 @@ class Reproduce:
     list: bool = False
     """print every name, what it stands for and how much work it is"""
     out: Path | None = None
-    """where runs, tables and figures go; by default runs/paper-a, with --quick runs/paper-a-quick"""
+    """where runs, tables and figures go; by default runs/paper-X, with --quick runs/paper-X-quick"""
     config: Annotated[ReproduceConfig, tyro.conf.arg(name="")] = field(default_factory=ReproduceConfig)
 
     def run(self, progress: Progress) -> Outcome:
@@ -50,7 +51,8 @@ class Reproduce:
         if not self.name:
             raise UsageError("usage: trajmill reproduce NAME [OPTIONS]; `trajmill reproduce --list` prints the names")
         quick = self.config.quick or self.name == "quick"
-        out = self.out or Path("runs/paper-a-quick" if quick else "runs/paper-a")
+        paper = self.name.partition("-")[0] if self.name != "quick" else "a"
+        out = self.out or Path(f"runs/paper-{paper}" + ("-quick" if quick else ""))
         done = reproduce(self.name, out, self.config, progress)
         heads = done.comparison.columns
         data = {
@@ -78,9 +80,9 @@ def _listed() -> Outcome:
         quick = study.name == "quick"  # minutes, whatever the estimate says
         table.add_row(study.name, *numbers[:2], *(("", "") if quick else numbers[2:]), study.title)
     foot = (
-        "\nruns: fine-tuning runs, each of all twenty seeds; pre-runs: pre-training runs. Studies share both. Hours "
-        "are rough, for a whole study from nothing, on one core of a small server or on one H200; evaluation comes on "
-        "top. Any study runs in minutes with --quick."
+        "\nruns: fine-tuning runs, each of all seeds; pre-runs: pre-training runs. Studies share both. Hours are "
+        "rough, for a whole study from nothing, on one core of a small server or on one H200; evaluation, models of "
+        "datasets and what they make come on top. Any study runs in minutes with --quick."
     )
     return Outcome(data, Group(table, foot))
 

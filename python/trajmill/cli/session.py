@@ -42,12 +42,15 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
     A command's module has a docstring, which opens its help; ``EXAMPLES``; and ``COMMANDS``, which maps its second word
     (``""``: it has none) to a dataclass, the parsed arguments. Its ``run(progress)`` does the work by calling one
     function, and returns an `Outcome`, or None if another process prints one. A function in place of the dataclass
-    makes one with ``EXAMPLES`` of its own, whose switches have both of their names, since some are on by default.
+    makes one with ``EXAMPLES`` of its own, whose switches have both of their names, since some are on by default; under
+    ``""`` it makes one of the words that follow, since they decide what options there are.
     """
     name, *rest = words
     markers = [tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff]
     kind, about = module.COMMANDS.get(""), _about(module.__doc__, module.EXAMPLES)
-    if kind is None:
+    if kind is not None and not isinstance(kind, type):
+        kind = kind(rest)
+    elif kind is None:
         word, *rest = rest or [""]
         if word in ("-h", "--help"):
             print(_overview(module, name))

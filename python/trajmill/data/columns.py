@@ -78,8 +78,12 @@ def check_columns(
 def check_array(name: str, array: Any) -> None:
     """Refuse an array of the wrong number of dimensions or without columns; strings, objects and complex numbers."""
     shape, dtype = tuple(array.shape or ()), array.dtype
-    if name in MATRICES and (len(shape) != 2 or shape[1] == 0):
-        raise refuse(f"key {name!r} has shape {shape}", "it must be a matrix, one row per step")
+    numbered = name == "actions" and len(shape) == 1 and dtype.kind in "iu"  # discrete actions, by number
+    if name in MATRICES and not numbered and (len(shape) != 2 or shape[1] == 0):
+        remedy = "it must be a matrix, one row per step"
+        if len(shape) > 2 and name != "actions":
+            remedy += "; encode images into vectors first, and store those"
+        raise refuse(f"key {name!r} has shape {shape}", remedy)
     if name in VECTORS and len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
         raise refuse(f"key {name!r} has shape {shape}", "it must hold one number per step, shape (N,)")
     if not shape:
@@ -97,10 +101,12 @@ def warn_about_casts(columns: Mapping[str, Any]) -> None:
 
 
 def clean_column(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    """Squeeze (N, 1), cast to what a dataset holds, and refuse numbers that are not finite or not flags."""
+    """Squeeze (N, 1), give numbered actions a column, cast, and refuse numbers that are not finite or not flags."""
     if name in VECTORS and values.ndim == 2:
         warn_about(f"key {name!r} has shape {values.shape}, read as ({len(values)},)")
         values = values[:, 0]
+    if name == "actions" and values.ndim == 1:
+        values = values[:, None]
     if name in FLAGS:
         odd = (values != 0) & (values != 1)
         if odd.any():

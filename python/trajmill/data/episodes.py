@@ -115,11 +115,12 @@ def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = 
 
     ``"d4rl"`` is the rule of D4RL's `qlearning_dataset` exactly: the next row's observation follows; rows cut by a
     limit are dropped, and so is the last row. On a terminal row the next observation is then the first of another
-    episode: harmless where the target stops at terminals, wrong for models of the dynamics. Rows in no order are
-    refused.
+    episode: harmless where the target stops at terminals, wrong for models of the dynamics. Where the dataset
+    says that its rows are in no order (`Dataset.ordered` is False, as in synthetic data) no row follows another, so
+    every row keeps its stored next observation; without any it is refused.
     """
     checks.choice("next_observation", next_observation, ("stored", "d4rl"))
-    if next_observation == "d4rl" or dataset.next_observations is None:
+    if dataset.next_observations is None or (next_observation == "d4rl" and dataset.ordered):
         dataset = with_next_rows(dataset)
     assert dataset.next_observations is not None
     return Transitions(
@@ -137,7 +138,7 @@ def with_next_rows(dataset: Dataset) -> Dataset:
     if not dataset.ordered:
         fault = "its rows are single transitions in no order, so the next row's observation does not follow"
         with refusing(dataset.path):
-            raise refuse(fault, "take the stored next observations")
+            raise refuse(fault, "record 'next_observations'")
     rows = (~dataset.timeouts[:-1]).nonzero()[0]
     return replace(dataset.rows(rows), next_observations=dataset.observations[rows + 1])
 

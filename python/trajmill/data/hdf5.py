@@ -262,9 +262,20 @@ def create_hdf5(path: Path) -> Iterator[h5py.File]:
         raise OSError(f"{path}: HDF5 says {error}") from error
 
 
-def create_packed(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
-    """Create an array in chunks of whole rows, packed and with checksums, readable by every HDF5 library."""
+def create_packed(group: h5py.Group, name: str, values: NDArray[Any], *, row_count: int | None = None) -> h5py.Dataset:
+    """Create an array in chunks of whole rows, packed and with checksums, readable by every HDF5 library.
+
+    With `row_count` it has so many rows, of which `values` are the first; the rest comes in pieces of as many rows.
+    """
     row_bytes = max(1, values.nbytes // len(values))
     rows = min(len(values), max(1, _CHUNK_BYTES // row_bytes))
+    content: dict[str, Any] = {"data": values}
+    if row_count is not None and row_count > len(values):
+        content = {"shape": (row_count, *values.shape[1:]), "dtype": values.dtype}
+        while len(values) % rows:  # no chunk is written twice
+            rows -= 1
     packing = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
-    group.create_dataset(name, data=values, chunks=(rows, *values.shape[1:]), **packing)
+    array = group.create_dataset(name, chunks=(rows, *values.shape[1:]), **content, **packing)
+    if "data" not in content:
+        array[: len(values)] = values
+    return array

@@ -5,6 +5,7 @@ The type of the settings says which method it is, so there is no list of methods
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trajmill.algorithms import method_named, name_of
+from trajmill.algorithms import method_named, method_of_kind, name_of
 from trajmill.core import checks
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
@@ -38,8 +39,9 @@ from trajmill.runs.processes import finish, process_count, seed_groups, train_in
 from trajmill.runs.reading import read_start
 from trajmill.runs.schedule import Evaluate, Trained, run_schedule
 from trajmill.training.device import ComputeConfig
-from trajmill.training.distributed import Ranks, joined
+from trajmill.training.distributed import ALONE, Ranks, joined
 from trajmill.training.metrics import finite_or_none
+from trajmill.training.runner import Runner
 from trajmill.training.settings import Schedule, at_least, check_seeds, defaults, for_seeds, in_range, per_seed, plain
 
 ConfigT = TypeVar("ConfigT")
@@ -71,7 +73,8 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
     dataset: str
     """name of a bundled dataset, or path of a file"""
     mix: tuple[str, ...] = ()
-    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, normalizes all"""
+    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, none with
+    =1, and normalizes all"""
     environment: str | None = None
     """Gymnasium id to evaluate in; None takes the dataset's own"""
     evaluation_episode_count: int = 10
@@ -86,6 +89,8 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
     """names the draw of predictions from a stochastic model, one a row, at least 0; None takes its mean"""
     predict_other_data: bool = False
     """accept a model that has learned from other data than --dataset"""
+    relevance: Path | None = None
+    """run that says how relevant each row is, for methods with a condition: errors of critics, or of a model"""
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)
@@ -97,8 +102,8 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
         if self.predict is None and rest != (0.5, 1, None, False):
             raise ValueError("options of predictions need a model: give --predict RUN too, or leave them out")
         shares = list(self.shares.values())
-        if len(self.shares) < len(self.mix) or sum(shares) >= 1.0:
-            raise ValueError(f"mix must name different datasets with shares that sum to less than 1, got {self.mix}")
+        if len(self.shares) < len(self.mix) or sum(shares) > 1.0 + 1e-9:
+            raise ValueError(f"mix must name different datasets with shares that sum to at most 1, got {self.mix}")
 
     @property
     def shares(self) -> dict[str, float]:
@@ -107,12 +112,12 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
         for text in self.mix:
             name, equals, share = text.rpartition("=")
             try:
-                found[name] = checks.number("share", float(share), "(0, 1)")
+                found[name] = checks.number("share", float(share), "(0, 1]")
             except ValueError:
                 equals = ""
             if not equals or not name:
                 raise ValueError(
-                    f"mix takes NAME_OR_PATH=SHARE with a share between 0 and 1, such as B=0.5, got {text!r}"
+                    f"mix takes NAME_OR_PATH=SHARE with a share above 0, at most 1, such as B=0.5, got {text!r}"
                 )
         return found
 
@@ -153,6 +158,35 @@ def train(
             if ranks.is_first:
                 finish(run, trained, task.results(run) | {"updates": config.schedule.updates, "processes": count})
     return output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A method after a few updates that are not kept."""
+
+    update_seconds: float
+    """of one update"""
+    tensors: Mapping[str, Tensor]
+    """what a checkpoint would hold"""
+    known: Mapping[str, Any]
+    """its metadata"""
+
+
+def probe(config: TrainConfig[Any], seconds: float = 1.0) -> Probe:
+    """Make updates for some seconds, at least one, to see what they cost; nothing is written."""
+    method, device = method_named(name_of(config.method)), config.compute.apply()
+    task = _Task.of(config, method, device, ALONE, silent, seed_count=len(config.seeds))
+    with Runner(method.step, task.state, config.schedule.unroll) as runner:
+        runner.run(1)  # what is made once is not counted
+        count = runner.unroll if device.type == "cuda" else 1
+        began, made = time.monotonic(), 0
+        while made == 0 or time.monotonic() - began < seconds:
+            runner.run(count)
+            made += count
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+        passed = time.monotonic() - began
+    return Probe(update_seconds=passed / made, tensors=task.state.moving(), known=task.metadata)
 
 
 def _train_part(config: TrainConfig[Any], output: Path, progress: Progress) -> None:
@@ -326,7 +360,9 @@ def _rows(
     if not isinstance(config, DatasetTrainConfig) or dataset is None:
         return method.generate(config.method, progress)
     first = method.prepare(config.method, dataset)
-    share = 1.0 - sum(config.shares.values())
+    if config.relevance is not None:
+        first = _with_relevance(first, config.relevance)
+    share = max(0.0, 1.0 - sum(config.shares.values()))
     sources = [(first, share)]
     if model is not None:
         rate = config.prediction_rate
@@ -340,9 +376,24 @@ def _rows(
                 f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
-        sources.append((method.prepare(config.method, other), config.shares[name]))
-    parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 0.0), strict=True)
+        sources.append((method.prepare(config.method, other).like(first), config.shares[name]))
+    parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 1e-9), strict=True)
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
+
+
+def _with_relevance(rows: Any, path: Path) -> Any:
+    """The rows, and how relevant a run finds each."""
+    if not hasattr(rows, "with_relevance"):
+        raise ValueError("relevance is for methods that learn with a condition, which this one does not; leave it out")
+    tensors, known = read_start(path, "relevance")
+    method = method_of_kind(known.get("kind", ""))
+    if method is None or not hasattr(method, "relevance"):
+        raise ValueError(f"{path} is of {known.get('kind')!r}, which finds nothing relevant; give another run")
+    real = rows.transitions
+    sizes, wanted = (real.observation.shape[1], real.action.shape[1]), (known["observation_dim"], known["action_dim"])
+    if sizes != wanted:
+        raise ValueError(f"{path} takes {wanted[0]} observation and {wanted[1]} action numbers, the data has {sizes}")
+    return rows.with_relevance(method.relevance(tensors, known, real))
 
 
 def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: int, observation_dim: int) -> Evaluate:

@@ -7,7 +7,7 @@ SynthER (arXiv 2303.06614): data of unit variance, so σ_data = 1.
     σ_i = (σ_max^{1/ρ} + i/(N−1)·(σ_min^{1/ρ} − σ_max^{1/ρ}))^ρ,  σ_N = 0                    noise_levels
 
 A sampler starts at σ_0·N(0, 1) and asks for the denoised x at a level; `heun` is the paper's Algorithm 2, `dpm_solver`
-the second multistep solver of DPM-Solver++ (Lu et al., arXiv 2211.01095) in σ.
+the second-order multistep solver of DPM-Solver++ (Lu et al., arXiv 2211.01095) in σ.
 """
 
 from __future__ import annotations
@@ -90,17 +90,24 @@ def heun(denoiser: Denoiser, noise: Noise, start: Tensor, levels: list[float], c
     return x
 
 
-def dpm_solver(denoiser: Denoiser, start: Tensor, levels: list[float]) -> Tensor:
-    """DPM-Solver++ (2M): one evaluation a level, extrapolated in ln σ; no fresh noise."""
+def dpm_solver(denoiser: Denoiser, noise: Noise, start: Tensor, levels: list[float], freshness: float) -> Tensor:
+    """DPM-Solver++ (2M): one evaluation a level, extrapolated in ln σ.
+
+    `freshness` 0 is the solver of the ordinary differential equation, 1 that of the stochastic one (SDE-DPM-Solver++
+    2M of the same paper, σ-space): of the noise that a step leaves, it makes this much anew.
+    """
     x = start
     last: Tensor | None = None
     length = 0.0
-    for sigma, following in pairwise(levels):
+    for number, (sigma, following) in enumerate(pairwise(levels)):
         clean = denoiser(x, sigma)
         if following == 0.0:
             return clean
         passed = math.log(sigma / following)
+        fresh = freshness * passed
         target = clean if last is None else torch.lerp(last, clean, 1.0 + passed / (2.0 * length))
-        x = torch.lerp(target, x, following / sigma)
+        x = torch.lerp(target, x, math.exp(-passed - fresh))
+        if fresh:
+            x = torch.add(x, noise(number + 1), alpha=following * math.sqrt(-math.expm1(-2.0 * fresh)))
         last, length = clean, passed
     return x

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from trajmill.data import Transitions
 from trajmill.replay.vectors import VectorCode
-from trajmill.training.draws import Draws, even, shaped_normals
+from trajmill.training.draws import Draws, shaped_normals
+from trajmill.training.runner import captured
 
 FIRST_SITE = 16
 """sites of the draws: training of the same seed draws from those before"""
@@ -18,27 +20,36 @@ FIRST_SITE = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthesizer:
-    """Makes blocks of transitions; a block depends on the seed and on its number alone.
-
-    `vectors` gives those of a block (block_size, K) from a seed and the number, an int64 scalar on `device`; it can be
-    captured in a graph. `evaluations` is how often it asks a network.
-    """
+    """Makes blocks of transitions; a block depends on the seed and on its number alone."""
 
     code: VectorCode
-    vectors: Callable[[int, Tensor], Tensor]
+    vectors: Callable[[Draws, Tensor], Tensor]
+    """gives the vectors of a block (block_size, K) from chance and the number, an int64 scalar; can be captured"""
+    sites: Mapping[str, int]
+    """words that it needs, see `Draws`"""
     block_size: int
     device: torch.device
     evaluations: int = 1
+    """how often a block asks a network"""
     clip_actions: bool = False
+    _makers: dict[int, tuple[Tensor, Callable[[], Tensor]]] = field(default_factory=dict)
+
+    def draws(self, seed: int) -> Draws:
+        """The chance of all blocks of a seed."""
+        return Draws.of([seed], self.sites, self.device, first_site=FIRST_SITE)
 
     def block(self, seed: int, number: int) -> Transitions:
-        """The transitions of a block."""
-        found = self.vectors(seed, torch.tensor(number, device=self.device))
-        transitions = self.code.decode(found.float().cpu().numpy())
+        """The transitions of a block; on a GPU all blocks of a seed are one graph."""
+        if seed not in self._makers:
+            block = torch.zeros((), dtype=torch.int64, device=self.device)
+            make = partial(self.vectors, self.draws(seed), block)
+            self._makers[seed] = block, captured(make) if self.device.type == "cuda" else make
+        block, make_vectors = self._makers[seed]
+        block.fill_(number)
+        transitions = self.code.decode(make_vectors().float().cpu().numpy())
         return replace(transitions, action=transitions.action.clip(-1.0, 1.0)) if self.clip_actions else transitions
 
 
-def latent_normals(seed: int, block: Tensor, count: int, dimension: int) -> Tensor:
-    """Standard normals (1, count, dimension) of a block, for models that decode them."""
-    draws = Draws.of([seed], {"latent": even(count * dimension)}, block.device, first_site=FIRST_SITE)
-    return shaped_normals(draws.words(block, 1)["latent"][0], (count, dimension), torch.float32)
+def latent_normals(draws: Draws, block: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Standard normals (1, *shape) of the site ``"latent"``, for models that decode them."""
+    return shaped_normals(draws.words(block, 1)["latent"][0], shape, torch.float32)

@@ -136,9 +136,9 @@ class TransitionRows:
     transitions: Transitions
     normalizer: Normalizer | None = None
     """standardizes observations"""
-    reward_factor: float = 1.0
+    reward_factor: float | None = 1.0
     reward_shift: float = 0.0
-    """rewards become factor · reward + shift"""
+    """rewards become factor · reward + shift; a factor of None is known to those of `like` alone"""
     action_limit: float | None = None
     """actions are clipped to ± this"""
     held_out: NDArray[np.bool_] | None = None
@@ -172,6 +172,11 @@ class TransitionRows:
         if self.normalizer is not None:
             for name in ("observation", "next_observation"):
                 columns[name] = self.normalizer.normalize(columns[name])
+        if self.reward_factor is None:
+            raise ValueError(
+                "rewards are scaled by the returns of whole episodes, but these rows are in no order; mix them with "
+                "the dataset that they were made from (--dataset), or leave out the scaling"
+            )
         if (self.reward_factor, self.reward_shift) != (1.0, 0.0):
             columns["reward"] = rows.reward * np.float32(self.reward_factor) + np.float32(self.reward_shift)
         for name, column in columns.items():

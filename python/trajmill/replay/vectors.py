@@ -7,7 +7,7 @@ for the place of the terminal). Columns that are constant in the data need no mo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -194,6 +194,15 @@ class VectorRows:
         """See `Table`."""
         quantiles = () if self.relevance is None else np.quantile(self.relevance, np.linspace(0.0, 1.0, 101)).tolist()
         return VectorFacts(code=self.code, dimension=len(self.code.kept), relevance=tuple(quantiles))
+
+    def with_relevance(self, values: NDArray[Any]) -> VectorRows:
+        """The same rows with a relevance (N,), which is standardized; ValueError if it is not finite or constant."""
+        if not np.isfinite(values).all() or values.min() == values.max():
+            raise ValueError(
+                "relevances must be finite and differ from row to row; train the run that gives them further"
+            )
+        standardized = (values - values.mean(dtype=np.float64)) / values.std(dtype=np.float64)
+        return replace(self, relevance=standardized.astype(np.float32))
 
     def like(self, first: VectorRows) -> VectorRows:
         """These transitions, as vectors by the code of `first`."""

@@ -9,13 +9,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trajmill.algorithms import method_named, name_of
 from trajmill.core.progress import Progress
-from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset
+from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset, qlearning_transitions, write_d4rl
 from trajmill.experiments.datasets import convert
 from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
+from trajmill.experiments.upsample import UpsampleConfig, upsample
 from trajmill.runs.processes import Job, process_count, run_jobs
-from trajmill.studies.records import Variant, smaller
+from trajmill.studies.records import Model, Noise, Variant, smaller
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import Schedule, at_least, check_seeds, in_range
 
@@ -60,6 +63,10 @@ class ReproduceConfig:
         at_least(1, processes=1 if self.processes is None else self.processes)
 
 
+QUICK_COUNT = 2000
+"""transitions that a quick run makes"""
+
+
 def missing_requirement(variant: Variant, config: ReproduceConfig) -> str:
     """Why a variant cannot be run; empty if it can."""
     if variant.start is not None and variant.start.needs_text and not config.text:
@@ -67,14 +74,14 @@ def missing_requirement(variant: Variant, config: ReproduceConfig) -> str:
     return ""
 
 
-def _scaled(method: Any, updates: int, share: float, variant: Variant, config: ReproduceConfig) -> tuple[Any, Schedule]:
+def _scaled(method: Any, updates: int, share: float, whole: int, config: ReproduceConfig) -> tuple[Any, Schedule]:
     """Settings and schedule with a share of the updates.
 
     Evaluations are 5,000 updates apart; a run with fewer updates than the paper's has at least as many evaluations as
-    asked for, or four if it is quick. A quick run shrinks all counts as it does those of the variant's method.
+    asked for, or four if it is quick. A quick run shrinks all counts as if `whole` became `QUICK_UPDATES`.
     """
     if config.quick:
-        share *= QUICK_UPDATES / method_named(name_of(variant.method)).SCHEDULE.updates
+        share *= QUICK_UPDATES / whole
     count = max(1, round(updates * share))
     interval = Schedule(updates=count).evaluation_interval
     if config.quick or config.update_share < 1.0:
@@ -83,13 +90,19 @@ def _scaled(method: Any, updates: int, share: float, variant: Variant, config: R
     return smaller(method, updates=share, batch=config.batch_share, small=config.quick), schedule
 
 
+def _whole(variant: Variant) -> int:
+    """What a quick run of a variant makes `QUICK_UPDATES` of."""
+    paper: int = method_named(name_of(variant.method)).SCHEDULE.updates
+    return min(variant.updates, paper)
+
+
 def pretraining_config(variant: Variant, sizes: tuple[int, int], config: ReproduceConfig) -> TrainConfig[Any]:
     """Settings of a variant's pre-training run, for data with observations and actions of these sizes."""
     start = variant.start
     assert start is not None
     share = config.update_share if config.pretraining_share is None else config.pretraining_share
     sized = replace(start.method, **dict(zip(start.sized_by, sizes, strict=False)))
-    method, schedule = _scaled(sized, start.updates, share, variant, config)
+    method, schedule = _scaled(sized, start.updates, share, _whole(variant), config)
     if start.needs_text:
         method = replace(method, text=tuple(path.resolve() for path in config.text))
     return TrainConfig(
@@ -102,15 +115,16 @@ def pretraining_config(variant: Variant, sizes: tuple[int, int], config: Reprodu
 
 
 def training_config(
-    variant: Variant, dataset: str, environment: str, init: Path | None, config: ReproduceConfig
+    variant: Variant, dataset: str, environment: str, init: Path | None, config: ReproduceConfig, output: Path = Path()
 ) -> DatasetTrainConfig[Any]:
-    """Settings of a fine-tuning run."""
-    method, schedule = _scaled(variant.method, variant.updates, config.update_share, variant, config)
-    if variant.ratio < 1.0 and variant.subset == "transitions":
+    """Settings of a fine-tuning run; `output` is where models and what they made are."""
+    method, schedule = _scaled(variant.method, variant.updates, config.update_share, _whole(variant), config)
+    if variant.ratio < 1.0 and variant.subset == "transitions" and hasattr(method, "next_observation"):
         method = replace(method, next_observation="stored")  # rows in no order
     return DatasetTrainConfig(
         dataset=dataset,
         environment=environment,
+        **_augmented(variant, dataset, output),
         init=init,
         seeds=config.seeds,
         evaluation_episode_count=2 if config.quick else 10,
@@ -119,6 +133,81 @@ def training_config(
         compute=config.compute,
         variant=variant.name,
     )
+
+
+def _augmented(variant: Variant, dataset: str, output: Path) -> dict[str, Any]:
+    """Options of training for what models have made of the dataset."""
+    options: dict[str, Any] = {}
+    if variant.prediction is not None and variant.prediction.rate > 0.0:
+        options = {
+            "predict": _place(output, "models", variant.prediction.model, dataset),
+            "prediction_rate": variant.prediction.rate,
+            "prediction_horizon": variant.prediction.horizon,
+        }
+    if variant.synthetic is not None:
+        made = _place(output, "upsampled", variant.synthetic.model, dataset) / "upsampled.hdf5"
+        options["mix"] = (f"{made}={variant.synthetic.share}",)
+    if variant.noise is not None:
+        options["mix"] = (f"{_noised(variant.noise, dataset, output)}={variant.noise.share}",)
+    return options
+
+
+def _noised(noise: Noise, dataset: str, output: Path) -> Path:
+    """A file of noisy copies of a dataset, which is written if it is missing."""
+    name = f"{path_name(short_name(dataset))}-{noise.copies}-copies-{noise.kind}-{noise.strength:g}.hdf5"
+    path = output / "datasets" / name
+    if not path.exists():
+        real, random = qlearning_transitions(load_dataset(dataset)), np.random.default_rng(0)
+        before, after = (np.tile(each, (noise.copies, 1)) for each in (real.observation, real.next_observation))
+        spread = real.observation.std(0) if noise.kind == "additive" else 1.0
+        factors = (noise.strength * random.standard_normal(before.shape, np.float32) for _ in range(2))
+        noisy = [
+            each + spread * factor if noise.kind == "additive" else each * (1.0 + factor)
+            for each, factor in zip((before, after), factors, strict=True)
+        ]
+        write_d4rl(
+            path,
+            observations=noisy[0],
+            next_observations=noisy[1],
+            actions=np.tile(real.action, (noise.copies, 1)),
+            rewards=np.tile(real.reward, noise.copies),
+            terminals=np.tile(real.terminal, noise.copies),
+            timeouts=np.zeros(len(before), np.bool_),
+            metadata={"ordered": False},
+        )
+    return path
+
+
+def model_config(model: Model, dataset: str, config: ReproduceConfig) -> DatasetTrainConfig[Any]:
+    """Settings of the run that trains a model of a dataset."""
+    method, schedule = _model_scaled(model, config)
+    return DatasetTrainConfig(
+        dataset=dataset, method=method, schedule=schedule, compute=config.compute, variant=model.name
+    )
+
+
+def _model_scaled(model: Model, config: ReproduceConfig) -> tuple[Any, Schedule]:
+    share = config.update_share if config.pretraining_share is None else config.pretraining_share
+    return _scaled(model.method, model.updates, share, model.updates, config)
+
+
+def upsample_config(variant: Variant, config: ReproduceConfig) -> UpsampleConfig[Any]:
+    """Settings of the making of transitions."""
+    synthetic = variant.synthetic
+    assert synthetic is not None
+    method, schedule = _model_scaled(synthetic.model, config)
+    return UpsampleConfig(
+        count=QUICK_COUNT if config.quick else synthetic.count,
+        method=method,
+        sampling=synthetic.sampling,
+        schedule=schedule,
+        compute=config.compute,
+    )
+
+
+def _place(output: Path, folder: str, model: Model, dataset: str) -> Path:
+    """Directory of a model of a dataset, or of what it made."""
+    return output / folder / path_name(model.name) / path_name(short_name(dataset))
 
 
 Cell = tuple[Variant, str]
@@ -130,12 +219,19 @@ def run_cells(
     cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
 ) -> dict[tuple[str, str], Path]:
     """Finished runs by variant and dataset; what several cells need is made once, before them."""
-    before = {}
+    pretrained, models, upsampled = {}, {}, {}
     for variant, dataset in cells:
+        source = _share_of(variant, dataset, output)
+        _augmented(variant, source, output)
         if (path := _pretraining_path(variant, dataset, output)) is not None:
-            before[path] = variant, dataset
-        _share_of(variant, dataset, output)
-    _run("pre-training", _pretrain, list(before.values()), output, config, progress)
+            pretrained[path] = variant, dataset
+        if variant.prediction is not None and variant.prediction.rate > 0.0:
+            models[_place(output, "models", variant.prediction.model, source)] = variant, dataset
+        if variant.synthetic is not None:
+            upsampled[_place(output, "upsampled", variant.synthetic.model, source)] = variant, dataset
+    before = (("pre-training", _pretrain, pretrained), ("models", _model, models), ("upsampling", _upsample, upsampled))
+    for task, work, needed in before:
+        _run(task, work, list(needed.values()), output, config, progress)
     runs = _run("training", _train, cells, output, config, progress)
     return {(variant.name, dataset): run for (variant, dataset), run in zip(cells, runs, strict=True)}
 
@@ -181,10 +277,28 @@ def _pretrain(variant: Variant, dataset: str, output: Path, config: ReproduceCon
     return _finished(pretraining_config(variant, dataset_facts(dataset)[1], config), path, progress)
 
 
+def _model(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
+    """The finished run of the model that predicts for a cell."""
+    assert variant.prediction is not None
+    model, source = variant.prediction.model, _share_of(variant, dataset, output)
+    path = _place(output, "models", model, source)
+    return _finished(model_config(model, source, config), path, progress)
+
+
+def _upsample(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
+    """The transitions that a model has made for a cell."""
+    assert variant.synthetic is not None
+    source = _share_of(variant, dataset, output)
+    path = _place(output, "upsampled", variant.synthetic.model, source)
+    upsample(source, path, upsample_config(variant, config), progress)
+    progress(DONE, 1, 1, "runs")
+    return path
+
+
 def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
-    """The finished run of a cell, whose pre-training is finished."""
+    """The finished run of a cell; what it needs is finished."""
     source, init = _share_of(variant, dataset, output), _pretraining_path(variant, dataset, output)
-    settings = training_config(variant, source, dataset_facts(dataset)[2], init, config)
+    settings = training_config(variant, source, dataset_facts(dataset)[2], init, config, output)
     return _finished(settings, output / "runs" / path_name(variant.name) / path_name(short_name(dataset)), progress)
 
 
@@ -200,23 +314,27 @@ def short_name(dataset: str) -> str:
 
 
 @cache
-def dataset_facts(dataset: str) -> tuple[str, tuple[int, int], str]:
-    """Name or whole path, sizes of an observation and of an action, environment."""
+def dataset_facts(dataset: str) -> tuple[str, tuple[int, int], str, int]:
+    """Name or whole path, sizes of an observation and of an action, environment, number of rows."""
     loaded = load_dataset(dataset)
     source = str(Path(dataset).resolve()) if Path(dataset).exists() else dataset
-    return source, (loaded.observation_dim, loaded.action_dim), environment_of(loaded)
+    return source, (loaded.observation_dim, loaded.action_dim), environment_of(loaded), len(loaded)
 
 
 def _share_of(variant: Variant, dataset: str, output: Path) -> str:
     """The dataset, or a file with a share of it, which is written if it is missing."""
-    if variant.ratio == 1.0:
+    subset, what = Subset(variant.subset, variant.ratio), f"{variant.ratio:.0%}"
+    if variant.rows is not None:
+        share = min(1.0, variant.rows / dataset_facts(dataset)[3])
+        subset, what = Subset("trajectories", share), f"{variant.rows}-rows"
+    if subset.amount == 1.0:
         return dataset_facts(dataset)[0]
-    name = f"{path_name(Path(dataset).stem)}-{variant.ratio:.0%}-of-{variant.subset}.hdf5".replace("%", "pct")
+    name = f"{path_name(Path(dataset).stem)}-{what}-of-{subset.kind}.hdf5".replace("%", "pct")
     path = output / "datasets" / name
     if not path.exists():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DatasetWarning)  # others may misread rows in no order, we do not
-            convert(dataset, path, to="d4rl", subset=Subset(variant.subset, variant.ratio))
+            convert(dataset, path, to="d4rl", subset=subset)
     return str(path)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from trajmill.algorithms import method_named, name_of
 from trajmill.data.subsets import SubsetKind
+from trajmill.evaluation.quality import NoiseKind
 
 Statistic = Literal[
     "average last four",
@@ -52,6 +53,52 @@ class Pretraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model of a dataset, trained on it before the variants that use it."""
+
+    name: str
+    method: Any
+    """settings of a method that can predict, or make transitions"""
+    updates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Next observations that a model predicts in place of the data's."""
+
+    model: Model
+    rate: float
+    """share of each batch, in [0, 1]"""
+    horizon: int = 1
+    """steps ahead"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synthetic:
+    """Transitions that a model has made."""
+
+    model: Model
+    sampling: Any
+    """the method's `Sampling`"""
+    count: int
+    """transitions to make"""
+    share: float = 1.0
+    """of each batch, in (0, 1]; 1 trains on them alone, scaled as the data would be"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Copies of the data with noise on observations and next observations: explicit augmentation."""
+
+    kind: NoiseKind
+    """x + strength · deviation of the column · normal, or x · (1 + strength · normal)"""
+    strength: float
+    copies: int = 10
+    share: float = 1.0
+    """of each batch, in (0, 1]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """One way to train on a dataset, all seeds at once."""
 
@@ -65,6 +112,11 @@ class Variant:
     """share of the dataset, in (0, 1]"""
     subset: SubsetKind = "transitions"
     """what the share is of"""
+    rows: int | None = None
+    """about so many rows in whole trajectories, in place of a share"""
+    prediction: Prediction | None = None
+    synthetic: Synthetic | None = None
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +226,7 @@ def smaller(method: Any, *, updates: float = 1.0, batch: float = 1.0, small: boo
             value = getattr(tiny, name)
         if name.endswith("_updates") and value:
             value = max(1, round(value * updates))
-        if name.endswith("batch_size"):
+        if name.endswith("batch_size") and value is not None:
             value = max(1, round(value * batch))
         changes[name] = value
     return replace(method, **changes)

@@ -46,11 +46,11 @@ def save_checkpoint(path: Path, state: TrainingState, metadata: Mapping[str, Any
     """Store everything that moves, with JSON metadata that says what it belongs to."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.moving().items()}
     described = json.dumps(dict(metadata), sort_keys=True)
-    header = {"format": FORMAT, "trajmill": described, "sha256": _digest(tensors, described)}
+    header = {"format": FORMAT, "trajmill": described, "sha256": digest(tensors, described)}
     write_whole(path, save(tensors, metadata=header))
 
 
-def _digest(tensors: Mapping[str, Tensor], described: str) -> str:
+def digest(tensors: Mapping[str, Tensor], described: str) -> str:
     """SHA-256 of the metadata and of every tensor's name, type, shape and bytes."""
     digest = hashlib.sha256(described.encode())
     for name in sorted(tensors):
@@ -77,7 +77,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} was not written by trajmill: format must be {FORMAT}, got {header.get('format')}"
         )
     described = header.get("trajmill", "")
-    if header["format"] == FORMAT and header.get("sha256") != _digest(tensors, described):
+    if header["format"] == FORMAT and header.get("sha256") != digest(tensors, described):
         raise DamagedCheckpointError(f"{path} is damaged: its content does not have the hash that was written with it")
     try:
         return tensors, json.loads(described)

@@ -12,6 +12,7 @@ from trajmill.training.state import TrainingState
 
 StateT_contra = TypeVar("StateT_contra", bound=TrainingState, contravariant=True)
 StateT = TypeVar("StateT", bound=TrainingState)
+ResultT = TypeVar("ResultT")
 
 
 class Step(Protocol[StateT_contra]):
@@ -83,19 +84,36 @@ def _fed(state: Any) -> list[Fed]:
 
 
 def _capture(step: Callable[[int, int], None], state: TrainingState, unroll: int) -> Callable[[], None]:
-    """Graph of one period. Warming up (lazy handles, workspaces) runs real updates, so they are undone in place."""
+    """Graph of one period. Warming up runs real updates, so they are undone in place."""
     moving = state.moving()
     before = {name: tensor.clone() for name, tensor in moving.items()}
+
+    @torch.no_grad()
+    def undo() -> None:
+        for name, tensor in moving.items():
+            tensor.copy_(before[name])
+
+    return captured(lambda: step(unroll, 0), undo)
+
+
+def captured(work: Callable[[], ResultT], after_warm_up: Callable[[], None] = lambda: None) -> Callable[[], ResultT]:
+    """The work as one CUDA graph: it reads and writes the same tensors every time, and its result is in one of them.
+
+    It is run twice before it is captured, to warm up (lazy handles, workspaces).
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(2):
-            step(unroll, 0)
+            work()
     torch.cuda.current_stream().wait_stream(side)
-    with torch.no_grad():
-        for name, tensor in moving.items():
-            tensor.copy_(before[name])
+    after_warm_up()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step(unroll, 0)
-    return graph.replay
+        result = work()
+
+    def replay() -> ResultT:
+        graph.replay()
+        return result
+
+    return replay

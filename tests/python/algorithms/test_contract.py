@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from battery import CHECKS, Case
+from battery import CHECKS, Case, checkpoint_of
 
 from trajmill import algorithms
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
@@ -56,7 +56,36 @@ def test_what_belongs_together(method: ModuleType) -> None:
     assert hasattr(method, "policy") <= hasattr(method, "prepare"), "scores need a dataset with an environment"
     assert hasattr(method, "predict") <= hasattr(method, "prepare"), "predictions are made for a dataset's rows"
     assert hasattr(method, "export") == hasattr(method, "read_exported")
+    assert hasattr(method, "synthesize") == hasattr(method, "Sampling") >= hasattr(method, "UPSAMPLES")
     assert isinstance(getattr(method, "FORMER", Former(kind="")), Former)
+
+
+OF_THE_COMMAND = {"dataset", "count", "out", "estimate", "model", "export", "precision", "seed"}
+"""options of upsampling, beside which the settings of a method's samples stand"""
+
+
+def test_what_makes_transitions(method: ModuleType) -> None:
+    if not hasattr(method, "synthesize"):
+        pytest.skip("it makes none")
+    case = Case(method=method, config=method.SMALL)
+    state = case.create([1])
+    case.run(state, 1)
+    assert not {field.name for field in fields(method.Sampling)} & OF_THE_COMMAND
+    tensors, known = checkpoint_of(method, state, [1])
+    data = case.rows.transitions
+    options = {"device": torch.device("cpu"), "data": data, "block_size": 4, "bfloat16": False}
+    one, other = (method.synthesize(tensors, known, method.Sampling(), **options) for _ in range(2))
+    later, first = one.block(7, 1), one.block(7, 0)
+    assert one.block_size == len(first) == 4 and one.evaluations >= 1
+    for name in ("observation", "action", "reward", "next_observation", "terminal", "truncated"):
+        made, again = getattr(first, name), getattr(other.block(7, 0), name)
+        np.testing.assert_array_equal(made, again)
+        assert made.shape[1:] == getattr(data, name).shape[1:] and made.dtype == getattr(data, name).dtype
+    assert not np.array_equal(first.observation, later.observation)
+
+
+def test_one_method_is_the_default_of_upsampling() -> None:
+    assert sum(getattr(method, "UPSAMPLES", False) for method in METHODS.values()) == 1
 
 
 def test_settings_say_what_they_are(method: ModuleType) -> None:

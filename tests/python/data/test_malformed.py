@@ -569,8 +569,8 @@ MINARI: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         ("metadata.json: key 'observation_space' is a Dict space", "flatten"),
     ),
     "a Discrete space": (
-        edit_metadata(action_space=text({"type": "Discrete", "n": 3})),
-        ("'action_space' is a Discrete",),
+        edit_metadata(observation_space=text({"type": "Discrete", "n": 3})),
+        ("'observation_space' is a Discrete",),
     ),
     "an image space": (edit_metadata(observation_space=text({"type": "Box", "shape": [64, 64, 3]})), ("[64, 64, 3]",)),
     "Arrow": (edit_metadata(data_format="arrow"), ("key 'data_format' is 'arrow'", "HDF5")),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,10 @@ def test_unordered_sets_have_no_episodes() -> None:
     part = Subset("transitions", 5).take(episodes())
     with pytest.raises(DatasetError, match="single transitions in no order"):
         split_episodes(part)
+    for rule in ("stored", "d4rl"):  # no row follows another, so both take what is stored
+        np.testing.assert_array_equal(qlearning_transitions(part, rule).next_observation, part.next_observations)
     with pytest.raises(DatasetError, match="single transitions in no order"):
-        qlearning_transitions(part, "d4rl")
+        qlearning_transitions(replace(part, next_observations=None), "d4rl")
     with pytest.raises(DatasetError, match="single transitions in no order"):
         Subset("trajectories", 1).take(part)
 

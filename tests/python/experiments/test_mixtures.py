@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import ACTING, HOPPER, SCHEDULE, Killed, assert_equal_runs, killed, killing, lines, tiny, train
+import torch
+from tiny_runs import ACTING, HOPPER, SCHEDULE, Killed, assert_equal_runs, each, killed, killing, lines, tiny, train
 
 from trajmill._core import Shares
 from trajmill.algorithms import cql, decision_transformer, method_named
@@ -69,7 +70,7 @@ def test_every_batch_has_its_share_exactly(
     assert any(not batches[0].reward[0].equal(batches[0].reward[1]) for _ in batches), "seeds draw rows of their own"
 
 
-@pytest.mark.parametrize("method", ACTING)
+@pytest.mark.parametrize("method", each(ACTING))
 def test_a_mixture_resumes_on_the_host_and_on_the_device_to_the_same_numbers(
     method: str, other: str, tmp_path: Path, whole: Callable[..., Path]
 ) -> None:
@@ -100,11 +101,13 @@ def test_the_statistics_are_those_of_the_dataset(
         raise Killed
 
     monkeypatch.setattr("trajmill.experiments.train.run_schedule", stop)
-    for mix in ((), (f"{path}=0.5",)):
+    for mix in ((), (f"{path}=0.5",), (f"{path}=1",)):
         with pytest.raises(Killed):
             train(tiny(method, mix=mix), tmp_path / f"run{len(states)}")
-    alone, mixed = (method_named(method).policy(state).metadata()["normalizer"] for state in states)
-    assert alone == mixed and alone is not None
+    alone, mixed, other_alone = (method_named(method).policy(state).metadata()["normalizer"] for state in states)
+    assert alone == mixed == other_alone and alone is not None
+    least = [float(state.table.gather(torch.arange(100)[None]).observation.mean()) for state in (states[0], states[2])]
+    assert abs(least[0]) < 2.0 < least[1], "with =1 every row is the other's"
 
 
 def test_more_than_one_dataset_may_be_mixed_in(other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +130,10 @@ REFUSED = {
     "B=half": "NAME_OR_PATH=SHARE",
     "B=nan": "NAME_OR_PATH=SHARE",
     "=0.5": "NAME_OR_PATH=SHARE",
-    "B=0": "between 0 and 1",
-    "B=1": "between 0 and 1",
-    "B=-0.5": "between 0 and 1",
-    "B=0.5 C=0.5": "sum to less than 1",
+    "B=0": "above 0, at most 1",
+    "B=1.1": "above 0, at most 1",
+    "B=-0.5": "above 0, at most 1",
+    "B=0.5 C=0.6": "sum to at most 1",
     "B=0.2 B=0.3": "different datasets",
 }
 

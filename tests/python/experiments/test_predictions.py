@@ -264,3 +264,56 @@ def test_it_is_trained_used_and_measured_by_commands(tmp_path: Path, capsys: pyt
     assert main(["predict", str(run)]) == 1
     assert "predicts no next observations" in capsys.readouterr().err
     assert torch.equal(tensors(model)["best"], tensors(model)["model"])
+
+
+# --- what runs find relevant ------------------------------------------------------------------------------------------
+
+
+def test_runs_say_what_is_relevant_and_generation_goes_by_it(tmp_path: Path) -> None:
+    """Errors of critics and of a model; rows that are asked to be relevant are."""
+    from trajmill.algorithms import diffusion, method_named
+    from trajmill.data import load_dataset, qlearning_transitions
+    from trajmill.runs.reading import read_state
+    from trajmill.training.settings import Schedule
+
+    transitions = qlearning_transitions(load_dataset(HOPPER))
+    for name in ("td3_bc", "world_model"):
+        run = train(tiny(name), tmp_path / name)
+        tensors, known = read_state(next((run / "checkpoints").iterdir()))
+        found = method_named(name).relevance(tensors, known, transitions)
+        assert found.shape == (len(transitions),) and found.dtype == np.float32 and (found >= 0.0).all()
+        model = tiny("diffusion", method={"condition": "run"}, relevance=run, schedule=Schedule(updates=5), seeds=(1,))
+        made = train(model, tmp_path / f"{name} model")
+        tensors, known = read_state(next((made / "checkpoints").iterdir()))
+        standardized = (found - found.mean()) / found.std()
+        assert known["relevance"][50] == pytest.approx(float(np.median(standardized)), abs=1e-3)
+        maker = diffusion.synthesize(tensors, known, diffusion.Sampling(levels=3), device=torch.device("cpu"))
+        assert len(maker.block(0, 0)) == 1024
+    with pytest.raises(ValueError, match="need each other"):
+        train(tiny("diffusion", method={"condition": "run"}), tmp_path / "none")
+    with pytest.raises(ValueError, match="leave it out"):
+        train(tiny("td3_bc", relevance=tmp_path / "td3_bc"), tmp_path / "not conditioned")
+    with pytest.raises(ValueError, match="finds nothing relevant"):
+        train(tiny("diffusion", method={"condition": "run"}, relevance=made), tmp_path / "not a judge")
+
+
+def test_the_error_of_a_critic_is_that_of_its_target(tmp_path: Path) -> None:
+    from trajmill.algorithms import td3_bc
+    from trajmill.data import load_dataset
+    from trajmill.runs.reading import read_state
+
+    run = train(tiny("td3_bc"), tmp_path / "run")
+    tensors, known = read_state(next((run / "checkpoints").iterdir()))
+    rows = td3_bc.prepare(td3_bc.SMALL, load_dataset(HOPPER))
+    config = tiny("td3_bc", method={"target_noise": 0.0}).method
+    state = td3_bc.create(config, rows.table(torch.device("cpu"), torch.float32), [5, 3])
+    for name, tensor in state.moving().items():
+        if name in ("policy", "policy_target", "critic", "critic_target"):
+            with torch.no_grad():
+                tensor.copy_(tensors[name])
+    batch = state.table.gather(torch.arange(300).expand(2, -1))
+    target = td3_bc.bellman_target(state, batch, torch.zeros_like(batch.action))
+    values = td3_bc.values_of(state.critic.detached(), td3_bc.join(batch.observation, batch.action))
+    expected = (target[0] - values[0, 0]).abs()
+    found = td3_bc.relevance(tensors, known, rows.transitions)[:300]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)

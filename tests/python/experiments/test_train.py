@@ -21,6 +21,7 @@ from tiny_runs import (
     Killed,
     assert_equal_runs,
     checkpoint,
+    each,
     killed,
     killing,
     lines,
@@ -47,7 +48,7 @@ def described(run: Path, name: str = "config.json") -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", each(METHODS))
 def test_a_run_leaves_a_directory(method: str, whole) -> None:
     run, module = whole(tiny(method)), method_named(method)
     config = described(run)
@@ -81,7 +82,7 @@ def test_infinite_temperature_is_legal_and_json(tmp_path: Path) -> None:
     assert described(run)["config"]["method"]["policy_temperature"] == "inf"
 
 
-@pytest.mark.parametrize("method", ACTING)
+@pytest.mark.parametrize("method", each(ACTING))
 def test_every_seed_is_scored(method: str, tmp_path: Path) -> None:
     schedule = Schedule(updates=10, log_interval=4, evaluation_interval=2)
     run = train(tiny(method, schedule=schedule, evaluation_episode_count=2), tmp_path / "run")
@@ -115,7 +116,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(method: str, start: str | None
     assert_equal_runs(run, whole(config))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", each(METHODS))
 def test_where_a_run_stops_changes_no_update(method: str, whole) -> None:
     """Also of a method with a period of its own, whose updates are not all alike."""
     changes = {"dropout": False} if method == "language_model" else {}  # is drawn anew at every stop
@@ -245,7 +246,7 @@ def test_a_failure_to_create_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ACTING)
+@pytest.mark.parametrize("method", each(ACTING))
 def test_a_method_of_full_size_is_trained_and_scored(method: str, tmp_path: Path) -> None:
     settings = {"method": method_named(method).Config(), "seeds": (0,), "schedule": Schedule(updates=20)}
     run = train(replace(tiny(method), **settings), tmp_path / "run")
@@ -255,7 +256,7 @@ def test_a_method_of_full_size_is_trained_and_scored(method: str, tmp_path: Path
 # --- rows on the host ---
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "language_model"])
+@pytest.mark.parametrize("method", each([name for name in METHODS if name != "language_model"]))
 def test_rows_on_the_host_give_the_numbers_of_those_on_the_device(method: str, tmp_path: Path, whole) -> None:
     """Language models have them there always."""
     config = tiny(method)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_runs import METHODS, SCHEDULE, assert_equal_runs, checkpoint, tiny, train
+from tiny_runs import METHODS, SCHEDULE, assert_equal_runs, checkpoint, each, tiny, train
 
 from trajmill.cli import main
 from trajmill.runs.directory import RunDirectory
@@ -40,12 +40,12 @@ def test_a_run_killed_twice_ends_with_equal_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", each(METHODS))
 def test_a_run_killed_twenty_times_ends_with_equal_numbers(method: str, tmp_path: Path) -> None:
     kill_often(method, tmp_path, 20)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", each(METHODS))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_at_a_checkpoint(method: str, number: signal.Signals, tmp_path: Path, whole) -> None:
     """Between two checkpoints of the schedule."""

@@ -15,7 +15,7 @@ from typing import Any
 import jobs
 import pytest
 import torch
-from tiny_runs import CPU, HOPPER, METHODS, Killed, assert_equal_runs, result, tiny, train
+from tiny_runs import CPU, HOPPER, METHODS, Killed, assert_equal_runs, each, result, tiny, train
 
 from trajmill.algorithms.cql import Config as CQLConfig
 from trajmill.core.progress import silent
@@ -87,7 +87,7 @@ def test_seeds_that_drop_numbers_together_are_not_shared(tmp_path: Path) -> None
     assert result(train(short, tmp_path / "run", processes=None))["processes"] == 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", each(METHODS))
 def test_processes_get_the_learning_rates_of_their_seeds(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from tiny_runs import (
     SCHEDULE,
     assert_equal_runs,
     checkpoint,
+    each,
     killed,
     lines,
     result,
@@ -67,7 +68,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, method: str, after: int, positions: 
     monkeypatch.setattr(module, "step", step)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", each(METHODS))
 def test_one_seed_diverges_and_the_other_is_unharmed(
     method: str, tmp_path: Path, whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +87,7 @@ def test_one_seed_diverges_and_the_other_is_unharmed(
     assert read_checkpoint(checkpoint(run))[1]["diverged"] == {"3": 10}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", each(METHODS))
 @pytest.mark.parametrize(("after", "value"), [(9, math.nan), (12, math.inf)])
 def test_all_seeds_diverge_and_the_last_good_checkpoint_stays(
     method: str, after: int, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

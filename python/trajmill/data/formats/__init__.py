@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -41,6 +41,23 @@ class Format(Protocol):
 
         The file or directory appears whole or not at all; missing parent directories are made. `overwrite` replaces a
         file, never a directory. What the format cannot hold is refused before anything is written.
+        """
+
+    def write_pieces(
+        self,
+        path: str | Path,
+        pieces: Iterable[Columns],
+        row_count: int,
+        *,
+        metadata: Mapping[str, Any],
+        overwrite: bool = False,
+    ) -> Path:
+        """Write `row_count` transitions in no order that come in pieces, of which memory holds one at a time.
+
+        A piece has the columns of `Steps` but for the timeouts, which are all zero, and all have as many rows but the
+        last, which may have fewer. They may be read several times. Numbers are finite; nothing is checked again. The
+        file appears whole or not at all, as in `write`. A format without this function is not one for `trajmill
+        upsample --export`.
         """
 
 

@@ -7,6 +7,7 @@ A file has ``observations`` (N, O), ``actions`` (N, A), ``rewards`` and ``termin
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,7 +19,7 @@ from trajmill.data.columns import MemoryBudget, check_columns, check_finite, cle
 from trajmill.data.errors import refuse, refusing
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.official import OLD, official_file, recognize, warn_about_release
-from trajmill.data.records import Dataset, Steps
+from trajmill.data.records import Columns, Dataset, Steps
 
 SUFFIXES = (".hdf5", ".h5")
 ORDERED = True
@@ -93,12 +94,40 @@ def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) 
     path = Path(path)
     with refusing(path):
         columns = columns_to_write(steps)
-        attributes = {name: _attribute(name, value) for name, value in (steps.get("metadata") or {}).items()}
+        attributes = _attributes(steps.get("metadata") or {})
         with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as file:
             file.attrs.update(attributes)
             for key, values in columns.items():
                 hdf5.create_packed(file, key, values)
     return path
+
+
+def write_pieces(
+    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+) -> Path:
+    """Write transitions in no order, in little memory; see `Format.write_pieces`. ``ordered`` is false in the file."""
+    path = Path(path)
+    with refusing(path):
+        attributes = _attributes({**metadata, "ordered": False})
+        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as file:
+            file.attrs.update(attributes)
+            arrays: dict[str, Any] = {}
+            done = 0
+            for piece in pieces:
+                columns = piece | {"timeouts": np.zeros_like(piece["terminals"])}
+                end = done + len(piece["rewards"])
+                for key, values in columns.items():
+                    if key in arrays:
+                        arrays[key][done:end] = values
+                    else:
+                        arrays[key] = hdf5.create_packed(file, key, values, row_count=row_count)
+                done = end
+    return path
+
+
+def _attributes(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as HDF5 can hold it."""
+    return {name: _attribute(name, value) for name, value in metadata.items()}
 
 
 def _attribute(name: str, value: Any) -> Any:

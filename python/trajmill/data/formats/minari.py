@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -40,6 +40,10 @@ _STATES = ("qpos", "qvel")
 _LONGEST_METADATA = 2**24  # bytes; the limits of an image space are long lists
 _LONGEST_ENTRY = 2**16  # characters of one text in the metadata
 _MINARI_VERSION = "0.5.0"
+MOST_TRANSITIONS = 100_000
+"""single transitions that are written as episodes: 1.5 GB in 13 minutes; 5 million would take 75 GB and ten hours"""
+EPISODE_BYTES = 15_000
+"""of an episode of one step, beside its numbers"""
 
 
 def recognizes(path: Path) -> bool:
@@ -57,9 +61,11 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
     """Read and check a dataset in Minari's layout; options as in `load_dataset`.
 
     `path` is the dataset's directory, its ``data`` directory, or one of the two files. Spaces must be boxes of one
-    dimension. An episode that ends with neither flag is read as cut by a limit; a step that sets both is a terminal, as
-    in Gymnasium. `fix_timeouts` has no effect. Of the infos only ``qpos`` and ``qvel`` are read. The dataset's name is
-    Minari's id; ``metadata`` has the plain entries of ``metadata.json``, and as ``environment`` the id in ``env_spec``.
+    dimension; actions may be discrete, and become one column of numbers. Transitions in no order, which `write_pieces`
+    stores as episodes of one step, are read as such. An episode that ends with neither flag is read as cut by a limit;
+    a step that sets both is a terminal, as in Gymnasium. `fix_timeouts` has no effect. Of the infos only ``qpos`` and
+    ``qvel`` are read. The dataset's name is Minari's id; ``metadata`` has the plain entries of ``metadata.json``, and
+    as ``environment`` the id in ``env_spec``.
     """
     directory = _data_directory(Path(path))
     if directory is None:
@@ -76,7 +82,9 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             name = directory.parent.name if directory.name == "data" else directory.name
         described = _plain_metadata(metadata)
-        return checked_dataset(file_path, _join(episodes), fix_timeouts=False, name=name, metadata=described)
+        ordered = described.get("ordered", True) is not False
+        columns = _join(episodes) if ordered else _unordered(episodes)
+        return checked_dataset(file_path, columns, fix_timeouts=False, name=name, metadata=described, ordered=ordered)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
@@ -94,6 +102,8 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             continue
         space = _parsed(f"key {key!r}", metadata[key])
         kind, shape = space.get("type"), space.get("shape")
+        if key == "action_space" and kind == "Discrete":
+            continue
         if kind != "Box" or not isinstance(shape, list) or len(shape) != 1:
             found = f"a {kind} space" + (f" of shape {shape}" if kind == "Box" else "")
             needed = "only boxes of one dimension are read; flatten it with a Gymnasium wrapper and store it again"
@@ -235,6 +245,12 @@ def _join(episodes: list[Columns]) -> Columns:
     return columns
 
 
+def _unordered(episodes: list[Columns]) -> Columns:
+    """The rows of episodes of one step, none of which is followed by another."""
+    columns = {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+    return columns | {"timeouts": np.zeros_like(columns["timeouts"])}
+
+
 def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers and short texts, the dataset's own entries, and the environment's id."""
     described = ("env_spec", "observation_space", "action_space")
@@ -279,17 +295,59 @@ def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None =
             data.mkdir(parents=True)
             with hdf5.create_hdf5(data / DATA_FILE) as file:
                 for i, (start, end) in enumerate(bounds):
-                    group = file.create_group(f"episode_{i}")
-                    group.attrs.update({"id": i, "total_steps": end - start})
-                    for key in (*_KEYS, *(name for name in columns if name.startswith(INFOS))):
-                        values = columns[_FLAGS.get(key, key)][start:end]
-                        if key == "observations":
-                            values = np.concatenate((values, columns["next_observations"][end - 1 : end]))
-                        hdf5.create_packed(group, key, values)
-                    group.require_group("infos")
+                    _write_episode(file, i, {key: values[start:end] for key, values in columns.items()})
             described = _describe(name, columns, len(bounds), (data / DATA_FILE).stat().st_size, metadata)
             (data / METADATA_FILE).write_text(json.dumps(described))
     return path
+
+
+def write_pieces(
+    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+) -> Path:
+    """Write transitions in no order as episodes of one step each, which the layout needs; see `Format.write_pieces`.
+
+    A step that does not end the task is truncated. An episode takes `EPISODE_BYTES` and milliseconds to write and to
+    read again, so more than `MOST_TRANSITIONS` are refused: `check_transitions` says so.
+    """
+    path = Path(path)
+    with refusing(path):
+        check_transitions(row_count)
+        with new_file(path, overwrite=False) as part:
+            data = part / "data"
+            data.mkdir(parents=True)
+            number, within = 0, True
+            with hdf5.create_hdf5(data / DATA_FILE) as file:
+                for piece in pieces:
+                    columns = piece | {"timeouts": ~piece["terminals"]}
+                    within = within and bool((np.abs(piece["actions"]) <= 1.0).all())
+                    for row in range(len(piece["rewards"])):
+                        _write_episode(file, number, {key: values[row : row + 1] for key, values in columns.items()})
+                        number += 1
+            size = (data / DATA_FILE).stat().st_size
+            described = _describe(path.name, columns, number, size, {**metadata, "ordered": False})
+            described |= {"total_steps": number, "action_space": _box(columns["actions"], 1.0 if within else math.inf)}
+            (data / METADATA_FILE).write_text(json.dumps(described))
+    return path
+
+
+def check_transitions(row_count: int) -> None:
+    """Refuse more transitions than are of use as episodes of one step each."""
+    if row_count > MOST_TRANSITIONS:
+        fault = f"Minari's layout keeps each of {row_count:,} single transitions as an episode, which takes"
+        fault += f" {row_count * EPISODE_BYTES / 1e9:.0f} GB and hours to write and to read"
+        raise refuse(fault, f"at most {MOST_TRANSITIONS:,} are written; export d4rl or synther")
+
+
+def _write_episode(file: h5py.File, number: int, columns: Columns) -> None:
+    """One episode's group, of its rows of our columns."""
+    group = file.create_group(f"episode_{number}")
+    group.attrs.update({"id": number, "total_steps": len(columns["rewards"])})
+    for key in (*_KEYS, *(name for name in columns if name.startswith(INFOS))):
+        values = columns[_FLAGS.get(key, key)]
+        if key == "observations":
+            values = np.concatenate((values, columns["next_observations"][-1:]))
+        hdf5.create_packed(group, key, values)
+    group.require_group("infos")
 
 
 def _episode_bounds(columns: Columns) -> list[tuple[int, int]]:

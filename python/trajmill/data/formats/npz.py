@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Unpack
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from trajmill.data.columns import MemoryBudget, check_columns, clean_column, columns_to_write
 from trajmill.data.errors import DatasetError, refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
-from trajmill.data.records import COLUMNS, Dataset, Steps
+from trajmill.data.records import COLUMNS, Columns, Dataset, Steps
 
 SUFFIXES = (".npz",)
 ORDERED = False
@@ -140,4 +141,30 @@ def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) 
         arrays["terminals"] = arrays["terminals"].astype(np.float32)
         with new_file(path, overwrite=overwrite) as part, part.open("xb") as file:
             np.savez_compressed(file, **arrays)
+    return path
+
+
+def write_pieces(
+    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+) -> Path:
+    """Write transitions in no order, in little memory; see `Format.write_pieces`. Equal rows give equal bytes.
+
+    The format has no `metadata`. An array is one member of the archive, so `pieces` are read once for each of `KEYS`.
+    """
+    path = Path(path)
+    with (
+        refusing(path),
+        new_file(path, overwrite=overwrite) as part,
+        zipfile.ZipFile(part, "x", compression=zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for key in KEYS:
+            entry = zipfile.ZipInfo(f"{key}.npy")  # of 1980, as every entry without a date
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as member:
+                for number, piece in enumerate(pieces):
+                    values = np.ascontiguousarray(piece[key], np.float32)
+                    if number == 0:
+                        shape = (row_count, *values.shape[1:])
+                        npy.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                    member.write(values.data)
     return path

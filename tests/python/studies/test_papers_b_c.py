@@ -1,0 +1,89 @@
+"""Studies of papers B and C: what they train on is what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trajmill.algorithms import td3_bc
+from trajmill.data import load_dataset, qlearning_transitions
+from trajmill.studies import cells
+from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig
+from trajmill.studies.paper_b import augmented
+from trajmill.studies.paper_c import AGENTS, DIFFUSION, with_synthetic
+from trajmill.studies.records import Noise
+from trajmill.studies.run import all_studies, reproduce
+
+HOPPER = "hopper-sac-replay-10k"
+NAMES = [name for name in all_studies() if name.startswith(("b-", "c-"))]
+
+
+def test_both_papers_are_there() -> None:
+    assert {"b-rates", "b-values", "b-horizons", "b-sizes"} <= set(NAMES)
+    assert {"c-offline", "c-small-data", "c-larger-networks", "c-compression", "c-models", "c-augmentation"} <= set(
+        NAMES
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_variants_have_names_of_their_own_and_can_be_configured(name: str, tmp_path: Path) -> None:
+    study = all_studies()[name]
+    assert len(study.variants) == len({id(column.variant) for column in study.columns})
+    config = ReproduceConfig(seeds=(0, 1))
+    for variant in study.variants.values():
+        made = cells.training_config(variant, HOPPER, "Hopper-v4", None, config, tmp_path)
+        assert made.schedule.updates == variant.updates and made.method == variant.method
+        assert (made.predict is not None) == (variant.prediction is not None)
+        assert bool(made.mix) == (variant.synthetic is not None or variant.noise is not None)
+
+
+def test_no_prediction_is_plain_training(tmp_path: Path) -> None:
+    made = cells.training_config(augmented(0.0), HOPPER, "Hopper-v4", None, ReproduceConfig(seeds=(0,)), tmp_path)
+    assert made.predict is None and made.mix == () and made.method == td3_bc.Config()
+    other = cells.training_config(augmented(0.25, 3), HOPPER, "Hopper-v4", None, ReproduceConfig(seeds=(0,)), tmp_path)
+    assert (other.prediction_rate, other.prediction_horizon) == (0.25, 3)
+
+
+def test_quick_models_do_not_depend_on_who_uses_them() -> None:
+    config = ReproduceConfig(seeds=(0,), quick=True)
+    made = [cells.upsample_config(with_synthetic(agent), config) for agent in AGENTS.values()]
+    assert made[0] == made[1] == made[2]
+    assert made[0].schedule.updates == QUICK_UPDATES and made[0].count == QUICK_COUNT
+    whole = cells.upsample_config(with_synthetic(AGENTS["IQL"]), ReproduceConfig(seeds=(0,)))
+    assert (whole.count, whole.schedule.updates, whole.method) == (5_000_000, 100_000, DIFFUSION.method)
+
+
+def test_about_so_many_rows_are_whole_trajectories(tmp_path: Path) -> None:
+    path = cells._share_of(replace(augmented(0.0), rows=5000), HOPPER, tmp_path)
+    part, whole = load_dataset(path), load_dataset(HOPPER)
+    assert 3000 < len(part) < 7000 and part.episode_ends[-1] and part.ordered
+    rows = {row.tobytes() for row in whole.observations}
+    assert all(row.tobytes() in rows for row in part.observations)
+    assert cells._share_of(augmented(0.0), HOPPER, tmp_path) == HOPPER, "there are no more than 10,000"
+
+
+def test_noisy_copies_are_the_data_but_for_noise_on_observations(tmp_path: Path) -> None:
+    path = cells._noised(Noise(kind="additive", strength=0.1, copies=2), HOPPER, tmp_path)
+    real, noisy = (qlearning_transitions(load_dataset(name)) for name in (HOPPER, path))
+    count = len(real)
+    assert len(noisy) == 2 * count
+    for name in ("action", "reward", "terminal"):
+        ours, theirs = getattr(noisy, name), getattr(real, name)
+        assert np.array_equal(ours[:count], theirs) and np.array_equal(ours[count:], theirs)
+    for name in ("observation", "next_observation"):
+        off = (getattr(noisy, name)[:count] - getattr(real, name)) / real.observation.std(0)
+        assert off.std() == pytest.approx(0.1, rel=0.02) and abs(off.mean()) < 0.002
+    assert not np.array_equal(noisy.observation[:count], noisy.observation[count:])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::trajmill.data.DatasetWarning")
+@pytest.mark.parametrize("name", ["b-rates", "b-values", "c-augmentation", "c-models"])
+def test_a_quick_study_is_whole(name: str, tmp_path: Path) -> None:
+    done = reproduce(name, tmp_path, ReproduceConfig(quick=True, datasets=(HOPPER,), processes=1))
+    assert done.report.exists()
+    assert all(np.isfinite(entry.ours.estimate) for row in done.comparison.rows.values() for entry in row if entry.ours)
+    assert len(done.runs) == len(done.study.variants)
