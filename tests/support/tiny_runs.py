@@ -27,7 +27,7 @@ HOPPER = "hopper-sac-replay-10k"
 CPU = ComputeConfig(device="cpu")
 METHODS = method_names()
 ACTING = [name for name in METHODS if hasattr(method_named(name), "policy")]
-TYPICAL = ("cql", "decision_transformer", "language_model", "td3_bc", "world_model")
+TYPICAL = ("decision_transformer", "language_model", "td3_bc", "world_model")
 """of every kind of rows and schedule one; the others go through the tests of what is common among the slow ones"""
 
 

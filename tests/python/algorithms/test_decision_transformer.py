@@ -89,7 +89,9 @@ def test_updates_equal_the_twin(order: str, shared: bool) -> None:
     compare_with_twin(dt.create(config, table(torch.float64), [3, 4]))
 
 
-@pytest.mark.parametrize("terms", ["cluster", "language", "both"])
+@pytest.mark.parametrize(
+    "terms", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("cluster", "language")), "both"]
+)
 @pytest.mark.parametrize("extended", [False, True])
 def test_updates_with_terms_equal_the_twin(terms: str, extended: bool) -> None:
     """The same with the terms of Reid et al.; with extended positions one table is positions and timesteps at once."""

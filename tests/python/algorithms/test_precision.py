@@ -98,7 +98,7 @@ CASES = {
     "decision transformer": dt_tests.CASES["plain"],
     "language model": Case(method=lm, config=replace(lm_tests.CONFIG, sequence_count=20)),
 }
-test_battery = pytest.mark.usefixtures("bf16")(battery(CASES))
+test_battery = pytest.mark.usefixtures("bf16")(battery(CASES, fast=("forward dynamics", "language model")))
 
 
 def test_precision_is_a_setting_of_the_process() -> None:

@@ -110,7 +110,11 @@ def test_updates_of_the_gan_equal_plain_ones() -> None:
     ("method", "config"),
     [
         (transition_vae, replace(VAE, batch_size=128, latent_dim=12, hidden_sizes=(128,))),
-        (transition_gan, replace(GAN, batch_size=128, learning_rate=1e-3, hidden_sizes=(32, 32))),
+        pytest.param(
+            transition_gan,
+            replace(GAN, batch_size=128, learning_rate=1e-3, hidden_sizes=(32, 32)),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_samples_have_the_datas_correlations(method: ModuleType, config: Any) -> None:

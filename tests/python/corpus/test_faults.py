@@ -64,7 +64,7 @@ MORE_FAULTS = [
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
-@pytest.mark.parametrize("spec", ["mdp", "tokens"])
+@pytest.mark.parametrize("spec", ["mdp", pytest.param("tokens", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("function", "kind", "sticky"), [*FAULTS, *(pytest.param(*f, marks=pytest.mark.slow) for f in MORE_FAULTS)]
 )

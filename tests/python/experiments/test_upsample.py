@@ -124,7 +124,8 @@ def test_stopped_and_given_again_it_leaves_the_same_bytes(moment: tuple[str, int
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [40])
 def test_killed_at_random_moments(kills: int, tmp_path: Path) -> None:
     words = [sys.executable, HERE / "upsample_driver.py", tmp_path, str(kills)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=900)
