@@ -91,9 +91,9 @@ def _scaled(method: Any, updates: int, share: float, whole: int, config: Reprodu
 
 
 def _whole(variant: Variant) -> int:
-    """What a quick run of a variant makes `QUICK_UPDATES` of."""
+    """What a quick run of a variant makes `QUICK_UPDATES` of: the paper's updates of its method."""
     paper: int = method_named(name_of(variant.method)).SCHEDULE.updates
-    return min(variant.updates, paper)
+    return paper
 
 
 def pretraining_config(variant: Variant, sizes: tuple[int, int], config: ReproduceConfig) -> TrainConfig[Any]:

@@ -1,4 +1,4 @@
-"""One study of everything: each method that learns from a dataset, and each pre-training, on bundled data."""
+"""One study of all policies: each method that learns one, and each pre-training, on bundled data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from trajmill.studies.cells import QUICK_DATASETS
 from trajmill.studies.paper_a import CQL_IID, DT_IID, MDP, SEEDS, SYNTHETIC
 from trajmill.studies.records import Column, Study, Variant
 
-_METHODS = [method for name in method_names() if hasattr(method := method_named(name), "prepare")]
+_METHODS = [method for name in method_names() if hasattr(method := method_named(name), "policy")]
 _VARIANTS = [
     *(Variant(name=method.LABEL, method=method.Config(), updates=method.SCHEDULE.updates) for method in _METHODS),
     *(SYNTHETIC, DT_IID, MDP, CQL_IID),
