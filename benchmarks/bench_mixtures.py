@@ -7,13 +7,10 @@ random words, beside the time of a whole update.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
-from record import Row, row, write
+from record import Row, alternating, row, write
 from throughput.workload import Workload
 
 from trajmill.algorithms import method_named, method_names
@@ -21,17 +18,6 @@ from trajmill.replay.tables import Mixture, TransitionRows, table_of
 from trajmill.training.device import ComputeConfig
 
 UPDATES = 8
-
-
-def seconds(works: dict[str, Callable[[], object]], rounds: int = 15) -> dict[str, float]:
-    """Median time of a call of each; rounds alternate."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(rounds + 1):
-        for name, work in works.items():
-            started = perf_counter()
-            work()
-            times[name].append(perf_counter() - started)
-    return {name: median(each[1:]) for name, each in times.items()}
 
 
 def measured(name: str) -> list[Row]:
@@ -54,12 +40,13 @@ def measured(name: str) -> list[Row]:
             state.table.feed(0, UPDATES)
         state.table.draw(state.draws.words(state.step, UPDATES)["batch"])
 
-    found = seconds(
+    found = alternating(
         {
             "update": lambda: method.step(plain, UPDATES, 0),
             "plain": lambda: batches(plain),
             "mixed": lambda: batches(mixed),
-        }
+        },
+        rounds=15,
     )
     whole = found["update"] + found["mixed"] - found["plain"]
     return [

@@ -15,19 +15,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from types import ModuleType
 from typing import Any
 
 import torch
 from baselines import peers_of, plain_loop_of
-from record import Row, row, write
+from record import Row, alternating, row, write
+from throughput.measure import synchronize
 from throughput.workload import ENVIRONMENT, made_up
 
 from trajmill.algorithms import method_named, method_names
+from trajmill.training import runner
 from trajmill.training.device import ComputeConfig
-from trajmill.training.runner import Runner
 
 BLOCK = 1024
 SHORT = 4
@@ -63,30 +62,20 @@ def products(
 
 def captured(work: Work, device: torch.device) -> Work:
     """The same as a graph, on a GPU."""
-    if device.type == "cpu":
-        return work
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
+    return work if device.type == "cpu" else runner.captured(work)
 
 
-def alternating(works: Mapping[str, Work], device: torch.device, *, rounds: int = 7) -> dict[str, float]:
-    """Median seconds of a call of each."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds + 1):
-        for name, work in works.items():
-            started = perf_counter()
+def timed(works: Mapping[str, Work], device: torch.device, *, rounds: int = 7) -> dict[str, float]:
+    """Median seconds of a call of each, until the device is done."""
+
+    def finished(work: Work) -> Work:
+        def run() -> None:
             work()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if number > 0:
-                times[name].append(perf_counter() - started)
-    return {name: median(each) for name, each in times.items()}
+            synchronize(device)
+
+        return run
+
+    return alternating({name: finished(work) for name, work in works.items()}, rounds=rounds)
 
 
 def training(name: str, size: str, config: Any, rows: Any, device: torch.device) -> Iterator[Row]:
@@ -94,15 +83,15 @@ def training(name: str, size: str, config: Any, rows: Any, device: torch.device)
     method, peers = method_named(name), peers_of(name)
     assert peers is not None
     state = method.create(config, rows.table(device, torch.float32), [0])
-    runner = Runner(method.step, state, state.period)
+    updates = runner.Runner(method.step, state, state.period)
     alone = products(peers, config, rows.facts.dimension, *[config.batch_size] * 2, device, backward=True)
-    one = alternating({"one": alone}, device, rounds=3)["one"]
+    one = timed({"one": alone}, device, rounds=3)["one"]
     count = max(1, round(SECONDS / one / state.period)) * state.period
-    works: dict[str, Work] = {"ours": lambda: runner.run(count), "alone": lambda: [alone() for _ in range(count)]}
+    works: dict[str, Work] = {"ours": lambda: updates.run(count), "alone": lambda: [alone() for _ in range(count)]}
     if device.type == "cpu":
         loop = plain_loop_of(name)(rows.columns, config, 0)
         works["plain loop"] = lambda: loop.run(count)
-    rates = {contender: count / each for contender, each in alternating(works, device).items()}
+    rates = {contender: count / each for contender, each in timed(works, device).items()}
     over = ("plain loop", rates["plain loop"]) if "plain loop" in rates else None
     limit = ("its matrix products alone", rates["alone"])
     yield row(f"{name} update, {size}, batch {config.batch_size}", rates["ours"], "updates/s", over=over, limit=limit)
@@ -131,7 +120,7 @@ def sampling(name: str, size: str, config: Any, rows: Any, device: torch.device)
     }
     works = {title: work(made) for title, made in makers.items()}
     alone = products(peers, config, rows.facts.dimension, BLOCK, 1, device, backward=False)
-    times = alternating({"alone": alone, **works}, device, rounds=5)
+    times = timed({"alone": alone, **works}, device, rounds=5)
     first: tuple[str, float] | None = None
     for title, sampling, low in choices:
         key = f"{title}, {'bf16' if low else 'fp32'}"

@@ -7,7 +7,7 @@ it, which are stepped again in the simulator and compared with the data. Rates a
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import perf_counter
 
 import numpy as np
@@ -33,7 +33,7 @@ def measured(name: str, dataset: str, updates: int) -> list[Row]:
     rows = method.prepare(config, data)
     state = method.create(config, rows.table(device, torch.float32), [0])
     Runner(method.step, state, state.period).run(updates)
-    known = {"method": {**vars_of(config)}, **method.describe(state)}
+    known = {"method": asdict(config), **method.describe(state)}
     real, found, first = qlearning_transitions(data), [], None
     for title, sampling in peers.SAMPLINGS.items():
         maker = method.synthesize(state.moving(), known, sampling, device=device)
@@ -52,11 +52,6 @@ def measured(name: str, dataset: str, updates: int) -> list[Row]:
             assert value is not None and of_first is not None
             found.append(row(f"  {measure}", value, "", over=(first[0], of_first)))
     return found
-
-
-def vars_of(config: object) -> dict[str, object]:
-    """Settings by name."""
-    return {name: getattr(config, name) for name in config.__slots__}  # type: ignore[attr-defined]
 
 
 def main() -> None:

@@ -53,6 +53,21 @@ def seconds(work: Callable[[], object], *, rounds: int = 7, of: Callable[[Sequen
     return of(times)
 
 
+def alternating(works: Mapping[str, Callable[[], object]], *, rounds: int = 7) -> dict[str, float]:
+    """Median seconds of a call of each; rounds alternate, and the first one does not count.
+
+    A call on a GPU waits until its work is done.
+    """
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds + 1):
+        for name, work in works.items():
+            started = perf_counter()
+            work()
+            if number > 0:
+                times[name].append(perf_counter() - started)
+    return {name: median(each) for name, each in times.items()}
+
+
 def disk() -> Path:
     """The directory whose disk is measured: the first argument, by default the current one."""
     return Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()

@@ -20,7 +20,6 @@ that is resumed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -50,7 +49,7 @@ from trajmill.models.stack import Stack
 from trajmill.replay.synthesizer import Synthesizer
 from trajmill.replay.tables import Table
 from trajmill.replay.vectors import Scaling, VectorBatch, VectorCode, VectorFacts, VectorRows
-from trajmill.training.adam import Adam
+from trajmill.training.adam import Adam, cosine
 from trajmill.training.draws import Draws, even, indexes, shaped_normals, uniforms
 from trajmill.training.metrics import MetricRing
 from trajmill.training.settings import PerSeed, Schedule, at_least, check_seeds, in_range, per_seed
@@ -243,7 +242,7 @@ def update(
 ) -> None:
     """One update on vectors (S, B, K) with noise levels (S, B, 1) and standard normal `noise` (S, B, K)."""
     losses = differentiate(state, vector, sigma, noise, condition)
-    state.optimizer.apply(cosine(state.config, state.step))
+    state.optimizer.apply(cosine(state.step, state.config.decay_updates))
     if averages:
         average(state)
     state.metrics.write(state.step, {"loss": losses})
@@ -269,12 +268,6 @@ def differentiate(
 def with_condition(inputs: Tensor, condition: Tensor | None) -> Tensor:
     """Vectors (S, B, K), and the condition (S, B, 2) beside them."""
     return inputs if condition is None else torch.cat([inputs, condition.expand(*inputs.shape[:-1], -1)], -1)
-
-
-def cosine(config: Config, update: Tensor) -> Tensor:
-    """Share of the step size at `update` (int64), counted from 0: from 1 down to 0."""
-    passed = (update.to(torch.float64) / config.decay_updates).clamp(max=1.0)
-    return 0.5 * (1.0 + torch.cos(math.pi * passed))
 
 
 @torch.no_grad()

@@ -47,6 +47,7 @@ from trajmill.models.mlp import HIDDEN_SIZES, linear, orthogonal
 from trajmill.models.policies import deterministic, outputs, policies
 from trajmill.models.stack import Stack
 from trajmill.replay.tables import Table, TransitionBatch, TransitionFacts, TransitionRows
+from trajmill.training import adam
 from trajmill.training.adam import Adam
 from trajmill.training.draws import Draws
 from trajmill.training.metrics import MetricRing
@@ -337,8 +338,7 @@ def policy_loss(state: State, batch: TransitionBatch, weight: Tensor) -> Tensor:
 
 def cosine(config: Config, update: Tensor) -> Tensor:
     """Share of the policy's step size at `update` (int64), counted from 0: from 1 down to 0."""
-    passed = (update.to(torch.float64) / config.policy_decay_updates).clamp(max=1.0)
-    return 0.5 * (1.0 + torch.cos(math.pi * passed))
+    return adam.cosine(update, config.policy_decay_updates)
 
 
 def _mean_action(config: Config) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:

@@ -23,6 +23,7 @@ from trajmill.data import Dataset, Transitions, qlearning_transitions
 from trajmill.models.mlp import HIDDEN_SIZES, mlp, named, part_of, seeded_generator
 from trajmill.models.policies import outputs
 from trajmill.models.stack import Stack
+from trajmill.models.vae import divergence_from_normal, sampled
 from trajmill.replay.synthesizer import Synthesizer, latent_normals
 from trajmill.replay.tables import Table
 from trajmill.replay.vectors import VectorBatch, VectorCode, VectorFacts, VectorRows
@@ -145,11 +146,11 @@ def update(state: State, vector: Tensor, noise: Tensor) -> None:
 def losses(parameters: Mapping[str, Tensor], vector: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """The two terms of L: 2 × (S,)."""
     mean, log_variance = outputs(part_of(parameters, "encoder"), vector).chunk(2, -1)
-    code = torch.addcmul(mean, (0.5 * log_variance).exp(), noise)
+    code = sampled(mean, log_variance, noise)
     log_spread = parameters["log_spread"].clamp(*LOG_SPREADS)
     distance = (vector - outputs(part_of(parameters, "decoder"), code)) * (-log_spread).exp()
-    divergence = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
-    return (0.5 * distance.square() + log_spread).mean((1, 2)), divergence.mean(1) / vector.shape[-1]
+    divergence = divergence_from_normal(mean, log_variance).mean(1) / vector.shape[-1]
+    return (0.5 * distance.square() + log_spread).mean((1, 2)), divergence
 
 
 def describe(state: State) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from rich.markup import escape
 
 from trajmill.cli.session import Outcome, columns
 from trajmill.core.progress import Progress
-from trajmill.data import TASKS, Dataset, load_dataset, qlearning_transitions
-from trajmill.data.environments import find_environment
+from trajmill.data import load_dataset, qlearning_transitions
+from trajmill.data.environments import simulated_environment
 from trajmill.evaluation.quality import NoiseKind, measure_quality
 from trajmill.report.quality import findings_table, write_quality_report
 
@@ -58,7 +58,7 @@ class MeasureQuality:
             qlearning_transitions(real),
             qlearning_transitions(synthetic),
             held_out=None if self.held_out is None else qlearning_transitions(load_dataset(self.held_out)),
-            environment_id=_simulated(real) if self.environment is None else _named(self.environment),
+            environment_id=simulated_environment(real) if self.environment is None else _named(self.environment),
             row_count=self.rows,
             noise=self.noise,
             seed=self.seed,
@@ -76,12 +76,6 @@ class MeasureQuality:
         if self.out is not None:
             told.append(f"report: {write_quality_report(quality, self.out)}")
         return Outcome(asdict(quality), Group(*told))
-
-
-def _simulated(dataset: Dataset) -> str | None:
-    """The environment that a dataset names, if it can be simulated."""
-    known = {task.environment_id for task in TASKS.values()}
-    return found if (found := find_environment(dataset)) in known else None
 
 
 def _named(environment: str) -> str | None:

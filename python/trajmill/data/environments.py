@@ -135,6 +135,12 @@ def find_environment(dataset: Dataset) -> str | None:
     return None if task is None else task.environment_id
 
 
+def simulated_environment(dataset: Dataset) -> str | None:
+    """`find_environment` of a dataset, if it is one that is simulated here; else None."""
+    environment = find_environment(dataset)
+    return environment if environment in {task.environment_id for task in TASKS.values()} else None
+
+
 def check_sizes(dataset: Dataset, task: Task, remedy: str) -> None:
     """Refuse observations or actions of another size than a task's; `remedy` is given if there is no better one."""
     found = {"observations": dataset.observation_dim, "actions": dataset.action_dim}

@@ -35,7 +35,7 @@ from trajmill.core.files import leftovers, remove, replacing, sha256_of, write_w
 from trajmill.core.progress import Progress, duration, silent
 from trajmill.corpus.storage import Directory
 from trajmill.data import Dataset, Transitions, load_dataset, qlearning_transitions, write_d4rl
-from trajmill.data.environments import TASKS, find_environment
+from trajmill.data.environments import find_environment, simulated_environment
 from trajmill.data.formats import format_named, minari
 from trajmill.data.records import Columns
 from trajmill.evaluation.quality import measure_quality
@@ -526,13 +526,10 @@ class Job:
                 terminal=columns["terminals"],
                 truncated=np.zeros(count, np.bool_),
             )
-            environment = None if self.category_count else find_environment(self.data)
+            environment = None if self.category_count else simulated_environment(self.data)
             if self.category_count:
                 real = replace(real, action=real.action.argmax(1)[:, None].astype(np.float32))
-            known = {task.environment_id for task in TASKS.values()}
-            quality = measure_quality(
-                real, synthetic, environment_id=environment if environment in known else None, progress=progress
-            )
+            quality = measure_quality(real, synthetic, environment_id=environment, progress=progress)
             write_whole(numbers, json.dumps(asdict(quality), indent=1).encode())
             write_quality_report(quality, page, title=f"{self.data.name}, upsampled by {self.method.LABEL}")
             manifest["exports"]["quality"] = _hash(numbers)

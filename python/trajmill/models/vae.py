@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.models.mlp import mlp, named, seeded_generator
+from trajmill.models.mlp import mlp, named, part_of, seeded_generator
 from trajmill.models.policies import outputs
 from trajmill.models.stack import Stack
 
@@ -36,7 +36,7 @@ def autoencoders(observation_dim: int, action_dim: int, latent_dim: int, seeds: 
 
 def encode(parameters: Mapping[str, Tensor], observation: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log variance of the code: (S, n, o) -> 2 × (S, n, L)."""
-    mean, log_variance = outputs(_part(parameters, "encoder"), observation).chunk(2, -1)
+    mean, log_variance = outputs(part_of(parameters, "encoder"), observation).chunk(2, -1)
     return mean, log_variance
 
 
@@ -47,19 +47,14 @@ def sampled(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
 
 def moved(parameters: Mapping[str, Tensor], code: Tensor, action: Tensor) -> Tensor:
     """The next code, this one and the change that the transition predicts: (S, n, L), (S, n, a) -> (S, n, L)."""
-    return code + outputs(_part(parameters, "transition"), torch.cat([code, action], -1))
+    return code + outputs(part_of(parameters, "transition"), torch.cat([code, action], -1))
 
 
 def decode(parameters: Mapping[str, Tensor], code: Tensor) -> Tensor:
     """The observation that a code stands for: (S, n, L) -> (S, n, o)."""
-    return outputs(_part(parameters, "decoder"), code)
+    return outputs(part_of(parameters, "decoder"), code)
 
 
 def divergence_from_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(μ, σ²) ‖ N(0, 1)), summed over the numbers of a code (arXiv 1312.6114, appendix B): (..., L) -> (...)."""
     return 0.5 * (mean * mean + log_variance.exp() - 1.0 - log_variance).sum(-1)
-
-
-def _part(parameters: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The parameters whose names begin with `name`, without it."""
-    return {key.removeprefix(f"{name}."): value for key, value in parameters.items() if key.startswith(f"{name}.")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,11 @@ import torch
 from torch import Tensor
 
 from trajmill.models.stack import Stack
+
+
+def cosine(update: Tensor, updates: int) -> Tensor:
+    """Share of a step size at `update` (int64), counted from 0: from 1 along a cosine down to 0 after `updates`."""
+    return 0.5 * (1.0 + torch.cos(math.pi * (update.to(torch.float64) / updates).clamp(max=1.0)))
 
 
 @dataclass(frozen=True, slots=True)
