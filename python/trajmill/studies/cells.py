@@ -45,7 +45,7 @@ class ReproduceConfig:
     batch_share: float = 1.0
     """share of every batch size, in (0, 1]"""
     evaluation_count: int = 20
-    """least number of evaluations of a run with fewer updates than the paper's, >= 4; at most 5,000 updates apart"""
+    """least number of evaluations of a run, >= 4; they are at most 5,000 updates apart"""
     quick: bool = False
     """bundled data, two seeds, small networks, few updates: takes minutes on two cores"""
     text: tuple[Path, ...] = ()
@@ -77,15 +77,14 @@ def missing_requirement(variant: Variant, config: ReproduceConfig) -> str:
 def _scaled(method: Any, updates: int, share: float, whole: int, config: ReproduceConfig) -> tuple[Any, Schedule]:
     """Settings and schedule with a share of the updates.
 
-    Evaluations are 5,000 updates apart; a run with fewer updates than the paper's has at least as many evaluations as
-    asked for, or four if it is quick. A quick run shrinks all counts as if `whole` became `QUICK_UPDATES`.
+    Evaluations are 5,000 updates apart, or closer, so that there are as many as asked for, or four of a quick run. A
+    quick run shrinks all counts as if `whole` became `QUICK_UPDATES`.
     """
     if config.quick:
         share *= QUICK_UPDATES / whole
     count = max(1, round(updates * share))
-    interval = Schedule(updates=count).evaluation_interval
-    if config.quick or config.update_share < 1.0:
-        interval = min(interval, max(1, count // (4 if config.quick else config.evaluation_count)))
+    evaluations = 4 if config.quick else config.evaluation_count
+    interval = min(Schedule(updates=count).evaluation_interval, max(1, count // evaluations))
     schedule = Schedule(updates=count, evaluation_interval=interval, log_interval=min(1000, max(1, count // 20)))
     return smaller(method, updates=share, batch=config.batch_share, small=config.quick), schedule
 

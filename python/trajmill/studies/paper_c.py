@@ -32,16 +32,26 @@ AGENTS = {
     "IQL": Variant(name="IQL", method=iql.Config(), updates=UPDATES),
     "EDAC": Variant(name="EDAC", method=edac.Config(), updates=3_000_000),
 }
+SMALL_DATASETS = ("hopper-sac-replay-10k", "halfcheetah-sac-replay-10k")
+SMALL_UPDATES = 20_000
+SMALL_COUNT = 100_000
+SMALL_DIFFUSION = Model(
+    name="diffusion 256", method=diffusion.Config(width=256, decay_updates=SMALL_UPDATES), updates=SMALL_UPDATES
+)
+SMALL_NOTE = (
+    "Small enough for two cores: bundled real data, a model of width 256 that 20,000 updates train, 100,000 "
+    "transitions of the paper's sampler, 20,000 updates of the agents."
+)
 ALONE = (
     "Synthetic only: every row of a batch was made by the model, scaled as the data would be (SynthER's way). The "
     "model has width 1,024; the paper has 2,048 for most datasets, and which have 1,024 is not in the text at hand."
 )
 
 
-def with_synthetic(agent: Variant, model: Model = DIFFUSION, share: float = 1.0) -> Variant:
+def with_synthetic(agent: Variant, model: Model = DIFFUSION, share: float = 1.0, count: int = COUNT) -> Variant:
     """The agent on what a model of the data has made, alone or with the data."""
     sampling = method_named(name_of(model.method)).Sampling()
-    synthetic = Synthetic(model=model, sampling=sampling, count=COUNT, share=share)
+    synthetic = Synthetic(model=model, sampling=sampling, count=count, share=share)
     what = "synthetic" if share == 1.0 else f"{share:.0%} synthetic"
     return replace(agent, name=f"{agent.name}, {what} of {model.name}", synthetic=synthetic)
 
@@ -62,6 +72,25 @@ def _studies() -> Iterator[Study]:
         )
     )
     yield _study("offline", "Offline agents on the data, on both, on synthetic transitions only", columns, ALONE)
+
+    columns = tuple(
+        Column(label=f"{agent.name}, {label}", variant=variant)
+        for agent in (
+            replace(AGENTS[name], name=f"{name}, 10K rows", updates=SMALL_UPDATES) for name in ("TD3+BC", "IQL")
+        )
+        for label, variant in (
+            ("data", agent),
+            ("data and synthetic", with_synthetic(agent, SMALL_DIFFUSION, 0.5, SMALL_COUNT)),
+            ("synthetic only", with_synthetic(agent, SMALL_DIFFUSION, count=SMALL_COUNT)),
+        )
+    )
+    yield _study(
+        "offline-10k",
+        "TD3+BC and IQL on 10,000 real rows, on both, on synthetic transitions only",
+        columns,
+        SMALL_NOTE,
+        datasets=SMALL_DATASETS,
+    )
 
     agents = [AGENTS[name] for name in ("TD3+BC", "IQL")]
     larger = [

@@ -23,9 +23,15 @@ NAMES = [name for name in all_studies() if name.startswith(("b-", "c-"))]
 
 def test_both_papers_are_there() -> None:
     assert {"b-rates", "b-values", "b-horizons", "b-sizes"} <= set(NAMES)
-    assert {"c-offline", "c-small-data", "c-larger-networks", "c-compression", "c-models", "c-augmentation"} <= set(
-        NAMES
-    )
+    assert {
+        "c-offline",
+        "c-offline-10k",
+        "c-small-data",
+        "c-larger-networks",
+        "c-compression",
+        "c-models",
+        "c-augmentation",
+    } <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
