@@ -103,10 +103,11 @@ def _check_heaps(path: Path) -> None:
     """Refuse a damaged heap of texts, in which HDF5 can loop forever (an object without end of free space).
 
     A heap is ``GCOL``, a version, its size, then objects: number, references, size, bytes padded to 8; number 0 is the
-    free space, whose size counts its own header (HDF5 file format, section III.E).
+    free space, whose size counts its own header (HDF5 file format, section III.E). Heaps do not overlap, so together
+    they have no more objects than fit into the file.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = content.find(_HEAP)
+        start, left = content.find(_HEAP), len(content) // 16
         while start >= 0:
             at = start + 16
             end = start + int.from_bytes(content[start + 8 : at], "little")
@@ -114,8 +115,9 @@ def _check_heaps(path: Path) -> None:
             while sound and at + 16 <= end:
                 number, length = _HEAP_OBJECT.unpack_from(content, at)
                 step = length if number == 0 else 16 + -(-length // 8) * 8
-                sound = 16 <= step <= end - at
+                sound = 16 <= step <= end - at and left > 0
                 at += step
+                left -= 1
             if not sound:
                 fault = f"the HDF5 structure is damaged (a heap of texts at byte {start:,})"
                 raise refuse(fault, "copy or download it again")
