@@ -34,9 +34,10 @@ class CorpusSampler:
 
     A batch sampler for ``torch.utils.data.DataLoader(corpus, batch_sampler=...)``, or for any loop. A step gives every
     consumer the next `batch_size` positions of one global order, so one integer says what has been consumed: after a
-    restart, any number of consumers continues from it. An iterator ends with its epoch; the next one begins the next
-    epoch. At the end of an epoch the consumers share what is left as evenly as possible, so a last batch may be short
-    or, with fewer rows than consumers, empty; with `drop_last` that step is left out.
+    restart, any number of consumers continues from it. Every iterator has an epoch of its own: the next one begins the
+    next epoch, also if this one was left early, however far a loader's workers had asked ahead. At the end of an epoch
+    the consumers share what is left as evenly as possible, so a last batch may be short or, with fewer rows than
+    consumers, empty; with `drop_last` that step is left out.
 
     A `seed` shuffles every epoch by a keyed bijection; None keeps the order of the corpus. `rank` is the number of this
     consumer of `world_size`. If each of R processes reads with W workers of its own, worker w of process r is
@@ -59,7 +60,7 @@ class CorpusSampler:
         self.world_size = checks.integer("world_size", world_size, 1, 2**31)
         self.rank = checks.integer("rank", rank, 0, self.world_size - 1)
         self.drop_last = drop_last
-        self._cursor = self._began = 0
+        self._cursor = self._began = self._next = 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
@@ -67,8 +68,9 @@ class CorpusSampler:
         return self.row_count // step if self.drop_last else -(-self.row_count // step)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.int64]]:
-        self._began = self._cursor
-        epoch, first = divmod(self._cursor, self.row_count)
+        self._cursor = self._began = self._next
+        epoch, first = divmod(self._began, self.row_count)
+        self._next = (epoch + 1) * self.row_count
         permutation = None if self.seed is None else Permutation(self.row_count, seed=self.seed, epoch=epoch)
         step = self.batch_size * self.world_size
         for begin in range(first, self.row_count, step):
@@ -94,4 +96,4 @@ class CorpusSampler:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from a cursor, whatever the number of consumers was then."""
-        self._cursor = self._began = checks.integer("cursor", state["cursor"], 0, 2**127)
+        self._cursor = self._began = self._next = checks.integer("cursor", state["cursor"], 0, 2**127)
