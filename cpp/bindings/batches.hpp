@@ -17,10 +17,27 @@ const pybind11::dtype& dtype_of(DataType type);
 // Of a column's array in a batch: (batch_size, ...).
 std::vector<pybind11::ssize_t> batch_shape(const Column& column, std::size_t batch_size);
 
-// A batch for `batch_size` rows: `out` itself once its arrays fit, or fresh arrays where it is None. `pointers`
-// receives where each column goes.
-pybind11::dict batch_for(std::span<const Column> columns, std::size_t batch_size, const pybind11::object& out,
-                         std::vector<std::byte*>& pointers);
+// The arrays of a batch, and where each column goes. The memory stays where it is for as long as this lives.
+struct Batch {
+  pybind11::dict arrays;
+  std::vector<Pinned> pins;
+  std::vector<std::byte*> pointers;
+};
+
+// A batch for `batch_size` rows: `out` itself once its arrays fit and share no memory, or fresh arrays where it is
+// None.
+Batch batch_for(std::span<const Column> columns, std::size_t batch_size, const pybind11::object& out);
+
+// A value as an array; throws py::type_error where it is none.
+pybind11::array as_array(const pybind11::object& value, const std::string& what);
+
+// A value as an array of the column's dtype, C-contiguous and aligned: floats are rounded to floats, integers and
+// booleans become anything that holds every one of them. All else is a py::type_error, which calls the value `what`:
+// floats for integers, finite numbers that become infinite, masked values.
+pybind11::array converted(const pybind11::object& value, const Column& column, const std::string& what);
+
+// In a worker of a torch DataLoader, a source draws for this worker from its first draw on.
+void join_workers(BatchSource& source);
 
 // Whether an array is C-contiguous, aligned and of a column's dtype, and its last axes have the column's row shape.
 bool holds_rows(const pybind11::array& array, const Column& column);

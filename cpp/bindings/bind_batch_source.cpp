@@ -2,7 +2,12 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+#include <utility>
 
 #include "batches.hpp"
 
@@ -32,6 +37,52 @@ bool fits(const py::handle& value, const Column& column, std::size_t batch_size)
   const auto array = py::reinterpret_borrow<py::array>(value);
   return array.writeable() && static_cast<std::size_t>(array.ndim()) == column.shape.size() + 1 &&
          static_cast<std::size_t>(array.shape(0)) == batch_size && holds_rows(array, column);
+}
+
+// What holds every whole number of an array.
+DataType widest(const py::array& numbers) {
+  const char kind = numbers.dtype().kind();
+  return kind == 'f' ? DataType::f8 : kind == 'i' ? DataType::i8 : DataType::u8;
+}
+
+template <class From, class To>
+bool holds(From from, To to) {
+  if constexpr (std::is_floating_point_v<To>) {
+    constexpr auto kEnd = static_cast<To>(std::numeric_limits<From>::max() / 2 + 1) * 2;  // the first that is too large
+    return to >= static_cast<To>(std::numeric_limits<From>::min()) && to < kEnd && static_cast<From>(to) == from;
+  } else {
+    return std::cmp_equal(from, to);
+  }
+}
+
+template <class From, class To>
+bool are_equal(const py::array& from, const py::array& to) {
+  const auto* const before = static_cast<const From*>(from.data());
+  const auto* const after = static_cast<const To*>(to.data());
+  for (py::ssize_t i = 0; i < from.size(); ++i) {
+    if (!holds(before[i], after[i])) return false;
+  }
+  return true;
+}
+
+template <class From>
+bool are_equal(const py::array& from, const py::array& to) {
+  switch (widest(to)) {
+    case DataType::f8: return are_equal<From, double>(from, to);
+    case DataType::i8: return are_equal<From, std::int64_t>(from, to);
+    default: return are_equal<From, std::uint64_t>(from, to);
+  }
+}
+
+// Whether whole numbers, of the widest type of their kind, are equal to others.
+bool are_equal(const py::array& from, const py::array& to) {
+  return widest(from) == DataType::i8 ? are_equal<std::int64_t>(from, to) : are_equal<std::uint64_t>(from, to);
+}
+
+template <class Number>
+bool any_infinite(const py::array& numbers) {
+  const std::span values(static_cast<const Number*>(numbers.data()), static_cast<std::size_t>(numbers.size()));
+  return std::ranges::any_of(values, [](Number value) { return std::isinf(value); });
 }
 
 }  // namespace
@@ -65,32 +116,103 @@ bool holds_rows(const py::array& array, const Column& column) {
   return array.dtype().is(wanted) || wanted.equal(array.dtype());
 }
 
-py::dict batch_for(std::span<const Column> columns, std::size_t batch_size, const py::object& out,
-                   std::vector<std::byte*>& pointers) {
-  pointers.clear();
+Batch batch_for(std::span<const Column> columns, std::size_t batch_size, const py::object& out) {
+  Batch batch;
+  require_sizes(columns);
   if (out.is_none()) {
-    py::dict batch;
     for (const Column& column : columns) {
       py::array array(dtype_of(column.type), batch_shape(column, batch_size));
-      pointers.push_back(static_cast<std::byte*>(array.mutable_data()));
-      batch[py::str(column.name)] = std::move(array);
+      batch.pointers.push_back(static_cast<std::byte*>(array.mutable_data()));
+      batch.arrays[py::str(column.name)] = std::move(array);
     }
     return batch;
   }
   if (!py::isinstance<py::dict>(out)) {
     throw py::type_error(message("out must be a batch, a dict of arrays, got ", text_of(py::type::of(out))));
   }
+  batch.arrays = py::reinterpret_borrow<py::dict>(out);
+  std::vector<std::pair<std::byte*, std::size_t>> extents;
   for (const Column& column : columns) {
-    PyObject* const value = PyDict_GetItemString(out.ptr(), column.name.c_str());  // borrowed
-    if (value == nullptr) throw std::invalid_argument(message("out lacks the column '", column.name, "'"));
-    if (!fits(value, column, batch_size)) {
+    PyObject* const found = PyDict_GetItemString(out.ptr(), column.name.c_str());  // borrowed
+    if (found == nullptr) throw std::invalid_argument(message("out lacks the column '", column.name, "'"));
+    const auto value = py::reinterpret_borrow<py::object>(found);
+    const auto refuse = [&] {
       throw std::invalid_argument(message("out['", column.name, "'] must be a writeable C-contiguous array ",
                                           text_of(py::tuple(py::cast(batch_shape(column, batch_size)))), " of ",
                                           text_of(dtype_of(column.type))));
-    }
-    pointers.push_back(reinterpret_cast<std::byte*>(py::detail::array_proxy(value)->data));
+    };
+    if (!py::isinstance<py::array>(value)) refuse();
+    batch.pins.emplace_back(py::reinterpret_borrow<py::array>(value));
+    if (!fits(value, column, batch_size)) refuse();
+    batch.pointers.push_back(batch.pins.back().data());
+    extents.emplace_back(batch.pointers.back(), batch_size * column.byte_count());
   }
-  return py::reinterpret_borrow<py::dict>(out);
+  std::ranges::sort(extents);
+  for (std::size_t i = 1; i < extents.size(); ++i) {
+    if (extents[i - 1].first + extents[i - 1].second <= extents[i].first) continue;
+    throw std::invalid_argument("the arrays of out must not share memory: give every column one of its own");
+  }
+  return batch;
+}
+
+py::array as_array(const py::object& value, const std::string& what) {
+  if (py::isinstance<py::array>(value)) return py::reinterpret_borrow<py::array>(value);
+  try {
+    return py::module_::import("numpy").attr("asarray")(value);
+  } catch (const py::error_already_set& error) {
+    throw py::type_error(
+        message(what, " must be an array, got ", text_of(py::type::of(value)), ": ", text_of(error.value())));
+  }
+}
+
+py::array converted(const py::object& value, const Column& column, const std::string& what) {
+  const py::array array = as_array(value, what);
+  const auto& numpy = py::detail::npy_api::get();
+  if (Py_TYPE(array.ptr()) != numpy.PyArray_Type_ &&
+      py::module_::import("numpy.ma").attr("is_masked")(array).cast<bool>()) {
+    throw py::type_error(message(what, " has masked values, which a column cannot hold; fill them first"));
+  }
+  if (holds_rows(array, column)) return array;
+  const py::dtype& wanted = dtype_of(column.type);
+  const auto refuse = [&] {
+    throw py::type_error(message(what, " needs ", text_of(wanted), ", got ", text_of(array.dtype()),
+                                 " that cannot be converted without loss"));
+  };
+  const char to = wanted.kind(), from = array.dtype().kind();
+  const bool is_whole = from == 'i' || from == 'u' || from == 'b';
+  if (!is_whole && (from != 'f' || to != 'f')) refuse();
+  const auto cast_to = [&](const py::array& numbers, const py::dtype& type) {
+    constexpr int kFlags =
+        int{py::array::c_style} | int{py::array::forcecast} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
+    PyObject* const made =
+        numpy.PyArray_FromAny_(numbers.ptr(), py::dtype(type).release().ptr(), 0, 0, kFlags, nullptr);
+    if (made != nullptr) return py::reinterpret_steal<py::array>(made);
+    const py::error_already_set error;
+    if (error.matches(PyExc_RuntimeWarning)) refuse();  // NumPy's, for numbers that are too large
+    throw error;
+  };
+  py::array cast = cast_to(array, wanted);
+  if (is_whole) {
+    const auto wide = [&](const py::array& numbers) { return cast_to(numbers, dtype_of(widest(numbers))); };
+    if (!are_equal(wide(array), wide(cast))) refuse();
+  } else if (const py::array wide = cast_to(cast, dtype_of(DataType::f8)); any_infinite<double>(wide)) {
+    const py::array given = cast_to(array, py::dtype("g"));
+    const auto* const before = static_cast<const long double*>(given.data());
+    const auto* const after = static_cast<const double*>(wide.data());
+    for (py::ssize_t i = 0; i < given.size(); ++i) {
+      if (std::isinf(after[i]) && std::isfinite(before[i])) refuse();
+    }
+  }
+  return cast;
+}
+
+void join_workers(BatchSource& source) {
+  if (!source.is_new_here()) return;
+  const py::dict modules = py::module_::import("sys").attr("modules");
+  if (source.is_shared() || !modules.contains("torch.utils.data")) return;
+  const py::object worker = modules["torch.utils.data"].attr("get_worker_info")();
+  if (worker.is_none()) return;
+  source.share(worker.attr("id").cast<std::size_t>(), worker.attr("num_workers").cast<std::size_t>());
 }
 
 py::list describe(std::span<const Column> columns) {
@@ -103,24 +225,30 @@ py::list describe(std::span<const Column> columns) {
 
 void bind_batch_source(py::module_& module) {
   using Columns = py::typing::List<py::typing::Tuple<py::str, py::typing::Tuple<py::int_, py::ellipsis>, py::dtype>>;
-  py::class_<BatchSource>(module, "BatchSource", "What batches are drawn from.")
+  py::class_<BatchSource>(module, "BatchSource", kCollected, "What batches are drawn from.")
       .def_property_readonly(
           "batch_columns", [](const BatchSource& source) -> Columns { return describe(source.batch_columns()); },
           "Name, row shape and dtype of each column of a batch.")
       .def(
           "sample",
-          [](BatchSource& source, std::size_t batch_size, const py::object& out, std::size_t threads) {
+          [](BatchSource& source, std::size_t batch_size, const py::object& out,
+             std::size_t threads) -> py::typing::Dict<py::str, py::array> {
             require_draw(batch_size, threads);
-            std::vector<std::byte*> pointers;
-            py::typing::Dict<py::str, py::array> batch = batch_for(source.batch_columns(), batch_size, out, pointers);
-            {
-              const py::gil_scoped_release nogil;
-              source.sample(batch_size, pointers, threads);
-            }
-            return batch;
+            join_workers(source);
+            const Batch batch = batch_for(source.batch_columns(), batch_size, out);
+            released([&] { source.draw(batch_size, batch.pointers, threads); });
+            return batch.arrays;
           },
           py::arg("batch_size"), py::arg("out") = py::none(), py::arg("threads") = 1,
-          "The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.");
+          "The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.")
+      .def(
+          "share", &BatchSource::share, py::arg("worker"), py::arg("worker_count"), py::call_guard<Released>(),
+          "From now on make the draws of worker `worker` of `worker_count`: of those to come number `worker`, and then "
+          "every worker_count-th. In the workers of a torch DataLoader this is done at the first draw.")
+      .def("__reduce__", [](const py::object& source) -> py::object {
+        throw py::type_error(message("a ", text_of(py::type::of(source).attr("__name__")),
+                                     " is not pickled; make it anew in the other process from what it was made of"));
+      });
 }
 
 }  // namespace trajmill

@@ -31,11 +31,14 @@ void bind_machine(py::module_& module) {
       "philox_words",
       [](const Words& seeds, const Words& lanes, const Words& sites, std::uint64_t first_step, std::size_t step_count,
          std::uint32_t domain) {
+        require(sites.size() == lanes.size(), "there must be one site for each lane");
+        require(step_count < std::size_t{1} << 40, "there must be fewer than 2^40 steps, got ", step_count);
         py::array_t<std::int64_t> words(
             {static_cast<py::ssize_t>(step_count), seeds.size(), lanes.size(), py::ssize_t{4}});
         std::int64_t* const out = words.mutable_data();
-        const py::gil_scoped_release nogil;
-        philox_words(span_of(seeds), span_of(lanes), span_of(sites), first_step, step_count, domain, out);
+        const Pinned pins[] = {Pinned(seeds), Pinned(lanes), Pinned(sites)};
+        released(
+            [&] { philox_words(span_of(seeds), span_of(lanes), span_of(sites), first_step, step_count, domain, out); });
         return words;
       },
       py::arg("seeds"), py::arg("lanes"), py::arg("sites"), py::arg("first_step"), py::arg("step_count"),

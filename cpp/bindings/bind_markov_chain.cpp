@@ -46,6 +46,10 @@ void bind_markov_chain(py::module_& module) {
           "from_probabilities",
           [](const Doubles& initial, const Doubles& transition, std::uint64_t seed, std::size_t memory_limit,
              std::size_t threads) {
+            const auto states = static_cast<std::size_t>(initial.size());
+            require(static_cast<std::size_t>(transition.size()) == states * states, "transition must be [S, S] where ",
+                    "initial is [S], got ", transition.size(), " numbers for ", states, " states");
+            const Pinned first(initial), rows(transition);
             return build(threads, [&](const RunOptions& options) {
               return MarkovChain::from_probabilities(span_of(initial), span_of(transition), seed, memory_limit,
                                                      options);
@@ -55,18 +59,20 @@ void bind_markov_chain(py::module_& module) {
           py::arg("threads"))
       .def(
           "sample",
-          [](const MarkovChain& chain, std::uint64_t first_sequence, py::array out, std::size_t threads) {
-            const Rows rows = rows_of(out);
-            run_released(threads, [&](const RunOptions& options) { chain.sample({first_sequence}, rows, options); });
+          [](const MarkovChain& chain, std::uint64_t first_sequence, const py::array& out, std::size_t threads) {
+            const Filled rows(out);
+            run_released(threads,
+                         [&](const RunOptions& options) { chain.sample({first_sequence}, rows.rows, options); });
           },
           py::kw_only(), py::arg("first_sequence"), py::arg("out"), py::arg("threads"),
           "Fill out [sequences, length] with the sequences from first_sequence on.")
       .def(
           "sample_sequences",
-          [](const MarkovChain& chain, const Indexes& indexes, py::array out, std::size_t threads) {
-            const Rows rows = rows_of(out);
-            const Sequences sequences = sequences_of(indexes, rows);
-            run_released(threads, [&](const RunOptions& options) { chain.sample(sequences, rows, options); });
+          [](const MarkovChain& chain, const Indexes& indexes, const py::array& out, std::size_t threads) {
+            const Filled rows(out);
+            const std::vector<std::uint64_t> numbers = copied(indexes);
+            const Sequences sequences = sequences_of(numbers, rows.rows);
+            run_released(threads, [&](const RunOptions& options) { chain.sample(sequences, rows.rows, options); });
           },
           py::kw_only(), py::arg("indexes"), py::arg("out"), py::arg("threads"),
           "Fill row k of out [sequences, length] with the sequence of number indexes[k].")

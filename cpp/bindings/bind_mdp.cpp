@@ -1,4 +1,4 @@
-#include "bindings.hpp"
+#include "batches.hpp"
 #include "trajmill/mdp.hpp"
 
 namespace py = pybind11;
@@ -16,6 +16,7 @@ std::unique_ptr<MDP> build(std::size_t thread_count, const Make& make) {
 }
 
 py::array_t<float> codebook_array(Domain domain, std::size_t row_count, std::size_t dimension) {
+  require_sizes(std::vector<Column>{{"vectors", DataType::f4, {row_count, dimension}}});
   py::array_t<float> vectors({row_count, dimension});
   codebook(domain, row_count, dimension, {vectors.mutable_data(), row_count * dimension});
   return vectors;
@@ -65,6 +66,11 @@ void bind_mdp(py::module_& module) {
           "from_probabilities",
           [](const Doubles& policy, const Doubles& transition, bool fixed_start, std::uint64_t seed,
              std::size_t memory_limit, std::size_t threads) {
+            if (policy.ndim() != 2 || transition.ndim() != 3 || transition.shape(0) != policy.shape(0) ||
+                transition.shape(1) != policy.shape(1) || transition.shape(2) != policy.shape(0)) {
+              throw std::invalid_argument("policy must be [S, A] and transition [S, A, S]");
+            }
+            const Pinned actions(policy), next_states(transition);
             const auto state_count = static_cast<std::uint32_t>(policy.shape(0));
             const auto action_count = static_cast<std::uint32_t>(policy.shape(1));
             return build(threads, [&](const RunOptions& options) {
@@ -76,23 +82,24 @@ void bind_mdp(py::module_& module) {
           py::arg("memory_limit"), py::arg("threads"))
       .def(
           "sample",
-          [](const MDP& mdp, std::uint64_t first_trajectory, py::array states, py::array actions, std::size_t threads) {
-            const Rows state_rows = rows_of(states);
-            const Rows action_rows = rows_of(actions);
+          [](const MDP& mdp, std::uint64_t first_trajectory, const py::array& states, const py::array& actions,
+             std::size_t threads) {
+            const Filled state_rows(states), action_rows(actions);
             run_released(threads, [&](const RunOptions& options) {
-              mdp.sample({first_trajectory}, state_rows, action_rows, options);
+              mdp.sample({first_trajectory}, state_rows.rows, action_rows.rows, options);
             });
           },
           py::kw_only(), py::arg("first_trajectory"), py::arg("states"), py::arg("actions"), py::arg("threads"),
           "Fill states [N, L + 1] and actions [N, L] with the trajectories from first_trajectory on.")
       .def(
           "sample_trajectories",
-          [](const MDP& mdp, const Indexes& indexes, py::array states, py::array actions, std::size_t threads) {
-            const Rows state_rows = rows_of(states);
-            const Rows action_rows = rows_of(actions);
-            const Sequences trajectories = sequences_of(indexes, action_rows);
+          [](const MDP& mdp, const Indexes& indexes, const py::array& states, const py::array& actions,
+             std::size_t threads) {
+            const Filled state_rows(states), action_rows(actions);
+            const std::vector<std::uint64_t> numbers = copied(indexes);
+            const Sequences trajectories = sequences_of(numbers, action_rows.rows);
             run_released(threads, [&](const RunOptions& options) {
-              mdp.sample(trajectories, state_rows, action_rows, options);
+              mdp.sample(trajectories, state_rows.rows, action_rows.rows, options);
             });
           },
           py::kw_only(), py::arg("indexes"), py::arg("states"), py::arg("actions"), py::arg("threads"),

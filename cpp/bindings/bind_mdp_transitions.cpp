@@ -11,6 +11,7 @@ namespace {
 using Vectors = py::array_t<float, py::array::c_style>;
 
 Codebook codebook_of(const Vectors& vectors) {
+  if (vectors.ndim() != 2 || vectors.size() == 0) throw std::invalid_argument("vectors must be [count, dimension]");
   return {{vectors.data(), vectors.data() + vectors.size()}, static_cast<std::size_t>(vectors.shape(1))};
 }
 
@@ -43,7 +44,7 @@ void bind_mdp_transitions(py::module_& module) {
       .def(py::init([](const py::array& rows, const Vectors& state_vectors, const Vectors& action_vectors,
                        const std::optional<Vectors>& target_vectors, std::uint64_t seed) {
              if (rows.ndim() != 2 || rows.shape(1) != 3 || (rows.flags() & py::array::c_style) == 0 ||
-                 rows.dtype().kind() != 'u' || rows.itemsize() > 4) {
+                 rows.dtype().kind() != 'u' || rows.itemsize() > 4 || !is_native(rows)) {
                throw std::invalid_argument("rows must be C-contiguous (state, action, target), uint8 to uint32");
              }
              std::optional<Codebook> targets;
@@ -54,8 +55,8 @@ void bind_mdp_transitions(py::module_& module) {
                  std::move(targets), seed);
            }),
            py::kw_only(), py::arg("rows"), py::arg("state_vectors"), py::arg("action_vectors"),
-           py::arg("target_vectors"), py::arg("seed"), py::keep_alive<1, 2>(),
-           "From unsigned integers [M, 3], kept and not copied, and float32 codebooks; without target_vectors, targets "
+           py::arg("target_vectors"), py::arg("seed"),
+           "From unsigned integers [M, 3] and float32 codebooks; without target_vectors, targets "
            "are states.")
       .def("__len__", &MDPTransitions::row_count)
       .def_property_readonly("rows", &packed_rows_of,

@@ -14,10 +14,8 @@ void bind_permutation(py::module_& module) {
         Positions out(positions.size());
         const std::span from(positions.data(), static_cast<std::size_t>(positions.size()));
         const std::span to(out.mutable_data(), from.size());
-        {
-          const py::gil_scoped_release nogil;  // numbers only
-          permutation.apply(from, to);
-        }
+        const Pinned pin(positions);
+        released([&] { permutation.apply(from, to); });
         return out;
       },
       py::arg("positions"), py::kw_only(), py::arg("size"), py::arg("seed"), py::arg("epoch"),

@@ -20,22 +20,23 @@ void bind_reference(py::module_& module) {
            py::arg("memory_limit"))
       .def(
           "sample",
-          [](const ReferenceChain& chain, const ReferenceRound& round, py::array out, std::size_t threads) {
-            const Rows rows = rows_of(out);
-            run_released(threads, [&](const RunOptions& options) { chain.sample(round, rows, options); });
+          [](const ReferenceChain& chain, const ReferenceRound& round, const py::array& out, std::size_t threads) {
+            const Filled rows(out);
+            run_released(threads, [&](const RunOptions& options) { chain.sample(round, rows.rows, options); });
           },
           py::arg("round"), py::kw_only(), py::arg("out"), py::arg("threads"),
           "Fill out [sequences, length] with the blocks of the round in worker order.");
   module.def(
       "reference_iid_tokens",
-      [](std::uint32_t state_count, std::uint64_t seed, const ReferenceRound& round, py::array out,
-         std::size_t threads) {
-        const Rows rows = rows_of(out);
-        run_released(threads,
-                     [&](const RunOptions& options) { reference_iid_tokens(state_count, seed, round, rows, options); });
+      [](std::uint32_t state_count, std::uint64_t seed, const ReferenceRound& round, const py::array& out,
+         std::size_t memory_limit, std::size_t threads) {
+        const Filled rows(out);
+        run_released(threads, [&](const RunOptions& options) {
+          reference_iid_tokens(state_count, seed, round, rows.rows, memory_limit, options);
+        });
       },
-      py::kw_only(), py::arg("state_count"), py::arg("seed"), py::arg("round"), py::arg("out"), py::arg("threads"),
-      "The same for independent tokens.");
+      py::kw_only(), py::arg("state_count"), py::arg("seed"), py::arg("round"), py::arg("out"), py::arg("memory_limit"),
+      py::arg("threads"), "The same for independent tokens.");
   module.def(
       "reference_mdp_transitions",
       [](std::uint64_t first_trajectory, std::size_t count, std::uint64_t trajectory_count, std::size_t length,
@@ -47,9 +48,13 @@ void bind_reference(py::module_& module) {
                                   Temperature(transition_temperature, "transition_temperature"),
                                   trajectory_count,
                                   random_start};
-        py::array_t<std::int64_t> columns({std::size_t{3}, count * length});
-        std::int64_t* data = columns.mutable_data();
+        const double bytes = 3.0 * sizeof(std::int64_t) * static_cast<double>(count) * static_cast<double>(length);
+        require(bytes <= static_cast<double>(memory_limit), "the transitions need ", bytes / 0x1p30,
+                " GiB, more than the ", static_cast<double>(memory_limit) / 0x1p30,
+                " GiB allowed here; choose some trajectories at a time");
         const std::size_t size = count * length;
+        py::array_t<std::int64_t> columns({std::size_t{3}, size});
+        std::int64_t* data = columns.mutable_data();
         run_released(threads, [&](const RunOptions& options) {
           reference_mdp_transitions(law, memory_limit,
                                     {first_trajectory, count, length, data, data + size, data + 2 * size}, options);

@@ -2,6 +2,8 @@
 #include <pybind11/typing.h>
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 
 #include "batches.hpp"
 #include "trajmill/replay_buffer.hpp"
@@ -11,50 +13,75 @@ namespace py = pybind11;
 namespace trajmill {
 namespace {
 
-using Batch = py::typing::Dict<py::str, py::array>;
+using Arrays = py::typing::Dict<py::str, py::array>;
 using Slots = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;  // of integers
 using Priorities = py::array_t<double, py::array::c_style>;
 
 // A buffer whose memory may be a Python object's.
 class PythonReplayBuffer final : public ReplayBuffer {
  public:
-  PythonReplayBuffer(ReplaySettings settings, std::span<std::byte> memory, py::object owner)
+  PythonReplayBuffer(ReplaySettings settings, std::span<std::byte> memory, std::optional<Pinned> owner)
       : ReplayBuffer(std::move(settings), memory), owner_(std::move(owner)) {}
 
-  void give_up() {
-    {
-      const py::gil_scoped_release nogil;
-      close();
-    }
-    owner_ = py::none();
+  void give_up(const std::string& reason) {
+    released([&] { close(reason); });
+    owner_.reset();
   }
 
+  // All of the memory, which stays as long as the view does.
+  [[nodiscard]] py::array_t<std::uint8_t> view() const {
+    const std::span<std::byte> bytes = memory();
+    py::object owner = owner_ ? py::object(owner_->array()) : py::none();
+    if (const auto& owned = owned_memory()) {
+      owner = py::capsule(new std::shared_ptr<std::byte[]>(owned),
+                          [](void* last) { delete static_cast<std::shared_ptr<std::byte[]>*>(last); });
+    }
+    return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(bytes.size()),
+                                     reinterpret_cast<std::uint8_t*>(bytes.data()), owner);
+  }
+
+  bool told_of_breaks = false;
+
  private:
-  py::object owner_;
+  std::optional<Pinned> owner_;
 };
+
+using Pairs = std::vector<std::pair<std::string, std::string>>;
+
+std::vector<SharedColumn> shared_columns(const Pairs& pairs) {
+  std::vector<SharedColumn> columns;
+  for (const auto& [name, of] : pairs) columns.push_back({name, of});
+  return columns;
+}
 
 ReplaySettings settings_of(std::size_t capacity,
                            const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns,
-                           const std::vector<std::pair<std::string, std::string>>& shared, std::uint64_t seed,
+                           const Pairs& shared, const std::optional<Pairs>& following, std::uint64_t seed,
                            std::size_t environment_count, std::size_t n_step, double discount,
                            std::optional<double> alpha) {
   ReplaySettings settings{.capacity = capacity,
                           .columns = {},
-                          .shared = {},
+                          .shared = shared_columns(shared),
+                          .following = {},
                           .seed = seed,
                           .environment_count = environment_count,
                           .n_step = n_step,
                           .discount = discount,
                           .alpha = alpha};
   for (const auto& [name, shape, dtype] : columns) settings.columns.push_back(column_of(name, shape, dtype));
-  for (const auto& [name, of] : shared) settings.shared.push_back({name, of});
+  if (following) settings.following = shared_columns(*following);
   return settings;
 }
 
-std::span<std::byte> bytes_of(const py::object& memory) {
-  if (memory.is_none()) return {};
-  auto array = memory.cast<py::array_t<std::uint8_t, py::array::c_style>>();
-  return {reinterpret_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.size())};
+std::unique_ptr<PythonReplayBuffer> make_buffer(const ReplaySettings& settings, const py::object& memory) {
+  if (memory.is_none()) return std::make_unique<PythonReplayBuffer>(settings, std::span<std::byte>(), std::nullopt);
+  if (!py::isinstance<py::array_t<std::uint8_t, py::array::c_style>>(memory)) {
+    throw py::type_error("memory must be a C-contiguous array of uint8");
+  }
+  Pinned owner(py::reinterpret_borrow<py::array>(memory));
+  require(owner.array().writeable() && owner.array().size() > 0, "memory must be writeable and not empty");
+  const std::span bytes(owner.data(), static_cast<std::size_t>(owner.array().size()));
+  return std::make_unique<PythonReplayBuffer>(settings, bytes, std::move(owner));
 }
 
 std::string shape_text(const Column& column, const char* leading) {
@@ -63,44 +90,9 @@ std::string shape_text(const Column& column, const char* leading) {
   return text + (column.shape.size() + (*leading != 0) == 1 ? ",)" : ")");
 }
 
-// A value as an array; where it is none, NumPy knows why.
-py::array as_array(const py::object& value, const std::string& what) {
-  if (py::isinstance<py::array>(value)) return py::reinterpret_borrow<py::array>(value);
-  try {
-    return py::module_::import("numpy").attr("asarray")(value);
-  } catch (const py::error_already_set& error) {
-    throw py::type_error(
-        message(what, " must be an array, got ", text_of(py::type::of(value)), ": ", text_of(error.value())));
-  }
-}
-
-// A value as an array of the column's dtype: floats are rounded, integers and booleans must survive exactly.
-py::array converted(const py::object& value, const Column& column) {
-  const py::array array = as_array(value, message("column '", column.name, "'"));
-  if (holds_rows(array, column)) return array;
-  const py::dtype& wanted = dtype_of(column.type);
-  const bool is_float = wanted.kind() == 'f';
-  const char kind = array.dtype().kind();
-  const bool is_number = kind == 'i' || kind == 'u' || kind == 'b' || (is_float && kind == 'f');
-  py::array cast;
-  if (is_number) {
-    const auto& numpy = py::detail::npy_api::get();
-    constexpr int kFlags =
-        int{py::array::c_style} | int{py::array::forcecast} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
-    cast = py::reinterpret_steal<py::array>(
-        numpy.PyArray_FromAny_(array.ptr(), py::dtype(wanted).release().ptr(), 0, 0, kFlags, nullptr));
-    if (!cast) throw py::error_already_set();
-  }
-  if (!is_number || (!is_float && !py::module_::import("numpy").attr("array_equal")(cast, array).cast<bool>())) {
-    throw py::type_error(message("column '", column.name, "' needs ", text_of(wanted), ", got ", text_of(array.dtype()),
-                                 " that cannot be converted without loss"));
-  }
-  return cast;
-}
-
-// The rows of an add() call: arrays kept alive, where they are, and how many rows they have.
+// The rows of an add() call: arrays that stay, where they are, and how many rows they have.
 struct AddedRows {
-  std::vector<py::object> arrays;
+  std::vector<Pinned> arrays;
   std::vector<const std::byte*> pointers;
   std::size_t count = 0;
 
@@ -120,9 +112,9 @@ struct AddedRows {
   }
 
  private:
-  void take(const Column& column, py::object value, bool is_first) {
-    if (!py::isinstance<py::array>(value) || !holds_rows(value, column)) value = converted(value, column);
-    const auto array = py::reinterpret_borrow<py::array>(value);
+  void take(const Column& column, const py::object& value, bool is_first) {
+    const Pinned& pinned = arrays.emplace_back(converted(value, column, message("column '", column.name, "'")));
+    const py::array& array = pinned.array();
     const auto axes = static_cast<std::size_t>(array.ndim());
     const bool is_step = axes == column.shape.size();
     if ((!is_step && axes != column.shape.size() + 1) || !holds_rows(array, column)) {
@@ -136,39 +128,43 @@ struct AddedRows {
           message("all columns need equally many rows: '", column.name, "' has ", rows, ", those before it ", count));
     }
     count = rows;
-    pointers.push_back(static_cast<const std::byte*>(array.data()));
-    arrays.push_back(std::move(value));
+    pointers.push_back(pinned.data());
   }
 };
 
-template <class Array>
-auto span_of(const Array& array) {
-  return std::span(array.data(), static_cast<std::size_t>(array.size()));
+// Tells once of rows that n steps stop at though they are no ends, which a difference in a last bit is enough for.
+void tell_of_breaks(PythonReplayBuffer& buffer) {
+  if (buffer.settings().n_step == 1 || buffer.told_of_breaks) return;
+  if (released([&] { return buffer.break_count(); }) == 0) return;
+  buffer.told_of_breaks = true;
+  if (PyErr_WarnEx(PyExc_RuntimeWarning,
+                   "n_step: a row that is neither terminal nor truncated is not continued by the row after it, whose "
+                   "observation is not byte by byte the next observation; runs of n steps stop there, and break_count "
+                   "says how many do. If it should continue, add both from one array: rounding, normalization and -0.0 "
+                   "make a difference. If it ends there, set truncated",
+                   1) != 0) {
+    throw py::error_already_set();
+  }
 }
 
-Slots checked_slots(const py::object& indexes) {
+// A copy, so that no one can change them once they are checked.
+std::vector<std::int64_t> checked_slots(const py::object& indexes) {
   const py::array array = as_array(indexes, "indexes");
   const char kind = array.dtype().kind();
   if (array.ndim() != 1 || (kind != 'i' && kind != 'u' && array.size() > 0)) {
     throw py::type_error(message("indexes must be integers in one dimension, got ", text_of(array.dtype()), " ",
                                  text_of(array.attr("shape"))));
   }
-  return Slots(array);
+  return copied(Slots(array));
 }
 
-Priorities checked_priorities(const py::object& priorities) {
+std::vector<double> checked_priorities(const py::object& priorities) {
   const py::array array = as_array(priorities, "priorities");
   const char kind = array.dtype().kind();
   if (kind != 'f' && kind != 'i' && kind != 'u') {
     throw py::type_error(message("priorities must be numbers, got ", text_of(array.dtype())));
   }
-  return Priorities(array);
-}
-
-template <class F>
-auto released(F&& work) {
-  const py::gil_scoped_release nogil;  // also while waiting for the buffer's lock
-  return work();
+  return copied(Priorities(array));
 }
 
 }  // namespace
@@ -176,52 +172,55 @@ auto released(F&& work) {
 void bind_replay_buffer(py::module_& module) {
   py::class_<ReplaySettings>(module, "ReplaySettings", "What a ReplayBuffer is made for.")
       .def(py::init(&settings_of), py::kw_only(), py::arg("capacity"), py::arg("columns"), py::arg("shared"),
-           py::arg("seed"), py::arg("environment_count"), py::arg("n_step"), py::arg("discount"), py::arg("alpha"),
-           "Columns are (name, row shape, dtype); shared ones come as (name, the column it repeats).")
+           py::arg("following"), py::arg("seed"), py::arg("environment_count"), py::arg("n_step"), py::arg("discount"),
+           py::arg("alpha"),
+           "Columns are (name, row shape, dtype); shared and following ones (name, the column it repeats or follows).")
       .def_property_readonly(
           "byte_count", [](const ReplaySettings& settings) { return ReplayBuffer::layout(settings).byte_count; },
           "Bytes of memory that a buffer of these settings needs.");
 
   py::class_<PythonReplayBuffer, BatchSource>(module, "ReplayBuffer", "A ring of packed transitions.")
-      .def(py::init([](const ReplaySettings& settings, const py::object& memory) {
-             return std::make_unique<PythonReplayBuffer>(settings, bytes_of(memory), memory);
-           }),
-           py::arg("settings"), py::arg("memory") = py::none(),
+      .def(py::init(&make_buffer), py::arg("settings"), py::arg("memory") = py::none(),
            "In memory of its own, or in that of a uint8 array, which is kept.")
       .def(
           "add",
           [](PythonReplayBuffer& buffer, const py::KWArgs<py::object>& columns) {
             const AddedRows rows(buffer.settings().columns, columns);
-            return released([&] { return buffer.add(rows.count, rows.pointers); });
+            const std::size_t slot = released([&] { return buffer.add(rows.count, rows.pointers); });
+            tell_of_breaks(buffer);
+            return slot;
           },
           "Append one row, given without a leading axis, or many; the first one's slot.")
       .def(
           "sample",
           [](PythonReplayBuffer& buffer, std::size_t batch_size, const py::object& out, std::size_t threads,
-             bool replace, std::optional<double> beta) {
-            std::vector<std::byte*> pointers;
-            Batch batch = batch_for(buffer.batch_columns(), batch_size, out, pointers);
-            released([&] { buffer.sample(batch_size, {replace, beta}, pointers, threads); });
-            return batch;
+             bool replace, std::optional<double> beta) -> Arrays {
+            require_draw(batch_size, threads);
+            join_workers(buffer);
+            const Batch batch = batch_for(buffer.batch_columns(), batch_size, out);
+            released([&] {
+              buffer.in_turn(batch_size, [&] { buffer.sample(batch_size, {replace, beta}, batch.pointers, threads); });
+            });
+            return batch.arrays;
           },
           py::arg("batch_size"), py::arg("out") = py::none(), py::arg("threads") = 1, py::kw_only(),
           py::arg("replace") = true, py::arg("beta") = py::none(),
           "The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.")
       .def(
           "_gather",
-          [](PythonReplayBuffer& buffer, const py::object& indexes, const py::object& out, std::size_t threads) {
-            const Slots slots = checked_slots(indexes);
-            std::vector<std::byte*> pointers;
-            const std::span columns(buffer.batch_columns());
-            Batch batch = batch_for(columns.first(buffer.gathered_column_count()),
-                                    static_cast<std::size_t>(slots.size()), out, pointers);
-            released([&] { buffer.gather(span_of(slots), pointers, threads); });
-            return batch;
+          [](PythonReplayBuffer& buffer, const py::object& indexes, const py::object& out, std::size_t threads,
+             bool as_added) -> Arrays {
+            const std::vector<std::int64_t> slots = checked_slots(indexes);
+            const Batch batch = batch_for(buffer.gathered_columns(as_added), slots.size(), out);
+            released([&] { buffer.gather(slots, batch.pointers, threads, as_added); });
+            return batch.arrays;
           },
-          py::arg("indexes"), py::arg("out") = py::none(), py::arg("threads") = 1, "The rows in the given slots.")
+          py::arg("indexes"), py::arg("out") = py::none(), py::arg("threads") = 1, py::arg("as_added") = false,
+          "The rows in the given slots, as draws have them or as they were added.")
       .def(
           "_epoch_slots",
           [](const PythonReplayBuffer& buffer, std::uint64_t epoch, std::size_t first, std::size_t count) {
+            require_draw(std::max<std::size_t>(count, 1), 1);
             Slots slots(static_cast<py::ssize_t>(count));
             const std::span<std::int64_t> out(slots.mutable_data(), count);
             released([&] { buffer.epoch_slots(epoch, first, out); });
@@ -239,23 +238,23 @@ void bind_replay_buffer(py::module_& module) {
       .def(
           "update_priorities",
           [](PythonReplayBuffer& buffer, const py::object& indexes, const py::object& priorities) {
-            const Slots slots = checked_slots(indexes);
-            const Priorities values = checked_priorities(priorities);
-            released([&] { buffer.update_priorities(span_of(slots), span_of(values)); });
+            const std::vector<std::int64_t> slots = checked_slots(indexes);
+            const std::vector<double> values = checked_priorities(priorities);
+            released([&] { buffer.update_priorities(slots, values); });
           },
           py::arg("indexes"), py::arg("priorities"), "Set the priorities of the rows in the given slots.")
       .def(
           "_weights",
           [](const PythonReplayBuffer& buffer, const py::object& indexes) {
-            const Slots slots = checked_slots(indexes);
-            Priorities weights(slots.size());
-            const std::span<double> out(weights.mutable_data(), static_cast<std::size_t>(slots.size()));
-            released([&] { buffer.priority_weights(span_of(slots), out); });
+            const std::vector<std::int64_t> slots = checked_slots(indexes);
+            Priorities weights(static_cast<py::ssize_t>(slots.size()));
+            const std::span<double> out(weights.mutable_data(), slots.size());
+            released([&] { buffer.priority_weights(slots, out); });
             return weights;
           },
           py::arg("indexes"), "priority^alpha of the rows in the given slots.")
-      .def("clear", &PythonReplayBuffer::clear, py::call_guard<py::gil_scoped_release>(), "Forget every row.")
-      .def("__len__", &PythonReplayBuffer::size, py::call_guard<py::gil_scoped_release>())
+      .def("clear", &PythonReplayBuffer::clear, py::call_guard<Released>(), "Forget every row.")
+      .def("__len__", &PythonReplayBuffer::size, py::call_guard<Released>())
       .def_property_readonly(
           "row_count", [](const PythonReplayBuffer& buffer) { return released([&] { return buffer.row_count(); }); },
           "Number of the next row: rows ever added, and slots that clear() skipped.")
@@ -283,13 +282,7 @@ void bind_replay_buffer(py::module_& module) {
           },
           "Where state, rows, weights and entries begin in memory, and where they end.")
       .def_property_readonly(
-          "_memory",
-          [](const py::object& self) {
-            const std::span<std::byte> memory = self.cast<PythonReplayBuffer&>().memory();
-            return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(memory.size()),
-                                             reinterpret_cast<std::uint8_t*>(memory.data()), self);
-          },
-          "All of the buffer's memory.")
+          "_memory", [](const PythonReplayBuffer& buffer) { return buffer.view(); }, "All of the buffer's memory.")
       .def(
           "_used_extents",
           [](const PythonReplayBuffer& buffer) {
@@ -298,12 +291,22 @@ void bind_replay_buffer(py::module_& module) {
             return extents;
           },
           "Begin and size of what is in use of state, rows, weights and entries.")
-      .def("_restore", &PythonReplayBuffer::restore, py::call_guard<py::gil_scoped_release>(),
+      .def("_restore", &PythonReplayBuffer::restore, py::arg("is_version_1") = false, py::call_guard<Released>(),
            "Take over what was put into memory.")
-      .def("_lock", &PythonReplayBuffer::lock_shared, py::call_guard<py::gil_scoped_release>(),
-           "Keep changes out until _unlock, in the same thread.")
-      .def("_unlock", &PythonReplayBuffer::unlock_shared)
-      .def("_close", &PythonReplayBuffer::give_up, "Give the memory up.");
+      .def(
+          "_reading",
+          [](PythonReplayBuffer& buffer, const py::function& work) {
+            released([&] { buffer.lock_shared(); });
+            auto unlock = [](PythonReplayBuffer* locked) { locked->unlock_shared(); };
+            const std::unique_ptr<PythonReplayBuffer, decltype(unlock)> reading(&buffer, unlock);
+            call_python(work);
+          },
+          py::arg("work"), "Call work() with changes kept out.")
+      .def_property_readonly(
+          "break_count",
+          [](const PythonReplayBuffer& buffer) { return released([&] { return buffer.break_count(); }); },
+          "With n_step > 1: rows added that end nothing, though the row after them does not begin where they led to.")
+      .def("_close", &PythonReplayBuffer::give_up, py::arg("reason"), "Give the memory up.");
 }
 
 }  // namespace trajmill

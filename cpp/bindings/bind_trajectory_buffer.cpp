@@ -28,8 +28,21 @@ std::vector<Episode> episodes_of(const Indexes& rows) {
   return episodes;
 }
 
-StepArray step_array(const NamedArray& named) {
-  const auto& [name, steps, padding] = named;
+// Windows of arrays that stay where they are for as long as the buffer lives.
+class PythonTrajectoryBuffer final : public TrajectoryBuffer {
+ public:
+  PythonTrajectoryBuffer(std::vector<Pinned> pins, std::span<const Episode> episodes, std::vector<StepArray> arrays,
+                         std::size_t context_length, std::size_t timestep_limit, std::uint64_t seed)
+      : TrajectoryBuffer(episodes, std::move(arrays), context_length, timestep_limit, seed), pins_(std::move(pins)) {}
+
+ private:
+  std::vector<Pinned> pins_;
+};
+
+StepArray step_array(const NamedArray& named, std::vector<Pinned>& pins) {
+  const auto& [name, given, padding] = named;
+  const Pinned& pinned = pins.emplace_back(given);
+  const py::array& steps = pinned.array();
   if (steps.ndim() == 0 || (steps.flags() & py::array::c_style) == 0) {
     throw std::invalid_argument(message("'", name, "' must be a C-contiguous array with one row a step"));
   }
@@ -41,8 +54,7 @@ StepArray step_array(const NamedArray& named) {
   }
   std::vector<std::byte> pad(column.byte_count());
   std::memcpy(pad.data(), padding.data(), pad.size());
-  return {std::move(column), static_cast<const std::byte*>(steps.data()), static_cast<std::size_t>(steps.shape(0)),
-          std::move(pad)};
+  return {std::move(column), pinned.data(), static_cast<std::size_t>(steps.shape(0)), std::move(pad)};
 }
 
 std::span<const float> span_of(const Floats& array) { return {array.data(), static_cast<std::size_t>(array.size())}; }
@@ -54,30 +66,26 @@ std::span<float> mutable_span_of(Floats& array) {
 }  // namespace
 
 void bind_trajectory_buffer(py::module_& module) {
-  py::class_<TrajectoryBuffer, BatchSource>(module, "TrajectoryBuffer",
-                                            "Windows of steps; arrays are kept, not copied.")
+  py::class_<PythonTrajectoryBuffer, BatchSource>(module, "TrajectoryBuffer",
+                                                  "Windows of steps; arrays are kept, not copied.")
       .def(py::init([](const Indexes& episodes, const NamedArrays& arrays, std::size_t context_length,
                        std::size_t timestep_limit, std::uint64_t seed) {
              std::vector<StepArray> steps;
-             for (const py::handle& array : arrays) steps.push_back(step_array(array.cast<NamedArray>()));
-             return std::make_unique<TrajectoryBuffer>(episodes_of(episodes), std::move(steps), context_length,
-                                                       timestep_limit, seed);
+             std::vector<Pinned> pins;
+             for (const py::handle& array : arrays) steps.push_back(step_array(array.cast<NamedArray>(), pins));
+             return std::make_unique<PythonTrajectoryBuffer>(std::move(pins), episodes_of(episodes), std::move(steps),
+                                                             context_length, timestep_limit, seed);
            }),
            py::kw_only(), py::arg("episodes"), py::arg("arrays"), py::arg("context_length"), py::arg("timestep_limit"),
-           py::arg("seed"), py::keep_alive<1, 3>(),
-           "From rows of (first row, length) and tuples of (name, steps, padding of one step).")
+           py::arg("seed"), "From rows of (first row, length) and tuples of (name, steps, padding of one step).")
       .def(
           "windows",
-          [](const TrajectoryBuffer& buffer, const Indexes& starts, const py::object& out, std::size_t threads) {
-            std::vector<std::byte*> pointers;
-            const auto count = static_cast<std::size_t>(starts.size());
-            py::typing::Dict<py::str, py::array> batch = batch_for(buffer.batch_columns(), count, out, pointers);
-            const std::span steps(starts.data(), count);
-            {
-              const py::gil_scoped_release nogil;  // the arrays are held by the buffer, `starts` and `batch`
-              buffer.windows(steps, pointers, threads);
-            }
-            return batch;
+          [](const PythonTrajectoryBuffer& buffer, const Indexes& starts, const py::object& out,
+             std::size_t threads) -> py::typing::Dict<py::str, py::array> {
+            const std::vector<std::uint64_t> steps = copied(starts);
+            const Batch batch = batch_for(buffer.batch_columns(), steps.size(), out);
+            released([&] { buffer.windows(steps, batch.pointers, threads); });
+            return batch.arrays;
           },
           py::arg("starts"), py::arg("out") = py::none(), py::arg("threads") = 1,
           "The windows that start at these steps, numbered through all episodes: a batch as `sample` gives it.")
@@ -89,6 +97,9 @@ void bind_trajectory_buffer(py::module_& module) {
   module.def(
       "normalize_rows",
       [](const Floats& rows, const Floats& mean, const Floats& scale) {
+        if (rows.ndim() != 2 || mean.size() != rows.shape(1)) {
+          throw std::invalid_argument("rows must be [N, O] where mean and scale are [O]");
+        }
         Floats out({rows.shape(0), rows.shape(1)});
         normalize_rows(span_of(rows), span_of(mean), span_of(scale), mutable_span_of(out));
         return out;

@@ -1,13 +1,17 @@
 // What the binding files share: each registers one idea with the module.
 #pragma once
 
+#include <cxxabi.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <cstddef>
 #include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "trajmill/error.hpp"
 #include "trajmill/rows.hpp"
@@ -31,36 +35,120 @@ void bind_replay_buffer(pybind11::module_& module);
 // An object as str() shows it, for messages.
 inline std::string text_of(const pybind11::handle& object) { return pybind11::str(object).cast<std::string>(); }
 
-// Runs `work` without the GIL, on `thread_count` threads, and turns a pending signal (Ctrl-C) into its Python
+// --- the interpreter's lock
+// -------------------------------------------------------------------------------------------
+
+// When the interpreter ends, threads that ask for its lock are ended by it, in the middle of C++ (up to Python 3.13).
+// They stop here for ever instead, as newer versions have it; the process does not wait for them.
+[[noreturn]] void wait_for_the_end() noexcept;
+[[nodiscard]] bool interpreter_ends() noexcept;
+void wait_if_interpreter_ends() noexcept;  // unless this is the main thread, which ends it
+
+// Without the lock for as long as this lives. What runs meanwhile holds C++ values only.
+class Released {
+ public:
+  Released() : state_(PyEval_SaveThread()) {}
+  Released(const Released&) = delete;
+  Released& operator=(const Released&) = delete;
+  ~Released();
+
+ private:
+  PyThreadState* state_;
+};
+
+// Calls work() with the lock, from any thread.
+template <class F>
+auto with_python(F&& work) {
+  wait_if_interpreter_ends();
+  try {
+    const pybind11::gil_scoped_acquire gil;
+    return work();
+  } catch (abi::__forced_unwind&) {
+    wait_for_the_end();
+  }
+}
+
+// Calls a Python function that may take long.
+template <class... Arguments>
+pybind11::object call_python(const pybind11::handle& function, Arguments&&... arguments) {
+  const pybind11::tuple given = pybind11::make_tuple(std::forward<Arguments>(arguments)...);
+  try {
+    PyObject* const result = PyObject_CallObject(function.ptr(), given.ptr());
+    if (result == nullptr) throw pybind11::error_already_set();
+    return pybind11::reinterpret_steal<pybind11::object>(result);
+  } catch (abi::__forced_unwind&) {
+    wait_for_the_end();  // with all that is held here: there is no lock to give it up under
+  }
+}
+
+// Runs `work` without the lock.
+template <class F>
+auto released(F&& work) {
+  const Released released;
+  return work();
+}
+
+// Runs `work` without the lock, on `thread_count` threads, and turns a pending signal (Ctrl-C) into its Python
 // exception.
 template <class F>
 void run_released(std::size_t thread_count, F&& work) {
   try {
-    const pybind11::gil_scoped_release nogil;  // `work` holds C++ values only
-    work(RunOptions{thread_count, [] {
-                      const pybind11::gil_scoped_acquire gil;
-                      return PyErr_CheckSignals() != 0;
-                    }});
+    const Released released;
+    work(RunOptions{thread_count, [] { return with_python([] { return PyErr_CheckSignals() != 0; }); }});
   } catch (const Interrupted&) {
     throw pybind11::error_already_set();  // PyErr_CheckSignals has set it
   }
 }
 
-// A caller's C-contiguous two-dimensional integer array as rows to fill.
-inline Rows rows_of(pybind11::array& array) {
-  if (array.ndim() != 2 || !(array.flags() & pybind11::array::c_style) || !array.writeable() ||
-      (array.dtype().kind() != 'u' && array.dtype().kind() != 'i')) {
-    throw std::invalid_argument("out must be a writeable, C-contiguous, two-dimensional array of integers");
+// For classes whose objects keep others alive (pybind11's patients): shows these to the garbage collector. They need no
+// clearing, since they were there before the object: a cycle leads through something that can be cleared.
+extern const pybind11::custom_type_setup kCollected;
+
+// --- arrays
+// -----------------------------------------------------------------------------------------------------------
+
+// An array whose memory stays where it is for as long as this lives, whatever callbacks or other threads do with it:
+// NumPy does not resize an array that there is a weak reference to.
+class Pinned {
+ public:
+  explicit Pinned(pybind11::array array)
+      : array_(std::move(array)),
+        pin_(pybind11::reinterpret_steal<pybind11::object>(PyWeakref_NewRef(array_.ptr(), nullptr))) {
+    if (!pin_) throw pybind11::error_already_set();
   }
-  return {static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.shape(0)),
-          static_cast<std::size_t>(array.shape(1)), static_cast<std::size_t>(array.itemsize())};
-}
+
+  [[nodiscard]] const pybind11::array& array() const noexcept { return array_; }
+  [[nodiscard]] std::byte* data() const noexcept {
+    return reinterpret_cast<std::byte*>(pybind11::detail::array_proxy(array_.ptr())->data);
+  }
+
+ private:
+  pybind11::array array_;
+  pybind11::object pin_;
+};
+
+// Whether the numbers of an array can be read and written as C++ numbers.
+[[nodiscard]] bool is_native(const pybind11::array& array);
+
+// A caller's C-contiguous two-dimensional integer array as rows to fill.
+struct Filled {
+  explicit Filled(const pybind11::array& out);
+
+  Pinned memory;
+  Rows rows;
+};
 
 // A caller's sequence numbers, one for each row, each depends on its own alone.
 using Indexes = pybind11::array_t<std::uint64_t, pybind11::array::c_style>;
 
-inline Sequences sequences_of(const Indexes& indexes, const Rows& rows) {
-  if (static_cast<std::size_t>(indexes.size()) != rows.row_count) {
+// A copy, which nothing else can change.
+template <class Number, int flags>
+std::vector<Number> copied(const pybind11::array_t<Number, flags>& array) {
+  return {array.data(), array.data() + array.size()};
+}
+
+inline Sequences sequences_of(const std::vector<std::uint64_t>& indexes, const Rows& rows) {
+  if (indexes.size() != rows.row_count) {
     throw std::invalid_argument(
         message("there must be one row for each of ", indexes.size(), " indexes, got ", rows.row_count));
   }

@@ -1,6 +1,7 @@
 #include "trajmill/alias_table.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "trajmill/error.hpp"
 
@@ -9,17 +10,27 @@ namespace {
 
 constexpr std::uint64_t kNarrowCapacity = std::uint64_t{1} << 24;
 constexpr std::uint64_t kWideCapacity = std::uint64_t{1} << 32;
+constexpr double kRounding = 1e-6;  // of a sum of probabilities
 
 std::uint64_t capacity_of(bool narrow) { return narrow ? kNarrowCapacity : kWideCapacity; }
 
-// Nearest integers to probability * total that sum to exactly `total`; the largest takes up the rounding.
+// Nearest integers to probability * total that sum to exactly `total`; the largest takes up the rounding. Without that
+// sum Vose's method would not end, so what is no law is refused here, whoever gave it.
 void round_to_integers(std::span<const double> probabilities, std::uint64_t total, std::span<std::uint64_t> integers) {
+  const auto whole = static_cast<double>(total);
   std::uint64_t sum = 0;
   for (std::size_t j = 0; j < integers.size(); ++j) {
-    integers[j] = static_cast<std::uint64_t>(probabilities[j] * static_cast<double>(total) + 0.5);
+    require(probabilities[j] >= 0.0 && probabilities[j] <= 1.0 + kRounding, "probabilities must be in [0, 1], got ",
+            probabilities[j], " in column ", j);
+    integers[j] = static_cast<std::uint64_t>(probabilities[j] * whole + 0.5);
     sum += integers[j];
+    require(sum <= total + total / 2, "the probabilities of a row must sum to 1, got more");
   }
-  *std::ranges::max_element(integers) += total - sum;  // unsigned wrap-around also subtracts
+  std::uint64_t& largest = *std::ranges::max_element(integers);
+  const double rest = static_cast<double>(total) - static_cast<double>(sum);
+  require(std::abs(rest) <= kRounding * whole + static_cast<double>(integers.size()) && largest + total > sum,
+          "the probabilities of a row must sum to 1, got ", static_cast<double>(sum) / whole);
+  largest += total - sum;  // unsigned wrap-around also subtracts
 }
 
 // Vose's method on integers, always in the same order, so that a law has one table.
@@ -34,6 +45,7 @@ class CellWriter {
   // The law to write next; the caller fills it.
   [[nodiscard]] std::span<double> probabilities() noexcept { return probabilities_; }
 
+  // Throws std::invalid_argument if what was filled in is no law.
   void write(std::uint32_t* cells) {
     const std::uint64_t capacity = capacity_of(narrow_);
     round_to_integers(probabilities_, capacity * integers_.size(), integers_);

@@ -1,6 +1,7 @@
 #include "trajmill/batch_source.hpp"
 
 #include <functional>
+#include <mutex>
 #include <numeric>
 #include <stdexcept>
 
@@ -18,6 +19,37 @@ void require_choice(std::uint64_t row_count) {
   require(row_count > 0, "the source is empty, so no row can be chosen");
   require(row_count <= std::uint64_t{1} << 32, "words of 32 bits can choose among at most 2^32 rows, the source has ",
           row_count);
+}
+
+void require_sizes(std::span<const Column> columns, std::size_t count) {
+  constexpr std::size_t kMost = std::size_t{1} << 48;
+  for (const Column& column : columns) {
+    std::size_t size = size_of(column.type);
+    bool fits = !__builtin_mul_overflow(size, count, &size);
+    for (const std::size_t axis : column.shape) fits = fits && !__builtin_mul_overflow(size, axis, &size);
+    require(fits && size < kMost, "a row of column '", column.name, "' must have fewer than 2^48 bytes");
+  }
+}
+
+void BatchSource::share(std::size_t worker, std::size_t worker_count) {
+  require(worker < worker_count && worker_count <= (1 << 16), "worker must be below worker_count <= 65536, got ",
+          worker, " of ", worker_count);
+  const std::scoped_lock lock(turn_);
+  if (is_shared()) throw std::logic_error("the source is that of a worker already");
+  worker_count_ = worker_count;
+  others_before_ = worker;
+}
+
+void BatchSource::find_turn(std::size_t batch_size) {
+  const std::scoped_lock lock(turn_);
+  if (others_before_ > 0) skip_draws(others_before_, batch_size);
+  others_before_ = 0;
+}
+
+void BatchSource::go_back(std::span<const std::uint64_t> position) {
+  const std::scoped_lock lock(turn_);
+  seek(position);
+  others_before_ = 0;
 }
 
 void BatchSource::choose(std::span<const std::uint32_t>, const RowGroups&, std::span<std::byte* const>, std::size_t) {

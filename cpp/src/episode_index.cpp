@@ -7,6 +7,8 @@
 
 namespace trajmill {
 
+constexpr std::size_t kMostSteps = std::size_t{1} << 62;
+
 EpisodeIndex::EpisodeIndex(std::span<const Episode> episodes) {
   if (episodes.empty()) throw std::invalid_argument("there must be at least one episode, got none");
   entries_.reserve(episodes.size() + 1);
@@ -17,6 +19,7 @@ EpisodeIndex::EpisodeIndex(std::span<const Episode> episodes) {
           message("episodes must have at least one step, number ", entries_.size(), " has none"));
     }
     entries_.push_back({step, episode.first_row});
+    require(episode.length <= kMostSteps - step, "episodes must have at most 2^62 steps together");
     step += episode.length;
   }
   entries_.push_back({step, 0});

@@ -32,15 +32,15 @@ void require_vector(const char* what, Element number, std::size_t row, const Cod
 template <class F>
 auto MDPTransitions::with_rows(F&& use) const {
   switch (element_size_) {
-    case 1: return use(reinterpret_cast<const Triple<std::uint8_t>*>(rows_));
-    case 2: return use(reinterpret_cast<const Triple<std::uint16_t>*>(rows_));
-    default: return use(reinterpret_cast<const Triple<std::uint32_t>*>(rows_));
+    case 1: return use(reinterpret_cast<const Triple<std::uint8_t>*>(rows_.data()));
+    case 2: return use(reinterpret_cast<const Triple<std::uint16_t>*>(rows_.data()));
+    default: return use(reinterpret_cast<const Triple<std::uint32_t>*>(rows_.data()));
   }
 }
 
 MDPTransitions::MDPTransitions(const std::byte* rows, std::size_t row_count, std::size_t element_size, Codebook states,
                                Codebook actions, std::optional<Codebook> targets, std::uint64_t seed)
-    : rows_(rows),
+    : rows_(rows, rows + 3 * row_count * element_size),
       row_count_(row_count),
       element_size_(element_size),
       states_(std::move(states)),

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <mutex>
 #include <numeric>
 #include <stdexcept>
 #include <utility>
@@ -60,6 +61,7 @@ MixedReplay::MixedReplay(std::vector<MixedSource> sources, const std::vector<Mix
   }
   for (MixedSource& source : sources) parts_.push_back(part_of(std::move(source)));
   columns_.push_back({"source", DataType::u1, {}});
+  require_sizes(columns_);
 }
 
 MixedReplay::Part MixedReplay::part_of(MixedSource mixed) const {
@@ -107,7 +109,7 @@ std::vector<double> MixedReplay::weights() const {
 }
 
 void MixedReplay::require_idle() const {
-  if (drawing_) throw std::logic_error("a function of a mixture must not draw from that mixture");
+  if (drawing_) throw std::logic_error("a function of a mixture must neither draw from that mixture nor change it");
 }
 
 // One draw of `row_count` rows: make(k, row, count) makes the rows [row, row + count) of source k, for all that have
@@ -163,6 +165,14 @@ void MixedReplay::skip_choices(std::uint64_t count, std::size_t group_size) {
   }
 }
 
+void MixedReplay::skip_draws(std::uint64_t count, std::size_t batch_size) {
+  for (; count > 0; --count) {
+    make_draw(batch_size, [&](std::size_t k, std::size_t, std::size_t row_count) {
+      parts_[k].mixed.source->skip_draws(1, row_count);
+    });
+  }
+}
+
 // Where each column of a source goes, from row `first_row` of the mixture's batch on; what is dropped gets room for
 // `row_count` rows.
 std::span<std::byte* const> MixedReplay::pointers_of(Part& part, std::size_t first_row, std::size_t row_count,
@@ -204,6 +214,7 @@ MixedReplay::State MixedReplay::state() const {
 
 void MixedReplay::set_state(const State& state) {
   const std::scoped_lock lock(mutex_);
+  require_idle();
   shares_.set_credit(state.credit);
   draw_count_ = state.draw_count;
 }

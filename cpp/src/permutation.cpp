@@ -47,10 +47,9 @@ std::uint64_t Permutation::operator()(std::uint64_t position) const noexcept {
 
 void Permutation::apply(std::span<const std::uint64_t> positions, std::span<std::uint64_t> out) const {
   for (std::size_t i = 0; i < positions.size(); ++i) {
-    if (positions[i] >= size_) {
-      throw std::out_of_range(message("positions must be below ", size_, ", got ", positions[i]));
-    }
-    out[i] = (*this)(positions[i]);
+    const std::uint64_t position = positions[i];  // once: the caller may change it meanwhile
+    if (position >= size_) throw std::out_of_range(message("positions must be below ", size_, ", got ", position));
+    out[i] = (*this)(position);
   }
 }
 

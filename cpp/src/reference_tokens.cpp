@@ -158,6 +158,13 @@ std::uint64_t first_seed(std::uint64_t seed, std::uint64_t iteration, std::uint6
   return seed + iteration * count;
 }
 
+// A row is made of its probabilities; its thresholds and running sums take about as much again each.
+void require_row_memory(std::uint32_t state_count, std::size_t memory_limit) {
+  const double bytes = 4.0 * sizeof(double) * state_count;
+  require(bytes <= static_cast<double>(memory_limit), "a row of ", state_count, " states needs ", bytes / 0x1p30,
+          " GiB, more than the ", static_cast<double>(memory_limit) / 0x1p30, " GiB allowed here; use fewer states");
+}
+
 }  // namespace
 
 class ReferenceChain::Sampler {
@@ -168,6 +175,7 @@ class ReferenceChain::Sampler {
         order_(order),
         temperature_(temperature.value()),
         seed_(seed),
+        memory_limit_(memory_limit),
         cache_(context_count(state_count, order), memory_limit) {
     std::vector<double> probabilities(state_count);
     fill_probabilities({}, probabilities);
@@ -217,6 +225,14 @@ class ReferenceChain::Sampler {
   [[nodiscard]] std::uint32_t state_count() const noexcept { return state_count_; }
   [[nodiscard]] std::uint64_t seed() const noexcept { return seed_; }
 
+  // Throws std::invalid_argument unless there is memory for so many tokens of workers at a time.
+  void require_block_memory(double token_count) const {
+    const double bytes = token_count * sizeof(std::uint32_t);
+    require(bytes <= static_cast<double>(memory_limit_), "the workers' blocks need ", bytes / 0x1p30,
+            " GiB, more than the ", static_cast<double>(memory_limit_) / 0x1p30,
+            " GiB allowed here; make fewer workers' at a time, or use fewer threads");
+  }
+
  private:
   // The tokens before one place in a [step, row] block, oldest first.
   struct History {
@@ -262,6 +278,7 @@ class ReferenceChain::Sampler {
   std::uint32_t order_;
   double temperature_;
   std::uint64_t seed_;
+  std::size_t memory_limit_;
   CumulativeRow first_row_;  // of no history
   RowCache<TokenRow> cache_;
 };
@@ -276,6 +293,7 @@ ReferenceChain::ReferenceChain(std::uint32_t state_count, std::uint32_t order, T
     throw std::invalid_argument(message("temperature is too small to divide by, got ", temperature.value()));
   }
   first_seed(seed, 0, state_count);
+  require_row_memory(state_count, memory_limit);
   sampler_ = std::make_unique<Sampler>(state_count, order, temperature, seed, memory_limit);
 }
 
@@ -284,6 +302,9 @@ ReferenceChain::ReferenceChain(ReferenceChain&&) noexcept = default;
 
 void ReferenceChain::sample(const ReferenceRound& round, const Rows& tokens, const RunOptions& options) const {
   const std::size_t block = block_size(round, tokens, sampler_->state_count());
+  const std::size_t together = std::min(options.thread_count, round.made_count);
+  sampler_->require_block_memory(static_cast<double>(together) * static_cast<double>(block) *
+                                 static_cast<double>(tokens.column_count));
   const std::uint64_t first =
       first_seed(sampler_->seed(), round.iteration, std::uint64_t{tokens.column_count} * round.reference_worker_count);
   parallel_for(round.made_count, 1, options, [&](std::size_t made, std::size_t, const std::atomic<bool>& cancelled) {
@@ -293,8 +314,9 @@ void ReferenceChain::sample(const ReferenceRound& round, const Rows& tokens, con
 }
 
 void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const ReferenceRound& round,
-                          const Rows& tokens, const RunOptions& options) {
+                          const Rows& tokens, std::size_t memory_limit, const RunOptions& options) {
   const std::size_t block = block_size(round, tokens, state_count);
+  require_row_memory(state_count, memory_limit);
   const std::uint64_t first = first_seed(seed, round.iteration, round.reference_worker_count);
   const std::vector<double> probabilities(state_count, 1.0 / state_count);
   TokenRow row;

@@ -1,10 +1,34 @@
 // Rows that follow one another: sums of rewards over n steps, and where steps end.
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 
 #include "replay_parts.hpp"
 
 namespace trajmill {
+
+// Which columns say where a row led to. Nothing is read out of a name that the schema is free to choose.
+void ReplayBuffer::make_links() {
+  const auto& columns = settings_.columns;
+  for (const auto& [name, of] : settings_.shared) {
+    links_.push_back({find_column(columns, name), find_column(columns, of), true});
+  }
+  const std::size_t observation = find_column(columns, "observation");
+  const std::size_t next_observation = find_column(columns, "next_observation");
+  if (!settings_.following && observation < columns.size() && next_observation < columns.size() &&
+      columns[observation].byte_count() == columns[next_observation].byte_count() &&
+      std::ranges::count(links_, next_observation, &Link::to) == 0) {
+    links_.push_back({next_observation, observation, false});
+  }
+  for (const auto& [name, of] : settings_.following.value_or(std::vector<SharedColumn>{})) {
+    const std::size_t to = find_column(columns, name), from = find_column(columns, of);
+    require(to < columns.size() && from < columns.size() && to != from,
+            "following must name two columns of the schema, got '", name, "' and '", of, "'");
+    require(columns[to].type == columns[from].type && columns[to].shape == columns[from].shape, "'", name,
+            "' cannot follow '", of, "': their dtype and shape must be equal");
+    if (std::ranges::count(links_, to, &Link::to) == 0) links_.push_back({to, from, false});
+  }
+}
 
 void ReplayBuffer::require_n_step_columns() const {
   if (settings_.n_step == 1) return;
@@ -16,6 +40,15 @@ void ReplayBuffer::require_n_step_columns() const {
     require(flag == columns.size() || columns[flag].byte_count() == 1, "n_step > 1 needs one byte, bool or uint8, in '",
             flag < columns.size() ? columns[flag].name : "", "'");
   }
+  static constexpr std::string_view kOwn[] = {"observation",      "action",   "reward",
+                                              "next_observation", "terminal", "truncated"};
+  for (std::size_t c = 0; c < columns.size() && !settings_.following; ++c) {
+    const bool is_known = std::ranges::count(kOwn, columns[c].name) > 0 ||
+                          std::ranges::any_of(links_, [c](const Link& link) { return link.to == c || link.of == c; });
+    require(is_known, "n_step > 1 cannot know whether '", columns[c].name,
+            "' belongs to the first or to the last of n steps: say with following= which columns hold the next row's "
+            "values, such as following={'next_obs': 'obs'}, or {} if none does");
+  }
 }
 
 bool ReplayBuffer::has_end(const std::byte* row) const noexcept {
@@ -25,21 +58,22 @@ bool ReplayBuffer::has_end(const std::byte* row) const noexcept {
   return is_set(terminal_) || is_set(truncated_);
 }
 
+// Whether the row in `successor` has what the shared columns of the one in `slot` hold.
+bool ReplayBuffer::is_repeated(std::size_t slot, std::size_t successor) const noexcept {
+  const std::int64_t reference = entry_of(slot);
+  return reference == 0 || std::ranges::all_of(links_, [&](const Link& link) {
+           return !link.is_shared || std::memcmp(entry(reference) + pieces_[link.to].offset,
+                                                 row(successor) + pieces_[link.of].offset, pieces_[link.to].size) == 0;
+         });
+}
+
 // Whether the row in `successor` begins where the one in `slot` led to.
 bool ReplayBuffer::continues(std::size_t slot, std::size_t successor) const noexcept {
-  if (layout_.entry_size > 0) {
-    const std::int64_t reference = entry_of(slot);
-    if (reference == 0) return true;
-    return std::ranges::all_of(pieces_, [&](const Piece& piece) {
-      return piece.source != Piece::Source::next ||
-             std::memcmp(entry(reference) + piece.offset, row(successor) + piece.shared_offset, piece.size) == 0;
-    });
-  }
-  const std::size_t none = settings_.columns.size();
-  if (observation_ == none || next_observation_ == none) return true;
-  if (pieces_[observation_].size != pieces_[next_observation_].size) return true;
-  return std::memcmp(row(slot) + pieces_[next_observation_].offset, row(successor) + pieces_[observation_].offset,
-                     pieces_[observation_].size) == 0;
+  return (layout_.entry_size == 0 || is_repeated(slot, successor)) &&
+         std::ranges::all_of(links_, [&](const Link& link) {
+           return link.is_shared || std::memcmp(row(slot) + pieces_[link.to].offset,
+                                                row(successor) + pieces_[link.of].offset, pieces_[link.to].size) == 0;
+         });
 }
 
 std::size_t ReplayBuffer::Block::after(std::size_t slot) const noexcept {
@@ -48,13 +82,13 @@ std::size_t ReplayBuffer::Block::after(std::size_t slot) const noexcept {
 }
 
 void ReplayBuffer::Block::walk() noexcept {
-  const State& state = *buffer_.state_;
+  const Record& state = buffer_.now();
   const std::size_t oldest = state.first % capacity_;
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     auto slot = static_cast<std::size_t>(slots_[i]);
     const std::size_t younger_count = state.added - state.first - age_of(slot, oldest, capacity_) - 1;
     const std::size_t successor_count = younger_count / buffer_.settings_.environment_count;
-    const std::size_t most = std::min(buffer_.settings_.n_step - 1, successor_count);
+    const std::size_t most = as_added_ ? 0 : std::min(buffer_.settings_.n_step - 1, successor_count);
     std::size_t steps = 1;
     for (; steps <= most && !buffer_.has_end(buffer_.row(slot)); ++steps) {
       const std::size_t next = after(slot);

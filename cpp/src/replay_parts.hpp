@@ -42,16 +42,41 @@ void store(T& target, T value) noexcept {
   std::atomic_ref(target).store(value, std::memory_order_release);
 }
 
-// What of a buffer is not rows; it lies in the buffer's memory, so that it survives with it. Each store is atomic and
-// leaves a valid buffer behind: rows [first, added) exist.
-struct ReplayBuffer::State {
-  std::uint64_t first;  // number of the oldest row
-  std::uint64_t added;  // number of the next row
-  std::uint64_t draw_count;
+// Rows [first, added) exist.
+struct ReplayBuffer::Record {
+  std::uint64_t first;      // number of the oldest row
+  std::uint64_t added;      // number of the next row, at most 2^62
   double largest_priority;  // 0 stands for the 1 it starts with
+  std::uint64_t check;      // of the three
+
+  [[nodiscard]] std::uint64_t sum() const noexcept;
 };
 
-inline std::size_t ReplayBuffer::size_now() const noexcept { return state_->added - state_->first; }
+// What of a buffer is not rows; it lies in the buffer's memory, so that it survives with it. One of two records holds;
+// the other one is written as a whole before it takes over. So whenever the process dies a valid buffer is left behind,
+// and a word that was changed by anything else is noticed. All zero: no buffer yet.
+struct ReplayBuffer::State {
+  static constexpr std::uint64_t kHolds[2] = {0x5AA5'C33C'0FF0'9669, ~std::uint64_t{0x5AA5'C33C'0FF0'9669}};
+  static constexpr std::uint32_t kDrawBits = 48;
+
+  std::uint64_t which;  // kHolds of the record that holds
+  std::uint64_t draws;  // draws made, and 16 bits that check them
+  Record records[2];
+
+  [[nodiscard]] static std::uint64_t checked(std::uint64_t draw_count) noexcept;
+};
+
+inline const ReplayBuffer::Record& ReplayBuffer::now() const noexcept {
+  return state_->records[state_->which == State::kHolds[1] ? 1 : 0];
+}
+
+inline std::size_t ReplayBuffer::size_now() const noexcept { return now().added - now().first; }
+
+// Column `to` says where a row led to, as column `of` of the row after it says where that one began.
+struct ReplayBuffer::Link {
+  std::size_t to, of;
+  bool is_shared;
+};
 
 // How a batch column is made.
 struct ReplayBuffer::Piece {
@@ -69,7 +94,7 @@ class ReplayBuffer::Slots {
  public:
   explicit Slots(const ReplayBuffer& buffer) noexcept
       : capacity_(buffer.settings_.capacity),
-        begin_(buffer.size_now() == capacity_ ? 0 : buffer.state_->first % capacity_) {}
+        begin_(buffer.size_now() == capacity_ ? 0 : buffer.now().first % capacity_) {}
 
   std::int64_t operator[](std::size_t index) const noexcept {
     const std::size_t slot = begin_ + index;
@@ -83,7 +108,7 @@ class ReplayBuffer::Slots {
 // At most kBlockRows rows on their way out: the rows that each one's n steps go through.
 class ReplayBuffer::Block {
  public:
-  Block(const ReplayBuffer& buffer, std::span<const std::int64_t> slots) noexcept;
+  Block(const ReplayBuffer& buffer, std::span<const std::int64_t> slots, bool as_added) noexcept;
 
   // Rows [begin, begin + count) of the block, count <= kGroupRows, to `out`.
   void copy(const Piece& piece, const Column& column, std::size_t begin, std::size_t count,
@@ -102,6 +127,7 @@ class ReplayBuffer::Block {
   const ReplayBuffer& buffer_;
   std::span<const std::int64_t> slots_;
   std::size_t capacity_;
+  bool as_added_;  // one step each
   const std::byte* first_[kBlockRows];
   const std::byte* last_[kBlockRows];
   const std::byte* next_[kBlockRows];   // where the shared columns are:

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <shared_mutex>
 
 #include "replay_parts.hpp"
 
@@ -30,7 +31,7 @@ double ReplayBuffer::largest_priority() const {
 }
 
 double ReplayBuffer::largest_priority_now() const noexcept {
-  return state_->largest_priority == 0.0 ? 1.0 : state_->largest_priority;
+  return now().largest_priority == 0.0 ? 1.0 : now().largest_priority;
 }
 
 // Gives the new rows in `count` slots from `slot` on, around the ring, the largest priority.
@@ -53,17 +54,11 @@ void ReplayBuffer::draw_by_priority(std::span<const std::uint64_t> words, std::s
 }
 
 // Schaul et al. 2016, section 3.4: (N P(i))^-beta, divided by the largest of the batch.
-void ReplayBuffer::weigh(std::size_t batch_size, double beta, const std::byte* indexes, std::byte* out) const {
-  const auto weight = [&](std::size_t i) {
-    std::int64_t slot;
-    std::memcpy(&slot, indexes + i * sizeof(slot), sizeof(slot));
-    return tree_->weight(static_cast<std::size_t>(slot));
-  };
-  double smallest = SumTree::kLargestWeight;
-  for (std::size_t i = 0; i < batch_size; ++i) smallest = std::min(smallest, weight(i));
+void ReplayBuffer::weigh(std::span<const double> weights, double beta, std::byte* out) {
+  const double smallest = *std::ranges::min_element(weights);
   const auto exponent = static_cast<float>(beta);
-  for (std::size_t i = 0; i < batch_size; ++i) {
-    const float correction = std::pow(static_cast<float>(smallest / weight(i)), exponent);
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const float correction = std::pow(static_cast<float>(smallest / weights[i]), exponent);
     std::memcpy(out + i * sizeof(float), &correction, sizeof(float));
   }
 }
@@ -84,7 +79,7 @@ void ReplayBuffer::update_priorities(std::span<const std::int64_t> slots, std::s
   require_open();
   require_rows(slots);
   tree_->set(slots, weights);
-  if (largest > std::max(1.0, state_->largest_priority)) store(state_->largest_priority, largest);
+  if (largest > largest_priority_now()) publish(now().first, now().added, largest);
 }
 
 void ReplayBuffer::priority_weights(std::span<const std::int64_t> slots, std::span<double> weights) const {
@@ -97,9 +92,9 @@ void ReplayBuffer::priority_weights(std::span<const std::int64_t> slots, std::sp
 
 // Builds the tree over the weights in memory(), and takes out those of slots that hold no row.
 void ReplayBuffer::restore_priorities() {
-  require_sound(state_->largest_priority >= 0.0 && state_->largest_priority <= kLargestPriority);
+  require_sound(now().largest_priority >= 0.0 && now().largest_priority <= kLargestPriority);
   if (!settings_.alpha) return;
-  const std::size_t capacity = settings_.capacity, size = size_now(), oldest = state_->first % capacity;
+  const std::size_t capacity = settings_.capacity, size = size_now(), oldest = now().first % capacity;
   const std::span weights(reinterpret_cast<double*>(memory_.data() + layout_.weights), SumTree::padded(capacity));
   for (std::size_t slot = 0; slot < weights.size(); ++slot) {
     const bool is_empty = slot >= capacity || age_of(slot, oldest, capacity) >= size;

@@ -2,8 +2,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <new>
+#include <shared_mutex>
 #include <stdexcept>
 #include <utility>
 
@@ -16,6 +18,8 @@ namespace trajmill {
 namespace {
 
 constexpr std::size_t kHugePage = std::size_t{1} << 21;
+constexpr std::uint64_t kMostRows = std::uint64_t{1} << 62;  // ever added
+constexpr std::uint64_t kMostDraws = (std::uint64_t{1} << 48) - 1;
 
 std::shared_ptr<std::byte[]> allocate(std::size_t size) {
   void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -51,7 +55,32 @@ ReplayBuffer::ReplayBuffer(ReplaySettings settings, std::span<std::byte> memory)
 
 ReplayBuffer::~ReplayBuffer() = default;
 
-void ReplayBuffer::require_open() const { require(state_ != nullptr, "the buffer is closed"); }
+void ReplayBuffer::require_open() const { require(state_ != nullptr, closed_); }
+
+// --- the state ---
+
+std::uint64_t ReplayBuffer::Record::sum() const noexcept {
+  std::uint64_t sum = 0x7472616A6D696C6C;
+  for (const std::uint64_t word : {first, added, std::bit_cast<std::uint64_t>(largest_priority)}) {
+    sum = (sum ^ word) * 0x9E3779B97F4A7C15;  // odd, and so is what the shift does: a bijection of every word
+    sum ^= sum >> 29;
+  }
+  return sum;
+}
+
+std::uint64_t ReplayBuffer::State::checked(std::uint64_t draw_count) noexcept {
+  const std::uint64_t sum = (draw_count + 1) * 0x9E3779B97F4A7C15;
+  return draw_count | (sum ^ sum >> 31) >> kDrawBits << kDrawBits;
+}
+
+// The record that does not hold is written and takes over at once.
+void ReplayBuffer::publish(std::uint64_t first, std::uint64_t added, double largest_priority) noexcept {
+  const std::size_t next = state_->which == State::kHolds[0] ? 1 : 0;
+  Record& record = state_->records[next];
+  record = {first, added, largest_priority, 0};
+  record.check = record.sum();
+  store(state_->which, State::kHolds[next]);
+}
 
 std::size_t ReplayBuffer::size() const {
   const std::shared_lock lock(mutex_);
@@ -62,23 +91,34 @@ std::size_t ReplayBuffer::size() const {
 std::uint64_t ReplayBuffer::row_count() const {
   const std::shared_lock lock(mutex_);
   require_open();
-  return state_->added;
+  return now().added;
 }
 
 std::uint64_t ReplayBuffer::draw_count() const {
   const std::shared_lock lock(mutex_);
   require_open();
-  return std::atomic_ref(state_->draw_count).load();
+  return std::atomic_ref(state_->draws).load() & kMostDraws;
 }
 
 void ReplayBuffer::set_draw_count(std::uint64_t count) {
-  const std::scoped_lock lock(mutex_);
+  require(count <= kMostDraws, "draw_count must be below 2^48, got ", count);
+  const std::shared_lock lock(mutex_);  // as draws, which count it
   require_open();
-  store(state_->draw_count, count);
+  store(state_->draws, State::checked(count));
+}
+
+// The number of a new draw; others may be made side by side.
+std::uint64_t ReplayBuffer::next_draw() {
+  const std::atomic_ref draws(state_->draws);
+  std::uint64_t before = draws.load();
+  do {
+    require((before & kMostDraws) < kMostDraws, "the buffer has made the most draws there can be");
+  } while (!draws.compare_exchange_weak(before, State::checked((before & kMostDraws) + 1)));
+  return before & kMostDraws;
 }
 
 void ReplayBuffer::require_rows(std::span<const std::int64_t> slots) const {
-  const std::size_t size = size_now(), capacity = settings_.capacity, oldest = state_->first % capacity;
+  const std::size_t size = size_now(), capacity = settings_.capacity, oldest = now().first % capacity;
   for (const std::int64_t slot : slots) {
     const auto place = static_cast<std::size_t>(slot);  // a negative number becomes too large
     if (place >= capacity || age_of(place, oldest, capacity) >= size) {
@@ -90,7 +130,7 @@ void ReplayBuffer::require_rows(std::span<const std::int64_t> slots) const {
 
 // --- shared columns: entries of the side store ---
 
-std::int64_t ReplayBuffer::take_entry() {
+std::int64_t ReplayBuffer::take_entry() noexcept {
   if (free_entries_.empty()) return static_cast<std::int64_t>(++entry_count_);
   const std::int64_t number = free_entries_.back();
   free_entries_.pop_back();
@@ -98,41 +138,43 @@ std::int64_t ReplayBuffer::take_entry() {
 }
 
 // Fills the shared columns of the new rows, which no one sees yet.
-void ReplayBuffer::share_rows(std::uint64_t number, std::size_t count, std::span<const std::byte* const> columns) {
-  struct Pair {
-    const std::byte *next, *observation;
-    std::size_t size, offset;
-  };
-  std::vector<Pair> pairs;
-  for (const auto& [name, of] : settings_.shared) {
-    const std::size_t to = find_column(settings_.columns, name), from = find_column(settings_.columns, of);
-    pairs.push_back({columns[to], columns[from], settings_.columns[to].byte_count(), layout_.offsets[to]});
-  }
+void ReplayBuffer::share_rows(std::uint64_t number, std::size_t count,
+                              std::span<const std::byte* const> columns) noexcept {
+  const auto of_row = [&](std::size_t column, std::size_t i) { return columns[column] + i * pieces_[column].size; };
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t successor = i + settings_.environment_count;
-    const bool is_repeated =
-        successor < count &&
-        std::ranges::all_of(
-            pairs,
-            [&](const Pair& pair) {
-              return std::memcmp(pair.next + i * pair.size, pair.observation + successor * pair.size, pair.size) == 0;
-            });
+    const bool repeats =
+        successor < count && std::ranges::all_of(
+                                 links_,
+                                 [&](const Link& link) {
+                                   return !link.is_shared || std::memcmp(of_row(link.to, i), of_row(link.of, successor),
+                                                                         pieces_[link.to].size) == 0;
+                                 });
     std::int64_t& reference = entry_of((number + i) % settings_.capacity);
-    reference = is_repeated ? 0 : take_entry();
-    if (is_repeated) continue;
-    for (const Pair& pair : pairs) {
-      std::memcpy(entry(reference) + pair.offset, pair.next + i * pair.size, pair.size);
+    reference = repeats ? 0 : take_entry();
+    if (repeats) continue;
+    for (const Link& link : links_) {
+      if (!link.is_shared) continue;
+      std::memcpy(entry(reference) + pieces_[link.to].offset, of_row(link.to, i), pieces_[link.to].size);
     }
   }
 }
 
 // --- adding ---
 
+// All memory that adding `count` rows can need, so that nothing can fail once rows have begun to change.
+void ReplayBuffer::make_room(std::size_t count) {
+  if (tree_) tree_->make_room(count);
+  if (layout_.entry_size == 0) return;
+  const std::size_t needed = free_entries_.size() + count + settings_.environment_count;
+  if (needed > free_entries_.capacity()) free_entries_.reserve(std::max(needed, 2 * free_entries_.capacity()));
+}
+
 // Takes the rows before `first_kept` out.
-void ReplayBuffer::evict(std::uint64_t first_kept) {
-  const std::uint64_t first = state_->first;
+void ReplayBuffer::evict(std::uint64_t first_kept) noexcept {
+  const auto [first, added, largest_priority, check] = now();
   if (first_kept <= first) return;
-  store(state_->first, first_kept);
+  publish(first_kept, added, largest_priority);
   if (layout_.entry_size == 0) return;
   for (std::uint64_t number = first; number < first_kept; ++number) {
     const std::int64_t reference = entry_of(number % settings_.capacity);
@@ -159,9 +201,11 @@ std::size_t ReplayBuffer::add(std::size_t count, std::span<const std::byte* cons
           " rows; add the last ", capacity, " only");
   const std::scoped_lock lock(mutex_);
   require_open();
-  const std::uint64_t number = state_->added;
+  const std::uint64_t number = now().added;
   const std::size_t slot = number % capacity;
   if (count == 0) return slot;
+  require(number <= kMostRows - count, "the buffer has been given the most rows there can be");
+  make_room(count);
   evict(number + count > capacity ? number + count - capacity : 0);
   constexpr std::size_t kRowsTogether = 64;  // stay in the first cache while their columns are put together
   for (std::size_t done = 0; done < count;) {
@@ -172,25 +216,42 @@ std::size_t ReplayBuffer::add(std::size_t count, std::span<const std::byte* cons
   }
   if (layout_.entry_size > 0) share_rows(number, count, columns);
   if (tree_) prioritize(slot, count);
-  store(state_->added, number + count);  // now the rows are there
+  publish(now().first, number + count, now().largest_priority);  // now the rows are there
+  const std::uint64_t before = number - std::min<std::uint64_t>(environments, number - now().first);
   if (layout_.entry_size > 0) {
-    for (std::uint64_t i = number - std::min<std::uint64_t>(environments, number - state_->first); i < number; ++i) {
-      const std::size_t before = i % capacity;
-      std::int64_t& reference = entry_of(before);
-      if (!continues(before, (i + environments) % capacity)) continue;
+    for (std::uint64_t i = before; i < number; ++i) {
+      std::int64_t& reference = entry_of(i % capacity);
+      if (!is_repeated(i % capacity, (i + environments) % capacity)) continue;
       free_entries_.push_back(std::exchange(reference, 0));
     }
   }
+  if (settings_.n_step > 1) count_breaks(before, number + count - environments - before);
   return slot;
+}
+
+// Of `count` rows from `number` on, all of which have successors.
+void ReplayBuffer::count_breaks(std::uint64_t number, std::size_t count) noexcept {
+  for (std::uint64_t i = number; i < number + count; ++i) {
+    const std::size_t slot = i % settings_.capacity;
+    if (!has_end(row(slot)) && !continues(slot, (i + settings_.environment_count) % settings_.capacity)) ++break_count_;
+  }
+}
+
+std::size_t ReplayBuffer::break_count() const {
+  const std::shared_lock lock(mutex_);
+  require_open();
+  return break_count_;
 }
 
 void ReplayBuffer::clear() {
   const std::scoped_lock lock(mutex_);
   require_open();
-  const std::uint64_t next_round = round_up(state_->added, settings_.capacity);
-  evict(next_round);
-  store(state_->added, next_round);
-  restore();
+  if (tree_) tree_->make_room(settings_.capacity);
+  const std::uint64_t next_round = round_up(now().added, settings_.capacity);
+  publish(next_round, next_round, now().largest_priority);
+  free_entries_.clear();
+  entry_count_ = 0;
+  if (tree_) tree_->fill(0, settings_.capacity, 0.0);
 }
 
 // --- drawing ---
@@ -239,8 +300,8 @@ void ReplayBuffer::epoch_slots(std::uint64_t epoch, std::size_t first, std::span
 std::vector<ReplayBuffer::Extent> ReplayBuffer::used_extents() const {
   require_open();
   const std::size_t capacity = settings_.capacity;
-  const bool is_one_round = size_now() == 0 || state_->first / capacity == (state_->added - 1) / capacity;
-  const std::size_t slot_count = size_now() == 0 ? 0 : is_one_round ? (state_->added - 1) % capacity + 1 : capacity;
+  const bool is_one_round = size_now() == 0 || now().first / capacity == (now().added - 1) / capacity;
+  const std::size_t slot_count = size_now() == 0 ? 0 : is_one_round ? (now().added - 1) % capacity + 1 : capacity;
   return {{0, kPage},
           {layout_.rows, slot_count * layout_.row_stride},
           {layout_.weights, settings_.alpha ? slot_count * sizeof(double) : 0},
@@ -248,14 +309,27 @@ std::vector<ReplayBuffer::Extent> ReplayBuffer::used_extents() const {
 }
 
 void ReplayBuffer::require_sound(bool holds) {
-  require(holds, "the memory does not hold a replay buffer of these settings");
+  require(holds, "the memory does not hold a replay buffer of these settings, or was changed by something else");
 }
 
-void ReplayBuffer::restore() {
+void ReplayBuffer::restore(bool is_version_1) {
+  if (is_version_1) {
+    std::uint64_t former[4];
+    std::memcpy(former, state_, sizeof(former));
+    *state_ = {};
+    state_->draws = State::checked(std::min(former[2], kMostDraws));
+    publish(former[0], std::max(former[0], former[1]), std::bit_cast<double>(former[3]));
+  }
+  const std::span words(reinterpret_cast<const std::uint64_t*>(state_), sizeof(State) / sizeof(std::uint64_t));
+  if (std::ranges::all_of(words, [](std::uint64_t word) { return word == 0; })) {
+    state_->draws = State::checked(0);
+    publish(0, 0, 0.0);
+  }
+  require_sound(std::ranges::count(State::kHolds, state_->which) == 1 && now().check == now().sum() &&
+                state_->draws == State::checked(state_->draws & kMostDraws));
   const std::size_t environments = settings_.environment_count;
-  state_->added = std::max(state_->added, state_->first);  // the end of an interrupted clear()
-  const std::size_t size = size_now();
-  require_sound(size <= settings_.capacity && state_->first % environments == 0 && size % environments == 0);
+  require_sound(now().first <= now().added && now().added <= kMostRows && size_now() <= settings_.capacity &&
+                now().first % environments == 0 && size_now() % environments == 0);
   restore_entries();
   restore_priorities();
 }
@@ -265,9 +339,9 @@ void ReplayBuffer::restore_entries() {
   if (layout_.entry_size == 0) return;
   const std::size_t capacity = settings_.capacity;
   std::vector<bool> is_used;
-  for (std::uint64_t number = state_->first; number < state_->added; ++number) {
+  for (std::uint64_t number = now().first; number < now().added; ++number) {
     const auto place = static_cast<std::size_t>(entry_of(number % capacity));
-    const bool has_successor = number + settings_.environment_count < state_->added;
+    const bool has_successor = number + settings_.environment_count < now().added;
     require_sound(place <= capacity && (place > 0 || has_successor));
     if (place == 0) continue;
     if (place > is_used.size()) is_used.resize(place, false);
@@ -281,8 +355,10 @@ void ReplayBuffer::restore_entries() {
   }
 }
 
-void ReplayBuffer::close() {
+void ReplayBuffer::close(std::string reason) {
+  mutex_.discard();
   const std::scoped_lock lock(mutex_);
+  closed_ = std::move(reason);
   state_ = nullptr;
   rows_ = entries_ = nullptr;
   memory_ = {};

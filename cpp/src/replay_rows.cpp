@@ -1,6 +1,7 @@
 // What a row looks like in memory, and how rows are copied into a batch.
 #include <algorithm>
 #include <cstring>
+#include <shared_mutex>
 #include <stdexcept>
 
 #include "replay_parts.hpp"
@@ -22,6 +23,7 @@ ReplayLayout ReplayBuffer::layout(const ReplaySettings& settings) {
   require(settings.capacity % settings.environment_count == 0, "capacity must be a multiple of environment_count ",
           settings.environment_count, ", got ", settings.capacity);
   require(!settings.columns.empty(), "the schema must have at least one column");
+  require_sizes(settings.columns);
   require(settings.n_step >= 1, "n_step must be at least 1, got 0");
   require(settings.discount >= 0.0 && settings.discount <= 1.0, "discount must be in [0, 1], got ", settings.discount);
   if (settings.alpha) {
@@ -75,12 +77,10 @@ ReplayLayout ReplayBuffer::layout(const ReplaySettings& settings) {
 void ReplayBuffer::make_columns() {
   const auto& columns = settings_.columns;
   const bool has_steps = settings_.n_step > 1;
-  observation_ = find_column(columns, "observation");
-  next_observation_ = find_column(columns, "next_observation");
   reward_ = find_column(columns, "reward");
   terminal_ = find_column(columns, "terminal");
   truncated_ = find_column(columns, "truncated");
-  require_n_step_columns();
+  make_links();
   for (std::size_t c = 0; c < columns.size(); ++c) {
     using enum Piece::Source;
     const std::size_t size = columns[c].byte_count();
@@ -90,7 +90,8 @@ void ReplayBuffer::make_columns() {
     }
     if (has_steps && piece.source == first) {
       if (c == reward_) piece.source = reward;
-      if (c == next_observation_ || c == terminal_ || c == truncated_) piece.source = last;
+      const bool leads_on = std::ranges::count(links_, c, &Link::to) > 0 || columns[c].name == "next_observation";
+      if (leads_on || c == terminal_ || c == truncated_) piece.source = last;
     }
     pieces_.push_back(piece);
   }
@@ -108,6 +109,7 @@ void ReplayBuffer::make_columns() {
     add_column("indexes", DataType::i8);
     add_column("weights", DataType::f4);
   }
+  require_n_step_columns();
   prefetched_bytes_ = layout_.row_stride;
   if (settings_.environment_count == 1) {
     prefetched_bytes_ *= settings_.n_step + (settings_.shared.empty() ? 0 : 1);
@@ -125,8 +127,8 @@ __attribute__((always_inline)) inline void ReplayBuffer::prefetch(std::span<cons
   }
 }
 
-ReplayBuffer::Block::Block(const ReplayBuffer& buffer, std::span<const std::int64_t> slots) noexcept
-    : buffer_(buffer), slots_(slots), capacity_(buffer.settings_.capacity) {
+ReplayBuffer::Block::Block(const ReplayBuffer& buffer, std::span<const std::int64_t> slots, bool as_added) noexcept
+    : buffer_(buffer), slots_(slots), capacity_(buffer.settings_.capacity), as_added_(as_added) {
   for (std::size_t i = 0; i < slots.size(); ++i) first_[i] = buffer.row(static_cast<std::size_t>(slots[i]));
   if (buffer.settings_.n_step > 1 || buffer.layout_.entry_size > 0) walk();
 }
@@ -134,7 +136,7 @@ ReplayBuffer::Block::Block(const ReplayBuffer& buffer, std::span<const std::int6
 void ReplayBuffer::Block::copy(const Piece& piece, const Column& column, std::size_t begin, std::size_t count,
                                std::byte* out) const noexcept {
   const std::byte* sources[kGroupRows];
-  switch (piece.source) {
+  switch (as_added_ && piece.source != Piece::Source::next ? Piece::Source::first : piece.source) {
     case Piece::Source::first:
       for (std::size_t i = 0; i < count; ++i) sources[i] = first_[begin + i] + piece.offset;
       return piece.gather(out, sources, count, piece.size);
@@ -153,12 +155,13 @@ void ReplayBuffer::Block::copy(const Piece& piece, const Column& column, std::si
 
 // Rows `first_row` on of the batch, from at most kBlockRows slots; on the way those of `next` are prefetched.
 void ReplayBuffer::copy_out(std::span<const std::int64_t> slots, std::span<const std::int64_t> next,
-                            std::size_t first_row, std::span<std::byte* const> columns) const noexcept {
-  const Block block(*this, slots);
+                            std::size_t first_row, std::span<std::byte* const> columns, bool as_added) const noexcept {
+  const Block block(*this, slots, as_added);
+  const std::size_t column_count = gathered_columns(as_added).size();
   for (std::size_t begin = 0; begin < slots.size(); begin += kGroupRows) {
     const std::size_t count = std::min(kGroupRows, slots.size() - begin);
     if (begin < next.size()) prefetch(next.subspan(begin, std::min(kGroupRows, next.size() - begin)));
-    for (std::size_t c = 0; c < pieces_.size(); ++c) {
+    for (std::size_t c = 0; c < column_count; ++c) {
       block.copy(pieces_[c], batch_columns_[c], begin, count, columns[c] + (first_row + begin) * pieces_[c].size);
     }
   }
@@ -167,7 +170,7 @@ void ReplayBuffer::copy_out(std::span<const std::int64_t> slots, std::span<const
 // Rows [begin, end) of a batch: `slots_of(row, slots)` tells where a block of them is, one block ahead of the copying.
 template <class SlotsOf>
 void ReplayBuffer::copy_run(std::size_t begin, std::size_t end, std::span<std::byte* const> columns,
-                            const SlotsOf& slots_of) const {
+                            const SlotsOf& slots_of, bool as_added) const {
   std::int64_t memory[2][kBlockRows];
   const auto find = [&](std::size_t from, std::size_t turn) {
     const std::span<std::int64_t> slots(memory[turn], from < end ? std::min(kBlockRows, end - from) : 0);
@@ -178,16 +181,16 @@ void ReplayBuffer::copy_run(std::size_t begin, std::size_t end, std::span<std::b
   prefetch(slots);
   for (std::size_t from = begin, turn = 1; from < end; from += kBlockRows, turn = 1 - turn) {
     const std::span<std::int64_t> next = find(from + kBlockRows, turn);
-    copy_out(slots, next, from, columns);
+    copy_out(slots, next, from, columns, as_added);
     slots = next;
   }
 }
 
 template <class SlotsOf>
 void ReplayBuffer::copy_rows(const RowGroups& groups, std::span<std::byte* const> columns, std::size_t thread_count,
-                             const SlotsOf& slots_of) const {
+                             const SlotsOf& slots_of, bool as_added) const {
   for_each_run(groups, kRowsPerTask, thread_count,
-               [&](std::size_t begin, std::size_t end) { copy_run(begin, end, columns, slots_of); });
+               [&](std::size_t begin, std::size_t end) { copy_run(begin, end, columns, slots_of, as_added); });
 }
 
 void ReplayBuffer::sample(std::size_t batch_size, const DrawOptions& options, std::span<std::byte* const> columns,
@@ -202,14 +205,16 @@ void ReplayBuffer::sample(std::size_t batch_size, const DrawOptions& options, st
           " rows of the buffer, got ", batch_size);
   require(!tree_ || tree_->total() > 0.0, "every priority is zero, so there is nothing to draw");
   const double beta = options.beta ? checked_beta(*options.beta) : beta_.load();
-  const std::uint64_t number = std::atomic_ref(state_->draw_count).fetch_add(1);
-  std::byte* const indexes = tree_ ? columns[pieces_.size()] : nullptr;
-
+  std::vector<double> weights(tree_ ? batch_size : 0);
+  const std::uint64_t number = next_draw();
   copy_rows(RowGroups::whole(batch_size), columns, thread_count, [&](std::size_t from, std::span<std::int64_t> slots) {
     draw(number, options, from, batch_size, slots);
-    if (tree_) std::memcpy(indexes + from * sizeof(slots[0]), slots.data(), slots.size_bytes());
+    if (!tree_) return;
+    std::memcpy(columns[pieces_.size()] + from * sizeof(slots[0]), slots.data(), slots.size_bytes());
+    for (std::size_t i = 0; i < slots.size(); ++i)
+      weights[from + i] = tree_->weight(static_cast<std::size_t>(slots[i]));
   });
-  if (tree_) weigh(batch_size, beta, indexes, columns[pieces_.size() + 1]);
+  if (tree_) weigh(weights, beta, columns[pieces_.size() + 1]);
 }
 
 void ReplayBuffer::choose(std::span<const std::uint32_t> words, const RowGroups& groups,
@@ -226,16 +231,20 @@ void ReplayBuffer::choose(std::span<const std::uint32_t> words, const RowGroups&
 }
 
 void ReplayBuffer::gather(std::span<const std::int64_t> slots, std::span<std::byte* const> columns,
-                          std::size_t thread_count) {
+                          std::size_t thread_count, bool as_added) {
   const std::shared_lock lock(mutex_);
   require_open();
   require_rows(slots);
-  copy_rows(RowGroups::whole(slots.size()), columns, thread_count,
-            [&](std::size_t from, std::span<std::int64_t> block) {
-              std::copy_n(slots.begin() + static_cast<std::ptrdiff_t>(from), block.size(), block.begin());
-            });
+  copy_rows(
+      RowGroups::whole(slots.size()), columns, thread_count,
+      [&](std::size_t from, std::span<std::int64_t> block) {
+        std::copy_n(slots.begin() + static_cast<std::ptrdiff_t>(from), block.size(), block.begin());
+      },
+      as_added);
 }
 
-std::size_t ReplayBuffer::gathered_column_count() const noexcept { return pieces_.size(); }
+std::span<const Column> ReplayBuffer::gathered_columns(bool as_added) const noexcept {
+  return std::span(batch_columns_).first(as_added ? settings_.columns.size() : pieces_.size());
+}
 
 }  // namespace trajmill

@@ -1,17 +1,26 @@
 #include "trajmill/seeded_batches.hpp"
 
+#include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "trajmill/error.hpp"
 #include "trajmill/training_words.hpp"
 
 namespace trajmill {
+namespace {
+
+constexpr std::size_t kMostSeeds = std::size_t{1} << 24;
+constexpr std::uint64_t kSkippedTogether = 1 << 16;  // updates between two looks at an interrupt
+
+}  // namespace
 
 SeededBatches::SeededBatches(BatchSource& source, std::vector<std::uint64_t> seeds, std::size_t batch_size,
                              std::uint32_t site)
     : source_(source), seeds_(std::move(seeds)), batch_size_(batch_size), site_(site) {
   require(!seeds_.empty(), "there must be at least one seed, got none");
   require_draw(batch_size_, 1);
+  require(seeds_.size() <= kMostSeeds, "there must be at most ", kMostSeeds, " seeds, got ", seeds_.size());
   require_draw(row_count(), 1);
   words_.resize(row_count());
 }
@@ -35,18 +44,28 @@ std::uint64_t SeededBatches::update() const {
   return update_;
 }
 
-void SeededBatches::set_update(std::uint64_t update) {
+void SeededBatches::set_update(std::uint64_t update, const std::function<bool()>& interrupted) {
   require_update(update);
   const std::scoped_lock lock(mutex_);
   const std::vector<std::uint64_t> before = position();
   try {
     source_.restart_choices();
-    source_.skip_choices(update, batch_size_);
+    for (std::uint64_t done = 0; done < update; done += std::min(kSkippedTogether, update - done)) {
+      if (interrupted && interrupted()) throw Interrupted();
+      source_.skip_choices(std::min(kSkippedTogether, update - done), batch_size_);
+    }
     update_ = update;
-  } catch (...) {  // a weight that is a function
+  } catch (...) {  // a weight that is a function, or an interrupt
     seek(before);
     throw;
   }
+}
+
+void SeededBatches::skip_draws(std::uint64_t count, std::size_t) {
+  const std::scoped_lock lock(mutex_);
+  require_update(update_ + count);
+  source_.skip_choices(count, batch_size_);
+  update_ += count;
 }
 
 std::vector<std::uint64_t> SeededBatches::position() const {

@@ -6,18 +6,27 @@
 #include <tuple>
 #include <utility>
 
+#include "trajmill/batch_source.hpp"
 #include "trajmill/error.hpp"
 
 namespace trajmill {
 namespace {
 
 constexpr double kRounding = 1e-9;  // rows; a source that is owed less than this beyond its rows is owed none
+constexpr double kDrift = 1e-3;     // rows; more than rounding makes of the sum in 10^12 draws
 
 }  // namespace
 
 void Shares::set_credit(std::vector<double> credit) {
   require(credit.size() == credit_.size(), "there must be one credit for each of ", credit_.size(), " sources, got ",
           credit.size());
+  double owed = 0.0;
+  const double most = static_cast<double>(credit.size());
+  for (const double rows : credit) {
+    require(std::abs(rows) <= most, "credit must be rows that a source is owed, at most ", most, ", got ", rows);
+    owed += rows;
+  }
+  require(std::abs(owed) < kDrift, "credit must sum to 0, as what one source is owed another was given, got ", owed);
   credit_ = std::move(credit);
 }
 
@@ -25,6 +34,7 @@ void Shares::split(std::size_t batch_size, std::span<const double> weights, std:
   const std::size_t source_count = credit_.size();
   require(weights.size() == source_count && counts.size() == source_count, "there must be one weight for each of ",
           source_count, " sources, got ", weights.size());
+  require_draw(batch_size, 1);
   const double whole = std::accumulate(weights.begin(), weights.end(), 0.0);
   require(whole > 0 && !std::isinf(whole) && std::ranges::all_of(weights, [](double weight) { return weight >= 0; }),
           "weights must be >= 0 with a finite sum > 0, which is ", whole);

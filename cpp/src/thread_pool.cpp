@@ -9,6 +9,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "trajmill/error.hpp"
@@ -26,12 +27,19 @@ struct Ticket {
 // ends.
 class Pool {
  public:
-  // Runs `count` copies of `ticket`, each on a thread of its own, without waiting for the end.
-  void submit(const Ticket& ticket, std::size_t count) {
+  // Runs `count` copies of `ticket`, each on a thread of its own, without waiting for the end; fewer where the system
+  // gives no more threads. Returns how many.
+  std::size_t submit(const Ticket& ticket, std::size_t count) {
     const std::scoped_lock lock(mutex_);
+    const std::size_t waiting = tickets_.size();
+    try {
+      for (; free_count_ < waiting + count; ++free_count_) std::thread([this] { serve(); }).detach();
+    } catch (const std::system_error&) {
+      count = std::max(free_count_, waiting) - waiting;
+    }
     tickets_.insert(tickets_.end(), count, ticket);
-    for (; free_count_ < tickets_.size(); ++free_count_) std::thread([this] { serve(); }).detach();
     wake_.notify_all();
+    return count;
   }
 
   static Pool& instance() {
@@ -80,12 +88,26 @@ struct Job {
   std::exception_ptr error;
 };
 
+constexpr auto kPollInterval = std::chrono::milliseconds(50);
+
+using Task = std::function<void(std::size_t, std::size_t, const std::atomic<bool>&)>;
+
+// As parallel_for, in the caller's own thread: the system gives no other.
+void work_alone(std::size_t count, std::size_t grain, const RunOptions& options, const Task& task) {
+  const std::atomic<bool> cancelled = false;
+  auto asked = std::chrono::steady_clock::now();
+  for (std::size_t begin = 0; begin < count; begin += std::min(grain, count - begin)) {
+    task(begin, begin + std::min(grain, count - begin), cancelled);
+    if (!options.interrupted || std::chrono::steady_clock::now() - asked < kPollInterval) continue;
+    if (options.interrupted()) throw Interrupted();
+    asked = std::chrono::steady_clock::now();
+  }
+}
+
 }  // namespace
 
-void parallel_for(std::size_t count, std::size_t grain, const RunOptions& options,
-                  const std::function<void(std::size_t, std::size_t, const std::atomic<bool>&)>& task) {
+void parallel_for(std::size_t count, std::size_t grain, const RunOptions& options, const Task& task) {
   if (count == 0) return;
-  constexpr auto kPollInterval = std::chrono::milliseconds(50);
   Job job;
   const auto work = [&] {
     for (std::size_t begin; !job.cancelled && (begin = job.next.fetch_add(grain)) < count;) {
@@ -96,7 +118,7 @@ void parallel_for(std::size_t count, std::size_t grain, const RunOptions& option
   const std::size_t thread_count = std::min(options.thread_count, range_count);
   if (thread_count <= 1 && !options.interrupted) return work();
 
-  job.running = thread_count;
+  job.running = thread_count;  // until it is known how many threads there are
   const auto guarded_work = [&] {
     try {
       work();
@@ -110,10 +132,12 @@ void parallel_for(std::size_t count, std::size_t grain, const RunOptions& option
     const std::scoped_lock lock(job.mutex);  // held while notifying: the caller destroys `job` right after
     if (--job.running == 0) job.finished.notify_one();
   };
-  Pool::instance().submit({guarded_work, done}, thread_count);
+  const std::size_t started = Pool::instance().submit({guarded_work, done}, thread_count);
+  if (started == 0) return work_alone(count, grain, options, task);
 
   bool interrupted = false;
   std::unique_lock lock(job.mutex);
+  job.running -= thread_count - started;
   while (!job.finished.wait_for(lock, kPollInterval, [&] { return job.running == 0; })) {
     if (interrupted || !options.interrupted) continue;
     lock.unlock();

@@ -41,6 +41,7 @@ TrajectoryBuffer::TrajectoryBuffer(std::span<const Episode> episodes, std::vecto
   if (timestep_limit == 0) throw std::invalid_argument("timestep_limit must be >= 1, got 0");
   for (const StepArray& array : arrays_) {
     require_rows(array.column.name, array.row_count, episodes);
+    require_sizes({&array.column, 1}, context_length);
     const std::size_t step_size = array.column.byte_count();
     step_sizes_.push_back(step_size);
     std::vector<std::byte>& padding = paddings_.emplace_back(context_length * step_size);
@@ -53,6 +54,7 @@ TrajectoryBuffer::TrajectoryBuffer(std::span<const Episode> episodes, std::vecto
   }
   columns_.push_back({"timestep", DataType::i8, {context_length}});
   columns_.push_back({"mask", DataType::boolean, {context_length}});
+  require_sizes(columns_);
 }
 
 void TrajectoryBuffer::sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) {

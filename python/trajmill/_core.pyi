@@ -46,8 +46,11 @@ __all__: list[str] = [
 
 class BatchSource:
     """What batches are drawn from."""
+    def __reduce__(self) -> typing.Any: ...
     def sample(self, batch_size: Int, out: typing.Any = None, threads: Int = 1) -> dict[str, numpy.ndarray]:
         """The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned."""
+    def share(self, worker: Int, worker_count: Int) -> None:
+        """From now on make the draws of worker `worker` of `worker_count`: of those to come number `worker`, and then every worker_count-th. In the workers of a torch DataLoader this is done at the first draw."""
     @property
     def batch_columns(self) -> list[tuple[str, tuple[int, ...], numpy.dtype[typing.Any]]]:
         """Name, row shape and dtype of each column of a batch."""
@@ -55,9 +58,10 @@ class BatchSource:
 class BatchFeed:
     """Draws batches ahead into a ring of slots, on a thread of its own."""
     def __init__(
-        self, source: BatchSource, batch_size: Int, slots: list[dict[str, numpy.ndarray]], threads: Int
+        self, source: typing.Any, batch_size: Int, slots: list[dict[str, numpy.ndarray]], threads: Int
     ) -> None:
-        """`slots` are batches, dicts of arrays, that are not changed while the feed lives."""
+        """`slots` are batches, dicts of arrays, which are filled for as long as the feed lives."""
+    def __reduce__(self) -> typing.Any: ...
     def next(self) -> int:
         """The slot of the next batch, once it is filled."""
     def ready(self) -> bool:
@@ -182,6 +186,7 @@ class LinearWeight:
     """A weight that goes from one value to another in a straight line."""
     def __call__(self, draw: Int) -> float: ...
     def __init__(self, start: Float, end: Float, step_count: Int) -> None: ...
+    def __reduce__(self) -> tuple: ...
 
 class CallableSource(BatchSource):
     """Rows that a Python function makes."""
@@ -282,6 +287,7 @@ class ReplaySettings:
         capacity: Int,
         columns: collections.abc.Sequence[tuple[str, collections.abc.Sequence[Int], numpy.dtype[typing.Any]]],
         shared: collections.abc.Sequence[tuple[str, str]],
+        following: collections.abc.Sequence[tuple[str, str]] | None,
         seed: Int,
         environment_count: Int,
         n_step: Int,
@@ -298,19 +304,20 @@ class ReplayBuffer(BatchSource):
     def __init__(self, settings: ReplaySettings, memory: typing.Any = None) -> None:
         """In memory of its own, or in that of a uint8 array, which is kept."""
     def __len__(self) -> int: ...
-    def _close(self) -> None:
+    def _close(self, reason: str) -> None:
         """Give the memory up."""
     def _epoch_slots(self, epoch: Int, first: Int, count: Int) -> numpy.typing.NDArray[numpy.int64]:
         """Slots in an epoch's order, from position first on."""
-    def _gather(self, indexes: typing.Any, out: typing.Any = None, threads: Int = 1) -> dict[str, numpy.ndarray]:
-        """The rows in the given slots."""
-    def _lock(self) -> None:
-        """Keep changes out until _unlock, in the same thread."""
-    def _restore(self) -> None:
+    def _gather(
+        self, indexes: typing.Any, out: typing.Any = None, threads: Int = 1, as_added: bool = False
+    ) -> dict[str, numpy.ndarray]:
+        """The rows in the given slots, as draws have them or as they were added."""
+    def _reading(self, work: collections.abc.Callable) -> None:
+        """Call work() with changes kept out."""
+    def _restore(self, is_version_1: bool = False) -> None:
         """Take over what was put into memory."""
     def _slots(self) -> numpy.typing.NDArray[numpy.int64]:
         """Slots of all rows, in the order in which draws count them."""
-    def _unlock(self) -> None: ...
     def _used_extents(self) -> list[tuple[int, int]]:
         """Begin and size of what is in use of state, rows, weights and entries."""
     def _weights(self, indexes: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
@@ -348,6 +355,9 @@ class ReplayBuffer(BatchSource):
         """Exponent of `weights` where sample() is not given one."""
     @beta.setter
     def beta(self, arg1: Float) -> None: ...
+    @property
+    def break_count(self) -> int:
+        """With n_step > 1: rows added that end nothing, though the row after them does not begin where they led to."""
     @property
     def capacity(self) -> int:
         """The most rows there can be."""
@@ -397,7 +407,7 @@ def philox_words(
     """Words of the blocks at (lane, step, site, domain) under each seed: (steps, seeds, lanes, 4)."""
 
 def reference_iid_tokens(
-    *, state_count: Int, seed: Int, round: ReferenceRound, out: numpy.ndarray, threads: Int
+    *, state_count: Int, seed: Int, round: ReferenceRound, out: numpy.ndarray, memory_limit: Int, threads: Int
 ) -> None:
     """The same for independent tokens."""
 

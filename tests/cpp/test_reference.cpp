@@ -120,7 +120,8 @@ TEST_CASE("reference streams refuse what the authors' programs could not draw") 
   CHECK_THROWS_AS(chain.sample({2, 0, 1, 2}, rows_over(tokens, 3), {}), std::invalid_argument);
   CHECK_THROWS_AS(chain.sample({2, 0, 3, 1}, rows_over(tokens, 3), {}), std::invalid_argument);
   CHECK_THROWS_AS(chain.sample({2, large, 0, 2}, rows_over(tokens, 3), {}), std::invalid_argument);
-  CHECK_THROWS_AS(reference_iid_tokens(10, large, {2, 1, 0, 2}, rows_over(tokens, 3), {}), std::invalid_argument);
+  CHECK_THROWS_AS(reference_iid_tokens(10, large, {2, 1, 0, 2}, rows_over(tokens, 3), 1 << 20, {}),
+                  std::invalid_argument);
   CHECK_THROWS_AS(ReferenceChain(0, 1, Temperature(1.0), 0, kMemory), std::invalid_argument);
   CHECK_THROWS_AS(ReferenceChain(10, 0, Temperature(1.0), 0, kMemory), std::invalid_argument);
   CHECK_THROWS_AS(ReferenceChain(10, 33, Temperature(1.0), 0, kMemory), std::invalid_argument);

@@ -63,6 +63,7 @@ class MixedReplay final : public BatchSource {
               std::size_t thread_count) override;
   void restart_choices() override;  // draws and credit at 0, for its sources too
   void skip_choices(std::uint64_t count, std::size_t group_size) override;
+  void skip_draws(std::uint64_t count, std::size_t batch_size) override;  // of every source that would have given rows
 
   // Where the mixture itself is; the sources have states of their own.
   struct State {
@@ -70,7 +71,7 @@ class MixedReplay final : public BatchSource {
     std::vector<double> credit;  // of each source: rows it was owed less those it got
   };
   [[nodiscard]] State state() const;
-  void set_state(const State& state);  // throws std::invalid_argument unless there is one credit for each source
+  void set_state(const State& state);  // throws std::invalid_argument unless Shares takes the credit
   [[nodiscard]] std::vector<std::uint64_t> position() const override;  // with those of the sources
   void seek(std::span<const std::uint64_t> position) override;
 
@@ -98,7 +99,7 @@ class MixedReplay final : public BatchSource {
   std::vector<std::size_t> row_sizes_;         // the same, in bytes
   std::vector<Part> parts_;
 
-  mutable std::recursive_mutex mutex_;  // over all below and the parts' buffers: one draw at a time
+  mutable ForkLock mutex_;  // over all below and the parts' buffers: one draw at a time
   bool drawing_ = false;
   std::uint64_t draw_count_ = 0;
   Shares shares_;

@@ -44,6 +44,6 @@ class ReferenceChain {
 
 // The same for independent uniform tokens, of which each worker draws its block in one go.
 void reference_iid_tokens(std::uint32_t state_count, std::uint64_t seed, const ReferenceRound& round,
-                          const Rows& tokens, const RunOptions& options);
+                          const Rows& tokens, std::size_t memory_limit, const RunOptions& options);
 
 }  // namespace trajmill

@@ -19,9 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <shared_mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,6 +42,9 @@ struct ReplaySettings {
   std::size_t capacity;         // rows; a multiple of environment_count
   std::vector<Column> columns;  // of a transition, in the caller's order
   std::vector<SharedColumn> shared = {};
+  // Columns that say where a row led to, and those that say where a row began, besides the shared ones; none:
+  // next_observation and observation if there are both, where n_step > 1 needs no more to be known.
+  std::optional<std::vector<SharedColumn>> following = {};
   std::uint64_t seed = 0;
   std::size_t environment_count = 1;
   std::size_t n_step = 1;
@@ -67,25 +68,6 @@ struct ReplayLayout {
   std::size_t byte_count;
 };
 
-// Whether readers may enter is decided in the order of asking, so neither side starves.
-class FairMutex {
- public:
-  void lock() {
-    const std::scoped_lock turn(gate_);
-    mutex_.lock();
-  }
-  void unlock() { mutex_.unlock(); }
-  void lock_shared() {
-    const std::scoped_lock turn(gate_);
-    mutex_.lock_shared();
-  }
-  void unlock_shared() { mutex_.unlock_shared(); }
-
- private:
-  std::mutex gate_;
-  std::shared_mutex mutex_;
-};
-
 // Everything here is safe to call from several threads: draws run side by side, changes alone.
 class ReplayBuffer : public BatchSource {
  public:
@@ -105,7 +87,8 @@ class ReplayBuffer : public BatchSource {
   [[nodiscard]] std::size_t size() const;
   [[nodiscard]] std::uint64_t row_count() const;   // number of the next row: those added and slots that clear() skipped
   [[nodiscard]] std::uint64_t draw_count() const;  // draws ever made, which is the number of the next one
-  void set_draw_count(std::uint64_t count);
+  void set_draw_count(std::uint64_t count);        // below 2^48
+  void skip_draws(std::uint64_t count, std::size_t) override { set_draw_count(draw_count() + count); }
   [[nodiscard]] std::vector<std::uint64_t> position() const override { return {draw_count()}; }
   void seek(std::span<const std::uint64_t> position) override { set_draw_count(position[0]); }
   [[nodiscard]] double largest_priority() const;
@@ -113,8 +96,8 @@ class ReplayBuffer : public BatchSource {
   void set_beta(double beta);  // in [0, 10]
 
   // Appends `count` rows, a multiple of environment_count and at most the capacity: column c from columns[c], in the
-  // order of settings().columns. They get the largest priority ever set, which starts at 1. Returns the first slot;
-  // the others follow it around the ring.
+  // order of settings().columns. They get the largest priority ever set, which starts at 1. Nothing changes if it
+  // throws, also std::bad_alloc. Returns the first slot; the others follow it around the ring.
   std::size_t add(std::size_t count, std::span<const std::byte* const> columns);
 
   void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) override {
@@ -127,9 +110,15 @@ class ReplayBuffer : public BatchSource {
   void choose(std::span<const std::uint32_t> words, const RowGroups& groups, std::span<std::byte* const> columns,
               std::size_t thread_count) override;
 
-  // The rows in the given slots, without `indexes` and `weights`; throws std::out_of_range for an empty slot.
-  void gather(std::span<const std::int64_t> slots, std::span<std::byte* const> columns, std::size_t thread_count);
-  [[nodiscard]] std::size_t gathered_column_count() const noexcept;
+  // The rows in the given slots, without `indexes` and `weights`, or, `as_added`, the columns of settings() as add()
+  // got them; throws std::out_of_range for an empty slot. `slots` do not change meanwhile.
+  void gather(std::span<const std::int64_t> slots, std::span<std::byte* const> columns, std::size_t thread_count,
+              bool as_added = false);
+  [[nodiscard]] std::span<const Column> gathered_columns(bool as_added) const noexcept;
+
+  // Where n_step > 1: how many rows were added that end no episode, though the row after them does not begin where they
+  // led to. Runs of n steps stop there.
+  [[nodiscard]] std::size_t break_count() const;
 
   // The slots at positions first, first + 1, ... of an epoch's order, in which every row comes once.
   void epoch_slots(std::uint64_t epoch, std::size_t first, std::span<std::int64_t> slots) const;
@@ -157,34 +146,46 @@ class ReplayBuffer : public BatchSource {
   };
   [[nodiscard]] std::vector<Extent> used_extents() const;  // of state, rows, weights, entries; under lock_shared
   [[nodiscard]] std::span<std::byte> memory() const noexcept { return memory_; }
+  [[nodiscard]] const std::shared_ptr<std::byte[]>& owned_memory() const noexcept {
+    return owned_;
+  }  // null: the caller's
   // Takes over what was put into memory(): checks it, throwing std::invalid_argument, and rebuilds what is derived.
-  void restore();
-  // Gives the memory up; every later call throws std::invalid_argument.
-  void close();
+  // `is_version_1`: first, added, draw count and largest priority lie there one after another, unchecked.
+  void restore(bool is_version_1 = false);
+  // Gives the memory up; every later call throws std::invalid_argument with this text.
+  void close(std::string reason = "the buffer is closed");
 
  private:
-  struct State;
-  struct Piece;  // how a batch column is made
-  class Slots;   // where rows are
-  class Block;   // some rows on their way out
+  struct Record;  // which rows there are
+  struct State;   // the record, and what of it must survive
+  struct Piece;   // how a batch column is made
+  struct Link;    // a column that says where a row led to
+  class Slots;    // where rows are
+  class Block;    // some rows on their way out
 
   // Rows (replay_rows.cpp).
   void make_columns();
+  void make_links();
   [[nodiscard]] std::byte* row(std::size_t slot) const noexcept { return rows_ + slot * layout_.row_stride; }
   void copy_out(std::span<const std::int64_t> slots, std::span<const std::int64_t> next, std::size_t first_row,
-                std::span<std::byte* const> columns) const noexcept;
+                std::span<std::byte* const> columns, bool as_added) const noexcept;
   template <class SlotsOf>
   void copy_rows(const RowGroups& groups, std::span<std::byte* const> columns, std::size_t thread_count,
-                 const SlotsOf& slots_of) const;
+                 const SlotsOf& slots_of, bool as_added = false) const;
   template <class SlotsOf>
-  void copy_run(std::size_t begin, std::size_t end, std::span<std::byte* const> columns, const SlotsOf& slots_of) const;
+  void copy_run(std::size_t begin, std::size_t end, std::span<std::byte* const> columns, const SlotsOf& slots_of,
+                bool as_added) const;
   void prefetch(std::span<const std::int64_t> slots) const noexcept;
 
   // The ring (replay_ring.cpp). An entry of the side store holds the shared columns of one row; 0 instead of its number
   // says that the successor has them.
   void require_open() const;
   static void require_sound(bool holds);
+  [[nodiscard]] const Record& now() const noexcept;
   [[nodiscard]] std::size_t size_now() const noexcept;
+  void publish(std::uint64_t first, std::uint64_t added, double largest_priority) noexcept;
+  void make_room(std::size_t count);
+  [[nodiscard]] std::uint64_t next_draw();
   void require_rows(std::span<const std::int64_t> slots) const;
   [[nodiscard]] std::int64_t& entry_of(std::size_t slot) const noexcept {
     return *reinterpret_cast<std::int64_t*>(row(slot) + layout_.entry_offset);
@@ -192,10 +193,11 @@ class ReplayBuffer : public BatchSource {
   [[nodiscard]] std::byte* entry(std::int64_t number) const noexcept {
     return entries_ + static_cast<std::size_t>(number - 1) * layout_.entry_size;
   }
-  std::int64_t take_entry();
-  void evict(std::uint64_t first_kept);
+  std::int64_t take_entry() noexcept;
+  void evict(std::uint64_t first_kept) noexcept;
   void store_rows(std::uint64_t number, std::size_t count, std::size_t from, std::span<const std::byte* const> columns);
-  void share_rows(std::uint64_t number, std::size_t count, std::span<const std::byte* const> columns);
+  void share_rows(std::uint64_t number, std::size_t count, std::span<const std::byte* const> columns) noexcept;
+  void count_breaks(std::uint64_t number, std::size_t count) noexcept;
   void draw(std::uint64_t draw, const DrawOptions& options, std::size_t begin, std::size_t batch_size,
             std::span<std::int64_t> slots) const;
   void restore_entries();
@@ -203,6 +205,7 @@ class ReplayBuffer : public BatchSource {
   // Rows that follow one another (replay_n_step.cpp).
   void require_n_step_columns() const;
   [[nodiscard]] bool has_end(const std::byte* row) const noexcept;
+  [[nodiscard]] bool is_repeated(std::size_t slot, std::size_t successor) const noexcept;
   [[nodiscard]] bool continues(std::size_t slot, std::size_t successor) const noexcept;
 
   // Priorities (replay_priorities.cpp).
@@ -211,20 +214,20 @@ class ReplayBuffer : public BatchSource {
   void prioritize(std::size_t slot, std::size_t count);
   void draw_by_priority(std::span<const std::uint64_t> words, std::size_t begin, std::size_t batch_size,
                         std::span<std::int64_t> slots) const;
-  void weigh(std::size_t batch_size, double beta, const std::byte* indexes, std::byte* out) const;
+  static void weigh(std::span<const double> weights, double beta, std::byte* out);
   void restore_priorities();
 
   ReplaySettings settings_;
   ReplayLayout layout_;
   std::vector<Column> batch_columns_;
   std::vector<Piece> pieces_;  // one for each batch column before `indexes`
+  std::vector<Link> links_;
   std::uint64_t key_;
   std::size_t reward_ = 0, terminal_ = 0, truncated_ = 0;  // columns that n-step returns read; none: column count
-  std::size_t observation_ = 0, next_observation_ = 0;
   std::size_t prefetched_bytes_;
 
   std::atomic<double> beta_ = 0.4;  // Schaul et al. 2016, table 3
-  mutable FairMutex mutex_;
+  mutable ForkLock mutex_;
   std::shared_ptr<std::byte[]> owned_;
   std::span<std::byte> memory_;
   State* state_ = nullptr;
@@ -233,6 +236,8 @@ class ReplayBuffer : public BatchSource {
   std::optional<SumTree> tree_;
   std::vector<std::int64_t> free_entries_;
   std::size_t entry_count_ = 0;  // entries ever in use
+  std::size_t break_count_ = 0;
+  std::string closed_;  // why there is no memory
 };
 
 }  // namespace trajmill

@@ -7,7 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -32,8 +32,10 @@ class SeededBatches final : public BatchSource {
 
   // Makes update `update` < 2^32 the next one and puts the source where so many updates from the start lead it. Shares
   // of a mixture depend on all draws before, so these are split again, without drawing: about 0.2 us each, and calls of
-  // weights that are functions. Nothing changes if it throws what such a function throws.
-  void set_update(std::uint64_t update);
+  // weights that are functions. `interrupted` is asked now and then; true throws Interrupted. Nothing changes if it
+  // throws.
+  void set_update(std::uint64_t update, const std::function<bool()>& interrupted = {});
+  void skip_draws(std::uint64_t count, std::size_t batch_size) override;
 
   [[nodiscard]] std::vector<std::uint64_t> position() const override;  // with that of the source
   void seek(std::span<const std::uint64_t> position) override;
@@ -43,7 +45,7 @@ class SeededBatches final : public BatchSource {
   const std::vector<std::uint64_t> seeds_;
   const std::size_t batch_size_;
   const std::uint32_t site_;
-  mutable std::recursive_mutex mutex_;  // over all below: one update at a time
+  mutable ForkLock mutex_;  // over all below: one update at a time
   std::uint64_t update_ = 0;
   std::vector<std::uint32_t> words_;
 };

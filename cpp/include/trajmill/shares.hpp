@@ -19,12 +19,16 @@ class Shares {
   explicit Shares(std::size_t source_count) : credit_(source_count) {}
 
   // The rows of the next batch, which sum to `batch_size`. Weights are relative; a source of weight 0 gets none. Throws
-  // std::invalid_argument unless there is one weight for each source, all >= 0, with a finite sum > 0.
+  // std::invalid_argument unless there is one weight for each source, all >= 0, with a finite sum > 0, and at most 2^33
+  // rows.
   void split(std::size_t batch_size, std::span<const double> weights, std::span<std::size_t> counts);
 
   // Rows that each source was owed so far less those it got.
   [[nodiscard]] const std::vector<double>& credit() const noexcept { return credit_; }
-  void set_credit(std::vector<double> credit);  // throws std::invalid_argument unless there is one for each source
+
+  // Throws std::invalid_argument unless there is one for each source, and they can have come from draws: no more rows
+  // are owed than there are sources, and as many as some were given too early.
+  void set_credit(std::vector<double> credit);
 
  private:
   std::vector<double> credit_;

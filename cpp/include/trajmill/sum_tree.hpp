@@ -30,6 +30,9 @@ class SumTree {
   // Sets many weights; where an index comes twice the last one holds.
   void set(std::span<const std::int64_t> indexes, std::span<const double> weights);
 
+  // After this, fill() over at most `count` weights cannot fail.
+  void make_room(std::size_t count) { changed_.reserve(count / kFanOut + 2); }
+
   // Sets the weights of [begin, end) to one value.
   void fill(std::size_t begin, std::size_t end, double weight);
 

@@ -14,9 +14,9 @@ struct RunOptions {
 };
 
 // Calls task(begin, end, cancelled) over disjoint ranges that cover [0, count), each at most `grain` long and starting
-// at a multiple of it, on options.thread_count threads. `cancelled` turns true when the call should end early. The
-// first exception of a task is rethrown; an interrupt throws Interrupted. With no interrupt check and one thread the
-// caller itself does the work.
+// at a multiple of it, on options.thread_count threads, or fewer where the system gives no more. `cancelled` turns true
+// when the call should end early. The first exception of a task is rethrown; an interrupt throws Interrupted. With no
+// interrupt check and one thread the caller itself does the work.
 void parallel_for(std::size_t count, std::size_t grain, const RunOptions& options,
                   const std::function<void(std::size_t, std::size_t, const std::atomic<bool>&)>& task);
 

@@ -22,7 +22,7 @@ struct StepArray {
 
 // A window starts at a step drawn uniformly from all of them (so an episode has a chance proportional to its length)
 // and holds the K steps from there, or those left in the episode; what is missing is padded in front.
-class TrajectoryBuffer final : public BatchSource {
+class TrajectoryBuffer : public BatchSource {
  public:
   // A batch has each array with K steps a row, `timestep` (i8, in its episode, at most timestep_limit - 1; 0 in the
   // padding) and `mask` (boolean, false in the padding). Throws std::invalid_argument if an episode has no step or
@@ -47,6 +47,7 @@ class TrajectoryBuffer final : public BatchSource {
   // Draws made so far, which is also the number of the next: window i of draw n depends on (seed, n, i) alone.
   [[nodiscard]] std::uint64_t draw_count() const noexcept { return draw_count_; }
   void set_draw_count(std::uint64_t count) noexcept { draw_count_ = count; }
+  void skip_draws(std::uint64_t count, std::size_t) override { draw_count_ += count; }
   [[nodiscard]] std::vector<std::uint64_t> position() const override { return {draw_count()}; }
   void seek(std::span<const std::uint64_t> position) override { set_draw_count(position[0]); }
 

@@ -120,6 +120,7 @@ def indexes(name: str, values: Sequence[int] | NDArray[Any]) -> NDArray[np.uint6
     """Sequence numbers below 2**64, as a contiguous array (n,)."""
     if not isinstance(values, np.ndarray):
         return np.array([integer(name, value, 0, 2**64 - 1) for value in values], np.uint64)
+    unmasked(name, values)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise TypeError(f"{name} must be one-dimensional and hold integers, got {values.dtype} {values.shape}")
     if (values < 0).any():
@@ -135,11 +136,26 @@ def context(values: Sequence[int], order: int, state_count: int) -> list[int]:
     return states
 
 
+def unmasked(name: str, values: Any) -> Any:
+    """`values`; TypeError for an array with masked values, whose mask would be lost without a word."""
+    if np.ma.is_masked(values):
+        raise TypeError(f"{name} has masked values, which cannot be kept; fill them first")
+    return values
+
+
+def require_memory(what: str, byte_count: int, remedy: str) -> None:
+    """ValueError unless so many bytes are at most half of the machine's memory."""
+    limit = memory_limit()
+    if byte_count > limit:
+        gibibytes = f"{byte_count / 2**30:.1f} GiB, more than the {limit / 2**30:.1f} GiB allowed here"
+        raise ValueError(f"{what} would need {gibibytes}; {remedy}")
+
+
 def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
     """Float64 rows along the last axis that are >= 0 and sum to 1 within 1e-6; returned divided by their sums."""
     if hasattr(values, "toarray"):
         values = values.toarray()  # scipy.sparse
-    array: NDArray[np.float64] = np.array(values, dtype=np.float64, order="C")
+    array: NDArray[np.float64] = np.array(unmasked(name, values), dtype=np.float64, order="C")
     if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")

@@ -137,4 +137,5 @@ class MarkovChain(Sampler):
         The dense backend rounds it to multiples of ``1 / (S * 2**24)`` (S <= 256) or ``1 / (S * 2**32)``; the implicit
         one draws from it up to the rounding of a double (docs/streams.md).
         """
+        checks.require_memory("a row", 8 * self.state_count, "there are too many states")
         return self._row(checks.context(context, self.order, self.state_count))

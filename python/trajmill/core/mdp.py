@@ -142,10 +142,12 @@ class MDP(Sampler):
 
     def policy_probabilities(self, state: int) -> NDArray[np.float64]:
         """The exact law of the action in `state`, float64 (A,)."""
+        checks.require_memory("a row", 8 * self.action_count, "there are too many actions")
         return self._policy_row(checks.integer("state", state, 0, self.state_count - 1))
 
     def transition_probabilities(self, state: int, action: int) -> NDArray[np.float64]:
         """The exact law of the state after `action` in `state`, float64 (S,)."""
+        checks.require_memory("a row", 8 * self.state_count, "there are too many states")
         s = checks.integer("state", state, 0, self.state_count - 1)
         return self._transition_row(s, checks.integer("action", action, 0, self.action_count - 1))
 

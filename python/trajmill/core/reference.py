@@ -6,6 +6,7 @@ work use MarkovChain and MDP, whose streams are sound and much faster. docs/refe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,7 +107,12 @@ def iid_tokens(
     states = checks.state_count("state_count", state_count)
     chosen, tokens = _round(states, worker_count, batch_size, length, iteration, workers, out)
     _core.reference_iid_tokens(
-        state_count=states, seed=checks.seed(seed), round=chosen, out=tokens, threads=checks.thread_count(threads)
+        state_count=states,
+        seed=checks.seed(seed),
+        round=chosen,
+        out=tokens,
+        memory_limit=checks.memory_limit(),
+        threads=checks.thread_count(threads),
     )
     return tokens
 
@@ -166,13 +172,17 @@ def codebooks(
     exports to D4RL's format. (`MDP.state_vectors` are others, which do not depend on the number of states.)
 
     Both come from one legacy NumPy stream with seed 0, states first, so the action vectors depend on all four sizes.
-    They are Uniform(-1, 1), float32 (state_count, observation_dim) and (action_count, action_dim).
+    They are Uniform(-1, 1), float32 (state_count, observation_dim) and (action_count, action_dim). ValueError if they
+    need more than half of the memory.
     """
     states = (
         checks.state_count("state_count", state_count),
         checks.integer("observation_dim", observation_dim, 1, 2**31),
     )
     actions = checks.state_count("action_count", action_count), checks.integer("action_dim", action_dim, 1, 2**31)
+    checks.require_memory(
+        "the vectors", 16 * (math.prod(states) + math.prod(actions)), "use fewer states or smaller vectors"
+    )
     stream = np.random.RandomState(0)
     state_vectors, action_vectors = 2 * stream.rand(*states) - 1, 2 * stream.rand(*actions) - 1
     return state_vectors.astype(np.float32), action_vectors.astype(np.float32)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import math
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -76,6 +79,7 @@ class Feed(Iterator[dict[str, Tensor]]):
         slots = [{name: view.numpy() for name, view in _views(block, self._places).items()} for block in self._blocks]
         threads = checks.integer("threads", threads, 1, 1024)
         self._core: _core.BatchFeed | None = _core.BatchFeed(source, self.batch_size, slots, threads)
+        _open.add(self)
 
     def __next__(self) -> dict[str, Tensor]:
         """Give the next batch; waits only if it has not been drawn yet."""
@@ -131,6 +135,17 @@ class Feed(Iterator[dict[str, Tensor]]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_open: weakref.WeakSet[Feed] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Before the interpreter ends: a source written in Python cannot be asked for rows while it does."""
+    for each in list(_open):
+        with contextlib.suppress(Exception):
+            each.close()
 
 
 feed = Feed  # as in tm.feed(buffer, "cuda", batch_size=256)

@@ -84,10 +84,32 @@ class MDPTransitions(Resumable, _core.MDPTransitions):
         )
         return source
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        vectors = self.state_vectors, self.action_vectors, self.target_vectors
+        return _restored, (type(self), self.rows, *vectors, self.seed, self.draw_count)
+
+
+def _restored(
+    cls: type[MDPTransitions],
+    rows: npt.NDArray[Any],
+    states: npt.NDArray[np.float32],
+    actions: npt.NDArray[np.float32],
+    targets: npt.NDArray[np.float32],
+    seed: int,
+    draw_count: int,
+) -> MDPTransitions:
+    source = cls.__new__(cls)
+    _core.MDPTransitions.__init__(
+        source, rows=rows, state_vectors=states, action_vectors=actions, target_vectors=targets, seed=seed
+    )
+    source.draw_count = draw_count
+    return source
+
 
 def _packed(*columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(state, action, target) of every transition, in the smallest unsigned dtype."""
     for name, values in zip(("states", "actions", "next_states"), columns, strict=True):
+        checks.unmasked(name, values)
         if values.dtype.kind not in "iu":
             raise TypeError(f"{name} must hold integers, got {values.dtype}")
         if values.size == 0 or values.min() < 0 or values.max() >= 2**32:
@@ -97,7 +119,10 @@ def _packed(*columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _codebook(name: str, vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    array = np.ascontiguousarray(vectors, np.float32)
+    with np.errstate(over="ignore"):  # refused below
+        array = np.ascontiguousarray(checks.unmasked(name, vectors), np.float32)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"{name} must have shape (count, dimension), both >= 1, got {array.shape}")
+    if np.isinf(array).any() and not np.isinf(np.asarray(vectors)).any():
+        raise ValueError(f"{name} must be numbers that float32 holds, got one that becomes infinite")
     return array

@@ -81,7 +81,7 @@ class MixedReplay(_core.MixedReplay):
     transform
         Name -> function that replaces columns in the rows of that source, such as a world model's next observations. It
         gets a dict of copies of these rows without ``source`` and returns a dict of the columns to replace: arrays of
-        the same shape and of a dtype that casts to the column's. It can change nothing else.
+        the same shape, converted as `ReplayBuffer` converts what is added. It can change nothing else.
 
     Raises
     ------
@@ -90,7 +90,9 @@ class MixedReplay(_core.MixedReplay):
         all are zero, or if a function returns something else. A draw that failed does not count, but the sources before
         the one that failed have moved on.
     RuntimeError
-        From `sample` if one of its functions draws from the mixture itself.
+        From `sample` if one of its functions draws from the mixture itself or changes it.
+
+    A mixture is pickled with its sources, if they and its functions can be (a `ReplayBuffer` cannot: save() it).
     """
 
     names: tuple[str, ...]
@@ -104,6 +106,7 @@ class MixedReplay(_core.MixedReplay):
         fill: Mapping[str, float] | None = None,
         transform: Mapping[str, Transform] | None = None,
     ) -> None:
+        self._made_of = sources, columns, fill, transform
         fill = {"indexes": -1, "weights": 1.0, **(fill or {})}
         transform = transform or {}
         for name in transform:
@@ -119,7 +122,7 @@ class MixedReplay(_core.MixedReplay):
             (name, _compiled(name, source, from_functions), _weight(name, weight), transform.get(name))
             for name, (source, weight) in sources.items()
         )
-        fills = (np.full(shape, fill[name], dtype) if name in fill else None for name, shape, dtype in mixed)
+        fills = (np.broadcast_to(np.asarray(fill[name]), shape) if name in fill else None for name, shape, _ in mixed)
         super().__init__(sources=compiled, columns=[(*column, row) for column, row in zip(mixed, fills, strict=True)])
 
     @property
@@ -141,16 +144,35 @@ class MixedReplay(_core.MixedReplay):
         return {"draw_count": draw_count, "credit": dict(zip(self.names, credit, strict=True)), "sources": states}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken, sources included; ValueError if it is of other sources."""
-        if list(state["credit"]) != list(self.names):
-            raise ValueError(f"the state is of sources {list(state['credit'])}, this mixture has {list(self.names)}")
+        """Continue where `state_dict` was taken, sources included; ValueError if it is of other sources or not whole.
+
+        A state that is refused changes nothing, unless a source's own does.
+        """
+        try:
+            names, credit, states = list(state["credit"]), list(state["credit"].values()), dict(state["sources"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the state is not one that state_dict gave: it lacks {error}") from error
+        if names != list(self.names) or list(states) != list(self.names):
+            raise ValueError(f"the state is of sources {names}, this mixture has {list(self.names)}")
+        now = checks.integer("draw_count", state.get("draw_count"), 0, 2**64 - 1), credit
+        _core.Shares(len(credit)).credit = credit  # refuses what draws cannot have led to
         source: Any
         for name, source in zip(self.names, self.sources, strict=True):
             if hasattr(source, "load_state_dict"):
-                source.load_state_dict(state["sources"][name])
+                source.load_state_dict(states[name])
             elif hasattr(source, "draw_count"):
-                source.draw_count = state["sources"][name]
-        self.state = (checks.integer("draw_count", state["draw_count"], 0, 2**64 - 1), list(state["credit"].values()))
+                source.draw_count = states[name]
+        self.state = now
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self._made_of, self.state)
+
+
+def _restored(cls: type[MixedReplay], made_of: tuple[Any, ...], state: tuple[int, list[float]]) -> MixedReplay:
+    sources, columns, fill, transform = made_of
+    mixture = cls(sources, columns=columns, fill=fill, transform=transform)
+    mixture.state = state
+    return mixture
 
 
 def _mixed_columns(sources: Sequence[Source], wanted: Sequence[str] | None) -> list[_Column]:

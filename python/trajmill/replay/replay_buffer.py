@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from os.path import samestat
@@ -36,8 +37,9 @@ class ReplayBuffer(_core.ReplayBuffer):
 
     ``add(**columns)`` appends one row, given without a leading axis, or many, with one; once `capacity` rows are there,
     the oldest are overwritten. It returns the slot in [0, capacity) of the first new row; the others follow it around
-    the ring. Integers and booleans are converted to a column's dtype if every value survives, floats are rounded;
-    everything else is a TypeError. Values are stored as they come, NaN included.
+    the ring. Integers and booleans are converted to a column's dtype if every value survives, floats to another float
+    are rounded, unless that makes a finite number infinite; everything else is a TypeError, and so are masked values.
+    Values are stored as they come, NaN included. If an `add` fails, nothing has changed.
 
     ``sample(batch_size, out=None, threads=1, *, replace=True, beta=None)`` makes the next draw: a dict of arrays
     (batch_size, ...) under the names of the columns. `out`, a batch that an earlier call gave, is filled and returned.
@@ -67,13 +69,18 @@ class ReplayBuffer(_core.ReplayBuffer):
     environment_count
         Rows of E environments that step together are added E at a time, or a multiple: row i of a batch belongs to
         environment i % E.
-    n_step, discount
-        With ``n_step`` n > 1 a drawn row looks ahead over m rows of its environment, m <= n. It stops after a row that
-        is terminal or truncated, before a row that was not added yet, and where ``next_observation`` is not byte by
-        byte the ``observation`` of the next row (if the schema has both). Then ``reward`` is
-        ``r_0 + discount r_1 + ... + discount^(m-1) r_(m-1)``, added in float64; ``next_observation``, ``terminal``,
-        ``truncated`` and all shared columns are those of the last row; the batch has a column ``discount``, float32
+    n_step, discount, following
+        With ``n_step`` n > 1 a drawn row looks ahead over m rows of its environment, m <= n. Which columns say where a
+        row led to, `following` says: ``{"next_obs": "obs", "next_goal": "goal"}``; shared columns need no mention. By
+        default that is ``{"next_observation": "observation"}``, if the schema has both, and a ValueError if it has
+        columns beside those, the shared ones and action, reward, terminal and truncated: say ``{}`` if none of them
+        belongs to the next row. A row's look-ahead stops after a row that is terminal or truncated, before a row that
+        was not added yet, and where a following column is not byte by byte the other one of the next row; such breaks
+        are counted by ``break_count``, and the first one is a RuntimeWarning. Then ``reward`` is
+        ``r_0 + discount r_1 + ... + discount^(m-1) r_(m-1)``, added in float64; following and shared columns,
+        ``terminal`` and ``truncated`` are those of the last row; the batch has a column ``discount``, float32
         ``discount^m``, by which the value of ``next_observation`` counts; other columns are those of the first row.
+        `rows` gives the rows as they were added.
     prioritized, alpha, beta
         Draw row i with probability ``P(i) = priority_i^alpha / sum_j priority_j^alpha`` (Schaul et al. 2016): the sum
         is cut into `batch_size` equal parts and one row is drawn from each. New rows get the largest priority ever set,
@@ -84,7 +91,13 @@ class ReplayBuffer(_core.ReplayBuffer):
         A file to keep the rows in, for data larger than memory: made if there is none, else opened, which needs equal
         settings; only one buffer at a time may have it open. After a restart everything is there again, ``draw_count``
         and priorities included. If the process crashed, an ``add`` is complete or has not happened; only a machine that
-        loses power may lose what came after the last `flush`.
+        loses power may lose what came after the last `flush`. Which rows there are is checked when the file is opened;
+        the values of rows are not (a copy that `save` writes has a checksum of everything). A forked child does not
+        have the buffer: it is closed there.
+
+    Forks: a child has the buffer as it was, and makes the draws that its parent would make; a RuntimeError says if
+    another thread was changing it at that moment. ``share(worker, worker_count)`` gives every worker draws of its own,
+    which is done by itself in the workers of a torch ``DataLoader`` (docs/streams.md).
     """
 
     _descriptor = -1  # of the file at `path`, which is locked while it or the mapping is open
@@ -99,6 +112,7 @@ class ReplayBuffer(_core.ReplayBuffer):
         environment_count: int = 1,
         n_step: int = 1,
         discount: float = 0.99,
+        following: Mapping[str, str] | None = None,
         prioritized: bool = False,
         alpha: float = 0.6,
         beta: float = 0.4,
@@ -108,6 +122,7 @@ class ReplayBuffer(_core.ReplayBuffer):
             "capacity": checks.integer("capacity", capacity, 1, 2**62),
             "columns": _columns_of(schema),
             "shared": list(dict(shared or {}).items()),
+            "following": None if following is None else list(dict(following).items()),
             "seed": checks.seed(seed),
             "environment_count": checks.integer("environment_count", environment_count, 1, 2**31),
             "n_step": checks.integer("n_step", n_step, 1, 2**31),
@@ -128,6 +143,8 @@ class ReplayBuffer(_core.ReplayBuffer):
             del memory  # the mapping has the file open too
             self._release()
             raise
+        if path is not None:
+            _storages.add(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -142,12 +159,14 @@ class ReplayBuffer(_core.ReplayBuffer):
             alpha = options.pop("alpha")
             if alpha is not None:
                 options |= {"prioritized": True, "alpha": alpha}
-            buffer = cls(options.pop("capacity"), schema, **options | {"shared": dict(options["shared"])})
+            following = None if options.get("following") is None else dict(options["following"])
+            options |= {"shared": dict(options["shared"]), "following": following}
+            buffer = cls(options.pop("capacity"), schema, **options)
         except (KeyError, TypeError, ValueError) as error:
             raise ReplayFileError(f"{source} is damaged: its settings make no buffer: {error}") from error
         replay_file.load(source, header, buffer._memory, buffer._parts)
         try:
-            buffer._restore()
+            buffer._restore(is_version_1=header.version == 1)
             return buffer
         except ValueError as error:
             raise ReplayFileError(f"{source} is damaged: {error}") from error
@@ -156,16 +175,14 @@ class ReplayBuffer(_core.ReplayBuffer):
         """Write a copy with everything that draws depend on, whole or not at all, and in next to no memory.
 
         Draws continue meanwhile; changes wait, and so do draws that are asked for after a change. ValueError for the
-        `path` that the buffer works in.
+        `path` that the buffer works in. A signal handler in the same thread may draw and save, but a change is a
+        RuntimeError there, since it would wait for ever.
         """
         target = Path(path)
         if self._descriptor >= 0 and target.exists() and samestat(target.stat(), os.fstat(self._descriptor)):
             raise ValueError(f"{target} is where this buffer works; save to another path, or flush it")
-        self._lock()
-        try:
-            replay_file.save(target, self._settings | {"beta": self.beta}, self._memory, self._used_extents())
-        finally:
-            self._unlock()
+        settings = self._settings | {"beta": self.beta}
+        self._reading(lambda: replay_file.save(target, settings, self._memory, self._used_extents()))
 
     def flush(self) -> None:
         """Wait until what is kept at `path` has reached the disk."""
@@ -174,7 +191,10 @@ class ReplayBuffer(_core.ReplayBuffer):
 
     def close(self) -> None:
         """Give up the memory, and the file at `path`; rows asked for later are a ValueError."""
-        self._close()
+        self._end("the buffer is closed")
+
+    def _end(self, reason: str) -> None:
+        self._close(reason)
         self._release()
 
     def _release(self) -> None:
@@ -214,6 +234,10 @@ class ReplayBuffer(_core.ReplayBuffer):
             indexes = np.arange(*indexes.indices(len(self)))
         return self._gather(indexes)
 
+    def rows(self, indexes: slice | npt.ArrayLike) -> Batch:
+        """The rows in slots as they were added, whatever `n_step` is: the columns of the schema; else as indexing."""
+        return self._gather(self._slots()[indexes] if isinstance(indexes, slice) else indexes, as_added=True)
+
     def epoch(self, batch_size: int, *, epoch: int = 0, first_row: int = 0) -> Iterator[Batch]:
         """Batches that together hold every row once, in an order that `epoch` and the seed decide.
 
@@ -228,7 +252,7 @@ class ReplayBuffer(_core.ReplayBuffer):
             yield self._gather(self._epoch_slots(epoch, begin, min(step, size - begin)))
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a ReplayBuffer is not pickled; use save() and ReplayBuffer.load()")
+        raise TypeError("a ReplayBuffer is not pickled; save() it, and ReplayBuffer.load() it in the other process")
 
     def __repr__(self) -> str:
         columns = ", ".join(name for name, _, _ in self.batch_columns)
@@ -236,6 +260,21 @@ class ReplayBuffer(_core.ReplayBuffer):
             return f"ReplayBuffer({len(self)} of {self.capacity} rows: {columns})"
         except ValueError:
             return f"ReplayBuffer(closed: {columns})"
+
+
+_storages: weakref.WeakSet[ReplayBuffer] = weakref.WeakSet()
+
+
+def _leave_storages() -> None:
+    """In a forked child: storage stays with the parent, which would lose what two processes write into it."""
+    for buffer in _storages:
+        buffer._end(
+            "the buffer is closed in this process, since its storage belongs to the one that this was forked from; "
+            "there save() a copy, and load() it here"
+        )
+
+
+os.register_at_fork(after_in_child=_leave_storages)
 
 
 def _columns_of(schema: Mapping[str, ColumnSpec]) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:

@@ -3,7 +3,8 @@
 A file is a header and the parts of the buffer's memory (cpp/include/trajmill/replay_buffer.hpp), each at a multiple of
 4,096 bytes. The header is ``TRAJRPLY``, the length and the CRC-32 of a JSON text (two little-endian uint64), and that
 text: format version, settings, which extents of the memory follow, and their XXH3. A copy holds the extents in use;
-storage holds all of the memory and has no checksum, since it changes. Nothing is pickled.
+storage holds all of the memory and has no
+checksum of its rows, since they change; its state has one. Nothing is pickled. Version 1 had no check of the state.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from trajmill.corpus.errors import library
 
 _MAGIC = b"TRAJRPLY"
 _PREAMBLE = struct.Struct("<8sQQ")  # magic, length and CRC-32 of the text
-_VERSION = 1
+_VERSION = 2
 _LARGEST_TEXT = 2**24
 _PIECE = 2**24  # bytes written or read at a time
 
@@ -48,6 +49,7 @@ class Header(NamedTuple):
     extents: Extents  # begin and size in memory; in the file they follow each other, padded to ALIGNMENT
     checksum: str | None  # None: storage
     size: int  # bytes of the header
+    version: int
 
 
 def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> None:
@@ -104,13 +106,15 @@ def read_header(path: Path) -> Header:
         raise ReplayFileError(f"{path} is damaged: its header is not whole")
     try:
         fields = json.loads(text)
-        version = fields["version"]
-        if version == _VERSION:
+        version = int(fields["version"])
+        if version in (1, _VERSION):
             extents = [(int(begin), int(size)) for begin, size in fields["extents"]]
-            header = Header(dict(fields["settings"]), extents, fields["checksum"], padded(_PREAMBLE.size + length))
+            header = Header(
+                dict(fields["settings"]), extents, fields["checksum"], padded(_PREAMBLE.size + length), version
+            )
     except (KeyError, TypeError, ValueError) as error:
         raise ReplayFileError(f"{path} is damaged: its header lacks something ({error!r})") from error
-    if version != _VERSION:
+    if version not in (1, _VERSION):
         raise ReplayFileError(f"{path} has format version {version}, this trajmill reads {_VERSION}; use a newer one")
     wanted = header.size + sum(padded(size) for _, size in extents)
     if file_size != wanted:
@@ -131,6 +135,8 @@ def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes
         found = read_header(path)
         if found.checksum is not None:
             raise ReplayFileError(f"{path} is a copy that save() wrote; read it with ReplayBuffer.load()")
+        if found.version == 1:
+            raise ReplayFileError(f"{path} is storage of trajmill 0.1; save() a copy with that one, and load() it here")
         for name, value in json.loads(json.dumps(settings)).items():
             if found.settings.get(name) != value:
                 fault = f"holds a buffer with {name}={found.settings.get(name)}, asked for {value}"

@@ -146,13 +146,17 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
             steps["return_to_go"] = (_core.returns_to_go(rewards, episodes, discount, return_scale), no_reward)
         limit = checks.integer("timestep_limit", 2**63 - 1 if timestep_limit is None else timestep_limit, 1, 2**63 - 1)
         self.episodes = _select(episodes, rewards, top_fraction, strict_budget)
-        super().__init__(
-            episodes=self.episodes,
-            arrays=tuple((name, *steps[name]) for name in columns),
-            context_length=checks.integer("context_length", context_length, 1, 2**32 - 1),
-            timestep_limit=limit,
-            seed=checks.seed(seed),
-        )
+        self._core_arguments: dict[str, Any] = {
+            "episodes": self.episodes,
+            "arrays": tuple((name, *steps[name]) for name in columns),
+            "context_length": checks.integer("context_length", context_length, 1, 2**32 - 1),
+            "timestep_limit": limit,
+            "seed": checks.seed(seed),
+        }
+        super().__init__(**self._core_arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.__dict__, self.draw_count)
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **options: Any) -> Self:
@@ -173,10 +177,18 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
         return super().windows(checks.indexes("starts", starts), out, threads)
 
 
+def _restored(cls: type[TrajectoryBuffer], attributes: dict[str, Any], draw_count: int) -> TrajectoryBuffer:
+    buffer = cls.__new__(cls)
+    buffer.__dict__.update(attributes)
+    _core.TrajectoryBuffer.__init__(buffer, **buffer._core_arguments)
+    buffer.draw_count = draw_count
+    return buffer
+
+
 def _floats(name: str, values: npt.ArrayLike, axes: int) -> FloatArray:
     """Finite float32 numbers, one row a step, C-contiguous; `values` themselves where they are that already."""
     with np.errstate(over="ignore"):  # what overflows float32 is refused below
-        array = np.ascontiguousarray(values, np.float32)
+        array = np.ascontiguousarray(checks.unmasked(name, values), np.float32)
     if array.ndim != axes or 0 in array.shape[1:]:
         wanted = "(N, dimension >= 1)" if axes == 2 else "(N,)"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
@@ -187,7 +199,7 @@ def _floats(name: str, values: npt.ArrayLike, axes: int) -> FloatArray:
 
 
 def _flags(name: str, values: npt.ArrayLike) -> BoolArray:
-    array = np.ascontiguousarray(values)
+    array = np.ascontiguousarray(checks.unmasked(name, values))
     if array.dtype != np.bool_ or array.ndim != 1:
         raise TypeError(f"{name} must be bool (N,), got {array.dtype} {array.shape}; cast flags with .astype(bool)")
     return array

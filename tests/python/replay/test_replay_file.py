@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -377,3 +378,21 @@ def test_two_programs_that_make_the_same_storage_at_once_share_one(
     first[0].close()
     assert [each.name for each in tmp_path.iterdir()] == ["storage"]
     assert len(tm.ReplayBuffer(500, SCHEMA, path=path)) == 500
+
+
+def test_copies_of_version_1_are_read(tmp_path: Path) -> None:
+    xxhash = pytest.importorskip("xxhash")
+    buffer = used_buffer()
+    buffer.save(tmp_path / "copy")
+    data = bytearray((tmp_path / "copy").read_bytes())
+    data[4096:8192] = struct.pack("<QQQd", 300, 800, 1, 0.0).ljust(4096, b"\0")
+    (tmp_path / "copy").write_bytes(data)
+
+    def change(fields: dict[str, Any]) -> None:
+        del fields["settings"]["following"]
+        fields["version"], fields["checksum"] = 1, xxhash.xxh3_128(data[4096:]).hexdigest()
+
+    rewritten(tmp_path / "copy", change)
+    copy = tm.ReplayBuffer.load(tmp_path / "copy")
+    for _ in range(3):
+        assert_equal(copy.sample(100), buffer.sample(100))

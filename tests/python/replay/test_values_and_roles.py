@@ -1,0 +1,291 @@
+"""What a column can hold, which columns belong to the next row, and whose draws are whose."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trajmill as tm
+from trajmill import CorpusSampler
+from trajmill.replay import SeededBatches
+
+INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
+FLOATS = ["f2", "f4", "f8"]
+COLUMNS = ["?", *INTEGERS, *FLOATS]
+OTHERS = ["c8", "M8[s]", "O", "S3", "U3"]
+
+
+def edges(dtype: str) -> list[Any]:
+    kind = np.dtype(dtype).kind
+    if kind == "b":
+        return [False, True]
+    if kind in "iu":
+        limits = np.iinfo(dtype)
+        near = {s * 2**p + d for s in (1, -1) for p in (7, 8, 11, 15, 16, 24, 31, 32, 53, 63, 64) for d in (-1, 0, 1)}
+        return sorted(n for n in near | {0, 1, limits.min, limits.max} if limits.min <= n <= limits.max)
+    limits = np.finfo(dtype)
+    return [
+        0.0,
+        -0.0,
+        0.1,
+        1.0,
+        2.5,
+        65519.0,
+        65520.0,
+        float(limits.max),
+        -float(limits.max),
+        math.inf,
+        math.nan,
+        1e-320,
+    ]
+
+
+def fits(value: Any, given: str, column: str) -> bool:
+    """The promise, in exact arithmetic."""
+    kind, to = np.dtype(given).kind, np.dtype(column).kind
+    if kind in "biu":
+        with np.errstate(all="ignore"):
+            stored = np.array([value], given).astype(column)[0]
+        if to == "f" and not math.isfinite(stored):
+            return False
+        return Fraction(float(stored) if to == "f" else int(stored)) == Fraction(int(value))
+    if kind != "f" or to != "f":
+        return False
+    value = float(np.array(value, given))
+    with np.errstate(all="ignore"):
+        return not math.isfinite(value) or math.isfinite(float(np.array(value, given).astype(column)))
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("given", ["?", *INTEGERS, *FLOATS, ">i4", ">f4", ">f8"])
+def test_a_column_holds_what_it_promises(given: str, column: str) -> None:
+    buffer = tm.ReplayBuffer(4, {"x": column})
+    mixed_with = tm.ReplayBuffer(4, {"x": column, "y": "?"})
+    mixed_with.add(x=np.zeros(1, column), y=[True])
+    native = given.replace(">", "")
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        for value in edges(native):
+            array = np.array([value, value], native).astype(given)
+            mixed = tm.MixedReplay(
+                {"f": (lambda count, a=array: {"x": np.resize(a, count)}, 1), "b": (mixed_with, 1)}, columns=["x"]
+            )
+            if not fits(value, native, column):
+                with pytest.raises(TypeError, match="without loss"):
+                    buffer.add(x=array)
+                with pytest.raises(TypeError, match="without loss"):
+                    mixed.sample(2)
+                continue
+            for got in (buffer[[buffer.add(x=array)]]["x"], mixed.sample(2)["x"][:1]):
+                np.testing.assert_array_equal(got, array[:1].astype(column))
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("given", OTHERS)
+def test_other_values_are_refused(given: str, column: str) -> None:
+    with pytest.raises(TypeError):
+        tm.ReplayBuffer(4, {"x": column}).add(x=np.zeros(2, given))
+
+
+def test_masks_are_not_dropped() -> None:
+    masked = np.ma.array(np.ones(4, "f4"), mask=[0, 1, 0, 0])
+    buffer = tm.ReplayBuffer(4, {"x": "f4"})
+    with pytest.raises(TypeError, match="masked"):
+        buffer.add(x=masked)
+    buffer.add(x=np.ma.array(np.ones(4, "f4")))
+    with pytest.raises(TypeError, match="masked"):
+        tm.MixedReplay({"f": (lambda count: {"x": masked[:count]}, 1), "b": (buffer, 1)}).sample(4)
+    flags = np.array([0, 0, 0, 1], bool)
+    arrays = {"observation": masked[:, None], "action": np.ones((4, 1)), "reward": np.ones(4)}
+    with pytest.raises(TypeError, match="observation has masked values"):
+        tm.TrajectoryBuffer(**arrays, terminal=flags, truncated=flags, context_length=2)
+    with pytest.raises(TypeError, match="masked"):
+        tm.MarkovChain.from_probabilities(np.ma.array(np.full((2, 2), 0.5), mask=[[0, 1], [0, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("value", "column"), [(1.5, "i4"), (300, "u1"), (math.nan, "i8"), (2**24 + 1, "f4"), (1e39, "f4")]
+)
+def test_fills_are_not_rounded(value: float, column: str) -> None:
+    buffers = [tm.ReplayBuffer(4, {"a": "f4", "x": column}), tm.ReplayBuffer(4, {"a": "f4"})]
+    with pytest.raises(TypeError, match="the fill of 'x'"):
+        tm.MixedReplay({str(i): (b, 1) for i, b in enumerate(buffers)}, fill={"x": value})
+
+
+# --- roles of columns -------------------------------------------------------------------------------------------------
+
+NOW, THEN = np.arange(6.0), np.arange(1, 7.0)
+REST = {"reward": np.ones(6), "terminal": np.zeros(6, bool), "truncated": np.zeros(6, bool)}
+REST_SCHEMA = {"reward": "f4", "terminal": "?", "truncated": "?"}
+PAIRS: dict[str, dict[str, str]] = {
+    "own": {"next_observation": "observation"},
+    "other names": {"next_obs": "obs"},
+    "nested": {"next_observation/state": "observation/state", "next_observation/image": "observation/image"},
+    "two": {"next_observation": "observation", "next_goal": "goal"},
+    "no hint": {"b": "a"},
+}
+
+
+@pytest.mark.parametrize("pairs", PAIRS.values(), ids=PAIRS)
+@pytest.mark.parametrize("how", ["nothing", "following", "shared", "both"])
+@pytest.mark.parametrize("environments", [1, 2])
+def test_what_comes_after_n_steps_is_declared_or_refused(pairs: dict[str, str], how: str, environments: int) -> None:
+    schema = dict.fromkeys(itertools.chain.from_iterable(pairs.items()), "f4") | REST_SCHEMA
+    half = dict(list(pairs.items())[:1])
+    options: dict[str, Any] = {
+        "nothing": {},
+        "following": {"following": pairs},
+        "shared": {"shared": pairs},
+        "both": {"following": pairs, "shared": half},
+    }[how]
+
+    def make() -> tm.ReplayBuffer:
+        return tm.ReplayBuffer(16, schema, n_step=3, discount=0.5, environment_count=environments, **options)
+
+    if how == "nothing" and pairs != PAIRS["own"]:
+        with pytest.raises(ValueError, match="following="):
+            make()
+        return
+    buffer = make()
+    columns = {name: THEN if name in pairs else NOW for name in schema if name not in REST} | REST
+    buffer.add(**{name: np.repeat(values, environments) for name, values in columns.items()})
+    row = buffer[[0]]
+    assert row["reward"] == 1.75
+    assert row["discount"] == 0.125
+    assert buffer.break_count == 0
+    for name, of in pairs.items():
+        assert row[name] == 3
+        assert row[of] == 0
+    raw = buffer.rows(slice(None))
+    assert list(raw) == list(schema)
+    for name, values in columns.items():
+        np.testing.assert_array_equal(raw[name], np.repeat(values, environments))
+
+
+@pytest.mark.parametrize("change", ["last bit", "negative zero", "nothing"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_breaks_are_counted_and_told_of(change: str, at_once: bool) -> None:
+    schema = {"observation": "f4", "next_observation": "f4"} | REST_SCHEMA
+    buffer = tm.ReplayBuffer(16, schema, n_step=3, discount=0.5)
+    now, then = (np.zeros(6, "f4"), -np.zeros(6, "f4")) if change == "negative zero" else (NOW, THEN)
+    if change == "last bit":
+        then = np.nextafter(then.astype("f4"), np.float32(np.inf))
+    rows = {"observation": now, "next_observation": then} | REST
+    rows["truncated"] = np.arange(6) == 2  # an end is no break
+
+    def add() -> None:
+        for part in [slice(None)] if at_once else [slice(i, i + 1) for i in range(6)]:
+            buffer.add(**{name: values[part] for name, values in rows.items()})
+
+    if change == "nothing":
+        add()
+        assert buffer.break_count == 0
+        return
+    with pytest.warns(RuntimeWarning, match="break_count") as told:
+        add()
+    assert len(told) == 1
+    assert buffer.break_count == 4
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def sources() -> dict[str, Any]:
+    buffer = tm.ReplayBuffer(1000, {"o": "f4"}, seed=1)
+    buffer.add(o=np.arange(1000.0))
+    step = np.random.default_rng(0).random((500, 1))
+    ends = np.arange(500) % 50 == 49
+    windows = tm.TrajectoryBuffer(
+        observation=step, action=step, reward=step[:, 0], terminal=ends, truncated=ends, context_length=2
+    )
+    mdp = tm.MDPTransitions(
+        tm.MDP(state_count=50, action_count=9), observation_dim=2, action_dim=2, trajectory_count=9, length=99
+    )
+    mixed = tm.MixedReplay(
+        {"a": (buffer, 0.3), "b": (tm.MixedReplay({"a": (buffer, lambda draw: 1.0)}), 0.7)}, columns=["o"]
+    )
+    seeded = SeededBatches(tm.MixedReplay({"a": (mdp, 0.3), "b": (mdp, 0.7)}), seeds=[1, 2], batch_size=8)
+    return {"buffer": buffer, "windows": windows, "mdp": mdp, "mixed": mixed, "seeded": seeded}
+
+
+def first_column(batch: dict[str, np.ndarray]) -> bytes:
+    return next(iter(batch.values())).tobytes()
+
+
+@pytest.mark.parametrize("name", ["buffer", "windows", "mdp", "mixed", "seeded"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_make_together_what_one_makes(name: str, workers: int) -> None:
+    one = sources()[name]
+    wanted = [first_column(one.sample(16)) for _ in range(2 * workers)]
+    got = []
+    for worker in range(workers):
+        source = sources()[name]
+        source.share(worker, workers)
+        got.append([first_column(source.sample(16)) for _ in range(2)])
+    assert [batch for pair in zip(*got, strict=True) for batch in pair] == wanted
+
+
+def test_a_feed_of_a_worker_goes_back_to_its_own_draws() -> None:
+    source, other = sources()["mixed"], sources()["mixed"]
+    for each in (source, other):
+        each.share(1, 3)
+    wanted = [first_column(other.sample(16)) for _ in range(8)]
+    got: list[bytes] = []
+    for count in (1, 0, 3, 4):
+        with tm.feed(source, "cpu", batch_size=16) as feed:
+            got += [first_column({n: t.numpy().copy() for n, t in next(feed).items()}) for _ in range(count)]
+    assert got == wanted
+
+
+def test_a_share_is_checked() -> None:
+    source = sources()["buffer"]
+    for worker, count in ((2, 2), (0, 0), (0, 2**20)):
+        with pytest.raises(ValueError, match="worker must be below"):
+            source.share(worker, count)
+    source.share(0, 2)
+    with pytest.raises(RuntimeError, match="already"):
+        source.share(1, 2)
+
+
+@pytest.mark.parametrize("name", ["buffer", "windows", "mixed"])
+def test_forked_loader_workers_draw_what_one_process_draws(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    source = sources()[name]
+
+    class Batches(torch.utils.data.IterableDataset):
+        def __iter__(self) -> Any:
+            for _ in range(3):
+                yield torch.frombuffer(bytearray(first_column(source.sample(8))), dtype=torch.uint8)
+
+    loader = torch.utils.data.DataLoader(Batches(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    drawn = [bytes(batch.numpy()) for batch in loader]
+    alone = sources()[name]
+    assert drawn == [first_column(alone.sample(8)) for _ in range(6)]
+
+
+@pytest.mark.parametrize("ahead", [0, 5])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_an_epoch_that_is_left_loses_no_row(ahead: int, seed: int | None) -> None:
+    """`ahead` batches are asked for beyond those that are used, as a loader's workers do."""
+    sampler = CorpusSampler(200, batch_size=10, seed=seed)
+    left = iter(sampler)
+    used = [next(left) for _ in range(3)]
+    for _ in range(ahead):
+        next(left)
+    for _ in range(2):
+        assert sorted(np.concatenate(list(sampler))) == list(range(200))
+    again = CorpusSampler(200, batch_size=10, seed=seed)
+    begun = iter(again)
+    for batch in used:
+        np.testing.assert_array_equal(next(begun), batch)
+    state = again.state_dict(batch_count=3)
+    resumed = CorpusSampler(200, batch_size=10, seed=seed)
+    resumed.load_state_dict(state)
+    assert sorted(np.concatenate([*used, *resumed])) == list(range(200))
+    assert sorted(np.concatenate(list(resumed))) == list(range(200))
