@@ -33,14 +33,12 @@ AGENTS = {
     "EDAC": Variant(name="EDAC", method=edac.Config(), updates=3_000_000),
 }
 SMALL_DATASETS = ("hopper-sac-replay-10k", "halfcheetah-sac-replay-10k")
-SMALL_UPDATES = 20_000
+SMALL_UPDATES = 10_000
 SMALL_COUNT = 100_000
-SMALL_DIFFUSION = Model(
-    name="diffusion 256", method=diffusion.Config(width=256, decay_updates=SMALL_UPDATES), updates=SMALL_UPDATES
-)
+SMALL_DIFFUSION = Model(name="diffusion 256", method=diffusion.Config(width=256, decay_updates=20_000), updates=20_000)
 SMALL_NOTE = (
     "Small enough for two cores: bundled real data, a model of width 256 that 20,000 updates train, 100,000 "
-    "transitions of the paper's sampler, 20,000 updates of the agents."
+    "transitions of the paper's sampler, 10,000 updates of the agents."
 )
 ALONE = (
     "Synthetic only: every row of a batch was made by the model, scaled as the data would be (SynthER's way). The "
