@@ -27,6 +27,8 @@ The rest is there if the method has it:
 ``relevance(tensors, known, transitions)``
     How relevant a checkpoint's first seed finds each of N transitions, (N,) float32, such as the errors of its critics:
     what making transitions can be conditioned on (``--relevance``).
+``data_values(tensors, known, transitions)``
+    What a checkpoint's critics say the states and actions of N transitions are worth, (S, N) float32.
 ``start_from(state, tensors, known)``
     The state that starts from another method's checkpoint, or a refusal in words. Without it there is no ``--init``.
 ``adapt(config, dataset, environment)``
