@@ -23,21 +23,21 @@ from trajmill.algorithms import method_named, method_names
 from trajmill.cli import main
 from trajmill.cli.upsample import parse_count
 from trajmill.data import Dataset, DatasetError, Transitions, load_dataset, write_d4rl
-from trajmill.experiments import upsample as upsampling
-from trajmill.experiments.upsample import Job, with_vector_actions
+from trajmill.experiments.upsample import Job, shards, synthesizing_methods
+from trajmill.experiments.upsample.real import with_vector_actions
 from trajmill.replay.replay_buffer import ReplayBuffer
 from trajmill.runs.reading import checkpoints, read_state
 
 pytestmark = pytest.mark.filterwarnings("ignore::trajmill.data.DatasetWarning")
 HERE = Path(__file__).parent
 ROWS = BLOCK_ROWS * SHARD_BLOCKS
-DEFAULT = upsampling.synthesizing_methods()[0]
+DEFAULT = synthesizing_methods()[0]
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upsampling, "BLOCK_ROWS", BLOCK_ROWS)
-    monkeypatch.setattr(upsampling, "SHARD_BLOCKS", SHARD_BLOCKS)
+    monkeypatch.setattr(shards, "BLOCK_ROWS", BLOCK_ROWS)
+    monkeypatch.setattr(shards, "SHARD_BLOCKS", SHARD_BLOCKS)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """70 transitions: four shards of two blocks, and one of 6 rows of a block."""
     output = tmp_path_factory.mktemp("upsampled") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upsampling, "BLOCK_ROWS", BLOCK_ROWS)
-        patch.setattr(upsampling, "SHARD_BLOCKS", SHARD_BLOCKS)
+        patch.setattr(shards, "BLOCK_ROWS", BLOCK_ROWS)
+        patch.setattr(shards, "SHARD_BLOCKS", SHARD_BLOCKS)
         make(output)
     return output
 
@@ -336,23 +336,23 @@ class Fake:
     block_size, evaluations = BLOCK_ROWS, 1
 
     def block(self, seed: int, number: int) -> Transitions:
-        return transitions(upsampling.BLOCK_ROWS, observation_dim=11, action_dim=3, seed=number)
+        return transitions(shards.BLOCK_ROWS, observation_dim=11, action_dim=3, seed=number)
 
 
 def test_memory_does_not_grow_with_the_count(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Job, "_maker", lambda *_: Fake())
-    monkeypatch.setattr(upsampling, "BLOCK_ROWS", 1024)
+    monkeypatch.setattr(shards, "BLOCK_ROWS", 1024)
     peaks = {}
-    for shards in (2, 2, 10):  # the first one imports and allocates what stays
-        count = shards * 2048
+    for shard_count in (2, 2, 10):  # the first one imports and allocates what stays
+        count = shard_count * 2048
         job = Job.of(
             HOPPER,
-            tmp_path / f"{shards} {len(peaks)}",
+            tmp_path / f"{shard_count} {len(peaks)}",
             config(count, model=whole / "model", export=("d4rl", "synther")),
         )
         tracemalloc.start()
         job.run()
-        peaks[shards] = tracemalloc.get_traced_memory()[1]
+        peaks[shard_count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(load_dataset(job.output / "upsampled.npz")) == count
     assert peaks[10] < 1.2 * peaks[2], peaks
