@@ -40,6 +40,8 @@ The rest is there if the method has it:
     checkpoint: an object with ``block_size``, ``evaluations`` (of the network, for one block) and ``block(seed,
     number)``, host `Transitions` that depend on seed and number alone. `data` are the real `Transitions`. Without them
     there is no ``trajmill upsample --method NAME``.
+``check_sampling(settings, sampling)``
+    ValueError in words if a model with these settings, as a dict, cannot be asked what a `Sampling` asks.
 ``UPSAMPLES``
     True in the method that ``trajmill upsample`` takes by default.
 ``export(tensors, known, directory)``, ``read_exported(directory)``

@@ -87,9 +87,12 @@ def predicted_rows(rows: Any, model: TrainedModel, steps: int) -> TransitionRows
 
 
 def digest_of(dataset: Dataset) -> str:
-    """SHA-256 of all steps."""
+    """SHA-256 of all steps; where rows are in no order, also of the next observations, which no other row tells."""
     digest = hashlib.sha256()
-    for column in (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts):
+    columns = [dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts]
+    if not dataset.ordered and dataset.next_observations is not None:
+        columns.append(dataset.next_observations)
+    for column in columns:
         digest.update(f"{column.shape} {column.dtype}".encode())
         digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()

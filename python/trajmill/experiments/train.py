@@ -376,7 +376,10 @@ def _rows(
                 f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
-        sources.append((method.prepare(config.method, other).like(first), config.shares[name]))
+        rows = method.prepare(config.method, other)
+        if config.relevance is not None:
+            rows = _with_relevance(rows, config.relevance)
+        sources.append((rows.like(first), config.shares[name]))
     parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 1e-9), strict=True)
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
 

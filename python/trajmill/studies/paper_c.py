@@ -111,7 +111,11 @@ def _studies() -> Iterator[Study]:
         for part in [replace(agent, name=f"{agent.name}, {share:.0%}", ratio=share, subset="transitions")]
         for label, variant in (("data", part), ("synthetic only", with_synthetic(part)))
     )
-    note = "A share is made of single transitions, drawn once for all seeds; the paper's draw is not known."
+    note = (
+        "A share is made of single transitions, drawn once for all seeds; the paper's draw is not known. IQL has its "
+        "common settings on all shares: SynthER's own for hopper-medium-replay scale rewards by returns, which single "
+        "transitions do not have."
+    )
     datasets = tuple(f"{environment}-medium-replay-v2" for environment in ("walker2d", "halfcheetah", "hopper"))
     yield _study(
         "small-data", "Agents on shares of the data, without and with a model", columns, note, datasets=datasets

@@ -225,8 +225,8 @@ def smaller(method: Any, *, updates: float = 1.0, batch: float = 1.0, small: boo
         value = getattr(method, name)
         if small and value == getattr(default, name):
             value = getattr(tiny, name)
-        if name.endswith("_updates") and value:
-            value = max(1, round(value * updates))
+        if name.endswith("_updates") and value:  # a small instance's counts are for runs of another length
+            value = max(1, round(getattr(method, name) * updates))
         if name.endswith("batch_size") and value is not None:
             value = max(1, round(value * batch))
         changes[name] = value

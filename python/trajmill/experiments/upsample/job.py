@@ -156,8 +156,9 @@ class Job:
         spec = json.loads(json.dumps(spec))
         job = cls(config=config, output=output, method=method, real=real, shards=shards, spec=spec)
         job._check_place()
-        if config.model is not None:
-            job._check_model(config.model)
+        known = {"method": plain(config.method)} if config.model is None else job._check_model(config.model)[1]
+        if hasattr(method, "check_sampling"):
+            method.check_sampling(known["method"], config.sampling)
         return job
 
     @property
