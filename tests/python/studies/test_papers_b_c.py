@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from trajmill.algorithms import td3_bc
 from trajmill.data import load_dataset, qlearning_transitions
 from trajmill.studies import cells
-from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig
+from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, run_cells
 from trajmill.studies.paper_b import augmented
 from trajmill.studies.paper_c import AGENTS, DIFFUSION, with_synthetic
 from trajmill.studies.records import Noise
@@ -83,6 +84,25 @@ def test_noisy_copies_are_the_data_but_for_noise_on_observations(tmp_path: Path)
         off = (getattr(noisy, name)[:count] - getattr(real, name)) / real.observation.std(0)
         assert off.std() == pytest.approx(0.1, rel=0.02) and abs(off.mean()) < 0.002
     assert not np.array_equal(noisy.observation[:count], noisy.observation[count:])
+
+
+def test_progress_names_what_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that two variants share is reported by its own name, not by the variant that asked first."""
+    told = []
+
+    def work(*arguments: Any, **_: Any) -> None:
+        arguments[-1]("train", 1, 2, "updates")
+
+    monkeypatch.setattr(cells, "train", work)
+    monkeypatch.setattr(cells, "upsample", work)
+    variants = [augmented(0.5), augmented(1.0), with_synthetic(AGENTS["IQL"])]
+    config = ReproduceConfig(seeds=(0,), processes=1)
+    run_cells([(variant, HOPPER) for variant in variants], tmp_path, config, lambda task, *_: told.append(task))
+    prediction, synthetic = variants[0].prediction, variants[2].synthetic
+    assert prediction is not None and synthetic is not None
+    made = [f"1/1 {each.model.name} on {HOPPER}: train" for each in (prediction, synthetic)]
+    made += [f"{number}/3 {variant.name} on {HOPPER}: train" for number, variant in enumerate(variants, start=1)]
+    assert [task for task in told if task.endswith("train")] == made
 
 
 @pytest.mark.slow
