@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trajmill.algorithms import method_named, method_of_kind
+from trajmill.algorithms import method_named
 from trajmill.core import checks
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, Transitions, load_dataset
@@ -23,7 +23,7 @@ from trajmill.evaluation.prediction import (
     open_loop,
 )
 from trajmill.replay.tables import TransitionRows
-from trajmill.runs.reading import RunError, read_config, read_start
+from trajmill.runs.reading import read_able, read_config
 from trajmill.training.settings import at_least, configured
 
 GREATEST_HORIZON = 5
@@ -50,11 +50,8 @@ def load_model(path: Path, seed: int | None = None) -> TrainedModel:
 
     ValueError if there is none, the first seed diverged, or its method predicts nothing.
     """
-    tensors, known = read_start(path, "predict")
-    method = method_of_kind(known.get("kind", ""))
-    if method is None or not hasattr(method, "predict"):
-        raise RunError(f"{path} is of {known.get('kind')!r}, which predicts no next observations; give another run")
-    return TrainedModel(method.predict(tensors, known, seed=seed), known)
+    predict, tensors, known = read_able(path, "predict", "predict", "predicts no next observations")
+    return TrainedModel(predict(tensors, known, seed=seed), known)
 
 
 def check_model(model: TrainedModel, dataset: Dataset, *, other_data: bool) -> None:

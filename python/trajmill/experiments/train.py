@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trajmill.algorithms import method_named, method_of_kind, name_of
+from trajmill.algorithms import method_named, name_of
 from trajmill.core import checks
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
@@ -36,7 +36,7 @@ from trajmill.experiments.prediction import (
 from trajmill.replay.tables import Mixture, table_of
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import finish, process_count, seed_groups, train_in_processes
-from trajmill.runs.reading import read_start
+from trajmill.runs.reading import read_able, read_start
 from trajmill.runs.schedule import Evaluate, Trained, run_schedule
 from trajmill.training.device import ComputeConfig
 from trajmill.training.distributed import ALONE, Ranks, joined
@@ -254,7 +254,7 @@ class _Task:
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
         part = _of_seeds(config, range(seed_count))
-        model = _model(config, dataset)
+        model = _model(config, method, dataset)
         rows = _rows(config, method, dataset, model, progress)
         table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
         state = method.create(part.method, table, part.seeds, metric_capacity=config.schedule.log_interval)
@@ -340,10 +340,15 @@ def _start(init: Path, method: ModuleType) -> tuple[dict[str, Tensor], dict[str,
     return read_start(init)
 
 
-def _model(config: TrainConfig[Any], dataset: Dataset | None) -> TrainedModel | None:
-    """What predicts next observations."""
+def _model(config: TrainConfig[Any], method: ModuleType, dataset: Dataset | None) -> TrainedModel | None:
+    """What predicts next observations; ValueError for a method that learns to predict them itself."""
     if not isinstance(config, DatasetTrainConfig) or dataset is None or config.predict is None:
         return None
+    if hasattr(method, "predict"):
+        raise ValueError(
+            f"{name_of(config.method)} learns to predict next observations, and with predicted ones in place of real "
+            f"ones it would learn another model's errors and be measured on them; leave out --predict"
+        )
     model = load_model(config.predict, config.prediction_seed)
     check_model(model, dataset, other_data=config.predict_other_data)
     return model
@@ -388,15 +393,12 @@ def _with_relevance(rows: Any, path: Path) -> Any:
     """The rows, and how relevant a run finds each."""
     if not hasattr(rows, "with_relevance"):
         raise ValueError("relevance is for methods that learn with a condition, which this one does not; leave it out")
-    tensors, known = read_start(path, "relevance")
-    method = method_of_kind(known.get("kind", ""))
-    if method is None or not hasattr(method, "relevance"):
-        raise ValueError(f"{path} is of {known.get('kind')!r}, which finds nothing relevant; give another run")
+    relevance, tensors, known = read_able(path, "relevance", "relevance", "finds nothing relevant")
     real = rows.transitions
     sizes, wanted = (real.observation.shape[1], real.action.shape[1]), (known["observation_dim"], known["action_dim"])
     if sizes != wanted:
         raise ValueError(f"{path} takes {wanted[0]} observation and {wanted[1]} action numbers, the data has {sizes}")
-    return rows.with_relevance(method.relevance(tensors, known, real))
+    return rows.with_relevance(relevance(tensors, known, real))
 
 
 def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: int, observation_dim: int) -> Evaluate:

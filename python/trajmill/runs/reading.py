@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from trajmill.training.checkpoint import Former, read_checkpoint
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
 RUN_SETTINGS = {"dataset", "mix", "environment", "init", "seeds", "evaluation_episode_count"}
 RUN_SETTINGS |= {"method", "schedule", "compute", "variant", "predict", "predict_other_data"}
-RUN_SETTINGS |= {"prediction_rate", "prediction_horizon", "prediction_seed"}
+RUN_SETTINGS |= {"prediction_rate", "prediction_horizon", "prediction_seed", "relevance"}
 """settings of a run that are not its method's"""
 
 
@@ -252,6 +252,21 @@ def read_start(init: Path, option: str = "init") -> tuple[dict[str, Tensor], dic
             f"again with another seed or a smaller learning rate"
         )
     return tensors, known
+
+
+def read_able(
+    path: Path, option: str, function: str, cannot: str
+) -> tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]:
+    """A function of the method that made a run or checkpoint, and what it takes: tensors and metadata.
+
+    RunError as for `read_start`, and if the method lacks the function: it `cannot`, such as "predicts nothing".
+    """
+    tensors, known = read_start(path, option)
+    method = method_of_kind(known.get("kind", ""))
+    if not hasattr(method, function):
+        able = ", ".join(name for name in method_names() if hasattr(method_named(name), function))
+        raise RunError(f"{option} {path} is of {known.get('kind')!r}, which {cannot}; give a run of {able}")
+    return getattr(method, function), tensors, known
 
 
 def _read_exported(directory: Path, option: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -218,30 +218,40 @@ def run_cells(
     cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
 ) -> dict[tuple[str, str], Path]:
     """Finished runs by variant and dataset; what several cells need is made once, before them."""
-    pretrained, models, upsampled = {}, {}, {}
+    pretrained: dict[Path, tuple[str, Cell]] = {}
+    models, upsampled = dict(pretrained), dict(pretrained)
     for variant, dataset in cells:
         source = _share_of(variant, dataset, output)
         _augmented(variant, source, output)
-        if (path := _pretraining_path(variant, dataset, output)) is not None:
-            pretrained[path] = variant, dataset
+        if variant.start is not None and (path := _pretraining_path(variant, dataset, output)) is not None:
+            pretrained[path] = variant.start.name, (variant, dataset)
         if variant.prediction is not None and variant.prediction.rate > 0.0:
-            models[_place(output, "models", variant.prediction.model, source)] = variant, dataset
+            model = variant.prediction.model
+            models[_place(output, "models", model, source)] = model.name, (variant, dataset)
         if variant.synthetic is not None:
-            upsampled[_place(output, "upsampled", variant.synthetic.model, source)] = variant, dataset
+            model = variant.synthetic.model
+            upsampled[_place(output, "upsampled", model, source)] = model.name, (variant, dataset)
     before = (("pre-training", _pretrain, pretrained), ("models", _model, models), ("upsampling", _upsample, upsampled))
     for task, work, needed in before:
         _run(task, work, list(needed.values()), output, config, progress)
-    runs = _run("training", _train, cells, output, config, progress)
+    runs = _run(
+        "training", _train, [(variant.name, (variant, dataset)) for variant, dataset in cells], output, config, progress
+    )
     return {(variant.name, dataset): run for (variant, dataset), run in zip(cells, runs, strict=True)}
 
 
 def _run(
-    task: str, work: Callable[..., Path], cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
+    task: str,
+    work: Callable[..., Path],
+    todo: list[tuple[str, Cell]],
+    output: Path,
+    config: ReproduceConfig,
+    progress: Progress,
 ) -> list[Path]:
-    """What `work` makes of each cell; if there is to be only one process, it is this one."""
+    """What `work` makes for each cell, under the name of what is made; a single process is this one."""
     jobs = [
-        Job(f"{number}/{len(cells)} {variant.name} on {short_name(dataset)}", work, (variant, dataset, output, config))
-        for number, (variant, dataset) in enumerate(cells, start=1)
+        Job(f"{number}/{len(todo)} {name} on {short_name(dataset)}", work, (variant, dataset, output, config))
+        for number, (name, (variant, dataset)) in enumerate(todo, start=1)
     ]
     count = process_count(config.processes, config.compute, len(jobs))
     finished = 0

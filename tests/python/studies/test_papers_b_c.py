@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from trajmill.algorithms import td3_bc
 from trajmill.data import load_dataset, qlearning_transitions
 from trajmill.studies import cells
-from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, path_name
+from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, path_name, run_cells
 from trajmill.studies.drawings import panels_of
 from trajmill.studies.measures import Results
 from trajmill.studies.paper_b import augmented
@@ -106,6 +107,25 @@ def test_values_of_the_data_are_drawn_as_densities(tmp_path: Path) -> None:
         assert shares.sum() == pytest.approx(1.0)
         assert shares[np.abs(curve.x - 1.0 - shift) <= width].sum() == pytest.approx(0.4)
     assert results.values(study.columns[2], HOPPER) == pytest.approx([3.2] * 5)
+
+
+def test_progress_names_what_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that two variants share is reported by its own name, not by the variant that asked first."""
+    told = []
+
+    def work(*arguments: Any, **_: Any) -> None:
+        arguments[-1]("train", 1, 2, "updates")
+
+    monkeypatch.setattr(cells, "train", work)
+    monkeypatch.setattr(cells, "upsample", work)
+    variants = [augmented(0.5), augmented(1.0), with_synthetic(AGENTS["IQL"])]
+    config = ReproduceConfig(seeds=(0,), processes=1)
+    run_cells([(variant, HOPPER) for variant in variants], tmp_path, config, lambda task, *_: told.append(task))
+    prediction, synthetic = variants[0].prediction, variants[2].synthetic
+    assert prediction is not None and synthetic is not None
+    made = [f"1/1 {each.model.name} on {HOPPER}: train" for each in (prediction, synthetic)]
+    made += [f"{number}/3 {variant.name} on {HOPPER}: train" for number, variant in enumerate(variants, start=1)]
+    assert [task for task in told if task.endswith("train")] == made
 
 
 @pytest.mark.slow
