@@ -96,6 +96,8 @@ class UpsampleConfig(Generic[ConfigT]):
     """names the model and the transitions, [0, 2^64)"""
     model: Path | None = None
     """run directory of a model that is trained already, on the same dataset; None trains one"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
     export: tuple[Export, ...] = ("d4rl",)
     """one file of all transitions: d4rl is OUT/upsampled.hdf5, synther OUT/upsampled.npz, minari OUT/upsampled-v0"""
 
@@ -195,7 +197,7 @@ class Job:
         if not hasattr(method, "synthesize"):
             able = ", ".join(synthesizing_methods())
             raise ValueError(f"{name_of(config.method)} makes no transitions; methods that do: {able}")
-        original = _dataset_of(source)
+        original = _dataset_of(source, config.limit)
         low, high = _ranges(original)
         data, category_count = with_vector_actions(original)
         spec = {
@@ -418,6 +420,7 @@ class Job:
         config = self.config
         return DatasetTrainConfig(
             dataset=self.name or "",
+            limit=config.limit,
             seeds=(config.seed,),
             method=config.method,
             schedule=config.schedule,
@@ -611,10 +614,10 @@ def with_vector_actions(dataset: Dataset) -> tuple[Dataset, int]:
     return replace(dataset, actions=np.eye(count, dtype=np.float32)[actions[:, 0].astype(np.intp)]), count
 
 
-def _dataset_of(source: Source) -> Dataset:
+def _dataset_of(source: Source, limit: int | None) -> Dataset:
     """The data that is meant."""
     if isinstance(source, str | Path):
-        return load_dataset(source)
+        return load_dataset(source, limit=limit)
     if isinstance(source, Dataset):
         return source
     batch = source[source._slots()]

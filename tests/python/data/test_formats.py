@@ -299,7 +299,7 @@ def test_without_timeouts_the_rule_is_d4rls_step_count(tmp_path: Path) -> None:
     columns["terminals"][[699, 2000]] = True
     for name in ("timeouts", "next_observations"):
         del columns[name]
-    path = write(tmp_path / "set.hdf5", columns)
+    path = write(tmp_path / "hopper-mine.hdf5", columns)
     with pytest.warns(DatasetWarning) as told:
         ours = qlearning_transitions(read_d4rl(path))
     assert "no key 'timeouts'" in str(told[0].message)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from trajmill.data import hdf5
 from trajmill.data.columns import VECTORS, MemoryBudget, check_array, clean_column, columns_to_write, warn_about_casts
 from trajmill.data.environments import EPISODE_LIMIT, TASKS
-from trajmill.data.episodes import CONTINUITY
+from trajmill.data.episodes import leads_on
 from trajmill.data.errors import refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.records import INFOS, Columns, Dataset, Steps
@@ -57,7 +57,9 @@ def _data_directory(path: Path) -> Path | None:
     return next((place for place in (path, path / "data") if (place / DATA_FILE).is_file()), None)
 
 
-def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+def read(
+    path: str | Path, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
+) -> Dataset:
     """Read and check a dataset in Minari's layout; options as in `load_dataset`.
 
     `path` is the dataset's directory, its ``data`` directory, or one of the two files. Spaces must be boxes of one
@@ -84,7 +86,8 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
         described = _plain_metadata(metadata)
         ordered = described.get("ordered", True) is not False
         columns = _join(episodes) if ordered else _unordered(episodes)
-        return checked_dataset(file_path, columns, fix_timeouts=False, name=name, metadata=described, ordered=ordered)
+        fields = {"name": name, "metadata": described, "ordered": ordered}
+        return checked_dataset(file_path, columns, fix_timeouts=False, limit=limit, **fields)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
@@ -353,8 +356,7 @@ def _write_episode(file: h5py.File, number: int, columns: Columns) -> None:
 def _episode_bounds(columns: Columns) -> list[tuple[int, int]]:
     """First row and row after the last of every episode, an unfinished last one too."""
     flags = columns["terminals"] | columns["timeouts"]
-    jumps = np.abs(columns["next_observations"][:-1] - columns["observations"][1:]).max(axis=1) > CONTINUITY
-    jumps &= ~flags[:-1]
+    jumps = ~leads_on(columns["observations"], columns["next_observations"]) & ~flags[:-1]
     if jumps.any():
         fault = f"'next_observations' is not the next row's observation {where(jumps, 'rows inside episodes')}"
         remedy = "Minari's layout stores each observation once; mark the ends of episodes, or write D4RL's layout"

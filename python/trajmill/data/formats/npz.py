@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from trajmill.data.columns import MemoryBudget, check_columns, clean_column, columns_to_write
+from trajmill.data.columns import MemoryBudget, check_columns, columns_to_write
 from trajmill.data.errors import DatasetError, refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.records import COLUMNS, Columns, Dataset, Steps
@@ -43,11 +43,13 @@ def recognizes(path: Path) -> bool:
     return path.suffix == ".npz" or (path.is_file() and zipfile.is_zipfile(path))
 
 
-def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+def read(
+    path: str | Path, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
+) -> Dataset:
     """Read and check transitions as SynthER stores them; options as in `load_dataset`.
 
     An archive has `KEYS` and perhaps ``timeouts``; other arrays are not read. Terminals that a model has made need not
-    be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` has no effect.
+    be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` and `limit` have no effect.
     """
     path = Path(path)
     with refusing(path):
@@ -65,9 +67,7 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
             raise refuse(fault, "copy or make it again") from error
         if arrays["terminals"].dtype.kind == "f":
             arrays["terminals"] = _threshold(arrays["terminals"])
-        columns = {name: clean_column(name, values) for name, values in arrays.items()}
-        columns.setdefault("timeouts", np.zeros(len(columns["rewards"]), np.bool_))
-        return checked_dataset(path, columns, fix_timeouts=False, name=path.stem, ordered=False)
+        return checked_dataset(path, arrays, fix_timeouts=False, name=path.stem, ordered=False)
 
 
 def _read_arrays(archive: zipfile.ZipFile, budget: MemoryBudget) -> dict[str, NDArray[Any]]:
