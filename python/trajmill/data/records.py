@@ -15,7 +15,7 @@ BoolArray = NDArray[np.bool_]
 Columns = dict[str, NDArray[Any]]  # one row per step, named as in D4RL's files: COLUMNS, "infos/qpos"
 
 COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-INFOS = "infos/"
+INFOS, METADATA = "infos/", "metadata/"
 
 
 class Steps(TypedDict):

@@ -84,6 +84,9 @@ def convert(
     dataset = load_dataset(name_or_path, **options)
     dataset = replace(dataset, metadata={"source": dataset.name, **dataset.metadata})
     writer.write(destination, overwrite=overwrite, **dataset.to_write())
+    if not writer.ORDERED and dataset.ordered:
+        with refusing(destination):
+            warn_about("its rows become single transitions in no order: the format stores no ends of episodes")
     if writer.ORDERED and not dataset.ordered:
         with refusing(destination):
             warn_about(

@@ -168,24 +168,18 @@ REFUSED: dict[str, tuple[Change, tuple[str, ...]]] = {
     "7 no rewards": (without("rewards"), ("'rewards' is missing",)),
     "7 no terminals": (without("terminals"), ("'terminals' is missing",)),
     "8 short rewards": (edited("rewards", lambda v: v[:-1]), ("'rewards' has 299 rows where 'observations' has 300",)),
-    "8 short infos": (
-        lambda columns: columns | {"infos/qpos": np.zeros((3, 2))},
-        ("'infos/qpos' has 3 rows where 'observations' has 300",),
-    ),
     "8 narrow next observations": (
         edited("next_observations", lambda v: v[:, :3]),
         ("'next_observations' has shape (300, 3), 'observations' (300, 11)", "need the same shape"),
     ),
     "10 wide rewards": (edited("rewards", lambda v: np.stack((v, v), 1)), ("'rewards' has shape (300, 2)",)),
     "11 scalar rewards": (edited("rewards", lambda v: v[0]), ("'rewards' has shape ()", "shape (N,)")),
-    "11 scalar infos": (lambda columns: columns | {"infos/x": np.array(1.0)}, ("'infos/x' is a single value",)),
     "11 string observations": (
         edited("observations", lambda v: np.full(v.shape, b"x")),
         ("'observations' has dtype |S1",),
     ),
     "11 complex rewards": (edited("rewards", lambda v: v.astype(complex)), ("'rewards' has dtype complex128",)),
     "11 boolean rewards": (edited("rewards", lambda v: v > 0), ("'rewards' has dtype bool",)),
-    "11 string infos": (lambda columns: columns | {"infos/x": np.full(ROWS, b"x")}, ("'infos/x' has dtype |S1",)),
     "11 records": (
         edited("rewards", lambda v: np.zeros(ROWS, [("a", "f4"), ("b", "f4")])),
         ("'rewards' has dtype [('a', '<f4'), ('b', '<f4')]",),
@@ -200,10 +194,6 @@ REFUSED: dict[str, tuple[Change, tuple[str, ...]]] = {
     "12 infinite reward": (put("rewards", 3, -np.inf), ("'rewards' holds NaN or infinity in 1 rows", "row 3")),
     "12 NaN next observation": (put("next_observations", (9, 2), np.nan), ("'next_observations' holds NaN", "row 9")),
     "12 NaN action": (put("actions", [4, 5], np.nan), ("'actions' holds NaN or infinity in 2 rows", "row 4")),
-    "12 NaN infos": (
-        lambda columns: columns | {"infos/qpos": np.full((ROWS, 2), np.nan)},
-        ("'infos/qpos' holds NaN or infinity in 300 rows, first in row 0",),
-    ),
     "12 beyond float32": (edited("rewards", lambda v: v.astype("f8") * 1e300), ("'rewards' holds NaN or infinity",)),
     "12 NaN flag": (
         edited("terminals", lambda v: np.where(np.arange(ROWS) == 5, np.nan, v)),

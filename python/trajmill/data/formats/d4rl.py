@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.data import hdf5
-from trajmill.data.columns import MemoryBudget, check_columns, check_finite, columns_to_write
+from trajmill.data.columns import MemoryBudget, check_columns, check_finite, columns_to_write, leaving_out
 from trajmill.data.errors import refuse, refusing
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.official import OLD, official_file, recognize, warn_about_release
-from trajmill.data.records import Columns, Dataset, Steps
+from trajmill.data.records import COLUMNS, METADATA, Columns, Dataset, Steps
 
 SUFFIXES = (".hdf5", ".h5")
 ORDERED = True
-_METADATA = "metadata/"
 _POLICY = "metadata/policy/"
 
 
@@ -58,13 +57,19 @@ def read(
             handles = hdf5.list_arrays(file)
             if release == OLD:
                 handles = {key: array for key, array in handles.items() if key not in ("infos/qpos", "infos/qvel")}
-            columns = check_columns(handles)
-            MemoryBudget(memory_budget).take(handles)
-            arrays = {key: hdf5.read_array(key, array) for key, array in columns.items()}
+            columns, budget = check_columns(handles), MemoryBudget(memory_budget)
+            needed = {key: array for key, array in columns.items() if key in COLUMNS}
+            budget.take(needed)
+            arrays = {key: hdf5.read_array(key, array) for key, array in needed.items()}
+            with leaving_out() as tried:
+                for key in [key for key in columns if key not in needed]:
+                    with tried(key):
+                        budget.take({key: columns[key]})
+                        arrays[key] = hdf5.read_array(key, columns[key])
             metadata = hdf5.read_attributes(file)
             for key, array in handles.items():
-                if key.startswith(_METADATA) and hdf5.is_short_scalar(array):
-                    metadata[key.removeprefix(_METADATA)] = hdf5.plain(array[()])
+                if key.startswith(METADATA) and hdf5.is_short_scalar(array):
+                    metadata[key.removeprefix(METADATA)] = hdf5.plain(array[()])
         warn_about_release(path, release)
         fix = fix_timeouts or release is not None  # D4RL's replay files leave some ends unmarked (D4RL issue 162)
         ordered = metadata.get("ordered", True) is not False

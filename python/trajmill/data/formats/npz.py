@@ -48,8 +48,9 @@ def read(
 ) -> Dataset:
     """Read and check transitions as SynthER stores them; options as in `load_dataset`.
 
-    An archive has `KEYS` and perhaps ``timeouts``; other arrays are not read. Terminals that a model has made need not
-    be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` and `limit` have no effect.
+    An archive has `KEYS` and perhaps ``timeouts``; a warning names other arrays, which are not read. Terminals that a
+    model has made need not be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` and
+    `limit` have no effect.
     """
     path = Path(path)
     with refusing(path):
@@ -75,10 +76,11 @@ def _read_arrays(archive: zipfile.ZipFile, budget: MemoryBudget) -> dict[str, ND
     entries = archive.infolist()
     if len(entries) > _MOST_MEMBERS:
         raise refuse(f"the archive has {len(entries):,} entries", f"a dataset has at most {_MOST_MEMBERS}")
-    members, headers = {}, {}
+    members, headers, others = {}, {}, list[str]()
     for entry in entries:
         name = entry.filename.removesuffix(".npy")
         if name not in COLUMNS:
+            others.append(name)
             continue
         if name in members:
             raise refuse(f"key {name!r} occurs twice", "write the archive again")
@@ -87,6 +89,8 @@ def _read_arrays(archive: zipfile.ZipFile, budget: MemoryBudget) -> dict[str, ND
             raise refuse(fault, "write the archive with numpy.savez_compressed")
         with archive.open(entry) as file:
             members[name], headers[name] = entry, _read_header(name, file)
+    if others:
+        warn_about(f"arrays that SynthER's format does not have are not read: {', '.join(map(repr, others[:20]))}")
     check_columns(headers, required=KEYS)
     budget.take(headers)
     return {name: _read_array(name, archive, member) for name, member in members.items()}
@@ -132,10 +136,12 @@ def _threshold(terminals: NDArray[Any]) -> NDArray[Any]:
 def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
     """Write transitions as SynthER does, a compressed NumPy archive of its five arrays; see `Format.write`.
 
-    The format needs next observations and has no timeouts, infos or metadata.
+    The format needs next observations and has no timeouts, infos or metadata; infos are left out with a warning.
     """
     path = Path(path)
     with refusing(path):
+        if steps.get("infos"):
+            warn_about(f"SynthER's format holds no infos; {len(steps['infos'] or {})} are left out, use D4RL's (.hdf5)")
         columns = columns_to_write(steps, infos=(), next_observations=True)
         arrays: dict[str, Any] = {key: columns[key] for key in KEYS}
         arrays["terminals"] = arrays["terminals"].astype(np.float32)
