@@ -33,6 +33,7 @@ from torch import Tensor
 
 from trajmill.core import checks
 from trajmill.data import Dataset, Transitions, qlearning_transitions
+from trajmill.data.episodes import followed
 from trajmill.models.denoiser import backpropagate, denoisers, residual_mlp
 from trajmill.models.edm import (
     HIGHEST,
@@ -161,16 +162,11 @@ def prepare(config: Config, dataset: Dataset) -> VectorRows:
 
 
 def returns_to_go(transitions: Transitions) -> NDArray[np.float64]:
-    """Sum of the rewards from each row (N,) to the end of its episode.
-
-    A row is followed by the next one where its next observation is that one's observation.
-    """
-    follows = (transitions.next_observation[:-1] == transitions.observation[1:]).all(1)
-    ended = transitions.terminal | transitions.truncated
-    follows &= ~ended[:-1]
-    if not follows.any() and not ended.all():
-        raise ValueError("condition return needs episodes in order, but no row's next observation is the next row's")
-    ends = np.append(np.flatnonzero(~follows), len(transitions) - 1)
+    """Sum of the rewards from each row (N,) to the end of its episode; ValueError if rows are in no order."""
+    follows = followed(transitions)
+    if not follows.any() and not (transitions.terminal | transitions.truncated).all():
+        raise ValueError("condition return needs episodes in order, but no row is followed by the next one")
+    ends = np.flatnonzero(~follows)
     sums = np.cumsum(transitions.reward[::-1], dtype=np.float64)[::-1]
     after = np.append(sums, 0.0)[ends + 1]
     returns: NDArray[np.float64] = sums - after[np.searchsorted(ends, np.arange(len(sums)))]
