@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 import shutil
 import tempfile
@@ -31,7 +32,8 @@ from torch import Tensor
 
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
 from trajmill.core import checks
-from trajmill.core.files import leftovers, remove, replacing, sha256_of, write_whole
+from trajmill.core.files import check_writable, contents, leftovers, remove, replacing, sha256_of, write_whole
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, duration, silent
 from trajmill.corpus.storage import Directory
 from trajmill.data import Dataset, Transitions, load_dataset, qlearning_transitions, write_d4rl
@@ -71,7 +73,7 @@ QUALITY_ROWS = 50_000
 PROBE_SHARE = 128
 """the first block that is timed is this part of a whole one; each further one is four times as large"""
 
-Source = str | Path | Dataset | ReplayBuffer
+Source = AnyPath | Dataset | ReplayBuffer
 ConfigT = TypeVar("ConfigT")
 FloatArray = NDArray[np.float32]
 
@@ -159,7 +161,7 @@ class Upsampled:
     """share of the observations, actions and rewards that lie outside the dataset's range"""
 
 
-def upsample(dataset: Source, output: Path, config: UpsampleConfig[Any], progress: Progress = silent) -> Upsampled:
+def upsample(dataset: Source, output: AnyPath, config: UpsampleConfig[Any], progress: Progress = silent) -> Upsampled:
     """Make transitions like those of a dataset's name or path, a `Dataset`, or a live `ReplayBuffer`.
 
     The directory `output` is made, or continued if it holds the same job. A dataset in memory, and one with discrete
@@ -189,7 +191,7 @@ class Job:
     """(W,)"""
 
     @classmethod
-    def of(cls, source: Source, output: Path, config: UpsampleConfig[Any]) -> Job:
+    def of(cls, source: Source, output: AnyPath, config: UpsampleConfig[Any]) -> Job:
         """Read the data and check everything that can be checked before the work."""
         method = method_named(name_of(config.method))
         if not hasattr(method, "synthesize"):
@@ -213,10 +215,10 @@ class Job:
         if config.model is None:
             training = {"method": plain(config.method), "schedule": plain(config.schedule)}
             spec |= {"training": training | {"precision": config.compute.precision}}
-        name = str(source) if isinstance(source, str | Path) and not category_count else None
+        name = str(source) if isinstance(source, str | os.PathLike) and not category_count else None
         job = cls(
             config=config,
-            output=output,
+            output=local_path(output),
             method=method,
             data=data,
             name=name,
@@ -227,7 +229,7 @@ class Job:
         )
         job._check_place()
         if config.model is not None:
-            job._check_model(config.model)
+            job._check_model(job.model)
         return job
 
     @property
@@ -248,7 +250,7 @@ class Job:
     @property
     def model(self) -> Path:
         """Run directory of the model."""
-        return self.config.model or self.output / MODEL
+        return self.output / MODEL if self.config.model is None else local_path(self.config.model)
 
     @property
     def finished(self) -> bool:
@@ -263,6 +265,7 @@ class Job:
         """Refuse a directory of something else, another job's, and a disk that is too small."""
         if self.output.exists() and not self.output.is_dir():
             raise ValueError(f"{self.output} is a file; choose another directory")
+        check_writable(self.output)
         self._manifest()
         if "minari" in self.config.export:
             minari.check_transitions(self.config.count)
@@ -285,8 +288,7 @@ class Job:
         """What the directory holds: an empty record if it is new; ValueError for what is not this job's, and damage."""
         path = self.output / MANIFEST
         if not path.is_file():
-            there = self.output.iterdir() if self.output.is_dir() else ()
-            foreign = [each.name for each in there if not each.name.startswith(".")]
+            foreign = [each.name for each in contents(self.output) if not each.name.startswith(".")]
             if foreign:
                 raise ValueError(
                     f"{self.output} is not empty and holds no upsampling (it holds {min(foreign)}); choose another "
@@ -613,7 +615,7 @@ def with_vector_actions(dataset: Dataset) -> tuple[Dataset, int]:
 
 def _dataset_of(source: Source) -> Dataset:
     """The data that is meant."""
-    if isinstance(source, str | Path):
+    if isinstance(source, str | os.PathLike):
         return load_dataset(source)
     if isinstance(source, Dataset):
         return source

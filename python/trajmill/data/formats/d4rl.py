@@ -14,6 +14,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data import hdf5
 from trajmill.data.columns import MemoryBudget, check_columns, check_finite, clean_column, columns_to_write
 from trajmill.data.errors import refuse, refusing
@@ -32,7 +33,7 @@ def recognizes(path: Path) -> bool:
     return not path.is_dir()
 
 
-def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+def read(path: AnyPath, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
     """Read and check a file in D4RL's schema; options as in `load_dataset`.
 
     Floats become float32 and flags bool, whatever the file holds. Repaired with a `DatasetWarning`: columns stored as
@@ -45,7 +46,7 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
     at the limit of 1,000 steps. Without it the first are refused and the second warned about; D4RL's own files, known
     by their hash, are always fixed.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         release, namesake = recognize(path), official_file(path.name)
         expected = f" where D4RL's {namesake.name} has {namesake.size:,}" if namesake else ""
@@ -69,13 +70,13 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
         return checked_dataset(path, arrays, fix_timeouts=fix, name=path.stem, metadata=metadata, ordered=ordered)
 
 
-def read_policy_weights(path: str | Path, *, memory_budget: int | None = None) -> dict[str, NDArray[Any]]:
+def read_policy_weights(path: AnyPath, *, memory_budget: int | None = None) -> dict[str, NDArray[Any]]:
     """Read the behavior policy in D4RL's medium and expert files; empty if the file has none.
 
     These are the arrays under ``metadata/policy/``, such as ``fc0/weight`` (256, O). The names of the policy's
     functions are in `Dataset.metadata`: ``policy/nonlinearity``, ``policy/output_distribution``.
     """
-    with refusing(path), hdf5.open_hdf5(Path(path)) as file:
+    with refusing(path), hdf5.open_hdf5(local_path(path)) as file:
         handles = hdf5.list_arrays(file)
         MemoryBudget(memory_budget).take(handles)
         weights = {}
@@ -86,12 +87,12 @@ def read_policy_weights(path: str | Path, *, memory_budget: int | None = None) -
     return weights
 
 
-def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+def write(path: AnyPath, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
     """Write steps in D4RL's schema, packed with gzip and guarded by checksums; see `Format.write`.
 
     Every entry of the metadata becomes a file attribute, as it is or as JSON.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         columns = columns_to_write(steps)
         attributes = _attributes(steps.get("metadata") or {})
@@ -103,10 +104,10 @@ def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) 
 
 
 def write_pieces(
-    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+    path: AnyPath, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
 ) -> Path:
     """Write transitions in no order, in little memory; see `Format.write_pieces`. ``ordered`` is false in the file."""
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         attributes = _attributes({**metadata, "ordered": False})
         with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as file:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data import hdf5
 from trajmill.data.columns import VECTORS, MemoryBudget, check_array, clean_column, columns_to_write, warn_about_casts
 from trajmill.data.environments import EPISODE_LIMIT, TASKS
@@ -57,7 +58,7 @@ def _data_directory(path: Path) -> Path | None:
     return next((place for place in (path, path / "data") if (place / DATA_FILE).is_file()), None)
 
 
-def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+def read(path: AnyPath, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
     """Read and check a dataset in Minari's layout; options as in `load_dataset`.
 
     `path` is the dataset's directory, its ``data`` directory, or one of the two files. Spaces must be boxes of one
@@ -67,7 +68,7 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
     ``qvel`` are read. The dataset's name is Minari's id; ``metadata`` has the plain entries of ``metadata.json``, and
     as ``environment`` the id in ``env_spec``.
     """
-    directory = _data_directory(Path(path))
+    directory = _data_directory(local_path(path))
     if directory is None:
         with refusing(path):
             raise refuse("not a Minari dataset", f"give a directory with data/{DATA_FILE} and data/{METADATA_FILE}")
@@ -269,7 +270,7 @@ def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {"environment": environment, **values} if isinstance(environment, str) else values
 
 
-def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
+def write(path: AnyPath, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
     """Write steps as a directory that `minari.load_dataset` reads; see `Format.write`.
 
     Minari looks for a dataset under ``$MINARI_DATASETS_PATH`` (``~/.minari/datasets``) by its id, such as
@@ -280,7 +281,7 @@ def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None =
     under the key ``trajmill`` of ``metadata.json``; ``algorithm`` and, for a task in `TASKS`, ``environment`` are
     repeated in Minari's own entries. Since a directory is never replaced, `overwrite` has no effect.
     """
-    path, metadata = Path(path), steps.get("metadata") or {}
+    path, metadata = local_path(path), steps.get("metadata") or {}
     name = path.name if dataset_id is None else dataset_id
     with refusing(path):
         if not _NAME.fullmatch(name):
@@ -302,14 +303,14 @@ def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None =
 
 
 def write_pieces(
-    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+    path: AnyPath, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
 ) -> Path:
     """Write transitions in no order as episodes of one step each, which the layout needs; see `Format.write_pieces`.
 
     A step that does not end the task is truncated. An episode takes `EPISODE_BYTES` and milliseconds to write and to
     read again, so more than `MOST_TRANSITIONS` are refused: `check_transitions` says so.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         check_transitions(row_count)
         with new_file(path, overwrite=False) as part:

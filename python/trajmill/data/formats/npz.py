@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data.columns import MemoryBudget, check_columns, clean_column, columns_to_write
 from trajmill.data.errors import DatasetError, refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
@@ -43,13 +44,13 @@ def recognizes(path: Path) -> bool:
     return path.suffix == ".npz" or (path.is_file() and zipfile.is_zipfile(path))
 
 
-def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+def read(path: AnyPath, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
     """Read and check transitions as SynthER stores them; options as in `load_dataset`.
 
     An archive has `KEYS` and perhaps ``timeouts``; other arrays are not read. Terminals that a model has made need not
     be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` has no effect.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         if not path.is_file():
             raise refuse("no such file", "check the path")
@@ -129,12 +130,12 @@ def _threshold(terminals: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.isfinite(terminals), terminals > 0.5, terminals)
 
 
-def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+def write(path: AnyPath, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
     """Write transitions as SynthER does, a compressed NumPy archive of its five arrays; see `Format.write`.
 
     The format needs next observations and has no timeouts, infos or metadata.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         columns = columns_to_write(steps, infos=(), next_observations=True)
         arrays: dict[str, Any] = {key: columns[key] for key in KEYS}
@@ -145,13 +146,13 @@ def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) 
 
 
 def write_pieces(
-    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+    path: AnyPath, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
 ) -> Path:
     """Write transitions in no order, in little memory; see `Format.write_pieces`. Equal rows give equal bytes.
 
     The format has no `metadata`. An array is one member of the archive, so `pieces` are read once for each of `KEYS`.
     """
-    path = Path(path)
+    path = local_path(path)
     with (
         refusing(path),
         new_file(path, overwrite=overwrite) as part,
