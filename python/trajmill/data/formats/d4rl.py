@@ -96,10 +96,11 @@ def write(path: AnyPath, *, overwrite: bool = False, **steps: Unpack[Steps]) -> 
     with refusing(path):
         columns = columns_to_write(steps)
         attributes = _attributes(steps.get("metadata") or {})
-        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as file:
+        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as (file, check):
             file.attrs.update(attributes)
             for key, values in columns.items():
                 hdf5.create_packed(file, key, values)
+                check()
     return path
 
 
@@ -110,7 +111,7 @@ def write_pieces(
     path = local_path(path)
     with refusing(path):
         attributes = _attributes({**metadata, "ordered": False})
-        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as file:
+        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as (file, check):
             file.attrs.update(attributes)
             arrays: dict[str, Any] = {}
             done = 0
@@ -122,6 +123,7 @@ def write_pieces(
                         arrays[key][done:end] = values
                     else:
                         arrays[key] = hdf5.create_packed(file, key, values, row_count=row_count)
+                check()
                 done = end
     return path
 

@@ -294,9 +294,10 @@ def write(path: AnyPath, *, overwrite: bool = False, dataset_id: str | None = No
         with new_file(path, overwrite=False) as part:
             data = part / "data"
             data.mkdir(parents=True)
-            with hdf5.create_hdf5(data / DATA_FILE) as file:
+            with hdf5.create_hdf5(data / DATA_FILE) as (file, check):
                 for i, (start, end) in enumerate(bounds):
                     _write_episode(file, i, {key: values[start:end] for key, values in columns.items()})
+                    check()
             described = _describe(name, columns, len(bounds), (data / DATA_FILE).stat().st_size, metadata)
             (data / METADATA_FILE).write_text(json.dumps(described))
     return path
@@ -317,13 +318,14 @@ def write_pieces(
             data = part / "data"
             data.mkdir(parents=True)
             number, within = 0, True
-            with hdf5.create_hdf5(data / DATA_FILE) as file:
+            with hdf5.create_hdf5(data / DATA_FILE) as (file, check):
                 for piece in pieces:
                     columns = piece | {"timeouts": ~piece["terminals"]}
                     within = within and bool((np.abs(piece["actions"]) <= 1.0).all())
                     for row in range(len(piece["rewards"])):
                         _write_episode(file, number, {key: values[row : row + 1] for key, values in columns.items()})
                         number += 1
+                    check()
             size = (data / DATA_FILE).stat().st_size
             described = _describe(path.name, columns, number, size, {**metadata, "ordered": False})
             described |= {"total_steps": number, "action_space": _box(columns["actions"], 1.0 if within else math.inf)}
