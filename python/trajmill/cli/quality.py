@@ -19,6 +19,7 @@ from rich.console import ConsoleRenderable, Group
 from rich.markup import escape
 
 from trajmill.cli.session import Outcome, columns
+from trajmill.core.files import check_writable
 from trajmill.core.progress import Progress
 from trajmill.data import load_dataset, qlearning_transitions
 from trajmill.data.environments import simulated_environment
@@ -55,6 +56,8 @@ class MeasureQuality:
     """names the draw of rows and noise, [0, 2^64)"""
 
     def run(self, progress: Progress) -> Outcome:
+        if self.out is not None:
+            check_writable(self.out)
         real, synthetic = load_dataset(self.real, limit=self.limit), load_dataset(self.synthetic, limit=self.limit)
         held_out = None if self.held_out is None else load_dataset(self.held_out, limit=self.limit)
         quality = measure_quality(

@@ -11,15 +11,34 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import tyro
+import tyro.constructors
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from trajmill.cli.progress import PlainProgress, RichProgress
+from trajmill.core.paths import given_path
 from trajmill.core.progress import Progress, silent
+
+_RULES = tyro.constructors.ConstructorRegistry()
+
+
+@_RULES.primitive_rule
+def _path_rule(asked: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Every path of every command means what `given_path` says; a URL is wrong usage."""
+    if asked.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: given_path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +87,7 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
             about = _about(kind.__doc__, kind.EXAMPLES)
     if {"-h", "--help"} & set(rest):
         print(f"{about}\n")  # not as the parser's description, whose lines it joins
-    command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers)
+    command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers, registry=_RULES)
     plain = nullcontext(silent if quiet else PlainProgress(sys.stderr))
     display: AbstractContextManager[Progress] = RichProgress() if sys.stderr.isatty() and not quiet else plain
     with display as progress, _plain_warnings():

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajmill.core import MDP, MarkovChain, MDPSample, checks
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.layout import Column
 from trajmill.corpus.order import Permutation
@@ -127,8 +128,8 @@ class StoredCorpus(Corpus):
     what is missing, cut off or damaged, or that a newer version has written the corpus.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: AnyPath) -> None:
+        self.directory = local_path(directory)
         store = open_store(self.directory)
         try:
             manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")

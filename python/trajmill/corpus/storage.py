@@ -21,6 +21,7 @@ import numpy as np
 
 from trajmill.core import files
 from trajmill.core.direct_io import Bytes, DirectFile, read_into
+from trajmill.core.paths import AnyPath, is_url, local_path
 from trajmill.corpus.errors import CorpusError, library
 
 WAITING_THREADS = 2
@@ -44,14 +45,11 @@ class Directory:
     def sizes(self) -> dict[str, int]:
         """Bytes of every file by its name, in the order of names; empty if the directory does not exist."""
         sizes = {}
-        try:
-            for path in sorted(self._directory.iterdir()):
-                with suppress(FileNotFoundError):  # another job has renamed what it wrote
-                    sizes[path.name] = path.stat().st_size
-        except FileNotFoundError:
-            pass
-        except NotADirectoryError:
-            raise CorpusError(f"{self} is a file, not a directory") from None
+        if self._directory.exists() and not self._directory.is_dir():
+            raise CorpusError(f"{self} is a file, not a directory")
+        for path in files.contents(self._directory):
+            with suppress(FileNotFoundError):  # another job has renamed what it wrote
+                sizes[path.name] = path.stat().st_size
         return sizes
 
     def read(self, name: str) -> bytes:
@@ -199,12 +197,12 @@ NewFile = _LockedFile | _NewObject
 Store = Directory | _ObjectStore
 
 
-def open_store(location: str | Path) -> Store:
+def open_store(location: AnyPath) -> Store:
     """The store at a path or URL; ``s3://bucket/corpus`` and the like need fsspec and its driver."""
     text = os.fspath(location)
-    if "://" in text and not text.startswith("file://"):
+    if is_url(text) and "://" in text:
         return _ObjectStore(text)
-    return Directory(Path(text.removeprefix("file://")))
+    return Directory(local_path(text))
 
 
 def in_order(work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], threads: int) -> Generator[ResultT, None, None]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trajmill.core.files import sha256_of, sync
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data.catalog import cache_directory
 from trajmill.data.errors import DatasetError, refuse, refusing
@@ -26,7 +27,7 @@ _TIMEOUT = 60.0  # seconds without a byte after which a connection counts as los
 
 def download_dataset(
     name: str,
-    directory: str | Path | None = None,
+    directory: AnyPath | None = None,
     *,
     say: Callable[[str], None],
     progress: Progress = silent,
@@ -48,7 +49,7 @@ def download_dataset(
     address = url or official.url
     if re.match(r"https?://", address) is None:
         raise DatasetError(f"{address}: an address must start with http:// or https://")
-    target = (cache_directory() if directory is None else Path(directory)) / official.file_name
+    target = (cache_directory() if directory is None else local_path(directory)) / official.file_name
     with refusing(target):
         if target.exists():
             _check(target, official)

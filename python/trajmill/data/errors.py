@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
+
+from trajmill.core.paths import AnyPath
 
 
 class DatasetError(ValueError):
@@ -27,7 +28,7 @@ _subject = ContextVar("_subject", default="")
 
 
 @contextmanager
-def refusing(subject: Path | str) -> Iterator[None]:
+def refusing(subject: AnyPath) -> Iterator[None]:
     """Let refusals and warnings in the block begin with `subject`: the path of a file, or a dataset's name."""
     before = _subject.set(f"{subject}: ")
     try:

@@ -10,14 +10,15 @@ import math
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core import hdf5_writing
 from trajmill.data.columns import LARGEST_CHUNK
 from trajmill.data.errors import DatasetError, refuse
 
@@ -261,15 +262,9 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-@contextmanager
-def create_hdf5(path: Path) -> Iterator[h5py.File]:
-    """A new file to write; a full disk is an OSError."""
-    h5py = import_h5py()
-    try:
-        with h5py.File(path, "x") as file:
-            yield file
-    except RuntimeError as error:  # HDF5 raises this if the disk is full when it closes a file
-        raise OSError(f"{path}: HDF5 says {error}") from error
+def create_hdf5(path: Path) -> AbstractContextManager[tuple[h5py.File, Callable[[], None]]]:
+    """`core.hdf5_writing.create_hdf5`: a new file to write, and the check to call between pieces."""
+    return hdf5_writing.create_hdf5(import_h5py(), path)
 
 
 def create_packed(group: h5py.Group, name: str, values: NDArray[Any], *, row_count: int | None = None) -> h5py.Dataset:

@@ -12,6 +12,7 @@ import numpy as np
 
 from trajmill.algorithms import method_named
 from trajmill.core import checks
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, Transitions, load_dataset
 from trajmill.data.episodes import followed
@@ -46,7 +47,7 @@ class TrainedModel:
         return {name: self.known.get(name) for name in names} | {"seed": first_seed}
 
 
-def load_model(path: Path, seed: int | None = None) -> TrainedModel:
+def load_model(path: AnyPath, seed: int | None = None) -> TrainedModel:
     """The model of a run or checkpoint, its first seed's; with `seed` its predictions are drawn, if it can do so.
 
     ValueError if there is none, the first seed diverged, or its method predicts nothing.
@@ -141,13 +142,13 @@ class PredictionReport:
 
 
 def measure_predictions(
-    run: Path, config: PredictConfig | None = None, progress: Progress = silent
+    run: AnyPath, config: PredictConfig | None = None, progress: Progress = silent
 ) -> PredictionReport:
     """Errors of a run's model; distances are those to the rows of its dataset that it was trained on.
 
     Several steps ahead, a held-out row is reached through rows that training saw; another dataset has none of those.
     """
-    config = config or PredictConfig()
+    config, run = config or PredictConfig(), local_path(run)
     model, settings = load_model(run, config.seed), read_config(run)
     method = method_named(settings["kind"])
     of_method = configured(method.Config, settings["config"]["method"])

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from trajmill.algorithms import method_named, name_of
 from trajmill.core import checks
+from trajmill.core.files import check_writable
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
 from trajmill.data.environments import check_environment
@@ -126,7 +128,7 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
 
 def train(
     config: TrainConfig[Any],
-    output: Path,
+    output: AnyPath,
     progress: Progress = silent,
     *,
     resume: bool = False,
@@ -138,6 +140,9 @@ def train(
     `processes` share the seeds, with the same result; None is one per CPU core. Each makes a run `of_larger_run`, which
     keeps running where every seed of it has diverged. Processes that torchrun started share the batches instead.
     """
+    output = local_path(output)
+    if not RunDirectory(output).finished:
+        check_writable(output)
     method = method_named(name_of(config.method))
     device = config.compute.apply()
     with joined(device) as ranks:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from os.path import samestat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.data.records import Transitions
 from trajmill.replay import replay_file
 from trajmill.replay.replay_file import ReplayFileError
@@ -102,7 +102,7 @@ class ReplayBuffer(_core.ReplayBuffer):
         prioritized: bool = False,
         alpha: float = 0.6,
         beta: float = 0.4,
-        path: str | os.PathLike[str] | None = None,
+        path: AnyPath | None = None,
     ) -> None:
         settings: dict[str, Any] = {
             "capacity": checks.integer("capacity", capacity, 1, 2**62),
@@ -120,7 +120,9 @@ class ReplayBuffer(_core.ReplayBuffer):
         core_settings = _core.ReplaySettings(**settings)
         memory = None
         if path is not None:
-            memory, self._descriptor = replay_file.open_storage(Path(path), self._settings, core_settings.byte_count)
+            memory, self._descriptor = replay_file.open_storage(
+                input_path(path), self._settings, core_settings.byte_count
+            )
         try:
             super().__init__(core_settings, memory)
             self.beta = beta
@@ -130,9 +132,9 @@ class ReplayBuffer(_core.ReplayBuffer):
             raise
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: AnyPath) -> Self:
         """The buffer that `save` wrote, with the same next draws; ReplayFileError if the file was changed."""
-        source = Path(path)
+        source = input_path(path)
         header = replay_file.read_header(source)
         if header.checksum is None:
             raise ReplayFileError(f"{source} is the storage of a buffer; open it with ReplayBuffer(path=...)")
@@ -152,13 +154,13 @@ class ReplayBuffer(_core.ReplayBuffer):
         except ValueError as error:
             raise ReplayFileError(f"{source} is damaged: {error}") from error
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write a copy with everything that draws depend on, whole or not at all, and in next to no memory.
 
         Draws continue meanwhile; changes wait, and so do draws that are asked for after a change. ValueError for the
         `path` that the buffer works in.
         """
-        target = Path(path)
+        target = local_path(path)
         if self._descriptor >= 0 and target.exists() and samestat(target.stat(), os.fstat(self._descriptor)):
             raise ValueError(f"{target} is where this buffer works; save to another path, or flush it")
         self._lock()

@@ -13,7 +13,8 @@ import jinja2
 import numpy as np
 
 from trajmill.algorithms import method_of_kind
-from trajmill.core.files import write_whole
+from trajmill.core.files import check_writable, write_whole
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import duration
 from trajmill.evaluation import statistics
 from trajmill.report.comparison import Comparison, number
@@ -90,8 +91,8 @@ def score(run: RunRecord) -> Score:
 
 
 def write_report(
-    runs: Sequence[Path],
-    output: Path,
+    runs: Sequence[AnyPath],
+    output: AnyPath,
     *,
     title: str = "trajmill report",
     summary: str = "",
@@ -108,6 +109,8 @@ def write_report(
     """
     if not runs and not extra_sections:
         raise RunError("a report needs at least one run directory")
+    output = local_path(output)
+    check_writable(output)
     records = [read_run(path) for path in runs]
     _refuse_twins(records)
     scored = [run for run in records if run.environment is not None]

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.core.files import leftovers, remove, replacing, sync, write_whole
+from trajmill.core.files import contents, leftovers, remove, replacing, sync, write_whole
 from trajmill.runs.reading import (
     CONFIG,
     METRICS,
@@ -60,7 +60,7 @@ class RunDirectory:
         other threads, with a warning, since only rounding depends on them.
         """
         run = cls(path)
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not contents(path) and not path.is_file():
             run._create(config)
             return run
         known = run.described()

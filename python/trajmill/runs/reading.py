@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
+from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
@@ -85,8 +86,9 @@ class RunRecord:
         return self.series.get("evaluation", {}).get(metric)
 
 
-def read_run(path: Path) -> RunRecord:
+def read_run(path: AnyPath) -> RunRecord:
     """Read and check one run directory; RunError if it is missing, not a run, damaged, or contradicts itself."""
+    path = local_path(path)
     if not path.is_dir():
         raise RunError(f"{path} is not a directory; give run directories, such as runs/NAME")
     config = read_config(path)
@@ -232,12 +234,12 @@ def _former(kind: str) -> tuple[str, Former, frozenset[str]] | None:
     return name_of(method.SMALL), method.FORMER, frozenset(field.name for field in fields(method.Config))
 
 
-def read_start(init: Path, option: str = "init") -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_start(init: AnyPath, option: str = "init") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a run starts from: the newest checkpoint of a run directory, a checkpoint, or another program's files.
 
     `option` is the one that names it.
     """
-    path = init
+    path = init = input_path(init)
     if init.is_dir() and not (init / "checkpoints").is_dir():
         return _read_exported(init, option)
     if init.is_dir():
@@ -255,7 +257,7 @@ def read_start(init: Path, option: str = "init") -> tuple[dict[str, Tensor], dic
 
 
 def read_able(
-    path: Path, option: str, function: str, cannot: str
+    path: AnyPath, option: str, function: str, cannot: str
 ) -> tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]:
     """A function of the method that made a run or checkpoint, and what it takes: tensors and metadata.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trajmill.algorithms import method_named, name_of
+from trajmill.core.paths import given_path
 from trajmill.core.progress import Progress
 from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset, qlearning_transitions, write_d4rl
 from trajmill.experiments.datasets import convert
@@ -326,7 +327,8 @@ def short_name(dataset: str) -> str:
 def dataset_facts(dataset: str) -> tuple[str, tuple[int, int], str, int]:
     """Name or whole path, sizes of an observation and of an action, environment, number of rows."""
     loaded = load_dataset(dataset)
-    source = str(Path(dataset).resolve()) if Path(dataset).exists() else dataset
+    path = given_path(dataset)
+    source = str(path.resolve()) if path.exists() else dataset
     return source, (loaded.observation_dim, loaded.action_dim), environment_of(loaded), len(loaded)
 
 

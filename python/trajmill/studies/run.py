@@ -14,11 +14,11 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from trajmill import studies
 from trajmill.algorithms import method_named, name_of
-from trajmill.core.files import write_whole
+from trajmill.core.files import check_writable, replaceable, write_whole
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import DatasetError
 from trajmill.data.catalog import find_dataset
@@ -52,7 +52,9 @@ def all_studies() -> Mapping[str, Study]:
     return {study.name: study for module in modules for study in getattr(module, "STUDIES", ())}
 
 
-def reproduce(name: str, output: Path, config: ReproduceConfig | None = None, progress: Progress = silent) -> Results:
+def reproduce(
+    name: str, output: AnyPath, config: ReproduceConfig | None = None, progress: Progress = silent
+) -> Results:
     """Run what is missing of a study and write ``NAME.md``, ``NAME.html``, ``NAME.json`` and figures into `output`.
 
     Raises ValueError if there is no such study, or if runs in `output` were started with other settings; DatasetError
@@ -65,6 +67,8 @@ def reproduce(name: str, output: Path, config: ReproduceConfig | None = None, pr
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
     if study.datasets:
         study = replace(study, datasets=config.datasets or (QUICK_DATASETS if quick else study.datasets))
+    output = replaceable(local_path(output))
+    check_writable(output)
     missing = {}
     for dataset in study.datasets:
         try:
@@ -82,7 +86,6 @@ def reproduce(name: str, output: Path, config: ReproduceConfig | None = None, pr
         for variant in study.variants.values()
         if dataset not in missing and variant.name not in not_yet
     ]
-    output = output.resolve()
     results = Results(study, output, config, run_cells(cells, output, config, progress), missing, not_yet)
     _write(results)
     return results

@@ -17,7 +17,8 @@ from typing import Any, Protocol, Unpack, cast
 
 import numpy as np
 
-from trajmill.core.files import replacing
+from trajmill.core.files import contents, replacing
+from trajmill.core.paths import AnyPath
 from trajmill.data.columns import check_contents, clean_column
 from trajmill.data.episodes import in_one_precision, leads_on, settle_episodes
 from trajmill.data.errors import refuse, refusing
@@ -36,16 +37,11 @@ class Format(Protocol):
         """Whether this module should read what is at `path`; a short look that trusts nothing."""
 
     def read(
-        self,
-        path: str | Path,
-        *,
-        fix_timeouts: bool = False,
-        limit: int | None = None,
-        memory_budget: int | None = None,
+        self, path: AnyPath, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
     ) -> Dataset:
         """Read and check a dataset, with `load_dataset`'s options; DatasetError for what cannot be trusted."""
 
-    def write(self, path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+    def write(self, path: AnyPath, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
         """Write columns, infos and metadata, as `Steps` describes them, and return `path`.
 
         The file or directory appears whole or not at all; missing parent directories are made. `overwrite` replaces a
@@ -54,7 +50,7 @@ class Format(Protocol):
 
     def write_pieces(
         self,
-        path: str | Path,
+        path: AnyPath,
         pieces: Iterable[Columns],
         row_count: int,
         *,
@@ -127,7 +123,7 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
     def check_free() -> None:
         if path.is_dir():
-            if any(path.iterdir()):
+            if contents(path):
                 raise refuse("the directory exists and is not empty", "choose another name or remove it")
         elif os.path.lexists(path) and not overwrite:
             raise refuse("the file exists", "choose another name, or say overwrite=True (--overwrite)")

@@ -14,6 +14,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data import hdf5
 from trajmill.data.columns import MemoryBudget, check_columns, check_finite, columns_to_write, leaving_out
 from trajmill.data.errors import refuse, refusing
@@ -32,7 +33,7 @@ def recognizes(path: Path) -> bool:
 
 
 def read(
-    path: str | Path, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
+    path: AnyPath, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
 ) -> Dataset:
     """Read and check a file in D4RL's schema; options as in `load_dataset`.
 
@@ -46,7 +47,7 @@ def read(
     terminals as timeouts where every one of them stands at the limit, 1,000 steps if `limit` is None. Without it the
     first are refused and the second warned about; D4RL's own files, known by their hash, are always fixed.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         release, namesake = recognize(path), official_file(path.name)
         expected = f" where D4RL's {namesake.name} has {namesake.size:,}" if namesake else ""
@@ -77,13 +78,13 @@ def read(
         return checked_dataset(path, arrays, fix_timeouts=fix, limit=limit, **fields)
 
 
-def read_policy_weights(path: str | Path, *, memory_budget: int | None = None) -> dict[str, NDArray[Any]]:
+def read_policy_weights(path: AnyPath, *, memory_budget: int | None = None) -> dict[str, NDArray[Any]]:
     """Read the behavior policy in D4RL's medium and expert files; empty if the file has none.
 
     These are the arrays under ``metadata/policy/``, such as ``fc0/weight`` (256, O). The names of the policy's
     functions are in `Dataset.metadata`: ``policy/nonlinearity``, ``policy/output_distribution``.
     """
-    with refusing(path), hdf5.open_hdf5(Path(path)) as file:
+    with refusing(path), hdf5.open_hdf5(local_path(path)) as file:
         handles = hdf5.list_arrays(file)
         MemoryBudget(memory_budget).take(handles)
         weights = {}
@@ -94,30 +95,31 @@ def read_policy_weights(path: str | Path, *, memory_budget: int | None = None) -
     return weights
 
 
-def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+def write(path: AnyPath, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
     """Write steps in D4RL's schema, packed with gzip and guarded by checksums; see `Format.write`.
 
     Every entry of the metadata becomes a file attribute, as it is or as JSON.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         columns = columns_to_write(steps)
         attributes = _attributes(steps.get("metadata") or {})
-        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as file:
+        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as (file, check):
             file.attrs.update(attributes)
             for key, values in columns.items():
                 hdf5.create_packed(file, key, values)
+                check()
     return path
 
 
 def write_pieces(
-    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+    path: AnyPath, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
 ) -> Path:
     """Write transitions in no order, in little memory; see `Format.write_pieces`. ``ordered`` is false in the file."""
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         attributes = _attributes({**metadata, "ordered": False})
-        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as file:
+        with new_file(path, overwrite=overwrite) as part, hdf5.create_hdf5(part) as (file, check):
             file.attrs.update(attributes)
             arrays: dict[str, Any] = {}
             done = 0
@@ -129,6 +131,7 @@ def write_pieces(
                         arrays[key][done:end] = values
                     else:
                         arrays[key] = hdf5.create_packed(file, key, values, row_count=row_count)
+                check()
                 done = end
     return path
 

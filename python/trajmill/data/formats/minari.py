@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data import hdf5
 from trajmill.data.columns import (
     VECTORS,
@@ -66,7 +67,7 @@ def _data_directory(path: Path) -> Path | None:
 
 
 def read(
-    path: str | Path, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
+    path: AnyPath, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
 ) -> Dataset:
     """Read and check a dataset in Minari's layout; options as in `load_dataset`.
 
@@ -78,7 +79,7 @@ def read(
     dataset's name is Minari's id; ``metadata`` has the plain entries of ``metadata.json``, and the id in ``env_spec``
     as ``environment``.
     """
-    directory = _data_directory(Path(path))
+    directory = _data_directory(local_path(path))
     if directory is None:
         with refusing(path):
             raise refuse("not a Minari dataset", f"give a directory with data/{DATA_FILE} and data/{METADATA_FILE}")
@@ -319,7 +320,7 @@ def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {"environment": environment, **values} if isinstance(environment, str) else values
 
 
-def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
+def write(path: AnyPath, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
     """Write steps as a directory that `minari.load_dataset` reads; see `Format.write`.
 
     Minari looks for a dataset under ``$MINARI_DATASETS_PATH`` (``~/.minari/datasets``) by its id, such as
@@ -330,7 +331,7 @@ def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None =
     Metadata goes under the key ``trajmill`` of ``metadata.json``; ``algorithm`` and, for a task in `TASKS`,
     ``environment`` are repeated in Minari's own entries. A directory is never replaced, so `overwrite` has no effect.
     """
-    path, metadata = Path(path), steps.get("metadata") or {}
+    path, metadata = local_path(path), steps.get("metadata") or {}
     name = path.name if dataset_id is None else dataset_id
     with refusing(path):
         if not _NAME.fullmatch(name):
@@ -343,36 +344,38 @@ def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None =
         with new_file(path, overwrite=False) as part:
             data = part / "data"
             data.mkdir(parents=True)
-            with hdf5.create_hdf5(data / DATA_FILE) as file:
+            with hdf5.create_hdf5(data / DATA_FILE) as (file, check):
                 for i, (start, end) in enumerate(bounds):
                     _write_episode(file, i, {key: values[start:end] for key, values in columns.items()})
+                    check()
             described = _describe(name, columns, len(bounds), (data / DATA_FILE).stat().st_size, metadata)
             (data / METADATA_FILE).write_text(json.dumps(described))
     return path
 
 
 def write_pieces(
-    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+    path: AnyPath, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
 ) -> Path:
     """Write transitions in no order as episodes of one step each, which the layout needs; see `Format.write_pieces`.
 
     A step that does not end the task is truncated. An episode takes `EPISODE_BYTES` and milliseconds to write and to
     read again, so more than `MOST_TRANSITIONS` are refused: `check_transitions` says so.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         check_transitions(row_count)
         with new_file(path, overwrite=False) as part:
             data = part / "data"
             data.mkdir(parents=True)
             number, within = 0, True
-            with hdf5.create_hdf5(data / DATA_FILE) as file:
+            with hdf5.create_hdf5(data / DATA_FILE) as (file, check):
                 for piece in pieces:
                     columns = piece | {"timeouts": ~piece["terminals"]}
                     within = within and bool((np.abs(piece["actions"]) <= 1.0).all())
                     for row in range(len(piece["rewards"])):
                         _write_episode(file, number, {key: values[row : row + 1] for key, values in columns.items()})
                         number += 1
+                    check()
             size = (data / DATA_FILE).stat().st_size
             described = _describe(path.name, columns, number, size, {**metadata, "ordered": False})
             described |= {"total_steps": number, "action_space": _box(columns["actions"], 1.0 if within else math.inf)}

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data.columns import MemoryBudget, check_columns, columns_to_write
 from trajmill.data.errors import DatasetError, refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
@@ -44,7 +45,7 @@ def recognizes(path: Path) -> bool:
 
 
 def read(
-    path: str | Path, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
+    path: AnyPath, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
 ) -> Dataset:
     """Read and check transitions as SynthER stores them; options as in `load_dataset`.
 
@@ -52,7 +53,7 @@ def read(
     model has made need not be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` and
     `limit` have no effect.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         if not path.is_file():
             raise refuse("no such file", "check the path")
@@ -133,12 +134,12 @@ def _threshold(terminals: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.isfinite(terminals), terminals > 0.5, terminals)
 
 
-def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+def write(path: AnyPath, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
     """Write transitions as SynthER does, a compressed NumPy archive of its five arrays; see `Format.write`.
 
     The format needs next observations and has no timeouts, infos or metadata; infos are left out with a warning.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         if steps.get("infos"):
             warn_about(f"SynthER's format holds no infos; {len(steps['infos'] or {})} are left out, use D4RL's (.hdf5)")
@@ -151,13 +152,13 @@ def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) 
 
 
 def write_pieces(
-    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+    path: AnyPath, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
 ) -> Path:
     """Write transitions in no order, in little memory; see `Format.write_pieces`. Equal rows give equal bytes.
 
     The format has no `metadata`. An array is one member of the archive, so `pieces` are read once for each of `KEYS`.
     """
-    path = Path(path)
+    path = local_path(path)
     with (
         refusing(path),
         new_file(path, overwrite=overwrite) as part,

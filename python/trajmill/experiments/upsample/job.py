@@ -19,7 +19,8 @@ from torch import Tensor
 
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
 from trajmill.core import checks
-from trajmill.core.files import leftovers, remove, sha256_of
+from trajmill.core.files import check_writable, leftovers, remove, sha256_of
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.storage import Directory
 from trajmill.data import Transitions
@@ -109,7 +110,7 @@ def synthesizing_methods() -> list[str]:
     return sorted(found, key=lambda name: not getattr(method_named(name), "UPSAMPLES", False))
 
 
-def upsample(source: Source, output: Path, config: UpsampleConfig[Any], progress: Progress = silent) -> Upsampled:
+def upsample(source: Source, output: AnyPath, config: UpsampleConfig[Any], progress: Progress = silent) -> Upsampled:
     """Make transitions like those of a dataset's name or path, a `Dataset`, or a live `ReplayBuffer`.
 
     The directory `output` is made, or continued if it holds the same job. A dataset in memory, and one with discrete
@@ -132,12 +133,13 @@ class Job:
     spec: Mapping[str, Any]
 
     @classmethod
-    def of(cls, source: Source, output: Path, config: UpsampleConfig[Any]) -> Job:
+    def of(cls, source: Source, output: AnyPath, config: UpsampleConfig[Any]) -> Job:
         """Read the data and check everything that can be checked before the work."""
         method = method_named(name_of(config.method))
         if not hasattr(method, "synthesize"):
             able = ", ".join(synthesizing_methods())
             raise ValueError(f"{name_of(config.method)} makes no transitions; methods that do: {able}")
+        output = local_path(output)
         real = RealData.of(source, config.limit)
         shards = Shards.of(output / SHARDS, sum(real.widths), config.count)
         spec = {
@@ -158,7 +160,7 @@ class Job:
         spec = json.loads(json.dumps(spec))
         job = cls(config=config, output=output, method=method, real=real, shards=shards, spec=spec)
         job._check_place()
-        known = {"method": plain(config.method)} if config.model is None else job._check_model(config.model)[1]
+        known = {"method": plain(config.method)} if config.model is None else job._check_model(job.model)[1]
         if hasattr(method, "check_sampling"):
             method.check_sampling(known["method"], config.sampling)
         return job
@@ -166,7 +168,7 @@ class Job:
     @property
     def model(self) -> Path:
         """Run directory of the model."""
-        return self.config.model or self.output / MODEL
+        return self.output / MODEL if self.config.model is None else local_path(self.config.model)
 
     @property
     def finished(self) -> bool:
@@ -180,6 +182,7 @@ class Job:
         """Refuse a directory of something else, another job's, and a disk that is too small."""
         if self.output.exists() and not self.output.is_dir():
             raise ValueError(f"{self.output} is a file; choose another directory")
+        check_writable(self.output)
         self._manifest()
         check_exports(self.config.export, self.config.count)
         place = next(path for path in (self.output, *self.output.absolute().parents) if path.exists())

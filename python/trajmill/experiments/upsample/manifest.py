@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trajmill.core.files import sha256_of, write_whole
+from trajmill.core.files import contents, sha256_of, write_whole
 
 FORMAT = "trajmill-upsample-1"
 FILE = "manifest.json"
@@ -33,8 +33,7 @@ class Manifest:
         """That of a directory, or a new one; ValueError for a directory that holds something else, and for damage."""
         path = directory / FILE
         if not path.is_file():
-            there = directory.iterdir() if directory.is_dir() else ()
-            foreign = [each.name for each in there if not each.name.startswith(".")]
+            foreign = [each.name for each in contents(directory) if not each.name.startswith(".")]
             if foreign:
                 raise ValueError(
                     f"{directory} is not empty and holds no upsampling (it holds {min(foreign)}); choose another "

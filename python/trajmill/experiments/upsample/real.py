@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.paths import AnyPath
 from trajmill.data import Dataset, Transitions, load_dataset, qlearning_transitions, write_d4rl
 from trajmill.data.environments import find_environment
 from trajmill.data.records import Columns
@@ -18,7 +20,7 @@ INPUT = "input.hdf5"
 MOST_CATEGORIES = 256
 """different discrete actions that become one number each"""
 
-Source = str | Path | Dataset | ReplayBuffer
+Source = AnyPath | Dataset | ReplayBuffer
 FloatArray = NDArray[np.float32]
 
 
@@ -46,7 +48,7 @@ class RealData:
         original = _dataset_of(source, limit)
         low, high = _ranges(original)
         dataset, category_count = with_vector_actions(original)
-        name = str(source) if isinstance(source, str | Path) and not category_count else None
+        name = str(source) if isinstance(source, str | os.PathLike) and not category_count else None
         return cls(dataset=dataset, name=name, category_count=category_count, low=low, high=high)
 
     @property
@@ -116,7 +118,7 @@ def with_vector_actions(dataset: Dataset) -> tuple[Dataset, int]:
 
 def _dataset_of(source: Source, limit: int | None) -> Dataset:
     """The data that is meant."""
-    if isinstance(source, str | Path):
+    if isinstance(source, str | os.PathLike):
         return load_dataset(source, limit=limit)
     if isinstance(source, Dataset):
         return source
