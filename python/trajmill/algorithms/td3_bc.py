@@ -13,7 +13,7 @@ Policy and targets move at every second update only (`Config.policy_delay`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -253,7 +253,8 @@ def _critics(known: Mapping[str, Any]) -> Stack:
 def _parts(known: Mapping[str, Any], transitions: Transitions) -> Iterator[dict[str, Tensor]]:
     """The columns of some transitions at a time, (1, n, ·), standardized as a checkpoint's data were."""
     normalizer = None if known["normalizer"] is None else Normalizer.from_dict(known["normalizer"])
-    columns = TransitionRows(transitions=transitions, normalizer=normalizer).columns
+    action = transitions.action / np.float32(known.get("action_limit", 1.0))
+    columns = TransitionRows(transitions=replace(transitions, action=action), normalizer=normalizer).columns
     for first in range(0, len(transitions), 8192):
         yield {name: torch.from_numpy(column[first : first + 8192])[None] for name, column in columns.items()}
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core import checks
-from trajmill.data.environments import D4RL_TASKS, check_sizes, find_environment
+from trajmill.data.environments import D4RL_TASKS, TASKS, check_sizes, find_environment
 from trajmill.data.errors import DatasetError, refuse, warn_about, where
 from trajmill.data.records import COLUMNS, INFOS, METADATA, Columns, Dataset, Steps
 
@@ -188,11 +188,12 @@ def check_contents(dataset: Dataset) -> None:
     if dataset.ordered and dataset.episode_ends.all():
         fault = f"every one of the {len(dataset)} rows ends an episode ('terminals' or 'timeouts')"
         raise refuse(fault, "episodes need more than one step; check the flags")
-    outside = np.abs(dataset.actions) > 1.0
+    limit = TASKS[name].action_limit if name in TASKS else 1.0
+    outside = np.abs(dataset.actions) > limit
     if outside.any():
         row, count, share = int(outside.any(axis=1).argmax()), int(outside.sum()), float(outside.mean())
-        oddity = f"{count} entries of 'actions' ({share:.1%}) lie outside [-1, 1], first in row {row}"
-        warn_about(f"{oddity}; clip them before training (action_limit=1.0)")
+        oddity = f"{count} entries of 'actions' ({share:.1%}) lie outside [-{limit:g}, {limit:g}], first in row {row}"
+        warn_about(f"{oddity}; clip them before training (action_limit={limit:.1f})")
     constant = np.flatnonzero((dataset.observations == dataset.observations[0]).all(axis=0))
     if len(constant):
         runs = np.split(constant, np.flatnonzero(np.diff(constant) != 1) + 1)

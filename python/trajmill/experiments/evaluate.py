@@ -69,6 +69,7 @@ def evaluate_run(run: AnyPath, config: EvaluateConfig | None = None, progress: P
         episode_count=config.episode_count,
         episode_seed=config.episode_seed,
         observation_dim=policy.observation_dim,
+        action_scale=policy.action_limit,
         exact=config.exact,
         threads=config.threads,
     )
@@ -86,6 +87,8 @@ class TrainedPolicy:
     """updates behind the policies"""
     observation_dim: int
     """numbers of an observation that they take"""
+    action_limit: float = 1.0
+    """the environment gets so many times what they give"""
     environment: str | None = None
     """Gymnasium id that they were trained for; earlier versions did not write it down"""
 
@@ -104,6 +107,7 @@ def load_policy(checkpoint: AnyPath) -> TrainedPolicy:
         seeds=tuple(known["seeds"]),
         update=int(known["update"]),
         observation_dim=int(known["observation_dim"]),
+        action_limit=float(known.get("action_limit", 1.0)),
         environment=known.get("environment"),
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajmill.algorithms import method_named
 from trajmill.core import checks
@@ -39,6 +40,16 @@ class TrainedModel:
     predict: Predict
     known: Mapping[str, Any]
     """metadata of the checkpoint"""
+
+    def with_actions_in(self, limit: float) -> TrainedModel:
+        """The same model for actions that are in units of `limit`."""
+
+        def predict(
+            observation: NDArray[np.float32], action: NDArray[np.float32], draw: int = 0
+        ) -> NDArray[np.float32]:
+            return self.predict(observation, action * np.float32(limit), draw)
+
+        return replace(self, predict=predict)
 
     def identity(self) -> dict[str, Any]:
         """What tells this model from others, for checkpoints of a run that learns from its predictions."""

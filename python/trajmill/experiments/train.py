@@ -23,7 +23,8 @@ from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
-from trajmill.data.environments import check_environment
+from trajmill.data.environments import check_environment, task_of
+from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.statistics import average_last_four, best
@@ -262,7 +263,8 @@ class _Task:
         start = None if config.init is None else _start(config.init, method)
         part = _of_seeds(config, range(seed_count))
         model = _model(config, method, dataset)
-        rows = _rows(config, method, dataset, model, progress)
+        action_limit = task_of(environment).action_limit if environment and hasattr(method, "policy") else 1.0
+        rows = _rows(config, method, dataset, model, action_limit, progress)
         table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
         state = method.create(part.method, table, part.seeds, metric_capacity=config.schedule.log_interval)
         if start is not None:
@@ -275,6 +277,8 @@ class _Task:
             metadata |= {"observation_dim": dataset.observation_dim, "action_dim": dataset.action_dim}
             metadata |= {"environment": environment, "dataset": dataset.name, "dataset_sha256": digest_of(dataset)}
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
+        if action_limit != 1.0:
+            metadata |= {"action_limit": action_limit}
         if model is not None:
             metadata |= {"model": model.identity()}
         if hasattr(method, "describe"):
@@ -327,6 +331,7 @@ class _Task:
                 seed_count=len(self.config.seeds),
                 episode_count=self.config.evaluation_episode_count,
                 observation_dim=self.metadata["observation_dim"],
+                action_scale=self.metadata.get("action_limit", 1.0),
             )
         if hasattr(self.method, "measure"):
             return lambda update: self.method.measure(self.state)
@@ -366,19 +371,23 @@ def _rows(
     method: ModuleType,
     dataset: Dataset | None,
     model: TrainedModel | None,
+    action_limit: float,
     progress: Progress,
 ) -> Any:
-    """What the method learns from: made from its settings, or of a dataset, of predictions, of more datasets."""
+    """What the method learns from: made from its settings, or of a dataset, of predictions, of more datasets.
+
+    Actions are in units of `action_limit`, which a model that predicts does not know.
+    """
     if not isinstance(config, DatasetTrainConfig) or dataset is None:
         return method.generate(config.method, progress)
-    first = method.prepare(config.method, dataset)
+    first = method.prepare(config.method, divide_actions(dataset, action_limit))
     if config.relevance is not None:
         first = _with_relevance(first, config.relevance)
     share = max(0.0, 1.0 - sum(config.shares.values()))
     sources = [(first, share)]
     if model is not None:
         rate = config.prediction_rate
-        predicted = predicted_rows(first, model, config.prediction_horizon)
+        predicted = predicted_rows(first, model.with_actions_in(action_limit), config.prediction_horizon)
         sources = [(first, share * (1.0 - rate)), (predicted, share * rate)]
     others = {name: load_dataset(name, limit=config.limit) for name in config.shares}
     for name, other in others.items():
@@ -388,7 +397,7 @@ def _rows(
                 f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
-        rows = method.prepare(config.method, other)
+        rows = method.prepare(config.method, divide_actions(other, action_limit))
         if config.relevance is not None:
             rows = _with_relevance(rows, config.relevance)
         sources.append((rows.like(first), config.shares[name]))
@@ -408,7 +417,15 @@ def _with_relevance(rows: Any, path: Path) -> Any:
     return rows.with_relevance(relevance(tensors, known, real))
 
 
-def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: int, observation_dim: int) -> Evaluate:
+def scoring(
+    act: Policy,
+    environment: str,
+    *,
+    seed_count: int,
+    episode_count: int,
+    observation_dim: int,
+    action_scale: float = 1.0,
+) -> Evaluate:
     """Evaluation for a schedule: mean return and score of every seed; the update names the series of episodes."""
 
     def evaluate(update: int) -> dict[str, list[float]]:
@@ -419,6 +436,7 @@ def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: in
             episode_count=episode_count,
             episode_seed=update,
             observation_dim=observation_dim,
+            action_scale=action_scale,
         )
         returns = result.returns.mean(axis=1)
         return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
@@ -430,7 +448,9 @@ def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:
     """Average of the last four evaluations and the best one, per seed, None for a seed that diverged; and whence."""
     evaluations = [line["metrics"]["normalized_score"] for line in run.lines("evaluation")]
     curve = np.array(evaluations, dtype=np.float64)  # None becomes NaN
+    returns = np.array([line["metrics"]["return_mean"] for line in run.lines("evaluation")], dtype=np.float64)
     return {
+        "average_return": [finite_or_none(value) for value in average_last_four(returns).tolist()],
         "average_last_four": [finite_or_none(value) for value in average_last_four(curve).tolist()],
         "best": [finite_or_none(value) for value in best(curve).tolist()],
         "environment": environment,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
 from trajmill.core.paths import AnyPath, input_path, local_path
+from trajmill.data import has_reference_score
 from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
@@ -70,6 +71,13 @@ class RunRecord:
         """The run's settings, those of its method under ``method``."""
         settings: Mapping[str, Any] = self.config["config"]
         return settings
+
+    @property
+    def score(self) -> tuple[str, str]:
+        """The metric of evaluations that counts, and its name: returns where D4RL has no reference of a score."""
+        if self.environment is not None and not has_reference_score(self.environment):
+            return "return_mean", "return"
+        return "normalized_score", "normalized score"
 
     @property
     def finished(self) -> bool:
