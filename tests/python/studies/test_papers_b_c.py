@@ -38,6 +38,17 @@ def test_both_papers_are_there() -> None:
     } <= set(NAMES)
 
 
+def test_a_quick_run_of_a_model_decays_over_its_own_updates() -> None:
+    """Not over a share of a small instance's, which is for runs of another length."""
+    made = [
+        cells.upsample_config(variant, ReproduceConfig(quick=True))
+        for name in NAMES
+        for variant in all_studies()[name].variants.values()
+        if variant.synthetic is not None and hasattr(variant.synthetic.model.method, "decay_updates")
+    ]
+    assert made and all(config.method.decay_updates == config.schedule.updates for config in made)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_variants_have_names_of_their_own_and_can_be_configured(name: str, tmp_path: Path) -> None:
     study = all_studies()[name]

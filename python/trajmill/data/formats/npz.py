@@ -50,7 +50,7 @@ def read(
     """Read and check transitions as SynthER stores them; options as in `load_dataset`.
 
     An archive has `KEYS` and perhaps ``timeouts``; a warning names other arrays, which are not read. Terminals that a
-    model has made need not be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` and
+    model has made need not be 0 or 1; they count above 0.5. The rows do not follow each other, so `fix_timeouts` and
     `limit` have no effect.
     """
     path = local_path(path)
