@@ -189,7 +189,10 @@ def create(
     if config.batch_size is None:
         raise ValueError("batch_size is open; adapt(config, dataset, environment) fills it in")
     if (config.condition != "none") != bool(table.facts.relevance):
-        raise ValueError("condition run and --relevance RUN need each other; give both, or leave both out")
+        raise ValueError(
+            "condition run and --relevance RUN of trajmill train need each other; give both, or leave both out; "
+            "trajmill upsample takes such a model with --model"
+        )
     seeds, device, dtype = check_seeds(seeds), table.device, table.dtype
     denoiser = _denoisers(config, table.facts.dimension, seeds).to(device, dtype)
     sizes = {
@@ -315,6 +318,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks.choice("sampler", self.sampler, ("paper", "fast"))
+        if (self.sampler == "fast" and self.churn != 80.0) or (self.sampler == "paper" and self.freshness != 1.0):
+            raise ValueError(
+                f"churn is for the paper's sampler and freshness for the fast one, got {self.sampler} with churn "
+                f"{self.churn:g} and freshness {self.freshness:g}; leave out the other one's"
+            )
         at_least(2, levels=2 if self.levels is None else self.levels)
         in_range("[0, inf)", churn=self.churn, guidance=self.guidance)
         in_range("[0, 1]", freshness=self.freshness)
@@ -418,6 +426,12 @@ def synthesize(
     if starts_from_data and data is None:
         raise ValueError(
             f"noise_level {sampling.noise_level:g} is below 80, so it starts from rows of the data; give them"
+        )
+    asks = (sampling.guidance, sampling.relevance) != (1.0, 0.75)
+    if asks and settings["condition"] == "none":
+        raise ValueError(
+            "guidance and relevance are for a model with a condition, which this one has not; leave them out, or train "
+            "one with --method.condition return"
         )
     stack = _denoisers(replace(SMALL, **shape), len(code.kept), [0]).like(tensors["average"][:1].to(device))
     dtype = torch.bfloat16 if bfloat16 else torch.float32

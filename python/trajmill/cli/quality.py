@@ -53,6 +53,8 @@ class MeasureQuality:
     """names the draw of rows and noise, [0, 2^64)"""
 
     def run(self, progress: Progress) -> Outcome:
+        if self.out is not None and self.out.is_dir():
+            raise ValueError(f"{self.out} is a directory; give a file in it, such as {self.out / 'quality.html'}")
         real, synthetic = load_dataset(self.real), load_dataset(self.synthetic)
         quality = measure_quality(
             qlearning_transitions(real),

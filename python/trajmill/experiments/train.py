@@ -73,8 +73,8 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
     dataset: str
     """name of a bundled dataset, or path of a file"""
     mix: tuple[str, ...] = ()
-    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, none with
-    =1, and normalizes all"""
+    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, which may be
+    nothing, and normalizes all"""
     environment: str | None = None
     """Gymnasium id to evaluate in; None takes the dataset's own"""
     evaluation_episode_count: int = 10
@@ -366,7 +366,7 @@ def _rows(
         return method.generate(config.method, progress)
     first = method.prepare(config.method, dataset)
     if config.relevance is not None:
-        first = _with_relevance(first, config.relevance)
+        first = _with_relevance(first, config.method, config.relevance)
     share = max(0.0, 1.0 - sum(config.shares.values()))
     sources = [(first, share)]
     if model is not None:
@@ -386,9 +386,9 @@ def _rows(
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
 
 
-def _with_relevance(rows: Any, path: Path) -> Any:
-    """The rows, and how relevant a run finds each."""
-    if not hasattr(rows, "with_relevance"):
+def _with_relevance(rows: Any, settings: Any, path: Path) -> Any:
+    """The rows, and how relevant a run finds each; ValueError if the method has no condition."""
+    if not (hasattr(rows, "with_relevance") and hasattr(settings, "condition")):
         raise ValueError("relevance is for methods that learn with a condition, which this one does not; leave it out")
     relevance, tensors, known = read_able(path, "relevance", "relevance", "finds nothing relevant")
     real = rows.transitions

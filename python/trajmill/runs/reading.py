@@ -238,7 +238,7 @@ def read_start(init: Path, option: str = "init") -> tuple[dict[str, Tensor], dic
     `option` is the one that names it.
     """
     path = init
-    if init.is_dir() and not (init / "checkpoints").is_dir():
+    if init.is_dir() and not ((init / "checkpoints").is_dir() or (init / CONFIG).is_file()):
         return _read_exported(init, option)
     if init.is_dir():
         found = checkpoints(init)

@@ -498,3 +498,16 @@ def test_returns_to_go_are_those_of_each_episode() -> None:
 def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:
     with pytest.raises(ValueError, match=setting):
         diffusion.Config(**{setting: value})
+
+
+@pytest.mark.parametrize("change", [{"sampler": "fast", "churn": 3.0}, {"sampler": "paper", "freshness": 0.5}])
+def test_each_sampler_has_its_own_noise(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="churn is for the paper's sampler and freshness for the fast one"):
+        diffusion.Sampling(**change)
+
+
+@pytest.mark.parametrize("change", [{"guidance": 2.0}, {"relevance": 0.5}])
+def test_nothing_is_asked_of_a_condition_that_is_not_there(change: dict[str, Any]) -> None:
+    found = checkpoint_of(diffusion, CASES["standard"].create([1]), [1])
+    with pytest.raises(ValueError, match="for a model with a condition"):
+        diffusion.synthesize(*found, diffusion.Sampling(**change), device=CPU)
