@@ -173,22 +173,34 @@ def adapt(config: Config, dataset: None = None, environment: None = None) -> Con
 
 
 class DropoutSeed:
-    """Seeds torch's generator for each period: a resumed run drops what an unbroken one does, each process its own."""
+    """Seeds torch's generator for each update, so that what is dropped depends on the seed, the process and the update.
 
-    def __init__(self, seed: int) -> None:
+    In the end the generator goes on where the caller had left it.
+    """
+
+    alone = True
+
+    def __init__(self, seed: int, device: torch.device) -> None:
         self._address = (seed, current_ranks().rank)
+        self._chance = torch.cuda if device.type == "cuda" else torch
+        self._before: Tensor | None = None
 
     def reserve(self, count: int) -> None:
         """See `Fed`."""
+        if self._before is None:
+            self._before = self._chance.get_rng_state()
 
     def feed(self, first: int, count: int) -> None:
         """See `Fed`."""
         seed, rank = self._address
         mixed = np.random.SeedSequence((seed, first, rank)).generate_state(1, np.uint64)[0]
-        torch.manual_seed(int(mixed >> np.uint64(1)))
+        self._chance.manual_seed(int(mixed >> np.uint64(1)))
 
     def close(self) -> None:
         """See `Fed`."""
+        if self._before is not None:
+            self._chance.set_rng_state(self._before)
+            self._before = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +209,7 @@ class State:
 
     config: Config
     table: TokenTable
-    dropout: DropoutSeed
+    dropout: DropoutSeed | None
     step: Tensor
     """int64 scalar: updates made"""
     model: Stack
@@ -312,7 +324,7 @@ def create(config: Config, table: TokenTable, seeds: Sequence[int], *, metric_ca
     return State(
         config=config,
         table=table,
-        dropout=DropoutSeed(seeds[0]),
+        dropout=DropoutSeed(seeds[0], device) if config.dropout else None,
         step=torch.zeros((), dtype=torch.int64, device=device),
         model=model,
         optimizer=Adam.of(

@@ -41,6 +41,8 @@ class MeasureQuality:
     """path of what it made: .npz as SynthER's, or any other dataset"""
     held_out: str | None = None
     """name or path of real rows that it did not learn from, for the floors"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where files do not mark it"""
     out: Path | None = None
     """write an HTML page with pictures too; an older one is replaced"""
     rows: int = 50_000
@@ -55,11 +57,12 @@ class MeasureQuality:
     def run(self, progress: Progress) -> Outcome:
         if self.out is not None and self.out.is_dir():
             raise ValueError(f"{self.out} is a directory; give a file in it, such as {self.out / 'quality.html'}")
-        real, synthetic = load_dataset(self.real), load_dataset(self.synthetic)
+        real, synthetic = load_dataset(self.real, limit=self.limit), load_dataset(self.synthetic, limit=self.limit)
+        held_out = None if self.held_out is None else load_dataset(self.held_out, limit=self.limit)
         quality = measure_quality(
             qlearning_transitions(real),
             qlearning_transitions(synthetic),
-            held_out=None if self.held_out is None else qlearning_transitions(load_dataset(self.held_out)),
+            held_out=None if held_out is None else qlearning_transitions(held_out),
             environment_id=simulated_environment(real) if self.environment is None else _named(self.environment),
             row_count=self.rows,
             noise=self.noise,

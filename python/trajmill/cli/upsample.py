@@ -59,6 +59,8 @@ class Upsample:
     """say what it would take, and do nothing"""
     model: Path | None = None
     """run directory of a finished model of the same dataset and method; by default one is trained"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
     export: tuple[Literal["d4rl", "minari", "synther"], ...] = ("d4rl",)
     """files to write: d4rl is OUT/upsampled.hdf5, synther OUT/upsampled.npz, minari OUT/upsampled-v0"""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -81,6 +83,7 @@ class Upsample:
             precision=self.precision,
             seed=self.seed,
             model=self.model,
+            limit=self.limit,
             export=self.export,
             quality=self.quality,
         )

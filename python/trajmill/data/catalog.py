@@ -60,6 +60,7 @@ def load_dataset(
     observation_dim: int | None = None,
     action_limit: float | None = None,
     fix_timeouts: bool = False,
+    limit: int | None = None,
     memory_budget: int | None = None,
 ) -> Dataset:
     """Read a dataset by its name or path, in any of the formats of `trajmill.data.formats`.
@@ -71,12 +72,14 @@ def load_dataset(
 
     `subset` takes a part. `observation_dim` keeps the first numbers of each observation, such as 27 of Ant's 111; those
     dropped must be zero. `action_limit`, > 0, clips actions to ± this. `fix_timeouts` marks ends of episodes that
-    D4RL's flags leave out (`read_d4rl`). `memory_budget` is the most bytes that the arrays may declare; None is half of
-    the machine's memory.
+    D4RL's flags leave out (`read_d4rl`). `limit`, >= 1, is the number of steps after which the environment cut its
+    episodes: where no end is marked for so many steps, one is marked as a timeout. A file that stores neither timeouts
+    nor next observations needs it, unless its environment is one of `TASKS`; it has no effect on rows in no order.
+    `memory_budget` is the most bytes that the arrays may declare; None is half of the machine's memory.
     """
     path = find_dataset(name_or_path)
     reader = format_named(format_of(path))
-    dataset = reader.read(path, fix_timeouts=fix_timeouts, memory_budget=memory_budget)
+    dataset = reader.read(path, fix_timeouts=fix_timeouts, limit=limit, memory_budget=memory_budget)
     if observation_dim is not None:
         dataset = keep_observations(dataset, observation_dim)
     if action_limit is not None:

@@ -16,6 +16,8 @@ from typing import Any
 class DatasetError(ValueError):
     """A data file or dataset is not fit for use; the message names the file, the key, the fault and what to do."""
 
+    fault = ""  # the part of the message that says what is wrong
+
 
 class DatasetWarning(UserWarning):
     """A data file has a known oddity that was repaired or that the user should know of."""
@@ -36,7 +38,9 @@ def refusing(subject: Path | str) -> Iterator[None]:
 
 def refuse(fault: str, remedy: str) -> DatasetError:
     """The error to raise: what is wrong, then what to do."""
-    return DatasetError(f"{_subject.get()}{fault}; {remedy}")
+    error = DatasetError(f"{_subject.get()}{fault}; {remedy}")
+    error.fault = fault
+    return error
 
 
 def where(mask: Any, rows: str = "rows") -> str:

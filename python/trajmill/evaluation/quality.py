@@ -358,9 +358,11 @@ def correlation_score(real: Float64Array, synthetic: Float64Array) -> float:
     return float(1.0 - np.abs(real - synthetic)[pairs].mean() / 2.0)
 
 
-def _column(name: str, group: str, reference: FloatArray, other: FloatArray, made: FloatArray) -> ColumnQuality:
+def _column(name: str, group: str, *columns: FloatArray) -> ColumnQuality:
+    """Of the reference, other real rows and synthetic ones, (N,) each."""
+    reference, other, made = (numbers.astype(np.float64) for numbers in columns)  # for narrow bins
     low, high = float(reference.min()), float(reference.max())
-    margin = 0.1 * (high - low) or 0.5
+    margin = 0.1 * (high - low) or 0.5 * max(1.0, abs(low))
     edges = (low - margin, high + margin)
     real, synthetic = (np.histogram(numbers, _BINS, edges)[0] / len(numbers) for numbers in (reference, made))
     score, floor = (1.0 - kolmogorov_smirnov(reference, numbers) for numbers in (made, other))

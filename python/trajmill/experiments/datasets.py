@@ -27,14 +27,19 @@ class Validation:
 
 
 def validate(
-    name_or_path: str | Path, *, fix_timeouts: bool = False, dynamics: bool = False, environment_id: str | None = None
+    name_or_path: str | Path,
+    *,
+    fix_timeouts: bool = False,
+    limit: int | None = None,
+    dynamics: bool = False,
+    environment_id: str | None = None,
 ) -> Validation:
     """Check a dataset: file, keys, shapes, dtypes, memory, finiteness, ranges, episodes, statistics, dynamics.
 
     `dynamics` repeats single steps in the simulator too (`check_dynamics`), in the dataset's own environment if
     `environment_id` names no other. The first check that fails is a `DatasetError`.
     """
-    dataset, caught = load_with_warnings(name_or_path, fix_timeouts=fix_timeouts)
+    dataset, caught = load_with_warnings(name_or_path, fix_timeouts=fix_timeouts, limit=limit)
     summary = summarize(dataset)
     with refusing(dataset.path):
         try:
@@ -79,6 +84,9 @@ def convert(
     dataset = load_dataset(name_or_path, **options)
     dataset = replace(dataset, metadata={"source": dataset.name, **dataset.metadata})
     writer.write(destination, overwrite=overwrite, **dataset.to_write())
+    if not writer.ORDERED and dataset.ordered:
+        with refusing(destination):
+            warn_about("its rows become single transitions in no order: the format stores no ends of episodes")
     if writer.ORDERED and not dataset.ordered:
         with refusing(destination):
             warn_about(

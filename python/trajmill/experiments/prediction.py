@@ -14,6 +14,7 @@ from trajmill.algorithms import method_named
 from trajmill.core import checks
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, Transitions, load_dataset
+from trajmill.data.episodes import followed
 from trajmill.evaluation.prediction import (
     ErrorAhead,
     ErrorAtDistance,
@@ -78,15 +79,23 @@ def predicted_rows(rows: Any, model: TrainedModel, steps: int) -> TransitionRows
     if not isinstance(rows, TransitionRows):
         raise ValueError("predict replaces next observations, which this method does not learn from; leave it out")
     real = rows.transitions
+    if steps > 1 and not followed(real).any():
+        raise ValueError(
+            f"prediction_horizon {steps} needs rows that follow each other, but no row is followed by the next one; "
+            "take 1, or a dataset with whole episodes in order"
+        )
     predicted = open_loop(model.predict, real, steps)
     next_observation = np.where(real.terminal[:, None], real.next_observation, predicted)
     return replace(rows, transitions=replace(real, next_observation=next_observation))
 
 
 def digest_of(dataset: Dataset) -> str:
-    """SHA-256 of all steps."""
+    """SHA-256 of all steps; where rows are in no order, also of the next observations, which no other row tells."""
     digest = hashlib.sha256()
-    for column in (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts):
+    columns = [dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts]
+    if not dataset.ordered and dataset.next_observations is not None:
+        columns.append(dataset.next_observations)
+    for column in columns:
         digest.update(f"{column.shape} {column.dtype}".encode())
         digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()
@@ -98,6 +107,8 @@ class PredictConfig:
 
     dataset: str | None = None
     """another dataset, all rows of which are predicted; None takes the rows that the model's training held out"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut its episodes, where the file does not mark it"""
     horizon: int = GREATEST_HORIZON
     """steps ahead, 1 to 5"""
     group_count: int = 5
@@ -141,13 +152,13 @@ def measure_predictions(
     method = method_named(settings["kind"])
     of_method = configured(method.Config, settings["config"]["method"])
     progress("predict", 0, 2, "measurements")
-    dataset = load_dataset(settings["config"]["dataset"])
+    dataset = load_dataset(settings["config"]["dataset"], limit=settings["config"].get("limit"))
     check_model(model, dataset, other_data=False)
     rows = method.prepare(of_method, dataset)
     trained = np.ones(len(rows.transitions), np.bool_) if rows.held_out is None else ~rows.held_out
     transitions, chosen = rows.transitions, ~trained
     if config.dataset is not None:
-        dataset = load_dataset(config.dataset)
+        dataset = load_dataset(config.dataset, limit=config.limit)
         check_model(model, dataset, other_data=True)
         transitions = method.prepare(of_method, dataset).transitions
         chosen = np.ones(len(transitions), np.bool_)

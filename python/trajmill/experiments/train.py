@@ -75,6 +75,8 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
     mix: tuple[str, ...] = ()
     """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, which may be
     nothing, and normalizes all"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where files do not mark it; also for --mix"""
     environment: str | None = None
     """Gymnasium id to evaluate in; None takes the dataset's own"""
     evaluation_episode_count: int = 10
@@ -244,7 +246,7 @@ class _Task:
         """Read the data, make the state of the first `seed_count` seeds, and start it from ``init``."""
         dataset = environment = None
         if isinstance(config, DatasetTrainConfig):
-            dataset = load_dataset(config.dataset)
+            dataset = load_dataset(config.dataset, limit=config.limit)
             environment = config.environment
             if environment is None and hasattr(method, "policy"):
                 environment = environment_of(dataset)
@@ -373,7 +375,7 @@ def _rows(
         rate = config.prediction_rate
         predicted = predicted_rows(first, model, config.prediction_horizon)
         sources = [(first, share * (1.0 - rate)), (predicted, share * rate)]
-    others = {name: load_dataset(name) for name in config.shares}
+    others = {name: load_dataset(name, limit=config.limit) for name in config.shares}
     for name, other in others.items():
         sizes = (other.observation_dim, other.action_dim)
         if sizes != (dataset.observation_dim, dataset.action_dim):
@@ -381,7 +383,10 @@ def _rows(
                 f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
-        sources.append((method.prepare(config.method, other).like(first), config.shares[name]))
+        rows = method.prepare(config.method, other)
+        if config.relevance is not None:
+            rows = _with_relevance(rows, config.method, config.relevance)
+        sources.append((rows.like(first), config.shares[name]))
     parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 1e-9), strict=True)
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
 

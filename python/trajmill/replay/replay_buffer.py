@@ -193,7 +193,12 @@ class ReplayBuffer(_core.ReplayBuffer):
 
     @classmethod
     def from_transitions(cls, transitions: Transitions, *, capacity: int | None = None, **options: Any) -> Self:
-        """A buffer that holds a dataset's transitions, in order; `options` are those of the class."""
+        """A buffer that holds a dataset's transitions, in order; `options` are those of the class.
+
+        ValueError for several steps (`n_step`) of transitions in no order.
+        """
+        if options.get("n_step", 1) != 1 and not transitions.ordered:
+            raise ValueError("n_step must be 1 for transitions in no order, of which none follows another")
         arrays = {field.name: getattr(transitions, field.name) for field in fields(transitions)}
         schema: dict[str, ColumnSpec] = {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
         buffer = cls(len(transitions) if capacity is None else capacity, schema, **options)

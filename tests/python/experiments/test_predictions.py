@@ -17,7 +17,7 @@ from trajmill._core import Shares
 from trajmill.algorithms import diffusion, method_named, td3_bc
 from trajmill.cli import main
 from trajmill.data import load_dataset, qlearning_transitions, write_d4rl
-from trajmill.experiments.prediction import PredictConfig, load_model, measure_predictions, predicted_rows
+from trajmill.experiments.prediction import PredictConfig, digest_of, load_model, measure_predictions, predicted_rows
 from trajmill.replay.tables import TransitionRows
 from trajmill.runs.reading import read_state
 from trajmill.training.checkpoint import read_checkpoint
@@ -287,6 +287,9 @@ def test_runs_say_what_is_relevant_and_generation_goes_by_it(tmp_path: Path) -> 
         assert known["relevance"][50] == pytest.approx(float(np.median(standardized)), abs=1e-3)
         maker = diffusion.synthesize(tensors, known, diffusion.Sampling(levels=3), device=torch.device("cpu"))
         assert len(maker.block(0, 0)) == 1024
+    columns = load_dataset(HOPPER).to_write()
+    write_d4rl(tmp_path / "other.hdf5", **columns | {"rewards": columns["rewards"] * np.float32(2.0)})
+    train(replace(model, mix=(f"{tmp_path / 'other.hdf5'}=0.5",)), tmp_path / "relevances of both datasets")
     with pytest.raises(ValueError, match="need each other"):
         train(tiny("diffusion", method={"condition": "run"}), tmp_path / "none")
     with pytest.raises(ValueError, match="leave it out"):
@@ -295,6 +298,15 @@ def test_runs_say_what_is_relevant_and_generation_goes_by_it(tmp_path: Path) -> 
         train(tiny("transition_vae", relevance=tmp_path / "td3_bc"), tmp_path / "vectors without a condition")
     with pytest.raises(ValueError, match="finds nothing relevant; give a run of td3_bc, world_model"):
         train(tiny("diffusion", method={"condition": "run"}, relevance=made), tmp_path / "not a judge")
+
+
+def test_next_observations_tell_datasets_in_no_order_apart() -> None:
+    """No other row tells them; a model of noisy ones is not a model of these."""
+    ordered = load_dataset(HOPPER)
+    assert ordered.next_observations is not None
+    single = replace(ordered, ordered=False)
+    other = replace(single, next_observations=ordered.next_observations + np.float32(1.0))
+    assert digest_of(other) != digest_of(single) == digest_of(replace(single))
 
 
 def test_the_error_of_a_critic_is_that_of_its_target(tmp_path: Path) -> None:

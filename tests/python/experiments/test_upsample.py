@@ -381,6 +381,13 @@ def test_memory_does_not_grow_with_the_count(tmp_path: Path, whole: Path, monkey
     assert peaks[10] < 1.2 * peaks[2], peaks
 
 
+def test_what_the_model_cannot_be_asked_is_refused_before_it_is_trained(tmp_path: Path, whole: Path) -> None:
+    for model in (None, whole / "model"):
+        with pytest.raises(ValueError, match="this model has none"):
+            make(tmp_path / "o", sampling={"guidance": 2.0}, model=model)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_estimate_writes_nothing(tmp_path: Path) -> None:
     for source in (HOPPER, dataset()):
         estimate = Job.of(source, tmp_path / "o", config(1000)).estimate()

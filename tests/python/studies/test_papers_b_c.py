@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from trajmill.algorithms import td3_bc
 from trajmill.data import load_dataset, qlearning_transitions
 from trajmill.studies import cells
-from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, run_cells
+from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, path_name, run_cells
+from trajmill.studies.drawings import panels_of
+from trajmill.studies.measures import Results
 from trajmill.studies.paper_b import augmented
 from trajmill.studies.paper_c import AGENTS, DIFFUSION, with_synthetic
 from trajmill.studies.records import Noise
@@ -84,6 +87,26 @@ def test_noisy_copies_are_the_data_but_for_noise_on_observations(tmp_path: Path)
         off = (getattr(noisy, name)[:count] - getattr(real, name)) / real.observation.std(0)
         assert off.std() == pytest.approx(0.1, rel=0.02) and abs(off.mean()) < 0.002
     assert not np.array_equal(noisy.observation[:count], noisy.observation[count:])
+
+
+def test_values_of_the_data_are_drawn_as_densities(tmp_path: Path) -> None:
+    """Of 40 % of the data worth 1 and 60 % worth 3; a rate that was not run has no curve and keeps its look."""
+    study = all_studies()["b-values"]
+    names = [column.trained.name for column in study.columns]
+    runs = {(name, HOPPER): tmp_path / path_name(name) for name in (names[0], names[2])}
+    results = Results(replace(study, datasets=(HOPPER,)), tmp_path, ReproduceConfig(), runs)
+    values = np.tile(np.repeat(np.float32([1.0, 3.0]), [400, 600]), (5, 1))
+    for shift, path in enumerate(runs.values()):
+        results._data_values[path] = values + shift
+    results._read = lambda path: SimpleNamespace(path=path, evaluation=lambda _: None, series={})  # type: ignore[assignment,return-value]
+    (panel,) = panels_of(results)
+    assert [(curve.label, curve.style) for curve in panel.curves] == [("0%", 0), ("50%", 2)]
+    width = panel.curves[0].x[1] - panel.curves[0].x[0]
+    for shift, curve in enumerate(panel.curves):
+        shares = curve.center * width
+        assert shares.sum() == pytest.approx(1.0)
+        assert shares[np.abs(curve.x - 1.0 - shift) <= width].sum() == pytest.approx(0.4)
+    assert results.values(study.columns[2], HOPPER) == pytest.approx([3.2] * 5)
 
 
 def test_progress_names_what_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

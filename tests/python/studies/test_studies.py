@@ -181,6 +181,15 @@ def test_small_settings_keep_what_a_study_has_set() -> None:
     assert smaller(cql.Config(bc_updates=1), updates=0.1).bc_updates == 1
 
 
+def test_a_quick_run_of_a_model_decays_over_its_own_updates() -> None:
+    """Not over the share of a small instance's, which is for runs of another length."""
+    for study in STUDIES.values():
+        for variant in study.variants.values():
+            if variant.synthetic is not None and hasattr(variant.synthetic.model.method, "decay_updates"):
+                made = cells.upsample_config(variant, ReproduceConfig(quick=True))
+                assert made.method.decay_updates == made.schedule.updates, (study.name, variant.name)
+
+
 def test_unknown_studies_and_shares_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no study 'a-table-9'.*a-table-8.*quick"):
         reproduce("a-table-9", tmp_path)

@@ -63,6 +63,8 @@ class UpsampleConfig(Generic[ConfigT]):
     """names the model and the transitions, [0, 2^64)"""
     model: Path | None = None
     """run directory of a model that is trained already, on the same dataset; None trains one"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
     export: tuple[Export, ...] = ("d4rl",)
     """one file of all transitions: d4rl is OUT/upsampled.hdf5, synther OUT/upsampled.npz, minari OUT/upsampled-v0"""
     quality: bool = True
@@ -136,7 +138,7 @@ class Job:
         if not hasattr(method, "synthesize"):
             able = ", ".join(synthesizing_methods())
             raise ValueError(f"{name_of(config.method)} makes no transitions; methods that do: {able}")
-        real = RealData.of(source)
+        real = RealData.of(source, config.limit)
         shards = Shards.of(output / SHARDS, sum(real.widths), config.count)
         spec = {
             "count": config.count,
@@ -156,9 +158,12 @@ class Job:
         spec = json.loads(json.dumps(spec))
         job = cls(config=config, output=output, method=method, real=real, shards=shards, spec=spec)
         job._check_place()
+        known = {"method": plain(config.method)}
         if config.model is not None:
-            job._check_model(config.model)
+            known = job._check_model(config.model)[1]
             job._check_settings(config.model)
+        if hasattr(method, "check_sampling"):
+            method.check_sampling(known["method"], config.sampling)
         return job
 
     @property
@@ -298,6 +303,7 @@ class Job:
         config = self.config
         return DatasetTrainConfig(
             dataset=self.real.name or str(self.real.written(folder)),
+            limit=config.limit if self.real.name else None,
             seeds=(config.seed,),
             method=config.method,
             schedule=config.schedule,

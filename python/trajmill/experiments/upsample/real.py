@@ -37,9 +37,12 @@ class RealData:
     """(W,)"""
 
     @classmethod
-    def of(cls, source: Source) -> RealData:
-        """Read and check the data; ValueError or `DatasetError` if nothing can be learned from it."""
-        original = _dataset_of(source)
+    def of(cls, source: Source, limit: int | None = None) -> RealData:
+        """Read and check the data, a file with `limit` (see `load_dataset`).
+
+        ValueError or `DatasetError` if nothing can be learned from it.
+        """
+        original = _dataset_of(source, limit)
         low, high = _ranges(original)
         dataset, category_count = with_vector_actions(original)
         name = str(source) if isinstance(source, str | Path) and not category_count else None
@@ -106,10 +109,10 @@ def with_vector_actions(dataset: Dataset) -> tuple[Dataset, int]:
     return replace(dataset, actions=np.eye(count, dtype=np.float32)[numbers]), count
 
 
-def _dataset_of(source: Source) -> Dataset:
+def _dataset_of(source: Source, limit: int | None) -> Dataset:
     """The data that is meant."""
     if isinstance(source, str | Path):
-        return load_dataset(source)
+        return load_dataset(source, limit=limit)
     if isinstance(source, Dataset):
         return source
     batch = source[source._slots()]
