@@ -316,6 +316,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks.choice("sampler", self.sampler, ("paper", "fast"))
+        if (self.sampler == "fast" and self.churn != 80.0) or (self.sampler == "paper" and self.freshness != 1.0):
+            raise ValueError(
+                f"churn is for the paper's sampler and freshness for the fast one, got {self.sampler} with churn "
+                f"{self.churn:g} and freshness {self.freshness:g}; leave out the other one's"
+            )
         at_least(2, levels=2 if self.levels is None else self.levels)
         in_range("[0, inf)", churn=self.churn, guidance=self.guidance)
         in_range("[0, 1]", freshness=self.freshness)

@@ -23,6 +23,7 @@ REQUIRED = ("observations", "actions", "rewards", "terminals")
 MATRICES = ("observations", "actions", "next_observations")
 FLAGS = ("terminals", "timeouts", "terminations", "truncations")  # D4RL's names and Gymnasium's
 VECTORS = ("rewards", *FLAGS)
+MOST_CATEGORIES = 256  # discrete actions
 LARGEST_CHUNK = 2**28  # bytes that one chunk may take whatever the budget
 
 
@@ -127,6 +128,8 @@ def check_array(name: str, array: Any) -> None:
         remedy = "it must be a matrix, one row per step"
         if len(shape) > 2 and name != "actions":
             remedy += "; encode images into vectors first, and store those"
+        elif name != "actions" and len(shape) == 1:
+            remedy += "; encode the number of a state as a vector, such as one-hot, and store those"
         raise refuse(f"key {name!r} has shape {shape}", remedy)
     if name in VECTORS and len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
         raise refuse(f"key {name!r} has shape {shape}", "it must hold one number per step, shape (N,)")
@@ -179,6 +182,16 @@ def check_finite(key: str, values: NDArray[Any]) -> None:
         raise refuse(fault, "the file is damaged or was written by a diverged run; copy or make it again")
 
 
+def count_categories(actions: NDArray[Any]) -> int:
+    """How many discrete actions there are in (N, A) numbers; 0 if actions are vectors.
+
+    Discrete is one column of at least two different whole numbers from 0 to 255.
+    """
+    if actions.shape[1] != 1 or actions.min() < 0 or not 0 < actions.max() < MOST_CATEGORIES:
+        return 0
+    return int(actions.max()) + 1 if (actions == np.floor(actions)).all() else 0
+
+
 def check_contents(dataset: Dataset) -> None:
     """Refuse the wrong sizes for the environment, and episodes of one step each; warn about odd ranges."""
     name, _, version = (find_environment(dataset) or "").lower().partition("-v")
@@ -190,7 +203,7 @@ def check_contents(dataset: Dataset) -> None:
         raise refuse(fault, "episodes need more than one step; check the flags")
     limit = TASKS[name].action_limit if name in TASKS else 1.0
     outside = np.abs(dataset.actions) > limit
-    if outside.any():
+    if outside.any() and not count_categories(dataset.actions):
         row, count, share = int(outside.any(axis=1).argmax()), int(outside.sum()), float(outside.mean())
         oddity = f"{count} entries of 'actions' ({share:.1%}) lie outside [-{limit:g}, {limit:g}], first in row {row}"
         warn_about(f"{oddity}; clip them before training (action_limit={limit:.1f})")

@@ -118,7 +118,7 @@ class PredictConfig:
     """On which rows a model is measured."""
 
     dataset: str | None = None
-    """another dataset, all rows of which are predicted; None takes the rows that the model's training held out"""
+    """another dataset, all rows of which are predicted; by default the rows that the model's training held out"""
     limit: int | None = None
     """steps, at least 1, after which the environment cut its episodes, where the file does not mark it"""
     horizon: int = GREATEST_HORIZON
@@ -128,7 +128,7 @@ class PredictConfig:
     row_count: int = 2000
     """rows that are compared with all data, at least 1; drawn at random if there are more"""
     seed: int | None = None
-    """names the draws of a stochastic model, at least 0; None predicts its mean"""
+    """names the draws of a stochastic model, at least 0; by default its mean is predicted"""
 
     def __post_init__(self) -> None:
         checks.integer("horizon", self.horizon, 1, GREATEST_HORIZON)

@@ -76,8 +76,8 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
     dataset: str
     """name of a bundled dataset, or path of a file"""
     mix: tuple[str, ...] = ()
-    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, none with
-    =1, and normalizes all"""
+    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, which may be
+    nothing, and normalizes all"""
     limit: int | None = None
     """steps, at least 1, after which the environment cut episodes, where files do not mark it; also for --mix"""
     environment: str | None = None
@@ -382,7 +382,7 @@ def _rows(
         return method.generate(config.method, progress)
     first = method.prepare(config.method, divide_actions(dataset, action_limit))
     if config.relevance is not None:
-        first = _with_relevance(first, config.relevance)
+        first = _with_relevance(first, config.method, config.relevance)
     share = max(0.0, 1.0 - sum(config.shares.values()))
     sources = [(first, share)]
     if model is not None:
@@ -399,15 +399,15 @@ def _rows(
             )
         rows = method.prepare(config.method, divide_actions(other, action_limit))
         if config.relevance is not None:
-            rows = _with_relevance(rows, config.relevance)
+            rows = _with_relevance(rows, config.method, config.relevance)
         sources.append((rows.like(first), config.shares[name]))
     parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 1e-9), strict=True)
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
 
 
-def _with_relevance(rows: Any, path: Path) -> Any:
-    """The rows, and how relevant a run finds each."""
-    if not hasattr(rows, "with_relevance"):
+def _with_relevance(rows: Any, settings: Any, path: Path) -> Any:
+    """The rows, and how relevant a run finds each; ValueError if the method has no condition."""
+    if not (hasattr(rows, "with_relevance") and hasattr(settings, "condition")):
         raise ValueError("relevance is for methods that learn with a condition, which this one does not; leave it out")
     relevance, tensors, known = read_able(path, "relevance", "relevance", "finds nothing relevant")
     real = rows.transitions

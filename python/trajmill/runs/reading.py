@@ -248,7 +248,7 @@ def read_start(init: AnyPath, option: str = "init") -> tuple[dict[str, Tensor], 
     `option` is the one that names it.
     """
     path = init = input_path(init)
-    if init.is_dir() and not (init / "checkpoints").is_dir():
+    if init.is_dir() and not ((init / "checkpoints").is_dir() or (init / CONFIG).is_file()):
         return _read_exported(init, option)
     if init.is_dir():
         found = checkpoints(init)

@@ -71,10 +71,13 @@ def _panel(results: Results, columns: list[Column], datasets: list[str], title: 
         name = column.trained.name
         unique[name] = replace(column, label=name) if name in unique else column
     curves = [_curve(results, column, datasets, style, quantity) for style, column in enumerate(unique.values())]
-    shifted = any(column.shifted for column in columns)
+    label = "updates"
+    if any(column.trained.start is not None for column in columns):
+        shifted = any(column.shifted for column in columns)
+        label = "updates, pre-training included" if shifted else "fine-tuning updates"
     return Panel(
         title=title,
-        x_label="updates, pre-training included" if shifted else "fine-tuning updates",
+        x_label=label,
         y_label=Y_LABELS[quantity] if "loss" in results.study.loss else results.study.loss.replace("_", " "),
         curves=[curve for curve in curves if curve is not None],
         markers=quantity == "scores",

@@ -560,3 +560,9 @@ def test_returns_of_single_steps_are_rewards_and_rows_in_no_order_have_none() ->
 def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:
     with pytest.raises(ValueError, match=setting):
         diffusion.Config(**{setting: value})
+
+
+@pytest.mark.parametrize("change", [{"sampler": "fast", "churn": 3.0}, {"sampler": "paper", "freshness": 0.5}])
+def test_each_sampler_has_its_own_noise(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="churn is for the paper's sampler and freshness for the fast one"):
+        diffusion.Sampling(**change)

@@ -294,7 +294,9 @@ def test_runs_say_what_is_relevant_and_generation_goes_by_it(tmp_path: Path) -> 
         train(tiny("diffusion", method={"condition": "run"}), tmp_path / "none")
     with pytest.raises(ValueError, match="leave it out"):
         train(tiny("td3_bc", relevance=tmp_path / "td3_bc"), tmp_path / "not conditioned")
-    with pytest.raises(ValueError, match="finds nothing relevant"):
+    with pytest.raises(ValueError, match="leave it out"):
+        train(tiny("transition_vae", relevance=tmp_path / "td3_bc"), tmp_path / "vectors without a condition")
+    with pytest.raises(ValueError, match="finds nothing relevant; give a run of td3_bc, world_model"):
         train(tiny("diffusion", method={"condition": "run"}, relevance=made), tmp_path / "not a judge")
 
 

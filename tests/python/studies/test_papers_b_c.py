@@ -12,7 +12,7 @@ import pytest
 
 from trajmill.algorithms import td3_bc
 from trajmill.data import load_dataset, qlearning_transitions
-from trajmill.studies import cells
+from trajmill.studies import cells, drawings
 from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, path_name, run_cells
 from trajmill.studies.drawings import panels_of
 from trajmill.studies.measures import Results
@@ -137,6 +137,13 @@ def test_progress_names_what_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made = [f"1/1 {each.model.name} on {HOPPER}: train" for each in (prediction, synthetic)]
     made += [f"{number}/3 {variant.name} on {HOPPER}: train" for number, variant in enumerate(variants, start=1)]
     assert [task for task in told if task.endswith("train")] == made
+
+
+@pytest.mark.parametrize(("name", "label"), [("b-rates", "updates"), ("a-curves-dt", "fine-tuning updates")])
+def test_only_what_was_pretrained_is_fine_tuned(name: str, label: str, tmp_path: Path) -> None:
+    study = all_studies()[name]
+    results = Results(study, tmp_path, ReproduceConfig(), {})
+    assert drawings._panel(results, list(study.columns), [HOPPER], "", "scores").x_label == label
 
 
 @pytest.mark.slow

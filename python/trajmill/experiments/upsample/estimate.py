@@ -26,9 +26,10 @@ class Estimate:
     memory_bytes: int
 
     def __str__(self) -> str:
+        training = f"{duration(self.training_seconds)} to train the model, " if self.training_seconds else ""
         return (
-            f"about {duration(self.training_seconds)} to train the model, {duration(self.sampling_seconds)} to make "
-            f"the transitions; at most {size(self.disk_bytes)} on disk and about {size(self.memory_bytes)} of memory"
+            f"about {training}{duration(self.sampling_seconds)} to make the transitions; at most "
+            f"{size(self.disk_bytes)} on disk and about {size(self.memory_bytes)} of memory"
         )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 from torch import Tensor
 
-from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
+from trajmill.algorithms import method_named, method_names, name_of
 from trajmill.core import checks
 from trajmill.core.files import check_writable, leftovers, remove, sha256_of
 from trajmill.core.paths import AnyPath, local_path
@@ -35,7 +35,7 @@ from trajmill.experiments.upsample.real import FloatArray, RealData, Source
 from trajmill.experiments.upsample.shards import Shards
 from trajmill.replay.vectors import matrix
 from trajmill.runs.directory import RunDirectory
-from trajmill.runs.reading import checkpoints, not_finite, read_config, read_state
+from trajmill.runs.reading import read_able, read_config
 from trajmill.training.checkpoint import digest
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import Schedule, plain
@@ -160,7 +160,10 @@ class Job:
         spec = json.loads(json.dumps(spec))
         job = cls(config=config, output=output, method=method, real=real, shards=shards, spec=spec)
         job._check_place()
-        known = {"method": plain(config.method)} if config.model is None else job._check_model(job.model)[1]
+        known = {"method": plain(config.method)}
+        if config.model is not None:
+            known = job._check_model(job.model)[1]
+            job._check_settings(job.model)
         if hasattr(method, "check_sampling"):
             method.check_sampling(known["method"], config.sampling)
         return job
@@ -191,8 +194,8 @@ class Job:
         needed, free = self._disk_bytes() - there, shutil.disk_usage(place).free
         if needed > free:
             raise ValueError(
-                f"{self.config.count:,} transitions and {len(self.config.export)} exports take up to {size(needed)} "
-                f"more, and the disk of {self.output} has {size(free)}; make room, or ask for fewer"
+                f"{' and '.join(['shards', *self.config.export])} of {self.config.count:,} transitions take up to "
+                f"{size(needed)} more, and the disk of {self.output} has {size(free)}; make room, or ask for fewer"
             )
 
     def _disk_bytes(self) -> int:
@@ -203,25 +206,33 @@ class Job:
     def _manifest(self) -> Manifest:
         return Manifest.of(self.output, self.spec)
 
-    def _check_model(self, run: Path) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
-        """Tensors, metadata and path of the newest checkpoint; ValueError if it is not a model of this dataset."""
+    def _check_model(self, run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and metadata of the newest checkpoint; ValueError if it is not a model of this dataset."""
         read_config(run)
         if not RunDirectory(run).finished:
             raise ValueError(f"{run} is not finished; train it to its end first")
-        path = checkpoints(run)[0] if checkpoints(run) else None
-        if path is None:
-            raise ValueError(f"{run} has no checkpoint; restore it or train it again")
-        tensors, known = read_state(path)
-        if method_of_kind(known.get("kind", "")) is not self.method:
-            raise ValueError(f"{run} is of {known.get('kind')}; give --method {known.get('kind')}")
+        synthesize, tensors, known = read_able(run, "model", "synthesize", "makes no transitions")
+        if synthesize is not self.method.synthesize:
+            raise ValueError(f"{run} is of {known['kind']}; give --method {known['kind']}")
         if known.get("dataset_sha256") != self.spec["dataset_sha256"]:
             raise ValueError(
                 f"{run} was trained on other data ({known.get('dataset')}), whose rows have another SHA-256 than those "
                 f"of {self.real.dataset.name}; give that dataset, or train a model on this one (leave out --model)"
             )
-        if 0 in not_finite(tensors, len(known["seeds"])):
-            raise ValueError(f"{path} has numbers that are not finite: training diverged; use a smaller learning rate")
-        return tensors, known, path
+        return tensors, known
+
+    def _check_settings(self, run: Path) -> None:
+        """Refuse settings of training that a finished model does not have and that are not the defaults either."""
+        trained = read_config(run)["config"]
+        default = {"method": plain(type(self.config.method)()), "schedule": plain(self.method.SCHEDULE)}
+        for part, asked in (("method", plain(self.config.method)), ("schedule", plain(self.config.schedule))):
+            for name, value in asked.items():
+                theirs = trained[part].get(name)
+                if value not in (theirs, default[part][name]):
+                    option = f"--{part}.{name.replace('_', '-')}"
+                    raise ValueError(
+                        f"{run} was trained with {name} {theirs}, not {value}; leave out {option}, or --model"
+                    )
 
     def estimate(self) -> Estimate:
         """Try a few updates and some rows, in about two seconds; a very wide network takes a little longer."""
@@ -232,7 +243,7 @@ class Job:
             training = tried.update_seconds * self.config.schedule.updates
             tensors, known = tried.tensors, tried.known
         else:
-            tensors, known, _ = self._check_model(self.model)
+            tensors, known = self._check_model(self.model)
         shards, block_rows = self.shards, self.shards.block_rows
         missing = shards.count - min(shards.count, len(self._manifest().shards) * shards.shard_rows)
         sampling = 0.0
@@ -261,12 +272,12 @@ class Job:
                 remove(leftover)
             if self.config.model is None:
                 train(self._training(self.output), self.model, progress, resume=True)
-            tensors, known, checkpoint = self._check_model(self.model)
+            tensors, known = self._check_model(self.model)
             described = {key: value for key, value in known.items() if key != "wall_seconds"}
             model_hash = digest(tensors, json.dumps(described, sort_keys=True))
             if manifest.model_sha256 not in (None, model_hash):
                 raise ValueError(
-                    f"{checkpoint} is not the model that {self.output} was begun with; restore it, or choose another "
+                    f"{self.model} is not the model that {self.output} was begun with; restore it, or choose another "
                     "directory"
                 )
             manifest.model_sha256 = model_hash

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,12 +48,10 @@ class Manifest:
             manifest = cls(**{key: found[key] for key in cls.__slots__})
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); remove {directory} and start again") from None
-        theirs = manifest.spec
-        if theirs != spec:
-            key = next(key for key in {**theirs, **spec} if theirs.get(key) != spec.get(key))
+        if manifest.spec != spec:
             raise ValueError(
-                f"{directory} holds other transitions: {key} is {theirs.get(key)!r} there and {spec.get(key)!r} "
-                "here; choose another directory or remove it"
+                f"{directory} holds other transitions: {_difference(manifest.spec, spec)}; choose another directory "
+                "or remove it"
             )
         return manifest
 
@@ -63,6 +62,14 @@ class Manifest:
     def has(self, export: str, path: Path) -> bool:
         """Whether an export is as it was written."""
         return path.exists() and self.exports.get(export) == hash_of(path)
+
+
+def _difference(theirs: Any, ours: Any, name: str = "") -> str:
+    """The first setting that differs, with both values."""
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        key = next(key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key))
+        return _difference(theirs.get(key), ours.get(key), f"{name}.{key}".removeprefix("."))
+    return f"{name} is {reprlib.repr(theirs)} there and {reprlib.repr(ours)} here"
 
 
 def hash_of(path: Path) -> str:

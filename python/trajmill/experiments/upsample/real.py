@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from trajmill.core.paths import AnyPath
 from trajmill.data import Dataset, Transitions, load_dataset, qlearning_transitions, write_d4rl
+from trajmill.data.columns import count_categories
 from trajmill.data.environments import find_environment
 from trajmill.data.records import Columns
 from trajmill.replay.replay_buffer import ReplayBuffer
 
 INPUT = "input.hdf5"
-MOST_CATEGORIES = 256
-"""different discrete actions that become one number each"""
 
 Source = AnyPath | Dataset | ReplayBuffer
 FloatArray = NDArray[np.float32]
@@ -104,16 +103,12 @@ class RealData:
 
 
 def with_vector_actions(dataset: Dataset) -> tuple[Dataset, int]:
-    """The dataset with one-hot actions if they are discrete, and how many there are; else as it is, and 0.
-
-    Discrete is one column of at least two different whole numbers from 0 to 255.
-    """
-    actions = dataset.actions
-    discrete = dataset.action_dim == 1 and (actions == np.floor(actions)).all() and actions.min() >= 0
-    if not discrete or not 0 < actions.max() < MOST_CATEGORIES:
+    """The dataset with one-hot actions if they are discrete (`count_categories`), and how many there are, or 0."""
+    count = count_categories(dataset.actions)
+    if not count:
         return dataset, 0
-    count = int(actions.max()) + 1
-    return replace(dataset, actions=np.eye(count, dtype=np.float32)[actions[:, 0].astype(np.intp)]), count
+    numbers = dataset.actions[:, 0].astype(np.intp)
+    return replace(dataset, actions=np.eye(count, dtype=np.float32)[numbers]), count
 
 
 def _dataset_of(source: Source, limit: int | None) -> Dataset:
