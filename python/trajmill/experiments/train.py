@@ -29,7 +29,8 @@ from trajmill.experiments.prediction import (
     GREATEST_HORIZON,
     TrainedModel,
     check_model,
-    digest_of,
+    identity_of,
+    identity_of_run,
     load_model,
     predicted_rows,
 )
@@ -257,7 +258,8 @@ class _Task:
         start = None if config.init is None else _start(config.init, method)
         part = _of_seeds(config, range(seed_count))
         model = _model(config, dataset)
-        rows = _rows(config, method, dataset, model, progress)
+        more = dict[str, Any]()
+        rows = _rows(config, method, dataset, model, progress, more)
         table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
         state = method.create(part.method, table, part.seeds, metric_capacity=config.schedule.log_interval)
         if start is not None:
@@ -268,8 +270,10 @@ class _Task:
         metadata = {"kind": name_of(settings), "seeds": list(config.seeds), "method": plain(settings)}
         if dataset is not None:
             metadata |= {"observation_dim": dataset.observation_dim, "action_dim": dataset.action_dim}
-            metadata |= {"environment": environment, "dataset": dataset.name, "dataset_sha256": digest_of(dataset)}
+            metadata |= {"environment": environment, "dataset": dataset.name, **identity_of(dataset), **more}
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
+        if start is not None and "seeds" in start[1]:
+            metadata |= {"start": identity_of_run(start[1])}
         if model is not None:
             metadata |= {"model": model.identity()}
         if hasattr(method, "describe"):
@@ -357,13 +361,17 @@ def _rows(
     dataset: Dataset | None,
     model: TrainedModel | None,
     progress: Progress,
+    known: dict[str, Any],
 ) -> Any:
-    """What the method learns from: made from its settings, or of a dataset, of predictions, of more datasets."""
+    """What the method learns from: made from its settings, or of a dataset, of predictions, of more datasets.
+
+    `known` receives what tells the content of the latter from that of others.
+    """
     if not isinstance(config, DatasetTrainConfig) or dataset is None:
         return method.generate(config.method, progress)
     first = method.prepare(config.method, dataset)
     if config.relevance is not None:
-        first = _with_relevance(first, config.relevance)
+        first, known["relevance"] = _with_relevance(first, config.relevance)
     share = max(0.0, 1.0 - sum(config.shares.values()))
     sources = [(first, share)]
     if model is not None:
@@ -371,6 +379,8 @@ def _rows(
         predicted = predicted_rows(first, model, config.prediction_horizon)
         sources = [(first, share * (1.0 - rate)), (predicted, share * rate)]
     others = {name: load_dataset(name, limit=config.limit) for name in config.shares}
+    if others:
+        known["mix"] = [identity_of(other) | {"share": config.shares[name]} for name, other in others.items()]
     for name, other in others.items():
         sizes = (other.observation_dim, other.action_dim)
         if sizes != (dataset.observation_dim, dataset.action_dim):
@@ -383,8 +393,8 @@ def _rows(
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
 
 
-def _with_relevance(rows: Any, path: Path) -> Any:
-    """The rows, and how relevant a run finds each."""
+def _with_relevance(rows: Any, path: Path) -> tuple[Any, dict[str, Any]]:
+    """The rows with how relevant a run finds each, and what tells that run from others."""
     if not hasattr(rows, "with_relevance"):
         raise ValueError("relevance is for methods that learn with a condition, which this one does not; leave it out")
     tensors, known = read_start(path, "relevance")
@@ -395,7 +405,7 @@ def _with_relevance(rows: Any, path: Path) -> Any:
     sizes, wanted = (real.observation.shape[1], real.action.shape[1]), (known["observation_dim"], known["action_dim"])
     if sizes != wanted:
         raise ValueError(f"{path} takes {wanted[0]} observation and {wanted[1]} action numbers, the data has {sizes}")
-    return rows.with_relevance(method.relevance(tensors, known, real))
+    return rows.with_relevance(method.relevance(tensors, known, real)), identity_of_run(known)
 
 
 def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: int, observation_dim: int) -> Evaluate:

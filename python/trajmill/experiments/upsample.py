@@ -39,7 +39,7 @@ from trajmill.data.environments import find_environment, simulated_environment
 from trajmill.data.formats import format_named, minari
 from trajmill.data.records import Columns
 from trajmill.evaluation.quality import measure_quality
-from trajmill.experiments.prediction import digest_of
+from trajmill.experiments.prediction import identity_of, learned_from
 from trajmill.experiments.train import DatasetTrainConfig, probe, train
 from trajmill.replay.replay_buffer import ReplayBuffer
 from trajmill.replay.vectors import matrix
@@ -204,7 +204,7 @@ class Job:
             "count": config.count,
             "seed": config.seed,
             "dataset": original.name,
-            "dataset_sha256": digest_of(data),
+            **identity_of(data),
             "method": name_of(config.method),
             "sampling": plain(config.sampling),
             "precision": config.precision,
@@ -302,7 +302,7 @@ class Job:
             manifest = {key: found[key] for key in ("format", "spec", "model_sha256", "shards", "exports")}
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); remove {self.output} and start again") from None
-        theirs = manifest["spec"]
+        theirs = {"following_sha256": self.spec["following_sha256"], **manifest["spec"]}  # which older ones do not have
         if theirs != self.spec:
             key = next(key for key in {**theirs, **self.spec} if theirs.get(key) != self.spec.get(key))
             raise ValueError(
@@ -322,7 +322,7 @@ class Job:
         tensors, known = read_state(path)
         if method_of_kind(known.get("kind", "")) is not self.method:
             raise ValueError(f"{run} is of {known.get('kind')}; give --method {known.get('kind')}")
-        if known.get("dataset_sha256") != self.spec["dataset_sha256"]:
+        if not learned_from(known, self.data):
             raise ValueError(
                 f"{run} was trained on other data ({known.get('dataset')}), whose rows have another SHA-256 than those "
                 f"of {self.data.name}; give that dataset, or train a model on this one (leave out --model)"
