@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from trajmill.replay.tables import TransitionRows
 from trajmill.runs.reading import read_able, read_config
 from trajmill.training.settings import at_least, configured
 
+_IDENTITY = ("dataset_sha256", "following_sha256")
 GREATEST_HORIZON = 5
 """steps ahead that arXiv 2312.09844 leaves open"""
 
@@ -52,10 +53,15 @@ class TrainedModel:
         return replace(self, predict=predict)
 
     def identity(self) -> dict[str, Any]:
-        """What tells this model from others, for checkpoints of a run that learns from its predictions."""
-        first_seed, *_ = self.known["seeds"]
-        names = ("kind", "update", "method", "dataset_sha256")
-        return {name: self.known.get(name) for name in names} | {"seed": first_seed}
+        """What tells this model from others."""
+        return identity_of_run(self.known)
+
+
+def identity_of_run(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a run's first seed from others, for checkpoints of a run that learns from it; of its metadata."""
+    first_seed, *_ = known["seeds"]
+    names = ("kind", "update", "method", *_IDENTITY)
+    return {name: known[name] for name in names if name in known} | {"seed": first_seed}
 
 
 def load_model(path: AnyPath, seed: int | None = None) -> TrainedModel:
@@ -75,7 +81,7 @@ def check_model(model: TrainedModel, dataset: Dataset, *, other_data: bool) -> N
             f"the model takes {known['observation_dim']} observation and {known['action_dim']} action numbers, "
             f"dataset {dataset.name} has {sizes[0]} and {sizes[1]}"
         )
-    if known["dataset_sha256"] != digest_of(dataset) and not other_data:
+    if not other_data and not learned_from(known, dataset):
         raise ValueError(
             f"the model learned from {known['dataset']}, not from these rows of {dataset.name}: train one on them, or "
             f"give --predict-other-data"
@@ -101,12 +107,23 @@ def predicted_rows(rows: Any, model: TrainedModel, steps: int) -> TransitionRows
     return replace(rows, transitions=replace(real, next_observation=next_observation))
 
 
-def digest_of(dataset: Dataset) -> str:
-    """SHA-256 of all steps; where rows are in no order, also of the next observations, which no other row tells."""
+def identity_of(dataset: Dataset) -> dict[str, str]:
+    """What tells the content of a dataset from that of others, wherever it lies.
+
+    SHA-256 of its steps, and of what follows them; checkpoints of earlier versions have the first alone.
+    """
+    steps = (dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts)
+    following = () if dataset.next_observations is None else (dataset.next_observations,)
+    return dict(zip(_IDENTITY, (_digest(steps), _digest((*following, np.bool_(dataset.ordered)))), strict=True))
+
+
+def learned_from(known: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether the metadata of a checkpoint names the content of the dataset."""
+    return "dataset_sha256" in known and all(known.get(name, own) == own for name, own in identity_of(dataset).items())
+
+
+def _digest(columns: Iterable[Any]) -> str:
     digest = hashlib.sha256()
-    columns = [dataset.observations, dataset.actions, dataset.rewards, dataset.terminals, dataset.timeouts]
-    if not dataset.ordered and dataset.next_observations is not None:
-        columns.append(dataset.next_observations)
     for column in columns:
         digest.update(f"{column.shape} {column.dtype}".encode())
         digest.update(np.ascontiguousarray(column).data)

@@ -32,7 +32,8 @@ from trajmill.experiments.prediction import (
     GREATEST_HORIZON,
     TrainedModel,
     check_model,
-    digest_of,
+    identity_of,
+    identity_of_run,
     load_model,
     predicted_rows,
 )
@@ -264,7 +265,8 @@ class _Task:
         part = _of_seeds(config, range(seed_count))
         model = _model(config, method, dataset)
         action_limit = task_of(environment).action_limit if environment and hasattr(method, "policy") else 1.0
-        rows = _rows(config, method, dataset, model, action_limit, progress)
+        more = dict[str, Any]()
+        rows = _rows(config, method, dataset, model, action_limit, progress, more)
         table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
         state = method.create(part.method, table, part.seeds, metric_capacity=config.schedule.log_interval)
         if start is not None:
@@ -275,10 +277,12 @@ class _Task:
         metadata = {"kind": name_of(settings), "seeds": list(config.seeds), "method": plain(settings)}
         if dataset is not None:
             metadata |= {"observation_dim": dataset.observation_dim, "action_dim": dataset.action_dim}
-            metadata |= {"environment": environment, "dataset": dataset.name, "dataset_sha256": digest_of(dataset)}
+            metadata |= {"environment": environment, "dataset": dataset.name, **identity_of(dataset), **more}
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
         if action_limit != 1.0:
             metadata |= {"action_limit": action_limit}
+        if start is not None and "seeds" in start[1]:
+            metadata |= {"start": identity_of_run(start[1])}
         if model is not None:
             metadata |= {"model": model.identity()}
         if hasattr(method, "describe"):
@@ -373,16 +377,18 @@ def _rows(
     model: TrainedModel | None,
     action_limit: float,
     progress: Progress,
+    known: dict[str, Any],
 ) -> Any:
     """What the method learns from: made from its settings, or of a dataset, of predictions, of more datasets.
 
     Actions are in units of `action_limit`, which a model that predicts does not know.
+    `known` receives what tells the content of the latter from that of others.
     """
     if not isinstance(config, DatasetTrainConfig) or dataset is None:
         return method.generate(config.method, progress)
     first = method.prepare(config.method, divide_actions(dataset, action_limit))
     if config.relevance is not None:
-        first = _with_relevance(first, config.method, config.relevance)
+        first, known["relevance"] = _with_relevance(first, config.method, config.relevance)
     share = max(0.0, 1.0 - sum(config.shares.values()))
     sources = [(first, share)]
     if model is not None:
@@ -390,6 +396,8 @@ def _rows(
         predicted = predicted_rows(first, model.with_actions_in(action_limit), config.prediction_horizon)
         sources = [(first, share * (1.0 - rate)), (predicted, share * rate)]
     others = {name: load_dataset(name, limit=config.limit) for name in config.shares}
+    if others:
+        known["mix"] = [identity_of(other) | {"share": config.shares[name]} for name, other in others.items()]
     for name, other in others.items():
         sizes = (other.observation_dim, other.action_dim)
         if sizes != (dataset.observation_dim, dataset.action_dim):
@@ -399,14 +407,14 @@ def _rows(
             )
         rows = method.prepare(config.method, divide_actions(other, action_limit))
         if config.relevance is not None:
-            rows = _with_relevance(rows, config.method, config.relevance)
+            rows, _ = _with_relevance(rows, config.method, config.relevance)
         sources.append((rows.like(first), config.shares[name]))
     parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 1e-9), strict=True)
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
 
 
-def _with_relevance(rows: Any, settings: Any, path: Path) -> Any:
-    """The rows, and how relevant a run finds each; ValueError if the method has no condition."""
+def _with_relevance(rows: Any, settings: Any, path: Path) -> tuple[Any, dict[str, Any]]:
+    """The rows with how relevant a run finds each, and what tells that run; ValueError if there is no condition."""
     if not (hasattr(rows, "with_relevance") and hasattr(settings, "condition")):
         raise ValueError("relevance is for methods that learn with a condition, which this one does not; leave it out")
     relevance, tensors, known = read_able(path, "relevance", "relevance", "finds nothing relevant")
@@ -414,7 +422,7 @@ def _with_relevance(rows: Any, settings: Any, path: Path) -> Any:
     sizes, wanted = (real.observation.shape[1], real.action.shape[1]), (known["observation_dim"], known["action_dim"])
     if sizes != wanted:
         raise ValueError(f"{path} takes {wanted[0]} observation and {wanted[1]} action numbers, the data has {sizes}")
-    return rows.with_relevance(relevance(tensors, known, real))
+    return rows.with_relevance(relevance(tensors, known, real)), identity_of_run(known)
 
 
 def scoring(

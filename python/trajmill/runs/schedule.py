@@ -103,7 +103,8 @@ def run_schedule(
     began = time.monotonic() - float(restored.get("wall_seconds", 0.0))
     diverged = {int(seed): int(update) for seed, update in restored.get("diverged", {}).items()}
     watch = _Watch(seeds, diverged, bounds or {}, run, reports=ranks.is_first, stops=not of_larger_run)
-    logged = max(done - done % schedule.log_interval, min(done, 1))
+    lines = [line["update"] for line in run.lines("train")] if ranks.is_first and done else []
+    logged = ranks.maximum(max(done - done % schedule.log_interval, min(done, 1), *lines[-1:]))
     progress("train", done, schedule.updates, "updates")
 
     def save() -> None:

@@ -11,7 +11,7 @@ from trajmill.evaluation import statistics
 from trajmill.report.figures import FULL, HALF, Curve, Panel, Rate, bars_svg, curves_svg
 from trajmill.report.page import grouped
 from trajmill.runs.reading import RunRecord, Series
-from trajmill.studies.cells import short_name
+from trajmill.studies.cells import labels
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Column, Quantity
 
@@ -61,7 +61,7 @@ def _dataset_groups(results: Results) -> dict[str, list[str]]:
     """The datasets that a panel averages over, by what the panel says of them."""
     datasets = list(dict.fromkeys(dataset for _, dataset in results.runs))
     if results.study.per_dataset or len(datasets) == 1:
-        return {short_name(dataset): [dataset] for dataset in datasets}
+        return {label: [dataset] for dataset, label in labels(datasets).items()}
     return {f"average over {len(datasets)} datasets": datasets} if datasets else {}
 
 

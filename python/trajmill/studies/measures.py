@@ -17,7 +17,7 @@ from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
 from trajmill.report.comparison import Comparison, Entry
 from trajmill.runs.reading import RunRecord, checkpoints, read_run, read_state
-from trajmill.studies.cells import ReproduceConfig, short_name
+from trajmill.studies.cells import ReproduceConfig, labels
 from trajmill.studies.records import Column, Printed, Study, Variant
 from trajmill.studies.similarity import Cosines, backbone_similarities, feature_similarities
 
@@ -54,7 +54,8 @@ class Results:
         """The table; cells without a number say why."""
         study = self.study
         rows = {
-            short_name(data): tuple(_entry(self, column, data) for column in study.columns) for data in study.datasets
+            label: tuple(_entry(self, column, data) for column in study.columns)
+            for data, label in labels(study.datasets).items()
         }
         found = [dataset for dataset in study.datasets if dataset not in self.missing]
         if len(found) > 1:

@@ -66,6 +66,16 @@ class MetricRing:
         return self.values[torch.arange(first, end, device=self.values.device) % capacity]
 
 
+def resized(values: Tensor, capacity: int, end: int) -> Tensor:
+    """What a ring (capacity, S, M) of another capacity holds after `end` updates."""
+    if values.ndim != 3 or values.shape[0] == capacity:
+        return values
+    updates = torch.arange(max(0, end - min(capacity, values.shape[0])), end)
+    larger = torch.full((capacity, *values.shape[1:]), _NONE_YET, dtype=values.dtype, device=values.device)
+    larger[updates % capacity] = values[updates % values.shape[0]]
+    return larger
+
+
 def metrics_line(phase: str, update: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> str:
     """One line of ``metrics.jsonl``; NaN and infinities become null, as JSON has none."""
     record = {

@@ -13,6 +13,7 @@ from tiny_runs import checkpoint, tiny
 
 from trajmill.algorithms import method_named, td3_bc
 from trajmill.cli import main
+from trajmill.core.progress import silent
 from trajmill.data import load_dataset, qlearning_transitions, write_d4rl
 from trajmill.data.environments import TASKS
 from trajmill.evaluation import rollout
@@ -73,7 +74,7 @@ def test_a_model_predicts_from_the_actions_it_knows(data: str, tmp_path: Path) -
     """Predicted rows are those of the environment's own actions, in a run that knows them divided."""
     model = train(tiny("world_model", dataset=data), tmp_path / "model")
     config = replace(tiny("td3_bc", dataset=data), predict=model, prediction_rate=1.0, mix=(f"{data}=0.25",))
-    rows = training._rows(config, td3_bc, load_dataset(data), load_model(model), PENDULUM.action_limit, None)  # type: ignore[arg-type]
+    rows = training._rows(config, td3_bc, load_dataset(data), load_model(model), PENDULUM.action_limit, silent, {})
     predicted, mixed = rows.parts
     raw = qlearning_transitions(load_dataset(data), "d4rl")
     expected = load_model(model).predict(raw.observation, raw.action)

@@ -25,7 +25,7 @@ from trajmill.core.progress import Progress, silent
 from trajmill.corpus.storage import Directory
 from trajmill.data import Transitions
 from trajmill.data.records import Columns
-from trajmill.experiments.prediction import digest_of
+from trajmill.experiments.prediction import identity_of, learned_from
 from trajmill.experiments.train import DatasetTrainConfig, probe, train
 from trajmill.experiments.upsample.estimate import Estimate, block_seconds, size
 from trajmill.experiments.upsample.exports import EXPORTS, Export, check_exports, export_bytes, write_export
@@ -146,7 +146,7 @@ class Job:
             "count": config.count,
             "seed": config.seed,
             "dataset": real.dataset.name,
-            "dataset_sha256": digest_of(real.dataset),
+            **identity_of(real.dataset),
             "method": name_of(config.method),
             "sampling": plain(config.sampling),
             "precision": config.precision,
@@ -214,7 +214,7 @@ class Job:
         synthesize, tensors, known = read_able(run, "model", "synthesize", "makes no transitions")
         if synthesize is not self.method.synthesize:
             raise ValueError(f"{run} is of {known['kind']}; give --method {known['kind']}")
-        if known.get("dataset_sha256") != self.spec["dataset_sha256"]:
+        if not learned_from(known, self.real.dataset):
             raise ValueError(
                 f"{run} was trained on other data ({known.get('dataset')}), whose rows have another SHA-256 than those "
                 f"of {self.real.dataset.name}; give that dataset, or train a model on this one (leave out --model)"
@@ -372,7 +372,7 @@ class Job:
 
     def _metadata(self, manifest: Manifest) -> dict[str, Any]:
         """What an export says of itself."""
-        told = ("seed", "dataset", "dataset_sha256", "sampling", "precision")
+        told = ("seed", "dataset", "dataset_sha256", "following_sha256", "sampling", "precision")
         return self.real.environment | {
             "algorithm": f"upsampled by {self.method.LABEL}",
             "upsampling": {key: self.spec[key] for key in told} | {"model_sha256": manifest.model_sha256},
