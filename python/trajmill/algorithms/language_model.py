@@ -284,13 +284,17 @@ def _stored_text(config: Config, directory: Path, progress: Progress) -> TextRow
         try:
             open_text(directory, config.length)
         except CorpusError:
-            store_text(
-                config.text,
-                directory,
-                vocabulary=config.vocabulary,
-                vocabulary_size=config.vocabulary_size,
-                progress=progress,
-            )
+            try:
+                store_text(
+                    config.text,
+                    directory,
+                    vocabulary=config.vocabulary,
+                    vocabulary_size=config.vocabulary_size,
+                    progress=progress,
+                )
+            except OSError as error:
+                remedy = "set TRAJMILL_DATASETS to a directory for what is kept of datasets and texts"
+                raise OSError(f"{directory} cannot be written: {error.strerror or error}; {remedy}") from error
     ranks.maximum(1)  # no one reads before it is there
     return open_text(directory, config.length)
 

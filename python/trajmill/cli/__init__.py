@@ -7,17 +7,21 @@ This file decides which command is meant and what the exit code is; it imports n
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import shutil
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from trajmill import __version__
 
+LEAST_COLUMNS = 40
+"""narrower terminals get lines of this width: help for one word a line would take gigabytes and minutes"""
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -78,6 +82,7 @@ TRAJMILL_DEBUG=1 shows the traceback behind a message.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _settle_streams()
     try:
         with _terminable():
             return _dispatch(words)
@@ -94,6 +99,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _say(_message(error))
         return FAILED
+
+
+def _settle_streams() -> None:
+    """Make closed streams, characters that a terminal does not know and widths of nothing harmless."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed: the next file that is opened would be taken for it
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+    columns = shutil.get_terminal_size().columns
+    if columns < LEAST_COLUMNS or os.environ.get("COLUMNS") == "0":
+        os.environ["COLUMNS"] = str(max(LEAST_COLUMNS, columns))
 
 
 @contextmanager

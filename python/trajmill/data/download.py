@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import os
 import re
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from trajmill.core.files import sha256_of, sync
+from trajmill.core.files import lock, sha256_of, sync
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data.catalog import cache_directory
@@ -85,10 +84,8 @@ def _locked_part(target: Path) -> Iterator[IO[bytes]]:
     """The unfinished file, open at its end and locked for this process."""
     path = target.with_name(f"{target.name}.part")
     with path.open("ab") as part:
-        try:
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise refuse("another process is downloading this file", "wait for it") from None
+        if lock(part) is False:
+            raise refuse("another process is downloading this file", "wait for it")
         try:
             yield part
         finally:

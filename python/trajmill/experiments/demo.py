@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import trajmill as tm
-from trajmill.core.checks import usable_cores
 from trajmill.core.files import contents, write_whole
+from trajmill.core.limits import usable_cores
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import load_dataset, summarize

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import platform
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.core.files import contents, leftovers, remove, replacing, sync, write_whole
+from trajmill.core.files import contents, leftovers, lock, remove, replacing, sync, write_whole
 from trajmill.runs.reading import (
     CONFIG,
     METRICS,
@@ -110,14 +109,10 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Keep other programs from writing here until the end of the block, or of this process, however it ends."""
         with (self.path / CONFIG).open("r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if lock(file) is False:
                 raise RunError(
                     f"{self.path} is being written by another process; wait for it, end it, or choose another directory"
-                ) from error
-            except OSError:
-                pass  # a file system without locks
+                )
             yield
 
     def log(self, phase: str, update: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> None:

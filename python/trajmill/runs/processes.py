@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.core.checks import usable_cores
+from trajmill.core.limits import usable_cores
 from trajmill.core.progress import Progress
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import read_state
