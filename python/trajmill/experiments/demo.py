@@ -219,6 +219,7 @@ def probe(config: DatasetTrainConfig[Any], seconds: float = 2.0) -> float:
     from trajmill.algorithms import td3_bc
     from trajmill.runs.processes import seed_groups
 
+    threads = torch.get_num_threads()
     seeds = config.seeds[: max(map(len, seed_groups(len(config.seeds), min(usable_cores(), len(config.seeds)))))]
     rows = td3_bc.prepare(config.method, load_dataset(config.dataset))
     torch.set_num_threads(1)  # as in each of the processes
@@ -228,6 +229,7 @@ def probe(config: DatasetTrainConfig[Any], seconds: float = 2.0) -> float:
     while passed < seconds:
         td3_bc.step(state, 2)
         done, passed = done + 2, time.perf_counter() - started
+    torch.set_num_threads(threads)
     return passed / done
 
 

@@ -49,7 +49,7 @@ from trajmill.report.quality import write_quality_report
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import checkpoints, not_finite, read_config, read_state
 from trajmill.training.checkpoint import digest
-from trajmill.training.device import ComputeConfig
+from trajmill.training.device import ComputeConfig, torch_as_it_was
 from trajmill.training.settings import Schedule, plain
 
 FORMAT = "trajmill-upsample-1"
@@ -371,6 +371,7 @@ class Job:
 
     # --- the work -----------------------------------------------------------------------------------------------------
 
+    @torch_as_it_was()
     def run(self, progress: Progress = silent) -> Upsampled:
         """Train, make shards, export: whatever is not there yet."""
         began = time.monotonic()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -242,13 +243,24 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout this file is in, marked when files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    """Commit of the checkout this file is in, marked when files differ from it; None outside a checkout of trajmill.
+
+    A package that is installed below another project's checkout is not that project's.
+    """
+    here = Path(__file__)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, env=environment)
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        if git("ls-files", "--full-name", here.name) != "python/trajmill/runs/directory.py":
+            return None
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*") or None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
 
 
 def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
