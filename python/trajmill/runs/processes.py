@@ -110,7 +110,8 @@ def run_jobs(
                     process.join()
                     raise ProcessError(
                         f"{name} ended with exit code {process.exitcode}; if memory ran out, start again with fewer "
-                        f"processes, else go on with --resume"
+                        f"processes, else go on with --resume; a script must be a file that starts processes below "
+                        f"`if __name__ == '__main__':` alone"
                     ) from None
                 if received.error is not None:
                     raise ProcessError(f"{name} failed: {received.error}")
