@@ -25,6 +25,7 @@ _BLOCK = 2**14
 
 NextObservation = Literal["stored", "d4rl"]
 """Which observation follows a step: the one that the file stores, or the next row's, as in D4RL's own function."""
+_REPAIR = "load it with fix_timeouts=True, or use `trajmill dataset convert OLD NEW --fix-timeouts`,"  # for any command
 
 
 def settle_flags(columns: Columns) -> Columns:
@@ -57,7 +58,7 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
         fault = f"the stored next observation is far from the next row's {where(broken, 'rows inside episodes')}"
         fault += ": 'timeouts' leaves ends unmarked"
         if not fix_timeouts:
-            raise refuse(fault, "pass fix_timeouts (--fix-timeouts) to mark these ends as timeouts")
+            raise refuse(fault, f"{_REPAIR} to mark these ends as timeouts")
         warn_about(f"{fault}; marked as timeouts")
         dataset = replace(dataset, timeouts=dataset.timeouts | np.append(broken, False))
     # Limits stored as terminals: every terminal is at the limit.
@@ -70,7 +71,7 @@ def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
             warn_about(f"{oddity}; read as timeouts")
             dataset = replace(dataset, terminals=np.zeros_like(ends), timeouts=ends)
         else:
-            warn_about(f"{oddity}, as limits do; pass fix_timeouts (--fix-timeouts) to read them as timeouts")
+            warn_about(f"{oddity}, as limits do; {_REPAIR} to read them as timeouts")
     jumps = (difference > CONTINUITY) & ~ends[:-1]
     if jumps.any():
         oddity = f"'next_observations' is not the next row's observation {where(jumps, 'rows inside episodes')}"
