@@ -17,16 +17,17 @@ from trajmill.core.hdf5_writing import create_hdf5
 DRIVER = Path(__file__).parents[1] / "support/full_disk.py"
 
 
+@pytest.mark.slow
 def test_every_writer_on_a_disk_that_becomes_full(tmp_path: Path) -> None:
     disk, sources = tmp_path / "disk", tmp_path / "sources"
     disk.mkdir()
     sources.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "none", str(disk)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("mounting a small file system needs root")
     try:
         done = subprocess.run(
-            [sys.executable, DRIVER, disk, sources, "300"], check=False, capture_output=True, text=True
+            [sys.executable, DRIVER, disk, sources, "500"], check=False, capture_output=True, text=True
         )
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -26,7 +26,7 @@ FILLINGS = 6
 
 
 def writers(directory: Path, sources: Path) -> dict[str, Callable[[], Any]]:
-    """A call for each writer, of up to 100 kB; the file systems have 300 kB."""
+    """A call for each writer, of up to 100 kB; the file system has some more."""
     steps = load_dataset("hopper-sac-replay-10k")
     columns = {key: value[:500] for key, value in steps.to_write().items() if isinstance(value, np.ndarray)}
     pieces = [{key: columns[key] for key in ("observations", "actions", "rewards", "next_observations", "terminals")}]

@@ -173,34 +173,24 @@ def adapt(config: Config, dataset: None = None, environment: None = None) -> Con
 
 
 class DropoutSeed:
-    """Seeds torch's generator for each update, so that what is dropped depends on the seed, the process and the update.
-
-    In the end the generator goes on where the caller had left it.
-    """
+    """Seeds torch's generator for each update, so what is dropped depends on the seed, the process and the update."""
 
     alone = True
 
-    def __init__(self, seed: int, device: torch.device) -> None:
+    def __init__(self, seed: int) -> None:
         self._address = (seed, current_ranks().rank)
-        self._chance = torch.cuda if device.type == "cuda" else torch
-        self._before: Tensor | None = None
 
     def reserve(self, count: int) -> None:
         """See `Fed`."""
-        if self._before is None:
-            self._before = self._chance.get_rng_state()
 
     def feed(self, first: int, count: int) -> None:
         """See `Fed`."""
         seed, rank = self._address
         mixed = np.random.SeedSequence((seed, first, rank)).generate_state(1, np.uint64)[0]
-        self._chance.manual_seed(int(mixed >> np.uint64(1)))
+        torch.manual_seed(int(mixed >> np.uint64(1)))
 
     def close(self) -> None:
         """See `Fed`."""
-        if self._before is not None:
-            self._chance.set_rng_state(self._before)
-            self._before = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,13 +286,17 @@ def _stored_text(config: Config, directory: Path, progress: Progress) -> TextRow
         try:
             open_text(directory, config.length)
         except CorpusError:
-            store_text(
-                config.text,
-                directory,
-                vocabulary=config.vocabulary,
-                vocabulary_size=config.vocabulary_size,
-                progress=progress,
-            )
+            try:
+                store_text(
+                    config.text,
+                    directory,
+                    vocabulary=config.vocabulary,
+                    vocabulary_size=config.vocabulary_size,
+                    progress=progress,
+                )
+            except OSError as error:
+                remedy = "set TRAJMILL_DATASETS to a directory for what is kept of datasets and texts"
+                raise OSError(f"{directory} cannot be written: {error.strerror or error}; {remedy}") from error
     ranks.maximum(1)  # no one reads before it is there
     return open_text(directory, config.length)
 
@@ -324,7 +318,7 @@ def create(config: Config, table: TokenTable, seeds: Sequence[int], *, metric_ca
     return State(
         config=config,
         table=table,
-        dropout=DropoutSeed(seeds[0], device) if config.dropout else None,
+        dropout=DropoutSeed(seeds[0]) if config.dropout else None,
         step=torch.zeros((), dtype=torch.int64, device=device),
         model=model,
         optimizer=Adam.of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
 import sys
 import textwrap
@@ -95,11 +96,24 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
     if outcome is None:
         return
     if as_json:
-        print(json.dumps(outcome.data, default=str))
+        print(json.dumps(json_value(outcome.data), allow_nan=False))
     elif isinstance(outcome.text, str):
         print(outcome.text)
     else:
         Console().print(outcome.text)
+
+
+def json_value(value: Any) -> Any:
+    """The value as JSON has it: numbers that are not finite are null, NumPy's are plain, what is unknown is text."""
+    if isinstance(value, Mapping):
+        return {str(key): json_value(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_value(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return json_value(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def columns(*left: str, right: Sequence[str] = ()) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import glob
 import hashlib
 import os
@@ -10,8 +12,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trajmill.core.paths import special_kind
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 PART_SUFFIX = ".part"
 """ends the name of what is still being written; such a name also begins with a dot"""
@@ -114,6 +120,22 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file that holds all of `content`, or stays as it was."""
     with replacing(path) as part:
         part.write_bytes(content)
+
+
+def lock(file: FileDescriptorLike, *, shared: bool = False) -> bool | None:
+    """Lock an open file until it is closed, or the process ends: False if another holds it, None without locks.
+
+    Some network file systems have none, and then nothing can keep another program out.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        return None
+    return True
 
 
 def sync(path: Path) -> None:

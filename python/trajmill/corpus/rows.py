@@ -44,12 +44,17 @@ class Corpus(ABC):
     def __len__(self) -> int:
         return self.row_count
 
-    def __getitem__(self, key: int | slice) -> Rows:
-        """Row `key`, or the rows of a slice."""
+    def __getitem__(self, key: int | slice | Sequence[int] | Indexes) -> Rows:
+        """Row `key`, or the rows of a slice, a list or an array (n,) of numbers below the length."""
         if isinstance(key, slice):
             arrays = self.read(np.arange(*key.indices(len(self))))
+        elif isinstance(key, list) or (isinstance(key, np.ndarray) and key.ndim):
+            numbers = checks.indexes("rows", key)
+            if len(numbers) and numbers.max() >= len(self):
+                raise IndexError(f"rows must be between 0 and {len(self) - 1}, got {numbers.max()}")
+            arrays = self.read(numbers)
         else:
-            index = operator.index(key)
+            index = operator.index(key)  # type: ignore[arg-type]
             if not -len(self) <= index < len(self):
                 raise IndexError(f"row must be between {-len(self)} and {len(self) - 1}, got {index}")
             arrays = {name: array[0] for name, array in self.read(np.array([index % len(self)])).items()}

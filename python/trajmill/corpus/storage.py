@@ -7,7 +7,6 @@ since a corpus is larger than the page cache; an object is put in one request.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import uuid
 from collections import deque
@@ -81,7 +80,7 @@ class Directory:
         while True:
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
             try:
-                if not _try_lock(descriptor, shared=shared):
+                if files.lock(descriptor, shared=shared) is False:
                     remedy = "wait for it or choose another directory"
                     raise CorpusError(f"{self} is being written by another process; {remedy}")
                 if not _is_at(path, descriptor):
@@ -89,7 +88,7 @@ class Directory:
                 try:
                     yield
                 finally:
-                    if _try_lock(descriptor, shared=False):  # nobody else holds it
+                    if files.lock(descriptor) is not False:  # nobody else holds it
                         path.unlink(missing_ok=True)
                 return
             finally:
@@ -99,7 +98,7 @@ class Directory:
         """Remove what writers that have ended left half-done."""
         for path in self._directory.glob(f"{_TEMPORARY}*"):
             with suppress(FileNotFoundError), path.open("r+b") as file:
-                if _try_lock(file.fileno(), shared=False):  # a writer that runs holds a lock on its file
+                if files.lock(file):  # a writer that runs holds a lock on its file
                     path.unlink()
 
 
@@ -110,7 +109,7 @@ class _LockedFile(DirectFile):
         self._target = path
         self._temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
         super().__init__(self._temporary, size, direct=direct)
-        while not (_try_lock(self.descriptor, shared=False) and _is_at(self._temporary, self.descriptor)):
+        while files.lock(self.descriptor) is False or not _is_at(self._temporary, self.descriptor):
             self.close()  # a sweep came between open and lock
             super().__init__(self._temporary, size, direct=direct)
 
@@ -223,15 +222,6 @@ def in_order(work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], threads: 
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _try_lock(descriptor: int, *, shared: bool) -> bool:
-    """Lock an open file; False if another holds it. The lock ends with the descriptor, so with the process."""
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

@@ -25,6 +25,7 @@ SHARE_OF_REPEATS = 0.1
 
 NextObservation = Literal["stored", "d4rl"]
 """Which observation follows a step: the one that the file stores, or the next row's, as in D4RL's own function."""
+_REPAIR = "load it with fix_timeouts=True, or use `trajmill dataset convert OLD NEW --fix-timeouts`,"  # for any command
 
 
 def leads_on(observations: NDArray[Any], next_observations: NDArray[Any]) -> BoolArray:
@@ -109,9 +110,7 @@ def _settle_by_observations(dataset: Dataset, leads: BoolArray, *, has_timeouts:
     elif fix_timeouts:
         warn_about(f"{fault}: 'timeouts' leaves ends unmarked; marked as timeouts")
     else:
-        remedy = (
-            "pass fix_timeouts (`trajmill dataset convert --fix-timeouts`) to mark these ends as timeouts, or write"
-        )
+        remedy = f"{_REPAIR} to mark these ends as timeouts, or write"
         remedy += " the file without 'next_observations' if 'timeouts' is right, or with the attribute 'ordered' false"
         raise refuse(f"{fault}: 'timeouts' leaves ends unmarked", f"{remedy} if its rows do not follow each other")
     return replace(dataset, timeouts=dataset.timeouts | jumps)
@@ -147,7 +146,7 @@ def _settle_limits_as_terminals(dataset: Dataset, limit: int, *, fix_timeouts: b
     if fix_timeouts:
         warn_about(f"{oddity}; read as timeouts")
         return replace(dataset, terminals=np.zeros_like(ends), timeouts=ends)
-    warn_about(f"{oddity}, as limits do; pass fix_timeouts (--fix-timeouts) to read them as timeouts")
+    warn_about(f"{oddity}, as limits do; {_REPAIR} to read them as timeouts")
     return dataset
 
 

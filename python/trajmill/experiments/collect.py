@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from trajmill.core import checks
 from trajmill.core.files import check_writable
+from trajmill.core.limits import usable_cores
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import has_reference_score, normalized_score, reference_score, write_d4rl
@@ -165,7 +166,7 @@ _INFOS = ("qpos", "qvel")
 
 
 def _threads(config: CollectConfig) -> int:
-    return checks.usable_cores() if config.threads is None else config.threads
+    return usable_cores() if config.threads is None else config.threads
 
 
 # --- playing ---

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import trajmill as tm
-from trajmill.core.checks import usable_cores
 from trajmill.core.files import contents, write_whole
+from trajmill.core.limits import usable_cores
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import load_dataset, summarize
@@ -219,6 +219,7 @@ def probe(config: DatasetTrainConfig[Any], seconds: float = 2.0) -> float:
     from trajmill.algorithms import td3_bc
     from trajmill.runs.processes import seed_groups
 
+    threads = torch.get_num_threads()
     seeds = config.seeds[: max(map(len, seed_groups(len(config.seeds), min(usable_cores(), len(config.seeds)))))]
     rows = td3_bc.prepare(config.method, load_dataset(config.dataset))
     torch.set_num_threads(1)  # as in each of the processes
@@ -228,6 +229,7 @@ def probe(config: DatasetTrainConfig[Any], seconds: float = 2.0) -> float:
     while passed < seconds:
         td3_bc.step(state, 2)
         done, passed = done + 2, time.perf_counter() - started
+    torch.set_num_threads(threads)
     return passed / done
 
 

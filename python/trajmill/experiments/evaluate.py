@@ -12,6 +12,7 @@ from trajmill.core.progress import Progress, silent
 from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
 from trajmill.models.precision import use_bfloat16
 from trajmill.runs.reading import RunError, checkpoints, read_config, read_state
+from trajmill.training.device import torch_as_it_was
 from trajmill.training.settings import at_least
 
 
@@ -44,6 +45,7 @@ class RunEvaluation:
     result: EvaluationResult
 
 
+@torch_as_it_was()
 def evaluate_run(run: AnyPath, config: EvaluateConfig | None = None, progress: Progress = silent) -> RunEvaluation:
     """Play episodes with every seed's policy.
 

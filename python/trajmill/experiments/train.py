@@ -42,7 +42,7 @@ from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import finish, process_count, seed_groups, train_in_processes
 from trajmill.runs.reading import read_able, read_start
 from trajmill.runs.schedule import Evaluate, Trained, run_schedule
-from trajmill.training.device import ComputeConfig
+from trajmill.training.device import ComputeConfig, torch_as_it_was
 from trajmill.training.distributed import ALONE, Ranks, joined
 from trajmill.training.metrics import finite_or_none
 from trajmill.training.runner import Runner
@@ -128,6 +128,7 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
         return found
 
 
+@torch_as_it_was()
 def train(
     config: TrainConfig[Any],
     output: AnyPath,
@@ -181,6 +182,7 @@ class Probe:
     """its metadata"""
 
 
+@torch_as_it_was()
 def probe(config: TrainConfig[Any], seconds: float = 1.0) -> Probe:
     """Make updates for some seconds, at least one, to see what they cost; nothing is written."""
     method, device = method_named(name_of(config.method)), config.compute.apply()

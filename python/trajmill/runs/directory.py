@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -26,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.core.files import contents, leftovers, remove, replacing, sync, write_whole
+from trajmill.core.files import contents, leftovers, lock, remove, replacing, sync, write_whole
 from trajmill.runs.reading import (
     CONFIG,
     METRICS,
@@ -126,14 +125,10 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Keep other programs from writing here until the end of the block, or of this process, however it ends."""
         with (self.path / CONFIG).open("r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if lock(file) is False:
                 raise RunError(
                     f"{self.path} is being written by another process; wait for it, end it, or choose another directory"
-                ) from error
-            except OSError:
-                pass  # a file system without locks
+                )
             if os.fstat(file.fileno()).st_ino != (self.path / CONFIG).stat().st_ino:  # written anew
                 raise RunError(f"{self.path} is being written by another process; wait for it, then try again")
             yield
@@ -272,13 +267,24 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout this file is in, marked when files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    """Commit of the checkout this file is in, marked when files differ from it; None outside a checkout of trajmill.
+
+    A package that is installed below another project's checkout is not that project's.
+    """
+    here = Path(__file__)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, env=environment)
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        if git("ls-files", "--full-name", here.name) != "python/trajmill/runs/directory.py":
+            return None
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*") or None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
 
 
 def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -93,8 +93,8 @@ def run_schedule(
 
     Of several `ranks` all train and evaluate, and the first alone touches the run directory. A seed that diverges is
     reported and keeps running; when all have, `DivergenceError` ends the run, its last checkpoint kept, unless it is
-    part `of_larger_run` with more seeds. SIGINT and SIGTERM end it with `Interrupted` after the updates under way, and
-    a checkpoint.
+    part `of_larger_run` with more seeds. SIGINT, SIGTERM and SIGHUP end it with `Interrupted` after the updates
+    under way, and a checkpoint.
     """
     restored: dict[str, Any] = run.restore(state, metadata) if ranks.is_first else {}
     done = ranks.maximum(int(restored.get("update", 0)))

@@ -247,20 +247,10 @@ def test_what_is_dropped_depends_on_the_update_alone(unroll: int, stops: tuple[i
     assert_same(state.moving(), unbroken.moving())
 
 
-@pytest.mark.parametrize("dropout", [True, False])
-def test_the_callers_generator_goes_on_where_it_was(dropout: bool) -> None:
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    with Runner(lm.step, created(replace(CONFIG, dropout=dropout), [1])) as runner:
-        runner.run(3)
-    assert torch.equal(torch.rand(3), expected)
-
-
 def test_every_process_and_every_run_drops_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn(seed: int, rank: int, first: int) -> float:
         monkeypatch.setattr(lm, "current_ranks", lambda: Ranks(rank=rank, count=2))
-        lm.DropoutSeed(seed, CPU).feed(first, 1)
+        lm.DropoutSeed(seed).feed(first, 1)
         return float(torch.rand(()))
 
     addresses = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 8), (2**64 - 1, 0, 0)]

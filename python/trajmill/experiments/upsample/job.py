@@ -37,7 +37,7 @@ from trajmill.replay.vectors import matrix
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import read_able, read_config
 from trajmill.training.checkpoint import digest
-from trajmill.training.device import ComputeConfig
+from trajmill.training.device import ComputeConfig, torch_as_it_was
 from trajmill.training.settings import Schedule, plain
 
 MODEL, SHARDS = "model", "shards"
@@ -261,6 +261,7 @@ class Job:
 
     # --- the work -----------------------------------------------------------------------------------------------------
 
+    @torch_as_it_was()
     def run(self, progress: Progress = silent) -> Upsampled:
         """Train, make shards, export: whatever is not there yet."""
         began = time.monotonic()
