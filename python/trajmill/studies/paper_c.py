@@ -71,11 +71,10 @@ def _studies() -> Iterator[Study]:
     )
     yield _study("offline", "Offline agents on the data, on both, on synthetic transitions only", columns, ALONE)
 
+    small = {name: replace(AGENTS[name], name=f"{name}, 10K rows", updates=SMALL_UPDATES) for name in ("TD3+BC", "IQL")}
     columns = tuple(
-        Column(label=f"{agent.name}, {label}", variant=variant)
-        for agent in (
-            replace(AGENTS[name], name=f"{name}, 10K rows", updates=SMALL_UPDATES) for name in ("TD3+BC", "IQL")
-        )
+        Column(label=f"{name}, {label}", variant=variant)
+        for name, agent in small.items()
         for label, variant in (
             ("data", agent),
             ("data and synthetic", with_synthetic(agent, SMALL_DIFFUSION, 0.5, SMALL_COUNT)),
