@@ -139,7 +139,7 @@ def write_report(
         styles=styles,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, page.encode())
+    write_whole(output, page.encode(errors="replace"))
     return output
 
 

@@ -118,7 +118,7 @@ def _write(results: Results) -> None:
         *(f"- {line}" for line in notes),
         "",
     ]
-    write_whole(results.markdown, "\n".join(lines).encode())
+    write_whole(results.markdown, "\n".join(lines).encode(errors="replace"))
     runs = results.runs.items()
     facts = {
         "study": study.name,
@@ -131,7 +131,9 @@ def _write(results: Results) -> None:
         "not_yet": dict(results.not_yet),
         "runs": {f"{variant} on {dataset}": os.path.relpath(path, output) for (variant, dataset), path in runs},
     }
-    write_whole(output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(
+        output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode(errors="replace")
+    )
     section = Section(name="comparison", title="Figure", figures=tuple(drawings), leading=True)
     if comparison.rows:
         heading, text = HEADINGS[comparison.sides]
