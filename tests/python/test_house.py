@@ -269,3 +269,9 @@ def test_there_is_one_place_for(what: str) -> None:
     trees = syntax_trees()
     assert {name for name, tree in trees.items() if has(tree)} <= places
     assert any(has(trees[place]) for place in places)
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Pytest takes two of one name for one file, whichever folders they are in."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))

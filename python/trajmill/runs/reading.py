@@ -248,7 +248,7 @@ def read_start(init: AnyPath, option: str = "init") -> tuple[dict[str, Tensor], 
     `option` is the one that names it.
     """
     path = init = input_path(init)
-    if init.is_dir() and not ((init / "checkpoints").is_dir() or (init / CONFIG).is_file()):
+    if init.is_dir() and not ((init / "checkpoints").is_dir() or _is_run(init)):
         return _read_exported(init, option)
     if init.is_dir():
         found = checkpoints(init)
@@ -262,6 +262,15 @@ def read_start(init: AnyPath, option: str = "init") -> tuple[dict[str, Tensor], 
             f"again with another seed or a smaller learning rate"
         )
     return tensors, known
+
+
+def _is_run(directory: Path) -> bool:
+    """Whether a directory is a run's, be it one that has just begun; other programs have a config.json too."""
+    try:
+        config = json.loads((directory / CONFIG).read_bytes())
+        return isinstance(config, dict) and "kind" in config
+    except (OSError, ValueError):
+        return False
 
 
 def read_able(
