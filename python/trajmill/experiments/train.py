@@ -46,7 +46,17 @@ from trajmill.training.device import ComputeConfig, torch_as_it_was
 from trajmill.training.distributed import ALONE, Ranks, joined
 from trajmill.training.metrics import finite_or_none
 from trajmill.training.runner import Runner
-from trajmill.training.settings import Schedule, at_least, check_seeds, defaults, for_seeds, in_range, per_seed, plain
+from trajmill.training.settings import (
+    Schedule,
+    at_least,
+    check_seeds,
+    defaults,
+    for_seeds,
+    in_range,
+    of_python,
+    per_seed,
+    plain,
+)
 
 ConfigT = TypeVar("ConfigT")
 
@@ -143,7 +153,7 @@ def train(
     `processes` share the seeds, with the same result; None is one per CPU core. Each makes a run `of_larger_run`, which
     keeps running where every seed of it has diverged. Processes that torchrun started share the batches instead.
     """
-    output = local_path(output)
+    config, output = of_python(config), local_path(output)
     if not RunDirectory(output).finished:
         check_writable(output)
     method = method_named(name_of(config.method))

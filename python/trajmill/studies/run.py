@@ -36,7 +36,7 @@ from trajmill.studies.cells import (
 from trajmill.studies.drawings import drawn_figures
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Study
-from trajmill.training.settings import plain
+from trajmill.training.settings import of_python, plain
 
 PAPER = "Paper: mean over twenty seeds, with its standard deviation where on record."
 OURS = "Ours: mean over seeds, with its 95 % bootstrap interval. An empty cell says why it is empty."
@@ -62,7 +62,7 @@ def reproduce(
     """
     if name not in all_studies():
         raise ValueError(f"there is no study {name!r}; studies are {', '.join(all_studies())}")
-    study, config = all_studies()[name], config or ReproduceConfig()
+    study, config = all_studies()[name], of_python(config or ReproduceConfig())
     quick = config.quick or name == "quick"
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
     if study.datasets:

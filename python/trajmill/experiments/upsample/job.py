@@ -38,7 +38,7 @@ from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import read_able, read_config
 from trajmill.training.checkpoint import digest
 from trajmill.training.device import ComputeConfig, torch_as_it_was
-from trajmill.training.settings import Schedule, plain
+from trajmill.training.settings import Schedule, of_python, plain
 
 MODEL, SHARDS = "model", "shards"
 ConfigT = TypeVar("ConfigT")
@@ -139,7 +139,7 @@ class Job:
         if not hasattr(method, "synthesize"):
             able = ", ".join(synthesizing_methods())
             raise ValueError(f"{name_of(config.method)} makes no transitions; methods that do: {able}")
-        output = local_path(output)
+        config, output = of_python(config), local_path(output)
         real = RealData.of(source, config.limit)
         shards = Shards.of(output / SHARDS, sum(real.widths), config.count)
         spec = {
