@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from trajmill.core.files import contents, leftovers, lock, remove, replacing, sync, write_whole
+from trajmill.core.sealing import sealed
 from trajmill.runs.reading import (
     CONFIG,
     METRICS,
@@ -204,7 +205,7 @@ class RunDirectory:
             )
             remove(path)
         kept = [line for line in self.lines() if line["update"] <= found["update"]]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        text = "".join(json.dumps(sealed(line)) + "\n" for line in kept)
         write_whole(self.path / METRICS, text.encode())
         return found
 
@@ -333,7 +334,8 @@ def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], origin: str
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_whole(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    record = sealed(json.loads(json.dumps(value, allow_nan=False)))  # as it will be read
+    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _differences(known: Any, wanted: Any, name: str = "") -> str:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
 from trajmill.core.paths import AnyPath, input_path, local_path
+from trajmill.core.sealing import unsealed
 from trajmill.data import has_reference_score
 from trajmill.training.checkpoint import Former, read_checkpoint
 
@@ -167,7 +168,7 @@ def read_lines(path: Path, *, finished: bool) -> list[dict[str, Any]]:
 
 
 def _line(text: bytes) -> dict[str, Any]:
-    record = json.loads(text)
+    record = unsealed(json.loads(text))
     phase, update = record["phase"], record["gradient_step"] if "gradient_step" in record else record["update"]
     metrics = {name: list(row) for name, row in record["metrics"].items()}
     for row in metrics.values():
@@ -210,7 +211,10 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = type(value).__name__
         raise RunError(f"{path} is damaged: it must hold an object, not {kind}; restore it or start again")
-    return value
+    try:
+        return unsealed(value)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}; else restore it or start again") from None
 
 
 def checkpoints(path: Path) -> list[Path]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trajmill.core.sealing import sealed
+
 _NONE_YET = torch.finfo(torch.float32).min
 """stands for a metric that no update has had so far; NaN means that a seed diverged"""
 
@@ -84,7 +86,7 @@ def metrics_line(phase: str, update: int, wall_seconds: float, metrics: Mapping[
         "wall_seconds": round(wall_seconds, 3),
         "metrics": {name: [finite_or_none(value) for value in values] for name, values in metrics.items()},
     }
-    return json.dumps(record, allow_nan=False)
+    return json.dumps(sealed(record), allow_nan=False)
 
 
 def finite_or_none(value: float) -> float | None:
