@@ -26,8 +26,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Is no number of them infinite or NaN."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+    """Is no number of them infinite or NaN; False if there are none, as nothing was looked at then."""
+    found = [bool(tensor.isfinite().all()) for tensor in tensors]
+    return bool(found) and all(found)
 
 
 @dataclass(slots=True)

@@ -35,6 +35,7 @@ def made_up(size: str) -> Dataset:
     random, count = np.random.default_rng(0), episodes * length
     ends, cut = np.arange(count) % length == length - 1, np.arange(count) // length % 2 == 1
     observations, following = (random.standard_normal((count, OBSERVATION), np.float32) for _ in range(2))
+    following[:-1][~ends[:-1]] = observations[1:][~ends[:-1]]  # inside episodes the next row
     return Dataset(
         name="made-up",
         path=Path("made-up"),

@@ -54,6 +54,20 @@ def test_the_model_gives_the_rows_of_the_plan(name: str, seeds: int, precision: 
     assert ROOFLINES[name].rate(seeds, precision) == pytest.approx(expected, rel=0.025)
 
 
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_is_timed_beside_another_program(name: str) -> None:
+    """A plain loop in ``test_NAME.py``, or peers; the loop trains a network that is seen to stay finite."""
+    torch.set_num_threads(1)
+    workload = Workload(name, "tiny")
+    assert has_plain_loop(name) or workload.offered("learner"), (
+        f"give tests/python/algorithms/test_{name}.py a plain_loop"
+    )
+    if has_plain_loop(name):
+        contender = build(workload, "plain loop", 1, CPU, "fp32")
+        contender.run(1)
+        assert contender.is_finite()
+
+
 def test_goals_are_those_of_methods() -> None:
     assert set(GOALS) == set(ROOFLINES) == set(PAPER_RATES) <= set(method_names())
 

@@ -20,7 +20,7 @@ def recording(
     rng = np.random.default_rng(seed)
     count, ends = sum(lengths), np.cumsum(lengths) - 1
     cut = np.isin(np.arange(count), ends[2::3])
-    return Dataset(
+    dataset = Dataset(
         name="recording",
         path=Path("recording.hdf5"),
         observations=rng.normal(1.0, 2.0, (count, observation_dim)).astype(np.float32),
@@ -30,6 +30,10 @@ def recording(
         timeouts=cut,
         next_observations=rng.normal(1.0, 2.0, (count, observation_dim)).astype(np.float32),
     )
+    assert dataset.next_observations is not None
+    inside = (~dataset.episode_ends[:-1]).nonzero()[0]
+    dataset.next_observations[inside] = dataset.observations[inside + 1]
+    return dataset
 
 
 def transitions(count: int = 400, *, observation_dim: int = 5, action_dim: int = 2, seed: int = 3) -> Transitions:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from trajmill.algorithms import method_named, method_names
+from trajmill.core.sealing import unsealed
 from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
 from trajmill.models.gpt import GPTConfig
 from trajmill.runs.directory import RunDirectory
@@ -93,8 +94,7 @@ def lines(run: Path, phase: str | None = None) -> list[dict[str, Any]]:
 
 def result(run: Path) -> dict[str, Any]:
     """What a finished run says of itself."""
-    found: dict[str, Any] = json.loads((run / "result.json").read_text())
-    return found
+    return unsealed(json.loads((run / "result.json").read_text()))
 
 
 def checkpoint(run: Path) -> Path:

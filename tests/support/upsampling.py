@@ -8,8 +8,7 @@ from typing import Any
 
 from trajmill.algorithms import method_named
 from trajmill.core.progress import Progress, silent
-from trajmill.experiments import upsample as upsampling
-from trajmill.experiments.upsample import UpsampleConfig, Upsampled
+from trajmill.experiments.upsample import UpsampleConfig, Upsampled, shards, synthesizing_methods, upsample
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import Schedule
 
@@ -20,12 +19,12 @@ SCHEDULE = Schedule(updates=8, log_interval=4, checkpoint_interval=3, unroll=2)
 
 def small_shards() -> None:
     """Shards of 16 rows from now on, in blocks of 8."""
-    upsampling.BLOCK_ROWS, upsampling.SHARD_BLOCKS = BLOCK_ROWS, SHARD_BLOCKS
+    shards.BLOCK_ROWS, shards.SHARD_BLOCKS = BLOCK_ROWS, SHARD_BLOCKS
 
 
 def config(count: int = 70, *, sampling: dict[str, Any] | None = None, **changes: Any) -> UpsampleConfig[Any]:
     """Settings of a tiny job of the default method."""
-    method = method_named(upsampling.synthesizing_methods()[0])
+    method = method_named(synthesizing_methods()[0])
     settings = replace(method.SMALL, batch_size=8, width=16, depth=1, embedding_dim=8)
     known: dict[str, Any] = {"method": settings, "sampling": method.Sampling(levels=3, **(sampling or {}))}
     known |= {"schedule": SCHEDULE, "compute": ComputeConfig(device="cpu"), "export": ("d4rl", "synther", "minari")}
@@ -35,7 +34,7 @@ def config(count: int = 70, *, sampling: dict[str, Any] | None = None, **changes
 
 def make(output: Path, source: Any = HOPPER, progress: Progress = silent, **changes: Any) -> Upsampled:
     """Do such a job."""
-    return upsampling.upsample(source, output, config(**changes), progress)
+    return upsample(source, output, config(**changes), progress)
 
 
 def contents(output: Path) -> dict[str, bytes]:

@@ -27,6 +27,8 @@ The rest is there if the method has it:
 ``relevance(tensors, known, transitions)``
     How relevant a checkpoint's first seed finds each of N transitions, (N,) float32, such as the errors of its critics:
     what making transitions can be conditioned on (``--relevance``).
+``data_values(tensors, known, transitions)``
+    What a checkpoint's critics say the states and actions of N transitions are worth, (S, N) float32.
 ``start_from(state, tensors, known)``
     The state that starts from another method's checkpoint, or a refusal in words. Without it there is no ``--init``.
 ``adapt(config, dataset, environment)``
@@ -38,6 +40,8 @@ The rest is there if the method has it:
     checkpoint: an object with ``block_size``, ``evaluations`` (of the network, for one block) and ``block(seed,
     number)``, host `Transitions` that depend on seed and number alone. `data` are the real `Transitions`. Without them
     there is no ``trajmill upsample --method NAME``.
+``check_sampling(settings, sampling)``
+    ValueError in words if a model with these settings, as a dict, cannot be asked what a `Sampling` asks.
 ``UPSAMPLES``
     True in the method that ``trajmill upsample`` takes by default.
 ``export(tensors, known, directory)``, ``read_exported(directory)``

@@ -88,7 +88,7 @@ class Config:
     importance_sampling: bool = True
     """correct the log-sum-exp by the density of each sampled action; else include the data's action (young-geng/CQL)"""
     safe_q: bool = True
-    """bound targets by greatest reward / (1 - discount), 100·r_max (arXiv 2310.00771, "Safe Q")"""
+    """bound targets by greatest reward / (1 - discount), 100·r_max (arXiv 2310.00771, "Safe Q"); needs r_max >= 0"""
     lagrange: bool = False
     """learn a multiplier of the weight, e at the start, that holds each critic's conservative term at `action_gap`"""
     action_gap: PerSeed = 1.0
@@ -194,6 +194,12 @@ def create(
 ) -> State:
     """Fresh networks, targets equal to the critics, entropy coefficient 1; on the table's device, in its precision."""
     seeds = check_seeds(seeds)
+    if config.safe_q and table.facts.greatest_reward < 0.0:
+        raise ValueError(
+            "Safe Q takes greatest reward / (1 - discount) for the most that rewards can add up to, which is wrong for "
+            f"episodes that end where all rewards are below 0: the greatest is {table.facts.greatest_reward:.6g}; "
+            "leave it out (--method.no-safe-q), or add a constant to the rewards"
+        )
     device, dtype = table.device, table.dtype
     o, a = table.facts.observation_dim, table.facts.action_dim
     layers = (orthogonal(math.sqrt(2.0)), orthogonal(0.01)) if config.orthogonal else (linear, small_linear)

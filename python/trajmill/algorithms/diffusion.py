@@ -14,7 +14,8 @@ With ``condition`` the network also sees how relevant a transition is, in `condi
 (Prioritized Generative Replay, arXiv 2410.18082), and ``Sampling.guidance`` asks for relevant ones.
 
 Deviations: batches are drawn with replacement, where the released code goes through shuffled epochs; columns that are
-constant in the data are left out (`keep_constant` models them); the step size follows `decay_updates`, also in a run
+constant in the data are left out (`keep_constant` models them); a column that varies by less than 1e-3 is scaled by its
+deviation alone, where the released code adds 1e-5; the step size follows `decay_updates`, also in a run
 that is resumed.
 """
 
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from trajmill.core import checks
 from trajmill.data import Dataset, Transitions, qlearning_transitions
+from trajmill.data.episodes import followed
 from trajmill.models.denoiser import backpropagate, denoisers, residual_mlp
 from trajmill.models.edm import (
     HIGHEST,
@@ -160,15 +162,11 @@ def prepare(config: Config, dataset: Dataset) -> VectorRows:
 
 
 def returns_to_go(transitions: Transitions) -> NDArray[np.float64]:
-    """Sum of the rewards from each row (N,) to the end of its episode.
-
-    A row is followed by the next one where its next observation is that one's observation.
-    """
-    follows = (transitions.next_observation[:-1] == transitions.observation[1:]).all(1)
-    follows &= ~(transitions.terminal | transitions.truncated)[:-1]
-    if not follows.any():
-        raise ValueError("condition return needs episodes in order, but no row's next observation is the next row's")
-    ends = np.append(np.flatnonzero(~follows), len(transitions) - 1)
+    """Sum of the rewards from each row (N,) to the end of its episode; ValueError if rows are in no order."""
+    follows = followed(transitions)
+    if not follows.any() and not (transitions.terminal | transitions.truncated).all():
+        raise ValueError("condition return needs episodes in order, but no row is followed by the next one")
+    ends = np.flatnonzero(~follows)
     sums = np.cumsum(transitions.reward[::-1], dtype=np.float64)[::-1]
     after = np.append(sums, 0.0)[ends + 1]
     returns: NDArray[np.float64] = sums - after[np.searchsorted(ends, np.arange(len(sums)))]
@@ -189,7 +187,10 @@ def create(
     if config.batch_size is None:
         raise ValueError("batch_size is open; adapt(config, dataset, environment) fills it in")
     if (config.condition != "none") != bool(table.facts.relevance):
-        raise ValueError("condition run and --relevance RUN need each other; give both, or leave both out")
+        raise ValueError(
+            "condition run and --relevance RUN of trajmill train need each other; give both, or leave both out (for "
+            "trajmill upsample train the model first, and give it as --model)"
+        )
     seeds, device, dtype = check_seeds(seeds), table.device, table.dtype
     denoiser = _denoisers(config, table.facts.dimension, seeds).to(device, dtype)
     sizes = {
@@ -305,16 +306,21 @@ class Sampling:
     freshness: float = 1.0
     """share of the noise that the fast sampler makes anew, [0, 1]; 0 is DPM-Solver++ 2M, without any"""
     noise_level: float = HIGHEST
-    """with less than 80, rows of the data get this much noise, and are denoised from there, (0, 80]"""
+    """with less than 80, rows of the data get exactly this much noise, and are denoised from there, (0, 80]"""
     guidance: float = 1.0
     """weight of the condition, at least 0: 0 hides it, 1 follows it, more exaggerates it"""
     relevance: float = 0.75
-    """ask for relevances from this quantile of the data's on, [0, 1)"""
+    """ask for relevances from this quantile of the data's (--dataset's) on, [0, 1)"""
     clip_actions: bool = False
     """clip actions to [-1, 1]"""
 
     def __post_init__(self) -> None:
         checks.choice("sampler", self.sampler, ("paper", "fast"))
+        if (self.sampler == "fast" and self.churn != 80.0) or (self.sampler == "paper" and self.freshness != 1.0):
+            raise ValueError(
+                f"churn is for the paper's sampler and freshness for the fast one, got {self.sampler} with churn "
+                f"{self.churn:g} and freshness {self.freshness:g}; leave out the other one's"
+            )
         at_least(2, levels=2 if self.levels is None else self.levels)
         in_range("[0, inf)", churn=self.churn, guidance=self.guidance)
         in_range("[0, 1]", freshness=self.freshness)
@@ -358,20 +364,18 @@ class _Sampler:
         def noise(number: int) -> Tensor:
             return shaped_normals(draws.words(block * count + number, 1)["noise"][0], shape, torch.float32)
 
-        rows = draws.words(block * count, 1)["row"][0]
+        words = draws.words(block * count, 1)
         start = noise(0) * self.levels[0]
         if self.data is not None:
-            start += self.data[indexes(rows, len(self.data))]
-        denoiser = partial(self._denoised, condition=self._asked(rows))
+            start += self.data[indexes(words["row"][0], len(self.data))]
+        denoiser = partial(self._denoised, condition=self._asked(words["asked"][0]) if "asked" in words else None)
         if self.sampling.sampler == "fast":
             return dpm_solver(denoiser, noise, start, self.levels, self.sampling.freshness)[0]
         churn = Churn(amount=self.sampling.churn)
         return heun(denoiser, noise, start, self.levels, churn, self.sampling.level_count)[0]
 
-    def _asked(self, words: Tensor) -> Tensor | None:
+    def _asked(self, words: Tensor) -> Tensor:
         """The condition, (1, B, 2)."""
-        if len(self.relevance) == 0:
-            return None
         place = 100.0 * (self.sampling.relevance + (1.0 - self.sampling.relevance) * uniforms(words, torch.float32))
         below = place.floor().clamp(max=99.0)
         low = below.long()
@@ -397,6 +401,21 @@ class _Sampler:
         return denoised(network, noisy, torch.full((1, 1, 1), sigma, device=self.device))
 
 
+def check_sampling(settings: Mapping[str, Any], sampling: Sampling) -> None:
+    """ValueError if a model with these settings cannot be asked what `sampling` asks."""
+    asked, usual = ((each.guidance, each.relevance) for each in (sampling, Sampling()))
+    if settings["condition"] == "none" and asked != usual:
+        raise ValueError(
+            "guidance and relevance ask for a condition, and this model has none; train one with --method.condition, "
+            "or leave them out"
+        )
+    if settings["condition"] != "none" and settings["condition_dropout"] == 0.0 and sampling.guidance != 1.0:
+        raise ValueError(
+            f"guidance {sampling.guidance:g} needs what the model makes without its condition, which it has never "
+            "learned: its condition_dropout is 0; train one with more, or ask for guidance 1"
+        )
+
+
 def synthesize(
     tensors: Mapping[str, Tensor],
     known: Mapping[str, Any],
@@ -415,6 +434,7 @@ def synthesize(
     sampling, settings = sampling or Sampling(), known["method"]
     shape = {name: settings[name] for name in ("width", "depth", "embedding_dim", "condition")}
     code, starts_from_data = VectorCode.from_dict(known["code"]), sampling.noise_level < HIGHEST
+    check_sampling(settings, sampling)
     if starts_from_data and data is None:
         raise ValueError(
             f"noise_level {sampling.noise_level:g} is below 80, so it starts from rows of the data; give them"
@@ -437,7 +457,8 @@ def synthesize(
     return Synthesizer(
         code=code,
         vectors=sampler.vectors,
-        sites={"row": block_size, "noise": even(block_size * len(code.kept))},
+        sites={"row": block_size, "noise": even(block_size * len(code.kept))}
+        | ({"asked": block_size} if known["relevance"] else {}),
         block_size=block_size,
         device=device,
         evaluations=sampler.evaluations,

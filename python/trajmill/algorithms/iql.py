@@ -42,6 +42,7 @@ from torch import Tensor
 
 from trajmill.core import checks
 from trajmill.data import Dataset, Normalizer, Transitions, qlearning_transitions
+from trajmill.data.episodes import followed
 from trajmill.models.critics import critics, join, values_of
 from trajmill.models.mlp import HIDDEN_SIZES, linear, orthogonal
 from trajmill.models.policies import deterministic, outputs, policies
@@ -208,7 +209,7 @@ def return_range(transitions: Transitions, *, windows: bool) -> float:
 
     CORL and SynthER cut the rows at terminals and else every `WINDOW` rows, which drifts across episodes, since D4RL's
     transitions lack the last row of an episode that a limit cut; what is left in the end does not count. The authors
-    cut where the next observation is not the next row's.
+    cut where the next observation is not the next row's, up to 1e-6; here it is wherever it differs.
     """
     ends = np.array(transitions.terminal)
     if windows:
@@ -217,8 +218,7 @@ def return_range(transitions: Transitions, *, windows: bool) -> float:
             ends[start + WINDOW - 1 : end : WINDOW] = True
             start = end
     else:
-        ends[:-1] |= np.linalg.norm(transitions.observation[1:] - transitions.next_observation[:-1], axis=1) > 1e-6
-        ends[-1] = True
+        ends = ~followed(transitions)
     stops = np.flatnonzero(ends) + 1
     if len(stops) == 0:
         raise ValueError(

@@ -173,7 +173,9 @@ def adapt(config: Config, dataset: None = None, environment: None = None) -> Con
 
 
 class DropoutSeed:
-    """Seeds torch's generator for each period: a resumed run drops what an unbroken one does, each process its own."""
+    """Seeds torch's generator for each update, so what is dropped depends on the seed, the process and the update."""
+
+    alone = True
 
     def __init__(self, seed: int) -> None:
         self._address = (seed, current_ranks().rank)
@@ -197,7 +199,7 @@ class State:
 
     config: Config
     table: TokenTable
-    dropout: DropoutSeed
+    dropout: DropoutSeed | None
     step: Tensor
     """int64 scalar: updates made"""
     model: Stack
@@ -284,13 +286,17 @@ def _stored_text(config: Config, directory: Path, progress: Progress) -> TextRow
         try:
             open_text(directory, config.length)
         except CorpusError:
-            store_text(
-                config.text,
-                directory,
-                vocabulary=config.vocabulary,
-                vocabulary_size=config.vocabulary_size,
-                progress=progress,
-            )
+            try:
+                store_text(
+                    config.text,
+                    directory,
+                    vocabulary=config.vocabulary,
+                    vocabulary_size=config.vocabulary_size,
+                    progress=progress,
+                )
+            except OSError as error:
+                remedy = "set TRAJMILL_DATASETS to a directory for what is kept of datasets and texts"
+                raise OSError(f"{directory} cannot be written: {error.strerror or error}; {remedy}") from error
     ranks.maximum(1)  # no one reads before it is there
     return open_text(directory, config.length)
 
@@ -312,7 +318,7 @@ def create(config: Config, table: TokenTable, seeds: Sequence[int], *, metric_ca
     return State(
         config=config,
         table=table,
-        dropout=DropoutSeed(seeds[0]),
+        dropout=DropoutSeed(seeds[0]) if config.dropout else None,
         step=torch.zeros((), dtype=torch.int64, device=device),
         model=model,
         optimizer=Adam.of(

@@ -12,8 +12,8 @@ Policy and targets move at every second update only (`Config.policy_delay`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -214,24 +214,49 @@ def policy_loss(state: State, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+def data_values(
+    tensors: Mapping[str, Tensor], known: Mapping[str, Any], transitions: Transitions
+) -> NDArray[np.float32]:
+    """Mean of each seed's two critics at the state and action of each transition: (S, N)."""
+    critic = _critics(known).like(tensors["critic"]).parameters
+    values = []
+    for part in _parts(known, transitions):
+        inputs = join(part["observation"], part["action"]).expand(len(known["seeds"]), -1, -1)
+        values.append(values_of(critic, inputs).mean(1))
+    found: NDArray[np.float32] = torch.cat(values, 1).numpy()
+    return found
+
+
+@torch.no_grad()
 def relevance(tensors: Mapping[str, Tensor], known: Mapping[str, Any], transitions: Transitions) -> NDArray[np.float32]:
     """Error of the first seed's first critic on each transition, |y − Q_1(s, a)| without noise: (N,)."""
-    o, a, settings = known["observation_dim"], known["action_dim"], known["method"]
-    normalizer = None if known["normalizer"] is None else Normalizer.from_dict(known["normalizer"])
-    columns = TransitionRows(transitions=transitions, normalizer=normalizer).columns
-    networks = policies(o, a, [0], hidden_sizes=settings["hidden_sizes"]).like(tensors["policy_target"][:1])
-    layout = critics(o + a, [0], hidden_sizes=settings["hidden_sizes"])
+    settings, layout = known["method"], _critics(known)
+    sizes = (known["observation_dim"], known["action_dim"], [0])
+    networks = policies(*sizes, hidden_sizes=settings["hidden_sizes"]).like(tensors["policy_target"][:1])
     later, now = (layout.like(tensors[name][:2]).parameters for name in ("critic_target", "critic"))
     discount = settings["discount"][0] if isinstance(settings["discount"], list) else settings["discount"]
     errors = []
-    for first in range(0, len(transitions), 8192):
-        part = {name: torch.from_numpy(column[first : first + 8192])[None] for name, column in columns.items()}
+    for part in _parts(known, transitions):
         chosen = deterministic(networks.parameters, part["next_observation"])
         value = values_of(later, join(part["next_observation"], chosen)).amin(1)
         target = part["reward"] + discount * (1.0 - part["terminal"]) * value
         errors.append((target - values_of(now, join(part["observation"], part["action"]))[:, 0]).abs()[0])
     found: NDArray[np.float32] = torch.cat(errors).numpy()
     return found
+
+
+def _critics(known: Mapping[str, Any]) -> Stack:
+    """Critics of a checkpoint's sizes, with values of their own."""
+    return critics(known["observation_dim"] + known["action_dim"], [0], hidden_sizes=known["method"]["hidden_sizes"])
+
+
+def _parts(known: Mapping[str, Any], transitions: Transitions) -> Iterator[dict[str, Tensor]]:
+    """The columns of some transitions at a time, (1, n, ·), standardized as a checkpoint's data were."""
+    normalizer = None if known["normalizer"] is None else Normalizer.from_dict(known["normalizer"])
+    action = transitions.action / np.float32(known.get("action_limit", 1.0))
+    columns = TransitionRows(transitions=replace(transitions, action=action), normalizer=normalizer).columns
+    for first in range(0, len(transitions), 8192):
+        yield {name: torch.from_numpy(column[first : first + 8192])[None] for name, column in columns.items()}
 
 
 def policy(state: State) -> Policy:

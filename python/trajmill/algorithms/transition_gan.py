@@ -6,7 +6,8 @@ learns (`trajmill.replay.vectors`); *Synthetic Experience Replay* (arXiv 2303.06
     L_D = mean D(G(z)) − mean D(x) + λ·mean (‖∇D(x̂)‖₂ − 1)²,  x̂ = u·x + (1 − u)·G(z)        critic_loss
     L_G = −mean D(G(z)),  z = N(0, I), at every fifth update                                 generator_loss
 
-The sizes are ours: the paper's are not in the text at hand.
+The sizes are ours: the paper's are not in the text at hand. Deviation: an update of the generator takes the z of the
+critic's update before it, where the algorithm draws anew.
 """
 
 from __future__ import annotations

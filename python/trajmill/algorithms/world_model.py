@@ -124,8 +124,7 @@ class State:
 def prepare(config: Config, dataset: Dataset) -> TransitionRows:
     """All steps whose next observation is known; the standardization is that of the rows that are trained on."""
     if dataset.next_observations is None:  # then the row after a terminal one is another episode's
-        dataset = with_next_rows(dataset)
-        dataset = dataset.rows((~dataset.terminals).nonzero()[0])
+        dataset = with_next_rows(dataset, keep_terminals=False)
     transitions = qlearning_transitions(dataset)
     count = len(transitions)
     if count < 2:

@@ -7,17 +7,22 @@ This file decides which command is meant and what the exit code is; it imports n
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import shutil
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from types import FrameType
+from typing import Any, TextIO
 
 from trajmill import __version__
 
+LEAST_COLUMNS = 40
+"""narrower terminals get lines of this width: help for one word a line would take gigabytes and minutes"""
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -78,9 +83,18 @@ TRAJMILL_DEBUG=1 shows the traceback behind a message.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _settle_streams()
+    own = sys.stderr is sys.__stderr__ and isinstance(sys.stderr, io.TextIOWrapper)
+    with redirect_stderr(_forgiving(sys.stderr)) if own else nullcontext():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     try:
         with _terminable():
-            return _dispatch(words)
+            code = _dispatch(words)
+            sys.stdout.flush()
+            return code
     except SystemExit as stop:  # from the parser, which has said why
         return stop.code if isinstance(stop.code, int) else USAGE
     except KeyboardInterrupt:
@@ -90,15 +104,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
+        try:
+            sys.stdout.flush()
+        except OSError:  # the result cannot be printed: what is left of it would fail again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if os.environ.get("TRAJMILL_DEBUG") == "1":
             traceback.print_exc()
         _say(_message(error))
         return FAILED
 
 
+def _settle_streams() -> None:
+    """Make closed streams, characters that a terminal does not know and widths of nothing harmless."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed: the next file that is opened would be taken for it
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+    columns = shutil.get_terminal_size().columns
+    if columns < LEAST_COLUMNS or os.environ.get("COLUMNS") == "0":
+        os.environ["COLUMNS"] = str(max(LEAST_COLUMNS, columns))
+
+
+class _Forgiving(io.FileIO):
+    """Standard error, whose loss (a closed pipe, a full disk, a terminal that is gone) ends no work."""
+
+    def write(self, data: Any, /) -> int:
+        with suppress(OSError):
+            super().write(data)
+        return memoryview(data).nbytes
+
+
+def _forgiving(stream: TextIO) -> TextIO:
+    raw = io.BufferedWriter(_Forgiving(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
+
+
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """End at SIGTERM as at Ctrl-C: with a message, and with the processes started. Only a main thread can do so."""
+    """End at SIGTERM, and where the terminal is lost, as at Ctrl-C: with a message, and with the processes started.
+
+    Only a main thread can do so. A SIGHUP that is ignored, as under nohup, stays so.
+    """
 
     def end(number: int, _: FrameType | None) -> None:
         stop = KeyboardInterrupt()
@@ -108,11 +158,15 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _dispatch(words: list[str]) -> int:

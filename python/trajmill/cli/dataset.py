@@ -43,6 +43,8 @@ class _Source:
     """name or path of a dataset"""
     fix_timeouts: bool = False
     """mark ends of episodes that the flags leave out, instead of refusing them"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class Info(_Source):
     """What a dataset holds, in numbers."""
 
     def run(self, progress: Progress) -> Outcome:
-        dataset, warnings = load_with_warnings(self.name, fix_timeouts=self.fix_timeouts)
+        dataset, warnings = load_with_warnings(self.name, fix_timeouts=self.fix_timeouts, limit=self.limit)
         summary = summarize(dataset)
         data = {**asdict(summary), "quantiles": QUANTILES, "metadata": dict(dataset.metadata), "warnings": warnings}
         return Outcome(data, _shown(summary, warnings))
@@ -69,7 +71,11 @@ class Validate(_Source):
 
     def run(self, progress: Progress) -> Outcome:
         found = validate(
-            self.name, fix_timeouts=self.fix_timeouts, dynamics=self.dynamics, environment_id=self.environment
+            self.name,
+            fix_timeouts=self.fix_timeouts,
+            limit=self.limit,
+            dynamics=self.dynamics,
+            environment_id=self.environment,
         )
         if self.strict and found.warnings:
             raise DatasetError(" | ".join(found.warnings))
@@ -106,6 +112,7 @@ class Convert(_Source):
             "observation_dim": self.observation_dim,
             "action_limit": self.action_limit,
             "fix_timeouts": self.fix_timeouts,
+            "limit": self.limit,
         }
         dataset, name = convert(self.name, self.out, to=self.to, overwrite=self.overwrite, **options)
         data = {"out": str(self.out), "format": name, "rows": len(dataset), "subset": dataset.metadata.get("subset")}

@@ -15,6 +15,7 @@ from rich.console import Group
 
 from trajmill.cli.session import Outcome, columns
 from trajmill.core.progress import Progress
+from trajmill.data import has_reference_score
 from trajmill.evaluation.statistics import bootstrap_interval
 from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run
 
@@ -40,12 +41,15 @@ class Evaluate:
         table = columns(right=("seed", "score", "return", "episode length"))
         rows = zip(evaluation.seeds, scores, returns, result.lengths.mean(axis=1), strict=True)
         for seed, score, mean_return, length in rows:
-            table.add_row(str(seed), f"{score:.1f}", f"{mean_return:,.1f}", f"{length:,.0f}")
-        failed = [str(seed) for seed, score in zip(evaluation.seeds, scores, strict=True) if not np.isfinite(score)]
+            table.add_row(
+                str(seed), f"{score:.1f}" if np.isfinite(score) else "", f"{mean_return:,.1f}", f"{length:,.0f}"
+            )
+        failed = [str(seed) for seed, value in zip(evaluation.seeds, returns, strict=True) if not np.isfinite(value)]
         closing = f"no finite score for seed {', '.join(failed)}, which diverged; a mean without it would mislead"
         if not failed:
-            interval = bootstrap_interval(scores)
-            closing = f"mean score {interval.estimate:.1f}"
+            scored = has_reference_score(result.environment_id)
+            interval = bootstrap_interval(scores if scored else returns)
+            closing = f"mean {'score' if scored else 'return'} {interval.estimate:,.1f}"
             if len(scores) > 1:
                 closing += f", 95 % interval over seeds {interval.low:.1f} to {interval.high:.1f}"
         data = {"run": str(self.path), "update": evaluation.update, "seeds": evaluation.seeds, **result.to_dict()}

@@ -19,6 +19,7 @@ from rich.console import ConsoleRenderable, Group
 from rich.markup import escape
 
 from trajmill.cli.session import Outcome, columns
+from trajmill.core.files import check_writable
 from trajmill.core.progress import Progress
 from trajmill.data import load_dataset, qlearning_transitions
 from trajmill.data.environments import simulated_environment
@@ -41,6 +42,8 @@ class MeasureQuality:
     """path of what it made: .npz as SynthER's, or any other dataset"""
     held_out: str | None = None
     """name or path of real rows that it did not learn from, for the floors"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where files do not mark it"""
     out: Path | None = None
     """write an HTML page with pictures too; an older one is replaced"""
     rows: int = 50_000
@@ -53,11 +56,16 @@ class MeasureQuality:
     """names the draw of rows and noise, [0, 2^64)"""
 
     def run(self, progress: Progress) -> Outcome:
-        real, synthetic = load_dataset(self.real), load_dataset(self.synthetic)
+        if self.out is not None:
+            if self.out.is_dir():
+                raise ValueError(f"{self.out} is a directory; give a file in it, such as {self.out / 'quality.html'}")
+            check_writable(self.out)
+        real, synthetic = load_dataset(self.real, limit=self.limit), load_dataset(self.synthetic, limit=self.limit)
+        held_out = None if self.held_out is None else load_dataset(self.held_out, limit=self.limit)
         quality = measure_quality(
             qlearning_transitions(real),
             qlearning_transitions(synthetic),
-            held_out=None if self.held_out is None else qlearning_transitions(load_dataset(self.held_out)),
+            held_out=None if held_out is None else qlearning_transitions(held_out),
             environment_id=simulated_environment(real) if self.environment is None else _named(self.environment),
             row_count=self.rows,
             noise=self.noise,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
 import sys
 import textwrap
@@ -11,15 +12,34 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import tyro
+import tyro.constructors
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from trajmill.cli.progress import PlainProgress, RichProgress
+from trajmill.core.paths import given_path
 from trajmill.core.progress import Progress, silent
+
+_RULES = tyro.constructors.ConstructorRegistry()
+
+
+@_RULES.primitive_rule
+def _path_rule(asked: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Every path of every command means what `given_path` says; a URL is wrong usage."""
+    if asked.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: given_path(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +88,7 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
             about = _about(kind.__doc__, kind.EXAMPLES)
     if {"-h", "--help"} & set(rest):
         print(f"{about}\n")  # not as the parser's description, whose lines it joins
-    command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers)
+    command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers, registry=_RULES)
     plain = nullcontext(silent if quiet else PlainProgress(sys.stderr))
     display: AbstractContextManager[Progress] = RichProgress() if sys.stderr.isatty() and not quiet else plain
     with display as progress, _plain_warnings():
@@ -76,11 +96,24 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
     if outcome is None:
         return
     if as_json:
-        print(json.dumps(outcome.data, default=str))
+        print(json.dumps(json_value(outcome.data), allow_nan=False))
     elif isinstance(outcome.text, str):
         print(outcome.text)
     else:
         Console().print(outcome.text)
+
+
+def json_value(value: Any) -> Any:
+    """The value as JSON has it: numbers that are not finite are null, NumPy's are plain, what is unknown is text."""
+    if isinstance(value, Mapping):
+        return {str(key): json_value(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_value(one) for one in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return json_value(value.tolist()) if hasattr(value, "tolist") else str(value)
 
 
 def columns(*left: str, right: Sequence[str] = ()) -> Table:

@@ -87,7 +87,7 @@ def summary_of(path: Path) -> Outcome:
     if scored.final is not None and scored.best is not None:
         interval = f", 95 % interval over seeds {scored.final.low:.1f} to {scored.final.high:.1f}"
         lines.append(
-            f"normalized score on {run.dataset}, average of the last {scored.evaluation_count} evaluations: "
+            f"{run.score[1]} on {run.dataset}, average of the last {scored.evaluation_count} evaluations: "
             f"{scored.final.estimate:.1f}{interval if len(run.seeds) > 1 else ''}; best {scored.best:.1f}"
         )
     if scored.failed_seeds:

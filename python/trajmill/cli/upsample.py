@@ -59,12 +59,14 @@ class Upsample:
     """say what it would take, and do nothing"""
     model: Path | None = None
     """run directory of a finished model of the same dataset and method; by default one is trained"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
     export: tuple[Literal["d4rl", "minari", "synther"], ...] = ("d4rl",)
     """files to write: d4rl is OUT/upsampled.hdf5, synther OUT/upsampled.npz, minari OUT/upsampled-v0"""
     precision: Literal["fp32", "bf16"] = "fp32"
     """of making transitions: bf16 takes half the time where the hardware has it; --compute.precision is training's"""
     quality: bool = True
-    """measure 50,000 of the transitions beside the real ones, in OUT/quality.html"""
+    """do not measure 50,000 of the transitions beside the real ones, which OUT/quality.html shows"""
     seed: int = 0
     """names the model and its transitions, [0, 2^64)"""
 
@@ -81,6 +83,7 @@ class Upsample:
             precision=self.precision,
             seed=self.seed,
             model=self.model,
+            limit=self.limit,
             export=self.export,
             quality=self.quality,
         )
@@ -109,7 +112,7 @@ class Upsample:
         if made.constant_columns:
             listed = ", ".join(made.constant_columns[:8]) + (", ..." if len(made.constant_columns) > 8 else "")
             lines.append(f"constant in the data, and so in what was made: {listed}")
-        if "d4rl" in made.files:
+        if "d4rl" in made.files and not made.category_count:  # the agents here have continuous actions
             path = made.files["d4rl"]
             lines.append(
                 f"train on it: trajmill train METHOD --dataset {self.dataset} --mix {path}=0.5 --out runs/mixed"

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from trajmill.core.limits import usable_cores, usable_memory
+
 
 def integer(name: str, value: object, smallest: int, largest: int | None = None) -> int:
     """`value` as an int from `smallest` to `largest` (None: no bound); TypeError or ValueError otherwise."""
@@ -70,14 +72,9 @@ def thread_count(value: object) -> int:
     return usable_cores()
 
 
-def usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
 def memory_limit(wanted: int | None = None) -> int:
-    """Bytes that a table or the arrays of a file may take: `wanted`, or half of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if wanted is None else wanted
+    """Bytes that a table or the arrays of a file may take: `wanted`, or half of the memory this process may use."""
+    return usable_memory() // 2 if wanted is None else wanted
 
 
 def smallest_dtype(value_count: int) -> np.dtype[Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from trajmill import _core
-from trajmill.core import checks
+from trajmill.core import checks, limits
 from trajmill.core.markov_chain import MarkovChain
 
 _EXTRAS = {
@@ -49,7 +49,8 @@ def diagnose() -> list[DiagnosisRow]:
         DiagnosisRow("trajmill", f"{_core.version}, stream v1, built by {_core.compiler}"),
         DiagnosisRow("python", f"{platform.python_version()}, numpy {np.__version__}, {platform.machine()}"),
         DiagnosisRow("instruction set", f"{_core.simd_level()} (available: {levels}; TRAJMILL_SIMD chooses)"),
-        DiagnosisRow("cores", f"{checks.usable_cores()} for this process, {os.cpu_count()} in all"),
+        DiagnosisRow("cores", f"{limits.usable_cores()} for this process, {os.cpu_count()} in all"),
+        DiagnosisRow("memory", f"{limits.usable_memory() / 2**30:.1f} GiB for this process"),
         DiagnosisRow("threads", f"{checks.thread_count(None)} (TRAJMILL_THREADS chooses)"),
         _known_answers(),
         DiagnosisRow("speed", f"{_tokens_per_second() / 1e9:.2f} G tokens/s on one thread (S=100, uint8)"),

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajmill import _core
 from trajmill.core import checks
-from trajmill.core.sampler import Sampler
+from trajmill.core.sampler import ExplicitStream, Sampler, explicit_seed
 
 
 class MarkovChain(Sampler):
@@ -70,12 +70,13 @@ class MarkovChain(Sampler):
 
     @classmethod
     def from_probabilities(
-        cls, transition: ArrayLike, *, initial: ArrayLike | None = None, seed: int = 0
+        cls, transition: ArrayLike, *, initial: ArrayLike | None = None, seed: int = 0, stream: ExplicitStream = "v2"
     ) -> MarkovChain:
         """An explicit chain of order 1.
 
         `transition` has rows ``P[s, s'] >= 0`` (S, S) that sum to 1, dense or a scipy.sparse matrix, which is made
-        dense; `initial` is the law (S,) of the first state, uniform by default.
+        dense; `initial` is the law (S,) of the first state, uniform by default. The draws depend on the seed and on all
+        probabilities; with `stream` ``"v1"``, that of version 0.1, on the seed and S alone.
         """
         rows = checks.distributions("transition", transition, (None, None))
         if rows.shape[0] != rows.shape[1]:
@@ -87,9 +88,13 @@ class MarkovChain(Sampler):
         chain.seed, chain.initial = checks.seed(seed), "explicit"
         chain._row = lambda context: (rows[context[0]] if context else first).copy()
         chain._core = _core.MarkovChain.from_probabilities(
-            initial=first, transition=rows, seed=chain.seed, memory_limit=checks.memory_limit(), threads=1
+            initial=first,
+            transition=rows,
+            seed=explicit_seed(chain.seed, stream, first, rows),
+            memory_limit=checks.memory_limit(),
+            threads=1,
         )
-        chain._explicit = partial(cls.from_probabilities, rows, initial=first, seed=chain.seed)
+        chain._explicit = partial(cls.from_probabilities, rows, initial=first, seed=chain.seed, stream=stream)
         return chain
 
     def sample(

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trajmill import _core
 from trajmill.core import checks
-from trajmill.core.sampler import Sampler
+from trajmill.core.sampler import ExplicitStream, Sampler, explicit_seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,19 @@ class MDP(Sampler):
 
     @classmethod
     def from_probabilities(
-        cls, policy: ArrayLike, transition: ArrayLike, *, seed: int = 0, start: Literal["random", "fixed"] = "random"
+        cls,
+        policy: ArrayLike,
+        transition: ArrayLike,
+        *,
+        seed: int = 0,
+        start: Literal["random", "fixed"] = "random",
+        stream: ExplicitStream = "v2",
     ) -> MDP:
-        """An explicit MDP: `policy` (S, A) and `transition` (S, A, S), rows >= 0 that sum to 1."""
+        """An explicit MDP: `policy` (S, A) and `transition` (S, A, S), rows >= 0 that sum to 1.
+
+        The draws depend on the seed and on all probabilities; with `stream` ``"v1"``, that of version 0.1, on the seed
+        and the sizes alone.
+        """
         pi = checks.distributions("policy", policy, (None, None))
         states, actions = pi.shape
         p = checks.distributions("transition", transition, (states, actions, states))
@@ -89,9 +99,14 @@ class MDP(Sampler):
         fixed = mdp.start == "fixed"
         mdp._policy_row, mdp._transition_row = lambda s: pi[s].copy(), lambda s, a: p[s, a].copy()
         mdp._core = _core.MDP.from_probabilities(
-            policy=pi, transition=p, fixed_start=fixed, seed=mdp.seed, memory_limit=checks.memory_limit(), threads=1
+            policy=pi,
+            transition=p,
+            fixed_start=fixed,
+            seed=explicit_seed(mdp.seed, stream, pi, p),
+            memory_limit=checks.memory_limit(),
+            threads=1,
         )
-        mdp._explicit = partial(cls.from_probabilities, pi, p, seed=mdp.seed, start=start)
+        mdp._explicit = partial(cls.from_probabilities, pi, p, seed=mdp.seed, start=start, stream=stream)
         return mdp
 
     def sample(

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trajmill import _core
+from trajmill.core import checks
+
+ExplicitStream = Literal["v1", "v2"]
+"""of draws from an explicit law: v2 depends on its probabilities; in v1 laws of one size and seed share their draws"""
+
+
+def explicit_seed(seed: int, stream: ExplicitStream, *probabilities: NDArray[np.float64]) -> int:
+    """What the core takes for the seed of an explicit law: in v2 a hash of the seed and of all probabilities."""
+    if checks.choice("stream", stream, ("v1", "v2")) == "v1":
+        return seed
+    digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=8)
+    for numbers in probabilities:
+        digest.update((np.ascontiguousarray(numbers, "<f8") + 0.0).data)  # minus zero is zero
+    return int.from_bytes(digest.digest(), "little")
 
 
 class Sampler:

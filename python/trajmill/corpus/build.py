@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 from trajmill.core import checks
 from trajmill.core.direct_io import aligned_buffer
+from trajmill.core.paths import AnyPath
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError, library
 from trajmill.corpus.layout import Layout
@@ -60,7 +60,7 @@ class Built:
 
 def build(
     spec: dict[str, Any],
-    out: str | Path,
+    out: AnyPath,
     progress: Progress = silent,
     *,
     engine: Literal["local", "ray"] = "local",
@@ -89,7 +89,7 @@ def build(
             todo = _unfinished(store, layout, found, mine, rehash, progress)
             report = _reporter(layout, mine, todo, spec["length"], progress)
             if engine == "ray":
-                _make_with_ray(spec, layout, todo, out, thread_count, ray_address, report)
+                _make_with_ray(spec, layout, todo, str(store), thread_count, ray_address, report)
             else:
                 Mill(spec, thread_count).make(todo, store, report)
             store.sweep()  # what workers of a cluster left that died
@@ -154,7 +154,7 @@ def _make_with_ray(
     spec: dict[str, Any],
     layout: Layout,
     shards: list[int],
-    out: str | Path,
+    out: str,
     threads: int,
     address: str | None,
     block_done: Callable[[int], None],
@@ -164,8 +164,6 @@ def _make_with_ray(
     Tasks of lost nodes and failing disks are tried again: a shard made twice leaves the same files.
     """
     ray = library("ray", "engine ray", "ray")
-    if "://" not in str(out):
-        out = Path(out).absolute()  # tasks have another working directory
     ours = not ray.is_initialized()
     if ours:
         ray.init(address=address, include_dashboard=False if address is None else None, log_to_driver=False)
@@ -176,7 +174,7 @@ def _make_with_ray(
         while waiting or running:
             while waiting and len(running) < ahead:
                 shard = waiting.pop()
-                running[task.remote(spec, shard, str(out), threads)] = shard
+                running[task.remote(spec, shard, out, threads)] = shard
             done, _ = ray.wait(list(running), num_returns=1)
             ray.get(done)
             for reference in done:
@@ -191,7 +189,7 @@ def _make_with_ray(
             ray.shutdown()
 
 
-def make_shard(spec: Mapping[str, Any], shard: int, out: str | Path, threads: int | None = None) -> None:
+def make_shard(spec: Mapping[str, Any], shard: int, out: AnyPath, threads: int | None = None) -> None:
     """Make one shard and its receipt in the directory or object store `out`; the bytes depend on `spec` alone.
 
     Tables and buffers are kept for the next call with the same spec. CorpusError for a spec that this version cannot

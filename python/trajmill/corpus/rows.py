@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import operator
+import resource
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from trajmill.core import MDP, MarkovChain, MDPSample, checks
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.layout import Column
 from trajmill.corpus.order import Permutation
@@ -24,6 +26,8 @@ Array = npt.NDArray[Any]
 Indexes = npt.NDArray[np.integer[Any]]
 Rows = Array | dict[str, Array]
 """one column: its array; several: a dictionary of arrays by column name"""
+MOST_MAPS = 1024
+"""memory maps that a corpus keeps, or a quarter of the file descriptors that a process may have"""
 
 
 class Corpus(ABC):
@@ -43,12 +47,17 @@ class Corpus(ABC):
     def __len__(self) -> int:
         return self.row_count
 
-    def __getitem__(self, key: int | slice) -> Rows:
-        """Row `key`, or the rows of a slice."""
+    def __getitem__(self, key: int | slice | Sequence[int] | Indexes) -> Rows:
+        """Row `key`, or the rows of a slice, a list or an array (n,) of numbers below the length."""
         if isinstance(key, slice):
             arrays = self.read(np.arange(*key.indices(len(self))))
+        elif isinstance(key, list) or (isinstance(key, np.ndarray) and key.ndim):
+            numbers = checks.indexes("rows", key)
+            if len(numbers) and numbers.max() >= len(self):
+                raise IndexError(f"rows must be between 0 and {len(self) - 1}, got {numbers.max()}")
+            arrays = self.read(numbers)
         else:
-            index = operator.index(key)
+            index = operator.index(key)  # type: ignore[arg-type]
             if not -len(self) <= index < len(self):
                 raise IndexError(f"row must be between {-len(self)} and {len(self) - 1}, got {index}")
             arrays = {name: array[0] for name, array in self.read(np.array([index % len(self)])).items()}
@@ -127,8 +136,8 @@ class StoredCorpus(Corpus):
     what is missing, cut off or damaged, or that a newer version has written the corpus.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = Path(directory)
+    def __init__(self, directory: AnyPath) -> None:
+        self.directory = local_path(directory)
         store = open_store(self.directory)
         try:
             manifest = Manifest.parse(store.read(MANIFEST), f"{store}/{MANIFEST}")
@@ -139,15 +148,18 @@ class StoredCorpus(Corpus):
         if problems := size_problems(store.sizes(), self.layout, range(self.layout.shard_count)):
             raise CorpusError(f"{store} is not whole: {summary(problems)}")
         self._maps: dict[tuple[str, int], Array] = {}
+        """by column and shard, the latest last"""
+        self._most_maps = min(MOST_MAPS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
 
     def shard_paths(self, column: str = "tokens") -> list[Path]:
         """The file of each shard: `column` of its rows and nothing else."""
         found = self.layout.column(column)
         return [self.directory / found.file_name(shard) for shard in range(self.layout.shard_count)]
 
-    def shards(self, column: str = "tokens") -> list[Array]:
-        """Each shard's `column` as a read-only memory map (rows, row_length)."""
-        return [self._map(column, shard) for shard in range(self.layout.shard_count)]
+    def shards(self, column: str = "tokens") -> Sequence[Array]:
+        """Each shard's `column` as a read-only memory map (rows, row_length), which is made when it is asked for."""
+        self.layout.column(column)  # that there is one
+        return _Shards(self, column)
 
     def read(self, indexes: Indexes) -> dict[str, Array]:
         """See `Corpus.read`."""
@@ -156,25 +168,50 @@ class StoredCorpus(Corpus):
         for shard in np.unique(shards).tolist():
             wanted = np.flatnonzero(shards == shard)
             for name, array in arrays.items():
-                array[wanted] = self._map(name, shard)[rows[wanted]]
+                array[wanted] = self.map(name, shard)[rows[wanted]]
         return arrays
 
     def close(self) -> None:
         """Release the memory maps; rows that were read stay valid."""
         self._maps.clear()
 
-    def _map(self, column: str, shard: int) -> Array:
-        if (column, shard) not in self._maps:
+    def map(self, column: str, shard: int) -> Array:
+        """A column of one shard, see `shards`; the latest ones are kept, since each takes a file descriptor."""
+        kept = self._maps.pop((column, shard), None)
+        if kept is None:
             found = self.layout.column(column)
             shape, path = (len(self.layout.rows(shard)), found.row_length), self.directory / found.file_name(shard)
-            self._maps[column, shard] = np.memmap(path, found.stored_dtype, "r", shape=shape)
-        return self._maps[column, shard]
+            kept = np.memmap(path, found.stored_dtype, "r", shape=shape)
+            while len(self._maps) >= self._most_maps:
+                self._maps.pop(next(iter(self._maps)), None)
+        self._maps[column, shard] = kept
+        return kept
 
     def __reduce__(self) -> tuple[type[StoredCorpus], tuple[Path]]:
         return StoredCorpus, (self.directory,)
 
     def __repr__(self) -> str:
         return f"StoredCorpus({str(self.directory)!r})"
+
+
+class _Shards(Sequence[Array]):
+    """A column of a corpus, shard by shard."""
+
+    def __init__(self, corpus: StoredCorpus, column: str) -> None:
+        self._corpus, self._column = corpus, column
+
+    def __len__(self) -> int:
+        return self._corpus.layout.shard_count
+
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Array]: ...
+    def __getitem__(self, index: int | slice) -> Array | list[Array]:
+        wanted = range(len(self))[index]
+        if isinstance(wanted, range):
+            return [self._corpus.map(self._column, shard) for shard in wanted]
+        return self._corpus.map(self._column, wanted)
 
 
 open_corpus = StoredCorpus  # as in tm.open_corpus("corpus")

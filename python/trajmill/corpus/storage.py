@@ -7,7 +7,6 @@ since a corpus is larger than the page cache; an object is put in one request.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import uuid
 from collections import deque
@@ -21,6 +20,7 @@ import numpy as np
 
 from trajmill.core import files
 from trajmill.core.direct_io import Bytes, DirectFile, read_into
+from trajmill.core.paths import AnyPath, is_url, local_path
 from trajmill.corpus.errors import CorpusError, library
 
 WAITING_THREADS = 2
@@ -44,14 +44,11 @@ class Directory:
     def sizes(self) -> dict[str, int]:
         """Bytes of every file by its name, in the order of names; empty if the directory does not exist."""
         sizes = {}
-        try:
-            for path in sorted(self._directory.iterdir()):
-                with suppress(FileNotFoundError):  # another job has renamed what it wrote
-                    sizes[path.name] = path.stat().st_size
-        except FileNotFoundError:
-            pass
-        except NotADirectoryError:
-            raise CorpusError(f"{self} is a file, not a directory") from None
+        if self._directory.exists() and not self._directory.is_dir():
+            raise CorpusError(f"{self} is a file, not a directory")
+        for path in files.contents(self._directory):
+            with suppress(FileNotFoundError):  # another job has renamed what it wrote
+                sizes[path.name] = path.stat().st_size
         return sizes
 
     def read(self, name: str) -> bytes:
@@ -83,7 +80,7 @@ class Directory:
         while True:
             descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
             try:
-                if not _try_lock(descriptor, shared=shared):
+                if files.lock(descriptor, shared=shared) is False:
                     remedy = "wait for it or choose another directory"
                     raise CorpusError(f"{self} is being written by another process; {remedy}")
                 if not _is_at(path, descriptor):
@@ -91,7 +88,7 @@ class Directory:
                 try:
                     yield
                 finally:
-                    if _try_lock(descriptor, shared=False):  # nobody else holds it
+                    if files.lock(descriptor) is not False:  # nobody else holds it
                         path.unlink(missing_ok=True)
                 return
             finally:
@@ -101,7 +98,7 @@ class Directory:
         """Remove what writers that have ended left half-done."""
         for path in self._directory.glob(f"{_TEMPORARY}*"):
             with suppress(FileNotFoundError), path.open("r+b") as file:
-                if _try_lock(file.fileno(), shared=False):  # a writer that runs holds a lock on its file
+                if files.lock(file):  # a writer that runs holds a lock on its file
                     path.unlink()
 
 
@@ -112,7 +109,7 @@ class _LockedFile(DirectFile):
         self._target = path
         self._temporary = path.with_name(f"{_TEMPORARY}{path.name}-{uuid.uuid4().hex}")
         super().__init__(self._temporary, size, direct=direct)
-        while not (_try_lock(self.descriptor, shared=False) and _is_at(self._temporary, self.descriptor)):
+        while files.lock(self.descriptor) is False or not _is_at(self._temporary, self.descriptor):
             self.close()  # a sweep came between open and lock
             super().__init__(self._temporary, size, direct=direct)
 
@@ -199,12 +196,12 @@ NewFile = _LockedFile | _NewObject
 Store = Directory | _ObjectStore
 
 
-def open_store(location: str | Path) -> Store:
+def open_store(location: AnyPath) -> Store:
     """The store at a path or URL; ``s3://bucket/corpus`` and the like need fsspec and its driver."""
     text = os.fspath(location)
-    if "://" in text and not text.startswith("file://"):
+    if is_url(text) and "://" in text:
         return _ObjectStore(text)
-    return Directory(Path(text.removeprefix("file://")))
+    return Directory(local_path(text))
 
 
 def in_order(work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], threads: int) -> Generator[ResultT, None, None]:
@@ -225,15 +222,6 @@ def in_order(work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], threads: 
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _try_lock(descriptor: int, *, shared: bool) -> bool:
-    """Lock an open file; False if another holds it. The lock ends with the descriptor, so with the process."""
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from trajmill.core import checks
 from trajmill.core.direct_io import aligned_buffer
+from trajmill.core.paths import AnyPath
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError, NewerFormatError
 from trajmill.corpus.layout import Column, Layout
@@ -114,7 +114,7 @@ class Verification:
     """bytes that were read"""
 
 
-def verify(location: str | Path, progress: Progress = silent, *, threads: int | None = None) -> Verification:
+def verify(location: AnyPath, progress: Progress = silent, *, threads: int | None = None) -> Verification:
     """Read all of a corpus and compare it with its hashes: finds any flipped bit and anything cut off or missing.
 
     Damage is not raised but reported; CorpusError only if there is no corpus, or a newer version has written it.
@@ -185,7 +185,7 @@ def damaged_blocks(
     return problems
 
 
-def merge(location: str | Path) -> Manifest:
+def merge(location: AnyPath) -> Manifest:
     """Write the manifest that follows from the receipts: of shards made by several jobs, or of a corpus that lost it.
 
     CorpusError if a receipt is missing or damaged, or a shard's file has the wrong size.

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from trajmill.core import checks
 from trajmill.core.files import replacing, sha256_of
+from trajmill.core.paths import input_path
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError, library
 from trajmill.corpus.layout import Column
@@ -63,11 +64,11 @@ def text_name(files: Sequence[Path], vocabulary: Path | None, vocabulary_size: i
     """Name of the stored form of a text: the same for the same bytes and the same tokenizer, wherever they are."""
     if not files:
         raise CorpusError("a text needs at least one file, got none")
-    parts = [FORMAT, END, *map(_checksum, files)]
+    parts = [FORMAT, END, *(_checksum(input_path(file)) for file in files)]
     if vocabulary is None:
         parts.append(f"trained to {vocabulary_size}")
     else:
-        parts += [_checksum(vocabulary / name) for name in _TOKENIZER_FILES]
+        parts += [_checksum(input_path(vocabulary) / name) for name in _TOKENIZER_FILES]
     return "text-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -87,6 +88,7 @@ def store_text(
 
     CorpusError if a file is missing or not UTF-8, the text has no line, or the vocabulary makes no tokenizer.
     """
+    files = [input_path(file) for file in files]
     directory.parent.mkdir(parents=True, exist_ok=True)
     with replacing(directory) as part:
         part.mkdir()
@@ -98,7 +100,7 @@ def store_text(
             trained.save_model(str(part))
         else:
             for name in _TOKENIZER_FILES:
-                shutil.copyfile(vocabulary / name, part / name)
+                shutil.copyfile(input_path(vocabulary) / name, part / name)
         tokenizer, size = _tokenizer(part)
         dtype = np.dtype("<u2" if size <= 1 << 16 else "<u4")
         count, end = 0, np.array([tokenizer.token_to_id(END)], dtype)

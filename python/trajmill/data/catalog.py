@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data.errors import refuse, refusing
 from trajmill.data.formats import format_named, format_of
 from trajmill.data.official import official_file
@@ -22,24 +24,33 @@ def bundled_datasets() -> tuple[str, ...]:
 
 
 def cache_directory() -> Path:
-    """Where downloads go: ``$TRAJMILL_DATASETS``, else ``trajmill/datasets`` in the user's cache directory."""
-    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("TRAJMILL_DATASETS") or users / "trajmill/datasets")
+    """Where downloads go: ``$TRAJMILL_DATASETS``, else ``trajmill/datasets`` in the user's cache directory.
+
+    ValueError if no variable says it and no home directory is known.
+    """
+    users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return local_path(os.environ.get("TRAJMILL_DATASETS") or f"{users}/trajmill/datasets")
+    except ValueError as error:
+        raise ValueError(f"{error}; the variable TRAJMILL_DATASETS says where datasets are kept") from None
 
 
-def find_dataset(name_or_path: str | Path) -> Path:
+def find_dataset(name_or_path: AnyPath) -> Path:
     """The path of a dataset by its bundled name, its path, its official name or its Minari id."""
     name = str(name_or_path)
     if name in bundled_datasets():
         return _BUNDLED / f"{name}.hdf5"
-    official, places = official_file(name), [Path(name)]
-    configured = os.environ.get("D4RL_DATASET_DIR")
-    directories = [*([Path(configured)] if configured else []), Path.home() / ".d4rl/datasets", cache_directory()]
+    official, directories = official_file(name), _searched_for_official()
+    with refusing(name):
+        try:
+            places = [local_path(name)]
+        except ValueError as error:
+            raise refuse(str(error), f"bundled are: {', '.join(bundled_datasets())}") from None
     if official:
         names = (official.file_name, f"{official.name}.hdf5")
         places += [directory / file_name for directory in directories for file_name in names]
     elif _MINARI_ID.fullmatch(name):
-        places.append(Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari/datasets") / name)
+        places += [place / name for place in _known(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets")]
     for place in places:
         if place.exists():
             return place
@@ -53,13 +64,31 @@ def find_dataset(name_or_path: str | Path) -> Path:
         raise refuse(f"no such file, and not a known dataset{where}", known)
 
 
+def _searched_for_official() -> list[Path]:
+    """Where official files may be, as far as it is known."""
+    directories = _known(os.environ.get("D4RL_DATASET_DIR"), "~/.d4rl/datasets")
+    with suppress(ValueError):
+        directories.append(cache_directory())
+    return directories
+
+
+def _known(*directories: str | None) -> list[Path]:
+    """The directories that are given, without those in a home that nobody knows."""
+    found = []
+    for directory in filter(None, directories):
+        with suppress(ValueError):
+            found.append(local_path(directory))
+    return found
+
+
 def load_dataset(
-    name_or_path: str | Path,
+    name_or_path: AnyPath,
     *,
     subset: Subset | None = None,
     observation_dim: int | None = None,
     action_limit: float | None = None,
     fix_timeouts: bool = False,
+    limit: int | None = None,
     memory_budget: int | None = None,
 ) -> Dataset:
     """Read a dataset by its name or path, in any of the formats of `trajmill.data.formats`.
@@ -71,12 +100,14 @@ def load_dataset(
 
     `subset` takes a part. `observation_dim` keeps the first numbers of each observation, such as 27 of Ant's 111; those
     dropped must be zero. `action_limit`, > 0, clips actions to ± this. `fix_timeouts` marks ends of episodes that
-    D4RL's flags leave out (`read_d4rl`). `memory_budget` is the most bytes that the arrays may declare; None is half of
-    the machine's memory.
+    D4RL's flags leave out (`read_d4rl`). `limit`, >= 1, is the number of steps after which the environment cut its
+    episodes: where no end is marked for so many steps, one is marked as a timeout. A file that stores neither timeouts
+    nor next observations needs it, unless its environment is one of `TASKS`; it has no effect on rows in no order.
+    `memory_budget` is the most bytes that the arrays may declare; None is half of the machine's memory.
     """
     path = find_dataset(name_or_path)
     reader = format_named(format_of(path))
-    dataset = reader.read(path, fix_timeouts=fix_timeouts, memory_budget=memory_budget)
+    dataset = reader.read(path, fix_timeouts=fix_timeouts, limit=limit, memory_budget=memory_budget)
     if observation_dim is not None:
         dataset = keep_observations(dataset, observation_dim)
     if action_limit is not None:

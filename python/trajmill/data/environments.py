@@ -110,7 +110,8 @@ def normalized_score(environment: str, returns: ArrayLike) -> NDArray[np.float64
 
 
 def _first_word(name: str) -> str:
-    return name.split("-", 1)[0].lower()
+    """What comes first in a name; D4RL's files of AntMaze are called ``Ant_maze_...`` and are no Ant."""
+    return re.sub("^ant[-_]maze", "antmaze", name.lower()).split("-", 1)[0]
 
 
 def environment_of(dataset: Dataset) -> str:

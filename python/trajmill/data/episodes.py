@@ -1,109 +1,153 @@
-"""Where episodes end, by the flags and by what the observations show; and cutting datasets there.
+"""Where episodes end, and which row follows which: decided here and nowhere else.
 
-Inside an episode the stored next observation is the next row's observation. If it is not, and is nearer to the row's
-own observation than to the next row's, the next row belongs to another episode: the flags leave an end unmarked.
+A row is followed by the next one exactly where its next observation is the next row's observation, number for number,
+and it ends no episode. No distance is measured, so scale, speed and kind of the observations do not matter. Numbers are
+compared as the file stores them, two precisions in the coarser one; NaN equals NaN, and 0 equals -0. What a file does
+not store the caller says (`limit`), or the file is refused: nothing is guessed.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajmill.core import checks
-from trajmill.data.environments import EPISODE_LIMIT
+from trajmill.data.environments import EPISODE_LIMIT, simulated_environment
 from trajmill.data.errors import refuse, refusing, warn_about, where
-from trajmill.data.records import BoolArray, Columns, Dataset, Episode, FloatArray, Transitions
+from trajmill.data.records import BoolArray, Columns, Dataset, Episode, Transitions, UnorderedTransitions
 
-CONTINUITY = 1e-3
-"""Largest difference between equal observations: far above float32 rounding, far below that of a reset."""
-SHARE_OF_DISORDER = 0.1
-"""If more than this share of the steps do not lead to the next row, the rows are in no order."""
-_BLOCK = 2**14
+SHARE_OF_REPEATS = 0.1
+"""Rows are refused if more than this share of them repeat the row before and nothing says that they follow it."""
 
 NextObservation = Literal["stored", "d4rl"]
 """Which observation follows a step: the one that the file stores, or the next row's, as in D4RL's own function."""
+_REPAIR = "load it with fix_timeouts=True, or use `trajmill dataset convert OLD NEW --fix-timeouts`,"  # for any command
 
 
-def settle_flags(columns: Columns) -> Columns:
-    """The columns with two flags that are never both set in a row; the limit wins, as in D4RL."""
-    terminals = columns["terminals"]
-    if "timeouts" in columns:
-        timeouts = columns["timeouts"]
-        both = terminals & timeouts
-        if both.any():
-            warn_about(f"'terminals' and 'timeouts' are both set {where(both)}; read as timeouts, as D4RL does")
-    elif "next_observations" in columns:
-        warn_about("no key 'timeouts'; episodes are cut where the stored next observation is not the next row's")
-        timeouts = np.zeros_like(terminals)
-    else:
-        warn_about(f"no key 'timeouts'; episodes are cut after {EPISODE_LIMIT} steps without a terminal")
-        rows = np.arange(len(terminals))
-        last_terminal = np.maximum.accumulate(np.where(terminals, rows, -1))
-        steps_since = rows - np.concatenate(([-1], last_terminal[:-1]))
-        timeouts = (steps_since % EPISODE_LIMIT == 0) & ~terminals
-    return columns | {"terminals": terminals & ~timeouts, "timeouts": timeouts}
+def leads_on(observations: NDArray[Any], next_observations: NDArray[Any]) -> BoolArray:
+    """Whether the next observation of each row but the last (N - 1,) is the next row's observation; both are (N, O)."""
+    here, there = next_observations[:-1], observations[1:]
+    equal: BoolArray = ((here == there) | ((here != here) & (there != there))).all(axis=1)
+    return equal
 
 
-def settle_episodes(dataset: Dataset, *, fix_timeouts: bool) -> Dataset:
-    """Look for ends of episodes that are marked wrongly or not at all: mark them, or without `fix_timeouts` refuse."""
+def in_one_precision(columns: Columns) -> Columns:
+    """The columns with observations and next observations of one dtype: of two float dtypes the narrower one."""
+    names = ("observations", "next_observations")
+    kinds = [columns[name].dtype for name in names if name in columns]
+    if len(set(kinds)) < 2:
+        return columns
+    floats = all(kind.kind == "f" for kind in kinds)
+    common = min(kinds, key=lambda kind: kind.itemsize) if floats else np.dtype(np.float32)
+    with np.errstate(over="ignore"):  # what overflows is refused later
+        return columns | {name: columns[name].astype(common) for name in names}
+
+
+def followed(transitions: Transitions) -> BoolArray:
+    """Whether each row (N,) is followed by the next one; the last is not, nor is any row of transitions in no order."""
+    found = ~(transitions.terminal | transitions.truncated) & transitions.ordered
+    found[:-1] &= leads_on(transitions.observation, transitions.next_observation)
+    found[-1:] = False
+    return found
+
+
+def settle_episodes(
+    dataset: Dataset, leads: BoolArray | None, *, has_timeouts: bool, fix_timeouts: bool, limit: int | None
+) -> Dataset:
+    """The dataset with every end of an episode marked, in one of the two flags.
+
+    `leads` (N - 1,) is what `leads_on` says of the file's columns, None if it stores no next observations;
+    `has_timeouts` says whether it stores timeouts. See `load_dataset` for `fix_timeouts` and `limit`.
+    """
+    if limit is not None:
+        checks.integer("limit", limit, 1, 2**63 - 1)
+    terminals, timeouts = dataset.terminals, dataset.timeouts
+    both = terminals & timeouts
+    if both.any():
+        warn_about(f"'terminals' and 'timeouts' are both set {where(both)}; read as timeouts, as D4RL does")
+        dataset = replace(dataset, terminals=terminals & ~timeouts)
     if not dataset.ordered:
         return dataset
-    difference, broken = _continuity(dataset)
-    # Ends that the flags leave out.
-    if broken.any() and (difference > CONTINUITY).mean() <= SHARE_OF_DISORDER:
-        fault = f"the stored next observation is far from the next row's {where(broken, 'rows inside episodes')}"
-        fault += ": 'timeouts' leaves ends unmarked"
-        if not fix_timeouts:
-            raise refuse(fault, "pass fix_timeouts (--fix-timeouts) to mark these ends as timeouts")
-        warn_about(f"{fault}; marked as timeouts")
-        dataset = replace(dataset, timeouts=dataset.timeouts | np.append(broken, False))
-    # Limits stored as terminals: every terminal is at the limit.
-    ends = dataset.episode_ends
-    lengths = np.diff(ends.nonzero()[0], prepend=-1)[dataset.terminals[ends]]
-    if len(lengths) and (lengths == EPISODE_LIMIT).all():
-        first = int(dataset.terminals.argmax())
-        oddity = f"all {len(lengths)} 'terminals', first in row {first}, end episodes of exactly {EPISODE_LIMIT} steps"
-        if fix_timeouts:
-            warn_about(f"{oddity}; read as timeouts")
-            dataset = replace(dataset, terminals=np.zeros_like(ends), timeouts=ends)
-        else:
-            warn_about(f"{oddity}, as limits do; pass fix_timeouts (--fix-timeouts) to read them as timeouts")
-    jumps = (difference > CONTINUITY) & ~ends[:-1]
-    if jumps.any():
-        oddity = f"'next_observations' is not the next row's observation {where(jumps, 'rows inside episodes')}"
-        warn_about(f"{oddity}, by up to {float(difference[jumps].max()):.3g}: they describe two different tasks")
-    if not ends[-1]:
-        first = int(ends.nonzero()[0][-1]) + 1 if ends.any() else 0
-        warn_about(f"the last {len(ends) - first} rows, from row {first} on, are an unfinished episode (no flag set)")
+    if leads is None and not has_timeouts and limit is None:
+        limit = _known_limit(dataset)
+    marks = not has_timeouts or fix_timeouts
+    if leads is not None and marks:
+        dataset = _settle_by_observations(dataset, leads, has_timeouts=has_timeouts, fix_timeouts=fix_timeouts)
+    if limit is not None and dataset.ordered:
+        dataset = _cut(dataset, limit)
+    if leads is not None and not marks:  # what `limit` has marked is no fault
+        dataset = _settle_by_observations(dataset, leads, has_timeouts=has_timeouts, fix_timeouts=fix_timeouts)
+    if dataset.ordered:
+        dataset = _settle_limits_as_terminals(dataset, limit or EPISODE_LIMIT, fix_timeouts=fix_timeouts)
+        ends = dataset.episode_ends
+        if not ends[-1]:
+            first = int(ends.nonzero()[0][-1]) + 1 if ends.any() else 0
+            warn_about(
+                f"the last {len(ends) - first} rows, from row {first} on, are an unfinished episode (no flag set)"
+            )
     return dataset
 
 
-def _continuity(dataset: Dataset) -> tuple[FloatArray, BoolArray]:
-    """Of every row but the last: how far its stored next observation is from the next row (0 where an episode ends).
+def _settle_by_observations(dataset: Dataset, leads: BoolArray, *, has_timeouts: bool, fix_timeouts: bool) -> Dataset:
+    """Mark the ends that next observations show, where timeouts are not stored or to be fixed."""
+    inside = ~dataset.episode_ends[:-1]
+    jumps = np.append(inside & ~leads, False)
+    if not jumps.any():
+        return dataset
+    fault = f"the stored next observation is not the next row's {where(jumps, 'rows inside episodes')}"
+    if not (inside & leads).any():  # they say nothing about the order
+        if has_timeouts:
+            warn_about(f"{fault}, and in none it is: they describe two different tasks, or the rows are in no order")
+            return dataset
+        warn_about(f"no key 'timeouts'; {fault}, and in none it is: read as single transitions in no order")
+        return replace(dataset, ordered=False)
+    if not has_timeouts:
+        warn_about(f"no key 'timeouts'; {fault}: marked as timeouts")
+    elif fix_timeouts:
+        warn_about(f"{fault}: 'timeouts' leaves ends unmarked; marked as timeouts")
+    else:
+        remedy = f"{_REPAIR} to mark these ends as timeouts, or write"
+        remedy += " the file without 'next_observations' if 'timeouts' is right, or with the attribute 'ordered' false"
+        raise refuse(f"{fault}: 'timeouts' leaves ends unmarked", f"{remedy} if its rows do not follow each other")
+    return replace(dataset, timeouts=dataset.timeouts | jumps)
 
-    And whether that is so far that the next row is another episode's.
-    """
-    if dataset.next_observations is None:
-        return np.zeros(len(dataset) - 1, np.float32), np.zeros(len(dataset) - 1, np.bool_)
-    following = dataset.next_observations[:-1]
-    difference = _distance(following, dataset.observations[1:])
-    difference[dataset.episode_ends[:-1]] = 0.0
-    broken: BoolArray = difference > CONTINUITY
-    if broken.any():
-        broken &= difference > _distance(following, dataset.observations[:-1])
-    return difference, broken
+
+def _known_limit(dataset: Dataset) -> int:
+    """The limit of the environment that a file without timeouts and next observations is from; refuse another."""
+    environment = simulated_environment(dataset)
+    if environment is None:
+        fault = "neither 'timeouts' nor 'next_observations' say where a limit cut episodes"
+        remedy = "pass limit (--limit), the steps after which the environment cuts them"
+        raise refuse(fault, f"{remedy}; a number above {len(dataset)} if it never does")
+    warn_about(f"no key 'timeouts'; episodes are cut after {EPISODE_LIMIT} steps, the limit of {environment}")
+    return EPISODE_LIMIT
 
 
-def _distance(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Largest difference of each row of two matrices, some rows at a time to save memory."""
-    largest = np.empty(len(a), np.float32)
-    for first in range(0, len(a), _BLOCK):
-        rows = slice(first, first + _BLOCK)
-        np.abs(a[rows] - b[rows]).max(axis=1, out=largest[rows])
-    return largest
+def _cut(dataset: Dataset, limit: int) -> Dataset:
+    """Mark as timeouts every `limit` steps since the last end."""
+    ends, rows = dataset.episode_ends, np.arange(len(dataset))
+    last_end = np.maximum.accumulate(np.where(ends, rows, -1))
+    steps_since = rows - np.concatenate(([-1], last_end[:-1]))
+    return replace(dataset, timeouts=dataset.timeouts | ((steps_since % limit == 0) & ~ends))
+
+
+def _settle_limits_as_terminals(dataset: Dataset, limit: int, *, fix_timeouts: bool) -> Dataset:
+    """Warn if every terminal is at the limit, as where limits are stored as terminals, or read them as timeouts."""
+    ends = dataset.episode_ends
+    lengths = np.diff(ends.nonzero()[0], prepend=-1)[dataset.terminals[ends]]
+    if not len(lengths) or not (lengths == limit).all():
+        return dataset
+    first = int(dataset.terminals.argmax())
+    oddity = f"all {len(lengths)} 'terminals', first in row {first}, end episodes of exactly {limit} steps"
+    if fix_timeouts:
+        warn_about(f"{oddity}; read as timeouts")
+        return replace(dataset, terminals=np.zeros_like(ends), timeouts=ends)
+    warn_about(f"{oddity}, as limits do; {_REPAIR} to read them as timeouts")
+    return dataset
 
 
 def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = "stored") -> Transitions:
@@ -117,13 +161,14 @@ def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = 
     limit are dropped, and so is the last row. On a terminal row the next observation is then the first of another
     episode: harmless where the target stops at terminals, wrong for models of the dynamics. Where the dataset
     says that its rows are in no order (`Dataset.ordered` is False, as in synthetic data) no row follows another, so
-    every row keeps its stored next observation; without any it is refused.
+    every row keeps its stored next observation, and the result is `UnorderedTransitions`; without any it is refused.
     """
     checks.choice("next_observation", next_observation, ("stored", "d4rl"))
     if dataset.next_observations is None or (next_observation == "d4rl" and dataset.ordered):
         dataset = with_next_rows(dataset)
     assert dataset.next_observations is not None
-    return Transitions(
+    kind = Transitions if dataset.ordered else UnorderedTransitions
+    return kind(
         observation=dataset.observations,
         action=dataset.actions,
         reward=dataset.rewards,
@@ -133,40 +178,58 @@ def qlearning_transitions(dataset: Dataset, next_observation: NextObservation = 
     )
 
 
-def with_next_rows(dataset: Dataset) -> Dataset:
-    """The rows that the next row continues, with its observation as the next one: D4RL's rule."""
-    if not dataset.ordered:
-        fault = "its rows are single transitions in no order, so the next row's observation does not follow"
-        with refusing(dataset.path):
-            raise refuse(fault, "record 'next_observations'")
-    rows = (~dataset.timeouts[:-1]).nonzero()[0]
-    return replace(dataset.rows(rows), next_observations=dataset.observations[rows + 1])
+def with_next_rows(dataset: Dataset, *, keep_terminals: bool = True) -> Dataset:
+    """The rows that the next row continues, with its observation as the next one: D4RL's rule.
 
-
-def split_episodes(dataset: Dataset) -> tuple[Episode, ...]:
-    """Cut a dataset into episodes at every terminal or limit, as views in the order of the file.
-
-    An unfinished last episode is dropped. A dataset without a finished episode is refused, and so are rows that do not
-    follow each other: shuffled, repeated, or single transitions.
+    That also keeps terminal rows, which another episode's row follows. A row whose successor is dropped is a timeout.
     """
-    ends = (dataset.episode_ends.nonzero()[0] + 1).tolist()
+    with refusing(dataset.path):
+        if not dataset.ordered:
+            fault = "its rows are single transitions in no order, so the next row's observation does not follow"
+            raise refuse(fault, "record 'next_observations'")
+    dropped = dataset.timeouts if keep_terminals else dataset.episode_ends
+    rows = (~dropped[:-1]).nonzero()[0]
+    part = dataset.rows(rows)
+    cut = ~part.terminals & dropped[rows + 1]
+    return replace(part, timeouts=cut, next_observations=dataset.observations[rows + 1])
+
+
+def check_order(dataset: Dataset) -> None:
+    """Refuse rows that do not follow each other: shuffled, repeated, or single transitions.
+
+    Everything that takes the next row for the next step begins with this.
+    """
     inside = ~dataset.episode_ends[:-1]
     remedy = "sequence methods need whole episodes in order; use the dataset for single transitions only"
     with refusing(dataset.path):
         if not dataset.ordered:
             raise refuse("its rows are single transitions in no order", remedy)
-        repeated = inside & np.all(dataset.observations[1:] == dataset.observations[:-1], axis=1)
-        repeated &= np.all(dataset.actions[1:] == dataset.actions[:-1], axis=1)
-        if repeated.sum() > SHARE_OF_DISORDER * inside.sum():
-            fault = f"{int(repeated.sum())} rows of 'observations' and 'actions' repeat the row before"
-            raise refuse(f"{fault}, first row {int(repeated.argmax()) + 1}", remedy)
-        broken = _continuity(dataset)[1]
-        if broken.sum() > SHARE_OF_DISORDER * inside.sum():
-            fault = f"'next_observations' does not lead to the next row {where(broken, 'rows inside episodes')}"
-            raise refuse(f"{fault}: the rows look shuffled", remedy)
-        if not ends:
+        if dataset.next_observations is not None:
+            broken = inside & ~leads_on(dataset.observations, dataset.next_observations)
+            if broken.any():
+                fault = f"'next_observations' is not the next row's {where(broken, 'rows inside episodes')}"
+                raise refuse(fault, f"mark the ends there; otherwise {remedy}")
+            return
+        columns = (dataset.observations, dataset.actions, dataset.rewards[:, None])
+        repeated = np.logical_and.reduce([inside, *((values[1:] == values[:-1]).all(1) for values in columns)])
+        if repeated.sum() > SHARE_OF_REPEATS * inside.sum():
+            fault = f"{int(repeated.sum())} rows repeat observation, action and reward of the row before"
+            fault += f", first row {int(repeated.argmax()) + 1}, and no 'next_observations' say that they follow it"
+            raise refuse(fault, remedy)
+
+
+def split_episodes(dataset: Dataset) -> tuple[Episode, ...]:
+    """Cut a dataset into episodes at every terminal or limit, as views in the order of the file.
+
+    An unfinished last episode is dropped. A dataset without a finished episode is refused, and so is one whose rows do
+    not follow each other (`check_order`).
+    """
+    check_order(dataset)
+    ends = (dataset.episode_ends.nonzero()[0] + 1).tolist()
+    if not ends:
+        with refusing(dataset.path):
             fault = "no row ends an episode in 'terminals' or 'timeouts'"
-            raise refuse(fault, "sequence methods need the flags to be set")
+            raise refuse(fault, "set the flags, or pass limit (--limit), the steps after which episodes were cut")
     return tuple(
         Episode(
             start=start,

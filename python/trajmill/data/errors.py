@@ -9,12 +9,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
+
+from trajmill.core.paths import AnyPath
 
 
 class DatasetError(ValueError):
     """A data file or dataset is not fit for use; the message names the file, the key, the fault and what to do."""
+
+    fault = ""  # the part of the message that says what is wrong
 
 
 class DatasetWarning(UserWarning):
@@ -25,7 +28,7 @@ _subject = ContextVar("_subject", default="")
 
 
 @contextmanager
-def refusing(subject: Path | str) -> Iterator[None]:
+def refusing(subject: AnyPath) -> Iterator[None]:
     """Let refusals and warnings in the block begin with `subject`: the path of a file, or a dataset's name."""
     before = _subject.set(f"{subject}: ")
     try:
@@ -36,7 +39,9 @@ def refusing(subject: Path | str) -> Iterator[None]:
 
 def refuse(fault: str, remedy: str) -> DatasetError:
     """The error to raise: what is wrong, then what to do."""
-    return DatasetError(f"{_subject.get()}{fault}; {remedy}")
+    error = DatasetError(f"{_subject.get()}{fault}; {remedy}")
+    error.fault = fault
+    return error
 
 
 def where(mask: Any, rows: str = "rows") -> str:

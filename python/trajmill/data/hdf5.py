@@ -10,14 +10,15 @@ import math
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core import hdf5_writing
 from trajmill.data.columns import LARGEST_CHUNK
 from trajmill.data.errors import DatasetError, refuse
 
@@ -46,6 +47,7 @@ _DEEPEST = 8
 _HEAP = b"GCOL\x01\x00\x00\x00"
 _HEAP_OBJECT = struct.Struct("<H6xQ")
 _CHUNK_BYTES = 2**19
+_IN_USE = ("unable to lock file", "already open for write", "already open for SWMR write")  # in what HDF5 says
 _LONGEST_TEXT, _LONGEST_ATTRIBUTE = 2**20, 2**10
 
 
@@ -68,8 +70,14 @@ def open_hdf5(path: Path, expected: str = "") -> Iterator[h5py.File]:
     _check_heaps(path)
     h5py = import_h5py()
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path, "r", locking="best-effort")  # some file systems have no locks
     except Exception as error:  # h5py raises OSError here, and others on a structure that makes no sense
+        if isinstance(error, BlockingIOError) or any(words in str(error) for words in _IN_USE):
+            fault = f"another program has the HDF5 file open for writing ({error})"
+            remedy = (
+                "wait until it is closed; after a writer that was killed, `h5clear -s FILE` of the HDF5 tools helps"
+            )
+            raise refuse(fault, remedy) from error
         size = path.stat().st_size
         fault = f"the HDF5 file cannot be opened and is probably cut short at {size:,} bytes{expected} ({error})"
         raise refuse(fault, "copy or download it again and compare the size with the source") from error
@@ -87,8 +95,11 @@ def _sniff(path: Path) -> None:
     """Refuse what is not an HDF5 file, and say what it is."""
     if not path.is_file():
         raise refuse("not a regular file" if path.exists() else "no such file", "give the path of one HDF5 file")
-    with path.open("rb") as file:
-        head = file.read(_USER_BLOCK_OFFSETS[-1] + len(_HDF5_SIGNATURE))
+    try:
+        with path.open("rb") as file:
+            head = file.read(_USER_BLOCK_OFFSETS[-1] + len(_HDF5_SIGNATURE))
+    except OSError as error:
+        raise refuse(f"the file cannot be read ({error.strerror})", "check its permissions and its disk") from error
     if not head:
         raise refuse("the file is empty", "copy or download it again")
     if any(head.startswith(_HDF5_SIGNATURE, offset) for offset in _USER_BLOCK_OFFSETS):
@@ -253,15 +264,9 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-@contextmanager
-def create_hdf5(path: Path) -> Iterator[h5py.File]:
-    """A new file to write; a full disk is an OSError."""
-    h5py = import_h5py()
-    try:
-        with h5py.File(path, "x") as file:
-            yield file
-    except RuntimeError as error:  # HDF5 raises this if the disk is full when it closes a file
-        raise OSError(f"{path}: HDF5 says {error}") from error
+def create_hdf5(path: Path) -> AbstractContextManager[tuple[h5py.File, Callable[[], None]]]:
+    """`core.hdf5_writing.create_hdf5`: a new file to write, and the check to call between pieces."""
+    return hdf5_writing.create_hdf5(import_h5py(), path)
 
 
 def create_packed(group: h5py.Group, name: str, values: NDArray[Any], *, row_count: int | None = None) -> h5py.Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, ClassVar, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,7 @@ BoolArray = NDArray[np.bool_]
 Columns = dict[str, NDArray[Any]]  # one row per step, named as in D4RL's files: COLUMNS, "infos/qpos"
 
 COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-INFOS = "infos/"
+INFOS, METADATA = "infos/", "metadata/"
 
 
 class Steps(TypedDict):
@@ -84,9 +84,10 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transitions:
-    """Steps in the form that temporal-difference methods learn from; any order, no episode structure.
+    """Steps in the form that temporal-difference methods learn from, in the order of the file.
 
-    Only ``terminal`` stops the bootstrap; the next observation of a ``truncated`` step still has a value.
+    `trajmill.data.episodes.followed` says which row the next one follows. Only ``terminal`` stops the bootstrap; the
+    next observation of a ``truncated`` step still has a value.
     """
 
     observation: FloatArray  # (N, O)
@@ -95,10 +96,18 @@ class Transitions:
     next_observation: FloatArray  # (N, O)
     terminal: BoolArray  # (N,)
     truncated: BoolArray  # (N,)
+    ordered: ClassVar[bool] = True
 
     def __len__(self) -> int:
         """Number of transitions N."""
         return len(self.reward)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnorderedTransitions(Transitions):
+    """Transitions in no order: no row follows another, whatever the observations look like."""
+
+    ordered: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

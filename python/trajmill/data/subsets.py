@@ -118,6 +118,11 @@ def keep_observations(dataset: Dataset, observation_dim: int) -> Dataset:
     return replace(dataset, **kept)  # type: ignore[arg-type]
 
 
+def divide_actions(dataset: Dataset, limit: float) -> Dataset:
+    """Actions in units of an environment's `limit`, > 0: policies act within ±1."""
+    return dataset if limit == 1.0 else replace(dataset, actions=dataset.actions / np.float32(limit))
+
+
 def clip_actions(dataset: Dataset, limit: float) -> Dataset:
     """Clip actions to ±`limit`, > 0: 1.0 is what D4RL's environments do, 1 - 1e-6 keeps atanh finite."""
     limit = checks.number("action limit", limit, "(0, inf)")

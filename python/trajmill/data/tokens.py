@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core import checks
+from trajmill.core.paths import AnyPath, input_path
 from trajmill.data.errors import refuse, refusing
 
 _LARGEST_TOKEN = 2**32 - 1
@@ -15,14 +16,14 @@ _ALLOWED = np.zeros(256, np.bool_)
 _ALLOWED[list(b"0123456789,\r\n")] = True
 
 
-def read_token_csv(path: str | Path, *, memory_budget: int | None = None) -> NDArray[np.int64]:
+def read_token_csv(path: AnyPath, *, memory_budget: int | None = None) -> NDArray[np.int64]:
     """Read tokens (sequences, length): a sequence a line, decimal numbers between commas, no header.
 
     Anything else is refused, with the number of the line, and so is a file too large for the `memory_budget`.
     """
     rows: list[NDArray[np.int64]] = []
     with refusing(path):
-        for number, line in enumerate(_content(Path(path), checks.memory_limit(memory_budget)).splitlines(), 1):
+        for number, line in enumerate(_content(input_path(path), checks.memory_limit(memory_budget)).splitlines(), 1):
             fields = line.split(b",")
             if rows and len(fields) != len(rows[0]):
                 fault = f"line {number} has {len(fields)} tokens, line 1 has {len(rows[0])}"

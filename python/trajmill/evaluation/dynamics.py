@@ -98,7 +98,10 @@ def _has_states(dataset: Dataset) -> bool:
 def _comparable_rows(dataset: Dataset, definition: EnvironmentDefinition) -> IndexArray:
     """Rows whose state and next observation are both known."""
     known = np.ones(len(dataset), np.bool_)
-    if not _has_states(dataset):
+    if _has_states(dataset):
+        for key in ("qpos", "qvel"):
+            known &= np.isfinite(dataset.infos[key]).all(axis=1)
+    else:
         known &= definition.shows_state(_shown(dataset.observations, definition))
     if dataset.next_observations is None:
         known &= ~dataset.episode_ends

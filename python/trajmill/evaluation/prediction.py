@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.data import Normalizer, Transitions
+from trajmill.data.episodes import followed
 
 _BLOCK = 1024
 
@@ -52,12 +53,8 @@ class ErrorAtDistance(PredictionError):
 
 
 def histories(transitions: Transitions, limit: int) -> NDArray[np.int64]:
-    """How many of the rows before each lead to it, at most `limit`: (N,).
-
-    A row leads to the next one if its next observation is that row's observation exactly, and it ends no episode.
-    """
-    leads = (transitions.next_observation[:-1] == transitions.observation[1:]).all(1)
-    leads &= ~(transitions.terminal | transitions.truncated)[:-1]
+    """How many of the rows before each lead to it, at most `limit`: (N,); see `trajmill.data.episodes.followed`."""
+    leads = followed(transitions)[:-1]
     found = np.zeros(len(transitions), np.int64)
     for _ in range(limit):
         found[1:] = np.where(leads, found[:-1] + 1, 0)

@@ -360,9 +360,10 @@ def correlation_score(real: Float64Array, synthetic: Float64Array) -> float:
 
 def _column(name: str, group: str, reference: FloatArray, other: FloatArray, made: FloatArray) -> ColumnQuality:
     low, high = float(reference.min()), float(reference.max())
-    margin = 0.1 * (high - low) or 0.5
+    margin = 0.1 * (high - low) or 0.5 * max(1.0, abs(low))
     edges = (low - margin, high + margin)
-    real, synthetic = (np.histogram(numbers, _BINS, edges)[0] / len(numbers) for numbers in (reference, made))
+    exact = (numbers.astype(np.float64) for numbers in (reference, made))  # in float32 narrow bins have equal edges
+    real, synthetic = (np.histogram(numbers, _BINS, edges)[0] / len(numbers) for numbers in exact)
     score, floor = (1.0 - kolmogorov_smirnov(reference, numbers) for numbers in (made, other))
     outside, outside_floor = (float(np.mean((numbers < low) | (numbers > high))) for numbers in (made, other))
     return ColumnQuality(

@@ -101,6 +101,7 @@ def evaluate_policy(
     episode_seed: int = 0,
     maximum_steps: int = EPISODE_LIMIT,
     observation_dim: int | None = None,
+    action_scale: float = 1.0,
     exact: bool = False,
     threads: int | None = None,
 ) -> EvaluationResult:
@@ -113,13 +114,16 @@ def evaluate_policy(
 
     `act` is called once per step with all S × E observations. `environment_id` is one of `ENVIRONMENTS`. If the policy
     takes observations of more numbers than the environment shows (`observation_dim`; Ant shows 27, D4RL's files have
-    111), zeros follow. `exact` steps Gymnasium itself, one environment after another: slower, and equal to the last
-    bit; otherwise `threads` >= 1 simulate, None: every core, with equal results. ValueError or ImportError if a number
-    is out of range, the environment unknown, an action of the wrong shape, or Gymnasium or MuJoCo absent.
+    111), zeros follow. The environment gets `action_scale`, > 0, times what the policy gives, so that one that acts
+    within ±1 reaches an environment's limits. `exact` steps Gymnasium itself, one environment after another: slower,
+    and equal to the last bit; otherwise `threads` >= 1 simulate, None: every core, with equal results. ValueError or
+    ImportError if a number is out of range, the environment unknown, an action of the wrong shape, or Gymnasium or
+    MuJoCo absent.
     """
     checks.integer("seed_count", seed_count, 1)
     checks.integer("episode_count", episode_count, 1)
     checks.integer("maximum_steps", maximum_steps, 1)
+    checks.number("action_scale", action_scale, "(0, inf)")
     seeds = episode_seeds(episode_seed, episode_count) * seed_count
     simulator: simulators.Simulator
     if exact:
@@ -127,7 +131,9 @@ def evaluate_policy(
     else:
         simulator = simulators.BatchedEnvironment(environment_id, len(seeds), threads=threads)
     with closing(simulator):
-        steps = play(act, simulator, seeds, seed_count, maximum_steps, observation_dim=observation_dim)
+        steps = play(
+            act, simulator, seeds, seed_count, maximum_steps, observation_dim=observation_dim, action_scale=action_scale
+        )
         returns, lengths = add_up(steps, (seed_count, episode_count))
     return EvaluationResult(
         environment_id=simulator.definition.environment_id,
@@ -159,7 +165,7 @@ class PlayedStep:
 
     slots: IndexArray  # (B,) ascending
     observation: NDArray[np.float32]  # (B, O) before the step
-    action: NDArray[np.float32]  # (B, A) as the policy gave it, not clipped yet
+    action: NDArray[np.float32]  # (B, A) as the policy gave it, scaled but not clipped yet
     result: simulators.StepResult
     failed_seeds: IndexArray  # seeds that just gave an action that is not finite, and whose episodes stop here
 
@@ -172,6 +178,7 @@ def play(
     maximum_steps: int,
     *,
     observation_dim: int | None = None,
+    action_scale: float = 1.0,
 ) -> Iterator[PlayedStep]:
     """Start an episode from each of `seeds` (S * E,), in a slot each, and yield each step once it is made.
 
@@ -193,7 +200,7 @@ def play(
         given = np.asarray(act(observations.reshape(*shape, width).copy()), np.float32)
         if given.shape != (needed := (*shape, definition.action_dim)):
             raise ValueError(f"the policy must return actions of shape (S, E, A) = {needed}, got {given.shape}")
-        actions = given.reshape(len(seeds), -1)[active]
+        actions = given.reshape(len(seeds), -1)[active] * np.float32(action_scale)
         seed_of = active // shape[1]
         failed_seeds = seed_of[~np.isfinite(actions).all(axis=1)]
         if len(failed_seeds):

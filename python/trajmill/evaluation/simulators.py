@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from trajmill.core import checks
+from trajmill.core.limits import usable_cores
 from trajmill.data.records import BoolArray
 from trajmill.evaluation.environments import ActionArray, Float64Array, IndexArray, environment_definition
 
@@ -95,7 +96,7 @@ class BatchedEnvironment:
         self, environment_id: str, count: int, *, threads: int | None = None, margin_fix: bool | None = None
     ) -> None:
         self.count = checks.integer("count", count, 1)
-        threads = min(checks.usable_cores(), count) if threads is None else checks.integer("threads", threads, 1)
+        threads = min(usable_cores(), count) if threads is None else checks.integer("threads", threads, 1)
         self.definition = environment_definition(environment_id)
         self.margin_fix = self.definition.margin_fix if margin_fix is None else margin_fix
         environment = make_gymnasium(environment_id, margin_fix=self.margin_fix)

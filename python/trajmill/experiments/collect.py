@@ -18,6 +18,7 @@ published for D4RL's are not to be expected on them.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -28,6 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core import checks
+from trajmill.core.files import check_writable
+from trajmill.core.limits import usable_cores
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import has_reference_score, normalized_score, reference_score, write_d4rl
 from trajmill.data.environments import EPISODE_LIMIT
@@ -100,7 +104,7 @@ class Collected:
 
 
 def collect(
-    environment_id: str, out: Path, config: CollectConfig | None = None, progress: Progress = silent
+    environment_id: str, out: AnyPath, config: CollectConfig | None = None, progress: Progress = silent
 ) -> Collected:
     """Play episodes and write them to `out`, a new HDF5 file in D4RL's schema with ``infos/qpos`` and ``infos/qvel``.
 
@@ -108,10 +112,13 @@ def collect(
     """
     config = config or CollectConfig()
     definition = environment_definition(environment_id)
-    if out.exists():
+    out = local_path(out)
+    if os.path.lexists(out):
         raise ValueError(f"{out} exists; name a new file")
     if not out.parent.is_dir():
         raise ValueError(f"there is no directory {out.parent} to write {out.name} into")
+    for path in (out, config.policies) if config.train and config.policies is not None else (out,):
+        check_writable(local_path(path))
     short = definition.name
     label = f"{short}-random" if config.kind == "random" else f"{short}-ars-{config.kind}"
     checkpoints = [] if config.kind == "random" else _policies(definition, config, progress)
@@ -159,7 +166,7 @@ _INFOS = ("qpos", "qvel")
 
 
 def _threads(config: CollectConfig) -> int:
-    return checks.usable_cores() if config.threads is None else config.threads
+    return usable_cores() if config.threads is None else config.threads
 
 
 # --- playing ---

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from trajmill.core import checks
+from trajmill.core.files import check_writable
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data import Dataset, DatasetError, DatasetSummary, DatasetWarning, load_dataset, split_episodes, summarize
 from trajmill.data.errors import refuse, refusing, warn_about
 from trajmill.data.formats import format_for, format_named, format_names
@@ -27,14 +28,19 @@ class Validation:
 
 
 def validate(
-    name_or_path: str | Path, *, fix_timeouts: bool = False, dynamics: bool = False, environment_id: str | None = None
+    name_or_path: AnyPath,
+    *,
+    fix_timeouts: bool = False,
+    limit: int | None = None,
+    dynamics: bool = False,
+    environment_id: str | None = None,
 ) -> Validation:
     """Check a dataset: file, keys, shapes, dtypes, memory, finiteness, ranges, episodes, statistics, dynamics.
 
     `dynamics` repeats single steps in the simulator too (`check_dynamics`), in the dataset's own environment if
     `environment_id` names no other. The first check that fails is a `DatasetError`.
     """
-    dataset, caught = load_with_warnings(name_or_path, fix_timeouts=fix_timeouts)
+    dataset, caught = load_with_warnings(name_or_path, fix_timeouts=fix_timeouts, limit=limit)
     summary = summarize(dataset)
     with refusing(dataset.path):
         try:
@@ -56,7 +62,7 @@ def validate(
     return Validation(summary=summary, warnings=tuple(caught), dynamics=report)
 
 
-def load_with_warnings(name_or_path: str | Path, **options: Any) -> tuple[Dataset, list[str]]:
+def load_with_warnings(name_or_path: AnyPath, **options: Any) -> tuple[Dataset, list[str]]:
     """`load_dataset`, and the text of its warnings."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DatasetWarning)
@@ -65,7 +71,7 @@ def load_with_warnings(name_or_path: str | Path, **options: Any) -> tuple[Datase
 
 
 def convert(
-    name_or_path: str | Path, destination: str | Path, *, to: str | None = None, overwrite: bool = False, **options: Any
+    name_or_path: AnyPath, destination: AnyPath, *, to: str | None = None, overwrite: bool = False, **options: Any
 ) -> tuple[Dataset, str]:
     """Read a dataset and write it in another format, or a part of it; returns what was written and the format's name.
 
@@ -73,12 +79,16 @@ def convert(
     schema; a name without a suffix becomes Minari's directory. `overwrite` replaces a file. `options` are
     `load_dataset`'s.
     """
-    destination = Path(destination)
+    destination = local_path(destination)
     name = format_for(destination) if to is None else checks.choice("to", to, format_names())
     writer = format_named(name)
+    check_writable(destination)
     dataset = load_dataset(name_or_path, **options)
     dataset = replace(dataset, metadata={"source": dataset.name, **dataset.metadata})
     writer.write(destination, overwrite=overwrite, **dataset.to_write())
+    if not writer.ORDERED and dataset.ordered:
+        with refusing(destination):
+            warn_about("its rows become single transitions in no order: the format stores no ends of episodes")
     if writer.ORDERED and not dataset.ordered:
         with refusing(destination):
             warn_about(

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import trajmill as tm
-from trajmill.core.checks import usable_cores
-from trajmill.core.files import write_whole
+from trajmill.core.files import contents, write_whole
+from trajmill.core.limits import usable_cores
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import load_dataset, summarize
 from trajmill.evaluation.statistics import Interval
@@ -139,7 +140,7 @@ class DemoResult:
 
 
 def run_demo(
-    output: Path,
+    output: AnyPath,
     progress: Progress = silent,
     config: DemoConfig | None = None,
     *,
@@ -154,6 +155,7 @@ def run_demo(
 
     config = config or DemoConfig()
     started = time.perf_counter()
+    output = local_path(output)
     _claim(output)
     training = DatasetTrainConfig(
         dataset=config.dataset,
@@ -197,7 +199,7 @@ def run_demo(
 
 def _claim(output: Path) -> None:
     """Make `output` an empty demonstration; only what an earlier one made is removed."""
-    if output.exists() and any(output.iterdir()):
+    if contents(output):
         if not (output / MARKER).exists():
             raise FileExistsError(f"{output} holds something else than a demonstration; choose another directory")
         shutil.rmtree(output / "training", ignore_errors=True)
@@ -217,6 +219,7 @@ def probe(config: DatasetTrainConfig[Any], seconds: float = 2.0) -> float:
     from trajmill.algorithms import td3_bc
     from trajmill.runs.processes import seed_groups
 
+    threads = torch.get_num_threads()
     seeds = config.seeds[: max(map(len, seed_groups(len(config.seeds), min(usable_cores(), len(config.seeds)))))]
     rows = td3_bc.prepare(config.method, load_dataset(config.dataset))
     torch.set_num_threads(1)  # as in each of the processes
@@ -226,6 +229,7 @@ def probe(config: DatasetTrainConfig[Any], seconds: float = 2.0) -> float:
     while passed < seconds:
         td3_bc.step(state, 2)
         done, passed = done + 2, time.perf_counter() - started
+    torch.set_num_threads(threads)
     return passed / done
 
 

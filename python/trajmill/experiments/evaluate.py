@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trajmill.algorithms import method_of_kind
-from trajmill.core.files import replacing
+from trajmill.core.files import contents, replacing
+from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
 from trajmill.models.precision import use_bfloat16
 from trajmill.runs.reading import RunError, checkpoints, read_config, read_state
+from trajmill.training.device import torch_as_it_was
 from trajmill.training.settings import at_least
 
 
@@ -43,12 +45,13 @@ class RunEvaluation:
     result: EvaluationResult
 
 
-def evaluate_run(run: Path, config: EvaluateConfig | None = None, progress: Progress = silent) -> RunEvaluation:
+@torch_as_it_was()
+def evaluate_run(run: AnyPath, config: EvaluateConfig | None = None, progress: Progress = silent) -> RunEvaluation:
     """Play episodes with every seed's policy.
 
     ValueError if `run` is not a training run, has no policies, or has no checkpoint yet.
     """
-    config = config or EvaluateConfig()
+    config, run = config or EvaluateConfig(), local_path(run)
     settings = read_config(run)
     found = checkpoints(run)
     if not found:
@@ -68,6 +71,7 @@ def evaluate_run(run: Path, config: EvaluateConfig | None = None, progress: Prog
         episode_count=config.episode_count,
         episode_seed=config.episode_seed,
         observation_dim=policy.observation_dim,
+        action_scale=policy.action_limit,
         exact=config.exact,
         threads=config.threads,
     )
@@ -85,13 +89,15 @@ class TrainedPolicy:
     """updates behind the policies"""
     observation_dim: int
     """numbers of an observation that they take"""
+    action_limit: float = 1.0
+    """the environment gets so many times what they give"""
     environment: str | None = None
     """Gymnasium id that they were trained for; earlier versions did not write it down"""
 
 
-def load_policy(checkpoint: Path) -> TrainedPolicy:
+def load_policy(checkpoint: AnyPath) -> TrainedPolicy:
     """Read the policies of a checkpoint of any method that has some."""
-    tensors, known = read_state(checkpoint)
+    tensors, known = read_state(input_path(checkpoint))
     kind = known.get("kind", "")
     method = method_of_kind(kind)
     if method is None:
@@ -103,15 +109,18 @@ def load_policy(checkpoint: Path) -> TrainedPolicy:
         seeds=tuple(known["seeds"]),
         update=int(known["update"]),
         observation_dim=int(known["observation_dim"]),
+        action_limit=float(known.get("action_limit", 1.0)),
         environment=known.get("environment"),
     )
 
 
-def export_run(run: Path, destination: Path) -> int:
+def export_run(run: AnyPath, destination: AnyPath) -> int:
     """Write the newest checkpoint of a run into a new directory, as other programs read it; gives its update.
 
-    ValueError if the run has no checkpoint, its method knows no other program's format, or `destination` exists.
+    ValueError if the run has no checkpoint, its method knows no other program's format, or `destination` exists and is
+    not an empty directory.
     """
+    run, destination = local_path(run), local_path(destination)
     read_config(run)
     found = checkpoints(run)
     if not found:
@@ -120,7 +129,7 @@ def export_run(run: Path, destination: Path) -> int:
     method = method_of_kind(known["kind"])
     if method is None or not hasattr(method, "export"):
         raise RunError(f"{run} is of {known['kind']}, which no other program's format is known for")
-    if destination.exists():
+    if destination.is_file() or contents(destination):
         raise ValueError(f"{destination} exists; choose another name")
     destination.parent.mkdir(parents=True, exist_ok=True)
     with replacing(destination) as part:

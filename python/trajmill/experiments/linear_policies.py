@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core.files import write_whole
+from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.experiments.random_search import LinearPolicies
 
 FORMAT = "trajmill-linear-policies-1"
@@ -38,7 +39,7 @@ class LinearCheckpoint:
 
 
 def write_policies(
-    path: Path, environment_id: str, trail: list[LinearCheckpoint], provenance: Mapping[str, Any]
+    path: AnyPath, environment_id: str, trail: list[LinearCheckpoint], provenance: Mapping[str, Any]
 ) -> None:
     """Write a safetensors file: matrix (C, A, O), mean, deviation (C, O), return_mean, environment_steps (C,)."""
     from safetensors.numpy import save
@@ -49,16 +50,17 @@ def write_policies(
     }
     header = {"format": FORMAT, "environment": environment_id, "provenance": dict(provenance)}
     # One entry, since safetensors keeps several in an order of chance.
-    write_whole(path, save(columns, metadata={"trajmill": json.dumps(header, sort_keys=True)}))
+    write_whole(local_path(path), save(columns, metadata={"trajmill": json.dumps(header, sort_keys=True)}))
 
 
-def read_policies(path: Path, environment_id: str) -> list[LinearCheckpoint]:
+def read_policies(path: AnyPath, environment_id: str) -> list[LinearCheckpoint]:
     """Read a file of `write_policies`, in the order of training.
 
     ValueError if the file is absent, damaged, foreign, or of another environment.
     """
     from safetensors import SafetensorError, safe_open
 
+    path = input_path(path)
     if not path.is_file():
         raise ValueError(f"there is no file of policies at {path}")
     try:

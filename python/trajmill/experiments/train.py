@@ -17,11 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trajmill.algorithms import method_named, method_of_kind, name_of
+from trajmill.algorithms import method_named, name_of
 from trajmill.core import checks
+from trajmill.core.files import check_writable
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
-from trajmill.data.environments import check_environment
+from trajmill.data.environments import check_environment, task_of
+from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.statistics import average_last_four, best
@@ -29,20 +32,31 @@ from trajmill.experiments.prediction import (
     GREATEST_HORIZON,
     TrainedModel,
     check_model,
-    digest_of,
+    identity_of,
+    identity_of_run,
     load_model,
     predicted_rows,
 )
 from trajmill.replay.tables import Mixture, table_of
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import finish, process_count, seed_groups, train_in_processes
-from trajmill.runs.reading import read_start
+from trajmill.runs.reading import read_able, read_start
 from trajmill.runs.schedule import Evaluate, Trained, run_schedule
-from trajmill.training.device import ComputeConfig
+from trajmill.training.device import ComputeConfig, torch_as_it_was
 from trajmill.training.distributed import ALONE, Ranks, joined
 from trajmill.training.metrics import finite_or_none
 from trajmill.training.runner import Runner
-from trajmill.training.settings import Schedule, at_least, check_seeds, defaults, for_seeds, in_range, per_seed, plain
+from trajmill.training.settings import (
+    Schedule,
+    at_least,
+    check_seeds,
+    defaults,
+    for_seeds,
+    in_range,
+    of_python,
+    per_seed,
+    plain,
+)
 
 ConfigT = TypeVar("ConfigT")
 
@@ -73,8 +87,10 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
     dataset: str
     """name of a bundled dataset, or path of a file"""
     mix: tuple[str, ...] = ()
-    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, none with
-    =1, and normalizes all"""
+    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, which may be
+    nothing, and normalizes all"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where files do not mark it; also for --mix"""
     environment: str | None = None
     """Gymnasium id to evaluate in; None takes the dataset's own"""
     evaluation_episode_count: int = 10
@@ -122,9 +138,10 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
         return found
 
 
+@torch_as_it_was()
 def train(
     config: TrainConfig[Any],
-    output: Path,
+    output: AnyPath,
     progress: Progress = silent,
     *,
     resume: bool = False,
@@ -136,6 +153,9 @@ def train(
     `processes` share the seeds, with the same result; None is one per CPU core. Each makes a run `of_larger_run`, which
     keeps running where every seed of it has diverged. Processes that torchrun started share the batches instead.
     """
+    config, output = of_python(config), local_path(output)
+    if not RunDirectory(output).finished:
+        check_writable(output)
     method = method_named(name_of(config.method))
     device = config.compute.apply()
     with joined(device) as ranks:
@@ -172,6 +192,7 @@ class Probe:
     """its metadata"""
 
 
+@torch_as_it_was()
 def probe(config: TrainConfig[Any], seconds: float = 1.0) -> Probe:
     """Make updates for some seconds, at least one, to see what they cost; nothing is written."""
     method, device = method_named(name_of(config.method)), config.compute.apply()
@@ -244,7 +265,7 @@ class _Task:
         """Read the data, make the state of the first `seed_count` seeds, and start it from ``init``."""
         dataset = environment = None
         if isinstance(config, DatasetTrainConfig):
-            dataset = load_dataset(config.dataset)
+            dataset = load_dataset(config.dataset, limit=config.limit)
             environment = config.environment
             if environment is None and hasattr(method, "policy"):
                 environment = environment_of(dataset)
@@ -254,8 +275,10 @@ class _Task:
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
         part = _of_seeds(config, range(seed_count))
-        model = _model(config, dataset)
-        rows = _rows(config, method, dataset, model, progress)
+        model = _model(config, method, dataset)
+        action_limit = task_of(environment).action_limit if environment and hasattr(method, "policy") else 1.0
+        more = dict[str, Any]()
+        rows = _rows(config, method, dataset, model, action_limit, progress, more)
         table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
         state = method.create(part.method, table, part.seeds, metric_capacity=config.schedule.log_interval)
         if start is not None:
@@ -266,8 +289,12 @@ class _Task:
         metadata = {"kind": name_of(settings), "seeds": list(config.seeds), "method": plain(settings)}
         if dataset is not None:
             metadata |= {"observation_dim": dataset.observation_dim, "action_dim": dataset.action_dim}
-            metadata |= {"environment": environment, "dataset": dataset.name, "dataset_sha256": digest_of(dataset)}
+            metadata |= {"environment": environment, "dataset": dataset.name, **identity_of(dataset), **more}
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
+        if action_limit != 1.0:
+            metadata |= {"action_limit": action_limit}
+        if start is not None and "seeds" in start[1]:
+            metadata |= {"start": identity_of_run(start[1])}
         if model is not None:
             metadata |= {"model": model.identity()}
         if hasattr(method, "describe"):
@@ -320,6 +347,7 @@ class _Task:
                 seed_count=len(self.config.seeds),
                 episode_count=self.config.evaluation_episode_count,
                 observation_dim=self.metadata["observation_dim"],
+                action_scale=self.metadata.get("action_limit", 1.0),
             )
         if hasattr(self.method, "measure"):
             return lambda update: self.method.measure(self.state)
@@ -340,10 +368,15 @@ def _start(init: Path, method: ModuleType) -> tuple[dict[str, Tensor], dict[str,
     return read_start(init)
 
 
-def _model(config: TrainConfig[Any], dataset: Dataset | None) -> TrainedModel | None:
-    """What predicts next observations."""
+def _model(config: TrainConfig[Any], method: ModuleType, dataset: Dataset | None) -> TrainedModel | None:
+    """What predicts next observations; ValueError for a method that learns to predict them itself."""
     if not isinstance(config, DatasetTrainConfig) or dataset is None or config.predict is None:
         return None
+    if hasattr(method, "predict"):
+        raise ValueError(
+            f"{name_of(config.method)} learns to predict next observations, and with predicted ones in place of real "
+            f"ones it would learn another model's errors and be measured on them; leave out --predict"
+        )
     model = load_model(config.predict, config.prediction_seed)
     check_model(model, dataset, other_data=config.predict_other_data)
     return model
@@ -354,21 +387,29 @@ def _rows(
     method: ModuleType,
     dataset: Dataset | None,
     model: TrainedModel | None,
+    action_limit: float,
     progress: Progress,
+    known: dict[str, Any],
 ) -> Any:
-    """What the method learns from: made from its settings, or of a dataset, of predictions, of more datasets."""
+    """What the method learns from: made from its settings, or of a dataset, of predictions, of more datasets.
+
+    Actions are in units of `action_limit`, which a model that predicts does not know.
+    `known` receives what tells the content of the latter from that of others.
+    """
     if not isinstance(config, DatasetTrainConfig) or dataset is None:
         return method.generate(config.method, progress)
-    first = method.prepare(config.method, dataset)
+    first = method.prepare(config.method, divide_actions(dataset, action_limit))
     if config.relevance is not None:
-        first = _with_relevance(first, config.relevance)
+        first, known["relevance"] = _with_relevance(first, config.method, config.relevance)
     share = max(0.0, 1.0 - sum(config.shares.values()))
     sources = [(first, share)]
     if model is not None:
         rate = config.prediction_rate
-        predicted = predicted_rows(first, model, config.prediction_horizon)
+        predicted = predicted_rows(first, model.with_actions_in(action_limit), config.prediction_horizon)
         sources = [(first, share * (1.0 - rate)), (predicted, share * rate)]
-    others = {name: load_dataset(name) for name in config.shares}
+    others = {name: load_dataset(name, limit=config.limit) for name in config.shares}
+    if others:
+        known["mix"] = [identity_of(other) | {"share": config.shares[name]} for name, other in others.items()]
     for name, other in others.items():
         sizes = (other.observation_dim, other.action_dim)
         if sizes != (dataset.observation_dim, dataset.action_dim):
@@ -376,27 +417,35 @@ def _rows(
                 f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
-        sources.append((method.prepare(config.method, other).like(first), config.shares[name]))
+        rows = method.prepare(config.method, divide_actions(other, action_limit))
+        if config.relevance is not None:
+            rows, _ = _with_relevance(rows, config.method, config.relevance)
+        sources.append((rows.like(first), config.shares[name]))
     parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 1e-9), strict=True)
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
 
 
-def _with_relevance(rows: Any, path: Path) -> Any:
-    """The rows, and how relevant a run finds each."""
-    if not hasattr(rows, "with_relevance"):
+def _with_relevance(rows: Any, settings: Any, path: Path) -> tuple[Any, dict[str, Any]]:
+    """The rows with how relevant a run finds each, and what tells that run; ValueError if there is no condition."""
+    if not (hasattr(rows, "with_relevance") and hasattr(settings, "condition")):
         raise ValueError("relevance is for methods that learn with a condition, which this one does not; leave it out")
-    tensors, known = read_start(path, "relevance")
-    method = method_of_kind(known.get("kind", ""))
-    if method is None or not hasattr(method, "relevance"):
-        raise ValueError(f"{path} is of {known.get('kind')!r}, which finds nothing relevant; give another run")
+    relevance, tensors, known = read_able(path, "relevance", "relevance", "finds nothing relevant")
     real = rows.transitions
     sizes, wanted = (real.observation.shape[1], real.action.shape[1]), (known["observation_dim"], known["action_dim"])
     if sizes != wanted:
         raise ValueError(f"{path} takes {wanted[0]} observation and {wanted[1]} action numbers, the data has {sizes}")
-    return rows.with_relevance(method.relevance(tensors, known, real))
+    return rows.with_relevance(relevance(tensors, known, real)), identity_of_run(known)
 
 
-def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: int, observation_dim: int) -> Evaluate:
+def scoring(
+    act: Policy,
+    environment: str,
+    *,
+    seed_count: int,
+    episode_count: int,
+    observation_dim: int,
+    action_scale: float = 1.0,
+) -> Evaluate:
     """Evaluation for a schedule: mean return and score of every seed; the update names the series of episodes."""
 
     def evaluate(update: int) -> dict[str, list[float]]:
@@ -407,6 +456,7 @@ def scoring(act: Policy, environment: str, *, seed_count: int, episode_count: in
             episode_count=episode_count,
             episode_seed=update,
             observation_dim=observation_dim,
+            action_scale=action_scale,
         )
         returns = result.returns.mean(axis=1)
         return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
@@ -418,7 +468,9 @@ def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:
     """Average of the last four evaluations and the best one, per seed, None for a seed that diverged; and whence."""
     evaluations = [line["metrics"]["normalized_score"] for line in run.lines("evaluation")]
     curve = np.array(evaluations, dtype=np.float64)  # None becomes NaN
+    returns = np.array([line["metrics"]["return_mean"] for line in run.lines("evaluation")], dtype=np.float64)
     return {
+        "average_return": [finite_or_none(value) for value in average_last_four(returns).tolist()],
         "average_last_four": [finite_or_none(value) for value in average_last_four(curve).tolist()],
         "best": [finite_or_none(value) for value in best(curve).tolist()],
         "environment": environment,

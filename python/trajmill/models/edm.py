@@ -49,11 +49,22 @@ def denoised(network: Callable[[Tensor, Tensor], Tensor], noisy: Tensor, sigma: 
 
 
 def noise_levels(steps: int, highest: float = HIGHEST) -> list[float]:
-    """σ_0 … σ_N, float32 values, the last one 0; those above `highest` are left out."""
-    ramp = np.linspace(0.0, 1.0, steps) if steps > 1 else np.zeros(1)
-    ends = HIGHEST ** (1.0 / RHO), LOWEST ** (1.0 / RHO)
-    levels = ((ends[0] + ramp * (ends[1] - ends[0])) ** RHO).astype(np.float32)
-    return [*(float(level) for level in levels if level <= highest), 0.0]
+    """σ_0 … σ_N, float32 values, the last one 0.
+
+    With less than σ_max as `highest` they begin there, with one level for each of the `steps` that is lower.
+    """
+    levels = _levels(steps, HIGHEST)
+    if highest < HIGHEST:
+        levels = _levels(1 + sum(level < highest for level in levels), highest)
+    return [*levels, 0.0]
+
+
+def _levels(count: int, highest: float) -> list[float]:
+    """So many levels, evenly spaced in σ^{1/ρ}, from the highest to σ_min; a single one is the highest."""
+    ends = highest ** (1.0 / RHO), LOWEST ** (1.0 / RHO)
+    levels = ((ends[0] + np.linspace(0.0, 1.0, count) * (ends[1] - ends[0])) ** RHO).astype(np.float32)
+    found: list[float] = levels.tolist()
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,11 @@ def use_bfloat16(wanted: bool) -> None:
     _reduces = wanted
 
 
+def uses_bfloat16() -> bool:
+    """Whether products are computed in bfloat16 now."""
+    return _reduces
+
+
 def to_product_dtype(tensor: Tensor) -> Tensor:
     """The tensor as a matrix product takes it; gradients return in the tensor's own precision."""
     return tensor.to(torch.bfloat16) if _reduces and tensor.dtype == torch.float32 else tensor

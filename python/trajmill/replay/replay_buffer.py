@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from os.path import samestat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.data.records import Transitions
 from trajmill.replay import replay_file
 from trajmill.replay.replay_file import ReplayFileError
@@ -116,7 +116,7 @@ class ReplayBuffer(_core.ReplayBuffer):
         prioritized: bool = False,
         alpha: float = 0.6,
         beta: float = 0.4,
-        path: str | os.PathLike[str] | None = None,
+        path: AnyPath | None = None,
     ) -> None:
         settings: dict[str, Any] = {
             "capacity": checks.integer("capacity", capacity, 1, 2**62),
@@ -135,7 +135,9 @@ class ReplayBuffer(_core.ReplayBuffer):
         core_settings = _core.ReplaySettings(**settings)
         memory = None
         if path is not None:
-            memory, self._descriptor = replay_file.open_storage(Path(path), self._settings, core_settings.byte_count)
+            memory, self._descriptor = replay_file.open_storage(
+                input_path(path), self._settings, core_settings.byte_count
+            )
         try:
             super().__init__(core_settings, memory)
             self.beta = beta
@@ -147,9 +149,9 @@ class ReplayBuffer(_core.ReplayBuffer):
             _storages.add(self)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
+    def load(cls, path: AnyPath) -> Self:
         """The buffer that `save` wrote, with the same next draws; ReplayFileError if the file was changed."""
-        source = Path(path)
+        source = input_path(path)
         header = replay_file.read_header(source)
         if header.checksum is None:
             raise ReplayFileError(f"{source} is the storage of a buffer; open it with ReplayBuffer(path=...)")
@@ -171,14 +173,14 @@ class ReplayBuffer(_core.ReplayBuffer):
         except ValueError as error:
             raise ReplayFileError(f"{source} is damaged: {error}") from error
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write a copy with everything that draws depend on, whole or not at all, and in next to no memory.
 
         Draws continue meanwhile; changes wait, and so do draws that are asked for after a change. ValueError for the
         `path` that the buffer works in. A signal handler in the same thread may draw and save, but a change is a
         RuntimeError there, since it would wait for ever.
         """
-        target = Path(path)
+        target = local_path(path)
         if self._descriptor >= 0 and target.exists() and samestat(target.stat(), os.fstat(self._descriptor)):
             raise ValueError(f"{target} is where this buffer works; save to another path, or flush it")
         settings = self._settings | {"beta": self.beta}
@@ -213,7 +215,12 @@ class ReplayBuffer(_core.ReplayBuffer):
 
     @classmethod
     def from_transitions(cls, transitions: Transitions, *, capacity: int | None = None, **options: Any) -> Self:
-        """A buffer that holds a dataset's transitions, in order; `options` are those of the class."""
+        """A buffer that holds a dataset's transitions, in order; `options` are those of the class.
+
+        ValueError for several steps (`n_step`) of transitions in no order.
+        """
+        if options.get("n_step", 1) != 1 and not transitions.ordered:
+            raise ValueError("n_step must be 1 for transitions in no order, of which none follows another")
         arrays = {field.name: getattr(transitions, field.name) for field in fields(transitions)}
         schema: dict[str, ColumnSpec] = {name: (array.shape[1:], array.dtype) for name, array in arrays.items()}
         buffer = cls(len(transitions) if capacity is None else capacity, schema, **options)

@@ -10,7 +10,6 @@ checksum of its rows, since they change; its state has one. Nothing is pickled. 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import mmap
 import os
@@ -128,10 +127,8 @@ def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes
         _make_storage(path, settings, byte_count)
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ReplayFileError(f"{path} is in use by another buffer; close that one first") from None
+        if files.lock(descriptor) is False:
+            raise ReplayFileError(f"{path} is in use by another buffer; close that one first")
         found = read_header(path)
         if found.checksum is not None:
             raise ReplayFileError(f"{path} is a copy that save() wrote; read it with ReplayBuffer.load()")
@@ -157,11 +154,15 @@ def _make_storage(path: Path, settings: Settings, byte_count: int) -> None:
         os.posix_fallocate(descriptor, 0, header.size + byte_count)  # a mapped write to a full disk kills the process
         os.pwrite(descriptor, header.data, 0)
         os.fsync(descriptor)
-        with contextlib.suppress(FileExistsError):
+        try:
             os.link(part, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            part.rename(path)
     finally:
         os.close(descriptor)
-        part.unlink()
+        part.unlink(missing_ok=True)
 
 
 def _header(settings: Settings, extents: Extents, checksum: str | None) -> Bytes:

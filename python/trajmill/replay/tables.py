@@ -169,6 +169,7 @@ class TransitionRows:
             "terminal": rows.terminal.astype(np.float32),
             "next_observation": rows.next_observation,
         }
+        self._check_finite(columns)  # before a NaN in one row gets into the scaling of all
         if self.normalizer is not None:
             for name in ("observation", "next_observation"):
                 columns[name] = self.normalizer.normalize(columns[name])
@@ -179,12 +180,15 @@ class TransitionRows:
             )
         if (self.reward_factor, self.reward_shift) != (1.0, 0.0):
             columns["reward"] = rows.reward * np.float32(self.reward_factor) + np.float32(self.reward_shift)
+        self._check_finite(columns)
+        return columns
+
+    def _check_finite(self, columns: Mapping[str, NDArray[np.float32]]) -> None:
         for name, column in columns.items():
             finite = np.isfinite(column)
             if not finite.all():
-                bad = finite.reshape(len(rows), -1).all(1).argmin()
+                bad = finite.reshape(len(self.transitions), -1).all(1).argmin()
                 raise ValueError(f"{name} of transition {bad} is NaN or infinite; clean the dataset first")
-        return columns
 
     @property
     def facts(self) -> TransitionFacts:

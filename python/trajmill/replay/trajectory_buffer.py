@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.data.episodes import check_order
 from trajmill.data.normalizer import Normalizer
 from trajmill.data.records import BoolArray, Dataset, FloatArray
 from trajmill.replay.mixed_replay import Resumable
@@ -160,7 +161,11 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, **options: Any) -> Self:
-        """Windows of a dataset, whose timeouts are the truncated steps; `options` are those of the class."""
+        """Windows of a dataset, whose timeouts are the truncated steps; `options` are those of the class.
+
+        DatasetError if its rows do not follow each other (`trajmill.data.episodes.check_order`).
+        """
+        check_order(dataset)
         return cls(
             observation=dataset.observations,
             action=dataset.actions,

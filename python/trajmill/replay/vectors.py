@@ -25,6 +25,8 @@ Scaling = Literal["standard", "minmax"]
 SATURATION = 0.999
 """actions are multiplied by this before atanh, so that 1 stays finite"""
 _EPSILON = 1e-5
+_NARROW = 1e-3
+"""range of a column below which that is left out"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +59,9 @@ class VectorCode:
         """Measure transitions.
 
         ``"standard"`` subtracts the mean and divides by the standard deviation (n−1) + 1e-5, but for the terminal;
-        ``"minmax"`` maps [min, max + 1e-5] to [-1, 1]. `keep_constant` models constant columns too, as the released
-        code does. ValueError for fewer than two rows, for numbers that are not finite, and if every column is constant.
+        ``"minmax"`` maps [min, max + 1e-5] to [-1, 1]. In a column that varies by less than 1e-3 both leave out the
+        1e-5, which would drown it. `keep_constant` models constant columns too, as the released code does. ValueError
+        for fewer than two rows, for numbers that are not finite, and if every column is constant.
         """
         if len(transitions) < 2:
             raise ValueError(f"a generative model needs at least 2 transitions, got {len(transitions)}")
@@ -72,12 +75,13 @@ class VectorCode:
         if not finite.all():
             raise ValueError(f"transition {finite.argmin()} has a NaN or an infinite number; clean the dataset first")
         low, high = rows.min(0).astype(np.float64), rows.max(0).astype(np.float64)
-        if scaling == "minmax":
-            offset, scale = (low + high + _EPSILON) / 2.0, (high + _EPSILON - low) / 2.0
-        else:
-            offset, scale = rows.mean(0, dtype=np.float64), rows.std(0, ddof=1, dtype=np.float64) + _EPSILON
-            offset[-1], scale[-1] = 0.0, 1.0
         constant = low == high
+        epsilon = np.where(constant | (high - low >= _NARROW), _EPSILON, 0.0)
+        if scaling == "minmax":
+            offset, scale = (low + high + epsilon) / 2.0, (high + epsilon - low) / 2.0
+        else:
+            offset, scale = rows.mean(0, dtype=np.float64), rows.std(0, ddof=1, dtype=np.float64) + epsilon
+            offset[-1], scale[-1] = 0.0, 1.0
         if constant.all():
             raise ValueError("every column of the data is constant, so there is nothing to learn")
         if not keep_constant:
@@ -99,20 +103,20 @@ class VectorCode:
         return np.flatnonzero(self.scale)
 
     @property
-    def _numbers(self) -> tuple[FloatArray, FloatArray]:
+    def numbers(self) -> tuple[FloatArray, FloatArray]:
         """Offset and scale as arrays (W,)."""
         return np.asarray(self.offset, np.float32), np.asarray(self.scale, np.float32)
 
     def encode(self, transitions: Transitions) -> FloatArray:
         """Vectors (N, K)."""
         rows = matrix(transitions, unbounded_actions=self.unbounded_actions)[:, self.kept]
-        offset, scale = self._numbers
+        offset, scale = self.numbers
         encoded: FloatArray = (rows - offset[self.kept]) / scale[self.kept]
         return encoded
 
     def decode(self, vectors: FloatArray) -> Transitions:
-        """Transitions of vectors (N, K): a terminal counts from 0.5 on; nothing else is rounded or clipped."""
-        offset, scale = self._numbers
+        """Transitions of vectors (N, K): a terminal is more than 0.5; nothing else is rounded or clipped."""
+        offset, scale = self.numbers
         rows: FloatArray = np.tile(offset, (len(vectors), 1))
         rows[:, self.kept] += vectors * scale[self.kept]
         o, a = self.observation_dim, self.action_dim
@@ -172,11 +176,14 @@ class VectorBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class VectorRows:
-    """Transitions as vectors; `relevance` (N,) is standardized."""
+    """Transitions as vectors."""
 
     transitions: Transitions
     code: VectorCode
-    relevance: FloatArray | None = None
+    relevance: NDArray[Any] | None = None
+    """(N,): how relevant each is, as it was measured"""
+    relevance_scale: tuple[float, float] = (0.0, 1.0)
+    """mean and deviation, which standardize it"""
     batch = VectorBatch
 
     def __len__(self) -> int:
@@ -187,26 +194,43 @@ class VectorRows:
     def columns(self) -> dict[str, FloatArray]:
         """The columns of a batch, N rows each."""
         columns = {"vector": self.code.encode(self.transitions)}
-        return columns if self.relevance is None else columns | {"relevance": self.relevance}
+        if self.relevance is not None:
+            mean, deviation = self.relevance_scale
+            columns["relevance"] = ((self.relevance - mean) / deviation).astype(np.float32)
+        return columns
 
     @property
     def facts(self) -> VectorFacts:
         """See `Table`."""
-        quantiles = () if self.relevance is None else np.quantile(self.relevance, np.linspace(0.0, 1.0, 101)).tolist()
+        relevance = self.columns.get("relevance")
+        quantiles = () if relevance is None else np.quantile(relevance, np.linspace(0.0, 1.0, 101)).tolist()
         return VectorFacts(code=self.code, dimension=len(self.code.kept), relevance=tuple(quantiles))
 
     def with_relevance(self, values: NDArray[Any]) -> VectorRows:
         """The same rows with a relevance (N,), which is standardized; ValueError if it is not finite or constant."""
-        if not np.isfinite(values).all() or values.min() == values.max():
+        if not np.isfinite(values).all():
+            raise ValueError("a relevance is NaN or infinite; give a run that has not diverged")
+        if values.min() == values.max():
             raise ValueError(
-                "relevances must be finite and differ from row to row; train the run that gives them further"
+                f"every row has the relevance {values.min():g}, so there is nothing to ask for; leave the condition out"
             )
-        standardized = (values - values.mean(dtype=np.float64)) / values.std(dtype=np.float64)
-        return replace(self, relevance=standardized.astype(np.float32))
+        values = values.astype(np.float64)
+        return replace(self, relevance=values, relevance_scale=(float(values.mean()), float(values.std())))
 
     def like(self, first: VectorRows) -> VectorRows:
-        """These transitions, as vectors by the code of `first`."""
-        return VectorRows(transitions=self.transitions, code=first.code, relevance=self.relevance)
+        """These transitions, as vectors by the code of `first`, their relevance on its scale.
+
+        ValueError for a column that is left out because it is constant in `first`, if it is another one here.
+        """
+        rows = matrix(self.transitions, unbounded_actions=first.code.unbounded_actions)
+        offset, scale = first.code.numbers
+        lost = ((rows != offset) & (scale == 0.0)).any(0)
+        if lost.any():
+            raise ValueError(
+                f"{int(lost.sum())} columns of a transition, the first one column {int(lost.argmax())}, are constant "
+                "in the dataset and not in one that is mixed in, so a model would lose them; make that one the dataset"
+            )
+        return replace(self, code=first.code, relevance_scale=first.relevance_scale)
 
     def source(self) -> ReplayBuffer:
         """See `Rows`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +38,11 @@ LIGHT = dict(zip(_STAND_INS, ("#1a1e23", "#5b6672", "#dfe3e7", *PALETTE), strict
 """values of the page's variables in light, for figures that stand alone"""
 FULL, HALF = 11.0, 5.4
 """figure widths in inches: the whole column of a page, or one of two"""
+LONGEST = 40
+"""characters of a name in a figure"""
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": "trajmill",
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -120,7 +124,8 @@ def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, 
                 axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.16, linewidth=0)
             marker = MARKERS[curve.style % len(MARKERS)] if panel.markers else None
             dashes = DASHES[curve.style % len(DASHES)] if len(panel.curves) > 1 else "-"
-            axes.plot(curve.x, curve.center, color=color, marker=marker, linestyle=dashes, label=curve.label)
+            label = shown(curve.label)
+            axes.plot(curve.x, curve.center, color=color, marker=marker, linestyle=dashes, label=label)
         if any(curve.label for curve in panel.curves):
             axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
         if panel.level is not None:
@@ -129,7 +134,7 @@ def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, 
             below: dict[str, Any] = {"xytext": (0, -4), "textcoords": "offset points", "ha": "right", "va": "top"}
             axes.annotate(text, (1, value), xycoords=("axes fraction", "data"), color=MUTED, fontsize=9, **below)
             axes.margins(y=0.16)
-        axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+        axes.set(title=shown(panel.title), xlabel=shown(panel.x_label), ylabel=shown(panel.y_label))
         axes.xaxis.set_major_formatter(lambda value, _: compact(value))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=panel.counts, steps=[1, 2, 5, 10]))
         if panel.log_y:
@@ -163,8 +168,10 @@ def bars_svg(name: str, rates: Sequence[Rate], *, alternative: str) -> str:
         axes.barh(places, values, height=0.62, color=[SERIES[0] if rate.ours else MUTED for rate in rates])
         for place, rate in zip(places, rates, strict=True):
             weight, end = "bold" if rate.ours else "normal", (rate.value, place)
-            axes.annotate(rate.text, end, xytext=(6, 0), textcoords="offset points", va="center", fontweight=weight)
-        axes.set_yticks(places, [rate.label for rate in rates])
+            axes.annotate(
+                shown(rate.text), end, xytext=(6, 0), textcoords="offset points", va="center", fontweight=weight
+            )
+        axes.set_yticks(places, [shown(rate.label) for rate in rates])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(False)
         axes.spines["bottom"].set_visible(False)
@@ -235,7 +242,7 @@ def _name_groups(axis: Axis, groups: Sequence[Group]) -> None:
     """Name groups of places at their middles, with a line where one ends."""
     ends = np.cumsum([group.size for group in groups]) - 0.5
     middles = [end - group.size / 2 for end, group in zip(ends, groups, strict=True)]
-    axis.set_ticks(middles, [group.label for group in groups])
+    axis.set_ticks(middles, [shown(group.label) for group in groups])
     axis.set_ticks(ends[:-1], minor=True)
     axis.grid(True, which="minor")
     axis.set_tick_params(which="both", length=0)
@@ -246,6 +253,19 @@ def standalone(svg: str) -> str:
     svg = re.sub(r"var\(--([a-z0-9-]+)\)", lambda match: LIGHT[match[1]], svg)
     svg = re.sub(r"<svg([^>]*)>", r'<svg\1><rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{svg}'
+
+
+def printable(text: str) -> str:
+    """A text without what neither a font nor XML has, such as bytes of a file's name that are no text."""
+    return "".join(each if each.isprintable() else " " if each.isspace() else "\ufffd" for each in text)
+
+
+def shown(name: str) -> str:
+    """A name as a figure has it: printable, not too long, and never one that Matplotlib hides."""
+    name = printable(name)
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 :]}"
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 def compact(value: float) -> str:
@@ -266,7 +286,9 @@ def _svg(
         axes.patch.set_visible(False)
         draw(axes)
         sink = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(sink, metadata={"Date": None, "Creator": None})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts may have it
+            FigureCanvasSVG(figure).print_svg(sink, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.DOTALL)
@@ -275,5 +297,5 @@ def _svg(
     text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
     for variable, color in _STAND_INS.items():
         text = text.replace(color, f"var(--{variable})")
-    opening = f'<svg role="img" aria-label="{html.escape(alternative)}" data-test="figure-{name}"'
+    opening = f'<svg role="img" aria-label="{html.escape(printable(alternative))}" data-test="figure-{name}"'
     return text.replace("<svg", opening, 1)

@@ -13,7 +13,8 @@ import jinja2
 import numpy as np
 
 from trajmill.algorithms import method_of_kind
-from trajmill.core.files import write_whole
+from trajmill.core.files import check_writable, write_whole
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import duration
 from trajmill.evaluation import statistics
 from trajmill.report.comparison import Comparison, number
@@ -73,7 +74,7 @@ def score(run: RunRecord) -> Score:
     When a seed has no finite score in those evaluations the run gets none: an average over the seeds that survived
     would flatter it.
     """
-    scores, returns = run.evaluation("normalized_score"), run.evaluation("return_mean")
+    scores, returns = run.evaluation(run.score[0]), run.evaluation("return_mean")
     if scores is None:
         return Score(run=run)
     count, final = min(4, len(scores.updates)), statistics.average_last_four(scores.values)
@@ -90,8 +91,8 @@ def score(run: RunRecord) -> Score:
 
 
 def write_report(
-    runs: Sequence[Path],
-    output: Path,
+    runs: Sequence[AnyPath],
+    output: AnyPath,
     *,
     title: str = "trajmill report",
     summary: str = "",
@@ -108,6 +109,8 @@ def write_report(
     """
     if not runs and not extra_sections:
         raise RunError("a report needs at least one run directory")
+    output = local_path(output)
+    check_writable(output)
     records = [read_run(path) for path in runs]
     _refuse_twins(records)
     scored = [run for run in records if run.environment is not None]
@@ -136,7 +139,7 @@ def write_report(
         styles=styles,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, page.encode())
+    write_whole(output, page.encode(errors="replace"))
     return output
 
 
@@ -166,13 +169,14 @@ def _curves(group: Sequence[Found], styles: Mapping[str, int], *, members: bool 
 
 def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
     """One figure for each dataset, with all its variants on the same axes."""
-    found = ((run, run.evaluation("normalized_score")) for run in runs)
+    found = ((run, run.evaluation(run.score[0])) for run in runs)
     groups = grouped((_data(run), (run, series)) for run, series in found if series is not None)
     size = (FULL, 4.2) if len(groups) == 1 else (HALF, 3.1)
     drawn = []
     for index, (dataset, group) in enumerate(groups.items()):
         curves = _curves(group, styles)
-        panel = Panel(title=dataset, x_label="updates", y_label="normalized score", curves=curves, markers=True)
+        y_label = group[0][0].score[1]
+        panel = Panel(title=dataset, x_label="updates", y_label=y_label, curves=curves, markers=True)
         about = f"Learning curves on {dataset}. {_ends(group, 1)}"
         drawn.append(curves_svg(f"curve-{index}", panel, alternative=about, size=size))
     return drawn

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trajmill.core.paths import AnyPath
 from trajmill.evaluation.quality import QUANTILES, ColumnQuality, DynamicsQuality, Quality
 from trajmill.report.figures import FULL, HALF, Curve, Group, Panel, changes_svg, columns_svg, curves_svg
 from trajmill.report.page import Section, write_report
@@ -17,7 +18,7 @@ _SIZE = (HALF, 3.2)
 _SYMBOLS = {"observation": "s", "action": "a", "reward": "r", "next observation": "s\u2032"}
 
 
-def write_quality_report(quality: Quality, path: Path, *, title: str = "Quality of synthetic transitions") -> Path:
+def write_quality_report(quality: Quality, path: AnyPath, *, title: str = "Quality of synthetic transitions") -> Path:
     """Write one self-contained HTML page about `quality` to `path`, replaced in one move, and return its path."""
     return write_report((), path, title=title, summary=_summary(quality), extra_sections=quality_sections(quality))
 

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.core.files import leftovers, remove, replacing, sync, write_whole
+from trajmill.core.files import contents, leftovers, lock, remove, replacing, sync, write_whole
+from trajmill.core.sealing import sealed
 from trajmill.runs.reading import (
     CONFIG,
     METRICS,
@@ -38,7 +39,7 @@ from trajmill.runs.reading import (
     read_state,
 )
 from trajmill.training.checkpoint import CheckpointError, DamagedCheckpointError, restore_tensors, save_checkpoint
-from trajmill.training.metrics import append_line, metrics_line
+from trajmill.training.metrics import append_line, metrics_line, resized
 from trajmill.training.state import TrainingState
 
 
@@ -55,12 +56,13 @@ class RunDirectory:
         """Create the directory whole, or with `resume` go on with an unfinished run of the same `config`.
 
         `config` is plain JSON and holds at least ``kind``, ``seeds``, ``dataset``, ``environment``, ``variant`` and
-        ``config``. A finished run is never changed: to resume it opens it, to start it again is an error. `defaults`
-        of ``config`` stand for settings that an older version did not have. A run may go on on another device or with
-        other threads, with a warning, since only rounding depends on them.
+        ``config``. A finished run is never changed but for one of more updates, which makes it go on: to resume it
+        opens it, to start it again is an error. `defaults` of ``config`` stand for settings that an older version did
+        not have. A run may go on with another label and schedule and with the same data under other paths: checkpoints
+        know the content; also, with a warning, on another device or with other threads, which change only rounding.
         """
         run = cls(path)
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not contents(path) and not path.is_file():
             run._create(config)
             return run
         known = run.described()
@@ -71,8 +73,16 @@ class RunDirectory:
         wanted = json.loads(json.dumps(config))
         _fill(known, json.loads(json.dumps({"config": defaults or {}})))
         moved = _moved(known, wanted)
-        if known != wanted:
-            raise RunError(f"{path} was started with other settings: {_differences(known, wanted)}")
+        made = run.update
+        if _free(known, wanted) != wanted:
+            raise RunError(f"{path} was started with other settings: {_differences(_free(known, wanted), wanted)}")
+        updates = wanted["config"].get("schedule", {}).get("updates", made)
+        if updates < made:
+            raise RunError(f"{path} has made {made:,} updates, {updates:,} were asked for; ask for at least as many")
+        if known != wanted and (updates > made or not run.finished):
+            with run.locked():
+                _write_json(path / CONFIG, wanted)
+                (path / RESULT).unlink(missing_ok=True)
         if moved and not run.finished:
             message = (
                 f"{path} continues on another device or thread count; results match an uninterrupted run up to "
@@ -85,6 +95,12 @@ class RunDirectory:
     def finished(self) -> bool:
         """Whether the run has its result."""
         return (self.path / RESULT).is_file()
+
+    @property
+    def update(self) -> int:
+        """Updates that its newest checkpoint has made, 0 without any."""
+        newest = self.newest_checkpoint()
+        return 0 if newest is None else int(newest.stem.removeprefix("step_"))
 
     @property
     def seed_count(self) -> int:
@@ -110,14 +126,12 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Keep other programs from writing here until the end of the block, or of this process, however it ends."""
         with (self.path / CONFIG).open("r+b") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if lock(file) is False:
                 raise RunError(
                     f"{self.path} is being written by another process; wait for it, end it, or choose another directory"
-                ) from error
-            except OSError:
-                pass  # a file system without locks
+                )
+            if os.fstat(file.fileno()).st_ino != (self.path / CONFIG).stat().st_ino:  # written anew
+                raise RunError(f"{self.path} is being written by another process; wait for it, then try again")
             yield
 
     def log(self, phase: str, update: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> None:
@@ -174,8 +188,15 @@ class RunDirectory:
         tensors, found = known or ({}, {"update": 0})
         if known:
             origin = str(self.checkpoints()[len(damage)])
-            _check_same(json.loads(json.dumps(metadata or {})), found, origin)
-            restore_tensors(state.moving(), tensors, origin)
+            wanted = json.loads(json.dumps(metadata or {}))
+            if "dataset_sha256" in wanted:
+                del wanted["dataset"]  # its name, where its content is known
+            _check_same(wanted, found, origin)
+            moving = state.moving()
+            if "metrics" in tensors.keys() & moving.keys():
+                fitting = resized(tensors["metrics"], moving["metrics"].shape[0], int(found["update"]))
+                tensors = {**tensors, "metrics": fitting}
+            restore_tensors(moving, tensors, origin)
         for path, error in damage:
             warnings.warn(
                 f"{error}; going on from update {found['update']:,}, the checkpoint before it",
@@ -184,7 +205,7 @@ class RunDirectory:
             )
             remove(path)
         kept = [line for line in self.lines() if line["update"] <= found["update"]]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        text = "".join(json.dumps(sealed(line)) + "\n" for line in kept)
         write_whole(self.path / METRICS, text.encode())
         return found
 
@@ -247,13 +268,24 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout this file is in, marked when files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    """Commit of the checkout this file is in, marked when files differ from it; None outside a checkout of trajmill.
+
+    A package that is installed below another project's checkout is not that project's.
+    """
+    here = Path(__file__)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, env=environment)
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        if git("ls-files", "--full-name", here.name) != "python/trajmill/runs/directory.py":
+            return None
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*") or None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
 
 
 def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -263,6 +295,23 @@ def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
             _fill(known[name], default)
         else:
             known.setdefault(name, default)
+
+
+def _free(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings `known`, with all from `wanted` that a run may change: label, schedule, and where its data lies.
+
+    Checkpoints tell the content of data, and of runs that they learned from. No path in place of one is another run.
+    """
+    was, now = dict(known["config"]), wanted["config"]
+    free = {"schedule", "variant", "dataset", "limit", "init", "predict", "relevance"}
+    for name in free & was.keys() & now.keys():
+        if (was[name] is None) == (now[name] is None) or name == "limit":
+            was[name] = now[name]
+    shares = [[each.rpartition("=")[2] for each in config.get("mix") or ()] for config in (was, now)]
+    if shares[0] == shares[1] and "mix" in was:
+        was["mix"] = now["mix"]
+    names = {"variant", "dataset"} if "dataset" in now else {"variant"}  # without one the name tells the content
+    return {**known, "config": was} | {name: wanted[name] for name in names & wanted.keys()}
 
 
 def _moved(known: dict[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -285,7 +334,8 @@ def _check_same(wanted: Mapping[str, Any], found: Mapping[str, Any], origin: str
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_whole(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    record = sealed(json.loads(json.dumps(value, allow_nan=False)))  # as it will be read
+    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _differences(known: Any, wanted: Any, name: str = "") -> str:

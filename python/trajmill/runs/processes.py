@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajmill.core.checks import usable_cores
+from trajmill.core.limits import usable_cores
 from trajmill.core.progress import Progress
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import read_state
@@ -110,7 +110,8 @@ def run_jobs(
                     process.join()
                     raise ProcessError(
                         f"{name} ended with exit code {process.exitcode}; if memory ran out, start again with fewer "
-                        f"processes, else go on with --resume"
+                        f"processes, else go on with --resume; a script must be a file that starts processes below "
+                        f"`if __name__ == '__main__':` alone"
                     ) from None
                 if received.error is not None:
                     raise ProcessError(f"{name} failed: {received.error}")

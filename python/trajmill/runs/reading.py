@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
+from trajmill.core.paths import AnyPath, input_path, local_path
+from trajmill.core.sealing import unsealed
+from trajmill.data import has_reference_score
 from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
 RUN_SETTINGS = {"dataset", "mix", "environment", "init", "seeds", "evaluation_episode_count"}
 RUN_SETTINGS |= {"method", "schedule", "compute", "variant", "predict", "predict_other_data"}
-RUN_SETTINGS |= {"prediction_rate", "prediction_horizon", "prediction_seed"}
+RUN_SETTINGS |= {"prediction_rate", "prediction_horizon", "prediction_seed", "relevance"}
 """settings of a run that are not its method's"""
 
 
@@ -71,6 +74,13 @@ class RunRecord:
         return settings
 
     @property
+    def score(self) -> tuple[str, str]:
+        """The metric of evaluations that counts, and its name: returns where D4RL has no reference of a score."""
+        if self.environment is not None and not has_reference_score(self.environment):
+            return "return_mean", "return"
+        return "normalized_score", "normalized score"
+
+    @property
     def finished(self) -> bool:
         """Whether the run reached its end."""
         return self.result is not None
@@ -85,8 +95,9 @@ class RunRecord:
         return self.series.get("evaluation", {}).get(metric)
 
 
-def read_run(path: Path) -> RunRecord:
+def read_run(path: AnyPath) -> RunRecord:
     """Read and check one run directory; RunError if it is missing, not a run, damaged, or contradicts itself."""
+    path = local_path(path)
     if not path.is_dir():
         raise RunError(f"{path} is not a directory; give run directories, such as runs/NAME")
     config = read_config(path)
@@ -157,7 +168,7 @@ def read_lines(path: Path, *, finished: bool) -> list[dict[str, Any]]:
 
 
 def _line(text: bytes) -> dict[str, Any]:
-    record = json.loads(text)
+    record = unsealed(json.loads(text))
     phase, update = record["phase"], record["gradient_step"] if "gradient_step" in record else record["update"]
     metrics = {name: list(row) for name, row in record["metrics"].items()}
     for row in metrics.values():
@@ -200,7 +211,10 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         kind = type(value).__name__
         raise RunError(f"{path} is damaged: it must hold an object, not {kind}; restore it or start again")
-    return value
+    try:
+        return unsealed(value)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}; else restore it or start again") from None
 
 
 def checkpoints(path: Path) -> list[Path]:
@@ -232,13 +246,13 @@ def _former(kind: str) -> tuple[str, Former, frozenset[str]] | None:
     return name_of(method.SMALL), method.FORMER, frozenset(field.name for field in fields(method.Config))
 
 
-def read_start(init: Path, option: str = "init") -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_start(init: AnyPath, option: str = "init") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a run starts from: the newest checkpoint of a run directory, a checkpoint, or another program's files.
 
     `option` is the one that names it.
     """
-    path = init
-    if init.is_dir() and not (init / "checkpoints").is_dir():
+    path = init = input_path(init)
+    if init.is_dir() and not ((init / "checkpoints").is_dir() or _is_run(init)):
         return _read_exported(init, option)
     if init.is_dir():
         found = checkpoints(init)
@@ -252,6 +266,30 @@ def read_start(init: Path, option: str = "init") -> tuple[dict[str, Tensor], dic
             f"again with another seed or a smaller learning rate"
         )
     return tensors, known
+
+
+def _is_run(directory: Path) -> bool:
+    """Whether a directory is a run's, be it one that has just begun; other programs have a config.json too."""
+    try:
+        config = json.loads((directory / CONFIG).read_bytes())
+        return isinstance(config, dict) and "kind" in config
+    except (OSError, ValueError):
+        return False
+
+
+def read_able(
+    path: AnyPath, option: str, function: str, cannot: str
+) -> tuple[Callable[..., Any], dict[str, Tensor], dict[str, Any]]:
+    """A function of the method that made a run or checkpoint, and what it takes: tensors and metadata.
+
+    RunError as for `read_start`, and if the method lacks the function: it `cannot`, such as "predicts nothing".
+    """
+    tensors, known = read_start(path, option)
+    method = method_of_kind(known.get("kind", ""))
+    if not hasattr(method, function):
+        able = ", ".join(name for name in method_names() if hasattr(method_named(name), function))
+        raise RunError(f"{option} {path} is of {known.get('kind')!r}, which {cannot}; give a run of {able}")
+    return getattr(method, function), tensors, known
 
 
 def _read_exported(directory: Path, option: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -93,8 +93,8 @@ def run_schedule(
 
     Of several `ranks` all train and evaluate, and the first alone touches the run directory. A seed that diverges is
     reported and keeps running; when all have, `DivergenceError` ends the run, its last checkpoint kept, unless it is
-    part `of_larger_run` with more seeds. SIGINT and SIGTERM end it with `Interrupted` after the updates under way, and
-    a checkpoint.
+    part `of_larger_run` with more seeds. SIGINT, SIGTERM and SIGHUP end it with `Interrupted` after the updates
+    under way, and a checkpoint.
     """
     restored: dict[str, Any] = run.restore(state, metadata) if ranks.is_first else {}
     done = ranks.maximum(int(restored.get("update", 0)))
@@ -103,7 +103,8 @@ def run_schedule(
     began = time.monotonic() - float(restored.get("wall_seconds", 0.0))
     diverged = {int(seed): int(update) for seed, update in restored.get("diverged", {}).items()}
     watch = _Watch(seeds, diverged, bounds or {}, run, reports=ranks.is_first, stops=not of_larger_run)
-    logged = max(done - done % schedule.log_interval, min(done, 1))
+    lines = [line["update"] for line in run.lines("train")] if ranks.is_first and done else []
+    logged = ranks.maximum(max(done - done % schedule.log_interval, min(done, 1), *lines[-1:]))
     progress("train", done, schedule.updates, "updates")
 
     def save() -> None:

@@ -1,4 +1,4 @@
-"""Ending a run in order: SIGINT and SIGTERM take effect once a checkpoint can be written."""
+"""Ending a run in order: SIGINT, SIGTERM and SIGHUP take effect once a checkpoint can be written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield first
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup: a terminal that is lost ends nothing
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, note)
     try:
         yield first
     finally:

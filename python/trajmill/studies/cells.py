@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -12,9 +14,23 @@ from typing import Any
 import numpy as np
 
 from trajmill.algorithms import method_named, name_of
+from trajmill.core.files import sha256_of
+from trajmill.core.paths import given_path
 from trajmill.core.progress import Progress
-from trajmill.data import DatasetWarning, Subset, environment_of, load_dataset, qlearning_transitions, write_d4rl
+from trajmill.data import (
+    DatasetError,
+    DatasetWarning,
+    Subset,
+    bundled_datasets,
+    environment_of,
+    load_dataset,
+    qlearning_transitions,
+    write_d4rl,
+)
+from trajmill.data.catalog import find_dataset
+from trajmill.data.official import OfficialFile, official_file
 from trajmill.experiments.datasets import convert
+from trajmill.experiments.prediction import identity_of
 from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
 from trajmill.experiments.upsample import UpsampleConfig, upsample
 from trajmill.runs.processes import Job, process_count, run_jobs
@@ -153,7 +169,7 @@ def _augmented(variant: Variant, dataset: str, output: Path) -> dict[str, Any]:
 
 def _noised(noise: Noise, dataset: str, output: Path) -> Path:
     """A file of noisy copies of a dataset, which is written if it is missing."""
-    name = f"{path_name(short_name(dataset))}-{noise.copies}-copies-{noise.kind}-{noise.strength:g}.hdf5"
+    name = f"{place_name(dataset)}-{noise.copies}-copies-{noise.kind}-{noise.strength:g}.hdf5"
     path = output / "datasets" / name
     if not path.exists():
         real, random = qlearning_transitions(load_dataset(dataset)), np.random.default_rng(0)
@@ -206,7 +222,7 @@ def upsample_config(variant: Variant, config: ReproduceConfig) -> UpsampleConfig
 
 def _place(output: Path, folder: str, model: Model, dataset: str) -> Path:
     """Directory of a model of a dataset, or of what it made."""
-    return output / folder / path_name(model.name) / path_name(short_name(dataset))
+    return output / folder / path_name(model.name) / place_name(dataset)
 
 
 Cell = tuple[Variant, str]
@@ -218,30 +234,40 @@ def run_cells(
     cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
 ) -> dict[tuple[str, str], Path]:
     """Finished runs by variant and dataset; what several cells need is made once, before them."""
-    pretrained, models, upsampled = {}, {}, {}
+    pretrained: dict[Path, tuple[str, Cell]] = {}
+    models, upsampled = dict(pretrained), dict(pretrained)
     for variant, dataset in cells:
         source = _share_of(variant, dataset, output)
         _augmented(variant, source, output)
-        if (path := _pretraining_path(variant, dataset, output)) is not None:
-            pretrained[path] = variant, dataset
+        if variant.start is not None and (path := _pretraining_path(variant, dataset, output)) is not None:
+            pretrained[path] = variant.start.name, (variant, dataset)
         if variant.prediction is not None and variant.prediction.rate > 0.0:
-            models[_place(output, "models", variant.prediction.model, source)] = variant, dataset
+            model = variant.prediction.model
+            models[_place(output, "models", model, source)] = model.name, (variant, dataset)
         if variant.synthetic is not None:
-            upsampled[_place(output, "upsampled", variant.synthetic.model, source)] = variant, dataset
+            model = variant.synthetic.model
+            upsampled[_place(output, "upsampled", model, source)] = model.name, (variant, dataset)
     before = (("pre-training", _pretrain, pretrained), ("models", _model, models), ("upsampling", _upsample, upsampled))
     for task, work, needed in before:
         _run(task, work, list(needed.values()), output, config, progress)
-    runs = _run("training", _train, cells, output, config, progress)
+    runs = _run(
+        "training", _train, [(variant.name, (variant, dataset)) for variant, dataset in cells], output, config, progress
+    )
     return {(variant.name, dataset): run for (variant, dataset), run in zip(cells, runs, strict=True)}
 
 
 def _run(
-    task: str, work: Callable[..., Path], cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
+    task: str,
+    work: Callable[..., Path],
+    todo: list[tuple[str, Cell]],
+    output: Path,
+    config: ReproduceConfig,
+    progress: Progress,
 ) -> list[Path]:
-    """What `work` makes of each cell; if there is to be only one process, it is this one."""
+    """What `work` makes for each cell, under the name of what is made; a single process is this one."""
     jobs = [
-        Job(f"{number}/{len(cells)} {variant.name} on {short_name(dataset)}", work, (variant, dataset, output, config))
-        for number, (variant, dataset) in enumerate(cells, start=1)
+        Job(f"{number}/{len(todo)} {name} on {short_name(dataset)}", work, (variant, dataset, output, config))
+        for number, (name, (variant, dataset)) in enumerate(todo, start=1)
     ]
     count = process_count(config.processes, config.compute, len(jobs))
     finished = 0
@@ -298,7 +324,7 @@ def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig
     """The finished run of a cell; what it needs is finished."""
     source, init = _share_of(variant, dataset, output), _pretraining_path(variant, dataset, output)
     settings = training_config(variant, source, dataset_facts(dataset)[2], init, config, output)
-    return _finished(settings, output / "runs" / path_name(variant.name) / path_name(short_name(dataset)), progress)
+    return _finished(settings, output / "runs" / path_name(variant.name) / place_name(dataset), progress)
 
 
 def _finished(settings: TrainConfig[Any], path: Path, progress: Progress) -> Path:
@@ -308,27 +334,69 @@ def _finished(settings: TrainConfig[Any], path: Path, progress: Progress) -> Pat
 
 
 def short_name(dataset: str) -> str:
-    """A dataset in tables and paths: its name, or the name of its file."""
+    """A dataset in words: its name, or the name of its file."""
     return Path(dataset).stem if "/" in dataset else dataset
 
 
+def labels(datasets: Iterable[str]) -> dict[str, str]:
+    """What tables and figures call each dataset: its short name, or all of its path where two have one name."""
+    names = {dataset: short_name(dataset) for dataset in datasets}
+    counts = Counter(names.values())
+    return {dataset: name if counts[name] == 1 else dataset for dataset, name in names.items()}
+
+
+def place_name(dataset: str) -> str:
+    """A dataset as part of a path: its name, and but for bundled and official files what tells its content.
+
+    Any other name may stand for another file, here or tomorrow.
+    """
+    name, short = path_name(short_name(dataset)), short_name(dataset)
+    try:
+        path = find_dataset(dataset)
+    except DatasetError:
+        return name  # there is nothing whose content could be taken for another's
+    bundled = short in bundled_datasets() and path == find_dataset(short)
+    content = "" if bundled else _content(path, official_file(short), _stamp(path))
+    return f"{name}-{content}" if content else name
+
+
 @cache
+def _content(path: Path, official: OfficialFile | None, stamp: Any) -> str:
+    """Digits that tell the content of a dataset from others'; none if it is that of D4RL's `official` file."""
+    if official is not None and path.is_file() and sha256_of(path).startswith(official.sha256):
+        return ""
+    return hashlib.sha256("".join(identity_of(load_dataset(path)).values()).encode()).hexdigest()[:12]
+
+
+def _stamp(path: Path) -> tuple[tuple[int, int], ...]:
+    """Changes when a file, or one in a directory, is written again."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return tuple((each.stat().st_mtime_ns, each.stat().st_size) for each in files)
+
+
 def dataset_facts(dataset: str) -> tuple[str, tuple[int, int], str, int]:
     """Name or whole path, sizes of an observation and of an action, environment, number of rows."""
+    return _facts(dataset, _stamp(find_dataset(dataset)))
+
+
+@cache
+def _facts(dataset: str, stamp: Any) -> tuple[str, tuple[int, int], str, int]:
+    """`dataset_facts` of a file as it is."""
     loaded = load_dataset(dataset)
-    source = str(Path(dataset).resolve()) if Path(dataset).exists() else dataset
+    path = given_path(dataset)
+    source = str(path.resolve()) if path.exists() else dataset
     return source, (loaded.observation_dim, loaded.action_dim), environment_of(loaded), len(loaded)
 
 
 def _share_of(variant: Variant, dataset: str, output: Path) -> str:
     """The dataset, or a file with a share of it, which is written if it is missing."""
-    subset, what = Subset(variant.subset, variant.ratio), f"{variant.ratio:.0%}"
+    subset, what = Subset(variant.subset, variant.ratio), f"{100 * variant.ratio:g}%"
     if variant.rows is not None:
         share = min(1.0, variant.rows / dataset_facts(dataset)[3])
         subset, what = Subset("trajectories", share), f"{variant.rows}-rows"
     if subset.amount == 1.0:
         return dataset_facts(dataset)[0]
-    name = f"{path_name(Path(dataset).stem)}-{what}-of-{subset.kind}.hdf5".replace("%", "pct")
+    name = f"{place_name(dataset)}-{what}-of-{subset.kind}.hdf5".replace("%", "pct")
     path = output / "datasets" / name
     if not path.exists():
         with warnings.catch_warnings():

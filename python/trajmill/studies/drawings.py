@@ -11,11 +11,17 @@ from trajmill.evaluation import statistics
 from trajmill.report.figures import FULL, HALF, Curve, Panel, Rate, bars_svg, curves_svg
 from trajmill.report.page import grouped
 from trajmill.runs.reading import RunRecord, Series
-from trajmill.studies.cells import short_name
+from trajmill.studies.cells import labels
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Column, Quantity
 
-Y_LABELS: dict[Quantity, str] = {"scores": "normalized score", "losses": "training loss"}
+Y_LABELS: dict[Quantity, str] = {
+    "scores": "normalized score",
+    "losses": "training loss",
+    "value distributions": "density over the data",
+}
+BINS = 60
+"""of a distribution"""
 
 
 def drawn_figures(results: Results) -> list[str]:
@@ -34,7 +40,7 @@ def drawn_figures(results: Results) -> list[str]:
 
 def panels_of(results: Results) -> list[Panel]:
     """Every panel of curves for which there are runs."""
-    study = results.study
+    study, panel_of = results.study, {"value distributions": _distribution_panel}
     if study.figure == "transition rows":
         return [_rows_panel(column) for column in study.columns]
     panels, groups = [], grouped((column.group, column) for column in study.columns)
@@ -44,7 +50,10 @@ def panels_of(results: Results) -> list[Panel]:
             if study.figure == "data ratios":
                 panels.append(_ratio_panel(results, columns, datasets, title))
             else:
-                panels += [_panel(results, columns, datasets, title, quantity) for quantity in study.quantities]
+                panels += [
+                    panel_of.get(quantity, _panel)(results, columns, datasets, title, quantity)
+                    for quantity in study.quantities
+                ]
     return [panel for panel in panels if panel.curves]
 
 
@@ -52,7 +61,7 @@ def _dataset_groups(results: Results) -> dict[str, list[str]]:
     """The datasets that a panel averages over, by what the panel says of them."""
     datasets = list(dict.fromkeys(dataset for _, dataset in results.runs))
     if results.study.per_dataset or len(datasets) == 1:
-        return {short_name(dataset): [dataset] for dataset in datasets}
+        return {label: [dataset] for dataset, label in labels(datasets).items()}
     return {f"average over {len(datasets)} datasets": datasets} if datasets else {}
 
 
@@ -62,11 +71,14 @@ def _panel(results: Results, columns: list[Column], datasets: list[str], title: 
         name = column.trained.name
         unique[name] = replace(column, label=name) if name in unique else column
     curves = [_curve(results, column, datasets, style, quantity) for style, column in enumerate(unique.values())]
-    shifted = any(column.shifted for column in columns)
+    label = "updates"
+    if any(column.trained.start is not None for column in columns):
+        shifted = any(column.shifted for column in columns)
+        label = "updates, pre-training included" if shifted else "fine-tuning updates"
     return Panel(
         title=title,
-        x_label="updates, pre-training included" if shifted else "fine-tuning updates",
-        y_label=Y_LABELS[quantity],
+        x_label=label,
+        y_label=Y_LABELS[quantity] if "loss" in results.study.loss else results.study.loss.replace("_", " "),
         curves=[curve for curve in curves if curve is not None],
         markers=quantity == "scores",
         log_y=quantity == "losses" and results.study.log_loss,
@@ -90,6 +102,27 @@ def _losses(run: RunRecord, name: str) -> Series | None:
     """A metric of training without its first line, which holds the first update alone."""
     series = run.series.get("train", {}).get(name)
     return None if series is None else Series(updates=series.updates[1:], values=series.values[1:])
+
+
+def _distribution_panel(
+    results: Results, columns: list[Column], datasets: list[str], title: str, quantity: Quantity
+) -> Panel:
+    """How often the critics in the end give the data each value; all but the outermost 0.5 % on both sides."""
+    values = []
+    for style, column in enumerate(columns):
+        runs = [run for dataset in datasets if (run := results.run(column.trained, dataset)) is not None]
+        if len(runs) == len(datasets):
+            values.append((style, column, np.concatenate([results.data_values(run) for run in runs], axis=1)))
+    curves = []
+    if values:
+        low, high = np.quantile(np.concatenate([of_column for *_, of_column in values], axis=1), (0.005, 0.995))
+        edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
+        for style, column, of_column in values:
+            counts = np.stack([np.histogram(of_seed, edges)[0] for of_seed in of_column], axis=1)
+            density = counts / (of_column.shape[1] * (edges[1] - edges[0]))
+            curves.append(Curve.of_seeds(style, (edges[:-1] + edges[1:]) / 2, density, label=column.label))
+    x_label = "value that the critics give in the end"
+    return Panel(title=title, x_label=x_label, y_label=Y_LABELS[quantity], curves=curves, counts=False)
 
 
 def _ratio_panel(results: Results, columns: list[Column], datasets: list[str], title: str) -> Panel:

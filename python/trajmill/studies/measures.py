@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.algorithms import method_named
+from trajmill.data import load_dataset, qlearning_transitions
 from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
 from trajmill.report.comparison import Comparison, Entry
-from trajmill.runs.reading import RunRecord, read_run
-from trajmill.studies.cells import ReproduceConfig, short_name
+from trajmill.runs.reading import RunRecord, checkpoints, read_run, read_state
+from trajmill.studies.cells import ReproduceConfig, labels
 from trajmill.studies.records import Column, Printed, Study, Variant
 from trajmill.studies.similarity import Cosines, backbone_similarities, feature_similarities
 
@@ -34,6 +36,7 @@ class Results:
     not_yet: Mapping[str, str] = field(default_factory=dict)
     """variants that could not be run, with the reason"""
     _read: Callable[[Path], RunRecord] = field(default_factory=lambda: cache(read_run))
+    _data_values: dict[Path, NDArray[np.float32]] = field(default_factory=dict)
     _similarities: dict[tuple[Path, str], tuple[Cosines, Cosines]] = field(default_factory=dict)
 
     @property
@@ -51,7 +54,8 @@ class Results:
         """The table; cells without a number say why."""
         study = self.study
         rows = {
-            short_name(data): tuple(_entry(self, column, data) for column in study.columns) for data in study.datasets
+            label: tuple(_entry(self, column, data) for column in study.columns)
+            for data, label in labels(study.datasets).items()
         }
         found = [dataset for dataset in study.datasets if dataset not in self.missing]
         if len(found) > 1:
@@ -89,6 +93,8 @@ class Results:
             return np.array([before.wall_seconds / 60 / len(before.seeds)])
         if column.statistic == "fine-tuning hours":
             return np.array([run.wall_seconds / 3600 / len(run.seeds)])
+        if column.statistic == "mean value of the data":
+            return np.asarray(self.data_values(run).mean(1), np.float64)
         kind, _, start = column.statistic.partition(" cosine with ")
         if start:
             if (key := (run.path, kind)) not in self._similarities:
@@ -103,6 +109,14 @@ class Results:
             return statistics.average_last_four(scores.values)
         updates = scores.updates.tolist()
         return statistics.updates_to_fraction(updates, scores.values, target=self._baseline(dataset)) / 1000
+
+    def data_values(self, run: RunRecord) -> NDArray[np.float32]:
+        """What the critics of a finished run say its real data are worth, (seed_count, row_count)."""
+        if run.path not in self._data_values:
+            tensors, known = read_state(checkpoints(run.path)[0])
+            transitions = qlearning_transitions(load_dataset(run.settings["dataset"]))
+            self._data_values[run.path] = method_named(run.kind).data_values(tensors, known, transitions)
+        return self._data_values[run.path]
 
     def over(self, column: Column, datasets: list[str]) -> NDArray[np.float64] | None:
         """The column's statistic, (seed_count, dataset_count); None unless every seed has one on every dataset."""

@@ -50,10 +50,10 @@ def _studies() -> Iterator[Study]:
     yield _study("rates", "TD3+BC by the rate of predicted next states: scores", rates)
     yield _study(
         "values",
-        "TD3+BC by the rate of predicted next states: mean value of the data",
-        rates,
+        "TD3+BC by the rate of predicted next states: value of the data",
+        tuple(replace(rate, statistic="mean value of the data") for rate in rates),
         "The paper compares the values of the critics by rate: it expects over-estimation to be less with predictions.",
-        quantities=("losses",),
+        quantities=("losses", "value distributions"),
         loss="data_value",
     )
     horizons = tuple(

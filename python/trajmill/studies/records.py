@@ -18,6 +18,7 @@ Statistic = Literal[
     "updates to 90 %",
     "pre-training minutes",
     "fine-tuning hours",
+    "mean value of the data",
     "weight cosine with random start",
     "weight cosine with pre-trained start",
     "feature cosine with random start",
@@ -26,7 +27,7 @@ Statistic = Literal[
 Drawing = Literal["curves", "data ratios", "bars", "transition rows"]
 """each group of columns has a panel, with curves over updates, lines over the share of the data, or a bar for each
 column; for rows of Markov chains, each column has a panel, and nothing is trained"""
-Quantity = Literal["scores", "losses"]
+Quantity = Literal["scores", "losses", "value distributions"]
 
 _DIGITS: Mapping[Statistic, int] = {
     "fine-tuning hours": 2,
@@ -162,7 +163,7 @@ class Study:
     """the paper's"""
     figure: Drawing = "curves"
     quantities: tuple[Quantity, ...] = ("scores",)
-    """what curves show, one panel each"""
+    """what curves show, one panel each; values are the critics', of the data, at the end"""
     per_dataset: bool = False
     """whether each dataset has its own panels, instead of an average over all"""
     loss: str = "loss"
@@ -224,8 +225,8 @@ def smaller(method: Any, *, updates: float = 1.0, batch: float = 1.0, small: boo
         value = getattr(method, name)
         if small and value == getattr(default, name):
             value = getattr(tiny, name)
-        if name.endswith("_updates") and value:
-            value = max(1, round(value * updates))
+        if name.endswith("_updates") and value:  # a small instance's counts are for runs of another length
+            value = max(1, round(getattr(method, name) * updates))
         if name.endswith("batch_size") and value is not None:
             value = max(1, round(value * batch))
         changes[name] = value

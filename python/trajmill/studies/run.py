@@ -14,11 +14,11 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from trajmill import studies
 from trajmill.algorithms import method_named, name_of
-from trajmill.core.files import write_whole
+from trajmill.core.files import check_writable, replaceable, write_whole
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import DatasetError
 from trajmill.data.catalog import find_dataset
@@ -36,7 +36,7 @@ from trajmill.studies.cells import (
 from trajmill.studies.drawings import drawn_figures
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Study
-from trajmill.training.settings import plain
+from trajmill.training.settings import of_python, plain
 
 PAPER = "Paper: mean over twenty seeds, with its standard deviation where on record."
 OURS = "Ours: mean over seeds, with its 95 % bootstrap interval. An empty cell says why it is empty."
@@ -52,7 +52,9 @@ def all_studies() -> Mapping[str, Study]:
     return {study.name: study for module in modules for study in getattr(module, "STUDIES", ())}
 
 
-def reproduce(name: str, output: Path, config: ReproduceConfig | None = None, progress: Progress = silent) -> Results:
+def reproduce(
+    name: str, output: AnyPath, config: ReproduceConfig | None = None, progress: Progress = silent
+) -> Results:
     """Run what is missing of a study and write ``NAME.md``, ``NAME.html``, ``NAME.json`` and figures into `output`.
 
     Raises ValueError if there is no such study, or if runs in `output` were started with other settings; DatasetError
@@ -60,11 +62,13 @@ def reproduce(name: str, output: Path, config: ReproduceConfig | None = None, pr
     """
     if name not in all_studies():
         raise ValueError(f"there is no study {name!r}; studies are {', '.join(all_studies())}")
-    study, config = all_studies()[name], config or ReproduceConfig()
+    study, config = all_studies()[name], of_python(config or ReproduceConfig())
     quick = config.quick or name == "quick"
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
     if study.datasets:
         study = replace(study, datasets=config.datasets or (QUICK_DATASETS if quick else study.datasets))
+    output = replaceable(local_path(output))
+    check_writable(output)
     missing = {}
     for dataset in study.datasets:
         try:
@@ -82,7 +86,6 @@ def reproduce(name: str, output: Path, config: ReproduceConfig | None = None, pr
         for variant in study.variants.values()
         if dataset not in missing and variant.name not in not_yet
     ]
-    output = output.resolve()
     results = Results(study, output, config, run_cells(cells, output, config, progress), missing, not_yet)
     _write(results)
     return results
@@ -115,7 +118,7 @@ def _write(results: Results) -> None:
         *(f"- {line}" for line in notes),
         "",
     ]
-    write_whole(results.markdown, "\n".join(lines).encode())
+    write_whole(results.markdown, "\n".join(lines).encode(errors="replace"))
     runs = results.runs.items()
     facts = {
         "study": study.name,
@@ -128,7 +131,9 @@ def _write(results: Results) -> None:
         "not_yet": dict(results.not_yet),
         "runs": {f"{variant} on {dataset}": os.path.relpath(path, output) for (variant, dataset), path in runs},
     }
-    write_whole(output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(
+        output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode(errors="replace")
+    )
     section = Section(name="comparison", title="Figure", figures=tuple(drawings), leading=True)
     if comparison.rows:
         heading, text = HEADINGS[comparison.sides]

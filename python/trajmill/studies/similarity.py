@@ -36,6 +36,7 @@ from trajmill.models.mlp import seeded_generator
 from trajmill.models.precision import use_bfloat16
 from trajmill.models.stack import Stack
 from trajmill.runs.reading import RunRecord, checkpoints, read_start, read_state
+from trajmill.training.device import torch_as_it_was
 
 Cosines = NDArray[np.float64]
 WINDOW_COUNT = 64
@@ -91,11 +92,13 @@ def backbone_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
     return _cosine(found.random.backbone.flat, tuned), _cosine(found.pretrained.backbone.flat, tuned)
 
 
+@torch_as_it_was()
 def feature_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
     """Cosines of fine-tuned features with those of the random and of the pre-trained start, (seed_count,) each."""
     use_bfloat16(False)  # whatever was trained before in this process
     found = Snapshots.of(run)
-    buffer = decision_transformer.prepare(found.config, load_dataset(run.settings["dataset"])).source()
+    dataset = load_dataset(run.settings["dataset"], limit=run.settings.get("limit"))
+    buffer = decision_transformer.prepare(found.config, dataset).source()
     starts = np.linspace(0, buffer.step_count - 1, min(WINDOW_COUNT, buffer.step_count)).astype(np.int64).tolist()
     sums = np.zeros((2, len(run.seeds)))
     for first in range(0, len(starts), AT_ONCE):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from trajmill.core import checks
-from trajmill.models.precision import use_bfloat16
+from trajmill.models.precision import use_bfloat16, uses_bfloat16
 from trajmill.training.settings import at_least
 
 
@@ -34,7 +36,7 @@ class ComputeConfig:
         at_least(1, threads=self.threads)
 
     def apply(self) -> torch.device:
-        """Set this process up; gives the device."""
+        """Set this process up, until `torch_as_it_was` ends; gives the device."""
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but torch sees no GPU; use --compute.device cpu or auto")
         torch.set_num_threads(self.threads)
@@ -42,6 +44,23 @@ class ComputeConfig:
         use_bfloat16(self.precision == "bf16")
         keep_freed_memory()
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def torch_as_it_was() -> Iterator[None]:
+    """Give torch's generators, threads and precision back at the end of the block; also a decorator of functions."""
+    threads, products, reduces = torch.get_num_threads(), torch.get_float32_matmul_precision(), uses_bfloat16()
+    state = torch.get_rng_state()
+    states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(products)
+        use_bfloat16(reduces)
+        torch.set_rng_state(state)
+        if states:
+            torch.cuda.set_rng_state_all(states)
 
 
 def keep_freed_memory() -> None:

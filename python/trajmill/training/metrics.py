@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trajmill.core.sealing import sealed
+
 _NONE_YET = torch.finfo(torch.float32).min
 """stands for a metric that no update has had so far; NaN means that a seed diverged"""
 
@@ -66,6 +68,16 @@ class MetricRing:
         return self.values[torch.arange(first, end, device=self.values.device) % capacity]
 
 
+def resized(values: Tensor, capacity: int, end: int) -> Tensor:
+    """What a ring (capacity, S, M) of another capacity holds after `end` updates."""
+    if values.ndim != 3 or values.shape[0] == capacity:
+        return values
+    updates = torch.arange(max(0, end - min(capacity, values.shape[0])), end)
+    larger = torch.full((capacity, *values.shape[1:]), _NONE_YET, dtype=values.dtype, device=values.device)
+    larger[updates % capacity] = values[updates % values.shape[0]]
+    return larger
+
+
 def metrics_line(phase: str, update: int, wall_seconds: float, metrics: Mapping[str, Sequence[float]]) -> str:
     """One line of ``metrics.jsonl``; NaN and infinities become null, as JSON has none."""
     record = {
@@ -74,7 +86,7 @@ def metrics_line(phase: str, update: int, wall_seconds: float, metrics: Mapping[
         "wall_seconds": round(wall_seconds, 3),
         "metrics": {name: [finite_or_none(value) for value in values] for name, values in metrics.items()},
     }
-    return json.dumps(record, allow_nan=False)
+    return json.dumps(sealed(record), allow_nan=False)
 
 
 def finite_or_none(value: float) -> float | None:

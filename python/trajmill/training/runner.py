@@ -23,7 +23,10 @@ class Step(Protocol[StateT_contra]):
 
 
 class Fed(Protocol):
-    """A part of a state that the host fills before each period of updates, such as a table in host memory."""
+    """A part of a state that the host fills before each period of updates, such as a table in host memory.
+
+    One with ``alone = True`` is to be filled before every single update: then periods are of one update.
+    """
 
     def reserve(self, count: int) -> None:
         """Make room for `count` updates; called once, before the first is fed."""
@@ -40,7 +43,7 @@ class Runner:
 
     `unroll` is rounded down to a multiple of the method's own period (delayed updates), and a graph is only replayed in
     phase, so it never changes the result. `done` updates were made before. Every field of `state` that is `Fed` is
-    filled before each period.
+    filled before each period. If one is to be filled before every update, a period is one update.
     """
 
     def __init__(self, step: Step[StateT], state: StateT, unroll: int = 8, *, done: int = 0) -> None:
@@ -50,6 +53,8 @@ class Runner:
         self.unroll = max(unroll - unroll % self._period, self._period)
         self._done = done
         self._fed = _fed(state)
+        if any(getattr(part, "alone", False) for part in self._fed):
+            self.unroll = 1
         for part in self._fed:
             part.reserve(self.unroll)
         self._step: Callable[[int, int], None] = lambda count, first: step(state, count, first)

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ PerSeed = float | tuple[float, ...]
 """type of a setting that is one number for all seeds or one each, so that a whole ablation is one run"""
 
 ConfigT = TypeVar("ConfigT")
+ValueT = TypeVar("ValueT")
 
 
 def at_least(low: int, **settings: int) -> None:
@@ -77,6 +79,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return str(value) if isinstance(value, Path) else value
+
+
+def of_python(value: ValueT) -> ValueT:
+    """Settings in which every NumPy number is Python's and every array a tuple: JSON knows no others."""
+    found: Any = value
+    if is_dataclass(value) and not isinstance(value, type):
+        found = replace(
+            value, **{each.name: of_python(getattr(value, each.name)) for each in fields(value) if each.init}
+        )
+    elif isinstance(value, tuple):
+        found = tuple(of_python(one) for one in value)
+    elif isinstance(value, np.ndarray):
+        found = tuple(value.tolist())
+    elif isinstance(value, np.generic):
+        found = value.item()
+    return found  # type: ignore[no-any-return]
 
 
 def defaults(config: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from battery import CHECKS, Case, checkpoint_of
 
 from trajmill import algorithms
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
+from trajmill.cli.upsample import Upsample
 from trajmill.training.checkpoint import Former
 from trajmill.training.metrics import MetricRing
 from trajmill.training.settings import Schedule
@@ -60,7 +61,7 @@ def test_what_belongs_together(method: ModuleType) -> None:
     assert isinstance(getattr(method, "FORMER", Former(kind="")), Former)
 
 
-OF_THE_COMMAND = {"dataset", "count", "out", "estimate", "model", "export", "precision", "seed"}
+OF_THE_COMMAND = {field.name for field in fields(Upsample)} | {"method", "schedule", "compute"}
 """options of upsampling, beside which the settings of a method's samples stand"""
 
 

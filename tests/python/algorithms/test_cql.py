@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from battery import Case, battery, battery_of_a_gpu, checkpoint_of, distance
@@ -207,6 +209,17 @@ def test_log_sum_exp_of_zero_values_and_uniform_actions(action_dim: int, expecte
     found = cql.log_sum_exp(values, log_density, torch.ones(1, dtype=torch.float64), importance_sampling=True)
     assert found.shape == (1, 2, 4)
     assert found.flatten().tolist() == pytest.approx([expected] * 8, abs=1e-6)
+
+
+@pytest.mark.parametrize(("shift", "refused"), [(0.0, True), (1.0, False), (2.0, False)])
+def test_safe_q_refuses_rewards_that_are_all_below_zero(shift: float, refused: bool) -> None:
+    """Their sum is greatest where an episode ends at once, far above the bound."""
+    made = transitions()
+    rows = TransitionRows(transitions=replace(made, reward=(made.reward * 0.0 - 1.0 + shift).astype(np.float32)))
+    below = rows.table(torch.device("cpu"), torch.float32)
+    cql.create(replace(Config(), safe_q=False), below, [0])
+    with pytest.raises(ValueError, match="no-safe-q") if refused else nullcontext():
+        cql.create(Config(), below, [0])
 
 
 def test_safe_q_bounds_the_target() -> None:

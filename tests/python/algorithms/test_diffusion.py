@@ -25,7 +25,7 @@ from trajmill.models import edm
 from trajmill.models.denoiser import denoisers, trainable_count
 from trajmill.models.mlp import export_network
 from trajmill.replay.vectors import VectorCode, VectorRows
-from trajmill.training.draws import Draws, shaped_normals, uniforms
+from trajmill.training.draws import Draws, indexes, shaped_normals, uniforms
 
 CPU = torch.device("cpu")
 
@@ -257,6 +257,20 @@ def test_scalings() -> None:
     assert float(edm.loss_weight(torch.tensor(0.002, dtype=torch.float64))) == pytest.approx(250_001)
 
 
+@pytest.mark.parametrize("steps", [2, 5, 32, 128])
+@pytest.mark.parametrize("highest", [1e-3, 0.002, 0.05, 1.0, 40.0, 79.0])
+def test_a_lower_start_is_exactly_there(steps: int, highest: float) -> None:
+    """Not at the next level below, which is far away if there are few, or which there is none of."""
+    levels, whole = edm.noise_levels(steps, highest), edm.noise_levels(steps)
+    assert levels[0] == pytest.approx(highest, rel=1e-6) and levels[-1] == 0.0
+    assert all(one > other for one, other in pairwise(levels))
+    assert len(levels) == 2 + sum(level < highest for level in whole[:-1])
+    ladder = np.array(levels[:-1]) ** (1.0 / 7.0)
+    assert np.diff(ladder, 2) == pytest.approx(0.0, abs=1e-6)
+    if highest > 0.002:
+        assert levels[-2] == pytest.approx(0.002, rel=1e-6)
+
+
 # --- samplers ---------------------------------------------------------------------------------------------------------
 
 EXACT = [  # steps, churn, mean and deviation of the data, those of the samples (methods-bc.md §5.4)
@@ -476,6 +490,46 @@ def test_what_is_asked_for_is_what_comes() -> None:
     assert abs(means[1.0] - asked) < 0.25 and abs(means[0.0]) < 0.25
 
 
+def conditioned_model(**settings: Any) -> tuple[Any, Any]:
+    config = replace(CONDITIONED, **settings)
+    return trained(config, conditioned_rows())
+
+
+def test_what_is_asked_for_does_not_depend_on_the_row_it_starts_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first rows of a dataset would always be moved to little, and the last ones to much."""
+    tensors, known = conditioned_model()
+    seen: list[Tensor] = []
+
+    def kept(words: Tensor, *more: Any) -> Tensor:
+        seen.append(words.flatten().double())
+        return uniforms(words, *more)
+
+    def kept_too(words: Tensor, *more: Any) -> Tensor:
+        seen.append(words.flatten().double())
+        return indexes(words, *more)
+
+    monkeypatch.setattr(diffusion, "uniforms", kept)
+    monkeypatch.setattr(diffusion, "indexes", kept_too)
+    sampling = diffusion.Sampling(levels=3, noise_level=1.0)
+    data = conditioned_rows().transitions
+    maker = diffusion.synthesize(tensors, known, sampling, device=CPU, block_size=1024, data=data)
+    maker.block(0, 0)
+    assert len(seen) == 2
+    assert abs(float(torch.corrcoef(torch.stack(seen))[0, 1])) < 4.0 / math.sqrt(1024)
+
+
+def test_what_a_model_cannot_be_asked_is_refused() -> None:
+    tensors, known = conditioned_model(condition_dropout=0.0)
+    diffusion.synthesize(tensors, known, diffusion.Sampling(relevance=0.9), device=CPU)
+    for guidance in (0.0, 2.0):
+        with pytest.raises(ValueError, match="condition_dropout is 0"):
+            diffusion.synthesize(tensors, known, diffusion.Sampling(guidance=guidance), device=CPU)
+    tensors, known = small_model()
+    for asked in ({"guidance": 2.0}, {"relevance": 0.9}):
+        with pytest.raises(ValueError, match="this model has none"):
+            diffusion.synthesize(tensors, known, diffusion.Sampling(**asked), device=CPU)
+
+
 def test_returns_to_go_are_those_of_each_episode() -> None:
     data = recording([3, 2])
     following = np.concatenate([data.observations[1:], data.observations[:1]])
@@ -492,9 +546,23 @@ def test_returns_to_go_are_those_of_each_episode() -> None:
     assert found.tolist() == [7.0, 6.0, 4.0, 24.0, 16.0]
 
 
+def test_returns_of_single_steps_are_rewards_and_rows_in_no_order_have_none() -> None:
+    data = transitions(10)
+    alone = replace(data, terminal=np.ones(10, bool))
+    assert np.array_equal(diffusion.returns_to_go(alone), alone.reward.astype(np.float64))
+    with pytest.raises(ValueError, match="episodes in order"):
+        diffusion.returns_to_go(replace(data, terminal=np.zeros(10, bool)))
+
+
 @pytest.mark.parametrize(
     ("setting", "value"), [("width", 0), ("batch_size", 0), ("clip_norm", 0.0), ("condition_dropout", 1.0)]
 )
 def test_settings_out_of_range_are_refused(setting: str, value: float) -> None:
     with pytest.raises(ValueError, match=setting):
         diffusion.Config(**{setting: value})
+
+
+@pytest.mark.parametrize("change", [{"sampler": "fast", "churn": 3.0}, {"sampler": "paper", "freshness": 0.5}])
+def test_each_sampler_has_its_own_noise(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="churn is for the paper's sampler and freshness for the fast one"):
+        diffusion.Sampling(**change)

@@ -228,19 +228,23 @@ def test_dropout_is_active_while_training_only() -> None:
     assert torch.equal(dropping.model.flat, created(CONFIG, [1]).model.flat)  # the first rate is zero
 
 
-def test_a_resumed_run_drops_what_an_unbroken_one_does() -> None:
-    """It stops where an unbroken one feeds anew; what others drew in the meantime does not matter."""
+@pytest.mark.parametrize("stops", [(8, 12), (1, 12), (3, 4, 11, 12)])
+@pytest.mark.parametrize("unroll", [1, 4, 5])
+def test_what_is_dropped_depends_on_the_update_alone(unroll: int, stops: tuple[int, ...]) -> None:
+    """Not on how many updates are made at once, on where a run stops or is resumed, or on what others draw."""
     config = replace(CONFIG, dropout=True)
-    unbroken, first, second = (created(config, [1, 2]) for _ in range(3))
+    unbroken = created(config, [1, 2])
     with Runner(lm.step, unbroken, 4) as runner:
         runner.run(12)
-    with Runner(lm.step, first, 4) as runner:
-        runner.run(8)
-    restore_tensors(second.moving(), first.moving(), "the other state")
-    torch.rand(100)
-    with Runner(lm.step, second, 4, done=8) as runner:
-        runner.run(4)
-    assert_same(second.moving(), unbroken.moving())
+    done, state = 0, created(config, [1, 2])
+    for stop in stops:
+        torch.rand(100)
+        resumed = created(config, [1, 2])
+        restore_tensors(resumed.moving(), state.moving(), "the other state")
+        with Runner(lm.step, resumed, unroll, done=done) as runner:
+            runner.run(stop - done)
+        done, state = stop, resumed
+    assert_same(state.moving(), unbroken.moving())
 
 
 def test_every_process_and_every_run_drops_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

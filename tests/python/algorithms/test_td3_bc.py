@@ -18,8 +18,10 @@ from small_data import transitions
 from torch import Tensor, nn
 
 from trajmill.algorithms import td3_bc
+from trajmill.data import Normalizer
 from trajmill.models.mlp import export_network
 from trajmill.replay.tables import TransitionRows
+from trajmill.training.settings import plain
 
 
 class PlainLoop:
@@ -142,6 +144,26 @@ def test_updates_equal_the_plain_loop(delay: int) -> None:
             for layer, name in zip(linear, [*(f"hidden.{i}" for i in range(3)), head], strict=True):
                 assert (values[f"{name}.weight"] - layer.weight.detach()).abs().max() < 1e-9
                 assert (values[f"{name}.bias"] - layer.bias.detach()).abs().max() < 1e-9
+
+
+def test_values_of_the_data_are_those_of_its_rows() -> None:
+    """Of more rows than are computed at once, raw ones, though the critics know them standardized."""
+    made = transitions(9000)
+    normalizer = Normalizer.fit(made.observation, 1e-3)
+    rows = TransitionRows(transitions=made, normalizer=normalizer)
+    table = rows.table(torch.device("cpu"), torch.float32)
+    state = td3_bc.create(SMALLER, table, [3, 4])
+    sizes = {"observation_dim": made.observation.shape[1], "action_dim": made.action.shape[1]}
+    known = sizes | {"normalizer": normalizer.to_dict(), "method": plain(SMALLER), "seeds": [3, 4]}
+    found = td3_bc.data_values(state.moving(), known, made)
+    whole = table.gather(torch.arange(9000).expand(2, -1))
+    _, means = td3_bc.critic_loss(state, whole, torch.zeros(2, 9000))
+    assert found.shape == (2, 9000) and found.mean(1) == pytest.approx(means.numpy(), rel=1e-4)
+    loop = from_values(export_network(state.critic.parameters, 2), "value").float()
+    other = from_values(export_network(state.critic.parameters, 3), "value").float()
+    inputs = torch.cat([whole.observation[1, 8500:], whole.action[1, 8500:]], 1)
+    with torch.no_grad():
+        np.testing.assert_allclose(found[1, 8500:], ((loop(inputs) + other(inputs)) / 2)[:, 0], rtol=1e-4, atol=1e-5)
 
 
 def test_it_prefers_what_pays_to_what_is_done() -> None:

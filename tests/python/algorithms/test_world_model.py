@@ -38,7 +38,7 @@ class PlainLoop:
 
     def start(self, networks: Mapping[str, nn.Sequential]) -> None:
         """Take these networks, and a fresh optimizer."""
-        self.networks = networks
+        self.networks = nn.ModuleDict(networks)
         parameters = [parameter for network in networks.values() for parameter in network.parameters()]
         self.optimizer = torch.optim.Adam(parameters, lr=self.config.learning_rate)
 

@@ -31,6 +31,11 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, streams.out, streams.err
 
 
+def test_a_directory_is_refused_before_the_work(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["quality", "no such data", "none", "--out", str(tmp_path)]) == 1
+    assert f"{tmp_path} is a directory; give a file in it, such as {tmp_path}/quality.html" in capsys.readouterr().err
+
+
 def test_a_table_for_people(samples: Path, capsys) -> None:
     code, out, err = run(capsys, NAME, samples, "--environment", "none", "--quiet")
     assert (code, err) == (0, "")

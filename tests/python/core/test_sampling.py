@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -303,6 +305,41 @@ def test_explicit_laws() -> None:
         tm.MarkovChain.from_probabilities([[1.5, -0.5], [1, 0]])
     with pytest.raises(ValueError, match="square"):
         tm.MarkovChain.from_probabilities([[1.0, 0.0]])
+
+
+def test_explicit_laws_that_differ_share_no_draws() -> None:
+    """Nor does a chain that differs in one number by its last bit, but for what two laws have in common by chance."""
+    rows = np.full((10, 10), 0.1)
+    other = rows.copy()
+    other[3, :2] = np.nextafter(0.1, 1.0), np.nextafter(0.1, 0.0)
+    chains = [tm.MarkovChain.from_probabilities(law, seed=5) for law in (rows, other)]
+    chains += [tm.MarkovChain.from_probabilities(rows, seed=6), tm.MarkovChain(state_count=10, temperature=1e9, seed=5)]
+    sampled = [chain.sample(500, 100) for chain in chains]
+    for one, two in itertools.combinations(sampled, 2):
+        assert (one == two).mean() == pytest.approx(0.1, abs=0.01)
+    old = [tm.MarkovChain.from_probabilities(law, seed=5, stream="v1").sample(500, 100) for law in (rows, other)]
+    assert (old[0] == old[1]).mean() > 0.999
+    policy, kernel = np.full((4, 2), 0.5), np.full((4, 2, 4), 0.25)
+    skewed = np.stack([policy[:, 0] + 0.01, policy[:, 1] - 0.01], 1)
+    states = [tm.MDP.from_probabilities(law, kernel, seed=5).sample(500, 100).states for law in (policy, skewed)]
+    assert (states[0] == states[1]).mean() == pytest.approx(0.25, abs=0.02)
+
+
+def test_the_stream_of_explicit_laws_is_as_written_down() -> None:
+    """docs/streams.md, v2; a pickled law keeps its stream."""
+    first, rows = np.array([0.25, 0.75]), np.array([[0.0, 1.0], [0.5, 0.5]])
+    content = (7).to_bytes(8, "little") + first.astype("<f8").tobytes() + rows.astype("<f8").tobytes()
+    hashed = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+    negative = np.where(rows == 0.0, -0.0, rows)
+    chain = tm.MarkovChain.from_probabilities(negative, initial=first, seed=7)
+    expected = tm.MarkovChain.from_probabilities(rows, initial=first, seed=hashed, stream="v1").sample(9, 20)
+    old = tm.MarkovChain.from_probabilities(rows, initial=first, seed=7, stream="v1")
+    assert np.array_equal(chain.sample(9, 20), expected) and chain.seed == 7
+    for law in (chain, old):
+        assert np.array_equal(pickle.loads(pickle.dumps(law)).sample(9, 20), law.sample(9, 20))
+    assert not np.array_equal(old.sample(9, 20), expected)
+    with pytest.raises(ValueError, match="stream must be"):
+        tm.MarkovChain.from_probabilities(rows, stream="v3")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

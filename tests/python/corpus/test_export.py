@@ -291,8 +291,7 @@ def test_d4rl_takes_the_vectors_of_the_mdp_or_bare_numbers(tmp_path):
     np.testing.assert_array_equal(dataset.observations, mdp.state_vectors(5)[states])
     np.testing.assert_array_equal(dataset.actions, mdp.action_vectors(2)[actions])
     export_corpus(D4RL(vectors="index"), corpus, tmp_path / "index.hdf5")
-    with pytest.warns(UserWarning, match="outside"):
-        dataset = load_dataset(tmp_path / "index.hdf5")
+    dataset = load_dataset(tmp_path / "index.hdf5")  # numbers of categories, which nobody would clip
     assert dataset.observations[:, 0].tolist() == states.tolist()
     assert dataset.actions[:, 0].tolist() == actions.tolist()
 

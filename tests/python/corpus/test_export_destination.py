@@ -27,6 +27,7 @@ def tree(directory):
 def test_what_exists_is_refused_and_left_alone(tmp_path):
     corpus = token_corpus(tmp_path / "corpus")
     (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").touch()
     with pytest.raises(CorpusError, match="out exists; choose another name or pass --overwrite"):
         export_corpus(Megatron(), corpus, tmp_path / "out")
     (tmp_path / "out.hdf5").write_text("mine")

@@ -270,3 +270,12 @@ def test_importing_trajmill_costs_neither_torch_nor_xxhash():
     assert done.returncode == 0, done.stderr
     with pytest.raises(AttributeError, match="module 'trajmill' has no attribute 'nothing'"):
         tm.nothing  # noqa: B018
+
+
+def test_rows_by_list_and_by_array():
+    corpus = tm.VirtualCorpus(tm.MarkovChain(state_count=10), sequence_count=100, length=8)
+    for rows in ([1, 2], np.array([1, 2]), np.array([1, 2], np.uint8)):
+        assert (corpus[rows] == np.stack([corpus[1], corpus[2]])).all()
+    assert corpus[[]].shape == (0, 8)
+    with pytest.raises(IndexError, match="rows must be between 0 and 99, got 100"):
+        corpus[[1, 100]]

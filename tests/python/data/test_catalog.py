@@ -159,7 +159,7 @@ def ant(path: Path, *, force: float = 0.0) -> Path:
     columns["timeouts"][-1] = True
     for name in ("observations", "next_observations"):
         columns[name] = np.pad(columns[name], ((0, 0), (0, 84)))
-    columns["next_observations"][7, 30] = force
+    columns["next_observations"][100, 30] = force  # where an episode ends
     return write(path, columns, environment="Ant-v4")
 
 
@@ -175,7 +175,7 @@ def test_ant_has_111_numbers_or_27(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::trajmill.data.DatasetWarning")
 def test_only_zeros_are_dropped(tmp_path: Path) -> None:
     path = ant(tmp_path / "set.hdf5", force=1e-4)
-    with pytest.raises(DatasetError, match=r"'next_observations' holds .*e-05|1e-04|0\.0001.* in row 7, column 30"):
+    with pytest.raises(DatasetError, match=r"'next_observations' holds .*e-05|1e-04|0\.0001.* in row 100, column 30"):
         load_dataset(path, observation_dim=27)
     for size in (0, 112):
         with pytest.raises(DatasetError, match=f"has 111 columns, {size} were asked for"):

@@ -20,9 +20,10 @@ Columns = dict[str, NDArray[Any]]
 
 
 def toy(terminals: list[int], timeouts: list[int], *, stored: bool = True) -> Dataset:
-    """Rows whose observation is their number and whose stored next observation is their number plus a half."""
+    """Rows whose observation is their number; the stored next observation is the next number, at an end a half more."""
     count = len(terminals)
     rows = np.arange(count, dtype=np.float32)[:, None]
+    ends = np.array(terminals, np.bool_) | np.array(timeouts, np.bool_)
     return Dataset(
         name="toy",
         path=Path("toy.hdf5"),
@@ -31,7 +32,7 @@ def toy(terminals: list[int], timeouts: list[int], *, stored: bool = True) -> Da
         rewards=rows[:, 0] * 2,
         terminals=np.array(terminals, np.bool_),
         timeouts=np.array(timeouts, np.bool_),
-        next_observations=rows + 0.5 if stored else None,
+        next_observations=rows + np.where(ends[:, None], 0.5, 1.0).astype(np.float32) if stored else None,
     )
 
 
@@ -128,11 +129,11 @@ def test_flags_of_any_type_become_bool_silently(tmp_path: Path, dtype: str) -> N
 
 
 def test_missing_timeouts_are_inferred_from_the_limit(tmp_path: Path) -> None:
-    columns = valid_columns(4001)
+    columns = walk_columns(4001)
     columns["terminals"][:] = False
     columns["terminals"][[499, 2499, 4000]] = True  # ends after 500, 1000 + 1000 (at the limit itself), 1000 + 501
     del columns["next_observations"], columns["timeouts"]
-    path = write(tmp_path / "set.hdf5", columns)
+    path = write(tmp_path / "hopper-mine.hdf5", columns)
     dataset = read_with_one_warning(path, "no key 'timeouts'")
     assert dataset.timeouts.nonzero()[0].tolist() == [1499, 3499]
     assert [len(episode) for episode in split_episodes(dataset)] == [500, 1000, 1000, 1000, 501]
@@ -144,17 +145,20 @@ def test_missing_timeouts_are_seen_in_the_next_observations(tmp_path: Path) -> N
     path = write(tmp_path / "set.hdf5", columns)
     with pytest.warns(DatasetWarning) as told:
         dataset = read_d4rl(path)
-    assert "no key 'timeouts'; episodes are cut where the stored" in str(told[0].message)
-    assert "first in row 200: 'timeouts' leaves ends unmarked; marked as timeouts" in str(told[1].message)
+    assert "no key 'timeouts'; the stored next observation is not the next row's" in str(told[0].message)
+    assert "in 1 rows inside episodes, first in row 200: marked as timeouts" in str(told[0].message)
     assert dataset.timeouts.nonzero()[0].tolist() == [200]
 
 
 def test_next_observations_of_another_mdp_are_warned_about(tmp_path: Path) -> None:
     columns = valid_columns()
-    columns["next_observations"][[8, 9]] += 0.5
-    read_with_one_warning(
-        write(tmp_path / "set.hdf5", columns), r"in 2 rows inside episodes, first in row 8, by up to 0\.5"
-    )
+    columns["next_observations"] += 0.5
+    path = write(tmp_path / "set.hdf5", columns)
+    read_with_one_warning(path, r"first in row 0, and in none it is: they describe two different tasks")
+    columns["next_observations"][:-1] = columns["observations"][1:]
+    columns["next_observations"][[8, 9]] += 1e-6
+    with pytest.raises(DatasetError, match="in 2 rows inside episodes, first in row 8: 'timeouts' leaves ends"):
+        read_d4rl(write(tmp_path / "other.hdf5", columns))
 
 
 # --- D4RL's two rules ---
@@ -167,7 +171,7 @@ def test_the_toy_file_of_d4rl() -> None:
     assert transitions.observation[:, 0].tolist() == [0, 1, 3, 4]
     assert transitions.next_observation[:, 0].tolist() == [1, 2, 4, 5]
     assert transitions.terminal.tolist() == [False, False, False, True]
-    assert not transitions.truncated.any()
+    assert transitions.truncated.tolist() == [False, True, False, False], "what followed row 1 was dropped"
     episodes = split_episodes(dataset)
     assert [(episode.start, len(episode), episode.terminal) for episode in episodes] == [(0, 3, False), (3, 2, True)]
     assert [episode.undiscounted_return for episode in episodes] == [6.0, 14.0]
@@ -177,7 +181,7 @@ def test_stored_next_observations_keep_every_row() -> None:
     dataset = toy([0, 0, 0, 0, 1, 0], [0, 0, 1, 0, 0, 0])
     transitions = qlearning_transitions(dataset)
     assert transitions.observation[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
-    assert transitions.next_observation[:, 0].tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    assert transitions.next_observation[:, 0].tolist() == [1, 2, 2.5, 4, 4.5, 6]
     assert transitions.terminal.nonzero()[0].tolist() == [4]
     assert transitions.truncated.nonzero()[0].tolist() == [2]
 

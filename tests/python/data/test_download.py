@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +30,8 @@ class Server:
     content: bytes = CONTENT
     ranges: bool = True
     stop_after: int | None = None
+    often: int = 10**9  # how many answers stop
+    drips: bool = False
     promise: int | None = None  # Content-Length
     status: int = 200
     kind: str = "application/x-hdf5"
@@ -55,12 +60,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.send_header("Content-Length", str(len(body) if state.promise is None else state.promise))
             self.send_header("Content-Type", state.kind)
             self.end_headers()
-            self.wfile.write(body if state.stop_after is None else body[: state.stop_after])
+            state.often -= 1
+            with suppress(OSError):  # nobody waits for what drips
+                while state.drips:
+                    self.wfile.write(b"x")
+                    time.sleep(0.01)
+                self.wfile.write(body if state.stop_after is None or state.often < 0 else body[: state.stop_after])
 
         def log_message(self, *_: object) -> None:
             pass
 
     monkeypatch.setitem(OFFICIAL_FILES, NAME, MINE)
+    monkeypatch.setattr(download, "_PAUSES", (0.0, 0.0))
     http = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -104,15 +115,54 @@ def test_a_whole_download_is_announced_and_checked(tmp_path: Path, server: Serve
 
 
 def test_a_lost_connection_is_resumed(tmp_path: Path, server: Server) -> None:
-    server.stop_after = 2_000_000
-    message = refused(tmp_path, server)
-    assert "the connection was lost" in message and f"after 2,000,000 of {len(CONTENT):,} bytes" in message
+    server.stop_after = 100_000
+    message = refused(tmp_path, server)  # after three tries that brought little
+    assert "the connection was lost" in message and f"after 300,000 of {len(CONTENT):,} bytes" in message
     assert "give the same command again" in message
-    assert (tmp_path / f"{FILE}.part").read_bytes() == CONTENT[:2_000_000]
+    assert (tmp_path / f"{FILE}.part").read_bytes() == CONTENT[:300_000]
     server.stop_after = None
     path, _ = fetch(tmp_path, server)
     assert path.read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=2000000-"]
+    assert server.asked == [None, "bytes=100000-", "bytes=200000-", "bytes=300000-"]
+
+
+def test_tries_that_bring_something_go_on(tmp_path: Path, server: Server) -> None:
+    server.stop_after = 2**20
+    path, said = fetch(tmp_path, server)
+    assert path.read_bytes() == CONTENT and sum("trying again" in line for line in said) == len(CONTENT) // 2**20
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/octet-stream"])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_is_there_survives_every_answer(kind: str, ranges: bool, tmp_path: Path, server: Server) -> None:
+    """Such as a portal's page, of whatever type and length, in place of the rest."""
+    part = tmp_path / f"{FILE}.part"
+    part.write_bytes(CONTENT[:1_000_000])
+    server.content, server.ranges, server.kind, server.promise = b"<html>log in</html>", ranges, kind, len(CONTENT)
+    refused(tmp_path, server)
+    assert part.read_bytes() == CONTENT[:1_000_000]
+
+
+def test_a_dripping_answer_ends(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_TIMEOUT", 0.1)
+    server.drips = True
+    assert "the connection was lost (TimeoutError)" in refused(tmp_path, server)
+    server.drips = False
+
+
+@pytest.mark.parametrize("block", [1, 4096, 2**20, 2**24])
+def test_every_byte_is_on_the_disk_before_the_check(
+    block: int, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems of large blocks (NFS, Lustre) have large buffers."""
+    opened = Path.open
+
+    def with_buffer(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        return opened(path, mode, block if mode == "ab" and block > 1 else -1, **options)
+
+    monkeypatch.setattr(Path, "open", with_buffer)
+    path, _ = fetch(tmp_path, server)
+    assert path.read_bytes() == CONTENT
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -57,7 +57,8 @@ def test_minari_round_trip(tmp_path: Path) -> None:
     dataset = read_minari(directory)
     assert_same_steps(dataset, columns)
     np.testing.assert_array_equal(dataset.infos["qpos"], qpos)
-    assert (dataset.name, list(dataset.infos)) == ("toy-v0", ["qpos"])
+    np.testing.assert_array_equal(dataset.infos["other"], qpos)
+    assert dataset.name == "toy-v0"
     assert metadata.items() <= dataset.metadata.items()
     assert [len(episode) for episode in split_episodes(dataset)] == [20] * 12
     assert not [entry for entry in tmp_path.iterdir() if entry != directory]
@@ -97,9 +98,24 @@ def test_minari_infos_count_the_observations_or_the_steps(tmp_path: Path) -> Non
     with h5py.File(directory / "data/main_data.hdf5", "a") as file:
         for i in range(12):
             file[f"episode_{i}/infos/qpos"] = np.arange(21.0)[:, None] + 100 * i
+            file[f"episode_{i}/infos/success"] = np.arange(21.0) + 100 * i
             file[f"episode_{i}/infos/words"] = ["text"] * 21
-    dataset = read_minari(directory)
-    np.testing.assert_array_equal(dataset.infos["qpos"][18:22, 0], [18, 19, 100, 101])
+            file[f"episode_{i}/infos/part/of"] = np.zeros(21)
+            file[f"episode_{i}/infos/qvel"] = np.zeros((20, 2))
+            if i:
+                file[f"episode_{i}/infos/later"] = np.zeros(21)
+    path = directory / "data/metadata.json"
+    described = json.loads(path.read_text())
+    del described["trajmill"]  # of another program
+    path.write_text(json.dumps(described))
+    with pytest.warns(DatasetWarning) as told:
+        dataset = read_minari(directory)
+    (message,) = [str(warning.message) for warning in told]
+    assert sorted(dataset.infos) == ["qpos", "success"]
+    np.testing.assert_array_equal(dataset.infos["qpos"][18:22, 0], [18, 19, 100, 101])  # before each step
+    np.testing.assert_array_equal(dataset.infos["success"][18:22], [19, 20, 101, 102])  # what the step returned
+    for left_out in ("'infos/words' has dtype", "'infos/part' is a group", "'infos/qvel' has as many", "'infos/later'"):
+        assert left_out in message
 
 
 def test_minari_names_environments_itself(tmp_path: Path) -> None:
@@ -154,7 +170,8 @@ def test_npz_as_numpy_writes_it(tmp_path: Path, save: Any) -> None:
     columns["observations"] = np.asfortranarray(columns["observations"])
     columns["rewards"] = columns["rewards"].astype(">f4")
     save(tmp_path / "set.npz", **columns, extra=np.zeros(3))
-    assert_same_steps(read_npz(tmp_path / "set.npz"), columns)
+    with pytest.warns(DatasetWarning, match="not read: 'extra'"):
+        assert_same_steps(read_npz(tmp_path / "set.npz"), columns)
 
 
 def test_terminals_of_a_model_count_from_a_half_on(tmp_path: Path) -> None:
@@ -299,7 +316,7 @@ def test_without_timeouts_the_rule_is_d4rls_step_count(tmp_path: Path) -> None:
     columns["terminals"][[699, 2000]] = True
     for name in ("timeouts", "next_observations"):
         del columns[name]
-    path = write(tmp_path / "set.hdf5", columns)
+    path = write(tmp_path / "hopper-mine.hdf5", columns)
     with pytest.warns(DatasetWarning) as told:
         ours = qlearning_transitions(read_d4rl(path))
     assert "no key 'timeouts'" in str(told[0].message)

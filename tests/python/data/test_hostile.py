@@ -76,7 +76,8 @@ def test_archives_with_paths_for_names_write_nothing(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("../escaped.npy", b"x")
         archive.writestr("/tmp/escaped.npy", b"x")
-    assert len(read_npz(path)) == 60
+    with pytest.warns(match="not read: '../escaped', '/tmp/escaped'"):
+        assert len(read_npz(path)) == 60
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["in", "set.npz"]
 
 

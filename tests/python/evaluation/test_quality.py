@@ -321,3 +321,18 @@ def test_two_columns_are_needed_for_a_correlation() -> None:
     found = measure_quality(replace(rows, **flat), rows)
     assert found.correlation is None and len(found.constant_columns) == 12
     assert "correlation score" not in [finding.name for finding in found.findings]
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0, 1e6, 1e20])
+@pytest.mark.parametrize("varies", [False, True])
+def test_columns_of_any_size_that_vary_little_or_not_have_histograms(value: float, varies: bool) -> None:
+    """By one step of float32, or not at all."""
+    rows = transitions(200)
+    column = np.full(200, value, np.float32)
+    if varies:
+        column[::2] = np.nextafter(np.float32(value), np.float32(np.inf))
+    rows.observation[:, 1] = column
+    found = quality.measure_quality(rows, rows)
+    assert found.constant_columns == (() if varies else ("observation 1",))
+    assert sum(found.columns[1].real) == pytest.approx(1.0) == sum(found.columns[1].synthetic)
+    assert found.columns[1].marginal.value > 0.9

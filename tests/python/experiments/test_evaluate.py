@@ -118,13 +118,14 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path, whole: Callable[...,
     with pytest.raises(RunError, match=r"cql.*format"):
         export_run(whole(tiny("cql")), tmp_path / "there")
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
     with pytest.raises(ValueError, match="mine exists"):
         export_run(start, tmp_path / "mine")
     (tmp_path / "barely").mkdir()
     (tmp_path / "barely" / "config.json").write_text((start / "config.json").read_text())
     with pytest.raises(RunError, match="no checkpoint yet"):
         export_run(tmp_path / "barely", tmp_path / "there")
-    assert not (tmp_path / "there").exists() and list((tmp_path / "mine").iterdir()) == []
+    assert not (tmp_path / "there").exists() and [each.name for each in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_exporters_read_what_they_write() -> None:

@@ -14,12 +14,14 @@ import torch
 from tiny_runs import HOPPER, SCHEDULE, assert_equal_runs, checkpoint, killed, lines, result, tensors, tiny, train
 
 from trajmill._core import Shares
-from trajmill.algorithms import td3_bc
+from trajmill.algorithms import diffusion, method_named, td3_bc
 from trajmill.cli import main
 from trajmill.data import load_dataset, qlearning_transitions, write_d4rl
-from trajmill.experiments.prediction import PredictConfig, load_model, measure_predictions, predicted_rows
+from trajmill.experiments.prediction import PredictConfig, identity_of, load_model, measure_predictions, predicted_rows
 from trajmill.replay.tables import TransitionRows
+from trajmill.runs.reading import read_state
 from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.settings import Schedule
 
 HALFCHEETAH = "halfcheetah-sac-replay-10k"
 
@@ -182,6 +184,7 @@ def test_what_does_not_fit_is_refused(model: Path, tmp_path: Path, whole: Callab
         ("td3_bc", {"predict": tmp_path / "nothing"}, "no checkpoint at"),
         ("td3_bc", {"predict": tmp_path}, "predict .* neither a run directory"),
         ("decision_transformer", {"predict": model}, "which this method does not learn from"),
+        ("world_model", {"predict": model}, "world_model learns to predict next .* leave out --predict"),
     ]
     for method, changes, message in refused:
         with pytest.raises(ValueError, match=message):
@@ -271,11 +274,6 @@ def test_it_is_trained_used_and_measured_by_commands(tmp_path: Path, capsys: pyt
 
 def test_runs_say_what_is_relevant_and_generation_goes_by_it(tmp_path: Path) -> None:
     """Errors of critics and of a model; rows that are asked to be relevant are."""
-    from trajmill.algorithms import diffusion, method_named
-    from trajmill.data import load_dataset, qlearning_transitions
-    from trajmill.runs.reading import read_state
-    from trajmill.training.settings import Schedule
-
     transitions = qlearning_transitions(load_dataset(HOPPER))
     for name in ("td3_bc", "world_model"):
         run = train(tiny(name), tmp_path / name)
@@ -289,19 +287,29 @@ def test_runs_say_what_is_relevant_and_generation_goes_by_it(tmp_path: Path) -> 
         assert known["relevance"][50] == pytest.approx(float(np.median(standardized)), abs=1e-3)
         maker = diffusion.synthesize(tensors, known, diffusion.Sampling(levels=3), device=torch.device("cpu"))
         assert len(maker.block(0, 0)) == 1024
+    columns = load_dataset(HOPPER).to_write()
+    write_d4rl(tmp_path / "other.hdf5", **columns | {"rewards": columns["rewards"] * np.float32(2.0)})
+    train(replace(model, mix=(f"{tmp_path / 'other.hdf5'}=0.5",)), tmp_path / "relevances of both datasets")
     with pytest.raises(ValueError, match="need each other"):
         train(tiny("diffusion", method={"condition": "run"}), tmp_path / "none")
     with pytest.raises(ValueError, match="leave it out"):
         train(tiny("td3_bc", relevance=tmp_path / "td3_bc"), tmp_path / "not conditioned")
-    with pytest.raises(ValueError, match="finds nothing relevant"):
+    with pytest.raises(ValueError, match="leave it out"):
+        train(tiny("transition_vae", relevance=tmp_path / "td3_bc"), tmp_path / "vectors without a condition")
+    with pytest.raises(ValueError, match="finds nothing relevant; give a run of td3_bc, world_model"):
         train(tiny("diffusion", method={"condition": "run"}, relevance=made), tmp_path / "not a judge")
 
 
-def test_the_error_of_a_critic_is_that_of_its_target(tmp_path: Path) -> None:
-    from trajmill.algorithms import td3_bc
-    from trajmill.data import load_dataset
-    from trajmill.runs.reading import read_state
+@pytest.mark.parametrize("ordered", [True, False])
+def test_next_observations_tell_datasets_apart(ordered: bool) -> None:
+    """A model of noisy ones is not a model of these."""
+    real = replace(load_dataset(HOPPER), ordered=ordered)
+    assert real.next_observations is not None
+    other = replace(real, next_observations=real.next_observations + np.float32(1.0))
+    assert identity_of(other) != identity_of(real) == identity_of(replace(real))
 
+
+def test_the_error_of_a_critic_is_that_of_its_target(tmp_path: Path) -> None:
     run = train(tiny("td3_bc"), tmp_path / "run")
     tensors, known = read_state(next((run / "checkpoints").iterdir()))
     rows = td3_bc.prepare(td3_bc.SMALL, load_dataset(HOPPER))

@@ -23,21 +23,21 @@ from trajmill.algorithms import method_named, method_names
 from trajmill.cli import main
 from trajmill.cli.upsample import parse_count
 from trajmill.data import Dataset, DatasetError, Transitions, load_dataset, write_d4rl
-from trajmill.experiments import upsample as upsampling
-from trajmill.experiments.upsample import Job, with_vector_actions
+from trajmill.experiments.upsample import Job, shards, synthesizing_methods
+from trajmill.experiments.upsample.real import with_vector_actions
 from trajmill.replay.replay_buffer import ReplayBuffer
 from trajmill.runs.reading import checkpoints, read_state
 
 pytestmark = pytest.mark.filterwarnings("ignore::trajmill.data.DatasetWarning")
 HERE = Path(__file__).parent
 ROWS = BLOCK_ROWS * SHARD_BLOCKS
-DEFAULT = upsampling.synthesizing_methods()[0]
+DEFAULT = synthesizing_methods()[0]
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upsampling, "BLOCK_ROWS", BLOCK_ROWS)
-    monkeypatch.setattr(upsampling, "SHARD_BLOCKS", SHARD_BLOCKS)
+    monkeypatch.setattr(shards, "BLOCK_ROWS", BLOCK_ROWS)
+    monkeypatch.setattr(shards, "SHARD_BLOCKS", SHARD_BLOCKS)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """70 transitions: four shards of two blocks, and one of 6 rows of a block."""
     output = tmp_path_factory.mktemp("upsampled") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upsampling, "BLOCK_ROWS", BLOCK_ROWS)
-        patch.setattr(upsampling, "SHARD_BLOCKS", SHARD_BLOCKS)
+        patch.setattr(shards, "BLOCK_ROWS", BLOCK_ROWS)
+        patch.setattr(shards, "SHARD_BLOCKS", SHARD_BLOCKS)
         make(output)
     return output
 
@@ -166,9 +166,9 @@ def test_a_damaged_shard_is_reported(copy: Path) -> None:
     [
         ({"count": 71}, "count is 70 there and 71 here"),
         ({"seed": 1}, "seed is 0 there and 1 here"),
-        ({"sampling": {"churn": 0.0}}, "holds other transitions: sampling is"),
+        ({"sampling": {"churn": 0.0}}, "holds other transitions: sampling.churn is 80.0 there and 0.0 here; choose"),
         ({"precision": "bf16"}, "precision is 'fp32' there"),
-        ({"schedule": replace(SCHEDULE, updates=9)}, "holds other transitions: training is"),
+        ({"schedule": replace(SCHEDULE, updates=9)}, "training.schedule.updates is 8 there and 9 here"),
     ],
 )
 def test_another_job_in_the_same_directory(changes: dict[str, Any], words: str, copy: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_place_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         make(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"5,000,000 transitions and 1 exports take up to 1\.\d GB .* has 1 MB"):
+    with pytest.raises(ValueError, match=r"shards and d4rl of 5,000,000 transitions take up to 1\.\d GB .* has 1 MB"):
         make(tmp_path / "new", count=5_000_000, export=("d4rl",))
     assert not (tmp_path / "new").exists()
 
@@ -215,8 +215,16 @@ def test_models_that_do_not_fit(whole: Path, copy: Path, tmp_path: Path) -> None
     other = train(
         tiny(next(name for name in method_names() if not hasattr(method_named(name), "synthesize"))), tmp_path / "r"
     )
-    with pytest.raises(ValueError, match="give --method"):
+    with pytest.raises(ValueError, match=f"which makes no transitions; give a run of .*{DEFAULT}"):
         make(tmp_path / "o", model=other)
+    another = next(name for name in synthesizing_methods() if name != DEFAULT)
+    with pytest.raises(ValueError, match=f"is of {another}; give --method {another}"):
+        make(tmp_path / "o", model=train(tiny(another), tmp_path / "a"))
+    for part, wanted in (("method", {"width": 24}), ("schedule", {"updates": 9})):
+        (name, value), now = *wanted.items(), getattr(config(), part)
+        words = f"with {name} {getattr(now, name)}, not {value}; leave out --{part}.{name}, or --model"
+        with pytest.raises(ValueError, match=words):
+            make(tmp_path / "o", model=model, **{part: replace(now, **wanted)})
     (model / "result.json").unlink()
     with pytest.raises(ValueError, match="is not finished; train it"):
         make(tmp_path / "o", model=model)
@@ -226,6 +234,9 @@ def test_models_that_do_not_fit(whole: Path, copy: Path, tmp_path: Path) -> None
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="does not have the hash"):
+        make(tmp_path / "o", model=model)
+    shutil.rmtree(model / "checkpoints")
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
         make(tmp_path / "o", model=model)
     assert not (tmp_path / "o").exists()
 
@@ -318,6 +329,18 @@ def test_discrete_actions_come_back_as_numbers(shape: tuple[int, ...], tmp_path:
     assert read_state(checkpoints(made.model)[0])[1]["action_dim"] == 4
 
 
+def test_discrete_actions_are_not_to_be_clipped(tmp_path: Path) -> None:
+    """Which data of other actions beyond 1 are warned to need."""
+    steps = dataset().to_write()
+    for number, (actions, warned) in enumerate(((np.arange(75) % 4, False), (np.arange(75) % 4 - 2.5, True))):
+        steps["actions"] = np.asarray(actions, np.float32)[:, None]
+        write_d4rl(tmp_path / f"{number}.hdf5", **steps)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            load_dataset(tmp_path / f"{number}.hdf5")
+        assert any("clip them" in str(each.message) for each in caught) == warned
+
+
 def test_one_hot() -> None:
     data = dataset(actions=np.array([[2], [0], [1]] * 25, np.float32))
     vectors, count = with_vector_actions(data)
@@ -336,26 +359,33 @@ class Fake:
     block_size, evaluations = BLOCK_ROWS, 1
 
     def block(self, seed: int, number: int) -> Transitions:
-        return transitions(upsampling.BLOCK_ROWS, observation_dim=11, action_dim=3, seed=number)
+        return transitions(shards.BLOCK_ROWS, observation_dim=11, action_dim=3, seed=number)
 
 
 def test_memory_does_not_grow_with_the_count(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Job, "_maker", lambda *_: Fake())
-    monkeypatch.setattr(upsampling, "BLOCK_ROWS", 1024)
+    monkeypatch.setattr(shards, "BLOCK_ROWS", 1024)
     peaks = {}
-    for shards in (2, 2, 10):  # the first one imports and allocates what stays
-        count = shards * 2048
+    for shard_count in (2, 2, 10):  # the first one imports and allocates what stays
+        count = shard_count * 2048
         job = Job.of(
             HOPPER,
-            tmp_path / f"{shards} {len(peaks)}",
+            tmp_path / f"{shard_count} {len(peaks)}",
             config(count, model=whole / "model", export=("d4rl", "synther")),
         )
         tracemalloc.start()
         job.run()
-        peaks[shards] = tracemalloc.get_traced_memory()[1]
+        peaks[shard_count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(load_dataset(job.output / "upsampled.npz")) == count
     assert peaks[10] < 1.2 * peaks[2], peaks
+
+
+def test_what_the_model_cannot_be_asked_is_refused_before_it_is_trained(tmp_path: Path, whole: Path) -> None:
+    for model in (None, whole / "model"):
+        with pytest.raises(ValueError, match="this model has none"):
+            make(tmp_path / "o", sampling={"guidance": 2.0}, model=model)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_estimate_writes_nothing(tmp_path: Path) -> None:
@@ -405,6 +435,8 @@ def test_the_command_from_a_dataset_to_a_policy(tmp_path: Path, capsys: pytest.C
             assert main(run.split()) == 0, capsys.readouterr().err
     assert main([*words.split(), "--count", "200"]) == 1
     assert "count is 100 there and 200 here" in capsys.readouterr().err
+    assert main([*words.split(), "--out", str(tmp_path / "again"), "--model", str(out / "model"), "--estimate"]) == 0
+    assert "train the model" not in capsys.readouterr().out
 
 
 def test_help_has_the_settings_of_the_method(capsys: pytest.CaptureFixture[str]) -> None:

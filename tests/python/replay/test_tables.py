@@ -539,3 +539,12 @@ def test_rows_of_a_chain_are_those_that_the_chain_samples() -> None:
     chain = tm.MarkovChain(state_count=100, seed=42)
     sampled = chain.sample(5, config.length, first_sequence=3)
     assert np.array_equal(rows.read(3, 5)["tokens"], sampled)
+
+
+def test_a_row_that_is_not_finite_is_named_also_where_it_spoils_the_scaling_of_all() -> None:
+    bad = transitions(20)
+    bad.observation[7, 1] = np.nan
+    with np.errstate(invalid="ignore"):
+        rows = TransitionRows(transitions=bad, normalizer=Normalizer.fit(bad.observation, 1e-3))
+    with pytest.raises(ValueError, match="observation of transition 7 is NaN"):
+        rows.columns  # noqa: B018

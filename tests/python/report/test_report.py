@@ -7,12 +7,14 @@ import json
 import re
 import shutil
 import subprocess
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from fabricate import fabricate_run, write
 
 from trajmill.report import Rate, RunError, Section, rates_section, read_run, write_report
+from trajmill.report.figures import HALF, Curve, Panel, bars_svg, curves_svg, standalone
 
 
 class Page(html.parser.HTMLParser):
@@ -236,3 +238,34 @@ def test_a_browser_shows_the_page_without_complaint(tmp_path):
     )
     assert "CONSOLE" not in shown.stderr
     assert len(Page(shown.stdout).find("score")) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        r"p$\frac{$x",
+        "$",
+        r"\alpha_{",
+        "a\x01b\x1b[0m",
+        "\udcff",
+        "<b>&\"'",
+        "]]>",
+        "日本",
+        "_hidden",
+        "x" * 300,
+        "a\nb",
+        "",
+    ],
+)
+def test_any_name_is_drawn_as_it_is(name: str) -> None:
+    """Neither taken for mathematics, nor for markup, nor into XML that no reader takes."""
+    curve = Curve(style=0, x=np.arange(3.0), center=np.arange(3.0), label=name)
+    panel = Panel(title=name, x_label=name, y_label=name, curves=[curve, curve])
+    drawings = [
+        curves_svg("one", panel, alternative=name, size=(HALF, 3.4)),
+        bars_svg("two", [Rate(label=name, value=1.0, text=name, ours=True)], alternative=name),
+    ]
+    for drawing in drawings:
+        parsed = ElementTree.fromstring(standalone(drawing).encode())
+        readable = "".join(each if each.isprintable() else " " for each in name)
+        assert all(part[:20] in "".join(parsed.itertext()) for part in readable.split())

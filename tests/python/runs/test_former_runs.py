@@ -34,7 +34,6 @@ from trajmill.runs import processes
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import RunError, read_config, read_start, read_state
 from trajmill.training.runner import Runner
-from trajmill.training.settings import Schedule
 
 KINDS = {"cql": "cql", "fd": "forward_dynamics", "lm": "language_model", "dt": "decision_transformer"}
 SCORED = ("cql-scratch-1", "dt-init", "dt-terms")
@@ -284,7 +283,6 @@ def test_settings_of_then_are_compared_with_those_of_now(states: dict[str, Any],
         ({"method": replace(config.method, extend_positions=False)}, "method.extend_positions was True, now False"),
         ({"method": replace(config.method, batch_size=9)}, "method.batch_size was 8, now 9"),
         ({"seeds": (0, 4)}, "seeds"),
-        ({"schedule": Schedule(updates=25)}, "schedule.*updates was 24, now 25"),
     ):
         with pytest.raises(RunError, match=f"other settings: .*{message}"):
             train(replace(config, **changes), run, resume=True)

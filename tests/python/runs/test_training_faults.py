@@ -313,7 +313,7 @@ def test_without_an_older_one_a_damaged_checkpoint_ends_the_run(whole, broken) -
         ({"kind": "decision_transformer"}, "kind is 'decision_transformer', here it is 'cql'"),
         ({"seeds": [5, 4]}, r"seeds is \[5, 4\], here it is \[5, 3\]"),
         ({"observation_dim": 17}, "observation_dim is 17, here it is 11"),
-        ({"dataset": "other"}, "dataset is 'other', here it is 'hopper-sac-replay-10k'"),
+        ({"following_sha256": "0" * 64}, "following_sha256 is '0000"),
         ({"environment": "Walker2d-v4"}, "environment is 'Walker2d-v4', here it is 'Hopper-v4'"),
         ({"method": {"discount": 0.5}}, r"discount is 0\.5, here it is 0\.99"),
     ],

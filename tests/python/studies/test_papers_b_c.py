@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trajmill.algorithms import td3_bc
 from trajmill.data import load_dataset, qlearning_transitions
-from trajmill.studies import cells
-from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig
+from trajmill.studies import cells, drawings
+from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, path_name, run_cells
+from trajmill.studies.drawings import panels_of
+from trajmill.studies.measures import Results
 from trajmill.studies.paper_b import augmented
 from trajmill.studies.paper_c import AGENTS, DIFFUSION, with_synthetic
 from trajmill.studies.records import Noise
@@ -32,6 +36,17 @@ def test_both_papers_are_there() -> None:
         "c-models",
         "c-augmentation",
     } <= set(NAMES)
+
+
+def test_a_quick_run_of_a_model_decays_over_its_own_updates() -> None:
+    """Not over a share of a small instance's, which is for runs of another length."""
+    made = [
+        cells.upsample_config(variant, ReproduceConfig(quick=True))
+        for name in NAMES
+        for variant in all_studies()[name].variants.values()
+        if variant.synthetic is not None and hasattr(variant.synthetic.model.method, "decay_updates")
+    ]
+    assert made and all(config.method.decay_updates == config.schedule.updates for config in made)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,6 +98,52 @@ def test_noisy_copies_are_the_data_but_for_noise_on_observations(tmp_path: Path)
         off = (getattr(noisy, name)[:count] - getattr(real, name)) / real.observation.std(0)
         assert off.std() == pytest.approx(0.1, rel=0.02) and abs(off.mean()) < 0.002
     assert not np.array_equal(noisy.observation[:count], noisy.observation[count:])
+
+
+def test_values_of_the_data_are_drawn_as_densities(tmp_path: Path) -> None:
+    """Of 40 % of the data worth 1 and 60 % worth 3; a rate that was not run has no curve and keeps its look."""
+    study = all_studies()["b-values"]
+    names = [column.trained.name for column in study.columns]
+    runs = {(name, HOPPER): tmp_path / path_name(name) for name in (names[0], names[2])}
+    results = Results(replace(study, datasets=(HOPPER,)), tmp_path, ReproduceConfig(), runs)
+    values = np.tile(np.repeat(np.float32([1.0, 3.0]), [400, 600]), (5, 1))
+    for shift, path in enumerate(runs.values()):
+        results._data_values[path] = values + shift
+    results._read = lambda path: SimpleNamespace(path=path, evaluation=lambda _: None, series={})  # type: ignore[assignment,return-value]
+    (panel,) = panels_of(results)
+    assert [(curve.label, curve.style) for curve in panel.curves] == [("0%", 0), ("50%", 2)]
+    width = panel.curves[0].x[1] - panel.curves[0].x[0]
+    for shift, curve in enumerate(panel.curves):
+        shares = curve.center * width
+        assert shares.sum() == pytest.approx(1.0)
+        assert shares[np.abs(curve.x - 1.0 - shift) <= width].sum() == pytest.approx(0.4)
+    assert results.values(study.columns[2], HOPPER) == pytest.approx([3.2] * 5)
+
+
+def test_progress_names_what_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that two variants share is reported by its own name, not by the variant that asked first."""
+    told = []
+
+    def work(*arguments: Any, **_: Any) -> None:
+        arguments[-1]("train", 1, 2, "updates")
+
+    monkeypatch.setattr(cells, "train", work)
+    monkeypatch.setattr(cells, "upsample", work)
+    variants = [augmented(0.5), augmented(1.0), with_synthetic(AGENTS["IQL"])]
+    config = ReproduceConfig(seeds=(0,), processes=1)
+    run_cells([(variant, HOPPER) for variant in variants], tmp_path, config, lambda task, *_: told.append(task))
+    prediction, synthetic = variants[0].prediction, variants[2].synthetic
+    assert prediction is not None and synthetic is not None
+    made = [f"1/1 {each.model.name} on {HOPPER}: train" for each in (prediction, synthetic)]
+    made += [f"{number}/3 {variant.name} on {HOPPER}: train" for number, variant in enumerate(variants, start=1)]
+    assert [task for task in told if task.endswith("train")] == made
+
+
+@pytest.mark.parametrize(("name", "label"), [("b-rates", "updates"), ("a-curves-dt", "fine-tuning updates")])
+def test_only_what_was_pretrained_is_fine_tuned(name: str, label: str, tmp_path: Path) -> None:
+    study = all_studies()[name]
+    results = Results(study, tmp_path, ReproduceConfig(), {})
+    assert drawings._panel(results, list(study.columns), [HOPPER], "", "scores").x_label == label
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 import torch
 from capture_lint import OperationRecorder
 
+from trajmill.core.sealing import unsealed
 from trajmill.training.metrics import MetricRing, append_line, metrics_line
 
 CPU = torch.device("cpu")
@@ -81,6 +82,6 @@ def test_a_line_is_json_without_nan(tmp_path: Path) -> None:
     line = metrics_line("train", 5, 1.23456, {"loss": [1.5, math.nan, math.inf]})
     append_line(tmp_path / "metrics.jsonl", line)
     append_line(tmp_path / "metrics.jsonl", line)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = [unsealed(json.loads(line)) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     expected = {"phase": "train", "update": 5, "wall_seconds": 1.235, "metrics": {"loss": [1.5, None, None]}}
     assert lines == [expected, expected]

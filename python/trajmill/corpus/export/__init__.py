@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from trajmill.core import files
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.export.arrow import Arrow, Parquet
@@ -47,16 +48,16 @@ class ExportResult:
 
 
 def export_corpus(
-    format: Format, corpus: StoredCorpus, destination: Path, *, overwrite: bool = False, progress: Progress = silent
+    format: Format, corpus: StoredCorpus, destination: AnyPath, *, overwrite: bool = False, progress: Progress = silent
 ) -> ExportResult:
     """Write a corpus in another format.
 
-    `destination` is a directory (for `D4RL` a file) that must not exist, or with `overwrite` may be an earlier export.
+    `destination` is a directory (for `D4RL` a file) that must be new or empty, or with `overwrite` an earlier export.
     It appears whole or not at all. CorpusError if the corpus is empty or does not fit the format, a library is absent,
     or `destination` cannot be written.
     """
     rows = CorpusRows(corpus, progress)
-    target = destination.resolve()
+    target = files.replaceable(local_path(destination))
     try:
         _make_way(target, overwrite=overwrite)
         with files.replacing(target) as part:
@@ -86,20 +87,21 @@ def export_corpus(
 
 def _make_way(target: Path, *, overwrite: bool) -> None:
     """CorpusError if an export to `target` may not begin; otherwise remove the rest of a killed one."""
-    left_behind = files.leftovers(target.parent, target.name)
+    left_behind = [*files.leftovers(target.parent, target.name), *files.leftovers(target, target.name)]
     if left_behind and not overwrite:
         fault = "is left of an export that was killed, or belongs to one that still runs"
         raise CorpusError(f"{left_behind[0]} {fault}; remove it or pass --overwrite")
-    if target.exists() and not overwrite:
+    for path in left_behind:
+        files.remove(path)
+    there = files.contents(target)
+    if (target.is_file() or there) and not overwrite:
         raise CorpusError(f"{target} exists; choose another name or pass --overwrite")
     if target.is_dir():
         try:
             known = {RECORD, *json.loads((target / RECORD).read_bytes())["files"]}
         except (OSError, ValueError, KeyError, TypeError):
             known = set()
-        if foreign := sorted({path.name for path in target.iterdir()} - known):
+        if foreign := sorted({path.name for path in there} - known):
             names = ", ".join(foreign[:3])
             raise CorpusError(f"{target} holds files that no export put there ({names}); choose another name")
-    for path in left_behind:
-        files.remove(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ Rewards are zero and nothing is terminal, since the MDPs have neither; ``timeout
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.core.hdf5_writing import create_hdf5
 from trajmill.core.reference import codebooks
 from trajmill.corpus.errors import CorpusError, library
 from trajmill.corpus.export.reading import CorpusRows
@@ -54,12 +56,9 @@ class D4RL:
         if rows.count * length < 2:
             raise CorpusError(f"{rows.directory} holds one transition; D4RL's format needs at least 2")
         state_vectors, action_vectors = self._vectors(rows)
-        try:
-            with library("h5py", "this format", "export").File(target, "x") as file:
-                file.attrs["spec"], file.attrs["vectors"] = json.dumps(rows.spec, sort_keys=True), self.vectors
-                _write_steps(file, rows, length, state_vectors, action_vectors)
-        except RuntimeError as error:  # how HDF5 says that the disk is full when it closes a file
-            raise OSError(f"HDF5 says {error}") from error
+        with create_hdf5(library("h5py", "this format", "export"), target) as (file, check):
+            file.attrs["spec"], file.attrs["vectors"] = json.dumps(rows.spec, sort_keys=True), self.vectors
+            _write_steps(file, check, rows, length, state_vectors, action_vectors)
 
     def _vectors(self, rows: CorpusRows) -> tuple[Vectors, Vectors]:
         """Vectors of the states (S, O) and the actions (A, A')."""
@@ -76,7 +75,9 @@ class D4RL:
         return _core.state_codebook(counts[0], self.observation_dim), _core.action_codebook(counts[1], self.action_dim)
 
 
-def _write_steps(file: Any, rows: CorpusRows, length: int, state_vectors: Vectors, action_vectors: Vectors) -> None:
+def _write_steps(
+    file: Any, check: Callable[[], None], rows: CorpusRows, length: int, state_vectors: Vectors, action_vectors: Vectors
+) -> None:
     """Fill the six arrays of D4RL's schema, one row a step, from trajectories of `length` steps."""
     step_count, observation_dim, action_dim = rows.count * length, state_vectors.shape[1], action_vectors.shape[1]
     widths = {"observations": (observation_dim,), "actions": (action_dim,), "next_observations": (observation_dim,)}
@@ -91,4 +92,5 @@ def _write_steps(file: Any, rows: CorpusRows, length: int, state_vectors: Vector
         file["actions"][row:end] = action_vectors.take(block["actions"].reshape(-1), axis=0)
         file["next_observations"][row:end] = state_vectors.take(block["states"][:, 1:].reshape(-1), axis=0)
         file["timeouts"][row:end] = np.arange(1, end - row + 1) % length == 0
+        check()
         row = end

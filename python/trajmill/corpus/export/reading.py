@@ -35,7 +35,7 @@ class CorpusRows:
         self.directory, self.spec, self.count = corpus.directory, corpus.spec, corpus.row_count
         self.columns = {column.name: column for column in corpus.columns}
         self._shards = {name: corpus.shards(name) for name in self.columns}
-        self._paths = {name: [path.resolve() for path in corpus.shard_paths(name)] for name in self.columns}
+        self._paths = {name: corpus.shard_paths(name) for name in self.columns}
         shards = next(iter(self._shards.values()))
         self._bounds = list(itertools.accumulate((len(shard) for shard in shards), initial=0))
         self.shard_ranges = list(itertools.pairwise(self._bounds))
@@ -95,10 +95,10 @@ class CorpusRows:
         """
         wanted = np.dtype(dtype).newbyteorder("<")
         same_bytes = column.stored_dtype.itemsize == wanted.itemsize
-        if link and same_bytes and (first, end) in self.shard_ranges:
-            shard = self.shard_ranges.index((first, end))
+        shard = bisect.bisect_left(self._bounds, first)
+        if link and same_bytes and self._bounds[shard : shard + 2] == [first, end]:
             with _where_supported():
-                os.link(self._paths[column.name][shard], target)
+                os.link(self._paths[column.name][shard].resolve(), target)
                 self._report(end - first)
                 return
         with target.open("xb") as file:

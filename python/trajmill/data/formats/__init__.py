@@ -15,9 +15,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Unpack, cast
 
-from trajmill.core.files import replacing
-from trajmill.data.columns import check_contents
-from trajmill.data.episodes import settle_episodes, settle_flags
+import numpy as np
+
+from trajmill.core.files import contents, replacing
+from trajmill.core.paths import AnyPath
+from trajmill.data.columns import check_contents, clean_column
+from trajmill.data.episodes import in_one_precision, leads_on, settle_episodes
 from trajmill.data.errors import refuse, refusing
 from trajmill.data.records import COLUMNS, INFOS, Columns, Dataset, Steps
 
@@ -33,10 +36,12 @@ class Format(Protocol):
     def recognizes(self, path: Path) -> bool:
         """Whether this module should read what is at `path`; a short look that trusts nothing."""
 
-    def read(self, path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+    def read(
+        self, path: AnyPath, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
+    ) -> Dataset:
         """Read and check a dataset, with `load_dataset`'s options; DatasetError for what cannot be trusted."""
 
-    def write(self, path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+    def write(self, path: AnyPath, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
         """Write columns, infos and metadata, as `Steps` describes them, and return `path`.
 
         The file or directory appears whole or not at all; missing parent directories are made. `overwrite` replaces a
@@ -45,7 +50,7 @@ class Format(Protocol):
 
     def write_pieces(
         self,
-        path: str | Path,
+        path: AnyPath,
         pieces: Iterable[Columns],
         row_count: int,
         *,
@@ -93,19 +98,23 @@ def format_for(path: Path) -> str:
     return suffixes[path.suffix]
 
 
-def checked_dataset(path: Path, columns: Columns, *, fix_timeouts: bool, **fields: Any) -> Dataset:
-    """The dataset of columns that were read and cleaned, after the checks of its contents, flags and episode ends.
+def checked_dataset(
+    path: Path, arrays: Columns, *, fix_timeouts: bool, limit: int | None = None, **fields: Any
+) -> Dataset:
+    """The dataset of columns as the file stores them: cleaned, after the checks of contents, flags and episode ends.
 
-    Without ``timeouts`` the ends are marked where stored next observations show them. `fields` are the other fields of
-    `Dataset`: its name, and perhaps `metadata` and `ordered`.
+    `fields` are the other fields of `Dataset`: its name, and perhaps `metadata` and `ordered`.
     """
-    settled = settle_flags(columns)
-    infos = {name.removeprefix(INFOS): values for name, values in settled.items() if name.startswith(INFOS)}
-    fields |= {name: settled.get(name) for name in COLUMNS}
+    arrays = in_one_precision(arrays)
+    leads = leads_on(arrays["observations"], arrays["next_observations"]) if "next_observations" in arrays else None
+    columns = {name: clean_column(name, values) for name, values in arrays.items()}
+    has_timeouts = "timeouts" in columns
+    columns.setdefault("timeouts", np.zeros(len(columns["rewards"]), np.bool_))
+    infos = {name.removeprefix(INFOS): values for name, values in columns.items() if name.startswith(INFOS)}
+    fields |= {name: columns.get(name) for name in COLUMNS}
     dataset = Dataset(path=path, infos=infos, **fields)
     check_contents(dataset)
-    unmarked = "timeouts" not in columns and dataset.next_observations is not None
-    return settle_episodes(dataset, fix_timeouts=fix_timeouts or unmarked)
+    return settle_episodes(dataset, leads, has_timeouts=has_timeouts, fix_timeouts=fix_timeouts, limit=limit)
 
 
 @contextmanager
@@ -114,7 +123,7 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
     def check_free() -> None:
         if path.is_dir():
-            if any(path.iterdir()):
+            if contents(path):
                 raise refuse("the directory exists and is not empty", "choose another name or remove it")
         elif os.path.lexists(path) and not overwrite:
             raise refuse("the file exists", "choose another name, or say overwrite=True (--overwrite)")

@@ -18,10 +18,19 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data import hdf5
-from trajmill.data.columns import VECTORS, MemoryBudget, check_array, clean_column, columns_to_write, warn_about_casts
+from trajmill.data.columns import (
+    VECTORS,
+    MemoryBudget,
+    check_array,
+    clean_column,
+    columns_to_write,
+    leaving_out,
+    warn_about_casts,
+)
 from trajmill.data.environments import EPISODE_LIMIT, TASKS
-from trajmill.data.episodes import CONTINUITY
+from trajmill.data.episodes import leads_on
 from trajmill.data.errors import refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.records import INFOS, Columns, Dataset, Steps
@@ -57,17 +66,20 @@ def _data_directory(path: Path) -> Path | None:
     return next((place for place in (path, path / "data") if (place / DATA_FILE).is_file()), None)
 
 
-def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+def read(
+    path: AnyPath, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
+) -> Dataset:
     """Read and check a dataset in Minari's layout; options as in `load_dataset`.
 
     `path` is the dataset's directory, its ``data`` directory, or one of the two files. Spaces must be boxes of one
     dimension; actions may be discrete, and become one column of numbers. Transitions in no order, which `write_pieces`
     stores as episodes of one step, are read as such. An episode that ends with neither flag is read as cut by a limit;
-    a step that sets both is a terminal, as in Gymnasium. `fix_timeouts` has no effect. Of the infos only ``qpos`` and
-    ``qvel`` are read. The dataset's name is Minari's id; ``metadata`` has the plain entries of ``metadata.json``, and
-    as ``environment`` the id in ``env_spec``.
+    a step that sets both is a terminal, as in Gymnasium. `fix_timeouts` has no effect. The infos ``qpos`` and ``qvel``
+    are those before each step, others those that it returned; what cannot be read is left out with a warning. The
+    dataset's name is Minari's id; ``metadata`` has the plain entries of ``metadata.json``, and the id in ``env_spec``
+    as ``environment``.
     """
-    directory = _data_directory(Path(path))
+    directory = _data_directory(local_path(path))
     if directory is None:
         with refusing(path):
             raise refuse("not a Minari dataset", f"give a directory with data/{DATA_FILE} and data/{METADATA_FILE}")
@@ -76,7 +88,7 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
         metadata = _read_metadata(metadata_path)
     with refusing(file_path):
         with hdf5.open_hdf5(file_path) as file:
-            episodes = _read_episodes(file, _episode_names(file, metadata), MemoryBudget(memory_budget))
+            episodes = _read_episodes(file, metadata, MemoryBudget(memory_budget))
         _check_promise(sum(len(episode["rewards"]) for episode in episodes), "steps", metadata, "total_steps")
         name = metadata.get("dataset_id")
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
@@ -84,7 +96,8 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
         described = _plain_metadata(metadata)
         ordered = described.get("ordered", True) is not False
         columns = _join(episodes) if ordered else _unordered(episodes)
-        return checked_dataset(file_path, columns, fix_timeouts=False, name=name, metadata=described, ordered=ordered)
+        fields = {"name": name, "metadata": described, "ordered": ordered}
+        return checked_dataset(file_path, columns, fix_timeouts=False, limit=limit, **fields)
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
@@ -153,18 +166,28 @@ def _episode_names(file: h5py.File, metadata: Mapping[str, Any]) -> list[str]:
     return expected
 
 
-def _read_episodes(file: h5py.File, names: list[str], budget: MemoryBudget) -> list[Columns]:
+def _read_episodes(file: h5py.File, metadata: Mapping[str, Any], budget: MemoryBudget) -> list[Columns]:
     """Columns of all episodes under our names, with the next observations; checked before they are read.
 
     HDF5 keeps what it has unpacked of every open array, so episodes are opened one after another.
     """
     episodes: list[Columns] = []
-    for name in names:
-        with refusing(f"{file.filename}, {name}"):
-            arrays = _open_episode(file, name)
-            _check_episode(arrays, episodes[0] if episodes else arrays)
-            budget.take(arrays)
-            episodes.append(_cleaned({key: hdf5.read_array(key, array) for key, array in arrays.items()}))
+    names, sizes = _episode_names(file, metadata), _sizes(metadata)
+    with leaving_out() as tried:
+        for name in names:
+            with refusing(f"{file.filename}, {name}"):
+                arrays, infos = _open_episode(file, name)
+                _check_episode(arrays, episodes[0] if episodes else arrays, sizes)
+                budget.take(arrays)
+                columns = _cleaned({key: hdf5.read_array(key, array) for key, array in arrays.items()})
+                for key, array in infos.items():
+                    with tried(key):
+                        columns[key] = _read_info(key, array, len(columns["rewards"]), "trajmill" in metadata, budget)
+                episodes.append(columns)
+        for key in {key: None for episode in episodes for key in episode}:
+            with tried(key):
+                if not all(key in episode for episode in episodes):
+                    raise refuse(f"key {key!r} cannot be read in every episode", "store it in all")
     step_count = sum(len(episode["rewards"]) for episode in episodes)
     if step_count < 2:
         raise refuse(f"all episodes together have {step_count} steps", "at least 2 are needed")
@@ -172,8 +195,29 @@ def _read_episodes(file: h5py.File, names: list[str], budget: MemoryBudget) -> l
     return episodes
 
 
-def _open_episode(file: h5py.File, episode: str) -> dict[str, h5py.Dataset]:
-    """One episode's unread arrays, ``infos/qpos`` and ``infos/qvel`` among them if there."""
+def _read_info(key: str, array: Any, count: int, own: bool, budget: MemoryBudget) -> NDArray[Any]:
+    """An info of `count` steps, that of a state before each step, others as the step has returned them.
+
+    Minari stores that of the reset first. Without it, the file is our `own`, or it does not say when a state was.
+    """
+    if not hasattr(array, "shape"):
+        raise refuse(f"key {key!r} is a group", "flatten it")
+    check_array(key, array)
+    state = key.removeprefix(INFOS) in _STATES
+    if state and (len(array.shape) != 2 or array.shape[1] == 0):
+        raise refuse(f"key {key!r} has shape {array.shape}", "it must be a matrix, one row per step")
+    if array.shape[0] not in (count, count + 1):
+        raise refuse(f"key {key!r} has {array.shape[0]} rows where 'actions' has {count}", "store the dataset again")
+    if state and array.shape[0] == count and not own:
+        fault = f"key {key!r} has as many rows as actions, which does not say if states are before steps or after them"
+        raise refuse(fault, "store that of the reset too")
+    budget.take({key: array})
+    values = clean_column(key, hdf5.read_array(key, array))
+    return values[:count] if state else values[-count:]
+
+
+def _open_episode(file: h5py.File, episode: str) -> tuple[dict[str, h5py.Dataset], dict[str, Any]]:
+    """One episode's unread arrays, and its infos."""
     import h5py
 
     group = hdf5.open_entry(file, episode, episode)
@@ -189,22 +233,25 @@ def _open_episode(file: h5py.File, episode: str) -> dict[str, h5py.Dataset]:
             raise refuse(fault, "only boxes of one dimension are read; flatten the space and store the dataset again")
     infos = hdf5.open_entry(group, "infos", "infos") if "infos" in group else None
     if isinstance(infos, h5py.Group):
-        arrays |= {INFOS + key: hdf5.open_entry(infos, key, INFOS + key) for key in _STATES if key in infos}
-    return arrays
+        return arrays, {INFOS + key: hdf5.open_entry(infos, key, INFOS + key) for key in infos}
+    return arrays, {}
 
 
-def _check_episode(arrays: Mapping[str, h5py.Dataset], first: Mapping[str, Any]) -> None:
-    """Check one episode's types and shapes, and that its spaces are those of the `first`."""
+def _sizes(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """How many numbers observations and actions have, by the spaces that the metadata describes."""
+    spaces = {key: json.loads(metadata.get(f"{key[:-1]}_space", "{}")) for key in ("observations", "actions")}
+    return {key: space["shape"][0] if space["type"] == "Box" else 1 for key, space in spaces.items() if space}
+
+
+def _check_episode(arrays: Mapping[str, h5py.Dataset], first: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    """Check one episode's types and shapes, and that its spaces are those of the `first` and of the metadata."""
     for key, array in arrays.items():
         check_array(key, array)
-        if key.startswith(INFOS) and (len(array.shape) != 2 or array.shape[1] == 0):
-            raise refuse(f"key {key!r} has shape {array.shape}", "it must be a matrix, one row per step")
     count = int(arrays["actions"].shape[0])
     if count == 0:
         raise refuse("key 'actions' has no rows: an episode without steps", "remove the episode")
     for key, array in arrays.items():
-        rows = (count, count + 1) if key.startswith(INFOS) else (count + (key == "observations"),)
-        if array.shape[0] not in rows:
+        if array.shape[0] != count + (key == "observations"):
             needed = "one observation more than actions" if key == "observations" else "one row per step"
             fault = f"key {key!r} has {array.shape[0]} rows where 'actions' has {count}"
             raise refuse(fault, f"{needed} is needed; store the dataset again")
@@ -213,6 +260,10 @@ def _check_episode(arrays: Mapping[str, h5py.Dataset], first: Mapping[str, Any])
         if width != needed_width:
             fault = f"key {key!r} has rows of shape {width}, of {needed_width} in episode_0"
             raise refuse(fault, "all episodes need the same spaces")
+        size = math.prod(width)
+        if size != sizes.get(key, size):
+            fault = f"key {key!r} has {size} numbers a row where {METADATA_FILE} describes {sizes[key]}"
+            raise refuse(fault, "they may be encoded images; store the numbers themselves, or correct the space")
 
 
 def _cleaned(arrays: Columns) -> Columns:
@@ -269,18 +320,18 @@ def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {"environment": environment, **values} if isinstance(environment, str) else values
 
 
-def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
+def write(path: AnyPath, *, overwrite: bool = False, dataset_id: str | None = None, **steps: Unpack[Steps]) -> Path:
     """Write steps as a directory that `minari.load_dataset` reads; see `Format.write`.
 
     Minari looks for a dataset under ``$MINARI_DATASETS_PATH`` (``~/.minari/datasets``) by its id, such as
     ``mujoco/hopper/mine-v0``, which ends in ``-v`` and a number: `dataset_id`, by default the directory's name.
 
     Minari stores each observation once, so inside an episode the next observation must be the next row's. Steps after
-    the last end become an episode with neither flag. Of the infos only ``qpos`` and ``qvel`` are kept. Metadata goes
-    under the key ``trajmill`` of ``metadata.json``; ``algorithm`` and, for a task in `TASKS`, ``environment`` are
-    repeated in Minari's own entries. Since a directory is never replaced, `overwrite` has no effect.
+    the last end become an episode with neither flag. Infos have one row a step, none for the reset.
+    Metadata goes under the key ``trajmill`` of ``metadata.json``; ``algorithm`` and, for a task in `TASKS`,
+    ``environment`` are repeated in Minari's own entries. A directory is never replaced, so `overwrite` has no effect.
     """
-    path, metadata = Path(path), steps.get("metadata") or {}
+    path, metadata = local_path(path), steps.get("metadata") or {}
     name = path.name if dataset_id is None else dataset_id
     with refusing(path):
         if not _NAME.fullmatch(name):
@@ -288,41 +339,43 @@ def write(path: str | Path, *, overwrite: bool = False, dataset_id: str | None =
         if metadata.get("ordered") is False:
             fault = "Minari's layout needs episodes, and the rows are single transitions in no order"
             raise refuse(fault, "write D4RL's schema (.hdf5) or SynthER's (.npz)")
-        columns = columns_to_write(steps, infos=_STATES, next_observations=True)
+        columns = columns_to_write(steps, next_observations=True)
         bounds = _episode_bounds(columns)
         with new_file(path, overwrite=False) as part:
             data = part / "data"
             data.mkdir(parents=True)
-            with hdf5.create_hdf5(data / DATA_FILE) as file:
+            with hdf5.create_hdf5(data / DATA_FILE) as (file, check):
                 for i, (start, end) in enumerate(bounds):
                     _write_episode(file, i, {key: values[start:end] for key, values in columns.items()})
+                    check()
             described = _describe(name, columns, len(bounds), (data / DATA_FILE).stat().st_size, metadata)
             (data / METADATA_FILE).write_text(json.dumps(described))
     return path
 
 
 def write_pieces(
-    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+    path: AnyPath, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
 ) -> Path:
     """Write transitions in no order as episodes of one step each, which the layout needs; see `Format.write_pieces`.
 
     A step that does not end the task is truncated. An episode takes `EPISODE_BYTES` and milliseconds to write and to
     read again, so more than `MOST_TRANSITIONS` are refused: `check_transitions` says so.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         check_transitions(row_count)
         with new_file(path, overwrite=False) as part:
             data = part / "data"
             data.mkdir(parents=True)
             number, within = 0, True
-            with hdf5.create_hdf5(data / DATA_FILE) as file:
+            with hdf5.create_hdf5(data / DATA_FILE) as (file, check):
                 for piece in pieces:
                     columns = piece | {"timeouts": ~piece["terminals"]}
                     within = within and bool((np.abs(piece["actions"]) <= 1.0).all())
                     for row in range(len(piece["rewards"])):
                         _write_episode(file, number, {key: values[row : row + 1] for key, values in columns.items()})
                         number += 1
+                    check()
             size = (data / DATA_FILE).stat().st_size
             described = _describe(path.name, columns, number, size, {**metadata, "ordered": False})
             described |= {"total_steps": number, "action_space": _box(columns["actions"], 1.0 if within else math.inf)}
@@ -353,8 +406,7 @@ def _write_episode(file: h5py.File, number: int, columns: Columns) -> None:
 def _episode_bounds(columns: Columns) -> list[tuple[int, int]]:
     """First row and row after the last of every episode, an unfinished last one too."""
     flags = columns["terminals"] | columns["timeouts"]
-    jumps = np.abs(columns["next_observations"][:-1] - columns["observations"][1:]).max(axis=1) > CONTINUITY
-    jumps &= ~flags[:-1]
+    jumps = ~leads_on(columns["observations"], columns["next_observations"]) & ~flags[:-1]
     if jumps.any():
         fault = f"'next_observations' is not the next row's observation {where(jumps, 'rows inside episodes')}"
         remedy = "Minari's layout stores each observation once; mark the ends of episodes, or write D4RL's layout"

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from trajmill.data.columns import MemoryBudget, check_columns, clean_column, columns_to_write
+from trajmill.core.paths import AnyPath, local_path
+from trajmill.data.columns import MemoryBudget, check_columns, columns_to_write
 from trajmill.data.errors import DatasetError, refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset, new_file
 from trajmill.data.records import COLUMNS, Columns, Dataset, Steps
@@ -43,13 +44,16 @@ def recognizes(path: Path) -> bool:
     return path.suffix == ".npz" or (path.is_file() and zipfile.is_zipfile(path))
 
 
-def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | None = None) -> Dataset:
+def read(
+    path: AnyPath, *, fix_timeouts: bool = False, limit: int | None = None, memory_budget: int | None = None
+) -> Dataset:
     """Read and check transitions as SynthER stores them; options as in `load_dataset`.
 
-    An archive has `KEYS` and perhaps ``timeouts``; other arrays are not read. Terminals that a model has made need not
-    be 0 or 1; they count from 0.5 on. The rows do not follow each other, so `fix_timeouts` has no effect.
+    An archive has `KEYS` and perhaps ``timeouts``; a warning names other arrays, which are not read. Terminals that a
+    model has made need not be 0 or 1; they count above 0.5. The rows do not follow each other, so `fix_timeouts` and
+    `limit` have no effect.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
         if not path.is_file():
             raise refuse("no such file", "check the path")
@@ -65,9 +69,7 @@ def read(path: str | Path, *, fix_timeouts: bool = False, memory_budget: int | N
             raise refuse(fault, "copy or make it again") from error
         if arrays["terminals"].dtype.kind == "f":
             arrays["terminals"] = _threshold(arrays["terminals"])
-        columns = {name: clean_column(name, values) for name, values in arrays.items()}
-        columns.setdefault("timeouts", np.zeros(len(columns["rewards"]), np.bool_))
-        return checked_dataset(path, columns, fix_timeouts=False, name=path.stem, ordered=False)
+        return checked_dataset(path, arrays, fix_timeouts=False, name=path.stem, ordered=False)
 
 
 def _read_arrays(archive: zipfile.ZipFile, budget: MemoryBudget) -> dict[str, NDArray[Any]]:
@@ -75,10 +77,11 @@ def _read_arrays(archive: zipfile.ZipFile, budget: MemoryBudget) -> dict[str, ND
     entries = archive.infolist()
     if len(entries) > _MOST_MEMBERS:
         raise refuse(f"the archive has {len(entries):,} entries", f"a dataset has at most {_MOST_MEMBERS}")
-    members, headers = {}, {}
+    members, headers, others = {}, {}, list[str]()
     for entry in entries:
         name = entry.filename.removesuffix(".npy")
         if name not in COLUMNS:
+            others.append(name)
             continue
         if name in members:
             raise refuse(f"key {name!r} occurs twice", "write the archive again")
@@ -87,6 +90,8 @@ def _read_arrays(archive: zipfile.ZipFile, budget: MemoryBudget) -> dict[str, ND
             raise refuse(fault, "write the archive with numpy.savez_compressed")
         with archive.open(entry) as file:
             members[name], headers[name] = entry, _read_header(name, file)
+    if others:
+        warn_about(f"arrays that SynthER's format does not have are not read: {', '.join(map(repr, others[:20]))}")
     check_columns(headers, required=KEYS)
     budget.take(headers)
     return {name: _read_array(name, archive, member) for name, member in members.items()}
@@ -129,13 +134,15 @@ def _threshold(terminals: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.isfinite(terminals), terminals > 0.5, terminals)
 
 
-def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
+def write(path: AnyPath, *, overwrite: bool = False, **steps: Unpack[Steps]) -> Path:
     """Write transitions as SynthER does, a compressed NumPy archive of its five arrays; see `Format.write`.
 
-    The format needs next observations and has no timeouts, infos or metadata.
+    The format needs next observations and has no timeouts, infos or metadata; infos are left out with a warning.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusing(path):
+        if steps.get("infos"):
+            warn_about(f"SynthER's format holds no infos; {len(steps['infos'] or {})} are left out, use D4RL's (.hdf5)")
         columns = columns_to_write(steps, infos=(), next_observations=True)
         arrays: dict[str, Any] = {key: columns[key] for key in KEYS}
         arrays["terminals"] = arrays["terminals"].astype(np.float32)
@@ -145,13 +152,13 @@ def write(path: str | Path, *, overwrite: bool = False, **steps: Unpack[Steps]) 
 
 
 def write_pieces(
-    path: str | Path, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
+    path: AnyPath, pieces: Iterable[Columns], row_count: int, *, metadata: Mapping[str, Any], overwrite: bool = False
 ) -> Path:
     """Write transitions in no order, in little memory; see `Format.write_pieces`. Equal rows give equal bytes.
 
     The format has no `metadata`. An array is one member of the archive, so `pieces` are read once for each of `KEYS`.
     """
-    path = Path(path)
+    path = local_path(path)
     with (
         refusing(path),
         new_file(path, overwrite=overwrite) as part,

@@ -1,0 +1,27 @@
+"""Records of JSON that notice when a bit of them has changed: a checksum goes with them."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+SEAL = "crc32"
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with its checksum, an entry ``crc32`` of 8 hexadecimal digits."""
+    return {**record, SEAL: _checksum(record)}
+
+
+def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without its checksum; ValueError if that is of another record. Earlier versions wrote none."""
+    content = {name: value for name, value in record.items() if name != SEAL}
+    if SEAL in record and record[SEAL] != _checksum(content):
+        raise ValueError(f"it does not fit its checksum; if it was changed on purpose, take out its entry {SEAL}")
+    return content
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(record, sort_keys=True).encode()):08x}"
