@@ -24,7 +24,7 @@ from trajmill.models.critics import critics, values_of
 from trajmill.models.mlp import HIDDEN_SIZES, mlp, seeded_generator
 from trajmill.models.policies import outputs
 from trajmill.models.stack import Stack
-from trajmill.replay.synthesizer import Synthesizer, latent_normals
+from trajmill.replay.synthesizer import Synthesizer, decoding
 from trajmill.replay.tables import Table
 from trajmill.replay.vectors import VectorBatch, VectorCode, VectorFacts, VectorRows
 from trajmill.training.adam import Adam
@@ -212,15 +212,10 @@ def synthesize(
     config = Config(latent_dim=settings["latent_dim"], hidden_sizes=tuple(settings["hidden_sizes"]))
     code = VectorCode.from_dict(known["code"])
     parameters = _generators(config, len(code.kept), [0]).like(tensors["generator"][:1].to(device)).parameters
-
-    @torch.no_grad()
-    def vectors(draws: Draws, block: Tensor) -> Tensor:
-        return outputs(parameters, latent_normals(draws, block, (block_size, config.latent_dim)))[0]
-
-    return Synthesizer(
-        code=code,
-        vectors=vectors,
-        sites={"latent": even(block_size * config.latent_dim)},
+    return decoding(
+        code,
+        lambda latent: outputs(parameters, latent),
+        config.latent_dim,
         block_size=block_size,
         device=device,
         clip_actions=sampling is not None and sampling.clip_actions,

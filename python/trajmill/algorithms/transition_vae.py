@@ -24,7 +24,7 @@ from trajmill.models.mlp import HIDDEN_SIZES, mlp, named, part_of, seeded_genera
 from trajmill.models.policies import outputs
 from trajmill.models.stack import Stack
 from trajmill.models.vae import divergence_from_normal, sampled
-from trajmill.replay.synthesizer import Synthesizer, latent_normals
+from trajmill.replay.synthesizer import Synthesizer, decoding
 from trajmill.replay.tables import Table
 from trajmill.replay.vectors import VectorBatch, VectorCode, VectorFacts, VectorRows
 from trajmill.training.adam import Adam
@@ -183,17 +183,15 @@ def synthesize(
     dimension = len(code.kept)
     parameters = _models(config, dimension, [0]).like(tensors["model"][:1].to(device)).parameters
 
-    @torch.no_grad()
-    def vectors(draws: Draws, block: Tensor) -> Tensor:
-        numbers = latent_normals(draws, block, (block_size, config.latent_dim + dimension))
+    def decode(numbers: Tensor) -> Tensor:
         latent, noise = numbers.split([config.latent_dim, dimension], -1)
         spread = parameters["log_spread"].clamp(*LOG_SPREADS).exp()
-        return torch.addcmul(outputs(part_of(parameters, "decoder"), latent), spread, noise)[0]
+        return torch.addcmul(outputs(part_of(parameters, "decoder"), latent), spread, noise)
 
-    return Synthesizer(
-        code=code,
-        vectors=vectors,
-        sites={"latent": even(block_size * (config.latent_dim + dimension))},
+    return decoding(
+        code,
+        decode,
+        config.latent_dim + dimension,
         block_size=block_size,
         device=device,
         clip_actions=sampling is not None and sampling.clip_actions,

@@ -466,9 +466,10 @@ def scoring(
 
 def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:
     """Average of the last four evaluations and the best one, per seed, None for a seed that diverged; and whence."""
-    evaluations = [line["metrics"]["normalized_score"] for line in run.lines("evaluation")]
-    curve = np.array(evaluations, dtype=np.float64)  # None becomes NaN
-    returns = np.array([line["metrics"]["return_mean"] for line in run.lines("evaluation")], dtype=np.float64)
+    evaluations = [line["metrics"] for line in run.lines("evaluation")]
+    curve, returns = (  # None becomes NaN
+        np.array([metrics[name] for metrics in evaluations], np.float64) for name in ("normalized_score", "return_mean")
+    )
     return {
         "average_return": [finite_or_none(value) for value in average_last_four(returns).tolist()],
         "average_last_four": [finite_or_none(value) for value in average_last_four(curve).tolist()],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trajmill.data import Transitions
 from trajmill.replay.vectors import VectorCode
-from trajmill.training.draws import Draws, shaped_normals
+from trajmill.training.draws import Draws, even, shaped_normals
 from trajmill.training.runner import captured
 
 FIRST_SITE = 16
@@ -50,6 +50,27 @@ class Synthesizer:
         return replace(transitions, action=transitions.action.clip(-1.0, 1.0)) if self.clip_actions else transitions
 
 
-def latent_normals(draws: Draws, block: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Standard normals (1, *shape) of the site ``"latent"``, for models that decode them."""
-    return shaped_normals(draws.words(block, 1)["latent"][0], shape, torch.float32)
+def decoding(
+    code: VectorCode,
+    decode: Callable[[Tensor], Tensor],
+    latent_count: int,
+    *,
+    block_size: int,
+    device: torch.device,
+    clip_actions: bool,
+) -> Synthesizer:
+    """One whose model makes a vector of `latent_count` numbers: `decode` maps normals (1, n, ·) to (1, n, K)."""
+
+    @torch.no_grad()
+    def vectors(draws: Draws, block: Tensor) -> Tensor:
+        words = draws.words(block, 1)["latent"][0]
+        return decode(shaped_normals(words, (block_size, latent_count), torch.float32))[0]
+
+    return Synthesizer(
+        code=code,
+        vectors=vectors,
+        sites={"latent": even(block_size * latent_count)},
+        block_size=block_size,
+        device=device,
+        clip_actions=clip_actions,
+    )

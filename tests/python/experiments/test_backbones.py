@@ -17,6 +17,7 @@ from tiny_runs import Killed, checkpoint, killing, lines, result, tensors, tiny,
 from trajmill.algorithms import decision_transformer as dt
 from trajmill.algorithms import language_model
 from trajmill.core import MarkovChain, reference
+from trajmill.core.sealing import unsealed
 from trajmill.data import Normalizer
 from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run, load_policy
 from trajmill.models.decision_transformer import Windows, predicted_actions
@@ -146,7 +147,7 @@ def test_too_few_sequences_are_refused() -> None:
 def test_a_run_of_an_older_version_lacks_settings_and_has_their_defaults(broken: Callable[..., Path]) -> None:
     run = broken(start(), 7)
     path = run / "config.json"
-    described = json.loads(path.read_text())
+    described = unsealed(json.loads(path.read_text()))  # older versions wrote no checksums
     del described["config"]["method"]["stream"], described["config"]["method"]["dropout"]
     path.write_text(json.dumps(described))
     changed = start(stream="reference", data_seed=42, dropout=False)
