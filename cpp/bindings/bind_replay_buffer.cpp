@@ -295,7 +295,7 @@ void bind_replay_buffer(py::module_& module) {
            "Take over what was put into memory.")
       .def(
           "_reading",
-          [](PythonReplayBuffer& buffer, const py::function& work) {
+          [](PythonReplayBuffer& buffer, const py::typing::Callable<void()>& work) {
             released([&] { buffer.lock_shared(); });
             auto unlock = [](PythonReplayBuffer* locked) { locked->unlock_shared(); };
             const std::unique_ptr<PythonReplayBuffer, decltype(unlock)> reading(&buffer, unlock);

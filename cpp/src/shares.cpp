@@ -6,14 +6,14 @@
 #include <tuple>
 #include <utility>
 
-#include "trajmill/batch_source.hpp"
 #include "trajmill/error.hpp"
 
 namespace trajmill {
 namespace {
 
 constexpr double kRounding = 1e-9;  // rows; a source that is owed less than this beyond its rows is owed none
-constexpr double kDrift = 1e-3;     // rows; more than rounding makes of the sum in 10^12 draws
+constexpr std::size_t kMostRows = std::size_t{1} << 33;
+constexpr double kDrift = 1e-3;  // rows; more than rounding makes of the sum in 10^12 draws
 
 }  // namespace
 
@@ -34,7 +34,7 @@ void Shares::split(std::size_t batch_size, std::span<const double> weights, std:
   const std::size_t source_count = credit_.size();
   require(weights.size() == source_count && counts.size() == source_count, "there must be one weight for each of ",
           source_count, " sources, got ", weights.size());
-  require_draw(batch_size, 1);
+  require(batch_size <= kMostRows, "batch_size must be at most 2^33, got ", batch_size);
   const double whole = std::accumulate(weights.begin(), weights.end(), 0.0);
   require(whole > 0 && !std::isinf(whole) && std::ranges::all_of(weights, [](double weight) { return weight >= 0; }),
           "weights must be >= 0 with a finite sum > 0, which is ", whole);

@@ -160,7 +160,7 @@ class MDPTransitions(BatchSource):
         target_vectors: typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None,
         seed: Int,
     ) -> None:
-        """From unsigned integers [M, 3], kept and not copied, and float32 codebooks; without target_vectors, targets are states."""
+        """From unsigned integers [M, 3] and float32 codebooks; without target_vectors, targets are states."""
     def __len__(self) -> int: ...
     @property
     def action_vectors(self) -> numpy.typing.NDArray[numpy.float32]:
@@ -186,7 +186,7 @@ class LinearWeight:
     """A weight that goes from one value to another in a straight line."""
     def __call__(self, draw: Int) -> float: ...
     def __init__(self, start: Float, end: Float, step_count: Int) -> None: ...
-    def __reduce__(self) -> tuple: ...
+    def __reduce__(self) -> tuple[type, tuple[float, float, int]]: ...
 
 class CallableSource(BatchSource):
     """Rows that a Python function makes."""
@@ -294,7 +294,7 @@ class ReplaySettings:
         discount: Float,
         alpha: Float | None,
     ) -> None:
-        """Columns are (name, row shape, dtype); shared ones come as (name, the column it repeats)."""
+        """Columns are (name, row shape, dtype); shared and following ones (name, the column it repeats or follows)."""
     @property
     def byte_count(self) -> int:
         """Bytes of memory that a buffer of these settings needs."""
@@ -312,7 +312,7 @@ class ReplayBuffer(BatchSource):
         self, indexes: typing.Any, out: typing.Any = None, threads: Int = 1, as_added: bool = False
     ) -> dict[str, numpy.ndarray]:
         """The rows in the given slots, as draws have them or as they were added."""
-    def _reading(self, work: collections.abc.Callable) -> None:
+    def _reading(self, work: collections.abc.Callable[[], None]) -> None:
         """Call work() with changes kept out."""
     def _restore(self, is_version_1: bool = False) -> None:
         """Take over what was put into memory."""

@@ -181,11 +181,18 @@ TEST_CASE("a buffer in the caller's memory is there again, and holds no half of 
     CHECK(count_torn_rows(again, 40, 1) == 0);
     add(again, 26, 9);
     CHECK(count_torn_rows(again, 40, 1) == 0);
+    const std::vector<std::byte> before(memory.get(), memory.get() + size);
+    add(again, 35, 4);
     again.close();
     CHECK_THROWS_AS(static_cast<void>(again.size()), std::invalid_argument);
-    // as if the process had died while it overwrote rows 15 to 18: they are out, and what they hold does not matter
-    std::uint64_t first = 19;
-    std::memcpy(memory.get(), &first, sizeof(first));
+    // as if the process had died while it overwrote rows 15 to 18: the record before the last holds, by which they are
+    // out, and what they hold does not matter
+    constexpr std::size_t kPage = 4096;
+    std::memcpy(memory.get() + kPage, before.data() + kPage, size - kPage);
+    std::uint64_t which = 0;
+    std::memcpy(&which, memory.get(), sizeof(which));
+    which = ~which;
+    std::memcpy(memory.get(), &which, sizeof(which));
     const std::size_t stride = ReplayBuffer::layout(settings).row_stride;
     std::memset(memory.get() + ReplayBuffer::layout(settings).rows + 15 * stride, 0xFF, 4 * stride);
     ReplayBuffer torn(settings, {memory.get(), size});
@@ -193,9 +200,12 @@ TEST_CASE("a buffer in the caller's memory is there again, and holds no half of 
     for (int i = 0; i < 20; ++i) CHECK(count_torn_rows(torn, 40, 1) == 0);
     add(torn, 35, 3);
     for (int i = 0; i < 20; ++i) CHECK(count_torn_rows(torn, 40, 1) == 0);
-    first = 1;
-    std::memcpy(memory.get(), &first, sizeof(first));
-    CHECK_THROWS_AS(ReplayBuffer(settings, {memory.get(), size}), std::invalid_argument);
+    for (std::size_t word = 0; word < 2; ++word) {  // which record holds, and the number of draws
+      std::byte& changed = memory.get()[word * sizeof(std::uint64_t) + 3];
+      changed ^= std::byte{4};
+      CHECK_THROWS_AS(ReplayBuffer(settings, {memory.get(), size}), std::invalid_argument);
+      changed ^= std::byte{4};
+    }
     CHECK_THROWS_AS(ReplayBuffer(settings, {memory.get(), size - 1}), std::invalid_argument);
   }
 }
