@@ -89,10 +89,7 @@ void bind_batch_feed(py::module_& module) {
           "End the drawing; the source's next draw is the one after the last batch handed out and used.")
       .def(
           "release", [](PythonFeed& self) { self.feed.release(); },
-          "Give the oldest slot in use back to be filled again.")
-      .def("__reduce__", [](const py::object&) -> py::object {
-        throw py::type_error("a feed is not pickled; open one in the other process");
-      });
+          "Give the oldest slot in use back to be filled again.");
 }
 
 }  // namespace trajmill

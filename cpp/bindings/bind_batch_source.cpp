@@ -244,11 +244,7 @@ void bind_batch_source(py::module_& module) {
       .def(
           "share", &BatchSource::share, py::arg("worker"), py::arg("worker_count"), py::call_guard<Released>(),
           "From now on make the draws of worker `worker` of `worker_count`: of those to come number `worker`, and then "
-          "every worker_count-th. In the workers of a torch DataLoader this is done at the first draw.")
-      .def("__reduce__", [](const py::object& source) -> py::object {
-        throw py::type_error(message("a ", text_of(py::type::of(source).attr("__name__")),
-                                     " is not pickled; make it anew in the other process from what it was made of"));
-      });
+          "every worker_count-th. In the workers of a torch DataLoader this is done at the first draw.");
 }
 
 }  // namespace trajmill

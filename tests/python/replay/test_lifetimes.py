@@ -454,3 +454,31 @@ def test_objects_pickle_or_say_what_to_do() -> None:
     for refused in (SeededBatches(source, seeds=[1], batch_size=2), tm.feed(source, "cpu", batch_size=2)):
         with pytest.raises(TypeError, match="not pickled"):
             pickle.dumps(refused)
+
+
+UNMADE = """
+import contextlib, inspect
+from trajmill import _core
+
+classes = [value for value in vars(_core).values() if inspect.isclass(value) and hasattr(value, "_pybind11_conduit_v1_")]
+for made in classes:
+    unmade = made.__new__(made)
+    for name in sorted(set(dir(made)) - {"__class__", "__new__", "__init__", "__init_subclass__", "__subclasshook__"}):
+        with contextlib.suppress(TypeError):
+            value = getattr(unmade, name)
+            if callable(value):
+                value()
+print(len(classes))
+"""
+
+
+def test_objects_whose_init_was_not_called() -> None:
+    done = subprocess.run([sys.executable, "-c", UNMADE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 10
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_of_pickle_refuses(protocol: int) -> None:
+    with pytest.raises(TypeError, match="Shares is not pickled"):
+        pickle.dumps(Shares(2), protocol)
