@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,6 +136,12 @@ def lock(file: FileDescriptorLike, *, shared: bool = False) -> bool | None:
             raise
         return None
     return True
+
+
+def unlock(file: FileDescriptorLike) -> None:
+    """Give up the lock of an open file, also where forked children have the file open too."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def sync(path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajmill import _core
-from trajmill.core import checks
+from trajmill.core import checks, files
 from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.data.records import Transitions
 from trajmill.replay import replay_file
@@ -202,6 +202,7 @@ class ReplayBuffer(_core.ReplayBuffer):
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
+            files.unlock(descriptor)  # closing is not enough while a child is alive that was forked meanwhile
             os.close(descriptor)
 
     def __del__(self) -> None:
@@ -275,6 +276,9 @@ _storages: weakref.WeakSet[ReplayBuffer] = weakref.WeakSet()
 def _leave_storages() -> None:
     """In a forked child: storage stays with the parent, which would lose what two processes write into it."""
     for buffer in _storages:
+        if buffer._descriptor >= 0:
+            os.close(buffer._descriptor)  # the lock is the parent's
+            buffer._descriptor = -1
         buffer._end(
             "the buffer is closed in this process, since its storage belongs to the one that this was forked from; "
             "there save() a copy, and load() it here"

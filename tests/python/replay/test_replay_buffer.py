@@ -414,7 +414,7 @@ def test_an_out_that_does_not_fit() -> None:
 
 def test_a_buffer_is_not_pickled_and_says_what_it_is() -> None:
     buffer = filled(10)
-    with pytest.raises(TypeError, match="use save"):
+    with pytest.raises(TypeError, match=r"save\(\) it"):
         pickle.dumps(buffer)
     assert repr(buffer).startswith("ReplayBuffer(10 of 100 rows: observation, action")
     buffer.close()

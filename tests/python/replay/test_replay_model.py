@@ -53,6 +53,7 @@ class ReplayMachine(RuleBasedStateMachine):
         self.options: dict[str, Any] = {"seed": seed, "environment_count": environments, "n_step": n_step}
         self.oracle = ReplayOracle(rounds * environments, discount=0.9, **self.options)
         self.options |= {"discount": 0.9, "prioritized": is_prioritized, "alpha": ALPHA}
+        self.options["following"] = {"next_observation": "observation"}
         if is_shared:
             self.options["shared"] = {"next_observation": "observation"}
         self.is_prioritized = is_prioritized

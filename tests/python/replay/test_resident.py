@@ -23,7 +23,8 @@ SCHEMA = {
 
 def filled(count: int, *, capacity: int = 500, **options: object) -> tm.ReplayBuffer:
     rng = np.random.default_rng(0)
-    buffer = tm.ReplayBuffer(capacity, SCHEMA, seed=2**63 + 5, **options)
+    following = {"next_observation": "observation"}
+    buffer = tm.ReplayBuffer(capacity, SCHEMA, seed=2**63 + 5, following=following, **options)
     observations = rng.normal(size=(count + 1, 3)).astype(np.float32)
     for begin in range(0, count, capacity):
         rows = slice(begin, min(begin + capacity, count))
