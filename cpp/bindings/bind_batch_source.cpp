@@ -158,7 +158,7 @@ Batch batch_for(std::span<const Column> columns, std::size_t batch_size, const p
 py::array as_array(const py::object& value, const std::string& what) {
   if (py::isinstance<py::array>(value)) return py::reinterpret_borrow<py::array>(value);
   try {
-    return py::module_::import("numpy").attr("asarray")(value);
+    return py::reinterpret_borrow<py::array>(call_python(py::module_::import("numpy").attr("asarray"), value));
   } catch (const py::error_already_set& error) {
     throw py::type_error(
         message(what, " must be an array, got ", text_of(py::type::of(value)), ": ", text_of(error.value())));
@@ -169,7 +169,7 @@ py::array converted(const py::object& value, const Column& column, const std::st
   const py::array array = as_array(value, what);
   const auto& numpy = py::detail::npy_api::get();
   if (Py_TYPE(array.ptr()) != numpy.PyArray_Type_ &&
-      py::module_::import("numpy.ma").attr("is_masked")(array).cast<bool>()) {
+      call_python(py::module_::import("numpy.ma").attr("is_masked"), array).cast<bool>()) {
     throw py::type_error(message(what, " has masked values, which a column cannot hold; fill them first"));
   }
   if (holds_rows(array, column)) return array;
@@ -210,7 +210,7 @@ void join_workers(BatchSource& source) {
   if (!source.is_new_here()) return;
   const py::dict modules = py::module_::import("sys").attr("modules");
   if (source.is_shared() || !modules.contains("torch.utils.data")) return;
-  const py::object worker = modules["torch.utils.data"].attr("get_worker_info")();
+  const py::object worker = call_python(modules["torch.utils.data"].attr("get_worker_info"));
   if (worker.is_none()) return;
   source.share(worker.attr("id").cast<std::size_t>(), worker.attr("num_workers").cast<std::size_t>());
 }

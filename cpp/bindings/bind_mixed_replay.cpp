@@ -90,7 +90,7 @@ Transform transform_of(const std::string& name, const py::handle& function, cons
         rows[py::str(columns[c].name)] =
             py::array(dtype_of(columns[c].type), batch_shape(columns[c], row_count), targets[c]);
       }
-      const py::dict made = as_dict(who, call_python(function, rows)).attr("copy")();  // nobody else has it
+      const py::dict made = call_python(as_dict(who, call_python(function, rows)).attr("copy"));  // nobody else has it
       for (const auto& [key, value] : made) {
         const auto column = std::ranges::find(columns, text_of(key), &Column::name);
         if (column == columns.end()) {

@@ -62,7 +62,11 @@ auto with_python(F&& work) {
   wait_if_interpreter_ends();
   try {
     const pybind11::gil_scoped_acquire gil;
-    return work();
+    try {
+      return work();
+    } catch (abi::__forced_unwind&) {
+      wait_for_the_end();  // before the lock, which is the main thread's now, would be given up
+    }
   } catch (abi::__forced_unwind&) {
     wait_for_the_end();
   }

@@ -241,7 +241,9 @@ class ReplayMachine(RuleBasedStateMachine):
             assert same(values, wanted), name
 
 
-TestReplay = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")(ReplayMachine.TestCase)
+TestReplay = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:n_step")(
+    ReplayMachine.TestCase
+)
 TestReplay.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
