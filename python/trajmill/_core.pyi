@@ -46,7 +46,9 @@ __all__: list[str] = [
 
 class BatchSource:
     """What batches are drawn from."""
-    def __reduce__(self) -> typing.Any: ...
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     def sample(self, batch_size: Int, out: typing.Any = None, threads: Int = 1) -> dict[str, numpy.ndarray]:
         """The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned."""
     def share(self, worker: Int, worker_count: Int) -> None:
@@ -57,11 +59,13 @@ class BatchSource:
 
 class BatchFeed:
     """Draws batches ahead into a ring of slots, on a thread of its own."""
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     def __init__(
         self, source: typing.Any, batch_size: Int, slots: list[dict[str, numpy.ndarray]], threads: Int
     ) -> None:
         """`slots` are batches, dicts of arrays, which are filled for as long as the feed lives."""
-    def __reduce__(self) -> typing.Any: ...
     def next(self) -> int:
         """The slot of the next batch, once it is filled."""
     def ready(self) -> bool:
@@ -73,6 +77,9 @@ class BatchFeed:
 
 class ChainLaw:
     """The law of a random chain."""
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     def __init__(
         self, *, state_count: Int, order: Int, temperature: Float, uniform_initial: bool, seed: Int
     ) -> None: ...
@@ -81,6 +88,9 @@ class ChainLaw:
 
 class MarkovChain:
     """Alias tables of a Markov chain and the stream that draws from them."""
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     @staticmethod
     def from_probabilities(
         *,
@@ -106,6 +116,9 @@ class MarkovChain:
 
 class MDPLaw:
     """The law of a random MDP."""
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     def __init__(
         self,
         *,
@@ -123,6 +136,9 @@ class MDPLaw:
 
 class MDP:
     """Alias tables of an MDP and the streams that draw from them."""
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     @staticmethod
     def from_probabilities(
         *,
@@ -200,6 +216,9 @@ class CallableSource(BatchSource):
 
 class Shares:
     """How many rows of each batch every source gets; what is rounded is carried over."""
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     def __init__(self, source_count: Int) -> None: ...
     def split(self, batch_size: Int, weights: collections.abc.Sequence[Float]) -> list[int]:
         """Rows of each source in the next batch, by relative weights."""
@@ -228,11 +247,17 @@ class MixedReplay(BatchSource):
 
 class ReferenceRound:
     """Blocks of one iteration of the authors' program."""
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     def __init__(self, *, reference_worker_count: Int, iteration: Int, first_worker: Int, made_count: Int) -> None:
         """Those of made_count of the authors' worker processes, of which there are reference_worker_count."""
 
 class ReferenceChain:
     """The authors' own n-step Markov chain and its streams."""
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     def __init__(self, *, state_count: Int, order: Int, temperature: Float, seed: Int, memory_limit: Int) -> None: ...
     def sample(self, round: ReferenceRound, *, out: numpy.ndarray, threads: Int) -> None:
         """Fill out [sequences, length] with the blocks of the round in worker order."""
@@ -281,6 +306,9 @@ class TrajectoryBuffer(BatchSource):
 
 class ReplaySettings:
     """What a ReplayBuffer is made for."""
+    @staticmethod
+    def __reduce__(*args, **kwargs):
+        """(self: object) -> object"""
     def __init__(
         self,
         *,
