@@ -23,7 +23,7 @@ void close_gaps(const py::module_& module) {
           throw py::type_error(message("a ", text_of(py::type::of(self).attr("__name__")),
                                        " is not pickled; make it anew in the other process from what it was made of"));
         },
-        py::is_method(value));
+        py::name("__reduce__"), py::is_method(value));
   }
 }
 

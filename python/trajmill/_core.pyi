@@ -46,9 +46,7 @@ __all__: list[str] = [
 
 class BatchSource:
     """What batches are drawn from."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
+    def __reduce__(self) -> typing.Any: ...
     def sample(self, batch_size: Int, out: typing.Any = None, threads: Int = 1) -> dict[str, numpy.ndarray]:
         """The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned."""
     def share(self, worker: Int, worker_count: Int) -> None:
@@ -59,13 +57,11 @@ class BatchSource:
 
 class BatchFeed:
     """Draws batches ahead into a ring of slots, on a thread of its own."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
     def __init__(
         self, source: typing.Any, batch_size: Int, slots: list[dict[str, numpy.ndarray]], threads: Int
     ) -> None:
         """`slots` are batches, dicts of arrays, which are filled for as long as the feed lives."""
+    def __reduce__(self) -> typing.Any: ...
     def next(self) -> int:
         """The slot of the next batch, once it is filled."""
     def ready(self) -> bool:
@@ -77,20 +73,15 @@ class BatchFeed:
 
 class ChainLaw:
     """The law of a random chain."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
     def __init__(
         self, *, state_count: Int, order: Int, temperature: Float, uniform_initial: bool, seed: Int
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def probabilities(self, context: collections.abc.Sequence[Int]) -> numpy.typing.NDArray[numpy.float64]:
         """The exact law of what follows a context, float64 [state_count]."""
 
 class MarkovChain:
     """Alias tables of a Markov chain and the stream that draws from them."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
     @staticmethod
     def from_probabilities(
         *,
@@ -101,6 +92,7 @@ class MarkovChain:
         threads: Int,
     ) -> MarkovChain: ...
     def __init__(self, law: ChainLaw, *, backend: str, memory_limit: Int, threads: Int) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def sample(self, *, first_sequence: Int, out: numpy.ndarray, threads: Int) -> None:
         """Fill out [sequences, length] with the sequences from first_sequence on."""
     def sample_sequences(
@@ -116,9 +108,6 @@ class MarkovChain:
 
 class MDPLaw:
     """The law of a random MDP."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
     def __init__(
         self,
         *,
@@ -129,6 +118,7 @@ class MDPLaw:
         fixed_start: bool,
         seed: Int,
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def policy_probabilities(self, state: Int) -> numpy.typing.NDArray[numpy.float64]:
         """The exact law of the action in a state, float64 [action_count]."""
     def transition_probabilities(self, state: Int, action: Int) -> numpy.typing.NDArray[numpy.float64]:
@@ -136,9 +126,6 @@ class MDPLaw:
 
 class MDP:
     """Alias tables of an MDP and the streams that draw from them."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
     @staticmethod
     def from_probabilities(
         *,
@@ -150,6 +137,7 @@ class MDP:
         threads: Int,
     ) -> MDP: ...
     def __init__(self, law: MDPLaw, *, backend: str, memory_limit: Int, threads: Int) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def sample(self, *, first_trajectory: Int, states: numpy.ndarray, actions: numpy.ndarray, threads: Int) -> None:
         """Fill states [N, L + 1] and actions [N, L] with the trajectories from first_trajectory on."""
     def sample_trajectories(
@@ -216,10 +204,8 @@ class CallableSource(BatchSource):
 
 class Shares:
     """How many rows of each batch every source gets; what is rounded is carried over."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
     def __init__(self, source_count: Int) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def split(self, batch_size: Int, weights: collections.abc.Sequence[Float]) -> list[int]:
         """Rows of each source in the next batch, by relative weights."""
     @property
@@ -247,18 +233,14 @@ class MixedReplay(BatchSource):
 
 class ReferenceRound:
     """Blocks of one iteration of the authors' program."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
     def __init__(self, *, reference_worker_count: Int, iteration: Int, first_worker: Int, made_count: Int) -> None:
         """Those of made_count of the authors' worker processes, of which there are reference_worker_count."""
+    def __reduce__(self) -> typing.Any: ...
 
 class ReferenceChain:
     """The authors' own n-step Markov chain and its streams."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
     def __init__(self, *, state_count: Int, order: Int, temperature: Float, seed: Int, memory_limit: Int) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def sample(self, round: ReferenceRound, *, out: numpy.ndarray, threads: Int) -> None:
         """Fill out [sequences, length] with the blocks of the round in worker order."""
 
@@ -306,9 +288,6 @@ class TrajectoryBuffer(BatchSource):
 
 class ReplaySettings:
     """What a ReplayBuffer is made for."""
-    @staticmethod
-    def __reduce__(*args, **kwargs):
-        """(self: object) -> object"""
     def __init__(
         self,
         *,
@@ -323,6 +302,7 @@ class ReplaySettings:
         alpha: Float | None,
     ) -> None:
         """Columns are (name, row shape, dtype); shared and following ones (name, the column it repeats or follows)."""
+    def __reduce__(self) -> typing.Any: ...
     @property
     def byte_count(self) -> int:
         """Bytes of memory that a buffer of these settings needs."""
