@@ -97,7 +97,7 @@ void bind_trajectory_buffer(py::module_& module) {
   module.def(
       "normalize_rows",
       [](const Floats& rows, const Floats& mean, const Floats& scale) {
-        if (rows.ndim() != 2 || mean.size() != rows.shape(1) || scale.size() != rows.shape(1)) {
+        if (rows.ndim() != 2 || mean.size() != rows.shape(1)) {
           throw std::invalid_argument(message("mean and scale must have as many numbers as a row, got ", mean.size(),
                                               " and ", scale.size(), " for rows of shape ",
                                               text_of(rows.attr("shape"))));

@@ -35,8 +35,7 @@ void bind_replay_buffer(pybind11::module_& module);
 // An object as str() shows it, for messages.
 inline std::string text_of(const pybind11::handle& object) { return pybind11::str(object).cast<std::string>(); }
 
-// --- the interpreter's lock
-// -------------------------------------------------------------------------------------------
+// --- the interpreter's lock ---
 
 // When the interpreter ends, threads that ask for its lock are ended by it, in the middle of C++ (up to Python 3.13).
 // They stop here for ever instead, as newer versions have it; the process does not wait for them.
@@ -108,8 +107,7 @@ void run_released(std::size_t thread_count, F&& work) {
 // clearing, since they were there before the object: a cycle leads through something that can be cleared.
 extern const pybind11::custom_type_setup kCollected;
 
-// --- arrays
-// -----------------------------------------------------------------------------------------------------------
+// --- arrays ---
 
 // An array whose memory stays where it is for as long as this lives, whatever callbacks or other threads do with it:
 // NumPy does not resize an array that there is a weak reference to.

@@ -199,11 +199,13 @@ class ReplayBuffer(_core.ReplayBuffer):
         self._close(reason)
         self._release()
 
-    def _release(self) -> None:
+    def _release(self, *, unlocks: bool = True) -> None:
         descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            files.unlock(descriptor)  # closing is not enough while a child is alive that was forked meanwhile
-            os.close(descriptor)
+        if descriptor < 0:
+            return
+        if unlocks:  # closing is not enough while a child is alive that was forked meanwhile
+            files.unlock(descriptor)
+        os.close(descriptor)
 
     def __del__(self) -> None:
         self._release()
@@ -276,9 +278,7 @@ _storages: weakref.WeakSet[ReplayBuffer] = weakref.WeakSet()
 def _leave_storages() -> None:
     """In a forked child: storage stays with the parent, which would lose what two processes write into it."""
     for buffer in _storages:
-        if buffer._descriptor >= 0:
-            os.close(buffer._descriptor)  # the lock is the parent's
-            buffer._descriptor = -1
+        buffer._release(unlocks=False)  # the lock is the parent's
         buffer._end(
             "the buffer is closed in this process, since its storage belongs to the one that this was forked from; "
             "there save() a copy, and load() it here"

@@ -3,8 +3,8 @@
 A file is a header and the parts of the buffer's memory (cpp/include/trajmill/replay_buffer.hpp), each at a multiple of
 4,096 bytes. The header is ``TRAJRPLY``, the length and the CRC-32 of a JSON text (two little-endian uint64), and that
 text: format version, settings, which extents of the memory follow, and their XXH3. A copy holds the extents in use;
-storage holds all of the memory and has no
-checksum of its rows, since they change; its state has one. Nothing is pickled. Version 1 had no check of the state.
+storage holds all of the memory and has no checksum of its rows, since they change; its state has one. Nothing is
+pickled. Version 1 had no check of the state.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def read_header(path: Path) -> Header:
     except (KeyError, TypeError, ValueError) as error:
         raise ReplayFileError(f"{path} is damaged: its header lacks something ({error!r})") from error
     if version not in (1, _VERSION):
-        raise ReplayFileError(f"{path} has format version {version}, this trajmill reads {_VERSION}; use a newer one")
+        raise ReplayFileError(
+            f"{path} has format version {version}, this trajmill reads up to {_VERSION}; use a newer one"
+        )
     wanted = header.size + sum(padded(size) for _, size in extents)
     if file_size != wanted:
         raise ReplayFileError(f"{path} is cut short or was added to: it should have {wanted} bytes, has {file_size}")

@@ -104,7 +104,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda fields: fields.update(version=3), "has format version 3, this trajmill reads"),
+        (lambda fields: fields.update(version=3), "has format version 3, this trajmill reads up to 2"),
         (lambda fields: fields["extents"].pop(1), "is cut short or was added to"),
         (lambda fields: fields["extents"][0].__setitem__(0, 4096), "its extents are not those of its settings"),
         (
