@@ -138,12 +138,19 @@ class Feed(Iterator[dict[str, Tensor]]):
 
 
 _open: weakref.WeakSet[Feed] = weakref.WeakSet()
+_kept: list[object] = []
+"""what feeds held when the interpreter was about to end, which drops it last"""
 
 
 @atexit.register
 def _close_all() -> None:
-    """Before the interpreter ends: a source written in Python cannot be asked for rows while it does."""
+    """Before the interpreter ends: a source written in Python cannot be asked for rows while it does.
+
+    The memory is kept: a thread that dropped a tensor meanwhile would end the process (torch waits for Python's lock in
+    a destructor).
+    """
     for each in list(_open):
+        _kept.append((each._core, each._blocks, list(each._copies)))
         with contextlib.suppress(Exception):
             each.close()
 
