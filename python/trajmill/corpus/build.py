@@ -7,16 +7,16 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from trajmill.core import checks
 from trajmill.core.direct_io import aligned_buffer
 from trajmill.core.paths import AnyPath
 from trajmill.core.progress import Progress, silent
+from trajmill.core.threads import Threads
 from trajmill.corpus.errors import CorpusError, library
 from trajmill.corpus.layout import Layout
 from trajmill.corpus.records import MANIFEST, Receipt, content_hash, receipt_name
@@ -232,7 +232,7 @@ class Mill:
         begun: dict[int, Files] = {}
         hashes: dict[str, list[str]] = defaultdict(list)  # of the first shard's blocks so far
         # files are begun and finished on a thread that runs already, since Ctrl-C may come anywhere in the main one
-        helper = ThreadPoolExecutor(1)
+        helper = Threads(1)
         helper.submit(int).result()
 
         def begin(shard: int) -> None:
@@ -250,7 +250,7 @@ class Mill:
         def blocks() -> Iterator[tuple[int, Files, range]]:
             for shard in shards:
                 begun[shard] = {}
-                helper.submit(begin, shard).result()
+                helper.submit(partial(begin, shard)).result()
                 for rows in self.layout.blocks(shard):
                     yield shard, begun[shard], rows
 
@@ -261,7 +261,7 @@ class Mill:
                     for name, value in block_hashes.items():
                         hashes[name].append(value)
                     if rows.stop == len(self.layout.rows(shard)):
-                        helper.submit(finish, shard).result()
+                        helper.submit(partial(finish, shard)).result()
                         del begun[shard]
                         hashes.clear()
                     block_done(len(rows))

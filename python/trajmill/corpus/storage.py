@@ -11,8 +11,8 @@ import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ import numpy as np
 from trajmill.core import files
 from trajmill.core.direct_io import Bytes, DirectFile, read_into
 from trajmill.core.paths import AnyPath, is_url, local_path
+from trajmill.core.threads import Task, Threads
 from trajmill.corpus.errors import CorpusError, library
 
 WAITING_THREADS = 2
@@ -210,18 +211,14 @@ def in_order(work: Callable[[TaskT], ResultT], tasks: Iterable[TaskT], threads: 
     When the iterator is closed, tasks that have not begun are dropped and those under way are waited for.
     """
     ahead = threads + min(threads, 16)
-    waiting: deque[Future[ResultT]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(work, task))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
+    waiting: deque[Task[ResultT]] = deque()
+    with Threads(threads) as pool:
+        for task in tasks:
+            waiting.append(pool.submit(partial(work, task)))
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

@@ -15,7 +15,6 @@ import mmap
 import os
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 
 from trajmill.core import files
 from trajmill.core.direct_io import Bytes, DirectFile, aligned_buffer, padded, read_into
+from trajmill.core.threads import Threads
 from trajmill.corpus.errors import library
 
 _MAGIC = b"TRAJRPLY"
@@ -62,9 +62,9 @@ def save(path: Path, settings: Settings, memory: Bytes, extents: Extents) -> Non
     size = blank.size + sum(part.size for part in parts)
     with files.replacing(path) as target, contextlib.closing(DirectFile(target, size)) as file:
         offset = blank.size
-        with ThreadPoolExecutor(1) as pool:
+        with Threads(1) as hasher:
             for part in parts:
-                pool.submit(digest.update, part.data)  # while the disk is busy
+                hasher.submit(partial(digest.update, part.data))  # while the disk is busy
                 file.write(part, part.size, offset)
                 offset += part.size
         header = _header(settings, extents, digest.hexdigest())
@@ -81,12 +81,14 @@ def load(path: Path, header: Header, memory: Bytes, bounds: list[int]) -> None:
     if begins != bounds[:-1] or not all(0 <= size <= end - begin for (begin, size), end in ends):
         raise ReplayFileError(f"{path} is damaged: its extents are not those of its settings")
     parts = _in_pieces(memory, header.extents)
-    sizes = [part.size for part in parts]
+    offsets = accumulate((part.size for part in parts), initial=header.size)
     digest = _digest()
-    with ThreadPoolExecutor(4) as readers, ThreadPoolExecutor(1) as hasher:
-        reads = readers.map(partial(read_into, path), parts, sizes, accumulate(sizes, initial=header.size))
-        for part, _ in zip(parts, reads, strict=True):
-            hasher.submit(digest.update, part.data)
+    with Threads(4) as readers, Threads(1) as hasher:
+        places = zip(parts, offsets, strict=False)
+        reads = [readers.submit(partial(read_into, path, part, part.size, offset)) for part, offset in places]
+        for part, read in zip(parts, reads, strict=True):
+            read.result()
+            hasher.submit(partial(digest.update, part.data))
     if digest.hexdigest() != header.checksum:
         raise ReplayFileError(f"{path} is damaged: its checksum does not match; restore it from another copy")
 
