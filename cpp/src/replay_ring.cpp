@@ -20,6 +20,8 @@ namespace {
 constexpr std::size_t kHugePage = std::size_t{1} << 21;
 constexpr std::uint64_t kMostRows = std::uint64_t{1} << 62;  // ever added
 constexpr std::uint64_t kMostDraws = (std::uint64_t{1} << 48) - 1;
+constexpr const char* kUnsound =
+    "the memory does not hold a replay buffer of these settings, or was changed by something else";
 
 std::shared_ptr<std::byte[]> allocate(std::size_t size) {
   void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -309,10 +311,21 @@ std::vector<ReplayBuffer::Extent> ReplayBuffer::used_extents() const {
 }
 
 void ReplayBuffer::require_sound(bool holds) {
-  require(holds, "the memory does not hold a replay buffer of these settings, or was changed by something else");
+  require(holds, kUnsound);
 }
 
 void ReplayBuffer::restore(bool is_version_1) {
+  const std::scoped_lock lock(mutex_);
+  require_open();
+  try {
+    rebuild(is_version_1);
+  } catch (...) {
+    give_up(kUnsound);
+    throw;
+  }
+}
+
+void ReplayBuffer::rebuild(bool is_version_1) {
   if (is_version_1) {
     std::uint64_t former[4];
     std::memcpy(former, state_, sizeof(former));
@@ -358,6 +371,10 @@ void ReplayBuffer::restore_entries() {
 void ReplayBuffer::close(std::string reason) {
   mutex_.discard();
   const std::scoped_lock lock(mutex_);
+  give_up(std::move(reason));
+}
+
+void ReplayBuffer::give_up(std::string reason) noexcept {
   closed_ = std::move(reason);
   state_ = nullptr;
   rows_ = entries_ = nullptr;

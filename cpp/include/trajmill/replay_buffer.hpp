@@ -149,7 +149,8 @@ class ReplayBuffer : public BatchSource {
   [[nodiscard]] const std::shared_ptr<std::byte[]>& owned_memory() const noexcept {
     return owned_;
   }  // null: the caller's
-  // Takes over what was put into memory(): checks it, throwing std::invalid_argument, and rebuilds what is derived.
+  // Takes over what was put into memory(): checks it and rebuilds what is derived; or closes the buffer and throws
+  // std::invalid_argument.
   // `is_version_1`: first, added, draw count and largest priority lie there one after another, unchecked.
   void restore(bool is_version_1 = false);
   // Gives the memory up; every later call throws std::invalid_argument with this text.
@@ -180,6 +181,8 @@ class ReplayBuffer : public BatchSource {
   // The ring (replay_ring.cpp). An entry of the side store holds the shared columns of one row; 0 instead of its number
   // says that the successor has them.
   void require_open() const;
+  void rebuild(bool is_version_1);
+  void give_up(std::string reason) noexcept;
   static void require_sound(bool holds);
   [[nodiscard]] const Record& now() const noexcept;
   [[nodiscard]] std::size_t size_now() const noexcept;

@@ -43,8 +43,20 @@ def ones(capacity: int = 64, **options: Any) -> tm.ReplayBuffer:
     return buffer
 
 
-@pytest.mark.slow  # of a feed's moments one in about 40 still ends by a signal, when the interpreter ends
-@pytest.mark.parametrize("share", [0.05, 1.0])
+@pytest.mark.parametrize("is_version_1", [True, False])
+def test_memory_that_holds_no_buffer_closes_it(is_version_1: bool) -> None:
+    """Nothing is drawn from a state that was refused."""
+    buffer = ones()
+    if not is_version_1:
+        buffer._memory[:64] = 7
+    for _ in range(2):
+        with pytest.raises(ValueError, match="does not hold a replay buffer"):
+            buffer._restore(is_version_1=is_version_1)
+    with pytest.raises(ValueError, match="does not hold a replay buffer"):
+        buffer.sample(4)
+
+
+@pytest.mark.parametrize("share", [0.02, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_every_method_at_every_moment(share: float) -> None:
     lines = run("moments_driver.py", share, limit=3600).splitlines()
     assert len(lines) == 1, lines
