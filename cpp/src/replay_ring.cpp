@@ -310,9 +310,7 @@ std::vector<ReplayBuffer::Extent> ReplayBuffer::used_extents() const {
           {layout_.entries, entry_count_ * layout_.entry_size}};
 }
 
-void ReplayBuffer::require_sound(bool holds) {
-  require(holds, kUnsound);
-}
+void ReplayBuffer::require_sound(bool holds) { require(holds, kUnsound); }
 
 void ReplayBuffer::restore(bool is_version_1) {
   const std::scoped_lock lock(mutex_);
