@@ -37,11 +37,12 @@ class Train:
     """processes that share the seeds, with the same result; by default one per CPU core, or one in all on a GPU"""
 
     def run(self, progress: Progress) -> Outcome | None:
-        from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
+        from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig, train
         from trajmill.training.distributed import is_first
 
         parsed: Any = self.config  # type: ignore[attr-defined]
-        kind = DatasetTrainConfig if isinstance(parsed, DatasetTrainConfig) else TrainConfig
+        kinds: tuple[Any, ...] = (DatasetTrainConfig, OnlineTrainConfig, TrainConfig)
+        kind = next(kind for kind in kinds if isinstance(parsed, kind))
         config = kind(**{setting.name: getattr(parsed, setting.name) for setting in fields(parsed)})
         path = train(config, self.out, progress, resume=self.resume, processes=self.processes)
         return summary_of(path) if is_first() else None
@@ -49,12 +50,15 @@ class Train:
 
 def command_of(name: str) -> type[Train]:
     """The command of a method, made when it is asked for: methods import torch, their names do not."""
-    from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
-    from trajmill.training.settings import Schedule
+    from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
+    from trajmill.training.settings import Interaction, Schedule
 
     method = method_named(name)
     base: Any = DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig
     own = [("method", method.Config, field(default_factory=method.Config)), ("schedule", Schedule, method.SCHEDULE)]
+    if hasattr(method, "INTERACTION"):
+        base = OnlineTrainConfig
+        own.append(("interaction", Interaction, method.INTERACTION))
     settings = make_dataclass(base.__name__, own, bases=(base[method.Config],), frozen=True, kw_only=True)
     settings.__doc__ = base.__doc__
     parsed = ("config", Annotated[settings, tyro.conf.arg(name="")])

@@ -108,26 +108,40 @@ class BatchedEnvironment:
         self._batch = mujoco.batch.Batch(model, count, threads)
         # Views of the present: (count, nq), (count, nv), (count, nu). Bodies are one stage behind `qpos` after a step.
         self._qpos, self._qvel, self._controls = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
+        self._warm_start = self._batch.bind("qacc_warmstart")
         body = self.definition.progress_body
         self._progress = self._qpos[:, 0] if body is None else self._batch.bind("xpos")[:, model.body(body).id, 0]
+        self._x = np.zeros(self.count)  # the progress before the next step
 
-    def reset(self, seeds: Sequence[int]) -> Float64Array:
-        """Reset the first B slots, slot i as Gymnasium's ``reset(seed=seeds[i])`` does; observations (B, O)."""
+    def reset(self, seeds: Sequence[int], slots: IndexArray | None = None) -> Float64Array:
+        """Reset B slots (None: the first ones), slot i as Gymnasium's ``reset(seed=seeds[i])``; observations (B, O)."""
         if not 1 <= len(seeds) <= self.count:
             raise ValueError(f"seeds must have 1 to {self.count} entries, at most one per slot, got {len(seeds)}")
         initial_qpos, initial_qvel = self._initial
         noise = [self.definition.initial_noise(int(seed), len(initial_qpos), len(initial_qvel)) for seed in seeds]
         positions, velocities = zip(*noise, strict=True)
         qpos, qvel = initial_qpos + np.stack(positions), initial_qvel + np.stack(velocities)
-        self.set_state(qpos, qvel)
+        self.set_state(qpos, qvel, slots)
         return self.definition.observe(qpos, qvel)
 
-    def set_state(self, qpos: Float64Array, qvel: Float64Array) -> None:
-        """Put the first B slots at positions (B, nq) and velocities (B, nv), with time and warm start zero."""
-        slots = np.arange(len(qpos))
+    def set_state(self, qpos: Float64Array, qvel: Float64Array, slots: IndexArray | None = None) -> None:
+        """Put B slots (None: the first ones) at qpos (B, nq) and qvel (B, nv), with time and warm start zero."""
+        slots = np.arange(len(qpos)) if slots is None else slots
         self._batch.reset(slots, stage=self._no_stage)
         self._qpos[slots], self._qvel[slots] = qpos, qvel
         self._batch.forward(slots)  # as Gymnasium does, should a MuJoCo leave a warm start by it
+        self._x[slots] = self._progress[slots]
+
+    def snapshot(self) -> Float64Array:
+        """All that the next steps of the slots depend on, (count, K): `resume` goes on from it to the last bit."""
+        return np.concatenate((self._qpos, self._qvel, self._warm_start, self._x[:, None]), axis=1)
+
+    def resume(self, snapshot: Float64Array) -> None:
+        """Put every slot where it was when `snapshot` was taken."""
+        sizes = self._qpos.shape[1], self._qvel.shape[1], self._warm_start.shape[1]
+        qpos, qvel, warm_start, x = np.split(snapshot, np.cumsum(sizes), axis=1)
+        self._batch.reset(np.arange(self.count), stage=self._no_stage)
+        self._qpos[:], self._qvel[:], self._warm_start[:], self._x[:] = qpos, qvel, warm_start, x[:, 0]
 
     def state(self, slots: IndexArray) -> tuple[Float64Array, Float64Array]:
         """Copies of the positions (B, nq) and velocities (B, nv) of the B named slots."""
@@ -143,11 +157,12 @@ class BatchedEnvironment:
         actions = np.clip(np.asarray(actions, np.float32), -definition.action_limit, definition.action_limit)
         if actions.shape != (len(slots), definition.action_dim):
             raise ValueError(f"actions must have shape {(len(slots), definition.action_dim)}, got {actions.shape}")
-        x_before = self._progress[slots]
         self._controls[slots] = actions
         self._batch.step(slots, nstep=definition.frame_skip)
         qpos, qvel = self.state(slots)
-        forward_velocity = (self._progress[slots] - x_before) / self._seconds_per_step
+        progress = self._progress[slots]
+        forward_velocity = (progress - self._x[slots]) / self._seconds_per_step
+        self._x[slots] = progress
         return StepResult(
             observation=definition.observe(qpos, qvel),
             reward=definition.reward(forward_velocity, actions),

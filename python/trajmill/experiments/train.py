@@ -6,7 +6,7 @@ The type of the settings says which method it is, so there is no list of methods
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,12 +22,13 @@ from trajmill.core import checks
 from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
-from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
+from trajmill.data import Dataset, Normalizer, environment_of, has_reference_score, load_dataset, reference_score
 from trajmill.data.environments import check_environment, task_of
 from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.statistics import average_last_four, best
+from trajmill.experiments.online import OnlineState, ring_of
 from trajmill.experiments.prediction import (
     GREATEST_HORIZON,
     TrainedModel,
@@ -37,6 +38,7 @@ from trajmill.experiments.prediction import (
     load_model,
     predicted_rows,
 )
+from trajmill.replay.ring import Ring
 from trajmill.replay.tables import Mixture, table_of
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import finish, process_count, seed_groups, train_in_processes
@@ -47,6 +49,7 @@ from trajmill.training.distributed import ALONE, Ranks, joined
 from trajmill.training.metrics import finite_or_none
 from trajmill.training.runner import Runner
 from trajmill.training.settings import (
+    Interaction,
     Schedule,
     at_least,
     check_seeds,
@@ -136,6 +139,29 @@ class DatasetTrainConfig(TrainConfig[ConfigT]):
                     f"mix takes NAME_OR_PATH=SHARE with a share above 0, at most 1, such as B=0.5, got {text!r}"
                 )
         return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineTrainConfig(TrainConfig[ConfigT]):
+    """A run of a method whose agents learn while they act; defaults are the paper's.
+
+    One update is one of each seed; `interaction` says how many steps of the environment lie between two.
+    """
+
+    environment: str
+    """Gymnasium id or short name of the environment, such as hopper"""
+    interaction: Interaction
+    environments: int = 1
+    """environments of each seed that are stepped together, at least 1"""
+    capacity: int = 1_000_000
+    """transitions of each seed that are kept, the newest, at least 1"""
+    evaluation_episode_count: int = 10
+    """episodes per evaluation and seed, at least 1"""
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        at_least(1, environments=self.environments, capacity=self.capacity)
+        at_least(1, evaluation_episode_count=self.evaluation_episode_count)
 
 
 @torch_as_it_was()
@@ -264,6 +290,9 @@ class _Task:
     ) -> _Task:
         """Read the data, make the state of the first `seed_count` seeds, and start it from ``init``."""
         dataset = environment = None
+        is_online = isinstance(config, OnlineTrainConfig)
+        if isinstance(config, OnlineTrainConfig):
+            environment = task_of(config.environment).environment_id
         if isinstance(config, DatasetTrainConfig):
             dataset = load_dataset(config.dataset, limit=config.limit)
             environment = config.environment
@@ -278,8 +307,13 @@ class _Task:
         model = _model(config, method, dataset)
         action_limit = task_of(environment).action_limit if environment and hasattr(method, "policy") else 1.0
         more = dict[str, Any]()
-        rows = _rows(config, method, dataset, model, action_limit, progress, more)
-        table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
+        if isinstance(config, OnlineTrainConfig):
+            table: Any = _ring(config, part.seeds, device, start)
+            data_name = environment or ""
+        else:
+            rows = _rows(config, method, dataset, model, action_limit, progress, more)
+            table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
+            data_name = rows.name if dataset is None else dataset.name
         state = method.create(part.method, table, part.seeds, metric_capacity=config.schedule.log_interval)
         if start is not None:
             try:
@@ -287,10 +321,13 @@ class _Task:
             except ValueError as error:
                 raise ValueError(f"cannot start from {config.init}: {error}") from error
         metadata = {"kind": name_of(settings), "seeds": list(config.seeds), "method": plain(settings)}
-        if dataset is not None:
-            metadata |= {"observation_dim": dataset.observation_dim, "action_dim": dataset.action_dim}
-            metadata |= {"environment": environment, "dataset": dataset.name, **identity_of(dataset), **more}
+        if dataset is not None or is_online:
+            facts = table.facts if dataset is None else dataset
+            metadata |= {"observation_dim": facts.observation_dim, "action_dim": facts.action_dim}
+            metadata |= {"environment": environment, "dataset": data_name}
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
+        if dataset is not None:
+            metadata |= {**identity_of(dataset), **more}
         if action_limit != 1.0:
             metadata |= {"action_limit": action_limit}
         if start is not None and "seeds" in start[1]:
@@ -304,7 +341,7 @@ class _Task:
             method=method,
             state=state,
             dataset=dataset,
-            data_name=rows.name if dataset is None else dataset.name,
+            data_name=data_name,
             environment=environment,
             metadata=metadata,
             ranks=ranks,
@@ -323,10 +360,12 @@ class _Task:
 
     def train_in_process(self, run: RunDirectory, progress: Progress, *, of_larger_run: bool) -> Trained:
         """Train all seeds in this process, or in those of torchrun."""
+        online = OnlineState.of(self.method, self.state) if isinstance(self.config, OnlineTrainConfig) else None
+        step, state = (self.method.step, self.state) if online is None else (online.step, online)
         return run_schedule(
             run,
-            self.method.step,
-            self.state,
+            step,
+            state,
             self.config.schedule,
             seeds=self.config.seeds,
             metadata=self.metadata,
@@ -340,7 +379,7 @@ class _Task:
     def evaluation(self) -> Evaluate | None:
         """How the state is scored or measured as it learns."""
         if hasattr(self.method, "policy"):
-            assert isinstance(self.config, DatasetTrainConfig) and self.environment is not None
+            assert isinstance(self.config, DatasetTrainConfig | OnlineTrainConfig) and self.environment is not None
             return scoring(
                 self.method.policy(self.state),
                 self.environment,
@@ -359,6 +398,27 @@ class _Task:
             return final_scores(run, self.environment)
         lines = run.lines("evaluation") or run.lines("train")
         return {"last_metrics": lines[-1]["metrics"]}
+
+
+def _ring(
+    config: OnlineTrainConfig[Any],
+    seeds: Sequence[int],
+    device: torch.device,
+    start: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None,
+) -> Ring:
+    """What the agents fill; observations are standardized as in the run that they start from."""
+    known = None if start is None else start[1].get("normalizer")
+    return ring_of(
+        config.environment,
+        seeds,
+        config.interaction,
+        environment_count=config.environments,
+        batch_size=config.method.batch_size,
+        capacity=config.capacity,
+        normalizer=None if known is None else Normalizer.from_dict(known),
+        device=device,
+        threads=None if device.type == "cuda" else config.compute.threads,
+    )
 
 
 def _start(init: Path, method: ModuleType) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -31,6 +31,7 @@ from trajmill.runs.reading import (
     CONFIG,
     METRICS,
     PROVENANCE,
+    REPLAY,
     RESULT,
     RunError,
     checkpoints,
@@ -40,7 +41,7 @@ from trajmill.runs.reading import (
 )
 from trajmill.training.checkpoint import CheckpointError, DamagedCheckpointError, restore_tensors, save_checkpoint
 from trajmill.training.metrics import append_line, metrics_line, resized
-from trajmill.training.state import TrainingState
+from trajmill.training.state import Growing, TrainingState
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,8 @@ class RunDirectory:
         older = [other for other in self.checkpoints() if other != path]
         try:
             sync(self.path / METRICS)  # what the checkpoint takes as logged
+            if isinstance(state, Growing):
+                state.store(self.path / REPLAY)
             save_checkpoint(path, state, {**metadata, "update": update})
         except OSError as error:
             last = self.newest_checkpoint()
@@ -197,6 +200,8 @@ class RunDirectory:
                 fitting = resized(tensors["metrics"], moving["metrics"].shape[0], int(found["update"]))
                 tensors = {**tensors, "metrics": fitting}
             restore_tensors(moving, tensors, origin)
+            if isinstance(state, Growing):
+                state.load(self.path / REPLAY)
         for path, error in damage:
             warnings.warn(
                 f"{error}; going on from update {found['update']:,}, the checkpoint before it",

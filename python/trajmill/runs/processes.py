@@ -28,7 +28,7 @@ from torch import Tensor
 from trajmill.core.limits import usable_cores
 from trajmill.core.progress import Progress
 from trajmill.runs.directory import RunDirectory
-from trajmill.runs.reading import read_state
+from trajmill.runs.reading import REPLAY, read_state
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning, Trained, with_text_keys
 from trajmill.training.device import ComputeConfig
 from trajmill.training.metrics import MetricRing
@@ -262,6 +262,9 @@ def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> Trained:
         "method": run.described()["config"]["method"],
     }
     run.save(_Joined(tensors, MetricRing((), tensors["metrics"])), metadata[0]["update"], metadata[0] | joined)
+    for part in parts:
+        for path in (part.path / REPLAY).glob("*/*"):  # each seed has a folder
+            _share(path, run.path / REPLAY / path.parent.name / path.name)
     return Trained(wall_seconds=wall_seconds, diverged=diverged)
 
 
@@ -270,6 +273,16 @@ def _of_all_seeds(name: str, tensors: Sequence[Tensor]) -> Tensor:
     if tensors[0].ndim == 0:
         return tensors[0]
     return torch.cat(list(tensors), 1 if name == "metrics" else 0)
+
+
+def _share(path: Path, target: Path) -> None:
+    """Have a file in two places: its processes may be resumed until the run is finished."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(path)
+    except OSError:  # not every file system has links
+        shutil.copy2(path, target)
 
 
 def _parts(output: Path) -> list[Path]:

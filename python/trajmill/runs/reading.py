@@ -25,9 +25,12 @@ from trajmill.data import has_reference_score
 from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
+REPLAY = "replay"
+"""folder of what agents that learn online have collected: ``SEED/FIRST_ROW.safetensors``"""
 RUN_SETTINGS = {"dataset", "mix", "environment", "init", "seeds", "evaluation_episode_count"}
 RUN_SETTINGS |= {"method", "schedule", "compute", "variant", "predict", "predict_other_data"}
 RUN_SETTINGS |= {"prediction_rate", "prediction_horizon", "prediction_seed", "relevance"}
+RUN_SETTINGS |= {"interaction", "environments", "capacity"}
 """settings of a run that are not its method's"""
 
 

@@ -17,7 +17,7 @@ from trajmill.training.distributed import ALONE, Ranks
 from trajmill.training.metrics import MetricRing
 from trajmill.training.runner import Runner, Step
 from trajmill.training.settings import Bound, Schedule
-from trajmill.training.state import TrainingState
+from trajmill.training.state import Growing, TrainingState
 
 
 class DivergenceWarning(RuntimeWarning):
@@ -57,7 +57,8 @@ class DivergenceError(RuntimeError):
 
 
 StateT = TypeVar("StateT", bound=TrainingState)
-Evaluate = Callable[[int], Mapping[str, Sequence[float]]]
+Metrics = Mapping[str, Sequence[float]]
+Evaluate = Callable[[int], Metrics]
 """number of updates made -> metrics, one value per seed"""
 
 
@@ -123,7 +124,8 @@ def run_schedule(
             if done == 1 or schedule.is_mark(schedule.log_interval, done):
                 means = state.metrics.mean_of_last(logged, done)
                 if ranks.is_first:
-                    run.log("train", done, time.monotonic() - began, means)
+                    more: Metrics = state.report() if isinstance(state, Growing) else {}
+                    run.log("train", done, time.monotonic() - began, {**means, **more})
                 watch.metrics(state.metrics, means, logged, done)
                 logged = done
             if saves or stopped:

@@ -25,7 +25,8 @@ class Step(Protocol[StateT_contra]):
 class Fed(Protocol):
     """A part of a state that the host fills before each period of updates, such as a table in host memory.
 
-    One with ``alone = True`` is to be filled before every single update: then periods are of one update.
+    If it has a ``period``, it is filled before every so-manyth update, for no more than these: as an agent that learns
+    online steps its environments, by what the updates before have learned.
     """
 
     def reserve(self, count: int) -> None:
@@ -41,9 +42,9 @@ class Fed(Protocol):
 class Runner:
     """Runs updates by periods of `unroll`; on CUDA one period is one graph, captured when the runner is made.
 
-    `unroll` is rounded down to a multiple of the method's own period (delayed updates), and a graph is only replayed in
-    phase, so it never changes the result. `done` updates were made before. Every field of `state` that is `Fed` is
-    filled before each period. If one is to be filled before every update, a period is one update.
+    `unroll` is rounded down to a multiple of the method's own period (delayed updates), or is that of a part that is
+    `Fed` with one, and a graph is only replayed in phase, so it never changes the result. `done` updates were made
+    before. Every field of `state` that is `Fed` is filled before each period.
     """
 
     def __init__(self, step: Step[StateT], state: StateT, unroll: int = 8, *, done: int = 0) -> None:
@@ -51,15 +52,17 @@ class Runner:
             raise ValueError(f"unroll must be at least 1, got {unroll}")
         self._period = state.period
         self.unroll = max(unroll - unroll % self._period, self._period)
+        self._begin = self._period  # a period of updates begins at a multiple of this
         self._done = done
         self._fed = _fed(state)
-        if any(getattr(part, "alone", False) for part in self._fed):
-            self.unroll = 1
+        for length in {part.period for part in self._fed if hasattr(part, "period")}:
+            self.unroll = self._begin = length
         for part in self._fed:
             part.reserve(self.unroll)
         self._step: Callable[[int, int], None] = lambda count, first: step(state, count, first)
         on_cuda = next(iter(state.moving().values())).device.type == "cuda"
-        self._replay = _capture(self._step, state, self.unroll) if on_cuda else None
+        phases = {begin % self._period for begin in range(0, self._period * self._begin, self._begin) if on_cuda}
+        self._replays = {phase: _capture(self._step, state, self.unroll, phase) for phase in sorted(phases)}
 
     def __enter__(self) -> Self:
         return self
@@ -73,11 +76,11 @@ class Runner:
         end = self._done + count
         while self._done < end:
             phase = self._done % self._period
-            made = min(self.unroll - phase, end - self._done)
+            made = min(self.unroll - self._done % self._begin, end - self._done)
             for part in self._fed:
                 part.feed(self._done, made)
-            if self._replay is not None and made == self.unroll:
-                self._replay()
+            if made == self.unroll and phase in self._replays:
+                self._replays[phase]()
             else:
                 self._step(made, phase)
             self._done += made
@@ -88,7 +91,7 @@ def _fed(state: Any) -> list[Fed]:
     return [part for field in fields(state) if hasattr(part := getattr(state, field.name), "feed")]
 
 
-def _capture(step: Callable[[int, int], None], state: TrainingState, unroll: int) -> Callable[[], None]:
+def _capture(step: Callable[[int, int], None], state: TrainingState, unroll: int, phase: int) -> Callable[[], None]:
     """Graph of one period. Warming up runs real updates, so they are undone in place."""
     moving = state.moving()
     before = {name: tensor.clone() for name, tensor in moving.items()}
@@ -98,7 +101,7 @@ def _capture(step: Callable[[int, int], None], state: TrainingState, unroll: int
         for name, tensor in moving.items():
             tensor.copy_(before[name])
 
-    return captured(lambda: step(unroll, 0), undo)
+    return captured(lambda: step(unroll, phase), undo)
 
 
 def captured(work: Callable[[], ResultT], after_warm_up: Callable[[], None] = lambda: None) -> Callable[[], ResultT]:

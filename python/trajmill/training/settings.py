@@ -172,6 +172,20 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interaction:
+    """How an agent that learns online alternates between steps of its environments and updates."""
+
+    random_steps: int
+    """steps of each seed with uniform actions before the first update, at least 0"""
+    updates_per_step: float
+    """updates for each step of an environment, > 0 (the update-to-data ratio)"""
+
+    def __post_init__(self) -> None:
+        at_least(0, random_steps=self.random_steps)
+        in_range("(0, inf)", updates_per_step=self.updates_per_step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """What the mean of a metric does not pass while all is well."""
 

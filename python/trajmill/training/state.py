@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -23,6 +24,20 @@ class TrainingState(Protocol):
     @property
     def period(self) -> int:
         """Updates after which the operations of a step repeat; 1 unless some of them are delayed."""
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A state with more than every checkpoint should repeat, such as the transitions that agents have collected."""
+
+    def store(self, directory: Path) -> None:
+        """Write what is new since the last time; a checkpoint follows."""
+
+    def load(self, directory: Path) -> None:
+        """Read what belongs to the moving tensors, which have just been filled from a checkpoint."""
+
+    def report(self) -> dict[str, list[float]]:
+        """What a line of metrics says besides, one number a seed."""
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,358 @@
+"""A ring of transitions that agents fill while they learn: a table that environments feed.
+
+Every seed steps E environments of its own, all of them together, and keeps its newest transitions. The order depends on
+the number of an update alone (`Interaction`): before update u there are ``steps_before(u)`` steps, by the agent as
+all updates before have left it. Chance has addresses: the actions of a step are drawn for (seed, step), the start of an
+episode for (seed, environment, episode), and the rows of a batch for (seed, update), as in every other table. So a run
+that was stopped and goes on, or that has other seeds beside it, makes the same steps.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trajmill.core.files import remove
+from trajmill.replay.replay_buffer import ReplayBuffer
+from trajmill.replay.tables import Table, TransitionBatch, TransitionFacts
+from trajmill.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from trajmill.training.draws import Draws, even, indexes, shaped_normals, uniforms
+from trajmill.training.metrics import MetricRing
+from trajmill.training.settings import Interaction
+
+Explore = Callable[[Tensor, Tensor], Tensor]
+"""observations (S, E, O) and standard normals (S, E, A) -> actions (S, E, A) within ±1"""
+
+_EPISODES = 0x6F6E_6C69
+"""first word of the addresses of episodes (ASCII "onli"); those of evaluations have one word"""
+_SITE = 1 << 16
+"""number of the first site of exploring; a method's own begin at 0"""
+
+
+class StepResult(Protocol):
+    """What a step of B environments gives."""
+
+    @property
+    def observation(self) -> NDArray[np.float64]:
+        """(B, O)."""
+
+    @property
+    def reward(self) -> NDArray[np.float64]:
+        """(B,)."""
+
+    @property
+    def terminal(self) -> NDArray[np.bool_]:
+        """(B,): whether the task ends here; the time limit is the ring's."""
+
+
+class Environments(Protocol):
+    """B environments that are stepped together (`trajmill.evaluation.simulators.BatchedEnvironment`)."""
+
+    def reset(self, seeds: Sequence[int], slots: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """Begin an episode in each of the slots (None: the first ones); observations (len(seeds), O)."""
+
+    def step(self, actions: NDArray[np.float32]) -> StepResult:
+        """Step all."""
+
+    def snapshot(self) -> NDArray[np.float64]:
+        """All that further steps depend on, (B, K)."""
+
+    def resume(self, snapshot: NDArray[np.float64]) -> None:
+        """Go on from a snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a file, as a state that can be saved."""
+
+    columns: Mapping[str, Tensor]
+    metrics: MetricRing
+    period: int = 1
+
+    def moving(self) -> dict[str, Tensor]:
+        return dict(self.columns)
+
+
+class Ring(Table[TransitionBatch, TransitionFacts]):
+    """Transitions of S seeds with `environment_count` environments each, the newest `capacity` of each seed.
+
+    `environments` are S·E, seed by seed, whose actions are within ± `action_limit` and whose episodes are cut after
+    `episode_limit` steps, which is a truncation. `facts.normalizer`, if any, standardizes what the agent sees; rows are
+    kept as they come. ValueError if steps and updates cannot alternate as `interaction` asks.
+
+    An environment that gives NaN, or an agent that acts so, ends its seed: it is named in a RuntimeWarning, its rewards
+    are NaN from then on, and the others go on.
+    """
+
+    def __init__(
+        self,
+        environments: Environments,
+        seeds: Sequence[int],
+        interaction: Interaction,
+        *,
+        environment_count: int,
+        batch_size: int,
+        capacity: int,
+        episode_limit: int,
+        action_limit: float,
+        facts: TransitionFacts,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(device, dtype, facts)
+        self._environments, self._seeds = environments, list(seeds)
+        self._shape = shape = (len(seeds), environment_count)
+        self._limits = episode_limit, np.float32(action_limit)
+        self._random_steps = interaction.random_steps
+        self._updates_per_step = Fraction(interaction.updates_per_step).limit_denominator(10**6) * environment_count
+        if 1 not in (self._updates_per_step.numerator, self._updates_per_step.denominator):
+            raise ValueError(
+                f"updates for each step of {environment_count} environments must be a whole number or 1 / a whole "
+                f"number, got {environment_count} * {interaction.updates_per_step:g}"
+            )
+        self.period = max(1, int(self._updates_per_step))
+        self._first = -(-max(interaction.random_steps + 1, batch_size) // environment_count)
+        self._capacity = -(-capacity // environment_count)  # steps
+        o, a = facts.observation_dim, facts.action_dim
+        numbers = {"observation": o, "action": a, "reward": (), "next_observation": o}
+        self._buffer = ReplayBuffer(
+            self._capacity * len(seeds) * environment_count,
+            {name: (size, "f4") for name, size in numbers.items()} | {"terminal": "?", "truncated": "?"},
+            shared={"next_observation": "observation"},
+            environment_count=len(seeds) * environment_count,
+        )
+        self._lost = 0  # steps that were made before the first one in the buffer
+        self._stored = 0  # steps whose rows are in files
+        cpu = torch.device("cpu")
+        self._batches = Draws.of(seeds, {"batch": batch_size}, cpu)
+        self._actions = Draws.of(seeds, {"action": even(environment_count * a)}, cpu, first_site=_SITE)
+        self._explore: Explore | None = None
+        first = environments.reset(self._episode_seeds(np.zeros(shape, np.int64), np.arange(np.prod(shape))))
+        self._state: dict[str, NDArray[Any]] = {
+            "steps": np.zeros((), np.int64),
+            "observation": first.astype(np.float32).reshape(*shape, o),
+            "simulation": environments.snapshot().reshape(*shape, -1),
+            "episode": np.zeros(shape, np.int64),
+            "length": np.zeros(shape, np.int64),
+            "return_so_far": np.zeros(shape),
+            "last_return": np.zeros(shape),
+            "has_failed": np.zeros(len(seeds), np.bool_),
+        }
+        self.reserve(1)
+
+    def begin(self, explore: Explore) -> None:
+        """Let `explore` act from now on; it is asked again before every step."""
+        self._explore = explore
+
+    @property
+    def steps(self) -> int:
+        """How often the environments have been stepped."""
+        return int(self._state["steps"])
+
+    def steps_before(self, update: int) -> int:
+        """How often the environments are stepped before an update, counted from 0."""
+        return self._first + int(update * (1 / self._updates_per_step))
+
+    def report(self) -> dict[str, list[float]]:
+        """Steps made and, once an episode has ended, the mean of every environment's last return; one of each seed."""
+        ended = self._state["episode"] > 0
+        with np.errstate(invalid="ignore"):
+            returns = (self._state["last_return"] * ended).sum(1) / ended.sum(1)
+        steps = self.steps * self._shape[1]
+        return {"environment_steps": [float(steps)] * len(self._seeds), "training_return": returns.tolist()}
+
+    # --- what is kept in checkpoints and beside them ---
+
+    def moving(self) -> dict[str, Tensor]:
+        """All that steps change, but for the rows."""
+        self._state["simulation"][...] = self._environments.snapshot().reshape(self._state["simulation"].shape)
+        return {name: torch.from_numpy(array) for name, array in self._state.items()}
+
+    def store(self, directory: Path) -> None:
+        """Write the rows that are new since the last time into files, one a seed: ``SEED/FIRST_ROW.safetensors``."""
+        first, end = max(self._stored, self._oldest()), self.steps
+        for position, seed in enumerate(self._seeds if first < end else []):
+            slots = self._slots_of(position, np.arange(first, end)[:, None], np.arange(self._shape[1]))
+            columns = self._buffer[slots.ravel()]
+            path = directory / str(seed) / f"{first * self._shape[1]:012d}.safetensors"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+            save_checkpoint(path, _Rows(tensors, MetricRing((), torch.empty(0))), {"kind": "replay", "seed": seed})
+        self._stored = end
+
+    def load(self, directory: Path) -> None:
+        """Go on from what `moving` was filled with, and from the rows in the files; those of later steps are removed.
+
+        CheckpointError if some are missing.
+        """
+        if len(self._buffer):
+            raise ValueError("a ring loads rows before it has any")
+        self._environments.resume(self._state["simulation"].reshape(int(np.prod(self._shape)), -1))
+        e, end = self._shape[1], self.steps
+        self._lost = max(0, end - self._capacity)
+        parts = [_read_rows(directory / str(seed), self._lost * e, end * e) for seed in self._seeds]
+        columns = {
+            name: np.stack([part[name].reshape(-1, e, *part[name].shape[1:]) for part in parts], 1) for name in parts[0]
+        }
+        for begin in range(0, end - self._lost, 4096):
+            some = {name: column[begin : begin + 4096] for name, column in columns.items()}
+            self._buffer.add(**{name: column.reshape(-1, *column.shape[3:]) for name, column in some.items()})
+        self._stored = end
+
+    def _oldest(self) -> int:
+        """The first step whose rows are in the buffer."""
+        return max(self._lost, self.steps - self._capacity)
+
+    def _slots_of(self, position: Any, step: NDArray[np.int64], environment: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in the buffer the rows of seeds (by position), steps and environments are; the three broadcast."""
+        s, e = self._shape
+        slots: NDArray[np.int64] = ((step - self._lost) % self._capacity * s + position) * e + environment
+        return slots
+
+    # --- updates ---
+
+    def reserve(self, count: int) -> None:
+        """See `Fed`."""
+        o, a = self.facts.observation_dim, self.facts.action_dim
+        shape = (count, len(self._seeds), self._batches.sizes["batch"])
+        sizes = {"observation": (o,), "action": (a,), "reward": (), "terminal": (), "next_observation": (o,)}
+        self._slots = {
+            name: torch.zeros(*shape, *size, dtype=self.dtype, device=self.device) for name, size in sizes.items()
+        }
+
+    def feed(self, first: int, count: int) -> None:
+        """See `Fed`: step the environments until update `first` may be made, and draw the batches.
+
+        No other step belongs between these updates, or RuntimeError: they begin at a multiple of `period` or are few.
+        """
+        while self.steps < self.steps_before(first):
+            self._advance()
+        if self.steps_before(first + count - 1) != self.steps:
+            raise RuntimeError(f"updates {first} to {first + count - 1} have steps between them")
+        words = self._batches.words(torch.tensor(first), count)["batch"]  # (U, S, B)
+        e = self._shape[1]
+        row = indexes(words, (self.steps - self._oldest()) * e).numpy()
+        slots = self._slots_of(np.arange(len(self._seeds))[:, None], self._oldest() + row // e, row % e)
+        columns = self._buffer[slots.ravel()]
+        columns["reward"].reshape(row.shape)[:, self._state["has_failed"]] = np.nan
+        for name, slot in self._slots.items():
+            column = columns[name]
+            if self.facts.normalizer is not None and column.ndim == 2 and name != "action":
+                column = self.facts.normalizer.normalize(column)
+            slot[:count].copy_(torch.from_numpy(column).view_as(slot[:count]))
+
+    def draw(self, words: Tensor) -> TransitionBatch:
+        """See `Table`; the words have been used already, so these are not looked at."""
+        return TransitionBatch(**{name: slots[: len(words)] for name, slots in self._slots.items()})
+
+    def close(self) -> None:
+        """See `Fed`."""
+
+    # --- steps ---
+
+    def _advance(self) -> None:
+        """Step every environment once."""
+        now, (limit, action_limit) = self._state, self._limits
+        observation = now["observation"].reshape(-1, self.facts.observation_dim).copy()
+        action = self._choose().reshape(len(observation), -1)
+        self._check(np.isfinite(action), "its agent's action is NaN or infinite")
+        action = np.where(np.isfinite(action), action, np.float32(0.0))
+        result = self._environments.step(action * action_limit)
+        shown, reward = result.observation.astype(np.float32), result.reward.astype(np.float32)
+        self._check(np.isfinite(shown) & np.isfinite(reward)[:, None], "its environment gave NaN or infinity")
+        alive = np.isfinite(shown).all(1) & np.isfinite(reward)
+        shown, reward = np.where(alive[:, None], shown, observation), np.where(alive, reward, np.float32(0.0))
+        length = now["length"].ravel() + 1
+        terminal = result.terminal | ~alive
+        truncated = (length >= limit) & ~terminal
+        self._buffer.add(
+            observation=observation,
+            action=action,
+            reward=reward,
+            next_observation=shown,
+            terminal=terminal,
+            truncated=truncated,
+        )
+        now["steps"] += 1
+        now["length"][...] = length.reshape(self._shape)
+        now["return_so_far"] += reward.reshape(self._shape)
+        now["observation"][...] = shown.reshape(now["observation"].shape)
+        ended = np.flatnonzero(terminal | truncated)
+        if len(ended):
+            self._begin_episodes(ended)
+
+    def _begin_episodes(self, slots: NDArray[np.int64]) -> None:
+        """Begin the next episode in some of the environments, ascending."""
+        now, place = self._state, np.unravel_index(slots, self._shape)
+        now["last_return"][place] = now["return_so_far"][place]
+        now["episode"][place] += 1
+        now["length"][place] = 0
+        now["return_so_far"][place] = 0.0
+        now["observation"][place] = self._environments.reset(self._episode_seeds(now["episode"], slots), slots)
+
+    def _episode_seeds(self, episode: NDArray[np.int64], slots: NDArray[np.int64]) -> list[int]:
+        """What the environments in some slots are reset with: 63-bit hashes of (seed, environment, episode)."""
+        found = []
+        for slot in slots.tolist():
+            position, environment = divmod(slot, self._shape[1])
+            key = (_EPISODES, environment, int(episode[position, environment]))
+            words = np.random.SeedSequence(self._seeds[position], spawn_key=key).generate_state(1, np.uint64)
+            found.append(int(words[0] >> np.uint64(1)))
+        return found
+
+    def _choose(self) -> NDArray[np.float32]:
+        """The actions of the next step, (S, E, A): uniform at first, then those of the agent."""
+        words = self._actions.words(torch.tensor(self.steps), 1)["action"][0]
+        shape = (self._shape[1], self.facts.action_dim)
+        if self._random_steps and self.steps * self._shape[1] <= self._random_steps:  # as in REDQ's program
+            uniform = uniforms(words[:, : shape[0] * shape[1]], torch.float32)
+            return (uniform * 2.0 - 1.0).view(-1, *shape).numpy()
+        if self._explore is None:
+            raise RuntimeError("nothing acts: begin() the ring with an agent's way to explore")
+        seen = self._state["observation"]
+        if self.facts.normalizer is not None:
+            seen = self.facts.normalizer.normalize(seen)
+        noise = shaped_normals(words, shape, self.dtype)
+        with torch.no_grad():
+            chosen = self._explore(torch.from_numpy(seen).to(self.device, self.dtype), noise.to(self.device))
+        actions: NDArray[np.float32] = chosen.float().cpu().numpy()
+        return actions
+
+    def _check(self, holds: NDArray[np.bool_], fault: str) -> None:
+        """Note which seeds have rows (S·E, n) that do not hold, and say so once."""
+        bad = ~holds.reshape(len(self._seeds), -1).all(axis=1)
+        for position in np.flatnonzero(bad & ~self._state["has_failed"]):
+            step = self.steps * self._shape[1]
+            message = f"seed {self._seeds[position]} has failed at step {step:,}: {fault}; the others go on"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        self._state["has_failed"] |= bad
+
+
+def _read_rows(directory: Path, first: int, end: int) -> dict[str, NDArray[Any]]:
+    """The columns of rows `first` to `end` - 1 in the files of a directory; files of later rows are removed."""
+    parts, next_row = [], None
+    for path in sorted(directory.glob("*.safetensors")):
+        begin = int(path.stem)
+        if begin >= end:
+            remove(path)
+            continue
+        tensors, _ = read_checkpoint(path)
+        count = len(tensors["reward"])
+        if next_row not in (None, begin):
+            parts = []  # what lies before a gap was overwritten in the ring before it could be stored
+        next_row = begin + count
+        if next_row > first:
+            skipped = max(0, first - begin)
+            parts.append({name: tensor.numpy()[skipped : end - begin] for name, tensor in tensors.items()})
+    if sum(len(part["reward"]) for part in parts) != end - first:
+        raise CheckpointError(f"{directory} lacks rows of {first:,} to {end:,}; restore its files, or start again")
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,314 @@
+"""The ring that online agents fill: order, rows, truncation, failures, and going on after a stop."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trajmill.data import Normalizer
+from trajmill.replay.ring import Ring
+from trajmill.replay.tables import TransitionFacts
+from trajmill.training.checkpoint import CheckpointError
+from trajmill.training.draws import Draws, indexes
+from trajmill.training.settings import Interaction
+
+CPU = torch.device("cpu")
+BATCH = 6
+
+
+@dataclass
+class Result:
+    observation: NDArray[np.float64]
+    reward: NDArray[np.float64]
+    terminal: NDArray[np.bool_]
+
+
+class Walks:
+    """Environments whose observation is (where an episode began, steps made in it, sum of its actions).
+
+    An episode ends by itself after the number of steps that its reset seed names, if that is below 9.
+    """
+
+    def __init__(self, count: int, broken: int | None = None) -> None:
+        self.states = np.zeros((count, 4))
+        self.broken = broken
+
+    def reset(self, seeds: Sequence[int], slots: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        slots = np.arange(len(seeds)) if slots is None else slots
+        self.states[slots] = [[seed % 1009 / 1009, 0, 0, 2 + seed % 11] for seed in seeds]
+        return self.states[slots, :3]
+
+    def step(self, actions: NDArray[np.float32]) -> Result:
+        self.states[:, 1] += 1
+        self.states[:, 2] += actions.sum(1)
+        observation = self.states[:, :3].copy()
+        if self.broken is not None and self.states[self.broken, 1] > 1:
+            observation[self.broken] = np.nan
+        return Result(observation, self.states[:, 2] * 0.5, self.states[:, 1] >= self.states[:, 3])
+
+    def snapshot(self) -> NDArray[np.float64]:
+        return self.states.copy()
+
+    def resume(self, snapshot: NDArray[np.float64]) -> None:
+        self.states[:] = snapshot
+
+
+def explore(observation: Tensor, noise: Tensor) -> Tensor:
+    return torch.tanh(observation[..., 1:] * 0.1 + noise)
+
+
+def ring(
+    seeds: Sequence[int] = (3, 2**63 + 5),
+    environments: int = 2,
+    *,
+    updates_per_step: float = 0.5,
+    random_steps: int = 7,
+    capacity: int = 1000,
+    limit: int = 9,
+    broken: int | None = None,
+    normalizer: Normalizer | None = None,
+) -> Ring:
+    made = Ring(
+        Walks(len(seeds) * environments, broken),
+        seeds,
+        Interaction(random_steps=random_steps, updates_per_step=updates_per_step),
+        environment_count=environments,
+        batch_size=BATCH,
+        capacity=capacity,
+        episode_limit=limit,
+        action_limit=2.0,
+        facts=TransitionFacts(
+            observation_dim=3, action_dim=2, lowest_reward=-1.0, greatest_reward=1.0, normalizer=normalizer
+        ),
+        device=CPU,
+    )
+    made.begin(explore)
+    return made
+
+
+def batches(made: Ring, count: int, first: int = 0) -> list[dict[str, Tensor]]:
+    """What updates see, fed in periods."""
+    made.reserve(made.period)
+    found = []
+    for update in range(first, first + count):
+        made.feed(update, 1)
+        batch = made.draw(torch.zeros(1, 1, 1))
+        names = ("observation", "action", "reward", "terminal", "next_observation")
+        found.append({name: getattr(batch, name)[0].clone() for name in names})
+    return found
+
+
+def equal(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]], seeds: Any = slice(None)) -> bool:
+    pairs = [(a[name][seeds], b[name]) for a, b in zip(one, other, strict=True) for name in a]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def rows_by_hand(seed: int, environments: int, steps: int, limit: int, random_steps: int) -> list[dict[str, Any]]:
+    """The transitions of one seed, one environment at a time, in the order of the ring."""
+    draws = Draws.of([seed], {"action": 2 * environments}, CPU, first_site=1 << 16)
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    for environment in range(environments):
+        walk, episode, length = Walks(1), 0, 0
+
+        def begin(walk: Walks, episode: int, environment: int = environment) -> NDArray[np.float32]:
+            key = (0x6F6E6C69, environment, episode)
+            word = np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0]
+            return walk.reset([int(word) >> 1])[0].astype(np.float32)
+
+        now = begin(walk, 0)
+        for step in range(steps):
+            words = draws.words(torch.tensor(step), 1)["action"][0, 0].reshape(environments, 2)
+            if step * environments <= random_steps:
+                action = (((words[environment] >> 9).float() + 0.5) * 2.0**-23) * 2 - 1
+            else:
+                u = ((words[environment] >> 9).float() + 0.5) * 2.0**-23
+                radius = (-2.0 * u[0].log()).sqrt()
+                angle = u[1] * (2.0 * np.pi)
+                noise = torch.stack([radius * angle.cos(), radius * angle.sin()])
+                action = torch.tanh(torch.from_numpy(now)[1:] * 0.1 + noise)
+            result = walk.step(action.numpy()[None] * np.float32(2.0))
+            then = result.observation[0].astype(np.float32)
+            length += 1
+            terminal = bool(result.terminal[0])
+            found[step, environment] = {
+                "observation": now,
+                "action": action.numpy(),
+                "reward": np.float32(result.reward[0]),
+                "terminal": float(terminal),
+                "next_observation": then,
+            }
+            now = then
+            if terminal or length == limit:
+                episode, length = episode + 1, 0
+                now = begin(walk, episode)
+    return [found[place] for place in sorted(found)]
+
+
+@pytest.mark.parametrize("environments", [1, 2, 3])
+@pytest.mark.parametrize("limit", [1, 4, 1000])
+@pytest.mark.parametrize("capacity", [30, 1000])
+def test_batches_are_of_the_rows_that_each_environment_makes(environments: int, limit: int, capacity: int) -> None:
+    """Truncation is no termination, whatever the limit, the number of environments and the ratio."""
+    seeds, count = (3, 2**63 + 5), 25
+    made = ring(seeds, environments, updates_per_step=1 / environments / 2, limit=limit, capacity=capacity)
+    found = batches(made, count)
+    draws = Draws.of(seeds, {"batch": BATCH}, CPU)
+    for position, seed in enumerate(seeds):
+        rows = rows_by_hand(seed, environments, made.steps, limit, 7)
+        for update, batch in enumerate(found):
+            end = made.steps_before(update) * environments
+            kept = rows[:end][-(-(-capacity // environments) * environments) :]
+            chosen = indexes(draws.words(torch.tensor(update), 1)["batch"][0, position], len(kept))
+            for place, index in enumerate(chosen.tolist()):
+                for name, value in kept[index].items():
+                    np.testing.assert_allclose(batch[name][position, place], value, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "environments", "expected"),
+    [
+        (1, 1, [8, 9, 10, 11]),
+        (20, 1, [8] * 4),
+        (2, 1, [8, 8, 9, 9]),
+        (0.5, 1, [8, 10, 12, 14]),
+        (0.5, 4, [2, 2, 3, 3]),
+        (0.1, 2, [4, 9, 14, 19]),
+        (1, 3, [3, 3, 3, 4]),
+    ],
+)
+def test_updates_and_steps_alternate_as_the_ratio_says(ratio: float, environments: int, expected: list[int]) -> None:
+    """The first update comes when there are more rows than steps of chance: 8 rows here."""
+    made = ring(environments=environments, updates_per_step=ratio)
+    assert [made.steps_before(update) for update in range(4)] == expected
+    batches(made, 4)
+    assert made.steps == expected[-1]
+
+
+def test_a_ratio_that_steps_and_updates_cannot_keep_is_refused() -> None:
+    with pytest.raises(ValueError, match="whole number, got 2"):
+        ring(updates_per_step=0.75)
+    ring(environments=4, updates_per_step=0.75)
+
+
+def test_updates_with_steps_between_them_are_not_fed_together() -> None:
+    made = ring(environments=1, updates_per_step=2)
+    made.reserve(2)
+    assert made.period == 2
+    made.feed(0, 2)
+    with pytest.raises(RuntimeError, match="steps between them"):
+        made.feed(3, 2)
+
+
+def test_an_agent_that_was_trained_before_acts_from_the_first_step() -> None:
+    seen = []
+    made = ring(random_steps=0)
+    made.begin(lambda observation, noise: (seen.append(made.steps), explore(observation, noise))[1])
+    batches(made, 3)
+    assert seen == list(range(made.steps))
+    assert made.steps_before(0) == BATCH // 2  # as many rows as a batch has
+
+
+def test_seeds_do_not_depend_on_those_beside_them() -> None:
+    both = batches(ring((3, 8)), 12)
+    assert equal(both, batches(ring((8,)), 12), slice(1, 2))
+    assert not equal(both, batches(ring((8,)), 12), slice(0, 1))
+
+
+def test_the_agent_sees_standardized_observations_and_rows_are_kept_as_they_come() -> None:
+    normalizer = Normalizer(mean=np.array([0.5, 2.0, 0.0], "f4"), scale=np.array([2.0, 4.0, 1.0], "f4"), epsilon=0.0)
+    raw, standardized = ring(random_steps=1000), ring(random_steps=1000, normalizer=normalizer)
+    for one, other in zip(batches(raw, 5), batches(standardized, 5), strict=True):
+        for name in ("observation", "next_observation"):
+            np.testing.assert_array_equal(other[name], normalizer.normalize(one[name].numpy()))
+        for name in ("action", "reward", "terminal"):
+            assert torch.equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("capacity", [24, 1000])
+@pytest.mark.parametrize("stops", [(5,), (1, 4, 30)])
+def test_a_ring_that_goes_on_makes_the_same_batches(tmp_path: Path, capacity: int, stops: tuple[int, ...]) -> None:
+    whole = batches(ring(capacity=capacity), 40)
+    parts, done = [], 0
+    moving: dict[str, Tensor] = {}
+    for stop in (*stops, 40):
+        made = ring(capacity=capacity)
+        if done:
+            for name, tensor in made.moving().items():
+                tensor.copy_(moving[name])
+            made.load(tmp_path)
+        parts += batches(made, stop - done, done)
+        moving = {name: tensor.clone() for name, tensor in made.moving().items()}
+        made.store(tmp_path)
+        batches(made, 3, stop)  # a killed run has done more than its checkpoint says
+        if stop == stops[-1]:
+            made.store(tmp_path)
+        done = stop
+    assert equal(whole, parts)
+
+
+def test_files_that_are_missing_or_damaged_are_refused(tmp_path: Path) -> None:
+    made = ring()
+    batches(made, 4)
+    made.store(tmp_path)
+    batches(made, 4, 4)
+    made.store(tmp_path)
+    moving = {name: tensor.clone() for name, tensor in made.moving().items()}
+    files = sorted(tmp_path.glob("3/*"))
+    assert len(files) == 2
+
+    def load() -> None:
+        other = ring()
+        for name, tensor in other.moving().items():
+            tensor.copy_(moving[name])
+        other.load(tmp_path)
+
+    load()
+    content = bytearray(files[0].read_bytes())
+    content[-5] ^= 1
+    files[0].write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged|not as"):
+        load()
+    for path in files:
+        path.unlink()
+        with pytest.raises(CheckpointError, match=r"lacks rows|damaged|not as"):
+            load()
+        path.write_bytes(content)
+
+
+def test_a_seed_whose_environment_breaks_is_named_and_the_others_go_on() -> None:
+    sound = batches(ring(), 12)
+    with pytest.warns(
+        RuntimeWarning, match=r"seed 3 has failed at step .*environment gave NaN.*the others go on"
+    ) as told:
+        broken = batches(ring(broken=1), 12)
+    assert len(told) == 1
+    assert equal(sound, [{name: column[1:] for name, column in batch.items()} for batch in broken], slice(1, 2))
+    assert all(batch["reward"][0].isnan().all() for batch in broken)
+    assert all(batch[name].isfinite().all() for batch in broken for name in batch if name != "reward")
+
+
+def test_an_agent_that_acts_by_nan_fails_alone() -> None:
+    sound, made = batches(ring(), 12), ring()
+    made.begin(lambda observation, noise: explore(observation, noise) * torch.tensor([torch.nan, 1.0])[:, None, None])
+    with pytest.warns(RuntimeWarning, match="seed 3 has failed.*action is NaN"):
+        found = batches(made, 12)
+    assert equal(sound, [{name: column[1:] for name, column in batch.items()} for batch in found], slice(1, 2))
+
+
+def test_what_is_reported() -> None:
+    made = ring(limit=3)
+    assert np.isnan(made.report()["training_return"]).all()
+    batches(made, 30)
+    assert made.report()["environment_steps"] == [made.steps * 2] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(made.report()["training_return"]).all()
