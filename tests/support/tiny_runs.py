@@ -17,12 +17,12 @@ import torch
 
 from trajmill.algorithms import method_named, method_names
 from trajmill.core.sealing import unsealed
-from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
+from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig, train
 from trajmill.models.gpt import GPTConfig
 from trajmill.runs.directory import RunDirectory
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.device import ComputeConfig
-from trajmill.training.settings import Schedule
+from trajmill.training.settings import Interaction, Schedule
 
 HOPPER = "hopper-sac-replay-10k"
 CPU = ComputeConfig(device="cpu")
@@ -62,6 +62,10 @@ def tiny(name: str, *, method: Mapping[str, Any] | None = None, **changes: Any) 
     settings |= {"method": replace(module.SMALL, **sizes)} | changes
     if hasattr(module, "prepare"):
         return DatasetTrainConfig(**{"dataset": HOPPER, "evaluation_episode_count": 1} | settings)
+    if hasattr(module, "INTERACTION"):
+        online = {"environment": "hopper", "environments": 2, "capacity": 40, "evaluation_episode_count": 1}
+        online["interaction"] = Interaction(random_steps=12, updates_per_step=module.INTERACTION.updates_per_step)
+        return OnlineTrainConfig(**online | settings)
     return TrainConfig(**settings)
 
 

@@ -5,9 +5,10 @@ The type of the settings says which method it is, so there is no list of methods
 
 from __future__ import annotations
 
+import multiprocessing
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,7 @@ from trajmill.experiments.prediction import (
 )
 from trajmill.replay.ring import Ring
 from trajmill.replay.tables import Mixture, table_of
+from trajmill.runs.beside import Beside
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import finish, process_count, seed_groups, train_in_processes
 from trajmill.runs.reading import read_able, read_start
@@ -60,6 +62,7 @@ from trajmill.training.settings import (
     per_seed,
     plain,
 )
+from trajmill.training.state import TrainingState
 
 ConfigT = TypeVar("ConfigT")
 
@@ -362,35 +365,48 @@ class _Task:
         """Train all seeds in this process, or in those of torchrun."""
         online = OnlineState.of(self.method, self.state) if isinstance(self.config, OnlineTrainConfig) else None
         step, state = (self.method.step, self.state) if online is None else (online.step, online)
-        return run_schedule(
-            run,
-            step,
-            state,
-            self.config.schedule,
-            seeds=self.config.seeds,
-            metadata=self.metadata,
-            progress=progress,
-            evaluate=self.evaluation(),
-            ranks=self.ranks,
-            bounds=self.method.bounds(self.state) if hasattr(self.method, "bounds") else None,
-            of_larger_run=of_larger_run,
-        )
-
-    def evaluation(self) -> Evaluate | None:
-        """How the state is scored or measured as it learns."""
-        if hasattr(self.method, "policy"):
-            assert isinstance(self.config, DatasetTrainConfig | OnlineTrainConfig) and self.environment is not None
-            return scoring(
-                self.method.policy(self.state),
-                self.environment,
-                seed_count=len(self.config.seeds),
-                episode_count=self.config.evaluation_episode_count,
-                observation_dim=self.metadata["observation_dim"],
-                action_scale=self.metadata.get("action_limit", 1.0),
+        with self.evaluation() as evaluate:
+            return run_schedule(
+                run,
+                step,
+                state,
+                self.config.schedule,
+                seeds=self.config.seeds,
+                metadata=self.metadata,
+                progress=progress,
+                evaluate=evaluate,
+                ranks=self.ranks,
+                bounds=self.method.bounds(self.state) if hasattr(self.method, "bounds") else None,
+                of_larger_run=of_larger_run,
             )
-        if hasattr(self.method, "measure"):
-            return lambda update: self.method.measure(self.state)
-        return None
+
+    @contextmanager
+    def evaluation(self) -> Iterator[Evaluate | None]:
+        """How the state is scored or measured as it learns, until the end of the block.
+
+        Where training runs on a GPU, and in a process beside it, scores are those of a copy on the CPU.
+        """
+        if not hasattr(self.method, "policy"):
+            yield (lambda update: self.method.measure(self.state)) if hasattr(self.method, "measure") else None
+            return
+        assert isinstance(self.config, DatasetTrainConfig | OnlineTrainConfig) and self.environment is not None
+        scorer = Scorer(
+            method=name_of(self.config.method),
+            known=self.metadata,
+            environment=self.environment,
+            episode_count=self.config.evaluation_episode_count,
+            compute=replace(self.config.compute, device="cpu"),
+        )
+        place, is_part = self.config.compute.evaluation, multiprocessing.current_process().daemon
+        on_gpu = self.state.step.is_cuda
+        if (place == "beside" or (place == "auto" and on_gpu)) and not is_part and self.ranks.count == 1:
+            with Beside(scorer) as beside:
+                yield lambda update: beside.give(snapshot(self.state), update)
+        elif on_gpu:
+            yield lambda update: scorer.scores(snapshot(self.state), update)
+        else:
+            policy = self.method.policy(self.state)
+            yield lambda update: scorer.scores_of(policy, update)
 
     def results(self, run: RunDirectory) -> dict[str, Any]:
         """What ``result.json`` says of a finished run, beside how long it took."""
@@ -497,31 +513,45 @@ def _with_relevance(rows: Any, settings: Any, path: Path) -> tuple[Any, dict[str
     return rows.with_relevance(relevance(tensors, known, real)), identity_of_run(known)
 
 
-def scoring(
-    act: Policy,
-    environment: str,
-    *,
-    seed_count: int,
-    episode_count: int,
-    observation_dim: int,
-    action_scale: float = 1.0,
-) -> Evaluate:
-    """Evaluation for a schedule: mean return and score of every seed; the update names the series of episodes."""
+def snapshot(state: TrainingState) -> dict[str, Tensor]:
+    """Copies on the CPU of what a policy may be made of: all that moves but optimizers and metrics."""
+    moving = {name: tensor for name, tensor in state.moving().items() if "_adam/" not in name and name != "metrics"}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in moving.items()}
 
-    def evaluate(update: int) -> dict[str, list[float]]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorer:
+    """Scores policies: mean return and score of every seed; the update names the series of episodes."""
+
+    method: str
+    known: Mapping[str, Any]
+    """what checkpoints say beside their tensors"""
+    environment: str
+    episode_count: int
+    compute: ComputeConfig
+
+    def __call__(self, tensors: Mapping[str, Tensor], update: int) -> dict[str, list[float]]:
+        """`scores`, in a process that nothing has set up yet."""
+        self.compute.apply()
+        return self.scores(tensors, update)
+
+    def scores(self, tensors: Mapping[str, Tensor], update: int) -> dict[str, list[float]]:
+        """The scores of a `snapshot`."""
+        return self.scores_of(method_named(self.method).restore(tensors, self.known), update)
+
+    def scores_of(self, act: Policy, update: int) -> dict[str, list[float]]:
+        """The scores of policies."""
         result = evaluate_policy(
             act,
-            environment,
-            seed_count=seed_count,
-            episode_count=episode_count,
+            self.environment,
+            seed_count=len(self.known["seeds"]),
+            episode_count=self.episode_count,
             episode_seed=update,
-            observation_dim=observation_dim,
-            action_scale=action_scale,
+            observation_dim=self.known["observation_dim"],
+            action_scale=self.known.get("action_limit", 1.0),
         )
         returns = result.returns.mean(axis=1)
         return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
-
-    return evaluate
 
 
 def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def _work(pipe: Connection) -> None:
     def warn(message: Warning | str, *_: Any, **__: Any) -> None:
         pipe.send(_Report(warning=message if isinstance(message, DivergenceWarning) else str(message)))
 
-    _end_with_parent()
+    end_with_parent()
     warnings.showwarning = warn
     try:
         while True:
@@ -154,7 +154,7 @@ def _work(pipe: Connection) -> None:
         pipe.send(_Report(error=f"{type(error).__name__}: {error}"))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process as soon as the one that started it is gone, so that no one writes where a resumed run does."""
 
     def watch() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from trajmill.core.progress import Progress
 from trajmill.runs.directory import RunDirectory
@@ -58,8 +59,20 @@ class DivergenceError(RuntimeError):
 
 StateT = TypeVar("StateT", bound=TrainingState)
 Metrics = Mapping[str, Sequence[float]]
-Evaluate = Callable[[int], Metrics]
-"""number of updates made -> metrics, one value per seed"""
+
+
+class Pending(Protocol):
+    """Metrics that something else is working out."""
+
+    def is_done(self) -> bool:
+        """Whether `result` does not wait."""
+
+    def result(self) -> Metrics:
+        """The metrics."""
+
+
+Evaluate = Callable[[int], Metrics | Pending]
+"""number of updates made -> metrics, one value per seed, at once or later"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +120,7 @@ def run_schedule(
     lines = [line["update"] for line in run.lines("train")] if ranks.is_first and done else []
     logged = ranks.maximum(max(done - done % schedule.log_interval, min(done, 1), *lines[-1:]))
     progress("train", done, schedule.updates, "updates")
+    log = _Log(run if ranks.is_first else None)
 
     def save() -> None:
         if of_larger_run and len(watch.diverged) == len(seeds) and done < schedule.updates:
@@ -123,17 +137,16 @@ def run_schedule(
             stopped = ranks.maximum(int(received() is not None))
             if done == 1 or schedule.is_mark(schedule.log_interval, done):
                 means = state.metrics.mean_of_last(logged, done)
-                if ranks.is_first:
-                    more: Metrics = state.report() if isinstance(state, Growing) else {}
-                    run.log("train", done, time.monotonic() - began, {**means, **more})
+                more: Metrics = state.report() if isinstance(state, Growing) else {}
+                log.add("train", done, time.monotonic() - began, {**means, **more})
                 watch.metrics(state.metrics, means, logged, done)
                 logged = done
             if saves or stopped:
                 watch.numbers(state, done)
             if evaluate is not None and schedule.is_mark(schedule.evaluation_interval, done):
-                scores = evaluate(done)
-                if ranks.is_first:
-                    run.log("evaluation", done, time.monotonic() - began, scores)
+                log.add("evaluation", done, time.monotonic() - began, evaluate(done))
+            if saves or stopped:
+                log.write(waits=True)
             if ranks.is_first and (saves or stopped):
                 save()
             progress("train", done, schedule.updates, "updates")
@@ -143,6 +156,30 @@ def run_schedule(
                     received() or signal.SIGTERM,
                 )
     return Trained(wall_seconds=time.monotonic() - began, diverged=watch.diverged)
+
+
+@dataclass(slots=True)
+class _Log:
+    """Writes lines of metrics in the order of their updates, also when some of them come later."""
+
+    run: RunDirectory | None
+    waiting: deque[tuple[str, int, float, Metrics | Pending]] = field(default_factory=deque)
+
+    def add(self, phase: str, update: int, seconds: float, metrics: Metrics | Pending) -> None:
+        self.waiting.append((phase, update, seconds, metrics))
+        self.write(waits=False)
+
+    def write(self, *, waits: bool) -> None:
+        """Write what is there, or with `waits` everything."""
+        while self.waiting:
+            phase, update, seconds, metrics = self.waiting[0]
+            if not isinstance(metrics, Mapping):
+                if not (waits or metrics.is_done()):
+                    return
+                metrics = metrics.result()
+            if self.run is not None:
+                self.run.log(phase, update, seconds, metrics)
+            self.waiting.popleft()
 
 
 @dataclass(slots=True)

@@ -29,7 +29,12 @@ class ComputeConfig:
     rows: Literal["device", "host"] = "device"
     """where the data is kept: on the training device, or on the host, from where equal batches are fed to the device"""
 
+    evaluation: Literal["auto", "in_place", "beside"] = "auto"
+    """where policies are scored: between updates, or beside them in a process of its own on the CPU, with equal scores;
+    auto takes beside on a GPU"""
+
     def __post_init__(self) -> None:
+        checks.choice("evaluation", self.evaluation, ("auto", "in_place", "beside"))
         checks.choice("device", self.device, ("auto", "cpu", "cuda"))
         checks.choice("precision", self.precision, ("fp32", "tf32", "bf16"))
         checks.choice("rows", self.rows, ("device", "host"))
