@@ -8,7 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill.data import Normalizer
@@ -32,6 +34,8 @@ def ring_of(
     normalizer: Normalizer | None,
     device: torch.device,
     threads: int | None = None,
+    offline: Mapping[str, NDArray[np.float32]] | None = None,
+    offline_ratio: float = 0.0,
 ) -> Ring:
     """An empty ring with `environment_count` environments of each seed, stepped on `threads` threads (None: all)."""
     task = task_of(environment)
@@ -53,6 +57,8 @@ def ring_of(
         action_limit=task.action_limit,
         facts=facts,
         device=device,
+        offline=offline,
+        offline_ratio=offline_ratio,
     )
 
 

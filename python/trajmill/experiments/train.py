@@ -23,7 +23,15 @@ from trajmill.core import checks
 from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
-from trajmill.data import Dataset, Normalizer, environment_of, has_reference_score, load_dataset, reference_score
+from trajmill.data import (
+    Dataset,
+    Normalizer,
+    environment_of,
+    has_reference_score,
+    load_dataset,
+    qlearning_transitions,
+    reference_score,
+)
 from trajmill.data.environments import check_environment, task_of
 from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
@@ -40,7 +48,7 @@ from trajmill.experiments.prediction import (
     predicted_rows,
 )
 from trajmill.replay.ring import Ring
-from trajmill.replay.tables import Mixture, table_of
+from trajmill.replay.tables import Mixture, TransitionRows, table_of
 from trajmill.runs.beside import Beside
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import finish, process_count, seed_groups, train_in_processes
@@ -156,6 +164,12 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
     interaction: Interaction
     environments: int = 1
     """environments of each seed that are stepped together, at least 1"""
+    dataset: str | None = None
+    """name of a bundled dataset, or path of a file, of which every batch has a share (arXiv 2302.02948)"""
+    offline_ratio: float = 0.5
+    """that share, rounded down, (0, 1)"""
+    limit: int | None = None
+    """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
     capacity: int = 1_000_000
     """transitions of each seed that are kept, the newest, at least 1"""
     evaluation_episode_count: int = 10
@@ -165,6 +179,9 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
         TrainConfig.__post_init__(self)
         at_least(1, environments=self.environments, capacity=self.capacity)
         at_least(1, evaluation_episode_count=self.evaluation_episode_count)
+        in_range("(0, 1)", offline_ratio=self.offline_ratio)
+        if self.dataset is None and self.offline_ratio != 0.5:
+            raise ValueError("offline_ratio is the share of a dataset: give --dataset too, or leave it out")
 
 
 @torch_as_it_was()
@@ -296,7 +313,9 @@ class _Task:
         is_online = isinstance(config, OnlineTrainConfig)
         if isinstance(config, OnlineTrainConfig):
             environment = task_of(config.environment).environment_id
-        if isinstance(config, DatasetTrainConfig):
+            if config.init is not None:
+                config = replace(config, interaction=replace(config.interaction, random_steps=0))
+        if isinstance(config, DatasetTrainConfig | OnlineTrainConfig) and config.dataset is not None:
             dataset = load_dataset(config.dataset, limit=config.limit)
             environment = config.environment
             if environment is None and hasattr(method, "policy"):
@@ -311,7 +330,7 @@ class _Task:
         action_limit = task_of(environment).action_limit if environment and hasattr(method, "policy") else 1.0
         more = dict[str, Any]()
         if isinstance(config, OnlineTrainConfig):
-            table: Any = _ring(config, part.seeds, device, start)
+            table: Any = _ring(config, part.seeds, device, start, dataset, action_limit)
             data_name = environment or ""
         else:
             rows = _rows(config, method, dataset, model, action_limit, progress, more)
@@ -325,8 +344,8 @@ class _Task:
                 raise ValueError(f"cannot start from {config.init}: {error}") from error
         metadata = {"kind": name_of(settings), "seeds": list(config.seeds), "method": plain(settings)}
         if dataset is not None or is_online:
-            facts = table.facts if dataset is None else dataset
-            metadata |= {"observation_dim": facts.observation_dim, "action_dim": facts.action_dim}
+            sizes = table.facts if dataset is None or is_online else dataset
+            metadata |= {"observation_dim": sizes.observation_dim, "action_dim": sizes.action_dim}
             metadata |= {"environment": environment, "dataset": data_name}
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
         if dataset is not None:
@@ -421,9 +440,15 @@ def _ring(
     seeds: Sequence[int],
     device: torch.device,
     start: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None,
+    dataset: Dataset | None,
+    action_limit: float,
 ) -> Ring:
     """What the agents fill; observations are standardized as in the run that they start from."""
     known = None if start is None else start[1].get("normalizer")
+    offline = None
+    if dataset is not None:
+        transitions = qlearning_transitions(divide_actions(dataset, action_limit), "d4rl")
+        offline = TransitionRows(transitions=transitions).columns
     return ring_of(
         config.environment,
         seeds,
@@ -434,6 +459,8 @@ def _ring(
         normalizer=None if known is None else Normalizer.from_dict(known),
         device=device,
         threads=None if device.type == "cuda" else config.compute.threads,
+        offline=offline,
+        offline_ratio=config.offline_ratio,
     )
 
 

@@ -87,7 +87,8 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
 
     `environments` are S·E, seed by seed, whose actions are within ± `action_limit` and whose episodes are cut after
     `episode_limit` steps, which is a truncation. `facts.normalizer`, if any, standardizes what the agent sees; rows are
-    kept as they come. ValueError if steps and updates cannot alternate as `interaction` asks.
+    kept as they come. `offline` are rows of which every batch has the share `offline_ratio`, rounded down, after those
+    of the ring. ValueError if steps and updates cannot alternate as `interaction` asks.
 
     An environment that gives NaN, or an agent that acts so, ends its seed: it is named in a RuntimeWarning, its rewards
     are NaN from then on, and the others go on.
@@ -107,8 +108,12 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         facts: TransitionFacts,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        offline: Mapping[str, NDArray[np.float32]] | None = None,
+        offline_ratio: float = 0.0,
     ) -> None:
         super().__init__(device, dtype, facts)
+        self._offline = None if offline is None else {name: self._seen(name, rows) for name, rows in offline.items()}
+        self._own_count = batch_size - (0 if offline is None else int(batch_size * offline_ratio))
         self._environments, self._seeds = environments, list(seeds)
         self._shape = shape = (len(seeds), environment_count)
         self._limits = episode_limit, np.float32(action_limit)
@@ -120,7 +125,8 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
                 f"number, got {environment_count} * {interaction.updates_per_step:g}"
             )
         self.period = max(1, int(self._updates_per_step))
-        self._first = -(-max(interaction.random_steps + 1, batch_size) // environment_count)
+        before = interaction.random_steps + interaction.warmup_steps
+        self._first = -(-max(before + 1, batch_size) // environment_count)
         self._capacity = -(-capacity // environment_count)  # steps
         o, a = facts.observation_dim, facts.action_dim
         numbers = {"observation": o, "action": a, "reward": (), "next_observation": o}
@@ -239,16 +245,31 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         if self.steps_before(first + count - 1) != self.steps:
             raise RuntimeError(f"updates {first} to {first + count - 1} have steps between them")
         words = self._batches.words(torch.tensor(first), count)["batch"]  # (U, S, B)
+        own = self._own_count
+        parts = [(slice(None, own), self._own_rows(words[..., :own]))]
+        if self._offline is not None:
+            row = indexes(words[..., own:], len(self._offline["reward"])).numpy()
+            parts.append((slice(own, None), {name: column[row] for name, column in self._offline.items()}))
+        for place, columns in parts:
+            columns["reward"][:, self._state["has_failed"]] = np.nan
+            for name, slots in self._slots.items():
+                slots[:count, :, place].copy_(torch.from_numpy(columns[name]))
+
+    def _own_rows(self, words: Tensor) -> dict[str, NDArray[Any]]:
+        """The rows in the ring that words (U, S, n) choose, each of its seed's."""
         e = self._shape[1]
         row = indexes(words, (self.steps - self._oldest()) * e).numpy()
         slots = self._slots_of(np.arange(len(self._seeds))[:, None], self._oldest() + row // e, row % e)
         columns = self._buffer[slots.ravel()]
-        columns["reward"].reshape(row.shape)[:, self._state["has_failed"]] = np.nan
-        for name, slot in self._slots.items():
-            column = columns[name]
-            if self.facts.normalizer is not None and column.ndim == 2 and name != "action":
-                column = self.facts.normalizer.normalize(column)
-            slot[:count].copy_(torch.from_numpy(column).view_as(slot[:count]))
+        return {
+            name: self._seen(name, column).reshape(*row.shape, *column.shape[1:]) for name, column in columns.items()
+        }
+
+    def _seen(self, name: str, column: NDArray[Any]) -> NDArray[Any]:
+        """A column as the agent sees it."""
+        is_observation = name in ("observation", "next_observation")
+        normalizer = self.facts.normalizer
+        return normalizer.normalize(column) if is_observation and normalizer is not None else column
 
     def draw(self, words: Tensor) -> TransitionBatch:
         """See `Table`; the words have been used already, so these are not looked at."""
@@ -318,9 +339,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             return (uniform * 2.0 - 1.0).view(-1, *shape).numpy()
         if self._explore is None:
             raise RuntimeError("nothing acts: begin() the ring with an agent's way to explore")
-        seen = self._state["observation"]
-        if self.facts.normalizer is not None:
-            seen = self.facts.normalizer.normalize(seen)
+        seen = self._seen("observation", self._state["observation"])
         noise = shaped_normals(words, shape, self.dtype)
         with torch.no_grad():
             chosen = self._explore(torch.from_numpy(seen).to(self.device, self.dtype), noise.to(self.device))

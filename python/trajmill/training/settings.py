@@ -173,15 +173,17 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interaction:
-    """How an agent that learns online alternates between steps of its environments and updates."""
+    """How an agent meets its environment while it learns."""
 
-    random_steps: int
-    """steps of each seed with uniform actions before the first update, at least 0"""
-    updates_per_step: float
-    """updates for each step of an environment, > 0 (the update-to-data ratio)"""
+    random_steps: int = 5000
+    """environment steps of uniform actions before the first update, at least 0; none with --init"""
+    warmup_steps: int = 0
+    """environment steps after these that the agent makes as it is, before the first update (arXiv 2412.07762)"""
+    updates_per_step: float = 1.0
+    """updates for each environment step after them, > 0: the update-to-data ratio"""
 
     def __post_init__(self) -> None:
-        at_least(0, random_steps=self.random_steps)
+        at_least(0, random_steps=self.random_steps, warmup_steps=self.warmup_steps)
         in_range("(0, inf)", updates_per_step=self.updates_per_step)
 
 
