@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PART_SUFFIX = ".part"
 """ends the name of what is still being written; such a name also begins with a dot"""
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _OF_THE_SYSTEM = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"}
 _OF_THE_SYSTEM |= {".snapshot", ".snapshots", ".Trashes", ".fseventsd", ".Spotlight-V100", "@eaDir"}
 
@@ -85,6 +86,17 @@ def _check_kind(path: Path, *, is_directory: bool) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the disk, such as that it is full, name `path`, where the system names a part or nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OF_THE_DISK:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
 def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
     """A name beside `path` to write a file or a directory at; it takes the place of `path` if the block ends well.
 
@@ -96,17 +108,18 @@ def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[P
     path = replaceable(path)
     part = part_of(path / path.name if path.is_dir() else path)
     try:
-        yield part
-        for written in [*part.rglob("*"), part] if part.is_dir() else [part]:
-            sync(written)
-        if check is not None:
-            check()
-        _check_kind(path, is_directory=part.is_dir())
-        if path.is_dir() and part.is_dir():
-            _fill(path, part)
-        else:
-            part.replace(path)
-            sync(path.parent)
+        with naming(path):
+            yield part
+            for written in [*part.rglob("*"), part] if part.is_dir() else [part]:
+                sync(written)
+            if check is not None:
+                check()
+            _check_kind(path, is_directory=part.is_dir())
+            if path.is_dir() and part.is_dir():
+                _fill(path, part)
+            else:
+                part.replace(path)
+                sync(path.parent)
     finally:
         remove(part)
 

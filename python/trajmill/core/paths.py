@@ -43,7 +43,12 @@ def given_path(path: AnyPath) -> Path:
 
 def local_path(path: AnyPath) -> Path:
     """The absolute path, which stays the same when the working directory changes; see `given_path`."""
-    return given_path(path).absolute()
+    try:
+        return given_path(path).absolute()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is in the working directory, which was removed; give an absolute path"
+        ) from None
 
 
 def input_path(path: AnyPath) -> Path:

@@ -153,9 +153,10 @@ def _make_storage(path: Path, settings: Settings, byte_count: int) -> None:
     part = files.part_of(path)
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        os.posix_fallocate(descriptor, 0, header.size + byte_count)  # a mapped write to a full disk kills the process
-        os.pwrite(descriptor, header.data, 0)
-        os.fsync(descriptor)
+        with files.naming(path):  # a mapped write to a full disk kills the process, so all is taken here
+            os.posix_fallocate(descriptor, 0, header.size + byte_count)
+            os.pwrite(descriptor, header.data, 0)
+            os.fsync(descriptor)
         try:
             os.link(part, path)
         except FileExistsError:
