@@ -64,6 +64,28 @@ def test_what_a_path_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             given_path(text)
 
 
+@pytest.mark.parametrize("wrong", [b"x", 3, None, ["x"]])
+def test_a_path_is_text(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be text|os\.PathLike"):
+        local_path(wrong)
+
+
+@pytest.mark.parametrize("name", ["ReplayBuffer.save", "storage", "replacing", "write_whole"])
+def test_errors_name_the_place_that_was_given(name: str, tmp_path: Path) -> None:
+    def replace(path: Path) -> None:
+        with files.replacing(path) as part:
+            part.write_text("x")
+
+    writes = WRITES | {
+        "storage": lambda path: tm.ReplayBuffer(4, {"x": "f4"}, path=path),
+        "replacing": replace,
+        "write_whole": lambda path: files.write_whole(path, b"x"),
+    }
+    with pytest.raises(FileNotFoundError) as caught:
+        writes[name](tmp_path / "missing/x")
+    assert caught.value.filename == str(tmp_path / "missing/x")
+
+
 def test_a_working_directory_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

@@ -86,12 +86,12 @@ def _check_kind(path: Path, *, is_directory: bool) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Errors of the disk, such as that it is full, name `path`, where the system names a part or nothing."""
+def naming(path: Path, part: Path) -> Iterator[None]:
+    """Errors of the disk, such as that it is full, and of `part` name `path`, which stands for both."""
     try:
         yield
     except OSError as error:
-        if error.errno in _OF_THE_DISK:
+        if error.errno in _OF_THE_DISK or str(error.filename) == str(part):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -108,7 +108,7 @@ def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[P
     path = replaceable(path)
     part = part_of(path / path.name if path.is_dir() else path)
     try:
-        with naming(path):
+        with naming(path, part):
             yield part
             for written in [*part.rglob("*"), part] if part.is_dir() else [part]:
                 sync(written)

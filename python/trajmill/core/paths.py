@@ -24,6 +24,8 @@ def is_url(location: AnyPath) -> bool:
 def given_path(path: AnyPath) -> Path:
     """The path as it was given, with ``~`` and ``file://`` resolved; ValueError for what is not on this machine."""
     text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"a path must be text, got {path!r}; os.fsdecode makes text of bytes")
     if not text or "\0" in text:
         raise ValueError(f"a path must have characters, none of them zero, got {text!r}")
     if is_url(text):
