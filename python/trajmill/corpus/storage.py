@@ -137,7 +137,11 @@ class _ObjectStore:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._files, root = library("fsspec", url, "remote").core.url_to_fs(url)
+        fsspec = library("fsspec", url, "remote")
+        try:
+            self._files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:  # no driver, or no such protocol
+            raise CorpusError(f"{url} cannot be opened: {error}") from error
         self._root = root.rstrip("/")
 
     def __str__(self) -> str:

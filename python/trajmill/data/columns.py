@@ -231,8 +231,13 @@ def columns_to_write(steps: Steps, *, infos: Collection[str] | None = None, next
             raise refuse(fault, "write D4RL's schema (.hdf5), or take single transitions")
         del given["next_observations"]
     for name, values in (steps.get("infos") or {}).items():
+        if {"", ".", ".."} & set(name.split("/")):
+            raise refuse(f"the info {name!r} has a name that no file can hold", "give it another")
         if infos is None or name in infos:
             given[INFOS + name] = values
+    for name, values in given.items():
+        if np.ma.is_masked(values):
+            raise refuse(f"key {name!r} has masked values, which cannot be kept", "fill them first")
     arrays = check_columns({name: np.asarray(values) for name, values in given.items()}, warn=False)
     columns = {name: clean_column(name, values) for name, values in arrays.items()}
     both = columns["terminals"] & columns["timeouts"]

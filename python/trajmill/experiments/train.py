@@ -23,7 +23,8 @@ from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
-from trajmill.data.environments import check_environment, task_of
+from trajmill.data.environments import check_environment, find_environment, task_of
+from trajmill.data.errors import warn_about
 from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
@@ -417,6 +418,9 @@ def _rows(
                 f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
+        tasks = [find_environment(each) for each in (other, dataset)]
+        if None not in tasks and len({str(task).lower().partition("-v")[0] for task in tasks}) > 1:
+            warn_about(f"mix {name} was recorded in {tasks[0]}, dataset {dataset.name} in {tasks[1]}; mixed as asked")
         rows = method.prepare(config.method, divide_actions(other, action_limit))
         if config.relevance is not None:
             rows, _ = _with_relevance(rows, config.method, config.relevance)

@@ -30,6 +30,7 @@ ColumnSpec = npt.DTypeLike | tuple[tuple[int, ...] | int, npt.DTypeLike]
 """a dtype for a number, or the shape (or length) of a row and its dtype"""
 
 _EXPONENTS = "[0, 10]"  # of priorities and of weights
+_SUMMED = {"reward", "terminal", "truncated"}
 
 
 class ReplayBuffer(_core.ReplayBuffer):
@@ -74,9 +75,10 @@ class ReplayBuffer(_core.ReplayBuffer):
         row led to, `following` says: ``{"next_obs": "obs", "next_goal": "goal"}``; shared columns need no mention. By
         default that is ``{"next_observation": "observation"}``, if the schema has both, and a ValueError if it has
         columns beside those, the shared ones and action, reward, terminal and truncated: say ``{}`` if none of them
-        belongs to the next row. A row's look-ahead stops after a row that is terminal or truncated, before a row that
-        was not added yet, and where a following column is not byte by byte the other one of the next row; such breaks
-        are counted by ``break_count``, and the first one is a RuntimeWarning. Then ``reward`` is
+        belongs to the next row. Both columns of a pair have one shape and dtype. A row's look-ahead stops after a row
+        that is terminal or truncated, before a row that was not added yet, and where a following column is not byte by
+        byte the other one of the next row; such breaks are counted by ``break_count``, and the first one is a
+        RuntimeWarning. Then ``reward`` is
         ``r_0 + discount r_1 + ... + discount^(m-1) r_(m-1)``, added in float64; following and shared columns,
         ``terminal`` and ``truncated`` are those of the last row; the batch has a column ``discount``, float32
         ``discount^m``, by which the value of ``next_observation`` counts; other columns are those of the first row.
@@ -129,6 +131,7 @@ class ReplayBuffer(_core.ReplayBuffer):
             "discount": checks.number("discount", discount, "[0, 1]"),
             "alpha": checks.number("alpha", alpha, _EXPONENTS) if prioritized else None,
         }
+        _check_roles(settings)
         columns = [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]
         self._settings = settings | {"columns": columns}  # as files have them
         beta = checks.number("beta", beta, _EXPONENTS)
@@ -242,11 +245,16 @@ class ReplayBuffer(_core.ReplayBuffer):
         """The rows in slots, integers (n,) or a slice, as a batch of the columns; IndexError if a slot is empty."""
         if isinstance(indexes, slice):
             indexes = np.arange(*indexes.indices(len(self)))
-        return self._gather(indexes)
+        return self._gather(checks.unmasked("indexes", indexes))
 
     def rows(self, indexes: slice | npt.ArrayLike) -> Batch:
         """The rows in slots as they were added, whatever `n_step` is: the columns of the schema; else as indexing."""
-        return self._gather(self._slots()[indexes] if isinstance(indexes, slice) else indexes, as_added=True)
+        slots = self._slots()[indexes] if isinstance(indexes, slice) else checks.unmasked("indexes", indexes)
+        return self._gather(slots, as_added=True)
+
+    def update_priorities(self, indexes: npt.ArrayLike, priorities: npt.ArrayLike) -> None:
+        """Set priorities (n,), finite numbers >= 0, of the rows in slots (n,); see the class."""
+        super().update_priorities(checks.unmasked("indexes", indexes), checks.unmasked("priorities", priorities))
 
     def epoch(self, batch_size: int, *, epoch: int = 0, first_row: int = 0) -> Iterator[Batch]:
         """Batches that together hold every row once, in an order that `epoch` and the seed decide.
@@ -270,6 +278,20 @@ class ReplayBuffer(_core.ReplayBuffer):
             return f"ReplayBuffer({len(self)} of {self.capacity} rows: {columns})"
         except ValueError:
             return f"ReplayBuffer(closed: {columns})"
+
+
+def _check_roles(settings: Mapping[str, Any]) -> None:
+    """What n steps need of columns that lead to the next row; the core checks what is declared."""
+    if settings["n_step"] == 1:
+        return
+    columns = {name: (shape, dtype) for name, shape, dtype in settings["columns"]}
+    shared, following = dict(settings["shared"]), settings["following"]
+    for name in _SUMMED & (shared.keys() | dict(following or ()).keys()):
+        raise ValueError(f"n_step > 1 makes {name!r} itself, so it can be neither shared nor following; leave it out")
+    pair = columns.get("next_observation"), columns.get("observation")
+    if following is None and "next_observation" not in shared and None not in pair and pair[0] != pair[1]:
+        fault = "'next_observation' and 'observation' differ in shape or dtype, so n_step > 1 cannot see where"
+        raise ValueError(f"{fault} steps follow each other; make them equal, or say following={{}} if they never do")
 
 
 _storages: weakref.WeakSet[ReplayBuffer] = weakref.WeakSet()

@@ -153,11 +153,13 @@ def _make_storage(path: Path, settings: Settings, byte_count: int) -> None:
     """Make the file, all of its blocks with it, unless another program has made it meanwhile."""
     header = _header(settings, [(0, byte_count)], None)
     part = files.part_of(path)
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with files.naming(path, part):
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        os.posix_fallocate(descriptor, 0, header.size + byte_count)  # a mapped write to a full disk kills the process
-        os.pwrite(descriptor, header.data, 0)
-        os.fsync(descriptor)
+        with files.naming(path, part):  # a mapped write to a full disk kills the process, so all is taken here
+            os.posix_fallocate(descriptor, 0, header.size + byte_count)
+            os.pwrite(descriptor, header.data, 0)
+            os.fsync(descriptor)
         try:
             os.link(part, path)
         except FileExistsError:
