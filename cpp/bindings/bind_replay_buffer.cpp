@@ -90,10 +90,13 @@ std::string shape_text(const Column& column, const char* leading) {
   return text + (column.shape.size() + (*leading != 0) == 1 ? ",)" : ")");
 }
 
+constexpr const char* kEnvironments = "environments";  // the argument of add(), unless a column has that name
+
 // The rows of an add() call: arrays that stay, where they are, and how many rows they have.
 struct AddedRows {
   std::vector<Pinned> arrays;
   std::vector<const std::byte*> pointers;
+  std::vector<std::int64_t> environments;  // of each row; none: all step together
   std::size_t count = 0;
 
   AddedRows(const std::vector<Column>& columns, const py::kwargs& values) {
@@ -104,6 +107,10 @@ struct AddedRows {
     }
     if (values.size() == columns.size()) return;
     for (const auto& [name, value] : values) {
+      if (name.cast<std::string>() == kEnvironments) {
+        take_environments(py::reinterpret_borrow<py::object>(value));
+        continue;
+      }
       const auto known = [&](const Column& column) { return column.name == name.cast<std::string>(); };
       if (std::ranges::none_of(columns, known)) {
         throw std::invalid_argument(message("add got a column '", text_of(name), "' that the schema does not have"));
@@ -112,6 +119,23 @@ struct AddedRows {
   }
 
  private:
+  void take_environments(const py::object& value) {
+    const py::array array = as_array(value, kEnvironments);
+    const char kind = array.dtype().kind();
+    const bool is_one = array.ndim() == 0 && is_step_;
+    if ((kind != 'i' && kind != 'u' && array.size() > 0) || (!is_one && array.ndim() != 1)) {
+      throw py::type_error(message("environments must be integers in one dimension, got ", text_of(array.dtype()), " ",
+                                   text_of(array.attr("shape"))));
+    }
+    environments = copied(Slots(array));
+    if (environments.size() != count) {
+      throw std::invalid_argument(
+          message("environments must have one number for each of ", count, " rows, got ", environments.size()));
+    }
+  }
+
+  bool is_step_ = false;
+
   void take(const Column& column, const py::object& value, bool is_first) {
     const Pinned& pinned = arrays.emplace_back(converted(value, column, message("column '", column.name, "'")));
     const py::array& array = pinned.array();
@@ -122,6 +146,7 @@ struct AddedRows {
                                           " for one row or ", shape_text(column, "rows"), " for many, got ",
                                           text_of(array.attr("shape"))));
     }
+    is_step_ = is_step;
     const std::size_t rows = is_step ? 1 : static_cast<std::size_t>(array.shape(0));
     if (!is_first && rows != count) {
       throw std::invalid_argument(
@@ -141,7 +166,8 @@ void tell_of_breaks(PythonReplayBuffer& buffer) {
                    "n_step: a row that is neither terminal nor truncated is not continued by the row after it, whose "
                    "observation is not byte by byte the next observation; runs of n steps stop there, and break_count "
                    "says how many do. If it should continue, add both from one array: rounding, normalization and -0.0 "
-                   "make a difference. If it ends there, set truncated",
+                   "make a difference. If it ends there, set truncated. If the rows are of several environments, set "
+                   "environment_count",
                    1) != 0) {
     throw py::error_already_set();
   }
@@ -186,11 +212,12 @@ void bind_replay_buffer(py::module_& module) {
           "add",
           [](PythonReplayBuffer& buffer, const py::KWArgs<py::object>& columns) {
             const AddedRows rows(buffer.settings().columns, columns);
-            const std::size_t slot = released([&] { return buffer.add(rows.count, rows.pointers); });
+            const std::size_t slot = released([&] { return buffer.add(rows.count, rows.pointers, rows.environments); });
             tell_of_breaks(buffer);
             return slot;
           },
-          "Append one row, given without a leading axis, or many; the first one's slot.")
+          "Append one row, given without a leading axis, or many, of all environments or of `environments`; the first "
+          "one's slot.")
       .def(
           "sample",
           [](PythonReplayBuffer& buffer, std::size_t batch_size, const py::object& out, std::size_t threads,
@@ -278,9 +305,10 @@ void bind_replay_buffer(py::module_& module) {
           "_parts",
           [](const PythonReplayBuffer& buffer) {
             const ReplayLayout& layout = buffer.layout();
-            return std::vector<std::size_t>{0, layout.rows, layout.weights, layout.entries, layout.byte_count};
+            return std::vector<std::size_t>{
+                0, layout.rows, layout.weights, layout.entries, layout.environments, layout.byte_count};
           },
-          "Where state, rows, weights and entries begin in memory, and where they end.")
+          "Where state, rows, weights, entries and environments begin in memory, and where they end.")
       .def_property_readonly(
           "_memory", [](const PythonReplayBuffer& buffer) { return buffer.view(); }, "All of the buffer's memory.")
       .def(
@@ -290,9 +318,9 @@ void bind_replay_buffer(py::module_& module) {
             for (const auto& [begin, size] : buffer.used_extents()) extents.emplace_back(begin, size);
             return extents;
           },
-          "Begin and size of what is in use of state, rows, weights and entries.")
-      .def("_restore", &PythonReplayBuffer::restore, py::arg("is_version_1") = false, py::call_guard<Released>(),
-           "Take over what was put into memory.")
+          "Begin and size of what is in use of state, rows, weights, entries and environments.")
+      .def("_restore", &PythonReplayBuffer::restore, py::arg("version") = ReplayBuffer::kVersion,
+           py::call_guard<Released>(), "Take over what was put into memory, of a file of that version.")
       .def(
           "_reading",
           [](PythonReplayBuffer& buffer, const py::typing::Callable<void()>& work) {

@@ -39,7 +39,8 @@ class ReplayBuffer(_core.ReplayBuffer):
     the oldest are overwritten. It returns the slot in [0, capacity) of the first new row; the others follow it around
     the ring. Integers and booleans are converted to a column's dtype if every value survives, floats to another float
     are rounded, unless that makes a finite number infinite; everything else is a TypeError, and so are masked values.
-    Values are stored as they come, NaN included. If an `add` fails, nothing has changed.
+    Values are stored as they come, NaN included. If an `add` fails, nothing has changed. ``add(environments=[0, 1, 3],
+    **columns)`` says whose rows they are: see `environment_count`.
 
     ``sample(batch_size, out=None, threads=1, *, replace=True, beta=None)`` makes the next draw: a dict of arrays
     (batch_size, ...) under the names of the columns. `out`, a batch that an earlier call gave, is filled and returned.
@@ -67,8 +68,13 @@ class ReplayBuffer(_core.ReplayBuffer):
         They are stored only where they differ from it, byte by byte, or where there is no next row yet. So what is
         drawn is always what was added, whatever the flags say.
     environment_count
-        Rows of E environments that step together are added E at a time, or a multiple: row i of a batch belongs to
-        environment i % E.
+        Of how many environments E rows come, which what follows what depends on: `n_step` and `shared`. Without
+        `environments`, `add` takes rows of all of them together, E or a multiple of E: row i belongs to environment
+        i % E. With ``environments``, integers (rows,) in [0, E), or one for a row without a leading axis, row i belongs
+        to ``environments[i]``, and any may be left out: those whose row is no transition, as after a reset, or that
+        have not answered yet. Their order is free; several rows of one environment are in the order of its steps. What
+        follows a row is the next row of its environment, whenever it comes. Once rows of some environments were added,
+        8 bytes of memory a row say what follows what.
     n_step, discount, following
         With ``n_step`` n > 1 a drawn row looks ahead over m rows of its environment, m <= n. Which columns say where a
         row led to, `following` says: ``{"next_obs": "obs", "next_goal": "goal"}``; shared columns need no mention. By
@@ -168,7 +174,7 @@ class ReplayBuffer(_core.ReplayBuffer):
             raise ReplayFileError(f"{source} is damaged: its settings make no buffer: {error}") from error
         replay_file.load(source, header, buffer._memory, buffer._parts)
         try:
-            buffer._restore(is_version_1=header.version == 1)
+            buffer._restore(version=header.version)
             return buffer
         except ValueError as error:
             raise ReplayFileError(f"{source} is damaged: {error}") from error

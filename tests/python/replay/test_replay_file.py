@@ -104,7 +104,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda fields: fields.update(version=3), "has format version 3, this trajmill reads up to 2"),
+        (lambda fields: fields.update(version=4), "has format version 4, this trajmill reads up to 3"),
         (lambda fields: fields["extents"].pop(1), "is cut short or was added to"),
         (lambda fields: fields["extents"][0].__setitem__(0, 4096), "its extents are not those of its settings"),
         (
@@ -380,19 +380,37 @@ def test_two_programs_that_make_the_same_storage_at_once_share_one(
     assert len(tm.ReplayBuffer(500, SCHEMA, path=path)) == 500
 
 
-def test_copies_of_version_1_are_read(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:n_step")
+@pytest.mark.parametrize("environments", [1, 5])
+@pytest.mark.parametrize("version", [1, 2])
+def test_copies_of_earlier_versions_are_read(tmp_path: Path, version: int, environments: int) -> None:
     xxhash = pytest.importorskip("xxhash")
-    buffer = used_buffer()
+    buffer = used_buffer(environment_count=environments, n_step=1 if version == 1 else 3)
     buffer.save(tmp_path / "copy")
     data = bytearray((tmp_path / "copy").read_bytes())
-    data[4096:8192] = struct.pack("<QQQd", 300, 800, 1, 0.0).ljust(4096, b"\0")
+    if environments > 1:
+        del data[-4096:]  # whose the rows are
+    if version == 1:
+        data[4096:8192] = struct.pack("<QQQd", 300, 800, 1, 0.0).ljust(4096, b"\0")
     (tmp_path / "copy").write_bytes(data)
 
     def change(fields: dict[str, Any]) -> None:
-        del fields["settings"]["following"]
-        fields["version"], fields["checksum"] = 1, xxhash.xxh3_128(data[4096:]).hexdigest()
+        if version == 1:
+            del fields["settings"]["following"]
+        fields["extents"].pop()
+        fields["version"], fields["checksum"] = version, xxhash.xxh3_128(data[4096:]).hexdigest()
 
     rewritten(tmp_path / "copy", change)
     copy = tm.ReplayBuffer.load(tmp_path / "copy")
-    for _ in range(3):
+    for step in range(3):
         assert_equal(copy.sample(100), buffer.sample(100))
+        for each in (copy, buffer):
+            each.add(**rows(1000 + 3 * step, 3), environments=[environments - 1, 0, 0])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_storage_of_earlier_versions_is_refused_with_the_way_out(tmp_path: Path, version: int) -> None:
+    used_buffer(path=tmp_path / "storage").close()
+    rewritten(tmp_path / "storage", lambda fields: fields.update(version=version))
+    with pytest.raises(ReplayFileError, match=rf"format version {version}, .* save\(\) a copy with that one, and load"):
+        tm.ReplayBuffer(500, SCHEMA, path=tmp_path / "storage")
