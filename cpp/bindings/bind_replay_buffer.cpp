@@ -58,7 +58,7 @@ ReplaySettings settings_of(std::size_t capacity,
                            const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns,
                            const Pairs& shared, const std::optional<Pairs>& following, std::uint64_t seed,
                            std::size_t environment_count, std::size_t n_step, double discount,
-                           std::optional<double> alpha) {
+                           std::optional<double> alpha, bool is_checked) {
   ReplaySettings settings{.capacity = capacity,
                           .columns = {},
                           .shared = shared_columns(shared),
@@ -67,6 +67,7 @@ ReplaySettings settings_of(std::size_t capacity,
                           .environment_count = environment_count,
                           .n_step = n_step,
                           .discount = discount,
+                          .is_checked = is_checked,
                           .alpha = alpha};
   for (const auto& [name, shape, dtype] : columns) settings.columns.push_back(column_of(name, shape, dtype));
   if (following) settings.following = shared_columns(*following);
@@ -199,7 +200,7 @@ void bind_replay_buffer(py::module_& module) {
   py::class_<ReplaySettings>(module, "ReplaySettings", "What a ReplayBuffer is made for.")
       .def(py::init(&settings_of), py::kw_only(), py::arg("capacity"), py::arg("columns"), py::arg("shared"),
            py::arg("following"), py::arg("seed"), py::arg("environment_count"), py::arg("n_step"), py::arg("discount"),
-           py::arg("alpha"),
+           py::arg("alpha"), py::arg("is_checked") = false,
            "Columns are (name, row shape, dtype); shared and following ones (name, the column it repeats or follows).")
       .def_property_readonly(
           "byte_count", [](const ReplaySettings& settings) { return ReplayBuffer::layout(settings).byte_count; },
@@ -261,6 +262,13 @@ void bind_replay_buffer(py::module_& module) {
             return Slots(static_cast<py::ssize_t>(found.size()), found.data());
           },
           "Slots of all rows, in the order in which draws count them.")
+      .def(
+          "_changed_slots",
+          [](const PythonReplayBuffer& buffer, std::uint64_t first, std::uint64_t last) {
+            const std::vector<std::int64_t> found = released([&] { return buffer.changed_slots(first, last); });
+            return Slots(static_cast<py::ssize_t>(found.size()), found.data());
+          },
+          py::arg("first"), py::arg("last"), "Slots of rows number first to last - 1 that are not what was added.")
       .def_property_readonly("_draw_key", &PythonReplayBuffer::draw_key, "Key of the words behind the draws.")
       .def(
           "update_priorities",
@@ -306,7 +314,7 @@ void bind_replay_buffer(py::module_& module) {
           [](const PythonReplayBuffer& buffer) {
             const ReplayLayout& layout = buffer.layout();
             return std::vector<std::size_t>{
-                0, layout.rows, layout.weights, layout.entries, layout.environments, layout.byte_count};
+                0, layout.rows, layout.weights, layout.entries, layout.environments, layout.checks};
           },
           "Where state, rows, weights, entries and environments begin in memory, and where they end.")
       .def_property_readonly(

@@ -62,6 +62,7 @@ struct ReplayBuffer::State {
   std::uint64_t which;  // kHolds of the record that holds
   std::uint64_t draws;  // draws made, and 16 bits that check them
   Record records[2];
+  WeightCheck weights;  // where settings().is_checked
 
   [[nodiscard]] static std::uint64_t checked(std::uint64_t draw_count) noexcept;
 };

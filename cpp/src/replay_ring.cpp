@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "check_sum.hpp"
 #include "replay_parts.hpp"
 #include "trajmill/addressed_draws.hpp"
 #include "trajmill/permutation.hpp"
@@ -53,6 +54,7 @@ ReplayBuffer::ReplayBuffer(ReplaySettings settings, std::span<std::byte> memory)
   if (settings_.environment_count > 1) {
     environments_ = reinterpret_cast<std::uint32_t*>(memory_.data() + layout_.environments);
   }
+  if (settings_.is_checked) checks_ = reinterpret_cast<std::uint64_t*>(memory_.data() + layout_.checks);
   restore();
 }
 
@@ -65,8 +67,7 @@ void ReplayBuffer::require_open() const { require(state_ != nullptr, closed_); }
 std::uint64_t ReplayBuffer::Record::sum() const noexcept {
   std::uint64_t sum = 0x7472616A6D696C6C;
   for (const std::uint64_t word : {first, added, std::bit_cast<std::uint64_t>(largest_priority)}) {
-    sum = (sum ^ word) * 0x9E3779B97F4A7C15;  // odd, and so is what the shift does: a bijection of every word
-    sum ^= sum >> 29;
+    sum = mixed(sum, word);
   }
   return sum;
 }
@@ -293,6 +294,9 @@ std::size_t ReplayBuffer::add(std::size_t count, std::span<const std::byte* cons
   }
   if (environments_ != nullptr) store_environments(number, count, environments);
   if (layout_.entry_size > 0) share_rows(number, count, columns);
+  if (checks_ != nullptr) {
+    for (std::uint64_t i = number; i < number + count; ++i) checks_[i % capacity] = row_check(i);
+  }
   if (tree_) prioritize(slot, count);
   publish(now().first, number + count, now().largest_priority);  // now the rows are there
   if (layout_.entry_size > 0) {
@@ -325,6 +329,36 @@ void ReplayBuffer::clear() {
   entry_count_ = 0;
   successors_.reset();
   if (tree_) tree_->fill(0, settings_.capacity, 0.0);
+}
+
+// --- checks ---
+
+// Of a row as it was added, its number and its environment.
+std::uint64_t ReplayBuffer::row_check(std::uint64_t number) const noexcept {
+  const std::size_t slot = number % settings_.capacity;
+  const std::size_t begin = layout_.entry_size > 0 ? sizeof(std::int64_t) : 0;  // behind where its entry is
+  std::uint64_t sum = mixed(mixed(number, environments_ != nullptr ? environments_[slot] : 0), row(slot) + begin,
+                            layout_.row_stride - begin);
+  for (const Link& link : links_) {
+    if (!link.is_shared) continue;
+    const std::int64_t reference = entry_of(slot);
+    const std::byte* const shared =
+        reference == 0 ? row(successor(slot)) + pieces_[link.of].offset : entry(reference) + pieces_[link.to].offset;
+    sum = mixed(sum, shared, pieces_[link.to].size);
+  }
+  return sum;
+}
+
+std::vector<std::int64_t> ReplayBuffer::changed_slots(std::uint64_t first, std::uint64_t last) const {
+  require(settings_.is_checked, "the rows of this buffer have no checks");
+  const std::shared_lock lock(mutex_);
+  require_open();
+  std::vector<std::int64_t> slots;
+  for (std::uint64_t number = std::max(first, now().first); number < std::min(last, now().added); ++number) {
+    const std::size_t slot = number % settings_.capacity;
+    if (checks_[slot] != row_check(number)) slots.push_back(static_cast<std::int64_t>(slot));
+  }
+  return slots;
 }
 
 // --- drawing ---
@@ -450,6 +484,7 @@ void ReplayBuffer::close(std::string reason) {
   state_ = nullptr;
   rows_ = entries_ = nullptr;
   environments_ = nullptr;
+  checks_ = nullptr;
   successors_.reset();
   memory_ = {};
   tree_.reset();

@@ -65,15 +65,17 @@ ReplayLayout ReplayBuffer::layout(const ReplaySettings& settings) {
   const std::size_t aligned = round_up(row_size, kCacheLine);
   if (aligned <= row_size + row_size / 4) layout.row_stride = aligned;  // 192 for 168 bytes: drawn a fifth faster
   layout.entry_size = round_up(layout.entry_size, 8);
-  require(settings.capacity < (std::size_t{1} << 62) / (layout.row_stride + layout.entry_size + 2 * sizeof(double)),
+  require(settings.capacity < (std::size_t{1} << 62) / (layout.row_stride + layout.entry_size + 3 * sizeof(double)),
           "a capacity of ", settings.capacity, " rows of ", row_size, " bytes is more than memory can address");
   layout.rows = kPage;
   layout.weights = layout.rows + round_up(settings.capacity * layout.row_stride, kPage);
   layout.entries =
       layout.weights + (settings.alpha ? round_up(SumTree::padded(settings.capacity) * sizeof(double), kPage) : 0);
   layout.environments = layout.entries + round_up(settings.capacity * layout.entry_size, kPage);
-  layout.byte_count = layout.environments +
-                      (settings.environment_count > 1 ? round_up(settings.capacity * sizeof(std::uint32_t), kPage) : 0);
+  layout.checks = layout.environments +
+                  (settings.environment_count > 1 ? round_up(settings.capacity * sizeof(std::uint32_t), kPage) : 0);
+  layout.byte_count =
+      layout.checks + (settings.is_checked ? round_up(settings.capacity * sizeof(std::uint64_t), kPage) : 0);
   return layout;
 }
 

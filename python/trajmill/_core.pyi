@@ -300,6 +300,7 @@ class ReplaySettings:
         n_step: Int,
         discount: Float,
         alpha: Float | None,
+        is_checked: bool = False,
     ) -> None:
         """Columns are (name, row shape, dtype); shared and following ones (name, the column it repeats or follows)."""
     def __reduce__(self) -> typing.Any: ...
@@ -312,6 +313,8 @@ class ReplayBuffer(BatchSource):
     def __init__(self, settings: ReplaySettings, memory: typing.Any = None) -> None:
         """In memory of its own, or in that of a uint8 array, which is kept."""
     def __len__(self) -> int: ...
+    def _changed_slots(self, first: Int, last: Int) -> numpy.typing.NDArray[numpy.int64]:
+        """Slots of rows number first to last - 1 that are not what was added."""
     def _close(self, reason: str) -> None:
         """Give the memory up."""
     def _epoch_slots(self, epoch: Int, first: Int, count: Int) -> numpy.typing.NDArray[numpy.int64]:

@@ -50,6 +50,7 @@ struct ReplaySettings {
   std::size_t environment_count = 1;
   std::size_t n_step = 1;
   double discount = 0.99;            // per step, in [0, 1]; used where n_step > 1
+  bool is_checked = false;           // changes of rows and priorities by anything else are noticed
   std::optional<double> alpha = {};  // draws in proportion to priority^alpha; none: uniform
 };
 
@@ -65,7 +66,7 @@ struct ReplayLayout {
   std::vector<std::size_t> offsets;  // of each column in a row; those shared: in an entry of the side store
   std::size_t entry_offset;          // in a row: which entry of the side store it has
   std::size_t entry_size;            // of the side store; 0: nothing is shared
-  std::size_t rows, weights, entries, environments;  // begins of the parts; the state comes first
+  std::size_t rows, weights, entries, environments, checks;  // begins of the parts; the state comes first
   std::size_t byte_count;
 };
 
@@ -126,6 +127,9 @@ class ReplayBuffer : public BatchSource {
 
   // The slots at positions first, first + 1, ... of an epoch's order, in which every row comes once.
   void epoch_slots(std::uint64_t epoch, std::size_t first, std::span<std::int64_t> slots) const;
+
+  // Where `is_checked`: slots of those of rows number `first` to `last` - 1 that are not what was added.
+  [[nodiscard]] std::vector<std::int64_t> changed_slots(std::uint64_t first, std::uint64_t last) const;
 
   // For a copy that makes the same draws on another device: where the rows are, in the order in which draws count them,
   // and the key of the words behind a draw.
@@ -204,6 +208,7 @@ class ReplayBuffer : public BatchSource {
   [[nodiscard]] bool has_successor(std::uint64_t number) const noexcept;
   void follow_environments();
   std::size_t follow(std::uint64_t number) noexcept;
+  [[nodiscard]] std::uint64_t row_check(std::uint64_t number) const noexcept;
   void store_environments(std::uint64_t number, std::size_t count, std::span<const std::int64_t> environments) noexcept;
   template <class Work>
   void for_each_continued(std::uint64_t number, std::size_t count, const Work& work) const;
@@ -248,6 +253,7 @@ class ReplayBuffer : public BatchSource {
   std::byte* rows_ = nullptr;
   std::byte* entries_ = nullptr;
   std::uint32_t* environments_ = nullptr;    // of the rows in the slots, if there are several
+  std::uint64_t* checks_ = nullptr;          // of the rows in the slots, if they have them
   std::shared_ptr<std::byte[]> successors_;  // 1 + slot or 0, for each slot; null: all environments came together
   std::vector<std::uint64_t> latest_;        // with successors_: 1 + number of each environment's last row, or 0
   std::vector<std::size_t> continued_;       // with successors_: slots of rows whose successors are being added

@@ -3,9 +3,9 @@
 A file is a header and the parts of the buffer's memory (cpp/include/trajmill/replay_buffer.hpp), each at a multiple of
 4,096 bytes. The header is ``TRAJRPLY``, the length and the CRC-32 of a JSON text (two little-endian uint64), and that
 text: format version, settings, which extents of the memory follow, and their XXH3. A copy holds the extents in use;
-storage holds all of the memory and has no checksum of its rows, since they change; its state has one. Nothing is
-pickled. Version 2 did not say whose the rows of several environments are: they came of all of them together. Version 1
-had no check of the state.
+storage holds all of the memory, and has a check of each row, one of the priorities and one of the state instead, since
+they change. Nothing is pickled. Version 2 did not say whose the rows of several environments are, which came of all of
+them together, and had a check of the state only. Version 1 had none.
 """
 
 from __future__ import annotations

@@ -214,6 +214,94 @@ def test_storage_with_an_impossible_state_is_refused(tmp_path: Path) -> None:
         tm.ReplayBuffer(500, SCHEMA, path=path, shared={"next_observation": "observation"})
 
 
+EVERYWHERE: list[dict[str, Any]] = [
+    {},
+    EVERYTHING,
+    {"environment_count": 5, "n_step": 2, "shared": {"next_observation": "observation"}},
+    {"prioritized": True, "schema": {"image": ((7, 5), "u1"), "reward": "f8"}},
+]
+
+
+def small_storage(path: Path, capacity: int = 30, **options: Any) -> tm.ReplayBuffer:
+    return tm.ReplayBuffer(capacity, options.pop("schema", SCHEMA), path=path, **options)
+
+
+def fill(buffer: tm.ReplayBuffer, count: int, **options: Any) -> None:
+    """Rows of a few calls, with priorities and, if there are several environments, of some of them."""
+    names = {name for name, _, _ in buffer.batch_columns} & SCHEMA.keys()
+    for first in range(0, count, 3):
+        columns = {name: values for name, values in rows(first, 3).items() if name in names}
+        if "image" in options.get("schema", {}):
+            columns["image"] = np.arange(first, first + 105, dtype="u1").reshape(3, 7, 5)
+        given = {"environments": [4, 1, 0]} if "environment_count" in options else {}
+        buffer.add(**columns, **given)
+        if options.get("prioritized"):
+            buffer.update_priorities([0, 1, 0], [first, 2.5, first + 0.125])
+
+
+def contents(buffer: tm.ReplayBuffer) -> list[Any]:
+    slots = buffer._slots()
+    batches = [buffer[slots], buffer.rows(slots), buffer.sample(50)]
+    return [[values.tobytes() for values in batch.values()] for batch in batches] + [slots.tolist(), buffer.draw_count]
+
+
+@pytest.mark.filterwarnings("ignore:n_step")
+@pytest.mark.parametrize("count", [12, 45])
+@pytest.mark.parametrize("options", EVERYWHERE)
+def test_every_flipped_bit_of_storage_is_noticed_or_nothing_depends_on_it(
+    tmp_path: Path, options: dict[str, Any], count: int
+) -> None:
+    path = tmp_path / "storage"
+    with small_storage(path, **options) as buffer:
+        fill(buffer, count, **options)
+        parts, used = buffer._parts, buffer._used_extents()
+    whole = path.read_bytes()
+    with small_storage(path, **options) as buffer:
+        wanted = contents(buffer)
+    random = np.random.default_rng(count)
+    header = 4096
+    places = [*range(0, 120)]  # of the state
+    for begin, size in [*used[1:], (parts[-1], 8 * min(count, 30))]:
+        places += range(begin, begin + size, max(1, size // 60))
+    noticed = 0
+    for place in places:
+        changed = bytearray(whole)
+        changed[header + place] ^= 1 << int(random.integers(8))
+        path.write_bytes(changed)
+        try:
+            buffer = small_storage(path, **options)
+        except ReplayFileError as error:
+            assert str(path) in str(error)
+            noticed += 1
+            continue
+        with buffer:
+            assert contents(buffer) == wanted, place
+    assert noticed > 0.6 * len(places)
+
+
+def test_the_other_rows_of_damaged_storage_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "storage"
+    with used_buffer(path=path) as buffer:
+        wanted = buffer[:]
+        buffer.verify()
+        buffer._memory[buffer._parts[1] + 7 * buffer._row_stride] ^= 1
+        with pytest.raises(
+            ReplayFileError, match=r"damaged: 1 of 500 rows are not what was added, in slots 7; restore"
+        ):
+            buffer.verify()
+    with pytest.raises(ReplayFileError, match=r"in slots 7; .* or open it with verify=False"):
+        tm.ReplayBuffer(500, SCHEMA, path=path)
+    with tm.ReplayBuffer(500, SCHEMA, path=path, verify=False) as buffer:
+        others = np.delete(np.arange(500), 7)
+        assert_equal(buffer[others], {name: values[others] for name, values in wanted.items()})
+        buffer.add(**rows(800, 210))  # over the damaged one
+        buffer.verify()
+    with pytest.raises(ValueError, match="only rows in a file"):
+        tm.ReplayBuffer(5, SCHEMA).verify()
+    with pytest.raises(ValueError, match="the buffer is closed"):
+        buffer.verify()
+
+
 @pytest.mark.parametrize("kill_count", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_killed_process_leaves_whole_rows(tmp_path: Path, kill_count: int) -> None:
     path = str(tmp_path / "storage")
