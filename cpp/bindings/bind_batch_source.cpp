@@ -79,10 +79,14 @@ bool are_equal(const py::array& from, const py::array& to) {
   return widest(from) == DataType::i8 ? are_equal<std::int64_t>(from, to) : are_equal<std::uint64_t>(from, to);
 }
 
+// Whether finite numbers become infinite as floats of `type`: those from half a step above its largest number on.
 template <class Number>
-bool any_infinite(const py::array& numbers) {
+bool overflow(const py::array& numbers, DataType type) {
+  const auto end = static_cast<Number>(type == DataType::f2   ? 65520.0L
+                                       : type == DataType::f4 ? 0x1.ffffffp127L
+                                                              : 0x1.fffffffffffff8p1023L);
   const std::span values(static_cast<const Number*>(numbers.data()), static_cast<std::size_t>(numbers.size()));
-  return std::ranges::any_of(values, [](Number value) { return std::isinf(value); });
+  return std::ranges::any_of(values, [end](Number value) { return std::isfinite(value) && std::abs(value) >= end; });
 }
 
 }  // namespace
@@ -186,22 +190,20 @@ py::array converted(const py::object& value, const Column& column, const std::st
         int{py::array::c_style} | int{py::array::forcecast} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
     PyObject* const made =
         numpy.PyArray_FromAny_(numbers.ptr(), py::dtype(type).release().ptr(), 0, 0, kFlags, nullptr);
-    if (made != nullptr) return py::reinterpret_steal<py::array>(made);
-    const py::error_already_set error;
-    if (error.matches(PyExc_RuntimeWarning)) refuse();  // NumPy's, for numbers that are too large
-    throw error;
+    if (made == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::array>(made);
   };
+  if (to == 'f' && (is_whole || array.itemsize() > wanted.itemsize())) {  // before NumPy would warn of it
+    const bool is_long = array.itemsize() > py::ssize_t{sizeof(double)};
+    if (is_long ? overflow<long double>(cast_to(array, py::dtype("g")), column.type)
+                : overflow<double>(cast_to(array, dtype_of(DataType::f8)), column.type)) {
+      refuse();
+    }
+  }
   py::array cast = cast_to(array, wanted);
   if (is_whole) {
     const auto wide = [&](const py::array& numbers) { return cast_to(numbers, dtype_of(widest(numbers))); };
     if (!are_equal(wide(array), wide(cast))) refuse();
-  } else if (const py::array wide = cast_to(cast, dtype_of(DataType::f8)); any_infinite<double>(wide)) {
-    const py::array given = cast_to(array, py::dtype("g"));
-    const auto* const before = static_cast<const long double*>(given.data());
-    const auto* const after = static_cast<const double*>(wide.data());
-    for (py::ssize_t i = 0; i < given.size(); ++i) {
-      if (std::isinf(after[i]) && std::isfinite(before[i])) refuse();
-    }
   }
   return cast;
 }
