@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -136,8 +137,9 @@ Batch batch_for(std::span<const Column> columns, std::size_t batch_size, const p
   }
   batch.arrays = py::reinterpret_borrow<py::dict>(out);
   std::vector<std::pair<std::byte*, std::size_t>> extents;
+  Py_ssize_t place = 0;
   for (const Column& column : columns) {
-    PyObject* const found = PyDict_GetItemString(out.ptr(), column.name.c_str());  // borrowed
+    PyObject* const found = find_item(out, column.name, place);
     if (found == nullptr) throw std::invalid_argument(message("out lacks the column '", column.name, "'"));
     const auto value = py::reinterpret_borrow<py::object>(found);
     const auto refuse = [&] {
@@ -169,17 +171,32 @@ py::array as_array(const py::object& value, const std::string& what) {
   }
 }
 
-py::array converted(const py::object& value, const Column& column, const std::string& what) {
-  const py::array array = as_array(value, what);
+bool is_named(const py::handle& key, std::string_view name) noexcept {
+  if (!PyUnicode_CheckExact(key.ptr())) return false;
+  Py_ssize_t size = 0;
+  const char* const text = PyUnicode_AsUTF8AndSize(key.ptr(), &size);
+  if (text == nullptr) PyErr_Clear();  // half of a surrogate pair
+  return text != nullptr && name == std::string_view(text, static_cast<std::size_t>(size));
+}
+
+PyObject* find_item(const py::handle& dict, const std::string& name, Py_ssize_t& place) {
+  PyObject *key = nullptr, *value = nullptr;
+  if (PyDict_Next(dict.ptr(), &place, &key, &value) != 0 && is_named(key, name)) return value;
+  return PyDict_GetItemString(dict.ptr(), name.c_str());
+}
+
+py::array converted(const py::object& value, const Column& column, const std::function<std::string()>& what) {
+  const py::array array =
+      py::isinstance<py::array>(value) ? py::reinterpret_borrow<py::array>(value) : as_array(value, what());
   const auto& numpy = py::detail::npy_api::get();
   if (Py_TYPE(array.ptr()) != numpy.PyArray_Type_ &&
       call_python(py::module_::import("numpy.ma").attr("is_masked"), array).cast<bool>()) {
-    throw py::type_error(message(what, " has masked values, which a column cannot hold; fill them first"));
+    throw py::type_error(message(what(), " has masked values, which a column cannot hold; fill them first"));
   }
   if (holds_rows(array, column)) return array;
   const py::dtype& wanted = dtype_of(column.type);
   const auto refuse = [&] {
-    throw py::type_error(message(what, " needs ", text_of(wanted), ", got ", text_of(array.dtype()),
+    throw py::type_error(message(what(), " needs ", text_of(wanted), ", got ", text_of(array.dtype()),
                                  " that cannot be converted without loss"));
   };
   const char to = wanted.kind(), from = array.dtype().kind();

@@ -2,8 +2,10 @@
 #include <pybind11/typing.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "batches.hpp"
 #include "trajmill/replay_buffer.hpp"
@@ -93,27 +95,27 @@ std::string shape_text(const Column& column, const char* leading) {
 
 constexpr const char* kEnvironments = "environments";  // the argument of add(), unless a column has that name
 
-// The rows of an add() call: arrays that stay, where they are, and how many rows they have.
+// The rows of an add() call: where they are, and how many. They stay as they are while this is there: arrays that no
+// one can take away, or, of a few rows, copies.
 struct AddedRows {
-  std::vector<Pinned> arrays;
   std::vector<const std::byte*> pointers;
   std::vector<std::int64_t> environments;  // of each row; none: all step together
   std::size_t count = 0;
 
+  AddedRows(const AddedRows&) = delete;
   AddedRows(const std::vector<Column>& columns, const py::kwargs& values) {
+    Py_ssize_t place = 0;
     for (const Column& column : columns) {
-      PyObject* const value = PyDict_GetItemString(values.ptr(), column.name.c_str());  // borrowed
+      PyObject* const value = find_item(values, column.name, place);
       if (value == nullptr) throw std::invalid_argument(message("add lacks the column '", column.name, "'"));
       take(column, py::reinterpret_borrow<py::object>(value), pointers.empty());
     }
     if (values.size() == columns.size()) return;
     for (const auto& [name, value] : values) {
-      if (name.cast<std::string>() == kEnvironments) {
+      if (std::ranges::any_of(columns, [&](const Column& column) { return is_named(name, column.name); })) continue;
+      if (is_named(name, kEnvironments)) {
         take_environments(py::reinterpret_borrow<py::object>(value));
-        continue;
-      }
-      const auto known = [&](const Column& column) { return column.name == name.cast<std::string>(); };
-      if (std::ranges::none_of(columns, known)) {
+      } else {
         throw std::invalid_argument(message("add got a column '", text_of(name), "' that the schema does not have"));
       }
     }
@@ -135,11 +137,13 @@ struct AddedRows {
     }
   }
 
+  std::vector<Pinned> arrays_;
+  std::size_t copied_ = 0;
   bool is_step_ = false;
+  std::byte copies_[2048];
 
   void take(const Column& column, const py::object& value, bool is_first) {
-    const Pinned& pinned = arrays.emplace_back(converted(value, column, message("column '", column.name, "'")));
-    const py::array& array = pinned.array();
+    const py::array array = converted(value, column, [&] { return message("column '", column.name, "'"); });
     const auto axes = static_cast<std::size_t>(array.ndim());
     const bool is_step = axes == column.shape.size();
     if ((!is_step && axes != column.shape.size() + 1) || !holds_rows(array, column)) {
@@ -154,7 +158,13 @@ struct AddedRows {
           message("all columns need equally many rows: '", column.name, "' has ", rows, ", those before it ", count));
     }
     count = rows;
-    pointers.push_back(pinned.data());
+    const auto size = static_cast<std::size_t>(array.nbytes());
+    if (size <= sizeof(copies_) - copied_) {
+      std::memcpy(copies_ + copied_, array.data(), size);
+      pointers.push_back(copies_ + std::exchange(copied_, copied_ + size));
+    } else {
+      pointers.push_back(arrays_.emplace_back(array).data());
+    }
   }
 };
 

@@ -169,4 +169,6 @@ def test_what_add_says_without_environments() -> None:
         tm.ReplayBuffer(8, SCHEMA | {"environments": "i4"}, environment_count=2)
     named = tm.ReplayBuffer(8, {"environments": "i4"})
     named.add(environments=[5, 6])
+    with pytest.raises(ValueError, match="got a column 'x'"):
+        named.add(environments=[5, 6], x=[1, 2])
     assert named[:]["environments"].tolist() == [5, 6]

@@ -293,3 +293,21 @@ def test_an_epoch_that_is_left_loses_no_row(ahead: int, seed: int | None) -> Non
     resumed.load_state_dict(state)
     assert sorted(np.concatenate([*used, *resumed])) == list(range(200))
     assert sorted(np.concatenate(list(resumed))) == list(range(200))
+
+
+@pytest.mark.parametrize("row_count", [1, 3, 5000])
+def test_columns_are_found_by_name_in_any_order(row_count: int) -> None:
+    names = ["é", "Ã©", "e", "ee", "日本"]
+    columns = {name: np.arange(row_count, dtype="f4") + 10 * i for i, name in enumerate(names)}
+    buffer = tm.ReplayBuffer(row_count, dict.fromkeys(names, "f4"))
+    for order in itertools.permutations(names):
+        buffer.add(**{name: columns[name] for name in order})
+        for name, values in buffer[:].items():
+            np.testing.assert_array_equal(values, columns[name])
+        out = {name: np.zeros(4, "f4") for name in order}
+        found = buffer.sample(4, out=out)
+        assert len({(found[name] - columns[name][0]).tobytes() for name in names}) == 1
+    with pytest.raises(ValueError, match="add lacks the column 'Ã©'"):
+        buffer.add(**{name: columns[name] for name in names if name != "Ã©"})
+    with pytest.raises(ValueError, match="got a column"):
+        buffer.add(**columns, **{"\ud800": columns["e"]})
