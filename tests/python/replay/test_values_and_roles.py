@@ -59,22 +59,23 @@ def fits(value: Any, given: str, column: str) -> bool:
         return Fraction(float(stored) if to == "f" else int(stored)) == Fraction(int(value))
     if kind != "f" or to != "f":
         return False
-    value = float(np.array(value, given))
     with np.errstate(all="ignore"):
+        value = float(np.array(value, given))
         return not math.isfinite(value) or math.isfinite(float(np.array(value, given).astype(column)))
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("given", ["?", *INTEGERS, *FLOATS, ">i4", ">f4", ">f8"])
+@pytest.mark.parametrize("given", ["?", *INTEGERS, *FLOATS, "g", ">i4", ">f4", ">f8"])
 def test_a_column_holds_what_it_promises(given: str, column: str) -> None:
     buffer = tm.ReplayBuffer(4, {"x": column})
     mixed_with = tm.ReplayBuffer(4, {"x": column, "y": "?"})
     mixed_with.add(x=np.zeros(1, column), y=[True])
     native = given.replace(">", "")
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         for value in edges(native):
-            array = np.array([value, value], native).astype(given)
+            with np.errstate(all="ignore"):
+                array = np.array([value, value], native).astype(given)
             mixed = tm.MixedReplay(
                 {"f": (lambda count, a=array: {"x": np.resize(a, count)}, 1), "b": (mixed_with, 1)}, columns=["x"]
             )
@@ -86,6 +87,7 @@ def test_a_column_holds_what_it_promises(given: str, column: str) -> None:
                 continue
             for got in (buffer[[buffer.add(x=array)]]["x"], mixed.sample(2)["x"][:1]):
                 np.testing.assert_array_equal(got, array[:1].astype(column))
+    assert not told
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -183,8 +185,10 @@ def test_returns_that_overflow_are_refused() -> None:
 )
 def test_fills_are_not_rounded(value: float, column: str) -> None:
     buffers = [tm.ReplayBuffer(4, {"a": "f4", "x": column}), tm.ReplayBuffer(4, {"a": "f4"})]
-    with pytest.raises(TypeError, match="the fill of 'x'"):
+    with warnings.catch_warnings(record=True) as told, pytest.raises(TypeError, match="the fill of 'x'"):
+        warnings.simplefilter("always")
         tm.MixedReplay({str(i): (b, 1) for i, b in enumerate(buffers)}, fill={"x": value})
+    assert not told
 
 
 # --- roles of columns -------------------------------------------------------------------------------------------------
@@ -386,3 +390,21 @@ def test_an_epoch_that_is_left_loses_no_row(ahead: int, seed: int | None) -> Non
     resumed.load_state_dict(state)
     assert sorted(np.concatenate([*used, *resumed])) == list(range(200))
     assert sorted(np.concatenate(list(resumed))) == list(range(200))
+
+
+@pytest.mark.parametrize("row_count", [1, 3, 5000])
+def test_columns_are_found_by_name_in_any_order(row_count: int) -> None:
+    names = ["é", "Ã©", "e", "ee", "日本"]
+    columns = {name: np.arange(row_count, dtype="f4") + 10 * i for i, name in enumerate(names)}
+    buffer = tm.ReplayBuffer(row_count, dict.fromkeys(names, "f4"))
+    for order in itertools.permutations(names):
+        buffer.add(**{name: columns[name] for name in order})
+        for name, values in buffer[:].items():
+            np.testing.assert_array_equal(values, columns[name])
+        out = {name: np.zeros(4, "f4") for name in order}
+        found = buffer.sample(4, out=out)
+        assert len({(found[name] - columns[name][0]).tobytes() for name in names}) == 1
+    with pytest.raises(ValueError, match="add lacks the column 'Ã©'"):
+        buffer.add(**{name: columns[name] for name in names if name != "Ã©"})
+    with pytest.raises(ValueError, match="got a column"):
+        buffer.add(**columns, **{"\ud800": columns["e"]})
