@@ -150,8 +150,9 @@ def train(
 ) -> Path:
     """Train every seed and score it; gives the run directory.
 
-    `processes` share the seeds, with the same result; None is one per CPU core. Each makes a run `of_larger_run`, which
-    keeps running where every seed of it has diverged. Processes that torchrun started share the batches instead.
+    `processes` share the seeds, with the same result (docs/training-faults.md); None is one per CPU core. Each makes a
+    run `of_larger_run`, which keeps running where every seed of it has diverged. Processes that torchrun
+    started share the batches instead.
     """
     config, output = of_python(config), local_path(output)
     if not RunDirectory(output).finished:
