@@ -75,6 +75,19 @@ def check_writable(path: Path) -> None:
 
 
 @contextmanager
+def naming(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Let an OSError that names no file, as those of writes and closes do, or `part` or what is in it, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename
+        inside = part is not None and isinstance(named, str) and Path(named).is_relative_to(part)
+        if error.errno is None or not (named is None or inside):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
 def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
     """A name beside `path` to write a file or a directory at; it takes the place of `path` if the block ends well.
 
@@ -86,16 +99,17 @@ def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[P
     path = replaceable(path)
     part = part_of(path / path.name if path.is_dir() else path)
     try:
-        yield part
-        for written in [*part.rglob("*"), part] if part.is_dir() else [part]:
-            sync(written)
-        if check is not None:
-            check()
-        if path.is_dir() and part.is_dir():
-            _fill(path, part)
-        else:
-            part.replace(path)
-            sync(path.parent)
+        with naming(path, part):
+            yield part
+            for written in [*part.rglob("*"), part] if part.is_dir() else [part]:
+                sync(written)
+            if check is not None:
+                check()
+            if path.is_dir() and part.is_dir():
+                _fill(path, part)
+            else:
+                part.replace(path)
+                sync(path.parent)
     finally:
         remove(part)
 
