@@ -55,6 +55,7 @@ from trajmill.training.settings import (
     in_range,
     of_python,
     per_seed,
+    places,
     plain,
 )
 
@@ -165,7 +166,9 @@ def train(
         task = _Task.of(config, method, device, ranks, progress, seed_count=1 if count > 1 else len(config.seeds))
         run = RunDirectory(output)
         if ranks.is_first:
-            run = RunDirectory.open(output, task.record(), resume=resume, defaults=defaults(task.config))
+            run = RunDirectory.open(
+                output, task.record(), resume=resume, defaults=defaults(task.config), places=places(config)
+            )
         if ranks.maximum(int(ranks.is_first and run.finished)):
             progress("train", config.schedule.updates, config.schedule.updates, "updates")
             return output
@@ -292,6 +295,8 @@ class _Task:
             metadata |= {"observation_dim": dataset.observation_dim, "action_dim": dataset.action_dim}
             metadata |= {"environment": environment, "dataset": dataset.name, **identity_of(dataset), **more}
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
+        else:
+            metadata |= {"data": rows.name, "places": places(settings)}
         if action_limit != 1.0:
             metadata |= {"action_limit": action_limit}
         if start is not None and "seeds" in start[1]:

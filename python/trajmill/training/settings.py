@@ -116,6 +116,18 @@ def defaults(config: Any) -> dict[str, Any]:
     return found
 
 
+def places(config: Any) -> list[str]:
+    """Names of the settings that are paths, which say where something lies but not what it is; ``method.text``."""
+    hints, found = get_type_hints(type(config)), list[str]()
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            found += [f"{field.name}.{name}" for name in places(value)]
+        elif "Path" in str(hints[field.name]):
+            found.append(field.name)
+    return found
+
+
 def configured(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """The settings that `plain` made `values` of; what is missing in them has its default, what is unknown is left."""
     hints = get_type_hints(kind)
