@@ -48,10 +48,9 @@ class Manifest:
             manifest = cls(**{key: found[key] for key in cls.__slots__})
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); remove {directory} and start again") from None
-        asked = {**spec, "dataset": manifest.spec.get("dataset")}  # its name, beside which the content is told
-        if manifest.spec != asked:
+        if manifest.spec != {**spec, "dataset": manifest.spec.get("dataset")}:  # its name, not its content
             raise ValueError(
-                f"{directory} holds other transitions: {_difference(manifest.spec, asked)}; choose another directory "
+                f"{directory} holds other transitions: {_difference(manifest.spec, spec)}; choose another directory "
                 "or remove it"
             )
         return manifest
