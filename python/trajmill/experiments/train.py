@@ -23,7 +23,7 @@ from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
-from trajmill.data.environments import check_environment, task_of
+from trajmill.data.environments import action_limit_of, check_environment
 from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
@@ -50,6 +50,7 @@ from trajmill.training.settings import (
     Schedule,
     at_least,
     check_seeds,
+    decaying,
     defaults,
     for_seeds,
     in_range,
@@ -276,11 +277,12 @@ class _Task:
             if environment is not None:
                 environment = check_environment(dataset, environment)
         settings = method.adapt(config.method, dataset, environment) if hasattr(method, "adapt") else config.method
+        settings = decaying(settings, config.schedule)
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
         part = _of_seeds(config, range(seed_count))
         model = _model(config, method, dataset)
-        action_limit = task_of(environment).action_limit if environment and hasattr(method, "policy") else 1.0
+        action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0
         more = dict[str, Any]()
         rows = _rows(config, method, dataset, model, action_limit, progress, more)
         table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
