@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 PART_SUFFIX = ".part"
 """ends the name of what is still being written; such a name also begins with a dot"""
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _OF_THE_SYSTEM = {"lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"}
 _OF_THE_SYSTEM |= {".snapshot", ".snapshots", ".Trashes", ".fseventsd", ".Spotlight-V100", "@eaDir"}
 
@@ -86,14 +85,16 @@ def _check_kind(path: Path, *, is_directory: bool) -> None:
 
 
 @contextmanager
-def naming(path: Path, part: Path) -> Iterator[None]:
-    """Errors of the disk, such as that it is full, and of `part` name `path`, which stands for both."""
+def naming(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Let an OSError that names no file, as those of writes and closes do, or `part` or what is in it, name `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in _OF_THE_DISK or str(error.filename) == str(part):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        named = error.filename
+        inside = part is not None and isinstance(named, str) and Path(named).is_relative_to(part)
+        if error.errno is None or not (named is None or inside):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

@@ -62,12 +62,13 @@ class Directory:
 
     def put(self, name: str, data: bytes) -> None:
         """Make `name` hold `data`, durably, all at once."""
-        file = _LockedFile(self._directory / name, len(data), direct=False)
-        try:
-            file.write(np.frombuffer(data, np.uint8), len(data), 0)
-            file.commit()
-        finally:
-            file.discard()
+        with files.naming(self._directory / name):
+            file = _LockedFile(self._directory / name, len(data), direct=False)
+            try:
+                file.write(np.frombuffer(data, np.uint8), len(data), 0)
+                file.commit()
+            finally:
+                file.discard()
 
     def create(self, name: str, size: int) -> _LockedFile:
         """Begin a file of `size` bytes."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core import checks
-from trajmill.data.environments import D4RL_TASKS, TASKS, check_sizes, find_environment
+from trajmill.data.environments import D4RL_TASKS, action_limit_of, check_sizes, find_environment
 from trajmill.data.errors import DatasetError, refuse, warn_about, where
 from trajmill.data.records import COLUMNS, INFOS, METADATA, Columns, Dataset, Steps
 
@@ -201,7 +201,7 @@ def check_contents(dataset: Dataset) -> None:
     if dataset.ordered and dataset.episode_ends.all():
         fault = f"every one of the {len(dataset)} rows ends an episode ('terminals' or 'timeouts')"
         raise refuse(fault, "episodes need more than one step; check the flags")
-    limit = TASKS[name].action_limit if name in TASKS else 1.0
+    limit = action_limit_of(find_environment(dataset))
     outside = np.abs(dataset.actions) > limit
     if outside.any() and not count_categories(dataset.actions):
         row, count, share = int(outside.any(axis=1).argmax()), int(outside.sum()), float(outside.mean())

@@ -23,7 +23,7 @@ from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, environment_of, has_reference_score, load_dataset, reference_score
-from trajmill.data.environments import check_environment, find_environment, task_of
+from trajmill.data.environments import action_limit_of, check_environment, find_environment
 from trajmill.data.errors import warn_about
 from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
@@ -51,11 +51,13 @@ from trajmill.training.settings import (
     Schedule,
     at_least,
     check_seeds,
+    decaying,
     defaults,
     for_seeds,
     in_range,
     of_python,
     per_seed,
+    places,
     plain,
 )
 
@@ -151,8 +153,9 @@ def train(
 ) -> Path:
     """Train every seed and score it; gives the run directory.
 
-    `processes` share the seeds, with the same result; None is one per CPU core. Each makes a run `of_larger_run`, which
-    keeps running where every seed of it has diverged. Processes that torchrun started share the batches instead.
+    `processes` share the seeds, with the same result (docs/training-faults.md); None is one per CPU core. Each makes a
+    run `of_larger_run`, which keeps running where every seed of it has diverged. Processes that torchrun
+    started share the batches instead.
     """
     config, output = of_python(config), local_path(output)
     if not RunDirectory(output).finished:
@@ -165,7 +168,9 @@ def train(
         task = _Task.of(config, method, device, ranks, progress, seed_count=1 if count > 1 else len(config.seeds))
         run = RunDirectory(output)
         if ranks.is_first:
-            run = RunDirectory.open(output, task.record(), resume=resume, defaults=defaults(task.config))
+            run = RunDirectory.open(
+                output, task.record(), resume=resume, defaults=defaults(task.config), places=places(config)
+            )
         if ranks.maximum(int(ranks.is_first and run.finished)):
             progress("train", config.schedule.updates, config.schedule.updates, "updates")
             return output
@@ -273,11 +278,12 @@ class _Task:
             if environment is not None:
                 environment = check_environment(dataset, environment)
         settings = method.adapt(config.method, dataset, environment) if hasattr(method, "adapt") else config.method
+        settings = decaying(settings, config.schedule)
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
         part = _of_seeds(config, range(seed_count))
         model = _model(config, method, dataset)
-        action_limit = task_of(environment).action_limit if environment and hasattr(method, "policy") else 1.0
+        action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0
         more = dict[str, Any]()
         rows = _rows(config, method, dataset, model, action_limit, progress, more)
         table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
@@ -292,6 +298,8 @@ class _Task:
             metadata |= {"observation_dim": dataset.observation_dim, "action_dim": dataset.action_dim}
             metadata |= {"environment": environment, "dataset": dataset.name, **identity_of(dataset), **more}
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
+        else:
+            metadata |= {"data": rows.name, "places": places(settings)}
         if action_limit != 1.0:
             metadata |= {"action_limit": action_limit}
         if start is not None and "seeds" in start[1]:
