@@ -142,32 +142,53 @@ def test_wheel() -> None:
         run(BIN / "python", "-m", "build", "--no-isolation", "--outdir", folder)  # the wheel is made from the sdist
         (wheel,) = folder.glob("*.whl")
         print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB")
-        venv.create(folder / "venv", symlinks=True)
-        python = folder / "venv/bin/python"
-        site = Path(
-            subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
-        )
-        (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # those of this environment
-        run(
-            BIN / "python",
-            "-m",
-            "pip",
-            "--python",
-            python,
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--force-reinstall",
-            wheel,
-        )
-        shutil.copytree(ROOT / "tests", folder / "tree/tests")
-        shutil.copy(ROOT / "pyproject.toml", folder / "tree")
-        home = subprocess.check_output([python, "-c", "import trajmill; print(trajmill.__file__)"], text=True).strip()
-        if not home.startswith(str(site)):
-            raise SystemExit(f"tested {home}, not the wheel in {site}")
-        tree = folder / "tree"
-        words = ("--rootdir", tree, "-c", tree / "pyproject.toml", tree / "tests/python")
-        run(python, *PYTEST, *words, OMP_NUM_THREADS="1")
+        test_installed(folder, wheel)
+
+
+def test_sanitized_module() -> None:
+    """Test a build of the module with sanitizers of memory and of undefined behaviour, hostile arguments included."""
+    libraries = [
+        subprocess.check_output(["gcc", f"-print-file-name={name}"], text=True).strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    variables = {
+        "LD_PRELOAD": ":".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",  # Python leaves memory behind, and torch
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    build = (
+        "-C",
+        f"build-dir={ROOT / 'build/module-sanitized'}",
+        "-C",
+        f"cmake.define.TRAJMILL_SANITIZE={SANITIZERS[0]}",
+    )
+    with tempfile.TemporaryDirectory() as name:
+        test_installed(Path(name), ROOT, *build, "-C", "install.strip=false", slow="hostile or moment", **variables)
+
+
+def test_installed(folder: Path, package: Path, *options: str, slow: str = "", **variables: str) -> None:
+    """Install a wheel or a tree in an environment in `folder`, and test it there with these environment variables.
+
+    Of the slow tests those are run whose names have the words of `slow`.
+    """
+    venv.create(folder / "venv", symlinks=True)
+    python = folder / "venv/bin/python"
+    site = Path(
+        subprocess.check_output([python, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
+    )
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # those of this environment
+    words = ("--quiet", "--no-deps", "--no-build-isolation", "--force-reinstall", *options)
+    run(BIN / "python", "-m", "pip", "--python", python, "install", *words, package)
+    shutil.copytree(ROOT / "tests", folder / "tree/tests")
+    shutil.copy(ROOT / "pyproject.toml", folder / "tree")
+    home = subprocess.check_output([python, "-c", "import trajmill; print(trajmill.__file__)"], text=True).strip()
+    if not home.startswith(str(site)):
+        raise SystemExit(f"tested {home}, not what was installed in {site}")
+    tree = folder / "tree"
+    words = ("--rootdir", tree, "-c", tree / "pyproject.toml", tree / "tests/python")
+    run(python, *PYTEST, *words, OMP_NUM_THREADS="1", **variables)
+    if slow:
+        run(python, *PYTEST, *words, "-m", "slow", "-k", slow, OMP_NUM_THREADS="1", **variables)
 
 
 def main() -> None:
@@ -178,10 +199,11 @@ def main() -> None:
         "test-python": test_python,
         "sanitize": lambda: run_every({name: lambda name=name: sanitize(name) for name in SANITIZERS}),
         "wheel": test_wheel,
+        "sanitize-module": test_sanitized_module,
         "neon": neon,
         "stubs": lambda: STUB.write_text(make_stub()),
     }
-    every = {name: checks[name] for name in ("lint", "test-cpp", "sanitize", "wheel", "neon")}
+    every = {name: checks[name] for name in ("lint", "test-cpp", "sanitize", "sanitize-module", "wheel", "neon")}
     every["slow tests"] = lambda: test_python("-m", "slow or not slow", "--durations", "25")
     checks["all"] = lambda: run_every(every)
     if len(sys.argv) != 2 or sys.argv[1] not in checks:

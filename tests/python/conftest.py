@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What learns takes longest and begins first; every other test, since each process is given two at a time."""
+    if "ASAN_OPTIONS" in os.environ:
+        for item in items:
+            if item.get_closest_marker("unsanitized"):
+                item.add_marker(pytest.mark.skip(reason="not under AddressSanitizer"))
     learning = [item for item in items if "test_learning" in item.nodeid]
     others = [item for item in items if "test_learning" not in item.nodeid]
     pairs = [item for pair in zip(learning, others, strict=False) for item in pair]

@@ -63,6 +63,7 @@ MORE_FAULTS = [
 ]
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
 @pytest.mark.parametrize("spec", ["mdp", pytest.param("tokens", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
@@ -73,6 +74,7 @@ def test_every_call_may_fail_once(shim, spec, function, kind, sticky, tmp_path):
     assert run_driver(shim, tmp_path, spec, function, kind, sticky) >= (10 if spec == "mdp" else 7)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
 @pytest.mark.parametrize("kind", ["EIO", "SHORT", "EINTR"])
 def test_every_read_of_verify_may_fail(shim, kind, tmp_path):

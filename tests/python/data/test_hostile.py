@@ -201,6 +201,7 @@ def packed_zeros() -> bytes:
     return b"".join(packer.compress(bytes(2**24)) for _ in range(32)) + packer.flush()
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("fletcher32", [False, True])
 def test_a_chunk_that_unpacks_to_half_a_gigabyte(tmp_path: Path, fletcher32: bool) -> None:
     path = without_rewards(tmp_path / "set.hdf5")

@@ -117,6 +117,7 @@ def test_what_a_source_raises_comes_out_of_the_feed_after_the_batches_before() -
             next(feed)
 
 
+@pytest.mark.unsanitized
 def test_a_dropped_feed_leaves_no_thread_and_no_memory() -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

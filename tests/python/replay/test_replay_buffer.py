@@ -428,6 +428,7 @@ def test_a_buffer_is_not_pickled_and_says_what_it_is() -> None:
 # --- resources --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.unsanitized
 @pytest.mark.filterwarnings("ignore:n_step")  # rows that do not continue one another
 def test_nothing_is_left_behind() -> None:
     buffer = filled(prioritized=True, n_step=3, shared={"next_observation": "observation"})

@@ -37,6 +37,7 @@ def test_precision_and_threads_are_set_for_the_process() -> None:
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.unsanitized
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_freed_memory_is_kept() -> None:
     """A 40 MB tensor made ten times touches no fresh pages (10,240 each time otherwise) once malloc has settled."""
