@@ -8,7 +8,10 @@ from trajmill.algorithms import diffusion
 
 Layers = list[tuple[int, int, int]]
 
-SIZES = {f"width {width}": replace(diffusion.Config(batch_size=256), width=width) for width in (256, 1024)}
+SIZES = {
+    f"width {width}": replace(diffusion.Config(batch_size=256, decay_updates=100_000), width=width)
+    for width in (256, 1024)
+}
 SAMPLINGS = {
     "paper": diffusion.Sampling(),
     "fast": diffusion.Sampling(sampler="fast"),

@@ -22,6 +22,7 @@ from trajmill.core.progress import silent
 from trajmill.data import Dataset
 from trajmill.replay.tables import table_of
 from trajmill.replay.token_table import TokenRows
+from trajmill.training.settings import decaying
 
 ENVIRONMENT, OBSERVATION, ACTION = "HalfCheetah-v4", 17, 6  # Walker2d's sizes too
 EPISODES = {"paper": (1000, 1000), "small": (20, 1000), "tiny": (20, 50)}
@@ -60,7 +61,7 @@ class Workload:
         self.dataset = None if makes_data else made_up(size)
         if hasattr(self.method, "adapt"):
             config = self.method.adapt(config, self.dataset, None if makes_data else ENVIRONMENT)
-        self.config = config
+        self.config = config = decaying(config, self.method.SCHEDULE)
         self.rows = self.method.generate(config, silent) if makes_data else self.method.prepare(config, self.dataset)
 
     def offered(self, name: str, default: Any = None) -> Any:

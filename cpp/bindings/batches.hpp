@@ -1,7 +1,10 @@
 // Columns and batches across the language border: a batch is a dict of arrays under the columns' names.
 #pragma once
 
+#include <functional>
 #include <span>
+#include <string>
+#include <string_view>
 
 #include "bindings.hpp"
 #include "trajmill/batch_source.hpp"
@@ -32,9 +35,17 @@ Batch batch_for(std::span<const Column> columns, std::size_t batch_size, const p
 pybind11::array as_array(const pybind11::object& value, const std::string& what);
 
 // A value as an array of the column's dtype, C-contiguous and aligned: floats are rounded to floats, integers and
-// booleans become anything that holds every one of them. All else is a py::type_error, which calls the value `what`:
+// booleans become anything that holds every one of them. All else is a py::type_error, which calls the value what():
 // floats for integers, finite numbers that become infinite, masked values.
-pybind11::array converted(const pybind11::object& value, const Column& column, const std::string& what);
+pybind11::array converted(const pybind11::object& value, const Column& column,
+                          const std::function<std::string()>& what);
+
+// Whether a key of a dict is this name.
+[[nodiscard]] bool is_named(const pybind11::handle& key, std::string_view name) noexcept;
+
+// The value under a name in a dict, borrowed, or null. The next item from `place` on is tried first: asking for all
+// names in the dict's order makes no string.
+PyObject* find_item(const pybind11::handle& dict, const std::string& name, Py_ssize_t& place);
 
 // In a worker of a torch DataLoader, a source draws for this worker from its first draw on.
 void join_workers(BatchSource& source);

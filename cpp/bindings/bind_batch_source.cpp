@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -79,10 +80,14 @@ bool are_equal(const py::array& from, const py::array& to) {
   return widest(from) == DataType::i8 ? are_equal<std::int64_t>(from, to) : are_equal<std::uint64_t>(from, to);
 }
 
+// Whether finite numbers become infinite as floats of `type`: those from half a step above its largest number on.
 template <class Number>
-bool any_infinite(const py::array& numbers) {
+bool overflow(const py::array& numbers, DataType type) {
+  const auto end = static_cast<Number>(type == DataType::f2   ? 65520.0L
+                                       : type == DataType::f4 ? 0x1.ffffffp127L
+                                                              : 0x1.fffffffffffff8p1023L);
   const std::span values(static_cast<const Number*>(numbers.data()), static_cast<std::size_t>(numbers.size()));
-  return std::ranges::any_of(values, [](Number value) { return std::isinf(value); });
+  return std::ranges::any_of(values, [end](Number value) { return std::isfinite(value) && std::abs(value) >= end; });
 }
 
 }  // namespace
@@ -132,8 +137,9 @@ Batch batch_for(std::span<const Column> columns, std::size_t batch_size, const p
   }
   batch.arrays = py::reinterpret_borrow<py::dict>(out);
   std::vector<std::pair<std::byte*, std::size_t>> extents;
+  Py_ssize_t place = 0;
   for (const Column& column : columns) {
-    PyObject* const found = PyDict_GetItemString(out.ptr(), column.name.c_str());  // borrowed
+    PyObject* const found = find_item(out, column.name, place);
     if (found == nullptr) throw std::invalid_argument(message("out lacks the column '", column.name, "'"));
     const auto value = py::reinterpret_borrow<py::object>(found);
     const auto refuse = [&] {
@@ -165,17 +171,32 @@ py::array as_array(const py::object& value, const std::string& what) {
   }
 }
 
-py::array converted(const py::object& value, const Column& column, const std::string& what) {
-  const py::array array = as_array(value, what);
+bool is_named(const py::handle& key, std::string_view name) noexcept {
+  if (!PyUnicode_CheckExact(key.ptr())) return false;
+  Py_ssize_t size = 0;
+  const char* const text = PyUnicode_AsUTF8AndSize(key.ptr(), &size);
+  if (text == nullptr) PyErr_Clear();  // half of a surrogate pair
+  return text != nullptr && name == std::string_view(text, static_cast<std::size_t>(size));
+}
+
+PyObject* find_item(const py::handle& dict, const std::string& name, Py_ssize_t& place) {
+  PyObject *key = nullptr, *value = nullptr;
+  if (PyDict_Next(dict.ptr(), &place, &key, &value) != 0 && is_named(key, name)) return value;
+  return PyDict_GetItemString(dict.ptr(), name.c_str());
+}
+
+py::array converted(const py::object& value, const Column& column, const std::function<std::string()>& what) {
+  const py::array array =
+      py::isinstance<py::array>(value) ? py::reinterpret_borrow<py::array>(value) : as_array(value, what());
   const auto& numpy = py::detail::npy_api::get();
   if (Py_TYPE(array.ptr()) != numpy.PyArray_Type_ &&
       call_python(py::module_::import("numpy.ma").attr("is_masked"), array).cast<bool>()) {
-    throw py::type_error(message(what, " has masked values, which a column cannot hold; fill them first"));
+    throw py::type_error(message(what(), " has masked values, which a column cannot hold; fill them first"));
   }
   if (holds_rows(array, column)) return array;
   const py::dtype& wanted = dtype_of(column.type);
   const auto refuse = [&] {
-    throw py::type_error(message(what, " needs ", text_of(wanted), ", got ", text_of(array.dtype()),
+    throw py::type_error(message(what(), " needs ", text_of(wanted), ", got ", text_of(array.dtype()),
                                  " that cannot be converted without loss"));
   };
   const char to = wanted.kind(), from = array.dtype().kind();
@@ -186,22 +207,20 @@ py::array converted(const py::object& value, const Column& column, const std::st
         int{py::array::c_style} | int{py::array::forcecast} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
     PyObject* const made =
         numpy.PyArray_FromAny_(numbers.ptr(), py::dtype(type).release().ptr(), 0, 0, kFlags, nullptr);
-    if (made != nullptr) return py::reinterpret_steal<py::array>(made);
-    const py::error_already_set error;
-    if (error.matches(PyExc_RuntimeWarning)) refuse();  // NumPy's, for numbers that are too large
-    throw error;
+    if (made == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::array>(made);
   };
+  if (to == 'f' && (is_whole || array.itemsize() > wanted.itemsize())) {  // before NumPy would warn of it
+    const bool is_long = array.itemsize() > py::ssize_t{sizeof(double)};
+    if (is_long ? overflow<long double>(cast_to(array, py::dtype("g")), column.type)
+                : overflow<double>(cast_to(array, dtype_of(DataType::f8)), column.type)) {
+      refuse();
+    }
+  }
   py::array cast = cast_to(array, wanted);
   if (is_whole) {
     const auto wide = [&](const py::array& numbers) { return cast_to(numbers, dtype_of(widest(numbers))); };
     if (!are_equal(wide(array), wide(cast))) refuse();
-  } else if (const py::array wide = cast_to(cast, dtype_of(DataType::f8)); any_infinite<double>(wide)) {
-    const py::array given = cast_to(array, py::dtype("g"));
-    const auto* const before = static_cast<const long double*>(given.data());
-    const auto* const after = static_cast<const double*>(wide.data());
-    for (py::ssize_t i = 0; i < given.size(); ++i) {
-      if (std::isinf(after[i]) && std::isfinite(before[i])) refuse();
-    }
   }
   return cast;
 }

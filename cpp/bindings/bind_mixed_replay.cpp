@@ -25,7 +25,7 @@ py::dict as_dict(const std::string& who, const py::object& rows) {
 void copy_rows(const std::string& who, const py::object& value, const Column& column, std::size_t row_count,
                std::byte* target) {
   const std::string what = message(who, ": column '", column.name, "'");
-  const Pinned array(converted(value, column, what));
+  const Pinned array(converted(value, column, [&] { return what; }));
   const std::vector<py::ssize_t> wanted = batch_shape(column, row_count);
   const std::span<const py::ssize_t> shape(array.array().shape(), static_cast<std::size_t>(array.array().ndim()));
   if (!std::ranges::equal(wanted, shape)) {
@@ -112,7 +112,7 @@ std::vector<std::byte> fill_of(const Column& column, const std::optional<py::arr
   if (!row) return {};
   std::vector<std::byte> bytes(column.byte_count());
   const std::string what = message("the fill of '", column.name, "'");
-  const Pinned array(converted(*row, column, what));
+  const Pinned array(converted(*row, column, [&] { return what; }));
   if (static_cast<std::size_t>(array.array().nbytes()) != bytes.size()) {
     throw std::invalid_argument(message(what, " must be one row of it"));
   }

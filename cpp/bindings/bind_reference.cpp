@@ -49,9 +49,8 @@ void bind_reference(py::module_& module) {
                                   trajectory_count,
                                   random_start};
         const double bytes = 3.0 * sizeof(std::int64_t) * static_cast<double>(count) * static_cast<double>(length);
-        require(bytes <= static_cast<double>(memory_limit), "the transitions need ", bytes / 0x1p30,
-                " GiB, more than the ", static_cast<double>(memory_limit) / 0x1p30,
-                " GiB allowed here; choose some trajectories at a time");
+        require_memory(bytes, static_cast<double>(memory_limit), "choose some trajectories at a time",
+                       "the transitions");
         const std::size_t size = count * length;
         py::array_t<std::int64_t> columns({std::size_t{3}, size});
         std::int64_t* data = columns.mutable_data();

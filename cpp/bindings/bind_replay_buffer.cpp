@@ -2,8 +2,10 @@
 #include <pybind11/typing.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "batches.hpp"
 #include "trajmill/replay_buffer.hpp"
@@ -58,7 +60,7 @@ ReplaySettings settings_of(std::size_t capacity,
                            const std::vector<std::tuple<std::string, std::vector<std::size_t>, py::dtype>>& columns,
                            const Pairs& shared, const std::optional<Pairs>& following, std::uint64_t seed,
                            std::size_t environment_count, std::size_t n_step, double discount,
-                           std::optional<double> alpha) {
+                           std::optional<double> alpha, bool is_checked) {
   ReplaySettings settings{.capacity = capacity,
                           .columns = {},
                           .shared = shared_columns(shared),
@@ -67,6 +69,7 @@ ReplaySettings settings_of(std::size_t capacity,
                           .environment_count = environment_count,
                           .n_step = n_step,
                           .discount = discount,
+                          .is_checked = is_checked,
                           .alpha = alpha};
   for (const auto& [name, shape, dtype] : columns) settings.columns.push_back(column_of(name, shape, dtype));
   if (following) settings.following = shared_columns(*following);
@@ -90,31 +93,57 @@ std::string shape_text(const Column& column, const char* leading) {
   return text + (column.shape.size() + (*leading != 0) == 1 ? ",)" : ")");
 }
 
-// The rows of an add() call: arrays that stay, where they are, and how many rows they have.
+constexpr const char* kEnvironments = "environments";  // the argument of add(), unless a column has that name
+
+// The rows of an add() call: where they are, and how many. They stay as they are while this is there: arrays that no
+// one can take away, or, of a few rows, copies.
 struct AddedRows {
-  std::vector<Pinned> arrays;
   std::vector<const std::byte*> pointers;
+  std::vector<std::int64_t> environments;  // of each row; none: all step together
   std::size_t count = 0;
 
+  AddedRows(const AddedRows&) = delete;
   AddedRows(const std::vector<Column>& columns, const py::kwargs& values) {
+    Py_ssize_t place = 0;
     for (const Column& column : columns) {
-      PyObject* const value = PyDict_GetItemString(values.ptr(), column.name.c_str());  // borrowed
+      PyObject* const value = find_item(values, column.name, place);
       if (value == nullptr) throw std::invalid_argument(message("add lacks the column '", column.name, "'"));
       take(column, py::reinterpret_borrow<py::object>(value), pointers.empty());
     }
     if (values.size() == columns.size()) return;
     for (const auto& [name, value] : values) {
-      const auto known = [&](const Column& column) { return column.name == name.cast<std::string>(); };
-      if (std::ranges::none_of(columns, known)) {
+      if (std::ranges::any_of(columns, [&](const Column& column) { return is_named(name, column.name); })) continue;
+      if (is_named(name, kEnvironments)) {
+        take_environments(py::reinterpret_borrow<py::object>(value));
+      } else {
         throw std::invalid_argument(message("add got a column '", text_of(name), "' that the schema does not have"));
       }
     }
   }
 
  private:
+  void take_environments(const py::object& value) {
+    const py::array array = as_array(value, kEnvironments);
+    const char kind = array.dtype().kind();
+    const bool is_one = array.ndim() == 0 && is_step_;
+    if ((kind != 'i' && kind != 'u' && array.size() > 0) || (!is_one && array.ndim() != 1)) {
+      throw py::type_error(message("environments must be integers in one dimension, got ", text_of(array.dtype()), " ",
+                                   text_of(array.attr("shape"))));
+    }
+    environments = copied(Slots(array));
+    if (environments.size() != count) {
+      throw std::invalid_argument(
+          message("environments must have one number for each of ", count, " rows, got ", environments.size()));
+    }
+  }
+
+  std::vector<Pinned> arrays_;
+  std::size_t copied_ = 0;
+  bool is_step_ = false;
+  std::byte copies_[2048];
+
   void take(const Column& column, const py::object& value, bool is_first) {
-    const Pinned& pinned = arrays.emplace_back(converted(value, column, message("column '", column.name, "'")));
-    const py::array& array = pinned.array();
+    const py::array array = converted(value, column, [&] { return message("column '", column.name, "'"); });
     const auto axes = static_cast<std::size_t>(array.ndim());
     const bool is_step = axes == column.shape.size();
     if ((!is_step && axes != column.shape.size() + 1) || !holds_rows(array, column)) {
@@ -122,13 +151,20 @@ struct AddedRows {
                                           " for one row or ", shape_text(column, "rows"), " for many, got ",
                                           text_of(array.attr("shape"))));
     }
+    is_step_ = is_step;
     const std::size_t rows = is_step ? 1 : static_cast<std::size_t>(array.shape(0));
     if (!is_first && rows != count) {
       throw std::invalid_argument(
           message("all columns need equally many rows: '", column.name, "' has ", rows, ", those before it ", count));
     }
     count = rows;
-    pointers.push_back(pinned.data());
+    const auto size = static_cast<std::size_t>(array.nbytes());
+    if (size <= sizeof(copies_) - copied_) {
+      std::memcpy(copies_ + copied_, array.data(), size);
+      pointers.push_back(copies_ + std::exchange(copied_, copied_ + size));
+    } else {
+      pointers.push_back(arrays_.emplace_back(array).data());
+    }
   }
 };
 
@@ -141,7 +177,8 @@ void tell_of_breaks(PythonReplayBuffer& buffer) {
                    "n_step: a row that is neither terminal nor truncated is not continued by the row after it, whose "
                    "observation is not byte by byte the next observation; runs of n steps stop there, and break_count "
                    "says how many do. If it should continue, add both from one array: rounding, normalization and -0.0 "
-                   "make a difference. If it ends there, set truncated",
+                   "make a difference. If it ends there, set truncated. If the rows are of several environments, set "
+                   "environment_count",
                    1) != 0) {
     throw py::error_already_set();
   }
@@ -173,7 +210,7 @@ void bind_replay_buffer(py::module_& module) {
   py::class_<ReplaySettings>(module, "ReplaySettings", "What a ReplayBuffer is made for.")
       .def(py::init(&settings_of), py::kw_only(), py::arg("capacity"), py::arg("columns"), py::arg("shared"),
            py::arg("following"), py::arg("seed"), py::arg("environment_count"), py::arg("n_step"), py::arg("discount"),
-           py::arg("alpha"),
+           py::arg("alpha"), py::arg("is_checked") = false,
            "Columns are (name, row shape, dtype); shared and following ones (name, the column it repeats or follows).")
       .def_property_readonly(
           "byte_count", [](const ReplaySettings& settings) { return ReplayBuffer::layout(settings).byte_count; },
@@ -186,11 +223,12 @@ void bind_replay_buffer(py::module_& module) {
           "add",
           [](PythonReplayBuffer& buffer, const py::KWArgs<py::object>& columns) {
             const AddedRows rows(buffer.settings().columns, columns);
-            const std::size_t slot = released([&] { return buffer.add(rows.count, rows.pointers); });
+            const std::size_t slot = released([&] { return buffer.add(rows.count, rows.pointers, rows.environments); });
             tell_of_breaks(buffer);
             return slot;
           },
-          "Append one row, given without a leading axis, or many; the first one's slot.")
+          "Append one row, given without a leading axis, or many, of all environments or of `environments`; the first "
+          "one's slot.")
       .def(
           "sample",
           [](PythonReplayBuffer& buffer, std::size_t batch_size, const py::object& out, std::size_t threads,
@@ -234,6 +272,13 @@ void bind_replay_buffer(py::module_& module) {
             return Slots(static_cast<py::ssize_t>(found.size()), found.data());
           },
           "Slots of all rows, in the order in which draws count them.")
+      .def(
+          "_changed_slots",
+          [](const PythonReplayBuffer& buffer, std::uint64_t first, std::uint64_t last) {
+            const std::vector<std::int64_t> found = released([&] { return buffer.changed_slots(first, last); });
+            return Slots(static_cast<py::ssize_t>(found.size()), found.data());
+          },
+          py::arg("first"), py::arg("last"), "Slots of rows number first to last - 1 that are not what was added.")
       .def_property_readonly("_draw_key", &PythonReplayBuffer::draw_key, "Key of the words behind the draws.")
       .def(
           "update_priorities",
@@ -278,9 +323,10 @@ void bind_replay_buffer(py::module_& module) {
           "_parts",
           [](const PythonReplayBuffer& buffer) {
             const ReplayLayout& layout = buffer.layout();
-            return std::vector<std::size_t>{0, layout.rows, layout.weights, layout.entries, layout.byte_count};
+            return std::vector<std::size_t>{
+                0, layout.rows, layout.weights, layout.entries, layout.environments, layout.checks};
           },
-          "Where state, rows, weights and entries begin in memory, and where they end.")
+          "Where state, rows, weights, entries and environments begin in memory, and where they end.")
       .def_property_readonly(
           "_memory", [](const PythonReplayBuffer& buffer) { return buffer.view(); }, "All of the buffer's memory.")
       .def(
@@ -290,9 +336,9 @@ void bind_replay_buffer(py::module_& module) {
             for (const auto& [begin, size] : buffer.used_extents()) extents.emplace_back(begin, size);
             return extents;
           },
-          "Begin and size of what is in use of state, rows, weights and entries.")
-      .def("_restore", &PythonReplayBuffer::restore, py::arg("is_version_1") = false, py::call_guard<Released>(),
-           "Take over what was put into memory.")
+          "Begin and size of what is in use of state, rows, weights, entries and environments.")
+      .def("_restore", &PythonReplayBuffer::restore, py::arg("version") = ReplayBuffer::kVersion,
+           py::call_guard<Released>(), "Take over what was put into memory, of a file of that version.")
       .def(
           "_reading",
           [](PythonReplayBuffer& buffer, const py::typing::Callable<void()>& work) {

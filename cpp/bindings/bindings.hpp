@@ -33,7 +33,12 @@ void bind_trajectory_buffer(pybind11::module_& module);
 void bind_replay_buffer(pybind11::module_& module);
 
 // An object as str() shows it, for messages.
-inline std::string text_of(const pybind11::handle& object) { return pybind11::str(object).cast<std::string>(); }
+inline std::string text_of(const pybind11::handle& object) {
+  const pybind11::str text(object);
+  PyObject* const bytes = PyUnicode_AsEncodedString(text.ptr(), "utf-8", "backslashreplace");  // also half of a pair
+  if (bytes == nullptr) throw pybind11::error_already_set();
+  return std::string(pybind11::reinterpret_steal<pybind11::bytes>(bytes));
+}
 
 // --- the interpreter's lock ---
 

@@ -81,8 +81,6 @@ class CellWriter {
   std::vector<std::uint32_t> small_, large_;  // columns below capacity, and the others
 };
 
-double gibibytes(double bytes) { return bytes / static_cast<double>(std::uint64_t{1} << 30); }
-
 }  // namespace
 
 AliasTable::AliasTable(std::uint64_t row_count, std::uint32_t column_count, std::size_t memory_limit,
@@ -90,15 +88,9 @@ AliasTable::AliasTable(std::uint64_t row_count, std::uint32_t column_count, std:
     : row_count_(row_count), column_count_(column_count) {
   if (row_count == 0 || column_count == 0) throw std::invalid_argument("a table needs at least one row and one column");
   const std::size_t words = is_narrow() ? 1 : 2;
-  const double cell_count = static_cast<double>(row_count) * column_count;
-  const double bytes = bytes_for(row_count, column_count);
-  if (bytes > static_cast<double>(memory_limit) || cell_count > static_cast<double>(kCellLimit)) {
-    throw std::invalid_argument(
-        message("a dense table of ", row_count, " rows x ", column_count, " columns needs ", gibibytes(bytes),
-                " GiB, more than the ",
-                gibibytes(std::min(static_cast<double>(memory_limit), static_cast<double>(kCellLimit * words * 4))),
-                " GiB allowed here; use fewer states, a lower order, or backend=\"implicit\""));
-  }
+  const double limit = std::min(static_cast<double>(memory_limit), static_cast<double>(kCellLimit * words * 4));
+  require_memory(bytes_for(row_count, column_count), limit, "use fewer states, a lower order, or backend=\"implicit\"",
+                 "the ", row_count, " rows x ", column_count, " columns of a dense table");
   const std::size_t row_words = words * column_count;
   cells_.resize(row_count * row_words);
   const std::size_t grain = std::max<std::size_t>(1, 4096 / column_count);

@@ -161,8 +161,7 @@ std::uint64_t first_seed(std::uint64_t seed, std::uint64_t iteration, std::uint6
 // A row is made of its probabilities; its thresholds and running sums take about as much again each.
 void require_row_memory(std::uint32_t state_count, std::size_t memory_limit) {
   const double bytes = 4.0 * sizeof(double) * state_count;
-  require(bytes <= static_cast<double>(memory_limit), "a row of ", state_count, " states needs ", bytes / 0x1p30,
-          " GiB, more than the ", static_cast<double>(memory_limit) / 0x1p30, " GiB allowed here; use fewer states");
+  require_memory(bytes, static_cast<double>(memory_limit), "use fewer states", "the ", state_count, " states of a row");
 }
 
 }  // namespace
@@ -228,9 +227,8 @@ class ReferenceChain::Sampler {
   // Throws std::invalid_argument unless there is memory for so many tokens of workers at a time.
   void require_block_memory(double token_count) const {
     const double bytes = token_count * sizeof(std::uint32_t);
-    require(bytes <= static_cast<double>(memory_limit_), "the workers' blocks need ", bytes / 0x1p30,
-            " GiB, more than the ", static_cast<double>(memory_limit_) / 0x1p30,
-            " GiB allowed here; make fewer workers' at a time, or use fewer threads");
+    require_memory(bytes, static_cast<double>(memory_limit_), "make fewer workers' at a time, or use fewer threads",
+                   "the workers' blocks");
   }
 
  private:

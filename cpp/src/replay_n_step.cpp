@@ -76,30 +76,26 @@ bool ReplayBuffer::continues(std::size_t slot, std::size_t successor) const noex
          });
 }
 
-std::size_t ReplayBuffer::Block::after(std::size_t slot) const noexcept {
-  const std::size_t next = slot + buffer_.settings_.environment_count;
-  return next < capacity_ ? next : next - capacity_;
-}
-
 void ReplayBuffer::Block::walk() noexcept {
   const Record& state = buffer_.now();
   const std::size_t oldest = state.first % capacity_;
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     auto slot = static_cast<std::size_t>(slots_[i]);
     const std::size_t younger_count = state.added - state.first - age_of(slot, oldest, capacity_) - 1;
-    const std::size_t successor_count = younger_count / buffer_.settings_.environment_count;
+    const std::size_t successor_count =
+        buffer_.successors_ ? younger_count : younger_count / buffer_.settings_.environment_count;
     const std::size_t most = as_added_ ? 0 : std::min(buffer_.settings_.n_step - 1, successor_count);
     std::size_t steps = 1;
     for (; steps <= most && !buffer_.has_end(buffer_.row(slot)); ++steps) {
-      const std::size_t next = after(slot);
-      if (!buffer_.continues(slot, next)) break;
+      const std::size_t next = buffer_.successor(slot);
+      if (next >= capacity_ || !buffer_.continues(slot, next)) break;
       slot = next;
     }
     steps_[i] = steps;
     last_[i] = buffer_.row(slot);
     if (buffer_.layout_.entry_size == 0) continue;
     reference_[i] = buffer_.entry_of(slot);
-    next_[i] = reference_[i] == 0 ? buffer_.row(after(slot)) : buffer_.entry(reference_[i]);
+    next_[i] = reference_[i] == 0 ? buffer_.row(buffer_.successor(slot)) : buffer_.entry(reference_[i]);
   }
 }
 
@@ -110,7 +106,7 @@ void ReplayBuffer::Block::sum_rewards(const Piece& piece, std::size_t begin, std
     for (std::size_t at = 0; at < piece.size; at += sizeof(Number)) {
       double sum = 0.0, factor = 1.0;
       auto slot = static_cast<std::size_t>(slots_[i]);
-      for (std::size_t step = 0; step < steps_[i]; ++step, slot = after(slot)) {
+      for (std::size_t step = 0; step < steps_[i]; ++step, slot = buffer_.successor(slot)) {
         Number reward;
         std::memcpy(&reward, buffer_.row(slot) + piece.offset + at, sizeof(Number));
         sum += factor * static_cast<double>(reward);

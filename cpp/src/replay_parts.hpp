@@ -62,6 +62,7 @@ struct ReplayBuffer::State {
   std::uint64_t which;  // kHolds of the record that holds
   std::uint64_t draws;  // draws made, and 16 bits that check them
   Record records[2];
+  WeightCheck weights;  // where settings().is_checked
 
   [[nodiscard]] static std::uint64_t checked(std::uint64_t draw_count) noexcept;
 };
@@ -71,6 +72,13 @@ inline const ReplayBuffer::Record& ReplayBuffer::now() const noexcept {
 }
 
 inline std::size_t ReplayBuffer::size_now() const noexcept { return now().added - now().first; }
+
+// Where the successor of the row in `slot` is, if it has one. None: with successors_ no slot at all, else any.
+inline std::size_t ReplayBuffer::successor(std::size_t slot) const noexcept {
+  if (successors_) return reinterpret_cast<const std::size_t*>(successors_.get())[slot] - 1;
+  const std::size_t next = slot + settings_.environment_count;
+  return next < settings_.capacity ? next : next - settings_.capacity;
+}
 
 // Column `to` says where a row led to, as column `of` of the row after it says where that one began.
 struct ReplayBuffer::Link {
@@ -117,7 +125,6 @@ class ReplayBuffer::Block {
  private:
   // In replay_n_step.cpp:
   void walk() noexcept;  // finds the rows that the steps go through
-  [[nodiscard]] std::size_t after(std::size_t slot) const noexcept;
   template <class Number>
   void sum_rewards(const Piece& piece, std::size_t begin, std::size_t count, std::byte* out) const noexcept;
   void copy_rewards(const Piece& piece, DataType type, std::size_t begin, std::size_t count,

@@ -96,12 +96,22 @@ void ReplayBuffer::restore_priorities() {
   if (!settings_.alpha) return;
   const std::size_t capacity = settings_.capacity, size = size_now(), oldest = now().first % capacity;
   const std::span weights(reinterpret_cast<double*>(memory_.data() + layout_.weights), SumTree::padded(capacity));
+  WeightCheck* const check = settings_.is_checked ? &state_->weights : nullptr;
+  if (check != nullptr) {
+    require_sound(check->state == WeightCheck::kChanging ||
+                  (check->state == 0 && check->sum == WeightCheck::sum_of(weights)));
+    store(check->state, WeightCheck::kChanging);
+  }
   for (std::size_t slot = 0; slot < weights.size(); ++slot) {
     const bool is_empty = slot >= capacity || age_of(slot, oldest, capacity) >= size;
     if (is_empty && weights[slot] != 0.0) weights[slot] = 0.0;
     require_sound(weights[slot] >= 0.0 && weights[slot] <= SumTree::kLargestWeight);
   }
-  tree_.emplace(weights);
+  if (check != nullptr) {
+    store(check->sum, WeightCheck::sum_of(weights));
+    store(check->state, std::uint64_t{0});
+  }
+  tree_.emplace(weights, check);
 }
 
 }  // namespace trajmill

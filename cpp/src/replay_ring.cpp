@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "check_sum.hpp"
 #include "replay_parts.hpp"
 #include "trajmill/addressed_draws.hpp"
 #include "trajmill/permutation.hpp"
@@ -52,6 +53,10 @@ ReplayBuffer::ReplayBuffer(ReplaySettings settings, std::span<std::byte> memory)
   state_ = reinterpret_cast<State*>(memory_.data());
   rows_ = memory_.data() + layout_.rows;
   entries_ = memory_.data() + layout_.entries;
+  if (settings_.environment_count > 1) {
+    environments_ = reinterpret_cast<std::uint32_t*>(memory_.data() + layout_.environments);
+  }
+  if (settings_.is_checked) checks_ = reinterpret_cast<std::uint64_t*>(memory_.data() + layout_.checks);
   restore();
 }
 
@@ -64,8 +69,7 @@ void ReplayBuffer::require_open() const { require(state_ != nullptr, closed_); }
 std::uint64_t ReplayBuffer::Record::sum() const noexcept {
   std::uint64_t sum = 0x7472616A6D696C6C;
   for (const std::uint64_t word : {first, added, std::bit_cast<std::uint64_t>(largest_priority)}) {
-    sum = (sum ^ word) * 0x9E3779B97F4A7C15;  // odd, and so is what the shift does: a bijection of every word
-    sum ^= sum >> 29;
+    sum = mixed(sum, word);
   }
   return sum;
 }
@@ -130,6 +134,62 @@ void ReplayBuffer::require_rows(std::span<const std::int64_t> slots) const {
   }
 }
 
+// --- what follows what ---
+
+bool ReplayBuffer::has_successor(std::uint64_t number) const noexcept {
+  return successors_ ? successor(number % settings_.capacity) < settings_.capacity
+                     : number + settings_.environment_count < now().added;
+}
+
+// Finds the successors of all rows from their environments, and from now on writes them down.
+void ReplayBuffer::follow_environments() {
+  latest_.assign(settings_.environment_count, 0);
+  successors_ = allocate(settings_.capacity * sizeof(std::size_t));
+  for (std::uint64_t number = now().first; number < now().added; ++number) follow(number);
+}
+
+// Makes a row the successor of the last one of its environment; that one's slot, or the capacity if it is gone.
+std::size_t ReplayBuffer::follow(std::uint64_t number) noexcept {
+  const std::size_t capacity = settings_.capacity, slot = number % capacity;
+  const auto successors = reinterpret_cast<std::size_t*>(successors_.get());
+  successors[slot] = 0;
+  const std::uint64_t latest = std::exchange(latest_[environments_[slot]], number + 1);
+  if (latest <= now().first) return capacity;
+  const std::size_t before = (latest - 1) % capacity;
+  successors[before] = slot + 1;
+  return before;
+}
+
+// Writes down whose the new rows are.
+void ReplayBuffer::store_environments(std::uint64_t number, std::size_t count,
+                                      std::span<const std::int64_t> environments) noexcept {
+  continued_.clear();
+  std::size_t slot = number % settings_.capacity, environment = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    environments_[slot] = static_cast<std::uint32_t>(environments.empty() ? environment : environments[i]);
+    if (successors_) {
+      const std::size_t before = follow(number + i);
+      if (before < settings_.capacity) continued_.push_back(before);
+    }
+    if (++slot == settings_.capacity) slot = 0;
+    if (++environment == settings_.environment_count) environment = 0;
+  }
+}
+
+// Calls work(slot, successor) for every row whose successor is one of `count` new rows from `number` on.
+template <class Work>
+void ReplayBuffer::for_each_continued(std::uint64_t number, std::size_t count, const Work& work) const {
+  if (successors_) {
+    for (const std::size_t slot : continued_) work(slot, successor(slot));
+    return;
+  }
+  const std::size_t environments = settings_.environment_count;
+  const std::uint64_t first = number - std::min<std::uint64_t>(environments, number - now().first);
+  for (std::uint64_t i = first; i + environments < number + count; ++i) {
+    work(i % settings_.capacity, successor(i % settings_.capacity));
+  }
+}
+
 // --- shared columns: entries of the side store ---
 
 std::int64_t ReplayBuffer::take_entry() noexcept {
@@ -143,16 +203,20 @@ std::int64_t ReplayBuffer::take_entry() noexcept {
 void ReplayBuffer::share_rows(std::uint64_t number, std::size_t count,
                               std::span<const std::byte* const> columns) noexcept {
   const auto of_row = [&](std::size_t column, std::size_t i) { return columns[column] + i * pieces_[column].size; };
+  const std::size_t capacity = settings_.capacity, begin = number % capacity;
   for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t successor = i + settings_.environment_count;
+    const std::size_t slot = (number + i) % capacity, next = successor(slot);
+    const std::size_t after = !successors_      ? i + settings_.environment_count
+                              : next < capacity ? age_of(next, begin, capacity)
+                                                : count;
     const bool repeats =
-        successor < count && std::ranges::all_of(
-                                 links_,
-                                 [&](const Link& link) {
-                                   return !link.is_shared || std::memcmp(of_row(link.to, i), of_row(link.of, successor),
-                                                                         pieces_[link.to].size) == 0;
-                                 });
-    std::int64_t& reference = entry_of((number + i) % settings_.capacity);
+        after < count && std::ranges::all_of(
+                             links_,
+                             [&](const Link& link) {
+                               return !link.is_shared || std::memcmp(of_row(link.to, i), of_row(link.of, after),
+                                                                     pieces_[link.to].size) == 0;
+                             });
+    std::int64_t& reference = entry_of(slot);
     reference = repeats ? 0 : take_entry();
     if (repeats) continue;
     for (const Link& link : links_) {
@@ -167,6 +231,7 @@ void ReplayBuffer::share_rows(std::uint64_t number, std::size_t count,
 // All memory that adding `count` rows can need, so that nothing can fail once rows have begun to change.
 void ReplayBuffer::make_room(std::size_t count) {
   if (tree_) tree_->make_room(count);
+  if (successors_) continued_.reserve(count);
   if (layout_.entry_size == 0) return;
   const std::size_t needed = free_entries_.size() + count + settings_.environment_count;
   if (needed > free_entries_.capacity()) free_entries_.reserve(std::max(needed, 2 * free_entries_.capacity()));
@@ -195,10 +260,18 @@ void ReplayBuffer::store_rows(std::uint64_t number, std::size_t count, std::size
   }
 }
 
-std::size_t ReplayBuffer::add(std::size_t count, std::span<const std::byte* const> columns) {
-  const std::size_t capacity = settings_.capacity, environments = settings_.environment_count;
-  require(count % environments == 0, "rows are added for all ", environments,
-          " environments together, so their number must be a multiple of ", environments, ", got ", count);
+std::size_t ReplayBuffer::add(std::size_t count, std::span<const std::byte* const> columns,
+                              std::span<const std::int64_t> environments) {
+  const std::size_t capacity = settings_.capacity, environment_count = settings_.environment_count;
+  require(!environments.empty() || count % environment_count == 0, "rows are added for all ", environment_count,
+          " environments together, so their number must be a multiple of ", environment_count, ", got ", count,
+          "; for rows of some of them say whose they are, such as environments=[0, 1]");
+  require(environments.empty() || environments.size() == count, "there must be one of environments for each of ", count,
+          " rows, got ", environments.size());
+  for (std::size_t i = 0; i < environments.size(); ++i) {
+    require(environments[i] >= 0 && static_cast<std::size_t>(environments[i]) < environment_count,
+            "environments must be in [0, ", environment_count, "), got ", environments[i], " at ", i);
+  }
   require(count <= capacity, "a batch of ", count, " rows does not fit into a buffer of ", capacity,
           " rows; add the last ", capacity, " only");
   const std::scoped_lock lock(mutex_);
@@ -207,6 +280,11 @@ std::size_t ReplayBuffer::add(std::size_t count, std::span<const std::byte* cons
   const std::size_t slot = number % capacity;
   if (count == 0) return slot;
   require(number <= kMostRows - count, "the buffer has been given the most rows there can be");
+  bool is_together = number % environment_count == 0 && count % environment_count == 0;
+  for (std::size_t i = 0; i < environments.size(); ++i) {
+    is_together = is_together && static_cast<std::size_t>(environments[i]) == i % environment_count;
+  }
+  if (!is_together && !successors_) follow_environments();
   make_room(count);
   evict(number + count > capacity ? number + count - capacity : 0);
   constexpr std::size_t kRowsTogether = 64;  // stay in the first cache while their columns are put together
@@ -216,27 +294,25 @@ std::size_t ReplayBuffer::add(std::size_t count, std::span<const std::byte* cons
     store_rows(number + done, run, done, columns);
     done += run;
   }
+  if (environments_ != nullptr) store_environments(number, count, environments);
   if (layout_.entry_size > 0) share_rows(number, count, columns);
+  if (checks_ != nullptr) {
+    for (std::uint64_t i = number; i < number + count; ++i) checks_[i % capacity] = row_check(i);
+  }
   if (tree_) prioritize(slot, count);
   publish(now().first, number + count, now().largest_priority);  // now the rows are there
-  const std::uint64_t before = number - std::min<std::uint64_t>(environments, number - now().first);
   if (layout_.entry_size > 0) {
-    for (std::uint64_t i = before; i < number; ++i) {
-      std::int64_t& reference = entry_of(i % capacity);
-      if (!is_repeated(i % capacity, (i + environments) % capacity)) continue;
-      free_entries_.push_back(std::exchange(reference, 0));
-    }
+    for_each_continued(number, count, [&](std::size_t row, std::size_t next) {
+      if (entry_of(row) == 0 || !is_repeated(row, next)) return;
+      free_entries_.push_back(std::exchange(entry_of(row), 0));
+    });
   }
-  if (settings_.n_step > 1) count_breaks(before, number + count - environments - before);
+  if (settings_.n_step > 1) {
+    for_each_continued(number, count, [&](std::size_t before, std::size_t next) {
+      if (!has_end(row(before)) && !continues(before, next)) ++break_count_;
+    });
+  }
   return slot;
-}
-
-// Of `count` rows from `number` on, all of which have successors.
-void ReplayBuffer::count_breaks(std::uint64_t number, std::size_t count) noexcept {
-  for (std::uint64_t i = number; i < number + count; ++i) {
-    const std::size_t slot = i % settings_.capacity;
-    if (!has_end(row(slot)) && !continues(slot, (i + settings_.environment_count) % settings_.capacity)) ++break_count_;
-  }
 }
 
 std::size_t ReplayBuffer::break_count() const {
@@ -253,7 +329,38 @@ void ReplayBuffer::clear() {
   publish(next_round, next_round, now().largest_priority);
   free_entries_.clear();
   entry_count_ = 0;
+  successors_.reset();
   if (tree_) tree_->fill(0, settings_.capacity, 0.0);
+}
+
+// --- checks ---
+
+// Of a row as it was added, its number and its environment.
+std::uint64_t ReplayBuffer::row_check(std::uint64_t number) const noexcept {
+  const std::size_t slot = number % settings_.capacity;
+  const std::size_t begin = layout_.entry_size > 0 ? sizeof(std::int64_t) : 0;  // behind where its entry is
+  std::uint64_t sum = mixed(mixed(number, environments_ != nullptr ? environments_[slot] : 0), row(slot) + begin,
+                            layout_.row_stride - begin);
+  for (const Link& link : links_) {
+    if (!link.is_shared) continue;
+    const std::int64_t reference = entry_of(slot);
+    const std::byte* const shared =
+        reference == 0 ? row(successor(slot)) + pieces_[link.of].offset : entry(reference) + pieces_[link.to].offset;
+    sum = mixed(sum, shared, pieces_[link.to].size);
+  }
+  return sum;
+}
+
+std::vector<std::int64_t> ReplayBuffer::changed_slots(std::uint64_t first, std::uint64_t last) const {
+  require(settings_.is_checked, "the rows of this buffer have no checks");
+  const std::shared_lock lock(mutex_);
+  require_open();
+  std::vector<std::int64_t> slots;
+  for (std::uint64_t number = std::max(first, now().first); number < std::min(last, now().added); ++number) {
+    const std::size_t slot = number % settings_.capacity;
+    if (checks_[slot] != row_check(number)) slots.push_back(static_cast<std::int64_t>(slot));
+  }
+  return slots;
 }
 
 // --- drawing ---
@@ -307,24 +414,25 @@ std::vector<ReplayBuffer::Extent> ReplayBuffer::used_extents() const {
   return {{0, kPage},
           {layout_.rows, slot_count * layout_.row_stride},
           {layout_.weights, settings_.alpha ? slot_count * sizeof(double) : 0},
-          {layout_.entries, entry_count_ * layout_.entry_size}};
+          {layout_.entries, entry_count_ * layout_.entry_size},
+          {layout_.environments, environments_ != nullptr ? slot_count * sizeof(std::uint32_t) : 0}};
 }
 
 void ReplayBuffer::require_sound(bool holds) { require(holds, kUnsound); }
 
-void ReplayBuffer::restore(bool is_version_1) {
+void ReplayBuffer::restore(std::uint32_t version) {
   const std::scoped_lock lock(mutex_);
   require_open();
   try {
-    rebuild(is_version_1);
+    rebuild(version);
   } catch (...) {
     give_up(kUnsound);
     throw;
   }
 }
 
-void ReplayBuffer::rebuild(bool is_version_1) {
-  if (is_version_1) {
+void ReplayBuffer::rebuild(std::uint32_t version) {
+  if (version == 1) {
     std::uint64_t former[4];
     std::memcpy(former, state_, sizeof(former));
     *state_ = {};
@@ -338,11 +446,26 @@ void ReplayBuffer::rebuild(bool is_version_1) {
   }
   require_sound(std::ranges::count(State::kHolds, state_->which) == 1 && now().check == now().sum() &&
                 state_->draws == State::checked(state_->draws & kMostDraws));
-  const std::size_t environments = settings_.environment_count;
-  require_sound(now().first <= now().added && now().added <= kMostRows && size_now() <= settings_.capacity &&
-                now().first % environments == 0 && size_now() % environments == 0);
+  require_sound(now().first <= now().added && now().added <= kMostRows && size_now() <= settings_.capacity);
+  restore_environments(version);
   restore_entries();
   restore_priorities();
+}
+
+// Finds out what follows what.
+void ReplayBuffer::restore_environments(std::uint32_t version) {
+  successors_.reset();
+  if (environments_ == nullptr) return;
+  const std::size_t environments = settings_.environment_count;
+  bool is_together = now().first % environments == 0 && now().added % environments == 0;
+  require_sound(version == kVersion || is_together);
+  for (std::uint64_t number = now().first; number < now().added; ++number) {
+    std::uint32_t& environment = environments_[number % settings_.capacity];
+    if (version != kVersion) environment = static_cast<std::uint32_t>(number % environments);
+    require_sound(environment < environments);
+    is_together = is_together && environment == number % environments;
+  }
+  if (!is_together) follow_environments();
 }
 
 // Finds out which entries of the side store are in use.
@@ -352,8 +475,7 @@ void ReplayBuffer::restore_entries() {
   std::vector<bool> is_used;
   for (std::uint64_t number = now().first; number < now().added; ++number) {
     const auto place = static_cast<std::size_t>(entry_of(number % capacity));
-    const bool has_successor = number + settings_.environment_count < now().added;
-    require_sound(place <= capacity && (place > 0 || has_successor));
+    require_sound(place <= capacity && (place > 0 || has_successor(number)));
     if (place == 0) continue;
     if (place > is_used.size()) is_used.resize(place, false);
     require_sound(!is_used[place - 1]);
@@ -376,6 +498,9 @@ void ReplayBuffer::give_up(std::string reason) noexcept {
   closed_ = std::move(reason);
   state_ = nullptr;
   rows_ = entries_ = nullptr;
+  environments_ = nullptr;
+  checks_ = nullptr;
+  successors_.reset();
   memory_ = {};
   tree_.reset();
   owned_.reset();

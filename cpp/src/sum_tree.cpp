@@ -1,8 +1,12 @@
 #include "trajmill/sum_tree.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cstring>
 #include <limits>
+
+#include "check_sum.hpp"
 
 namespace trajmill {
 namespace {
@@ -46,9 +50,19 @@ inline std::size_t last_begun(const double* child, double target) noexcept {
   return count - 1;
 }
 
+std::uint64_t check_term(std::size_t index, double weight) noexcept {
+  return weight == 0.0 ? 0 : mixed(index + 1, std::bit_cast<std::uint64_t>(weight));
+}
+
 }  // namespace
 
-SumTree::SumTree(std::span<double> weights) : weights_(weights) {
+std::uint64_t WeightCheck::sum_of(std::span<const double> weights) noexcept {
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) sum += check_term(i, weights[i]);
+  return sum;
+}
+
+SumTree::SumTree(std::span<double> weights, WeightCheck* check) : weights_(weights), check_(check) {
   std::span<const double> below = weights_;
   do {
     const std::size_t count = below.size() / kFanOut;
@@ -84,21 +98,37 @@ void SumTree::refresh(std::span<std::size_t> changed) noexcept {
   }
 }
 
+// Calls change(), which puts weights: a process that dies meanwhile leaves a check behind that says so.
+template <class Change>
+void SumTree::change(const Change& change) noexcept {
+  if (check_ == nullptr) return change();
+  check_->state = WeightCheck::kChanging;
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // what the process has stored is there, in this order
+  change();
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  check_->state = 0;
+}
+
+void SumTree::put(std::size_t index, double weight) noexcept {
+  if (check_ != nullptr) check_->sum += check_term(index, weight) - check_term(index, weights_[index]);
+  weights_[index] = weight;
+}
+
 void SumTree::set(std::span<const std::int64_t> indexes, std::span<const double> weights) {
   changed_.resize(indexes.size());
-  for (std::size_t i = 0; i < indexes.size(); ++i) {
-    changed_[i] = static_cast<std::size_t>(indexes[i]);
-    weights_[changed_[i]] = weights[i];
-  }
+  std::ranges::transform(indexes, changed_.begin(), [](std::int64_t index) { return static_cast<std::size_t>(index); });
+  change([&] {
+    for (std::size_t i = 0; i < changed_.size(); ++i) put(changed_[i], weights[i]);
+  });
   refresh(changed_);
 }
 
 void SumTree::fill(std::size_t begin, std::size_t end, double weight) {
   changed_.clear();
-  for (std::size_t i = begin; i < end; ++i) {
-    weights_[i] = weight;
-    if (i == begin || i % kFanOut == 0) changed_.push_back(i);
-  }
+  for (std::size_t i = begin; i < end; i = (i / kFanOut + 1) * kFanOut) changed_.push_back(i);
+  change([&] {
+    for (std::size_t i = begin; i < end; ++i) put(i, weight);
+  });
   refresh(changed_);
 }
 

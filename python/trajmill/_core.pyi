@@ -300,6 +300,7 @@ class ReplaySettings:
         n_step: Int,
         discount: Float,
         alpha: Float | None,
+        is_checked: bool = False,
     ) -> None:
         """Columns are (name, row shape, dtype); shared and following ones (name, the column it repeats or follows)."""
     def __reduce__(self) -> typing.Any: ...
@@ -312,6 +313,8 @@ class ReplayBuffer(BatchSource):
     def __init__(self, settings: ReplaySettings, memory: typing.Any = None) -> None:
         """In memory of its own, or in that of a uint8 array, which is kept."""
     def __len__(self) -> int: ...
+    def _changed_slots(self, first: Int, last: Int) -> numpy.typing.NDArray[numpy.int64]:
+        """Slots of rows number first to last - 1 that are not what was added."""
     def _close(self, reason: str) -> None:
         """Give the memory up."""
     def _epoch_slots(self, epoch: Int, first: Int, count: Int) -> numpy.typing.NDArray[numpy.int64]:
@@ -322,16 +325,16 @@ class ReplayBuffer(BatchSource):
         """The rows in the given slots, as draws have them or as they were added."""
     def _reading(self, work: collections.abc.Callable[[], None]) -> None:
         """Call work() with changes kept out."""
-    def _restore(self, is_version_1: bool = False) -> None:
-        """Take over what was put into memory."""
+    def _restore(self, version: Int = 3) -> None:
+        """Take over what was put into memory, of a file of that version."""
     def _slots(self) -> numpy.typing.NDArray[numpy.int64]:
         """Slots of all rows, in the order in which draws count them."""
     def _used_extents(self) -> list[tuple[int, int]]:
-        """Begin and size of what is in use of state, rows, weights and entries."""
+        """Begin and size of what is in use of state, rows, weights, entries and environments."""
     def _weights(self, indexes: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
         """priority^alpha of the rows in the given slots."""
     def add(self, **kwargs: typing.Any) -> int:
-        """Append one row, given without a leading axis, or many; the first one's slot."""
+        """Append one row, given without a leading axis, or many, of all environments or of `environments`; the first one's slot."""
     def clear(self) -> None:
         """Forget every row."""
     def sample(
@@ -354,7 +357,7 @@ class ReplayBuffer(BatchSource):
         """All of the buffer's memory."""
     @property
     def _parts(self) -> list[int]:
-        """Where state, rows, weights and entries begin in memory, and where they end."""
+        """Where state, rows, weights, entries and environments begin in memory, and where they end."""
     @property
     def _row_stride(self) -> int:
         """Bytes from one row to the next."""

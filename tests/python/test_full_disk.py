@@ -14,25 +14,36 @@ import pytest
 
 from trajmill.core.hdf5_writing import create_hdf5
 
-DRIVER = Path(__file__).parents[1] / "support/full_disk.py"
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+def tried(driver: str, tmp_path: Path, size: str, *arguments: str) -> dict[str, str]:
+    """What a driver prints by name, run with a file system of a size."""
+    disk, sources = tmp_path / "disk", tmp_path / "sources"
+    disk.mkdir()
+    sources.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        words = [sys.executable, SUPPORT / driver, disk, sources, *arguments]
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_every_command_on_a_disk_that_is_too_small(part: int, tmp_path: Path) -> None:
+    """An eighth of the commands each."""
+    assert len(tried("full_disk_commands.py", tmp_path, "12m", f"{part}/8")) >= 3
 
 
 @pytest.mark.slow
 def test_every_writer_on_a_disk_that_becomes_full(tmp_path: Path) -> None:
-    disk, sources = tmp_path / "disk", tmp_path / "sources"
-    disk.mkdir()
-    sources.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "none", str(disk)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root")
-    try:
-        done = subprocess.run(
-            [sys.executable, DRIVER, disk, sources, "500"], check=False, capture_output=True, text=True
-        )
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    counts = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    counts = tried("full_disk.py", tmp_path, "500k", "500")
     assert len(counts) >= 18 and all(0 < int(count) < 6 for count in counts.values()), counts
 
 

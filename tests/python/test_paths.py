@@ -64,6 +64,37 @@ def test_what_a_path_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             given_path(text)
 
 
+@pytest.mark.parametrize("wrong", [b"x", 3, None, ["x"]])
+def test_a_path_is_text(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be text|os\.PathLike"):
+        local_path(wrong)
+
+
+@pytest.mark.parametrize("name", ["ReplayBuffer.save", "storage", "replacing", "write_whole"])
+def test_errors_name_the_place_that_was_given(name: str, tmp_path: Path) -> None:
+    def replace(path: Path) -> None:
+        with files.replacing(path) as part:
+            part.write_text("x")
+
+    writes = WRITES | {
+        "storage": lambda path: tm.ReplayBuffer(4, {"x": "f4"}, path=path),
+        "replacing": replace,
+        "write_whole": lambda path: files.write_whole(path, b"x"),
+    }
+    with pytest.raises(FileNotFoundError) as caught:
+        writes[name](tmp_path / "missing/x")
+    assert caught.value.filename == str(tmp_path / "missing/x")
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert local_path("/a") == Path("/a")
+    with pytest.raises(FileNotFoundError, match="x is in the working directory, which was removed"):
+        local_path("x")
+
+
 def test_no_home_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(_: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -311,6 +342,43 @@ def test_only_files_are_ever_replaced(
     assert (before.st_mode, before.st_ino) == (after.st_mode, after.st_ino)
     assert place.is_symlink() == (linked or kind == "loop")
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "by link"])
+@pytest.mark.parametrize("name", ["convert to", "collect", "ReplayBuffer.save", "report", "write_d4rl", "npz"])
+def test_no_file_takes_the_place_of_a_directory(
+    name: str, linked: bool, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "place").mkdir()
+    if full:
+        (tmp_path / "place/mine").write_text("mine")
+    (tmp_path / "link").symlink_to("place")
+    steps = load_dataset(DATA).to_write() | {"infos": None}
+    writes = WRITES | {
+        "write_d4rl": lambda path: write_d4rl(path, overwrite=True, **steps),
+        "npz": lambda path: format_named("npz").write(path, overwrite=True, **steps),
+    }
+    if name == "convert to":
+        monkeypatch.setattr("trajmill.experiments.datasets.load_dataset", _never)
+    if name == "report":
+        monkeypatch.setattr("trajmill.report.page.read_run", _never)
+    with pytest.raises((ValueError, OSError), match=r"is a directory, and a file|exists|not empty"):
+        writes[name](Path("link" if linked else "place"))
+    assert [path.name for path in (tmp_path / "place").iterdir()] == ["mine"] * full
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["export_corpus", "minari"])
+def test_no_directory_takes_the_place_of_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "place-v0").write_text("mine")
+    writes = WRITES | {"minari": lambda path: convert(DATA, path, to="minari", overwrite=True)}
+    with pytest.raises((ValueError, OSError), match=r"is a file|file exists"):
+        writes[name](Path("place-v0"))
+    assert (tmp_path / "place-v0").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} <= {"corpus", "place-v0"}
 
 
 @pytest.mark.parametrize("name", ["convert to", "ReplayBuffer.save", "report"])

@@ -26,14 +26,16 @@ class ReplayOracle:
         self.capacity, self.seed = capacity, seed
         self.environments, self.n_step, self.discount = environment_count, n_step, discount
         self.rows: dict[int, Row] = {}  # by number
+        self.environment_of: dict[int, int] = {}  # by number
         self.priorities: dict[int, float] = {}
         self.largest_priority = 1.0
         self.added = self.draws = 0
 
-    def add(self, rows: list[Row]) -> int:
+    def add(self, rows: list[Row], environments: list[int] | None = None) -> int:
         slot = self.added % self.capacity
-        for row in rows:
+        for i, row in enumerate(rows):
             self.rows[self.added], self.priorities[self.added] = row, self.largest_priority
+            self.environment_of[self.added] = i % self.environments if environments is None else environments[i]
             self.rows.pop(self.added - self.capacity, None)
             self.priorities.pop(self.added - self.capacity, None)
             self.added += 1
@@ -45,6 +47,15 @@ class ReplayOracle:
 
     def number(self, slot: int) -> int:
         return next(number for number in self.rows if number % self.capacity == slot)
+
+    def neighbour(self, number: int, step: int) -> int | None:
+        """The number of the row after (step 1) or before (-1) one in its environment, if it is there."""
+        other = number + step
+        while other in self.rows:
+            if self.environment_of[other] == self.environment_of[number]:
+                return other
+            other += step
+        return None
 
     def slots(self) -> list[int]:
         """Slots that hold a row, in the order in which draws count them."""
@@ -95,9 +106,10 @@ class ReplayOracle:
             return self.rows[number]
         steps = [self.rows[number]]
         while len(steps) < self.n_step and not (steps[-1]["terminal"] or steps[-1]["truncated"]):
-            number += self.environments
-            if number not in self.rows or not same(steps[-1]["next_observation"], self.rows[number]["observation"]):
+            following = self.neighbour(number, 1)
+            if following is None or not same(steps[-1]["next_observation"], self.rows[following]["observation"]):
                 break
+            number = following
             steps.append(self.rows[number])
         reward, factor = 0.0, 1.0
         for step in steps:

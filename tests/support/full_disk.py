@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import trajmill as tm
 from trajmill.core import files
@@ -20,6 +21,8 @@ from trajmill.corpus.export import FORMATS, export_corpus
 from trajmill.data import load_dataset
 from trajmill.data.formats import format_named, format_names
 from trajmill.experiments.generate import GenerateMarkovConfig, GenerateMDPConfig, generate
+from trajmill.models.gpt import GPTConfig
+from trajmill.models.gpt2_files import write_gpt2
 from trajmill.report.page import Section, write_report
 
 FILLINGS = 6
@@ -53,6 +56,13 @@ def writers(directory: Path, sources: Path) -> dict[str, Callable[[], Any]]:
     buffer = tm.ReplayBuffer(1000, {"x": ((25,), "f4")})
     buffer.add(x=np.ones((1000, 25), np.float32))
     found["save"] = lambda: buffer.save(directory / "buffer")
+    tensors = {name: torch.ones(500, 25) for name in ("wte.weight", "wpe.weight")}
+
+    def export() -> None:
+        with files.replacing(directory / "gpt2") as part:
+            write_gpt2(part, GPTConfig(), tensors)
+
+    found["gpt2"] = export
     found["storage"] = lambda: tm.ReplayBuffer(1000, {"x": ((25,), "f4")}, path=directory / "storage").close()
     return found
 
@@ -69,7 +79,9 @@ def main(directory: Path, sources: Path, kibibytes: int) -> None:
                 write()
             except (OSError, ValueError) as error:
                 full += 1
-                assert os.strerror(errno.ENOSPC) in str(error), (name, number, error)
+                for words in (os.strerror(errno.ENOSPC), str(directory)):
+                    assert words in str(error), (name, number, error)
+                assert ".part" not in str(error), (name, number, error)
                 left = {path.name for path in directory.iterdir()} - {"filling"}
                 assert left <= ({"corpus"} if name == "corpus" else set()), (name, number, left)
         print(name, full, flush=True)

@@ -40,6 +40,13 @@ void require(bool holds, const Parts&... parts) {
   if (!holds) throw std::invalid_argument(message(parts...));
 }
 
+// Throws std::invalid_argument unless that many bytes may be taken for what the parts name.
+template <class... Parts>
+void require_memory(double byte_count, double limit, std::string_view remedy, const Parts&... parts) {
+  require(byte_count <= limit, parts..., " need ", byte_count / 0x1p30, " GiB, more than the ", limit / 0x1p30,
+          " GiB allowed here; ", remedy);
+}
+
 // Thrown when the caller's interrupt check asked long work to stop; what was being written is not complete.
 struct Interrupted : std::runtime_error {
   Interrupted() : std::runtime_error("interrupted") {}

@@ -1,8 +1,9 @@
 // A ring of transitions: one packed row each, so that a random read touches few cache lines.
 //
 // Rows. Row number s, counted from the first ever added, is in slot s % capacity and is overwritten by row s +
-// capacity. Rows of `environment_count` = E environments that step together alternate: what follows row s in its
-// environment is row s + E, its successor.
+// capacity. The next row of its environment is a row's successor. While rows come of all `environment_count` = E
+// environments together, row s is of environment s % E and its successor is row s + E. Once rows of some of them come,
+// successors are kept in memory; they follow from the environments of rows, which are stored for E > 1.
 //
 // Draws. Draw d (the d-th call of sample) needs one 64-bit number u for each row of the batch: words 2 (r % 2), high,
 // and 2 (r % 2) + 1, low, of the Philox4x32-10 block at counter (r / 2, d low, d high, 0) under
@@ -49,6 +50,7 @@ struct ReplaySettings {
   std::size_t environment_count = 1;
   std::size_t n_step = 1;
   double discount = 0.99;            // per step, in [0, 1]; used where n_step > 1
+  bool is_checked = false;           // changes of rows and priorities by anything else are noticed
   std::optional<double> alpha = {};  // draws in proportion to priority^alpha; none: uniform
 };
 
@@ -61,10 +63,10 @@ struct DrawOptions {
 // Where the parts of a buffer lie in its memory, in bytes; each begins at a page.
 struct ReplayLayout {
   std::size_t row_stride;
-  std::vector<std::size_t> offsets;    // of each column in a row; those shared: in an entry of the side store
-  std::size_t entry_offset;            // in a row: which entry of the side store it has
-  std::size_t entry_size;              // of the side store; 0: nothing is shared
-  std::size_t rows, weights, entries;  // begins of the parts; the state comes first
+  std::vector<std::size_t> offsets;  // of each column in a row; those shared: in an entry of the side store
+  std::size_t entry_offset;          // in a row: which entry of the side store it has
+  std::size_t entry_size;            // of the side store; 0: nothing is shared
+  std::size_t rows, weights, entries, environments, checks;  // begins of the parts; the state comes first
   std::size_t byte_count;
 };
 
@@ -95,10 +97,13 @@ class ReplayBuffer : public BatchSource {
   [[nodiscard]] double beta() const noexcept { return beta_; }
   void set_beta(double beta);  // in [0, 10]
 
-  // Appends `count` rows, a multiple of environment_count and at most the capacity: column c from columns[c], in the
-  // order of settings().columns. They get the largest priority ever set, which starts at 1. Nothing changes if it
-  // throws, also std::bad_alloc. Returns the first slot; the others follow it around the ring.
-  std::size_t add(std::size_t count, std::span<const std::byte* const> columns);
+  // Appends `count` rows, at most the capacity: column c from columns[c], in the order of settings().columns. Row i is
+  // of environment environments[i] in [0, environment_count); rows of one environment are in the order of its steps. No
+  // environments: `count` is a multiple of environment_count, and row i is of environment i % environment_count. The
+  // rows get the largest priority ever set, which starts at 1. Nothing changes if it throws, also std::bad_alloc.
+  // Returns the first slot; the others follow it around the ring.
+  std::size_t add(std::size_t count, std::span<const std::byte* const> columns,
+                  std::span<const std::int64_t> environments = {});
 
   void sample(std::size_t batch_size, std::span<std::byte* const> columns, std::size_t thread_count) override {
     sample(batch_size, {}, columns, thread_count);
@@ -123,6 +128,9 @@ class ReplayBuffer : public BatchSource {
   // The slots at positions first, first + 1, ... of an epoch's order, in which every row comes once.
   void epoch_slots(std::uint64_t epoch, std::size_t first, std::span<std::int64_t> slots) const;
 
+  // Where `is_checked`: slots of those of rows number `first` to `last` - 1 that are not what was added.
+  [[nodiscard]] std::vector<std::int64_t> changed_slots(std::uint64_t first, std::uint64_t last) const;
+
   // For a copy that makes the same draws on another device: where the rows are, in the order in which draws count them,
   // and the key of the words behind a draw.
   [[nodiscard]] std::vector<std::int64_t> slots() const;
@@ -144,15 +152,17 @@ class ReplayBuffer : public BatchSource {
   struct Extent {
     std::size_t begin, size;
   };
-  [[nodiscard]] std::vector<Extent> used_extents() const;  // of state, rows, weights, entries; under lock_shared
+  // Of state, rows, weights, entries, environments; under lock_shared.
+  [[nodiscard]] std::vector<Extent> used_extents() const;
   [[nodiscard]] std::span<std::byte> memory() const noexcept { return memory_; }
   [[nodiscard]] const std::shared_ptr<std::byte[]>& owned_memory() const noexcept {
     return owned_;
   }  // null: the caller's
   // Takes over what was put into memory(): checks it and rebuilds what is derived; or closes the buffer and throws
-  // std::invalid_argument.
-  // `is_version_1`: first, added, draw count and largest priority lie there one after another, unchecked.
-  void restore(bool is_version_1 = false);
+  // std::invalid_argument. Version 2 had no environments: rows came of all of them together. In version 1 first, added,
+  // draw count and largest priority lie one after another, unchecked.
+  static constexpr std::uint32_t kVersion = 3;
+  void restore(std::uint32_t version = kVersion);
   // Gives the memory up; every later call throws std::invalid_argument with this text.
   void close(std::string reason = "the buffer is closed");
 
@@ -181,7 +191,7 @@ class ReplayBuffer : public BatchSource {
   // The ring (replay_ring.cpp). An entry of the side store holds the shared columns of one row; 0 instead of its number
   // says that the successor has them.
   void require_open() const;
-  void rebuild(bool is_version_1);
+  void rebuild(std::uint32_t version);
   void give_up(std::string reason) noexcept;
   static void require_sound(bool holds);
   [[nodiscard]] const Record& now() const noexcept;
@@ -196,13 +206,21 @@ class ReplayBuffer : public BatchSource {
   [[nodiscard]] std::byte* entry(std::int64_t number) const noexcept {
     return entries_ + static_cast<std::size_t>(number - 1) * layout_.entry_size;
   }
+  [[nodiscard]] std::size_t successor(std::size_t slot) const noexcept;
+  [[nodiscard]] bool has_successor(std::uint64_t number) const noexcept;
+  void follow_environments();
+  std::size_t follow(std::uint64_t number) noexcept;
+  [[nodiscard]] std::uint64_t row_check(std::uint64_t number) const noexcept;
+  void store_environments(std::uint64_t number, std::size_t count, std::span<const std::int64_t> environments) noexcept;
+  template <class Work>
+  void for_each_continued(std::uint64_t number, std::size_t count, const Work& work) const;
   std::int64_t take_entry() noexcept;
   void evict(std::uint64_t first_kept) noexcept;
   void store_rows(std::uint64_t number, std::size_t count, std::size_t from, std::span<const std::byte* const> columns);
   void share_rows(std::uint64_t number, std::size_t count, std::span<const std::byte* const> columns) noexcept;
-  void count_breaks(std::uint64_t number, std::size_t count) noexcept;
   void draw(std::uint64_t draw, const DrawOptions& options, std::size_t begin, std::size_t batch_size,
             std::span<std::int64_t> slots) const;
+  void restore_environments(std::uint32_t version);
   void restore_entries();
 
   // Rows that follow one another (replay_n_step.cpp).
@@ -236,6 +254,11 @@ class ReplayBuffer : public BatchSource {
   State* state_ = nullptr;
   std::byte* rows_ = nullptr;
   std::byte* entries_ = nullptr;
+  std::uint32_t* environments_ = nullptr;    // of the rows in the slots, if there are several
+  std::uint64_t* checks_ = nullptr;          // of the rows in the slots, if they have them
+  std::shared_ptr<std::byte[]> successors_;  // 1 + slot or 0, for each slot; null: all environments came together
+  std::vector<std::uint64_t> latest_;        // with successors_: 1 + number of each environment's last row, or 0
+  std::vector<std::size_t> continued_;       // with successors_: slots of rows whose successors are being added
   std::optional<SumTree> tree_;
   std::vector<std::int64_t> free_entries_;
   std::size_t entry_count_ = 0;  // entries ever in use

@@ -11,6 +11,16 @@
 
 namespace trajmill {
 
+// By which changed weights are noticed, where they lie in memory that outlives the process; it lies there too.
+struct WeightCheck {
+  static constexpr std::uint64_t kChanging = 0xC33C'5AA5'9669'0FF0;
+
+  std::uint64_t sum;    // over all weights; all zero: 0
+  std::uint64_t state;  // 0: the sum holds. kChanging: weights and sum are being changed
+
+  [[nodiscard]] static std::uint64_t sum_of(std::span<const double> weights) noexcept;
+};
+
 class SumTree {
  public:
   static constexpr std::size_t kFanOut = 8;          // doubles of a cache line
@@ -22,7 +32,8 @@ class SumTree {
   }
 
   // A tree over the caller's weights, each in [0, kLargestWeight]; there are padded(n) of them, and they outlive it.
-  explicit SumTree(std::span<double> weights);
+  // What `check` points to is kept up with them, if anything.
+  explicit SumTree(std::span<double> weights, WeightCheck* check = nullptr);
 
   [[nodiscard]] double total() const noexcept { return levels_.back().totals.front(); }
   [[nodiscard]] double weight(std::size_t index) const noexcept { return weights_[index]; }
@@ -47,10 +58,14 @@ class SumTree {
     std::vector<double> before;  // of each child the sum of those left of it; not kept for the weights themselves
   };
 
+  template <class Change>
+  void change(const Change& change) noexcept;
+  void put(std::size_t index, double weight) noexcept;
   void refresh(std::span<std::size_t> changed) noexcept;
   [[nodiscard]] std::size_t find_nonzero(double target) const noexcept;
 
   std::span<double> weights_;
+  WeightCheck* check_;
   std::vector<Level> levels_;         // sums of weights, then sums of sums, up to a single one
   std::vector<std::size_t> changed_;  // what set() has to sum again; kept for its memory
 };

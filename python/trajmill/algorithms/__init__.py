@@ -32,7 +32,8 @@ The rest is there if the method has it:
 ``start_from(state, tensors, known)``
     The state that starts from another method's checkpoint, or a refusal in words. Without it there is no ``--init``.
 ``adapt(config, dataset, environment)``
-    Settings that were left open get the values that belong to the data.
+    Settings that were left open get the values that belong to the data. A setting ``..._decay_updates`` that is open
+    gets the updates of the schedule.
 ``describe(state)``
     What ``restore`` and ``start_from`` have to know beyond settings.
 ``Sampling``, ``synthesize(tensors, known, sampling, *, device, data=None, block_size=1024, bfloat16=False)``

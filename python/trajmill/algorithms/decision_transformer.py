@@ -323,6 +323,11 @@ def _tokens_learned(state: State, known: Mapping[str, Any]) -> TokenTable:
     batch_size = state.config.language_batch_size
     held_out_count = max(wanted.held_out_count, batch_size)
     rows = language_model.generate(replace(wanted, batch_size=batch_size, held_out_count=held_out_count))
+    if known.get("data", rows.name) != rows.name:
+        raise ValueError(
+            f"language_weight needs the text that the language model learned, {known['data']}, but its files hold "
+            f"{rows.name} now; restore them, or train a language model on what they are"
+        )
     return TokenTable(rows, state.draws.seed_count, batch_size, state.table.device, state.table.dtype)
 
 

@@ -82,8 +82,8 @@ class Config:
     """transitions per update and seed, at least 1; 1,024, or 256 for a dataset of fewer than 800,000 rows"""
     learning_rate: PerSeed = 3e-4
     """Adam step size at the first update, > 0"""
-    decay_updates: int = 100_000
-    """updates over which the step size falls to 0 along a cosine, at least 1"""
+    decay_updates: int | None = None
+    """updates over which the step size falls to 0 along a cosine, at least 1; None is all of --schedule.updates"""
     clip_norm: float = 1.0
     """greatest L2 norm of a gradient, > 0"""
     width: int = 1024
@@ -108,7 +108,8 @@ class Config:
     """share of rows whose condition is hidden in training, [0, 1)"""
 
     def __post_init__(self) -> None:
-        at_least(1, batch_size=1 if self.batch_size is None else self.batch_size, decay_updates=self.decay_updates)
+        at_least(1, batch_size=1 if self.batch_size is None else self.batch_size)
+        at_least(1, decay_updates=1 if self.decay_updates is None else self.decay_updates)
         at_least(1, width=self.width, depth=self.depth, embedding_dim=self.embedding_dim)
         in_range("(0, inf)", learning_rate=self.learning_rate, clip_norm=self.clip_norm)
         in_range("[0, 1)", average_decay=self.average_decay, condition_dropout=self.condition_dropout)
@@ -186,6 +187,8 @@ def create(
     """Fresh networks, their averages equal to them; on the table's device, in its precision."""
     if config.batch_size is None:
         raise ValueError("batch_size is open; adapt(config, dataset, environment) fills it in")
+    if config.decay_updates is None:
+        raise ValueError("decay_updates is open; give the number of updates that there will be")
     if (config.condition != "none") != bool(table.facts.relevance):
         raise ValueError(
             "condition run and --relevance RUN of trajmill train need each other; give both, or leave both out (for "
@@ -243,6 +246,7 @@ def update(
 ) -> None:
     """One update on vectors (S, B, K) with noise levels (S, B, 1) and standard normal `noise` (S, B, K)."""
     losses = differentiate(state, vector, sigma, noise, condition)
+    assert state.config.decay_updates is not None
     state.optimizer.apply(cosine(state.step, state.config.decay_updates))
     if averages:
         average(state)
@@ -309,8 +313,8 @@ class Sampling:
     """with less than 80, rows of the data get exactly this much noise, and are denoised from there, (0, 80]"""
     guidance: float = 1.0
     """weight of the condition, at least 0: 0 hides it, 1 follows it, more exaggerates it"""
-    relevance: float = 0.75
-    """ask for relevances from this quantile of the data's (--dataset's) on, [0, 1)"""
+    least_quantile: float = 0.75
+    """with a condition, ask for relevances from this quantile of the data's (--dataset's) on, [0, 1)"""
     clip_actions: bool = False
     """clip actions to [-1, 1]"""
 
@@ -325,7 +329,7 @@ class Sampling:
         in_range("[0, inf)", churn=self.churn, guidance=self.guidance)
         in_range("[0, 1]", freshness=self.freshness)
         in_range(f"(0, {HIGHEST}]", noise_level=self.noise_level)
-        in_range("[0, 1)", relevance=self.relevance)
+        in_range("[0, 1)", least_quantile=self.least_quantile)
 
     @property
     def level_count(self) -> int:
@@ -376,7 +380,9 @@ class _Sampler:
 
     def _asked(self, words: Tensor) -> Tensor:
         """The condition, (1, B, 2)."""
-        place = 100.0 * (self.sampling.relevance + (1.0 - self.sampling.relevance) * uniforms(words, torch.float32))
+        place = 100.0 * (
+            self.sampling.least_quantile + (1.0 - self.sampling.least_quantile) * uniforms(words, torch.float32)
+        )
         below = place.floor().clamp(max=99.0)
         low = below.long()
         asked = torch.lerp(self.relevance[low], self.relevance[low + 1], place - below)
@@ -403,11 +409,11 @@ class _Sampler:
 
 def check_sampling(settings: Mapping[str, Any], sampling: Sampling) -> None:
     """ValueError if a model with these settings cannot be asked what `sampling` asks."""
-    asked, usual = ((each.guidance, each.relevance) for each in (sampling, Sampling()))
+    asked, usual = ((each.guidance, each.least_quantile) for each in (sampling, Sampling()))
     if settings["condition"] == "none" and asked != usual:
         raise ValueError(
-            "guidance and relevance ask for a condition, and this model has none; train one with --method.condition, "
-            "or leave them out"
+            "guidance and least_quantile ask for a condition, and this model has none; train one with "
+            "--method.condition, or leave them out"
         )
     if settings["condition"] != "none" and settings["condition_dropout"] == 0.0 and sampling.guidance != 1.0:
         raise ValueError(

@@ -99,14 +99,16 @@ class Config:
     """multiply rewards by 1000 / (greatest - lowest return); for some datasets, for authors on locomotion"""
     reward_shift: float | None = None
     """added to every reward; 0, and -1 for antmaze"""
-    policy_decay_updates: int = 1_000_000
-    """updates over which the policy's step size falls to 0 along a cosine, at least 1"""
+    policy_decay_updates: int | None = None
+    """updates over which the policy's step size falls to 0 along a cosine, at least 1; None is all of
+    --schedule.updates"""
     hidden_sizes: tuple[int, ...] = HIDDEN_SIZES
     """widths of the hidden layers of all networks, each at least 1"""
 
     def __post_init__(self) -> None:
         checks.choice("dialect", self.dialect, tuple(_LOG_STD))
-        at_least(1, batch_size=self.batch_size, policy_decay_updates=self.policy_decay_updates)
+        at_least(1, batch_size=self.batch_size)
+        at_least(1, policy_decay_updates=1 if self.policy_decay_updates is None else self.policy_decay_updates)
         all_at_least(1, hidden_sizes=self.hidden_sizes)
         in_range("[0, 1)", discount=self.discount)
         in_range("(0, inf)", learning_rate=self.learning_rate, greatest_weight=self.greatest_weight)
@@ -140,7 +142,7 @@ _EXCEPTIONS: tuple[tuple[tuple[str, ...], str, dict[str, Any]], ...] = (
 )
 """dialects, D4RL's name of a dataset without its version, and the settings for it"""
 
-SMALL = Config(batch_size=64)
+SMALL = Config(batch_size=64, policy_decay_updates=1_000_000)
 
 
 def adapt(config: Config, dataset: Dataset, environment: str) -> Config:
@@ -242,6 +244,8 @@ def create(
     left_open = [name for name in _DEFAULTS if getattr(config, name) is None]
     if left_open:
         raise ValueError(f"settings {', '.join(left_open)} are open; adapt(config, dataset, environment) fills them in")
+    if config.policy_decay_updates is None:
+        raise ValueError("policy_decay_updates is open; give the number of updates that there will be")
     seeds, device, dtype = check_seeds(seeds), table.device, table.dtype
     o, a = table.facts.observation_dim, table.facts.action_dim
     layers = (orthogonal(math.sqrt(2.0)),) * 2 if config.dialect == "authors" else (linear, linear)
@@ -338,6 +342,7 @@ def policy_loss(state: State, batch: TransitionBatch, weight: Tensor) -> Tensor:
 
 def cosine(config: Config, update: Tensor) -> Tensor:
     """Share of the policy's step size at `update` (int64), counted from 0: from 1 down to 0."""
+    assert config.policy_decay_updates is not None
     return adam.cosine(update, config.policy_decay_updates)
 
 

@@ -6,6 +6,7 @@ This file decides which command is meant and what the exit code is; it imports n
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import io
 import os
@@ -122,7 +123,9 @@ def _settle_streams() -> None:
                 os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if stream.errors == "strict" or codecs.lookup(stream.encoding).name == "ascii":  # as of LC_ALL=C
             stream.reconfigure(errors="replace")
     columns = shutil.get_terminal_size().columns
     if columns < LEAST_COLUMNS or os.environ.get("COLUMNS") == "0":

@@ -57,9 +57,7 @@ class MeasureQuality:
 
     def run(self, progress: Progress) -> Outcome:
         if self.out is not None:
-            if self.out.is_dir():
-                raise ValueError(f"{self.out} is a directory; give a file in it, such as {self.out / 'quality.html'}")
-            check_writable(self.out)
+            check_writable(self.out, as_file=True)
         real, synthetic = load_dataset(self.real, limit=self.limit), load_dataset(self.synthetic, limit=self.limit)
         held_out = None if self.held_out is None else load_dataset(self.held_out, limit=self.limit)
         quality = measure_quality(

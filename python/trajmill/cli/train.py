@@ -34,7 +34,8 @@ class Train:
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """continue an unfinished run in --out that has the same settings"""
     processes: Annotated[int | None, tyro.conf.arg(aliases=["--workers"])] = None
-    """processes that share the seeds, with the same result; by default one per CPU core, or one in all on a GPU"""
+    """processes that share the seeds; by default one per CPU core, or one in all on a GPU. The result is the same, on
+    CPUs with one --compute.threads to the last bit, else up to rounding"""
 
     def run(self, progress: Progress) -> Outcome | None:
         from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig, train

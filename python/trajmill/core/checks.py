@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from trajmill.core.limits import usable_cores, usable_memory
 
 
-def integer(name: str, value: object, smallest: int, largest: int | None = None) -> int:
+def integer(name: str, value: object, smallest: int | None = None, largest: int | None = None) -> int:
     """`value` as an int from `smallest` to `largest` (None: no bound); TypeError or ValueError otherwise."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -21,7 +21,7 @@ def integer(name: str, value: object, smallest: int, largest: int | None = None)
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
-    if number < smallest or (largest is not None and number > largest):
+    if (smallest is not None and number < smallest) or (largest is not None and number > largest):
         allowed = f"at least {smallest}" if largest is None else f"between {smallest} and {largest}"
         raise ValueError(f"{name} must be {allowed}, got {number}")
     return number
@@ -115,9 +115,9 @@ def output(name: str, out: object, shape: tuple[int, int], dtype: DTypeLike | No
 
 def indexes(name: str, values: Sequence[int] | NDArray[Any]) -> NDArray[np.uint64]:
     """Sequence numbers below 2**64, as a contiguous array (n,)."""
-    if not isinstance(values, np.ndarray):
+    if not hasattr(values, "__array__"):
         return np.array([integer(name, value, 0, 2**64 - 1) for value in values], np.uint64)
-    unmasked(name, values)
+    values = np.asarray(unmasked(name, values))
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise TypeError(f"{name} must be one-dimensional and hold integers, got {values.dtype} {values.shape}")
     if (values < 0).any():
@@ -140,6 +140,30 @@ def unmasked(name: str, values: Any) -> Any:
     return values
 
 
+def floats(name: str, values: Any, dtype: type[np.float32] | type[np.float64]) -> NDArray[Any]:
+    """Numbers in a float dtype and C order, without a copy where they are that already.
+
+    The rule of `ReplayBuffer.add`: integers and booleans are kept exactly, floats are rounded, unless that makes a
+    finite number infinite. ValueError for those that cannot be kept, TypeError for all others, masked ones too.
+    """
+    given = np.asarray(unmasked(name, values))
+    if given.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold real numbers, got {given.dtype}; convert them first")
+    with np.errstate(over="ignore"):  # refused below
+        array: NDArray[Any] = np.asarray(given, dtype, order="C")
+    lost = None
+    if given.dtype.kind == "f" and given.dtype.itemsize > array.dtype.itemsize:
+        lost = np.isinf(array) & np.isfinite(given)
+    elif given.dtype.kind != "f":
+        one, bits = np.uint64(1), given.astype(np.uint64)
+        size = np.where(given < 0, ~bits + one, bits)
+        lowest_bit = np.maximum(size & (~size + one), one)
+        lost = size // lowest_bit >= 2 ** (np.finfo(dtype).nmant + 1)
+    if lost is not None and lost.any():
+        raise ValueError(f"{name} must hold numbers that {array.dtype} can keep, got {given[lost][0]}")
+    return array
+
+
 def require_memory(what: str, byte_count: int, remedy: str) -> None:
     """ValueError unless so many bytes are at most half of the machine's memory."""
     limit = memory_limit()
@@ -152,7 +176,7 @@ def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> N
     """Float64 rows along the last axis that are >= 0 and sum to 1 within 1e-6; returned divided by their sums."""
     if hasattr(values, "toarray"):
         values = values.toarray()  # scipy.sparse
-    array: NDArray[np.float64] = np.array(unmasked(name, values), dtype=np.float64, order="C")
+    array: NDArray[np.float64] = floats(name, values, np.float64)
     if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
@@ -165,5 +189,5 @@ def distributions(name: str, values: object, shape: tuple[int | None, ...]) -> N
     if (np.abs(sums - 1) > 1e-6).any():
         at = tuple(int(i) for i in np.argwhere(np.abs(sums - 1) > 1e-6)[0])
         raise ValueError(f"{name} rows must sum to 1, got {sums[at]} for row {at[:-1]}; divide each row by its sum")
-    array /= sums
-    return array
+    rows: NDArray[np.float64] = array / sums
+    return rows

@@ -59,12 +59,15 @@ def replaceable(path: Path) -> Path:
         raise FileExistsError(f"{path} is a link that leads to itself; give another name") from error
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *, as_file: bool = False) -> None:
     """Try, before the work, whether `path` can be made or replaced after it; OSError that says why not.
 
-    Nothing is left behind; parent directories that are missing count as writable if they could be made.
+    Nothing is left behind; parent directories that are missing count as writable if they could be made. What will be
+    written `as_file` takes the place of no directory.
     """
     target = replaceable(path)
+    if as_file:
+        _check_kind(target, is_directory=False)
     place = next(each for each in (target, *target.parents) if os.path.lexists(each))
     probe = part_of((target.parent if target.is_file() else place) / "probe")
     try:
@@ -74,28 +77,50 @@ def check_writable(path: Path) -> None:
         raise OSError(f"{path} cannot be written: {error.strerror} ({place}); choose another place") from error
 
 
+def _check_kind(path: Path, *, is_directory: bool) -> None:
+    if is_directory and path.is_file():
+        raise FileExistsError(f"{path} is a file, and a directory is to be written; give another name")
+    if not is_directory and path.is_dir():
+        raise FileExistsError(f"{path} is a directory, and a file is to be written; give a name in it")
+
+
+@contextmanager
+def naming(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Let an OSError that names no file, as those of writes and closes do, or `part` or what is in it, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename
+        inside = part is not None and isinstance(named, str) and Path(named).is_relative_to(part)
+        if error.errno is None or not (named is None or inside):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 @contextmanager
 def replacing(path: Path, check: Callable[[], None] | None = None) -> Iterator[Path]:
     """A name beside `path` to write a file or a directory at; it takes the place of `path` if the block ends well.
 
     `check` is called once what was written is on the disk, and may raise if something else has appeared at `path`.
     Whatever fails, nothing new is left, and what was at `path` stays. What a link leads to is replaced, not the link,
-    and only files and directories are (`replaceable`). A directory that exists stays, since it may be a volume or where
-    somebody works: the new content is written in it and takes the place of the old one.
+    and only files and directories are (`replaceable`), each by its own kind. A directory that exists stays, since it
+    may be a volume or where somebody works: the new content is written in it and takes the place of the old one.
     """
     path = replaceable(path)
     part = part_of(path / path.name if path.is_dir() else path)
     try:
-        yield part
-        for written in [*part.rglob("*"), part] if part.is_dir() else [part]:
-            sync(written)
-        if check is not None:
-            check()
-        if path.is_dir() and part.is_dir():
-            _fill(path, part)
-        else:
-            part.replace(path)
-            sync(path.parent)
+        with naming(path, part):
+            yield part
+            for written in [*part.rglob("*"), part] if part.is_dir() else [part]:
+                sync(written)
+            if check is not None:
+                check()
+            _check_kind(path, is_directory=part.is_dir())
+            if path.is_dir() and part.is_dir():
+                _fill(path, part)
+            else:
+                part.replace(path)
+                sync(path.parent)
     finally:
         remove(part)
 

@@ -24,6 +24,8 @@ def is_url(location: AnyPath) -> bool:
 def given_path(path: AnyPath) -> Path:
     """The path as it was given, with ``~`` and ``file://`` resolved; ValueError for what is not on this machine."""
     text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"a path must be text, got {path!r}; os.fsdecode makes text of bytes")
     if not text or "\0" in text:
         raise ValueError(f"a path must have characters, none of them zero, got {text!r}")
     if is_url(text):
@@ -43,7 +45,12 @@ def given_path(path: AnyPath) -> Path:
 
 def local_path(path: AnyPath) -> Path:
     """The absolute path, which stays the same when the working directory changes; see `given_path`."""
-    return given_path(path).absolute()
+    try:
+        return given_path(path).absolute()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is in the working directory, which was removed; give an absolute path"
+        ) from None
 
 
 def input_path(path: AnyPath) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 import resource
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -48,16 +47,16 @@ class Corpus(ABC):
         return self.row_count
 
     def __getitem__(self, key: int | slice | Sequence[int] | Indexes) -> Rows:
-        """Row `key`, or the rows of a slice, a list or an array (n,) of numbers below the length."""
+        """Row `key`, or the rows of a slice, a list, a range, an array or a tensor (n,) of numbers below the length."""
         if isinstance(key, slice):
             arrays = self.read(np.arange(*key.indices(len(self))))
-        elif isinstance(key, list) or (isinstance(key, np.ndarray) and key.ndim):
-            numbers = checks.indexes("rows", key)
+        elif isinstance(key, list | range) or getattr(key, "ndim", None):
+            numbers = checks.indexes("rows", cast("Sequence[int] | Indexes", key))
             if len(numbers) and numbers.max() >= len(self):
                 raise IndexError(f"rows must be between 0 and {len(self) - 1}, got {numbers.max()}")
             arrays = self.read(numbers)
         else:
-            index = operator.index(key)  # type: ignore[arg-type]
+            index = checks.integer("row", key)
             if not -len(self) <= index < len(self):
                 raise IndexError(f"row must be between {-len(self)} and {len(self) - 1}, got {index}")
             arrays = {name: array[0] for name, array in self.read(np.array([index % len(self)])).items()}

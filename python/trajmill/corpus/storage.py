@@ -62,12 +62,13 @@ class Directory:
 
     def put(self, name: str, data: bytes) -> None:
         """Make `name` hold `data`, durably, all at once."""
-        file = _LockedFile(self._directory / name, len(data), direct=False)
-        try:
-            file.write(np.frombuffer(data, np.uint8), len(data), 0)
-            file.commit()
-        finally:
-            file.discard()
+        with files.naming(self._directory / name):
+            file = _LockedFile(self._directory / name, len(data), direct=False)
+            try:
+                file.write(np.frombuffer(data, np.uint8), len(data), 0)
+                file.commit()
+            finally:
+                file.discard()
 
     def create(self, name: str, size: int) -> _LockedFile:
         """Begin a file of `size` bytes."""
@@ -137,7 +138,11 @@ class _ObjectStore:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._files, root = library("fsspec", url, "remote").core.url_to_fs(url)
+        fsspec = library("fsspec", url, "remote")
+        try:
+            self._files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:  # no driver, or no such protocol
+            raise CorpusError(f"{url} cannot be opened: {error}") from error
         self._root = root.rstrip("/")
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core import checks
-from trajmill.data.environments import D4RL_TASKS, TASKS, check_sizes, find_environment
+from trajmill.data.environments import D4RL_TASKS, action_limit_of, check_sizes, find_environment
 from trajmill.data.errors import DatasetError, refuse, warn_about, where
 from trajmill.data.records import COLUMNS, INFOS, METADATA, Columns, Dataset, Steps
 
@@ -201,7 +201,7 @@ def check_contents(dataset: Dataset) -> None:
     if dataset.ordered and dataset.episode_ends.all():
         fault = f"every one of the {len(dataset)} rows ends an episode ('terminals' or 'timeouts')"
         raise refuse(fault, "episodes need more than one step; check the flags")
-    limit = TASKS[name].action_limit if name in TASKS else 1.0
+    limit = action_limit_of(find_environment(dataset))
     outside = np.abs(dataset.actions) > limit
     if outside.any() and not count_categories(dataset.actions):
         row, count, share = int(outside.any(axis=1).argmax()), int(outside.sum()), float(outside.mean())
@@ -231,8 +231,13 @@ def columns_to_write(steps: Steps, *, infos: Collection[str] | None = None, next
             raise refuse(fault, "write D4RL's schema (.hdf5), or take single transitions")
         del given["next_observations"]
     for name, values in (steps.get("infos") or {}).items():
+        if {"", ".", ".."} & set(name.split("/")):
+            raise refuse(f"the info {name!r} has a name that no file can hold", "give it another")
         if infos is None or name in infos:
             given[INFOS + name] = values
+    for name, values in given.items():
+        if np.ma.is_masked(values):
+            raise refuse(f"key {name!r} has masked values, which cannot be kept", "fill them first")
     arrays = check_columns({name: np.asarray(values) for name, values in given.items()}, warn=False)
     columns = {name: clean_column(name, values) for name, values in arrays.items()}
     both = columns["terminals"] & columns["timeouts"]

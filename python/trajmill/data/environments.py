@@ -90,6 +90,12 @@ def task_of(environment: str) -> Task:
     return task
 
 
+def action_limit_of(environment: str | None) -> float:
+    """Greatest number of an action in ``"InvertedPendulum-v4"``, of any version; 1.0 for what is not among `TASKS`."""
+    task = TASKS.get((environment or "").lower().partition("-v")[0])
+    return 1.0 if task is None else task.action_limit
+
+
 def has_reference_score(environment: str) -> bool:
     """Whether `reference_score` knows the environment."""
     return _first_word(environment) in REFERENCE_SCORES

@@ -191,7 +191,7 @@ def with_next_rows(dataset: Dataset, *, keep_terminals: bool = True) -> Dataset:
     rows = (~dropped[:-1]).nonzero()[0]
     part = dataset.rows(rows)
     cut = ~part.terminals & dropped[rows + 1]
-    return replace(part, timeouts=cut, next_observations=dataset.observations[rows + 1])
+    return replace(part, timeouts=cut, next_observations=dataset.observations[rows + 1], ordered=True)
 
 
 def check_order(dataset: Dataset) -> None:

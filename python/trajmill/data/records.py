@@ -76,10 +76,16 @@ class Dataset:
         """Bool (N,): the row is the last of its episode; for slicing only, never in a target."""
         return self.terminals | self.timeouts
 
-    def rows(self, rows: NDArray[np.int64] | slice) -> Dataset:
-        """The dataset with only the rows of these numbers, in this order."""
+    def rows(self, rows: NDArray[Any] | slice) -> Dataset:
+        """The dataset with only the rows of these numbers (n,), or of a mask (N,), in this order.
+
+        It stays `ordered` where each row that ends no episode is followed by the one that followed it here.
+        """
+        numbers = np.arange(len(self))[rows]
+        follow = (numbers[1:] == numbers[:-1] + 1) | self.episode_ends[numbers[:-1]]
         taken = {name: values[rows] for name in COLUMNS if (values := getattr(self, name)) is not None}
-        return replace(self, **taken, infos={name: values[rows] for name, values in self.infos.items()})
+        infos = {name: values[rows] for name, values in self.infos.items()}
+        return replace(self, **taken, infos=infos, ordered=self.ordered and bool(follow.all()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

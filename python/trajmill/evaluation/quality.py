@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from trajmill.core import checks
 from trajmill.core.progress import Progress, silent
+from trajmill.data.environments import action_limit_of
 from trajmill.data.errors import where
 from trajmill.data.records import BoolArray, FloatArray, Transitions
 from trajmill.evaluation.environments import EnvironmentDefinition, Float64Array, IndexArray, environment_definition
@@ -266,7 +267,7 @@ def measure_quality(
         source = _take(reference, np.arange(min(NOISE_ROWS, len(reference))))
         noisy = _noise_quality(definition, space, source, distance.value, noise, rng, progress)
         dynamics = _dynamics_quality(definition, made_errors, other_errors, made_distances[:, 0], noisy)
-    limit = 1.0 if definition is None else definition.action_limit
+    limit = action_limit_of(environment_id)
     return Quality(
         real_count=len(real),
         synthetic_count=len(synthetic),

@@ -118,7 +118,7 @@ def collect(
     if not out.parent.is_dir():
         raise ValueError(f"there is no directory {out.parent} to write {out.name} into")
     for path in (out, config.policies) if config.train and config.policies is not None else (out,):
-        check_writable(local_path(path))
+        check_writable(local_path(path), as_file=True)
     short = definition.name
     label = f"{short}-random" if config.kind == "random" else f"{short}-ars-{config.kind}"
     checkpoints = [] if config.kind == "random" else _policies(definition, config, progress)

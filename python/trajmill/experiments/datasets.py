@@ -82,7 +82,7 @@ def convert(
     destination = local_path(destination)
     name = format_for(destination) if to is None else checks.choice("to", to, format_names())
     writer = format_named(name)
-    check_writable(destination)
+    check_writable(destination, as_file="" not in writer.SUFFIXES)
     dataset = load_dataset(name_or_path, **options)
     dataset = replace(dataset, metadata={"source": dataset.name, **dataset.metadata})
     writer.write(destination, overwrite=overwrite, **dataset.to_write())

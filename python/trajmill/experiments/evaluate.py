@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from trajmill.algorithms import method_of_kind
 from trajmill.core.files import contents, replacing
 from trajmill.core.paths import AnyPath, input_path, local_path
@@ -57,7 +59,9 @@ def evaluate_run(run: AnyPath, config: EvaluateConfig | None = None, progress: P
     if not found:
         raise RunError(f"{run} has no checkpoint yet; let it run further")
     policy = load_policy(found[0])
-    use_bfloat16(settings["config"]["compute"]["precision"] == "bf16")  # as where it was evaluated while it trained
+    compute = settings["config"]["compute"]  # as where it was evaluated while it trained
+    use_bfloat16(compute["precision"] == "bf16")
+    torch.set_num_threads(compute["threads"])
     if policy.environment not in (None, settings["environment"]):
         raise RunError(
             f"{found[0]} holds policies for {policy.environment}, but {run}'s config.json says "

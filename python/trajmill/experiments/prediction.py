@@ -60,8 +60,11 @@ class TrainedModel:
 def identity_of_run(known: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a run's first seed from others, for checkpoints of a run that learns from it; of its metadata."""
     first_seed, *_ = known["seeds"]
-    names = ("kind", "update", "method", *_IDENTITY)
-    return {name: known[name] for name in names if name in known} | {"seed": first_seed}
+    names = ("kind", "update", "method", "data", *_IDENTITY, "mix", "model", "relevance", "start")
+    found = {name: known[name] for name in names if name in known} | {"seed": first_seed}
+    if "method" in found:
+        found["method"] = {key: one for key, one in found["method"].items() if key not in known.get("places", ())}
+    return found
 
 
 def load_model(path: AnyPath, seed: int | None = None) -> TrainedModel:

@@ -32,7 +32,8 @@ from trajmill.data import (
     qlearning_transitions,
     reference_score,
 )
-from trajmill.data.environments import check_environment, task_of
+from trajmill.data.environments import action_limit_of, check_environment, find_environment, task_of
+from trajmill.data.errors import warn_about
 from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
@@ -63,11 +64,13 @@ from trajmill.training.settings import (
     Schedule,
     at_least,
     check_seeds,
+    decaying,
     defaults,
     for_seeds,
     in_range,
     of_python,
     per_seed,
+    places,
     plain,
 )
 from trajmill.training.state import TrainingState
@@ -196,8 +199,9 @@ def train(
 ) -> Path:
     """Train every seed and score it; gives the run directory.
 
-    `processes` share the seeds, with the same result; None is one per CPU core. Each makes a run `of_larger_run`, which
-    keeps running where every seed of it has diverged. Processes that torchrun started share the batches instead.
+    `processes` share the seeds, with the same result (docs/training-faults.md); None is one per CPU core. Each makes a
+    run `of_larger_run`, which keeps running where every seed of it has diverged. Processes that torchrun
+    started share the batches instead.
     """
     config, output = of_python(config), local_path(output)
     if not RunDirectory(output).finished:
@@ -210,7 +214,9 @@ def train(
         task = _Task.of(config, method, device, ranks, progress, seed_count=1 if count > 1 else len(config.seeds))
         run = RunDirectory(output)
         if ranks.is_first:
-            run = RunDirectory.open(output, task.record(), resume=resume, defaults=defaults(task.config))
+            run = RunDirectory.open(
+                output, task.record(), resume=resume, defaults=defaults(task.config), places=places(config)
+            )
         if ranks.maximum(int(ranks.is_first and run.finished)):
             progress("train", config.schedule.updates, config.schedule.updates, "updates")
             return output
@@ -323,11 +329,12 @@ class _Task:
             if environment is not None:
                 environment = check_environment(dataset, environment)
         settings = method.adapt(config.method, dataset, environment) if hasattr(method, "adapt") else config.method
+        settings = decaying(settings, config.schedule)
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
         part = _of_seeds(config, range(seed_count))
         model = _model(config, method, dataset)
-        action_limit = task_of(environment).action_limit if environment and hasattr(method, "policy") else 1.0
+        action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0
         more = dict[str, Any]()
         if isinstance(config, OnlineTrainConfig):
             table: Any = _ring(config, part.seeds, device, start, dataset, action_limit)
@@ -350,6 +357,8 @@ class _Task:
             metadata |= method.policy(state).metadata() if hasattr(method, "policy") else {}
         if dataset is not None:
             metadata |= {**identity_of(dataset), **more}
+        elif not is_online:
+            metadata |= {"data": data_name, "places": places(settings)}
         if action_limit != 1.0:
             metadata |= {"action_limit": action_limit}
         if start is not None and "seeds" in start[1]:
@@ -520,6 +529,9 @@ def _rows(
                 f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
+        tasks = [find_environment(each) for each in (other, dataset)]
+        if None not in tasks and len({str(task).lower().partition("-v")[0] for task in tasks}) > 1:
+            warn_about(f"mix {name} was recorded in {tasks[0]}, dataset {dataset.name} in {tasks[1]}; mixed as asked")
         rows = method.prepare(config.method, divide_actions(other, action_limit))
         if config.relevance is not None:
             rows, _ = _with_relevance(rows, config.method, config.relevance)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trajmill.models.mlp import activations, head, hidden, mlp, seeded_generator
-from trajmill.models.precision import to_product_dtype
+from trajmill.models.precision import batched, to_product_dtype
 from trajmill.models.stack import Stack
 
 
@@ -68,8 +68,8 @@ def values_and_slopes(parameters: Mapping[str, Tensor], inputs: Tensor) -> tuple
     for index in reversed(range(len(opened))):
         weight, bias = (parameters[f"hidden.{index}.{name}"] for name in ("weight", "bias"))
         slope = torch.ops.aten.threshold_backward(to_product_dtype(slope), opened[index], 0)
-        value = torch.baddbmm(value, slope.to(value.dtype), bias.mT)
-        slope = slope @ to_product_dtype(weight).mT
+        value = batched(torch.baddbmm, value, slope.to(value.dtype), bias.mT)
+        slope = batched(torch.bmm, slope, to_product_dtype(weight).mT)
     slope = slope.to(value.dtype)
     value = value + (slope * inputs).sum(-1, keepdim=True)
     return value.unflatten(0, (seed_count, -1)).squeeze(-1), slope.unflatten(0, (seed_count, -1))

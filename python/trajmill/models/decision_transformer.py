@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from trajmill.models.gpt import Dropout, GPTConfig, gpt_outputs, looked_up, norm, normal, rows, unit_norm
 from trajmill.models.mlp import linear, named
+from trajmill.models.precision import batched
 
 TOKENS_PER_STEP = 3
 """return-to-go, observation, action"""
@@ -92,7 +93,7 @@ def predicted_actions(
     """
     after_observation = features(embeddings, backbone, config, windows, dropout=dropout, newest=newest)
     if config.shared_projection:
-        flat: Tensor = after_observation.flatten(1, 2) @ embeddings["embed_action.weight"].transpose(1, 2)
+        flat = batched(torch.bmm, after_observation.flatten(1, 2), embeddings["embed_action.weight"].transpose(1, 2))
         return flat.view(*after_observation.shape[:3], -1).tanh()
     return rows(embeddings, "predict_action", after_observation, exact=True).tanh()
 

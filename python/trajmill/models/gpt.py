@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from trajmill.models.mlp import affine, named
-from trajmill.models.precision import to_product_dtype
+from trajmill.models.precision import batched, to_product_dtype
 
 Dropout = Mapping[str, Tensor] | Literal["torch"] | None
 """how numbers are dropped: by factors (S, ...) for the sites of `GPTConfig.dropout_shapes`, with addresses; by torch's
@@ -175,10 +175,10 @@ def _attention(
             masking = _masking(torch.ones(1, 1, length, dtype=torch.bool, device=inputs.device), inputs.dtype)
         parts = []
         for queries, positions, seen in _blocks(query, kept):
-            scores = (queries / math.sqrt(queries.shape[-1])) @ key[:, :, seen].transpose(-1, -2)
+            scores = batched(torch.matmul, queries / math.sqrt(queries.shape[-1]), key[:, :, seen].transpose(-1, -2))
             weights = (scores + masking[..., positions, seen]).softmax(-1).unflatten(0, (seeds, batch))
             weights = _dropped(weights, dropout, f"{layer}.weights", probability, positions, seen).flatten(0, 1)
-            parts.append(to_product_dtype(weights) @ value[:, :, seen])
+            parts.append(batched(torch.matmul, to_product_dtype(weights), value[:, :, seen]))
         mixed = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
     return rows(parameters, f"{layer}.c_proj", mixed.transpose(1, 2).reshape(seeds, batch, -1, width))
 

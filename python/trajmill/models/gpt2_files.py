@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from trajmill.models.gpt import GPTConfig
@@ -96,7 +96,7 @@ def write_gpt2(directory: Path, config: GPTConfig, parameters: Mapping[str, Tens
     }
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {f"transformer.{name}": parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     (directory / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 

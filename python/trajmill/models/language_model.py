@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import torch
@@ -82,22 +83,24 @@ class _CrossEntropy(torch.autograd.Function):
         needed = ctx.needs_input_grad[0]
         output_gradient = torch.empty_like(outputs) if needed else None
         table_gradient = torch.zeros_like(table) if needed else None
-        rows = max(1, CHUNK // (seeds * table.shape[1]))
+        rows = min(count, max(1, CHUNK // table.shape[1]))  # a chunk of one seed, however many seeds there are
+        together = max(1, CHUNK // (rows * table.shape[1]))
         losses = outputs.new_zeros(seeds)
         outputs, table = to_product_dtype(outputs), to_product_dtype(table)
-        for first in range(0, count, rows):
-            chunk, wanted = outputs[:, first : first + rows], targets[:, first : first + rows, None]
-            scores = torch.bmm(chunk, table.transpose(1, 2)).to(losses.dtype)
+        chunks = product(range(0, seeds, together), range(0, count, rows))
+        for some, part in ((slice(s, s + together), slice(n, n + rows)) for s, n in chunks):
+            chunk, wanted = outputs[some, part], targets[some, part, None]
+            scores = torch.bmm(chunk, table[some].transpose(1, 2)).to(losses.dtype)
             logarithms = F.log_softmax(scores, -1)
             del scores
-            losses.sub_(logarithms.gather(-1, wanted).sum((1, 2)))
+            losses[some].sub_(logarithms.gather(-1, wanted).sum((1, 2)))
             if output_gradient is None or table_gradient is None:
                 continue
             slope = logarithms.exp_()
             slope.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=losses.dtype))
             slope = slope.to(table.dtype)
-            output_gradient[:, first : first + rows] = torch.bmm(slope, table)
-            table_gradient.add_(torch.bmm(slope.transpose(1, 2), chunk))
+            output_gradient[some, part] = torch.bmm(slope, table[some])
+            table_gradient[some].add_(torch.bmm(slope.transpose(1, 2), chunk))
         ctx.save_for_backward(output_gradient, table_gradient)
         ctx.count = count
         return losses.div_(count)

@@ -9,7 +9,7 @@ from itertools import count
 import torch
 from torch import Generator, Tensor
 
-from trajmill.models.precision import to_product_dtype
+from trajmill.models.precision import batched, to_product_dtype
 
 HIDDEN_SIZES = (256, 256)
 """widths of hidden layers where nobody asks for others: those of TD3, CQL and their kin"""
@@ -92,8 +92,8 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor, *, exact: bool = False)
     `exact` computes in the precision of the weights.
     """
     if exact:
-        return torch.baddbmm(bias, inputs.to(weight.dtype), weight)
-    return torch.baddbmm(to_product_dtype(bias), to_product_dtype(inputs), to_product_dtype(weight))
+        return batched(torch.baddbmm, bias, inputs.to(weight.dtype), weight)
+    return batched(torch.baddbmm, *map(to_product_dtype, (bias, inputs, weight)))
 
 
 def head(parameters: Mapping[str, Tensor], name: str, features: Tensor) -> Tensor:

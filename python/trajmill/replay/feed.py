@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.training.device import device_named
 from trajmill.training.draws import philox
 
 _ALIGNMENT = 64
@@ -64,7 +65,7 @@ class Feed(Iterator[dict[str, Tensor]]):
             raise TypeError(
                 f"a feed needs a compiled source, such as a buffer, got {source!r}; put it into a tm.MixedReplay"
             )
-        self.device = torch.device(device)
+        self.device = device_named(device)
         if self.device.type not in ("cpu", "cuda"):
             raise ValueError(f"a feed needs a device 'cpu' or 'cuda', got '{self.device}'")
         self.batch_size = checks.integer("batch_size", batch_size, 1, 2**40)
@@ -170,6 +171,7 @@ class ResidentReplay:
         self, columns: Mapping[str, NDArray[Any]], *, key: int, draw_count: int, device: str | torch.device
     ) -> None:
         """Pack `columns` (N, ...), in the order in which draws count rows; `key` is the buffer's."""
+        device = device_named(device)
         self.draw_count = draw_count
         self._size = len(next(iter(columns.values())))
         if not 0 < self._size < 2**31:

@@ -119,10 +119,7 @@ def _packed(*columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _codebook(name: str, vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # refused below
-        array = np.ascontiguousarray(checks.unmasked(name, vectors), np.float32)
+    array = checks.floats(name, vectors, np.float32)
     if array.ndim != 2 or array.size == 0:
         raise ValueError(f"{name} must have shape (count, dimension), both >= 1, got {array.shape}")
-    if np.isinf(array).any() and not np.isinf(np.asarray(vectors)).any():
-        raise ValueError(f"{name} must be numbers that float32 holds, got one that becomes infinite")
     return array

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from os.path import samestat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
@@ -30,6 +31,7 @@ ColumnSpec = npt.DTypeLike | tuple[tuple[int, ...] | int, npt.DTypeLike]
 """a dtype for a number, or the shape (or length) of a row and its dtype"""
 
 _EXPONENTS = "[0, 10]"  # of priorities and of weights
+_SUMMED = {"reward", "terminal", "truncated"}
 
 
 class ReplayBuffer(_core.ReplayBuffer):
@@ -39,7 +41,8 @@ class ReplayBuffer(_core.ReplayBuffer):
     the oldest are overwritten. It returns the slot in [0, capacity) of the first new row; the others follow it around
     the ring. Integers and booleans are converted to a column's dtype if every value survives, floats to another float
     are rounded, unless that makes a finite number infinite; everything else is a TypeError, and so are masked values.
-    Values are stored as they come, NaN included. If an `add` fails, nothing has changed.
+    Values are stored as they come, NaN included. If an `add` fails, nothing has changed. ``add(environments=[0, 1, 3],
+    **columns)`` says whose rows they are: see `environment_count`.
 
     ``sample(batch_size, out=None, threads=1, *, replace=True, beta=None)`` makes the next draw: a dict of arrays
     (batch_size, ...) under the names of the columns. `out`, a batch that an earlier call gave, is filled and returned.
@@ -67,16 +70,22 @@ class ReplayBuffer(_core.ReplayBuffer):
         They are stored only where they differ from it, byte by byte, or where there is no next row yet. So what is
         drawn is always what was added, whatever the flags say.
     environment_count
-        Rows of E environments that step together are added E at a time, or a multiple: row i of a batch belongs to
-        environment i % E.
+        Of how many environments E rows come, which what follows what depends on: `n_step` and `shared`. Without
+        `environments`, `add` takes rows of all of them together, E or a multiple of E: row i belongs to environment
+        i % E. With ``environments``, integers (rows,) in [0, E), or one for a row without a leading axis, row i belongs
+        to ``environments[i]``, and any may be left out: those whose row is no transition, as after a reset, or that
+        have not answered yet. Their order is free; several rows of one environment are in the order of its steps. What
+        follows a row is the next row of its environment, whenever it comes. Once rows of some environments were added,
+        8 bytes of memory a row say what follows what.
     n_step, discount, following
         With ``n_step`` n > 1 a drawn row looks ahead over m rows of its environment, m <= n. Which columns say where a
         row led to, `following` says: ``{"next_obs": "obs", "next_goal": "goal"}``; shared columns need no mention. By
         default that is ``{"next_observation": "observation"}``, if the schema has both, and a ValueError if it has
         columns beside those, the shared ones and action, reward, terminal and truncated: say ``{}`` if none of them
-        belongs to the next row. A row's look-ahead stops after a row that is terminal or truncated, before a row that
-        was not added yet, and where a following column is not byte by byte the other one of the next row; such breaks
-        are counted by ``break_count``, and the first one is a RuntimeWarning. Then ``reward`` is
+        belongs to the next row. Both columns of a pair have one shape and dtype. A row's look-ahead stops after a row
+        that is terminal or truncated, before a row that was not added yet, and where a following column is not byte by
+        byte the other one of the next row; such breaks are counted by ``break_count``, and the first one is a
+        RuntimeWarning. Then ``reward`` is
         ``r_0 + discount r_1 + ... + discount^(m-1) r_(m-1)``, added in float64; following and shared columns,
         ``terminal`` and ``truncated`` are those of the last row; the batch has a column ``discount``, float32
         ``discount^m``, by which the value of ``next_observation`` counts; other columns are those of the first row.
@@ -91,16 +100,20 @@ class ReplayBuffer(_core.ReplayBuffer):
         A file to keep the rows in, for data larger than memory: made if there is none, else opened, which needs equal
         settings; only one buffer at a time may have it open. After a restart everything is there again, ``draw_count``
         and priorities included. If the process crashed, an ``add`` is complete or has not happened; only a machine that
-        loses power may lose what came after the last `flush`. Which rows there are is checked when the file is opened;
-        the values of rows are not (a copy that `save` writes has a checksum of everything). A forked child does not
-        have the buffer: it is closed there.
+        loses power may lose what came after the last `flush`. Everything is checked when the file is opened: a
+        ReplayFileError says what was changed by something else, or did not reach the disk. A forked child does not have
+        the buffer: it is closed there.
+    verify
+        Read the rows at `path` and compare them with their checks, as `verify()` does at any time. False opens a large
+        file at once, or one of which some rows are damaged; which rows there are and the priorities are always checked.
 
     Forks: a child has the buffer as it was, and makes the draws that its parent would make; a RuntimeError says if
     another thread was changing it at that moment. ``share(worker, worker_count)`` gives every worker draws of its own,
     which is done by itself in the workers of a torch ``DataLoader`` (docs/streams.md).
     """
 
-    _descriptor = -1  # of the file at `path`, which is locked while it or the mapping is open
+    _path: Path | None = None  # of storage
+    _descriptor = -1  # of the file there, which is locked while it or the mapping is open
 
     def __init__(
         self,
@@ -117,6 +130,7 @@ class ReplayBuffer(_core.ReplayBuffer):
         alpha: float = 0.6,
         beta: float = 0.4,
         path: AnyPath | None = None,
+        verify: bool = True,
     ) -> None:
         settings: dict[str, Any] = {
             "capacity": checks.integer("capacity", capacity, 1, 2**62),
@@ -129,24 +143,48 @@ class ReplayBuffer(_core.ReplayBuffer):
             "discount": checks.number("discount", discount, "[0, 1]"),
             "alpha": checks.number("alpha", alpha, _EXPONENTS) if prioritized else None,
         }
+        _check_roles(settings)
         columns = [[name, shape, dtype.str] for name, shape, dtype in settings["columns"]]
         self._settings = settings | {"columns": columns}  # as files have them
         beta = checks.number("beta", beta, _EXPONENTS)
-        core_settings = _core.ReplaySettings(**settings)
+        core_settings = _core.ReplaySettings(**settings, is_checked=path is not None)
         memory = None
         if path is not None:
-            memory, self._descriptor = replay_file.open_storage(
-                input_path(path), self._settings, core_settings.byte_count
-            )
+            self._path = input_path(path)
+            memory, self._descriptor = replay_file.open_storage(self._path, self._settings, core_settings.byte_count)
         try:
-            super().__init__(core_settings, memory)
+            self._begin(core_settings, memory)
             self.beta = beta
+            if path is not None and verify:
+                self.verify()
         except BaseException:
             del memory  # the mapping has the file open too
             self._release()
             raise
         if path is not None:
             _storages.add(self)
+
+    def _begin(self, settings: _core.ReplaySettings, memory: npt.NDArray[np.uint8] | None) -> None:
+        try:
+            super().__init__(settings, memory)
+        except ValueError as error:
+            if self._path is None:
+                raise
+            raise ReplayFileError(f"{self._path} is damaged: {error}; restore it from a copy") from error
+
+    def verify(self) -> None:
+        """Read every row at `path`; ReplayFileError if one is not what was added, ValueError for a buffer in memory."""
+        if self._path is None:
+            raise ValueError("only rows in a file, at path=, have checks that can be verified")
+        last, step = self.row_count, 2**16  # rows at a time, so that Ctrl-C is heard
+        parts = [self._changed_slots(first, first + step) for first in range(last - len(self), last, step)]
+        changed = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        if changed.size:
+            slots = ", ".join(map(str, changed[:10])) + (", ..." if changed.size > 10 else "")
+            raise ReplayFileError(
+                f"{self._path} is damaged: {changed.size} of {len(self)} rows are not what was added, in slots {slots}"
+                "; restore it from a copy, or open it with verify=False to read the others"
+            )
 
     @classmethod
     def load(cls, path: AnyPath) -> Self:
@@ -168,7 +206,7 @@ class ReplayBuffer(_core.ReplayBuffer):
             raise ReplayFileError(f"{source} is damaged: its settings make no buffer: {error}") from error
         replay_file.load(source, header, buffer._memory, buffer._parts)
         try:
-            buffer._restore(is_version_1=header.version == 1)
+            buffer._restore(version=header.version)
             return buffer
         except ValueError as error:
             raise ReplayFileError(f"{source} is damaged: {error}") from error
@@ -242,11 +280,16 @@ class ReplayBuffer(_core.ReplayBuffer):
         """The rows in slots, integers (n,) or a slice, as a batch of the columns; IndexError if a slot is empty."""
         if isinstance(indexes, slice):
             indexes = np.arange(*indexes.indices(len(self)))
-        return self._gather(indexes)
+        return self._gather(checks.unmasked("indexes", indexes))
 
     def rows(self, indexes: slice | npt.ArrayLike) -> Batch:
         """The rows in slots as they were added, whatever `n_step` is: the columns of the schema; else as indexing."""
-        return self._gather(self._slots()[indexes] if isinstance(indexes, slice) else indexes, as_added=True)
+        slots = self._slots()[indexes] if isinstance(indexes, slice) else checks.unmasked("indexes", indexes)
+        return self._gather(slots, as_added=True)
+
+    def update_priorities(self, indexes: npt.ArrayLike, priorities: npt.ArrayLike) -> None:
+        """Set priorities (n,), finite numbers >= 0, of the rows in slots (n,); see the class."""
+        super().update_priorities(checks.unmasked("indexes", indexes), checks.unmasked("priorities", priorities))
 
     def epoch(self, batch_size: int, *, epoch: int = 0, first_row: int = 0) -> Iterator[Batch]:
         """Batches that together hold every row once, in an order that `epoch` and the seed decide.
@@ -270,6 +313,20 @@ class ReplayBuffer(_core.ReplayBuffer):
             return f"ReplayBuffer({len(self)} of {self.capacity} rows: {columns})"
         except ValueError:
             return f"ReplayBuffer(closed: {columns})"
+
+
+def _check_roles(settings: Mapping[str, Any]) -> None:
+    """What n steps need of columns that lead to the next row; the core checks what is declared."""
+    if settings["n_step"] == 1:
+        return
+    columns = {name: (shape, dtype) for name, shape, dtype in settings["columns"]}
+    shared, following = dict(settings["shared"]), settings["following"]
+    for name in _SUMMED & (shared.keys() | dict(following or ()).keys()):
+        raise ValueError(f"n_step > 1 makes {name!r} itself, so it can be neither shared nor following; leave it out")
+    pair = columns.get("next_observation"), columns.get("observation")
+    if following is None and "next_observation" not in shared and None not in pair and pair[0] != pair[1]:
+        fault = "'next_observation' and 'observation' differ in shape or dtype, so n_step > 1 cannot see where"
+        raise ValueError(f"{fault} steps follow each other; make them equal, or say following={{}} if they never do")
 
 
 _storages: weakref.WeakSet[ReplayBuffer] = weakref.WeakSet()

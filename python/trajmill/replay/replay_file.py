@@ -3,8 +3,9 @@
 A file is a header and the parts of the buffer's memory (cpp/include/trajmill/replay_buffer.hpp), each at a multiple of
 4,096 bytes. The header is ``TRAJRPLY``, the length and the CRC-32 of a JSON text (two little-endian uint64), and that
 text: format version, settings, which extents of the memory follow, and their XXH3. A copy holds the extents in use;
-storage holds all of the memory and has no checksum of its rows, since they change; its state has one. Nothing is
-pickled. Version 1 had no check of the state.
+storage holds all of the memory, and has a check of each row, one of the priorities and one of the state instead, since
+they change. Nothing is pickled. Version 2 did not say whose the rows of several environments are, which came of all of
+them together, and had a check of the state only. Version 1 had none.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from trajmill.corpus.errors import library
 
 _MAGIC = b"TRAJRPLY"
 _PREAMBLE = struct.Struct("<8sQQ")  # magic, length and CRC-32 of the text
-_VERSION = 2
+_VERSIONS = (1, 2, 3)  # that are read; the last one is written
 _LARGEST_TEXT = 2**24
 _PIECE = 2**24  # bytes written or read at a time
 
@@ -78,7 +79,9 @@ def load(path: Path, header: Header, memory: Bytes, bounds: list[int]) -> None:
     """
     begins = [begin for begin, _ in header.extents]
     ends = zip(header.extents, bounds[1:], strict=False)
-    if begins != bounds[:-1] or not all(0 <= size <= end - begin for (begin, size), end in ends):
+    if begins != bounds[: 4 if header.version < 3 else 5] or not all(
+        0 <= size <= end - begin for (begin, size), end in ends
+    ):
         raise ReplayFileError(f"{path} is damaged: its extents are not those of its settings")
     parts = _in_pieces(memory, header.extents)
     offsets = accumulate((part.size for part in parts), initial=header.size)
@@ -108,16 +111,16 @@ def read_header(path: Path) -> Header:
     try:
         fields = json.loads(text)
         version = int(fields["version"])
-        if version in (1, _VERSION):
+        if version in _VERSIONS:
             extents = [(int(begin), int(size)) for begin, size in fields["extents"]]
             header = Header(
                 dict(fields["settings"]), extents, fields["checksum"], padded(_PREAMBLE.size + length), version
             )
     except (KeyError, TypeError, ValueError) as error:
         raise ReplayFileError(f"{path} is damaged: its header lacks something ({error!r})") from error
-    if version not in (1, _VERSION):
+    if version not in _VERSIONS:
         raise ReplayFileError(
-            f"{path} has format version {version}, this trajmill reads up to {_VERSION}; use a newer one"
+            f"{path} has format version {version}, this trajmill reads up to {_VERSIONS[-1]}; use a newer one"
         )
     wanted = header.size + sum(padded(size) for _, size in extents)
     if file_size != wanted:
@@ -136,8 +139,9 @@ def open_storage(path: Path, settings: Settings, byte_count: int) -> tuple[Bytes
         found = read_header(path)
         if found.checksum is not None:
             raise ReplayFileError(f"{path} is a copy that save() wrote; read it with ReplayBuffer.load()")
-        if found.version == 1:
-            raise ReplayFileError(f"{path} is storage of trajmill 0.1; save() a copy with that one, and load() it here")
+        if found.version != _VERSIONS[-1]:
+            fault = f"is storage of format version {found.version}, of an earlier trajmill"
+            raise ReplayFileError(f"{path} {fault}; save() a copy with that one, and load() it here")
         for name, value in json.loads(json.dumps(settings)).items():
             if found.settings.get(name) != value:
                 fault = f"holds a buffer with {name}={found.settings.get(name)}, asked for {value}"
@@ -153,11 +157,13 @@ def _make_storage(path: Path, settings: Settings, byte_count: int) -> None:
     """Make the file, all of its blocks with it, unless another program has made it meanwhile."""
     header = _header(settings, [(0, byte_count)], None)
     part = files.part_of(path)
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with files.naming(path, part):
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        os.posix_fallocate(descriptor, 0, header.size + byte_count)  # a mapped write to a full disk kills the process
-        os.pwrite(descriptor, header.data, 0)
-        os.fsync(descriptor)
+        with files.naming(path, part):  # a mapped write to a full disk kills the process, so all is taken here
+            os.posix_fallocate(descriptor, 0, header.size + byte_count)
+            os.pwrite(descriptor, header.data, 0)
+            os.fsync(descriptor)
         try:
             os.link(part, path)
         except FileExistsError:
@@ -170,7 +176,7 @@ def _make_storage(path: Path, settings: Settings, byte_count: int) -> None:
 
 
 def _header(settings: Settings, extents: Extents, checksum: str | None) -> Bytes:
-    fields = {"version": _VERSION, "settings": settings, "extents": extents, "checksum": checksum}
+    fields = {"version": _VERSIONS[-1], "settings": settings, "extents": extents, "checksum": checksum}
     text = json.dumps(fields, allow_nan=False).encode()
     data = _PREAMBLE.pack(_MAGIC, len(text), zlib.crc32(text)) + text
     header = aligned_buffer(len(data))

@@ -144,7 +144,10 @@ class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
             "truncated": (truncations.view(np.uint8), no_flag),
         }
         if "return_to_go" in columns:
-            steps["return_to_go"] = (_core.returns_to_go(rewards, episodes, discount, return_scale), no_reward)
+            returns = _core.returns_to_go(rewards, episodes, discount, return_scale)
+            if not np.isfinite(returns).all():
+                raise ValueError("returns must be finite in float32; scale the rewards, or pass a larger return_scale")
+            steps["return_to_go"] = (returns, no_reward)
         limit = checks.integer("timestep_limit", 2**63 - 1 if timestep_limit is None else timestep_limit, 1, 2**63 - 1)
         self.episodes = _select(episodes, rewards, top_fraction, strict_budget)
         self._core_arguments: dict[str, Any] = {
@@ -192,8 +195,7 @@ def _restored(cls: type[TrajectoryBuffer], attributes: dict[str, Any], draw_coun
 
 def _floats(name: str, values: npt.ArrayLike, axes: int) -> FloatArray:
     """Finite float32 numbers, one row a step, C-contiguous; `values` themselves where they are that already."""
-    with np.errstate(over="ignore"):  # what overflows float32 is refused below
-        array = np.ascontiguousarray(checks.unmasked(name, values), np.float32)
+    array = checks.floats(name, values, np.float32)
     if array.ndim != axes or 0 in array.shape[1:]:
         wanted = "(N, dimension >= 1)" if axes == 2 else "(N,)"
         raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")

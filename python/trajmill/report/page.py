@@ -110,7 +110,7 @@ def write_report(
     if not runs and not extra_sections:
         raise RunError("a report needs at least one run directory")
     output = local_path(output)
-    check_writable(output)
+    check_writable(output, as_file=True)
     records = [read_run(path) for path in runs]
     _refuse_twins(records)
     scored = [run for run in records if run.environment is not None]

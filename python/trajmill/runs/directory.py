@@ -15,8 +15,9 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,15 +53,22 @@ class RunDirectory:
 
     @classmethod
     def open(
-        cls, path: Path, config: Mapping[str, Any], *, resume: bool = False, defaults: Mapping[str, Any] | None = None
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        defaults: Mapping[str, Any] | None = None,
+        places: Collection[str] = (),
     ) -> RunDirectory:
         """Create the directory whole, or with `resume` go on with an unfinished run of the same `config`.
 
         `config` is plain JSON and holds at least ``kind``, ``seeds``, ``dataset``, ``environment``, ``variant`` and
         ``config``. A finished run is never changed but for one of more updates, which makes it go on: to resume it
         opens it, to start it again is an error. `defaults` of ``config`` stand for settings that an older version did
-        not have. A run may go on with another label and schedule and with the same data under other paths: checkpoints
-        know the content; also, with a warning, on another device or with other threads, which change only rounding.
+        not have. A run may go on with another label and schedule, and with the same data under other paths, which are
+        the settings `places` (``method.text`` is one of the method): checkpoints know the content; also, with a
+        warning, on another device or with other threads, which change only rounding.
         """
         run = cls(path)
         if not contents(path) and not path.is_file():
@@ -75,8 +83,9 @@ class RunDirectory:
         _fill(known, json.loads(json.dumps({"config": defaults or {}})))
         moved = _moved(known, wanted)
         made = run.update
-        if _free(known, wanted) != wanted:
-            raise RunError(f"{path} was started with other settings: {_differences(_free(known, wanted), wanted)}")
+        freed = _free(known, wanted, places)
+        if freed != wanted:
+            raise RunError(f"{path} was started with other settings: {_differences(freed, wanted)}")
         updates = wanted["config"].get("schedule", {}).get("updates", made)
         if updates < made:
             raise RunError(f"{path} has made {made:,} updates, {updates:,} were asked for; ask for at least as many")
@@ -194,6 +203,8 @@ class RunDirectory:
             wanted = json.loads(json.dumps(metadata or {}))
             if "dataset_sha256" in wanted:
                 del wanted["dataset"]  # its name, where its content is known
+            for name in wanted.get("places", ()):
+                del wanted["method"][name]
             _check_same(wanted, found, origin)
             moving = state.moving()
             if "metrics" in tensors.keys() & moving.keys():
@@ -302,16 +313,24 @@ def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
             known.setdefault(name, default)
 
 
-def _free(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _free(known: Mapping[str, Any], wanted: Mapping[str, Any], places: Collection[str]) -> dict[str, Any]:
     """The settings `known`, with all from `wanted` that a run may change: label, schedule, and where its data lies.
 
     Checkpoints tell the content of data, and of runs that they learned from. No path in place of one is another run.
     """
-    was, now = dict(known["config"]), wanted["config"]
-    free = {"schedule", "variant", "dataset", "limit", "init", "predict", "relevance"}
-    for name in free & was.keys() & now.keys():
-        if (was[name] is None) == (now[name] is None) or name == "limit":
-            was[name] = now[name]
+    was, now = deepcopy(known["config"]), wanted["config"]
+    free = {"schedule", "variant", "dataset", "limit", *places}
+    for name in free:
+        *records, setting = name.split(".")
+        before, after = was, now
+        for record in records:
+            before, after = before.get(record, {}), after.get(record, {})
+        if (
+            setting in before
+            and setting in after
+            and (bool(before[setting]) == bool(after[setting]) or name == "limit")
+        ):
+            before[setting] = after[setting]
     shares = [[each.rpartition("=")[2] for each in config.get("mix") or ()] for config in (was, now)]
     if shares[0] == shares[1] and "mix" in was:
         was["mix"] = now["mix"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.algorithms import method_named
-from trajmill.data import load_dataset, qlearning_transitions
+from trajmill.data import Transitions, load_dataset, qlearning_transitions
 from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
 from trajmill.report.comparison import Comparison, Entry
@@ -37,6 +37,7 @@ class Results:
     """variants that could not be run, with the reason"""
     _read: Callable[[Path], RunRecord] = field(default_factory=lambda: cache(read_run))
     _data_values: dict[Path, NDArray[np.float32]] = field(default_factory=dict)
+    _transitions: dict[tuple[str, int | None], Transitions] = field(default_factory=dict)
     _similarities: dict[tuple[Path, str], tuple[Cosines, Cosines]] = field(default_factory=dict)
 
     @property
@@ -114,8 +115,11 @@ class Results:
         """What the critics of a finished run say its real data are worth, (seed_count, row_count)."""
         if run.path not in self._data_values:
             tensors, known = read_state(checkpoints(run.path)[0])
-            transitions = qlearning_transitions(load_dataset(run.settings["dataset"]))
-            self._data_values[run.path] = method_named(run.kind).data_values(tensors, known, transitions)
+            source = run.settings["dataset"], run.settings.get("limit")
+            if source not in self._transitions:
+                self._transitions[source] = qlearning_transitions(load_dataset(source[0], limit=source[1]))
+            values = method_named(run.kind).data_values(tensors, known, self._transitions[source])
+            self._data_values[run.path] = values
         return self._data_values[run.path]
 
     def over(self, column: Column, datasets: list[str]) -> NDArray[np.float64] | None:

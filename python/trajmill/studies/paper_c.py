@@ -35,7 +35,7 @@ AGENTS = {
 SMALL_DATASETS = ("hopper-sac-replay-10k", "halfcheetah-sac-replay-10k")
 SMALL_UPDATES = 10_000
 SMALL_COUNT = 100_000
-SMALL_DIFFUSION = Model(name="diffusion 256", method=diffusion.Config(width=256, decay_updates=20_000), updates=20_000)
+SMALL_DIFFUSION = Model(name="diffusion 256", method=diffusion.Config(width=256), updates=20_000)
 SMALL_NOTE = (
     "Small enough for two cores: bundled real data, a model of width 256 that 20,000 updates train, 100,000 "
     "transitions of the paper's sampler, 10,000 updates of the agents."

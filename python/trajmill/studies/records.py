@@ -226,7 +226,7 @@ def smaller(method: Any, *, updates: float = 1.0, batch: float = 1.0, small: boo
         if small and value == getattr(default, name):
             value = getattr(tiny, name)
         if name.endswith("_updates") and value:  # a small instance's counts are for runs of another length
-            value = max(1, round(getattr(method, name) * updates))
+            value = getattr(method, name) and max(1, round(getattr(method, name) * updates))
         if name.endswith("batch_size") and value is not None:
             value = max(1, round(value * batch))
         changes[name] = value

@@ -51,6 +51,17 @@ class ComputeConfig:
         return torch.device("cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def device_named(device: str | torch.device) -> torch.device:
+    """The device of a name, such as ``"cuda"``; ValueError if torch does not have it here."""
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be one that torch knows, such as cpu or cuda, got {device!r}") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device is {found}, but torch sees {torch.cuda.device_count()} GPUs; use cpu or another one")
+    return found
+
+
 @contextmanager
 def torch_as_it_was() -> Iterator[None]:
     """Give torch's generators, threads and precision back at the end of the block; also a decorator of functions."""

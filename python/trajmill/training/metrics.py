@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trajmill.core.files import naming
 from trajmill.core.sealing import sealed
 
 _NONE_YET = torch.finfo(torch.float32).min
@@ -96,5 +97,5 @@ def finite_or_none(value: float) -> float | None:
 
 def append_line(path: Path, line: str) -> None:
     """Add one line to a JSON-lines file and flush it."""
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")

@@ -116,6 +116,25 @@ def defaults(config: Any) -> dict[str, Any]:
     return found
 
 
+def decaying(config: ConfigT, schedule: Schedule) -> ConfigT:
+    """Settings whose ``..._decay_updates`` are those of the schedule where they are open (None)."""
+    names = [field.name for field in fields(config) if field.name.endswith("decay_updates")]  # type: ignore[arg-type]
+    still_open = {name: schedule.updates for name in names if getattr(config, name) is None}
+    return replace(config, **still_open)  # type: ignore[type-var]
+
+
+def places(config: Any) -> list[str]:
+    """Names of the settings that are paths, which say where something lies but not what it is; ``method.text``."""
+    hints, found = get_type_hints(type(config)), list[str]()
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            found += [f"{field.name}.{name}" for name in places(value)]
+        elif "Path" in str(hints[field.name]):
+            found.append(field.name)
+    return found
+
+
 def configured(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """The settings that `plain` made `values` of; what is missing in them has its default, what is unknown is left."""
     hints = get_type_hints(kind)

@@ -483,7 +483,7 @@ def test_what_is_asked_for_is_what_comes() -> None:
     model = trained(config, rows, 600)
     means = {}
     for guidance in (0.0, 1.0):
-        sampling = diffusion.Sampling(sampler="fast", relevance=0.9, guidance=guidance)
+        sampling = diffusion.Sampling(sampler="fast", least_quantile=0.9, guidance=guidance)
         made = diffusion.synthesize(*model, sampling, device=CPU, block_size=512).block(0, 0)
         means[guidance] = float(made.observation.mean())
     asked = float(value[value > np.quantile(value, 0.9)].mean())
@@ -520,12 +520,12 @@ def test_what_is_asked_for_does_not_depend_on_the_row_it_starts_from(monkeypatch
 
 def test_what_a_model_cannot_be_asked_is_refused() -> None:
     tensors, known = conditioned_model(condition_dropout=0.0)
-    diffusion.synthesize(tensors, known, diffusion.Sampling(relevance=0.9), device=CPU)
+    diffusion.synthesize(tensors, known, diffusion.Sampling(least_quantile=0.9), device=CPU)
     for guidance in (0.0, 2.0):
         with pytest.raises(ValueError, match="condition_dropout is 0"):
             diffusion.synthesize(tensors, known, diffusion.Sampling(guidance=guidance), device=CPU)
     tensors, known = small_model()
-    for asked in ({"guidance": 2.0}, {"relevance": 0.9}):
+    for asked in ({"guidance": 2.0}, {"least_quantile": 0.9}):
         with pytest.raises(ValueError, match="this model has none"):
             diffusion.synthesize(tensors, known, diffusion.Sampling(**asked), device=CPU)
 

@@ -33,7 +33,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 
 def test_a_directory_is_refused_before_the_work(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["quality", "no such data", "none", "--out", str(tmp_path)]) == 1
-    assert f"{tmp_path} is a directory; give a file in it, such as {tmp_path}/quality.html" in capsys.readouterr().err
+    assert f"{tmp_path} is a directory, and a file is to be written; give a name in it" in capsys.readouterr().err
 
 
 def test_a_table_for_people(samples: Path, capsys) -> None:

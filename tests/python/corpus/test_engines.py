@@ -232,6 +232,15 @@ def test_ray_that_is_not_installed_is_named(tmp_path, monkeypatch):
         build(token_spec(), tmp_path, engine="ray")
 
 
+@pytest.mark.parametrize("url", ["nowhere://bucket/corpus", "driver://bucket/corpus"])
+def test_a_store_without_a_driver_is_named(url, monkeypatch):
+    registry = pytest.importorskip("fsspec.registry")
+    known = {"class": "no_such_module.Files", "err": "Install no_such_module to access it"}
+    monkeypatch.setitem(registry.known_implementations, "driver", known)
+    with pytest.raises(CorpusError, match=f"{url} cannot be opened: (Protocol not known|Install no_such_module)"):
+        build(token_spec(), url)
+
+
 def test_fsspec_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(CorpusError, match=r"s3://bucket/corpus needs fsspec.*pip install 'trajmill\[remote\]'"):

@@ -67,11 +67,11 @@ def test_overwriting_never_takes_foreign_files(tmp_path):
 def test_a_directory_never_replaces_a_file_nor_a_file_a_directory(tmp_path):
     corpus = token_corpus(tmp_path / "corpus")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(CorpusError, match="is a file, which this format does not write"):
+    with pytest.raises(CorpusError, match="is a file, and a directory is to be written"):
         export_corpus(Megatron(), corpus, tmp_path / "file", overwrite=True)
     assert (tmp_path / "file").read_text() == "mine"
     export_corpus(Megatron(), corpus, tmp_path / "out")
-    with pytest.raises(CorpusError, match="is a directory, which this format does not write"):
+    with pytest.raises(CorpusError, match="is a directory, and a file is to be written"):
         export_corpus(D4RL(vectors="index"), trajectory_corpus(tmp_path / "mdp"), tmp_path / "out", overwrite=True)
     assert len(list((tmp_path / "out").iterdir())) == 7
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "file", "mdp", "out"]

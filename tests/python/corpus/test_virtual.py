@@ -279,3 +279,24 @@ def test_rows_by_list_and_by_array():
     assert corpus[[]].shape == (0, 8)
     with pytest.raises(IndexError, match="rows must be between 0 and 99, got 100"):
         corpus[[1, 100]]
+
+
+@pytest.mark.parametrize("kind", ["list", "range", "array", "uint8", "tensor"])
+def test_many_rows_by_whatever_holds_numbers(chain, kind):
+    torch = pytest.importorskip("torch")
+    corpus = tm.VirtualCorpus(chain, sequence_count=10, length=3)
+    make = {"list": list, "range": lambda r: r, "array": np.array, "uint8": lambda r: np.array(r, "u1")}
+    numbers = make.get(kind, lambda r: torch.tensor(list(r)))(range(2, 5))
+    for rows in (corpus, corpus.shuffled(1)):
+        assert np.array_equal(rows[numbers], rows[2:5])
+        assert np.array_equal(rows.__getitems__(numbers), rows[2:5])
+
+
+@pytest.mark.parametrize(
+    "wrong", [True, np.True_, 1.0, "1", None, (1, 2), [True], [1.0], np.array([True]), np.array([1.0]), [[1]]]
+)
+def test_what_is_no_number_of_a_row(chain, wrong):
+    corpus = tm.VirtualCorpus(chain, sequence_count=10, length=3)
+    for rows in (corpus, corpus.shuffled(1)):
+        with pytest.raises(TypeError, match=r"^rows? must be"):
+            rows[wrong]

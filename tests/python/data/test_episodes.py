@@ -296,6 +296,45 @@ def test_rows_in_no_order_are_no_episodes(consumer: str, tmp_path: Path) -> None
     assert not any(tmp_path.iterdir())
 
 
+SHUFFLED = np.random.default_rng(2).permutation(200)
+DISORDERED: dict[str, Any] = {
+    "shuffled": SHUFFLED,
+    "backwards": slice(None, None, -1),
+    "every other": slice(0, 200, 2),
+    "repeated": np.repeat(np.arange(200), 2),
+    "one row less": np.arange(200) != 33,
+    "an episode without its end": np.arange(200) != 39,
+}
+ORDERED: dict[str, Any] = {
+    "all": slice(None),
+    "the first": slice(57),
+    "from the middle": slice(33, None),
+    "episodes in another order": np.concatenate([np.arange(20 * e, 20 * e + 20) for e in (3, 0, 9)]),
+    "without the first episode": np.arange(200) >= 20,
+    "none": np.zeros(0, np.int64),
+}
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS)
+@pytest.mark.parametrize("stored", [True, False], ids=["next", "no next"])
+@pytest.mark.parametrize("picked", DISORDERED)
+def test_rows_that_were_picked_out_of_order_are_no_episodes(
+    picked: str, stored: bool, consumer: str, tmp_path: Path
+) -> None:
+    dataset = load(recorded(np.random.default_rng(0), "walk", [20] * 10, "f4"))
+    part = (dataset if stored else replace(dataset, next_observations=None)).rows(DISORDERED[picked])
+    assert not part.ordered
+    with pytest.raises(ValueError, match=r"order|follow|next_observations"):
+        CONSUMERS[consumer](part, tmp_path)
+
+
+@pytest.mark.parametrize("picked", ORDERED)
+def test_rows_that_follow_each_other_stay_in_order(picked: str) -> None:
+    dataset = load(recorded(np.random.default_rng(0), "walk", [20] * 10, "f4"))
+    assert dataset.rows(ORDERED[picked]).ordered
+    assert not replace(dataset, ordered=False).rows(ORDERED[picked]).ordered
+
+
 @pytest.mark.parametrize("consumer", ["split_episodes", "windows", "window rows", "trajectories", "top", "Minari"])
 def test_a_dataset_that_contradicts_itself_is_no_episodes(consumer: str, tmp_path: Path) -> None:
     """Made in memory, past the readers: one next observation inside an episode is another one."""

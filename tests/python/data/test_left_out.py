@@ -91,6 +91,52 @@ def test_infos_that_the_caller_gives_are_not_left_out(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("other", [np.zeros((5, 2), "i8"), np.zeros(5, "f8"), np.zeros(5, "i4"), None, "unordered"])
+def test_infos_that_episodes_do_not_share_are_left_out(other: Any, tmp_path: Path) -> None:
+    columns = {name: values[:10] for name, values in walk_columns().items()}
+    length = 1 if isinstance(other, str) else 5
+    columns["timeouts"] = np.arange(10) % length == length - 1
+    big = np.arange(10) + 2**53
+    directory = write_minari(tmp_path / "set-v0", **columns, infos={"id": big, "same": big}, metadata={"x": 1})
+    if isinstance(other, str):
+        text = (directory / "data/metadata.json").read_text()
+        (directory / "data/metadata.json").write_text(text.replace('"x": 1', '"ordered": false'))
+    with h5py.File(directory / "data/main_data.hdf5", "a") as file:
+        assert len(file) == 10 // length
+        del file["episode_1/infos/id"]
+        if isinstance(other, np.ndarray):
+            file["episode_1/infos/id"] = other
+    with pytest.warns(match="1 keys are left out: key 'infos/id'"):
+        dataset = read_minari(directory)
+    assert list(dataset.infos) == ["same"]
+    np.testing.assert_array_equal(dataset.infos["same"], big)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a//b", "a/..", "/a"])
+def test_infos_of_impossible_names_are_refused(name: str, tmp_path: Path) -> None:
+    for writer, file in ((write_d4rl, "set.hdf5"), (write_minari, "set-v0")):
+        with pytest.raises(DatasetError, match="a name that no file can hold"):
+            writer(tmp_path / file, **whole(), infos={name: np.zeros(ROWS)})  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["observations", "actions", "rewards", "next_observations", "timeouts", "infos"])
+def test_masks_are_not_dropped(name: str, tmp_path: Path) -> None:
+    columns: dict[str, Any] = whole() | {"infos": {"x": np.zeros(ROWS)}}
+    values = columns["infos"]["x"] if name == "infos" else columns[name]
+    masked = np.ma.array(values, mask=np.zeros(values.shape, bool))
+    masked[3] = np.ma.masked
+    columns |= {"infos": {"x": masked}} if name == "infos" else {name: masked}
+    for writer, file in ((write_d4rl, "set.hdf5"), (write_minari, "set-v0"), (write_npz, "set.npz")):
+        given = columns
+        if writer is write_npz:  # which leaves infos out with a warning
+            given = columns | {"infos": None}
+            if name == "infos":
+                continue
+        with pytest.raises(DatasetError, match="masked values"):
+            writer(tmp_path / file, **given)  # type: ignore[operator]
+    assert not any(tmp_path.iterdir())
+
+
 def test_infos_beyond_the_memory_budget_and_damaged_ones_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "set.hdf5", whole())
     with h5py.File(path, "a") as file:

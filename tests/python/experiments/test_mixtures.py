@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,13 @@ def test_a_mixture_is_not_resumed_with_other_shares(other: str, tmp_path: Path) 
         train(config, tmp_path / "run", killing(8))
     with pytest.raises(ValueError, match=r"other settings: config\.mix was .*=0\.5.* now .*=0\.25"):
         train(tiny("cql", mix=(f"{other}=0.25",)), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(("environment", "warns"), [("Walker2d-v2", True), ("HalfCheetah-v2", False)])
+def test_data_of_another_environment_of_the_same_size_is_told_of(environment: str, warns: bool, tmp_path: Path) -> None:
+    columns = load_dataset(HALFCHEETAH).to_write()
+    columns["metadata"] = {"environment": environment}
+    path = write_d4rl(tmp_path / "more.hdf5", **columns)
+    config = replace(tiny("td3_bc", mix=(f"{path}=0.5",), schedule=Schedule(updates=1)), dataset=HALFCHEETAH)
+    with pytest.warns(match="recorded in Walker2d-v2, dataset .* in HalfCheetah") if warns else nullcontext():
+        train(config, tmp_path / "run")

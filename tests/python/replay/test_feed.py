@@ -187,3 +187,14 @@ def test_importing_the_buffers_does_not_import_torch() -> None:
 
     code = "import sys, trajmill as tm; tm.TrajectoryBuffer; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("device", ["nowhere", "", "cuda:x", "cuda:99"])
+def test_devices_that_are_not_here_are_refused(device: str) -> None:
+    buffer = tm.ReplayBuffer(4, {"x": "f4"})
+    buffer.add(x=[1.0])
+    with pytest.raises(ValueError, match="device"):
+        tm.feed(buffer, device, batch_size=1)
+    with pytest.raises(ValueError, match="device"):
+        buffer.to(device)
+    assert buffer.draw_count == 0

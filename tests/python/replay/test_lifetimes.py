@@ -43,15 +43,15 @@ def ones(capacity: int = 64, **options: Any) -> tm.ReplayBuffer:
     return buffer
 
 
-@pytest.mark.parametrize("is_version_1", [True, False])
-def test_memory_that_holds_no_buffer_closes_it(is_version_1: bool) -> None:
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_memory_that_holds_no_buffer_closes_it(version: int) -> None:
     """Nothing is drawn from a state that was refused."""
     buffer = ones()
-    if not is_version_1:
+    if version > 1:
         buffer._memory[:64] = 7
     for _ in range(2):
         with pytest.raises(ValueError, match="does not hold a replay buffer"):
-            buffer._restore(is_version_1=is_version_1)
+            buffer._restore(version=version)
     with pytest.raises(ValueError, match="does not hold a replay buffer"):
         buffer.sample(4)
 

@@ -302,11 +302,11 @@ def test_shared_observations_take_their_place_once_and_entries_are_used_again() 
     shared = tm.ReplayBuffer(1000, SCHEMA, shared={"next_observation": "observation"})
     for begin in range(0, 50_000, 250):
         shared.add(**rows(begin, 250))
-    _, _, _, (_, size) = shared._used_extents()
+    size = shared._used_extents()[3][1]
     assert size <= 120 * 16  # a hundred episodes end in the buffer, and batches in between
     for begin in range(50_000, 53_000):
         shared.add(**{name: values[0] for name, values in rows(begin, 1).items()})
-    _, _, _, (_, size) = shared._used_extents()
+    size = shared._used_extents()[3][1]
     assert size <= 130 * 16
     assert_equal(shared[:], rows(52_000, 1000))
 

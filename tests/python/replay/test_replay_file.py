@@ -104,7 +104,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda fields: fields.update(version=3), "has format version 3, this trajmill reads up to 2"),
+        (lambda fields: fields.update(version=4), "has format version 4, this trajmill reads up to 3"),
         (lambda fields: fields["extents"].pop(1), "is cut short or was added to"),
         (lambda fields: fields["extents"][0].__setitem__(0, 4096), "its extents are not those of its settings"),
         (
@@ -212,6 +212,94 @@ def test_storage_with_an_impossible_state_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data[:-1])
     with pytest.raises(ReplayFileError, match="is cut short"):
         tm.ReplayBuffer(500, SCHEMA, path=path, shared={"next_observation": "observation"})
+
+
+EVERYWHERE: list[dict[str, Any]] = [
+    {},
+    EVERYTHING,
+    {"environment_count": 5, "n_step": 2, "shared": {"next_observation": "observation"}},
+    {"prioritized": True, "schema": {"image": ((7, 5), "u1"), "reward": "f8"}},
+]
+
+
+def small_storage(path: Path, capacity: int = 30, **options: Any) -> tm.ReplayBuffer:
+    return tm.ReplayBuffer(capacity, options.pop("schema", SCHEMA), path=path, **options)
+
+
+def fill(buffer: tm.ReplayBuffer, count: int, **options: Any) -> None:
+    """Rows of a few calls, with priorities and, if there are several environments, of some of them."""
+    names = {name for name, _, _ in buffer.batch_columns} & SCHEMA.keys()
+    for first in range(0, count, 3):
+        columns = {name: values for name, values in rows(first, 3).items() if name in names}
+        if "image" in options.get("schema", {}):
+            columns["image"] = np.arange(first, first + 105, dtype="u1").reshape(3, 7, 5)
+        given = {"environments": [4, 1, 0]} if "environment_count" in options else {}
+        buffer.add(**columns, **given)
+        if options.get("prioritized"):
+            buffer.update_priorities([0, 1, 0], [first, 2.5, first + 0.125])
+
+
+def contents(buffer: tm.ReplayBuffer) -> list[Any]:
+    slots = buffer._slots()
+    batches = [buffer[slots], buffer.rows(slots), buffer.sample(50)]
+    return [[values.tobytes() for values in batch.values()] for batch in batches] + [slots.tolist(), buffer.draw_count]
+
+
+@pytest.mark.filterwarnings("ignore:n_step")
+@pytest.mark.parametrize("count", [12, 45])
+@pytest.mark.parametrize("options", EVERYWHERE)
+def test_every_flipped_bit_of_storage_is_noticed_or_nothing_depends_on_it(
+    tmp_path: Path, options: dict[str, Any], count: int
+) -> None:
+    path = tmp_path / "storage"
+    with small_storage(path, **options) as buffer:
+        fill(buffer, count, **options)
+        parts, used = buffer._parts, buffer._used_extents()
+    whole = path.read_bytes()
+    with small_storage(path, **options) as buffer:
+        wanted = contents(buffer)
+    random = np.random.default_rng(count)
+    header = 4096
+    places = [*range(0, 120)]  # of the state
+    for begin, size in [*used[1:], (parts[-1], 8 * min(count, 30))]:
+        places += range(begin, begin + size, max(1, size // 60))
+    noticed = 0
+    for place in places:
+        changed = bytearray(whole)
+        changed[header + place] ^= 1 << int(random.integers(8))
+        path.write_bytes(changed)
+        try:
+            buffer = small_storage(path, **options)
+        except ReplayFileError as error:
+            assert str(path) in str(error)
+            noticed += 1
+            continue
+        with buffer:
+            assert contents(buffer) == wanted, place
+    assert noticed > 0.6 * len(places)
+
+
+def test_the_other_rows_of_damaged_storage_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "storage"
+    with used_buffer(path=path) as buffer:
+        wanted = buffer[:]
+        buffer.verify()
+        buffer._memory[buffer._parts[1] + 7 * buffer._row_stride] ^= 1
+        with pytest.raises(
+            ReplayFileError, match=r"damaged: 1 of 500 rows are not what was added, in slots 7; restore"
+        ):
+            buffer.verify()
+    with pytest.raises(ReplayFileError, match=r"in slots 7; .* or open it with verify=False"):
+        tm.ReplayBuffer(500, SCHEMA, path=path)
+    with tm.ReplayBuffer(500, SCHEMA, path=path, verify=False) as buffer:
+        others = np.delete(np.arange(500), 7)
+        assert_equal(buffer[others], {name: values[others] for name, values in wanted.items()})
+        buffer.add(**rows(800, 210))  # over the damaged one
+        buffer.verify()
+    with pytest.raises(ValueError, match="only rows in a file"):
+        tm.ReplayBuffer(5, SCHEMA).verify()
+    with pytest.raises(ValueError, match="the buffer is closed"):
+        buffer.verify()
 
 
 @pytest.mark.parametrize("kill_count", [5, pytest.param(60, marks=pytest.mark.slow)])
@@ -380,19 +468,37 @@ def test_two_programs_that_make_the_same_storage_at_once_share_one(
     assert len(tm.ReplayBuffer(500, SCHEMA, path=path)) == 500
 
 
-def test_copies_of_version_1_are_read(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:n_step")
+@pytest.mark.parametrize("environments", [1, 5])
+@pytest.mark.parametrize("version", [1, 2])
+def test_copies_of_earlier_versions_are_read(tmp_path: Path, version: int, environments: int) -> None:
     xxhash = pytest.importorskip("xxhash")
-    buffer = used_buffer()
+    buffer = used_buffer(environment_count=environments, n_step=1 if version == 1 else 3)
     buffer.save(tmp_path / "copy")
     data = bytearray((tmp_path / "copy").read_bytes())
-    data[4096:8192] = struct.pack("<QQQd", 300, 800, 1, 0.0).ljust(4096, b"\0")
+    if environments > 1:
+        del data[-4096:]  # whose the rows are
+    if version == 1:
+        data[4096:8192] = struct.pack("<QQQd", 300, 800, 1, 0.0).ljust(4096, b"\0")
     (tmp_path / "copy").write_bytes(data)
 
     def change(fields: dict[str, Any]) -> None:
-        del fields["settings"]["following"]
-        fields["version"], fields["checksum"] = 1, xxhash.xxh3_128(data[4096:]).hexdigest()
+        if version == 1:
+            del fields["settings"]["following"]
+        fields["extents"].pop()
+        fields["version"], fields["checksum"] = version, xxhash.xxh3_128(data[4096:]).hexdigest()
 
     rewritten(tmp_path / "copy", change)
     copy = tm.ReplayBuffer.load(tmp_path / "copy")
-    for _ in range(3):
+    for step in range(3):
         assert_equal(copy.sample(100), buffer.sample(100))
+        for each in (copy, buffer):
+            each.add(**rows(1000 + 3 * step, 3), environments=[environments - 1, 0, 0])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_storage_of_earlier_versions_is_refused_with_the_way_out(tmp_path: Path, version: int) -> None:
+    used_buffer(path=tmp_path / "storage").close()
+    rewritten(tmp_path / "storage", lambda fields: fields.update(version=version))
+    with pytest.raises(ReplayFileError, match=rf"format version {version}, .* save\(\) a copy with that one, and load"):
+        tm.ReplayBuffer(500, SCHEMA, path=tmp_path / "storage")

@@ -30,9 +30,9 @@ ALPHA = 0.7
 class ReplayMachine(RuleBasedStateMachine):
     @initialize(
         seed=st.integers(0, 2**64 - 1),
-        environments=st.sampled_from([1, 1, 3]),
+        environments=st.sampled_from([1, 1, 3, 4]),
         rounds=st.integers(1, 7),
-        n_step=st.sampled_from([1, 1, 2, 4]),
+        n_step=st.sampled_from([1, 1, 2, 3, 5]),
         is_shared=st.booleans(),
         is_prioritized=st.booleans(),
         is_stored=st.booleans(),
@@ -70,13 +70,12 @@ class ReplayMachine(RuleBasedStateMachine):
             self.buffer.close()
             self.folder.cleanup()
 
-    def new_rows(self, count: int) -> list[Row]:
+    def new_rows(self, environments: list[int]) -> list[Row]:
         """Rows that mostly follow one another, with few values, so that chance makes equal observations too."""
         rows: list[Row] = []
-        number = self.oracle.added
-        for i in range(count):
-            before = number + i - self.oracle.environments
-            previous = rows[before - number] if before >= number else self.oracle.rows.get(before)
+        latest = {self.oracle.environment_of[number]: row for number, row in sorted(self.oracle.rows.items())}
+        for environment in environments:
+            previous = latest.get(environment)
             follows = previous is not None and self.random.random() < 0.7
             values = np.array([0.0, -0.0, 1.0, np.nan], np.float32)
             rows.append(
@@ -91,22 +90,41 @@ class ReplayMachine(RuleBasedStateMachine):
                     "id": self.next_id % 2**16,
                 }
             )
+            latest[environment] = rows[-1]
             self.next_id += 1
         return rows
+
+    def add(self, environments: list[int], *, are_given: bool) -> None:
+        rows = self.new_rows(environments)
+        columns = {name: np.array([row[name] for row in rows], self.buffer[:0][name].dtype) for name in SCHEMA}
+        columns = {
+            name: values.reshape(len(rows), *self.buffer[:0][name].shape[1:]) for name, values in columns.items()
+        }
+        given = {"environments": environments} if are_given else {}
+        assert self.buffer.add(**columns, **given) == self.oracle.add(rows, environments)
 
     @rule(share=st.floats(0, 1))
     def add_batch(self, share: float) -> None:
         environments = self.oracle.environments
-        rows = self.new_rows(round(share * self.oracle.capacity / environments) * environments)
-        columns = {name: np.array([row[name] for row in rows]) for name in SCHEMA} if rows else {}
-        if rows:
-            assert self.buffer.add(**columns) == self.oracle.add(rows)
+        rounds = round(share * self.oracle.capacity / environments)
+        self.add(list(range(environments)) * rounds, are_given=False)
 
     @precondition(lambda self: self.oracle.environments == 1)
     @rule()
     def add_step(self) -> None:
-        (row,) = self.new_rows(1)
+        (row,) = self.new_rows([0])
         assert self.buffer.add(**row) == self.oracle.add([row])
+
+    @rule(data=st.data())
+    def add_of_some_environments(self, data: st.DataObject) -> None:
+        one = st.integers(0, self.oracle.environments - 1)
+        self.add(data.draw(st.lists(one, max_size=min(12, self.oracle.capacity))), are_given=True)
+
+    @rule(data=st.data())
+    def add_step_of_an_environment(self, data: st.DataObject) -> None:
+        environment = data.draw(st.integers(0, self.oracle.environments - 1))
+        (row,) = self.new_rows([environment])
+        assert self.buffer.add(**row, environments=environment) == self.oracle.add([row], [environment])
 
     @precondition(lambda self: self.oracle.rows)
     @rule(batch_size=st.integers(1, 200), threads=st.integers(1, 3))

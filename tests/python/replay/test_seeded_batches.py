@@ -87,7 +87,7 @@ def interrupted() -> tuple[Any, Any]:
     """A buffer whose process died while it overwrote rows: some slots are empty, and rows begin in the middle."""
     buffer, _ = replay(60, 90)
     buffer._memory[:32].view(np.uint64)[:] = 40, 90, 0, 0  # the first row, the next one: the state of version 1
-    buffer._restore(is_version_1=True)
+    buffer._restore(version=1)
     assert buffer._slots().tolist() == [*range(40, 60), *range(30)]
     return buffer, Table(rows(40, 50))
 

@@ -253,7 +253,7 @@ def test_a_given_normalizer_and_none():
         ({"action": np.zeros(5)}, ValueError, r"action must have shape \(N, dimension >= 1\), got \(5,\)"),
         ({"observation": np.zeros((5, 0))}, ValueError, r"observation must have shape"),
         ({"reward": np.array([0, 0, np.nan, 0, 0])}, ValueError, "reward must be finite in float32, got nan in row 2"),
-        ({"observation": np.full((5, 3), 1e300)}, ValueError, "observation must be finite in float32, got .* in row 0"),
+        ({"observation": np.full((5, 3), 1e300)}, ValueError, "observation must hold numbers that float32 can keep"),
         ({"terminal": np.zeros(5, bool), "truncated": np.zeros(5, bool)}, ValueError, "none of the 5 rows ends"),
         ({"terminal": np.zeros(5)}, TypeError, "terminal must be bool .*got float64"),
         ({"terminal": np.zeros(4, bool)}, ValueError, "terminal must have one row a step"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import warnings
 from fractions import Fraction
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 
 import trajmill as tm
 from trajmill import CorpusSampler
-from trajmill.replay import SeededBatches
+from trajmill.core import checks
+from trajmill.replay import MDPTransitions, SeededBatches
 
 INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
 FLOATS = ["f2", "f4", "f8"]
@@ -57,22 +59,23 @@ def fits(value: Any, given: str, column: str) -> bool:
         return Fraction(float(stored) if to == "f" else int(stored)) == Fraction(int(value))
     if kind != "f" or to != "f":
         return False
-    value = float(np.array(value, given))
     with np.errstate(all="ignore"):
+        value = float(np.array(value, given))
         return not math.isfinite(value) or math.isfinite(float(np.array(value, given).astype(column)))
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("given", ["?", *INTEGERS, *FLOATS, ">i4", ">f4", ">f8"])
+@pytest.mark.parametrize("given", ["?", *INTEGERS, *FLOATS, "g", ">i4", ">f4", ">f8"])
 def test_a_column_holds_what_it_promises(given: str, column: str) -> None:
     buffer = tm.ReplayBuffer(4, {"x": column})
     mixed_with = tm.ReplayBuffer(4, {"x": column, "y": "?"})
     mixed_with.add(x=np.zeros(1, column), y=[True])
     native = given.replace(">", "")
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         for value in edges(native):
-            array = np.array([value, value], native).astype(given)
+            with np.errstate(all="ignore"):
+                array = np.array([value, value], native).astype(given)
             mixed = tm.MixedReplay(
                 {"f": (lambda count, a=array: {"x": np.resize(a, count)}, 1), "b": (mixed_with, 1)}, columns=["x"]
             )
@@ -84,6 +87,7 @@ def test_a_column_holds_what_it_promises(given: str, column: str) -> None:
                 continue
             for got in (buffer[[buffer.add(x=array)]]["x"], mixed.sample(2)["x"][:1]):
                 np.testing.assert_array_equal(got, array[:1].astype(column))
+    assert not told
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -101,6 +105,17 @@ def test_masks_are_not_dropped() -> None:
     buffer.add(x=np.ma.array(np.ones(4, "f4")))
     with pytest.raises(TypeError, match="masked"):
         tm.MixedReplay({"f": (lambda count: {"x": masked[:count]}, 1), "b": (buffer, 1)}).sample(4)
+    slots = np.ma.array([0, 0], mask=[0, 1])
+    ranked = tm.ReplayBuffer(4, {"x": "f4"}, prioritized=True)
+    ranked.add(x=np.ones(4))
+    for use in (
+        lambda: ranked[slots],
+        lambda: ranked.rows(slots),
+        lambda: ranked.update_priorities(slots, [1.0, 2.0]),
+        lambda: ranked.update_priorities([0, 1], np.ma.array([1.0, 2.0], mask=[0, 1])),
+    ):
+        with pytest.raises(TypeError, match="masked"):
+            use()
     flags = np.array([0, 0, 0, 1], bool)
     arrays = {"observation": masked[:, None], "action": np.ones((4, 1)), "reward": np.ones(4)}
     with pytest.raises(TypeError, match="observation has masked values"):
@@ -109,18 +124,77 @@ def test_masks_are_not_dropped() -> None:
         tm.MarkovChain.from_probabilities(np.ma.array(np.full((2, 2), 0.5), mask=[[0, 1], [0, 0]]))
 
 
+TAKERS: dict[str, tuple[str, Any]] = {
+    "windows": (
+        "f4",
+        lambda x: tm.TrajectoryBuffer(
+            observation=x.reshape(1, 1),
+            action=np.ones((1, 1)),
+            reward=np.ones(1),
+            terminal=np.ones(1, bool),
+            truncated=np.zeros(1, bool),
+            normalizer=None,
+        ).windows([0])["observation"][0, -1],
+    ),
+    "codebook": (
+        "f4",
+        lambda x: MDPTransitions.from_arrays(
+            *(np.zeros((1, 1), "u1") for _ in range(3)), state_vectors=x.reshape(1, 1), action_vectors=np.ones((1, 1))
+        ).sample(1)["observation"][0],
+    ),
+    "floats": ("f8", lambda x: checks.floats("x", x, np.float64)),
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize("given", ["?", *INTEGERS, *FLOATS, ">i4", ">f4", ">f8", *OTHERS])
+def test_whatever_takes_floats_keeps_them_or_refuses(taker: str, given: str) -> None:
+    column, take = TAKERS[taker]
+    native = given.replace(">", "")
+    if native in OTHERS:
+        with pytest.raises(TypeError, match="real numbers"):
+            take(np.ones(1, native))
+        return
+    with np.errstate(over="ignore"):
+        arrays = [np.array([value], native) for value in edges(native)]
+    for array in arrays:
+        if not np.isfinite(array.astype("f8")):
+            continue
+        if fits(array[0], native, column):
+            np.testing.assert_array_equal(take(array.astype(given)), array.astype(column))
+        else:
+            with pytest.raises(ValueError, match=re.escape(f"can keep, got {array[0]}")):
+                take(array.astype(given))
+
+
+@pytest.mark.parametrize("values", [[[1j]], [["1"]], [[None]], np.ones((1, 1), "M8[s]")])
+def test_a_law_is_of_real_numbers(values: Any) -> None:
+    with pytest.raises(TypeError, match="transition must hold real numbers"):
+        tm.MarkovChain.from_probabilities(values)
+
+
+def test_returns_that_overflow_are_refused() -> None:
+    ends = np.arange(4) == 3
+    steps = {"observation": np.ones((4, 1)), "action": np.ones((4, 1)), "terminal": ends, "truncated": ~ends & ends}
+    with pytest.raises(ValueError, match="larger return_scale"):
+        tm.TrajectoryBuffer(**steps, reward=np.full(4, 3e38), return_scale=1.0)
+
+
 @pytest.mark.parametrize(
     ("value", "column"), [(1.5, "i4"), (300, "u1"), (math.nan, "i8"), (2**24 + 1, "f4"), (1e39, "f4")]
 )
 def test_fills_are_not_rounded(value: float, column: str) -> None:
     buffers = [tm.ReplayBuffer(4, {"a": "f4", "x": column}), tm.ReplayBuffer(4, {"a": "f4"})]
-    with pytest.raises(TypeError, match="the fill of 'x'"):
+    with warnings.catch_warnings(record=True) as told, pytest.raises(TypeError, match="the fill of 'x'"):
+        warnings.simplefilter("always")
         tm.MixedReplay({str(i): (b, 1) for i, b in enumerate(buffers)}, fill={"x": value})
+    assert not told
 
 
 # --- roles of columns -------------------------------------------------------------------------------------------------
 
 NOW, THEN = np.arange(6.0), np.arange(1, 7.0)
+BROKEN = [0, 1, 2, 50, 51, 52], [1, 2, 3, 51, 52, 53]  # an episode begins in row 3 that no flag tells of
 REST = {"reward": np.ones(6), "terminal": np.zeros(6, bool), "truncated": np.zeros(6, bool)}
 REST_SCHEMA = {"reward": "f4", "terminal": "?", "truncated": "?"}
 PAIRS: dict[str, dict[str, str]] = {
@@ -166,6 +240,33 @@ def test_what_comes_after_n_steps_is_declared_or_refused(pairs: dict[str, str], 
     assert list(raw) == list(schema)
     for name, values in columns.items():
         np.testing.assert_array_equal(raw[name], np.repeat(values, environments))
+
+
+@pytest.mark.parametrize("of", ["?", *INTEGERS, *FLOATS, ((2,), "f4"), ((2, 2), "f4"), ((4,), "f4")], ids=str)
+@pytest.mark.parametrize("to", ["f4", "u1", ((4,), "f4")], ids=str)
+@pytest.mark.parametrize("how", ["default", "following", "shared"])
+def test_n_steps_are_cut_where_rows_do_not_follow_whatever_they_hold(of: Any, to: Any, how: str) -> None:
+    pair = {"next_observation": "observation"}
+    schema = {"observation": of, "next_observation": to} | REST_SCHEMA
+    options = {} if how == "default" else {how: pair}
+    if of != to:
+        with pytest.raises(ValueError, match="dtype"):
+            tm.ReplayBuffer(16, schema, n_step=3, **options)
+        return
+    buffer = tm.ReplayBuffer(16, schema, n_step=3, discount=0.5, **options)
+    shape = (6, *buffer.batch_columns[0][1])
+    now, then = (np.broadcast_to(np.array(x).reshape(6, *[1] * (len(shape) - 1)), shape) for x in BROKEN)
+    with pytest.warns(RuntimeWarning, match="break_count"):
+        buffer.add(observation=now, next_observation=then, **REST)
+    np.testing.assert_array_equal(buffer[[0, 1, 2]]["discount"], [0.125, 0.25, 0.5])
+
+
+@pytest.mark.parametrize("name", ["reward", "terminal", "truncated"])
+@pytest.mark.parametrize("how", ["following", "shared"])
+def test_what_n_steps_sum_up_follows_nothing(name: str, how: str) -> None:
+    schema = {"a": REST_SCHEMA[name]} | REST_SCHEMA
+    with pytest.raises(ValueError, match=f"makes '{name}' itself"):
+        tm.ReplayBuffer(16, schema, n_step=3, **{how: {name: "a"}})
 
 
 @pytest.mark.parametrize("change", ["last bit", "negative zero", "nothing"])
@@ -289,3 +390,21 @@ def test_an_epoch_that_is_left_loses_no_row(ahead: int, seed: int | None) -> Non
     resumed.load_state_dict(state)
     assert sorted(np.concatenate([*used, *resumed])) == list(range(200))
     assert sorted(np.concatenate(list(resumed))) == list(range(200))
+
+
+@pytest.mark.parametrize("row_count", [1, 3, 5000])
+def test_columns_are_found_by_name_in_any_order(row_count: int) -> None:
+    names = ["é", "Ã©", "e", "ee", "日本"]
+    columns = {name: np.arange(row_count, dtype="f4") + 10 * i for i, name in enumerate(names)}
+    buffer = tm.ReplayBuffer(row_count, dict.fromkeys(names, "f4"))
+    for order in itertools.permutations(names):
+        buffer.add(**{name: columns[name] for name in order})
+        for name, values in buffer[:].items():
+            np.testing.assert_array_equal(values, columns[name])
+        out = {name: np.zeros(4, "f4") for name in order}
+        found = buffer.sample(4, out=out)
+        assert len({(found[name] - columns[name][0]).tobytes() for name in names}) == 1
+    with pytest.raises(ValueError, match="add lacks the column 'Ã©'"):
+        buffer.add(**{name: columns[name] for name in names if name != "Ã©"})
+    with pytest.raises(ValueError, match="got a column"):
+        buffer.add(**columns, **{"\ud800": columns["e"]})

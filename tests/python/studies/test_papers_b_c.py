@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_runs import tiny, train
 
 from trajmill.algorithms import td3_bc
 from trajmill.data import load_dataset, qlearning_transitions
+from trajmill.runs.reading import read_run
 from trajmill.studies import cells, drawings
 from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, path_name, run_cells
 from trajmill.studies.drawings import panels_of
@@ -20,6 +22,7 @@ from trajmill.studies.paper_b import augmented
 from trajmill.studies.paper_c import AGENTS, DIFFUSION, with_synthetic
 from trajmill.studies.records import Noise
 from trajmill.studies.run import all_studies, reproduce
+from trajmill.training.settings import Schedule
 
 HOPPER = "hopper-sac-replay-10k"
 NAMES = [name for name in all_studies() if name.startswith(("b-", "c-"))]
@@ -39,14 +42,14 @@ def test_both_papers_are_there() -> None:
 
 
 def test_a_quick_run_of_a_model_decays_over_its_own_updates() -> None:
-    """Not over a share of a small instance's, which is for runs of another length."""
+    """Not over a share of a small instance's, which is for runs of another length; open, it follows the schedule."""
     made = [
         cells.upsample_config(variant, ReproduceConfig(quick=True))
         for name in NAMES
         for variant in all_studies()[name].variants.values()
         if variant.synthetic is not None and hasattr(variant.synthetic.model.method, "decay_updates")
     ]
-    assert made and all(config.method.decay_updates == config.schedule.updates for config in made)
+    assert made and all(config.method.decay_updates is None for config in made)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,3 +157,22 @@ def test_a_quick_study_is_whole(name: str, tmp_path: Path) -> None:
     assert done.report.exists()
     assert all(np.isfinite(entry.ours.estimate) for row in done.comparison.rows.values() for entry in row if entry.ours)
     assert len(done.runs) == len(done.study.variants)
+
+
+def test_the_values_of_a_dataset_read_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many runs there are of it, and cut as they cut it."""
+    loaded: list[tuple[str, int | None]] = []
+
+    def load(name: str, *, limit: int | None = None) -> Any:
+        loaded.append((name, limit))
+        return load_dataset(name, limit=limit)
+
+    monkeypatch.setattr("trajmill.studies.measures.load_dataset", load)
+    schedule = Schedule(updates=1, log_interval=1, evaluation_interval=1, checkpoint_interval=1)
+    runs = [
+        read_run(train(tiny("td3_bc", seeds=(seed,), schedule=schedule, limit=1000), tmp_path / str(seed)))
+        for seed in range(2)
+    ]
+    results = Results(all_studies()["b-values"], tmp_path, ReproduceConfig(), {})
+    values = [results.data_values(run) for run in runs]
+    assert loaded == [(HOPPER, 1000)] and not np.array_equal(*values)

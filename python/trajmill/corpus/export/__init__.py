@@ -74,9 +74,6 @@ def export_corpus(
                     "files": [path.name for path in paths],
                 }
                 (part / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            if target.exists() and target.is_dir() != part.is_dir():
-                kind = "a directory" if target.is_dir() else "a file"
-                raise CorpusError(f"{target} is {kind}, which this format does not write; choose another name")
     except OSError as error:
         raise CorpusError(f"cannot export to {target}: {error}") from error
     linked_bytes = sum(size.st_size for size in sizes if size.st_nlink > 1)

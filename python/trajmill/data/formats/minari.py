@@ -188,6 +188,11 @@ def _read_episodes(file: h5py.File, metadata: Mapping[str, Any], budget: MemoryB
             with tried(key):
                 if not all(key in episode for episode in episodes):
                     raise refuse(f"key {key!r} cannot be read in every episode", "store it in all")
+                kinds = {(episode[key].shape[1:], episode[key].dtype) for episode in episodes}
+                if len(kinds) > 1 and key.startswith(INFOS):
+                    for episode in episodes:
+                        del episode[key]
+                    raise refuse(f"key {key!r} has several shapes or dtypes", "store it alike in all episodes")
     step_count = sum(len(episode["rewards"]) for episode in episodes)
     if step_count < 2:
         raise refuse(f"all episodes together have {step_count} steps", "at least 2 are needed")
@@ -290,15 +295,20 @@ def _join(episodes: list[Columns]) -> Columns:
             episodes[i]["timeouts"][-1] = True
         first = f"first 'episode_{unmarked[0]}/truncations'"
         warn_about(f"{len(unmarked)} episodes end with neither flag set, {first}; read as cut by a limit")
-    shared = [name for name in episodes[0] if all(name in episode for episode in episodes)]
-    columns = {name: np.concatenate([episode[name] for episode in episodes]) for name in shared}
+    columns = _concatenated(episodes)
     columns["timeouts"] &= ~columns["terminals"]
     return columns
 
 
+def _concatenated(episodes: list[Columns]) -> Columns:
+    """What all episodes have."""
+    shared = [name for name in episodes[0] if all(name in episode for episode in episodes)]
+    return {name: np.concatenate([episode[name] for episode in episodes]) for name in shared}
+
+
 def _unordered(episodes: list[Columns]) -> Columns:
     """The rows of episodes of one step, none of which is followed by another."""
-    columns = {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+    columns = _concatenated(episodes)
     return columns | {"timeouts": np.zeros_like(columns["timeouts"])}
 
 

@@ -376,7 +376,7 @@ class Job:
         told = ("seed", "dataset", "dataset_sha256", "following_sha256", "sampling", "precision")
         return self.real.environment | {
             "algorithm": f"upsampled by {self.method.LABEL}",
-            "upsampling": {key: self.spec[key] for key in told} | {"model_sha256": manifest.model_sha256},
+            "upsampling": {key: manifest.spec[key] for key in told} | {"model_sha256": manifest.model_sha256},
         }
 
     def _report(self, manifest: Manifest, progress: Progress) -> Path | None:

@@ -48,7 +48,7 @@ class Manifest:
             manifest = cls(**{key: found[key] for key in cls.__slots__})
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); remove {directory} and start again") from None
-        if manifest.spec != spec:
+        if manifest.spec != {**spec, "dataset": manifest.spec.get("dataset")}:  # its name, not its content
             raise ValueError(
                 f"{directory} holds other transitions: {_difference(manifest.spec, spec)}; choose another directory "
                 "or remove it"
