@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from trajmill.algorithms import method_named, method_names
+from trajmill.algorithms import learns_online, method_named, method_names
 from trajmill.core.sealing import unsealed
 from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
 from trajmill.models.gpt import GPTConfig
@@ -26,7 +26,9 @@ from trajmill.training.settings import Schedule
 
 HOPPER = "hopper-sac-replay-10k"
 CPU = ComputeConfig(device="cpu")
-METHODS = method_names()
+METHODS = [name for name in method_names() if not learns_online(method_named(name))]
+"""those that are trained on data"""
+ONLINE = [name for name in method_names() if name not in METHODS]
 ACTING = [name for name in METHODS if hasattr(method_named(name), "policy")]
 TYPICAL = ("decision_transformer", "language_model", "td3_bc", "world_model")
 """of every kind of rows and schedule one; the others go through the tests of what is common among the slow ones"""

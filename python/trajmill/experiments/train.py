@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trajmill.algorithms import method_named, name_of
+from trajmill.algorithms import learns_online, method_named, name_of
 from trajmill.core import checks
 from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
@@ -396,6 +396,8 @@ def _rows(
     Actions are in units of `action_limit`, which a model that predicts does not know.
     `known` receives what tells the content of the latter from that of others.
     """
+    if learns_online(method):
+        raise ValueError(f"{name_of(config.method)} learns from what it does in an environment, which train cannot do")
     if not isinstance(config, DatasetTrainConfig) or dataset is None:
         return method.generate(config.method, progress)
     first = method.prepare(config.method, divide_actions(dataset, action_limit))

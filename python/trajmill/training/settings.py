@@ -172,6 +172,20 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interaction:
+    """How an agent meets its environment while it learns."""
+
+    random_steps: int = 5000
+    """environment steps of uniform actions before the first update, at least 0"""
+    updates_per_step: float = 1.0
+    """updates for each environment step after them, > 0: the update-to-data ratio"""
+
+    def __post_init__(self) -> None:
+        at_least(0, random_steps=self.random_steps)
+        in_range("(0, inf)", updates_per_step=self.updates_per_step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """What the mean of a metric does not pass while all is well."""
 
