@@ -14,17 +14,16 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
 import torch
-from record import RESULTS, row, write
+from record import RESULTS
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu
 
-from trajmill.algorithms import redq, sac
+from trajmill.algorithms import sac
 from trajmill.evaluation import make_gymnasium
 from trajmill.experiments.online import OnlineState, ring_of
 from trajmill.experiments.train import OnlineTrainConfig, train
@@ -63,7 +62,7 @@ class SingleFile:
     """SAC as a single-file program has it."""
 
     def __init__(self) -> None:
-        self.environment = make_gymnasium(ENVIRONMENT)
+        self.environment, self.generator = make_gymnasium(ENVIRONMENT), np.random.default_rng(0)
         o, a = self.environment.observation_space.shape[0], self.environment.action_space.shape[0]
         self.actor = Actor(o, a)
         self.critics, self.targets = ([Critic(o + a) for _ in range(2)] for _ in range(2))
@@ -97,7 +96,7 @@ class SingleFile:
             self.update()
 
     def update(self) -> None:
-        index = np.random.randint(0, self.count, 256)
+        index = self.generator.integers(self.count, size=256)
         batch = {name: torch.as_tensor(column[index]) for name, column in self.rows.items()}
         alpha = self.log_alpha.exp().item()
         with torch.no_grad():
@@ -209,7 +208,9 @@ def main() -> None:
     print(json.dumps({"steps_per_second": middle, "ratio": middle["ours"] / middle["single file"]}, indent=1))
     print(f"stepping and replay: {share:.1%} of the time; updates a second by where scores are made: {found}")
     arguments.out.write_text(
-        json.dumps({"rates": measured, "ratio": middle["ours"] / middle["single file"], "share": share, "beside": found})
+        json.dumps(
+            {"rates": measured, "ratio": middle["ours"] / middle["single file"], "share": share, "beside": found}
+        )
     )
 
 

@@ -17,10 +17,10 @@ import torch
 from baselines import peers_of
 from torch import Tensor
 
-from trajmill.algorithms import method_named
+from trajmill.algorithms import learns_online, method_named
 from trajmill.core.progress import silent
-from trajmill.data import Dataset
-from trajmill.replay.tables import table_of
+from trajmill.data import Dataset, qlearning_transitions
+from trajmill.replay.tables import TransitionRows, table_of
 from trajmill.replay.token_table import TokenRows
 from trajmill.training.settings import decaying
 
@@ -62,7 +62,12 @@ class Workload:
         if hasattr(self.method, "adapt"):
             config = self.method.adapt(config, self.dataset, None if makes_data else ENVIRONMENT)
         self.config = config = decaying(config, self.method.SCHEDULE)
-        self.rows = self.method.generate(config, silent) if makes_data else self.method.prepare(config, self.dataset)
+        if makes_data:
+            self.rows = self.method.generate(config, silent)
+        elif learns_online(self.method):
+            self.rows = TransitionRows(transitions=qlearning_transitions(self.dataset, "d4rl"))
+        else:
+            self.rows = self.method.prepare(config, self.dataset)
 
     def offered(self, name: str, default: Any = None) -> Any:
         """What the method's peers offer under this name."""

@@ -32,9 +32,10 @@ OLDER = ("dt", "cql", "lm")
 EVERYDAY = ("MDP", "Synthetic")
 """labels of a paper's figures that are also words of the house"""
 LABELS = [label for label in (method_named(name).LABEL for name in method_names()) if label not in EVERYDAY]
+# a dataset may be called by what recorded it: hopper-sac-replay
 NAMES = re.compile(
     "|".join(
-        rf"(?<![a-z]){re.sub('[ _-]', '[ _-]', re.escape(name).replace(chr(92) + ' ', ' '))}(?![a-z])"
+        rf"(?<![a-z]){re.sub('[ _-]', '[ _-]', re.escape(name).replace(chr(92) + ' ', ' '))}(?![a-z]|-replay)"
         for name in sorted({*method_names(), *LABELS, *OLDER})
     ),
     re.IGNORECASE,
@@ -114,6 +115,8 @@ def test_files_of_every_kind_are_looked_at() -> None:
         ("x = f'a Decision Transformer of {y}'", True),
         ("x = 'td3_bc'", True),
         ("x = {'TD3+BC': 3}", True),
+        ("x = 'hopper-sac-replay-10k'", False),
+        ("x = 'train sac --out hopper'", True),
         ("x = 'td3-bc'", True),
         ("tm.MDP('synthetic')", False),
         ("width = adept(film)", False),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from trajmill.algorithms import method_named, method_names
+from trajmill.algorithms import learns_online, method_named, method_names
 from trajmill.core.sealing import unsealed
 from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig, train
 from trajmill.models.gpt import GPTConfig
@@ -27,6 +27,8 @@ from trajmill.training.settings import Interaction, Schedule
 HOPPER = "hopper-sac-replay-10k"
 CPU = ComputeConfig(device="cpu")
 METHODS = method_names()
+"""those that are trained on data"""
+ONLINE = [name for name in method_names() if name not in METHODS]
 ACTING = [name for name in METHODS if hasattr(method_named(name), "policy")]
 TYPICAL = ("decision_transformer", "language_model", "td3_bc", "world_model")
 """of every kind of rows and schedule one; the others go through the tests of what is common among the slow ones"""
@@ -62,7 +64,7 @@ def tiny(name: str, *, method: Mapping[str, Any] | None = None, **changes: Any) 
     settings |= {"method": replace(module.SMALL, **sizes)} | changes
     if hasattr(module, "prepare"):
         return DatasetTrainConfig(**{"dataset": HOPPER, "evaluation_episode_count": 1} | settings)
-    if hasattr(module, "INTERACTION"):
+    if learns_online(module):
         online = {"environment": "hopper", "environments": 2, "capacity": 40, "evaluation_episode_count": 1}
         online["interaction"] = Interaction(random_steps=12, updates_per_step=module.INTERACTION.updates_per_step)
         return OnlineTrainConfig(**online | settings)

@@ -6,12 +6,22 @@ docstring
     Settings with ranges and sources; a tiny instance for tests, ``--quick`` and benchmarks.
 ``SCHEDULE``, ``LABEL``, ``EXAMPLES``
     The paper's `Schedule`; the name in reports; lines of ``--help``.
-``prepare(config, dataset)``, or ``generate(config, progress)``
-    The `Rows` it learns from: of a dataset, or made from its settings alone.
+``prepare(config, dataset)``, or ``generate(config, progress)``, or ``explore``
+    The `Rows` it learns from: of a dataset, or made from its settings alone. A method that has neither learns online,
+    from what it does in an environment (`learns_online`); see below.
 ``create(config, table, seeds)``
     A fresh `TrainingState`: a dataclass with ``moving()``, ``metrics`` and ``period``.
 ``step(state, count, first)``
     `count` updates, in place; `first` is the number of the first one, modulo the period.
+
+An online method learns from a table of `TransitionBatch` es, actions within ±1, whose facts are observation_dim,
+action_dim and normalizer. It has:
+
+``explore(state, observation, noise)``
+    The actions that it takes while it learns: of observations (S, E, O), standardized if the table's are, and standard
+    normals (S, E, A), actions (S, E, A) within ±1, for E environments a seed. Without gradients and host reads.
+``INTERACTION``
+    How it meets its environment if nobody says otherwise (`Interaction`).
 
 The rest is there if the method has it:
 
@@ -81,6 +91,11 @@ def method_named(name: str) -> ModuleType:
     if name not in method_names():
         raise ValueError(f"there is no method {name!r}; methods are {', '.join(method_names())}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def learns_online(method: ModuleType) -> bool:
+    """Whether a method learns from what it does in an environment, and needs no data."""
+    return hasattr(method, "explore") and not hasattr(method, "prepare")
 
 
 def name_of(config: Any) -> str:

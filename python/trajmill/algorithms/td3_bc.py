@@ -2,38 +2,28 @@
 
 Fujimoto & Gu, "A Minimalist Approach to Offline Reinforcement Learning", arXiv 2106.06860, as in sfujim/TD3_BC; TD3 is
 arXiv 1802.09477. Every tensor leads with the seed axis S; losses are sums over seeds of per-seed means. No deviations.
+All but the policy's loss is TD3's (`trajmill.algorithms.td3`).
 
-    y   = r + γ(1−d)·min_i Q'_i(s', clip(π'(s') + ε, ±1)),  ε = clip(σ·N(0, 1), ±c)          bellman_target
-    L_Q = Σ_i mean (Q_i(s, a) − y)²                                                          critic_loss
+    y   = r + γ(1−d)·min_i Q'_i(s', clip(π'(s') + ε, ±1)),  ε = clip(σ·N(0, 1), ±c)          td3.bellman_target
+    L_Q = Σ_i mean (Q_i(s, a) − y)²                                                          td3.critic_loss
     L_π = −λ·mean Q_1(s, π(s)) + mean (π(s) − a)²,  λ = α / mean |Q_1(s, π(s))|              policy_loss
 
-Policy and targets move at every second update only (`Config.policy_delay`).
+Policy and targets move at every second update only (`Rule.policy_delay`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
-from trajmill.data import Dataset, Normalizer, Transitions, qlearning_transitions
-from trajmill.models.critics import critics, join, values_of
-from trajmill.models.mlp import HIDDEN_SIZES
-from trajmill.models.policies import deterministic, policies
-from trajmill.models.stack import Stack
+from trajmill.algorithms import td3
+from trajmill.data import Dataset, Normalizer, qlearning_transitions
+from trajmill.models.critics import join, values_of
+from trajmill.models.policies import deterministic
 from trajmill.replay.tables import Table, TransitionBatch, TransitionFacts, TransitionRows
-from trajmill.training.adam import Adam
-from trajmill.training.draws import Draws, even, shaped_normals
-from trajmill.training.metrics import MetricRing
-from trajmill.training.policy import Policy
-from trajmill.training.settings import PerSeed, Schedule, all_at_least, at_least, check_seeds, in_range, per_seed
-from trajmill.training.state import prefixed
+from trajmill.training.settings import PerSeed, Schedule, in_range
 
 LABEL = "TD3+BC"
 SCHEDULE = Schedule(updates=1_000_000)
@@ -45,86 +35,26 @@ EXAMPLES = """
   trajmill train td3_bc --dataset A.hdf5 --seeds 0 1 2 --method.value-weight 0.5 2.5 10 --out runs/weights
   trajmill train td3_bc --dataset A.hdf5 --method.hidden-sizes 512 512 512 --out runs/larger
 """
-CRITIC_METRICS = ("q_loss", "data_value", "target_value")
-POLICY_METRICS = ("value_loss", "cloning_loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(td3.Rule):
     """What one update computes; defaults are those of sfujim/TD3_BC.
 
     Numbers of the type `PerSeed` are one for all seeds or one each, so that a whole ablation is one run.
     """
 
-    batch_size: int = 256
-    """transitions per update and seed, at least 1"""
-    discount: PerSeed = 0.99
-    """gamma: per-step factor, [0, 1)"""
-    learning_rate: PerSeed = 3e-4
-    """Adam step size of critics and policy, > 0"""
-    polyak: PerSeed = 0.005
-    """step of the targets towards the networks, (0, 1], at every update of the policy"""
     value_weight: PerSeed = 2.5
     """alpha: weight of the value against cloning, at least 0; 0 clones"""
-    target_noise: float = 0.2
-    """sigma: spread of the noise on the target's actions, at least 0"""
-    target_noise_clip: float = 0.5
-    """c: bound of that noise, at least 0"""
-    policy_delay: int = 2
-    """updates of the critics per update of the policy, at least 1"""
     normalize: bool = True
     """standardize observations: less their mean, divided by their deviation + 1e-3"""
-    hidden_sizes: tuple[int, ...] = HIDDEN_SIZES
-    """widths of the hidden layers of critics and policy, each at least 1"""
 
     def __post_init__(self) -> None:
-        at_least(1, batch_size=self.batch_size, policy_delay=self.policy_delay)
-        all_at_least(1, hidden_sizes=self.hidden_sizes)
-        in_range("[0, 1)", discount=self.discount)
-        in_range("(0, 1]", polyak=self.polyak)
-        in_range("(0, inf)", learning_rate=self.learning_rate)
+        td3.Rule.__post_init__(self)
         in_range("[0, inf)", value_weight=self.value_weight)
-        in_range("[0, inf)", target_noise=self.target_noise, target_noise_clip=self.target_noise_clip)
 
 
 SMALL = Config(batch_size=64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """Everything an update reads or writes; written in place only."""
-
-    config: Config
-    table: Table[TransitionBatch, TransitionFacts]
-    draws: Draws
-    step: Tensor
-    """int64 scalar: updates made"""
-    policy: Stack
-    policy_target: Stack
-    critic: Stack
-    critic_target: Stack
-    first_critic: Mapping[str, Tensor]
-    """Q_1 of every seed, in the memory of `critic`; no gradient flows through it"""
-    policy_optimizer: Adam
-    critic_optimizer: Adam
-    settings: Mapping[str, Tensor]
-    """the `PerSeed` settings, (S,) each"""
-    metrics: MetricRing
-
-    @property
-    def period(self) -> int:
-        """Updates after which the operations of a step repeat."""
-        return self.config.policy_delay
-
-    def moving(self) -> dict[str, Tensor]:
-        """Every tensor that training changes."""
-        return (
-            {"step": self.step, "metrics": self.metrics.values}
-            | {"policy": self.policy.flat, "policy_target": self.policy_target.flat}
-            | {"critic": self.critic.flat, "critic_target": self.critic_target.flat}
-            | prefixed("policy_adam", self.policy_optimizer.moving())
-            | prefixed("critic_adam", self.critic_optimizer.moving())
-        )
 
 
 def prepare(config: Config, dataset: Dataset) -> TransitionRows:
@@ -136,136 +66,24 @@ def prepare(config: Config, dataset: Dataset) -> TransitionRows:
 
 def create(
     config: Config, table: Table[TransitionBatch, TransitionFacts], seeds: Sequence[int], *, metric_capacity: int = 1000
-) -> State:
+) -> td3.State:
     """Fresh networks, targets equal to them; on the table's device, in its precision."""
-    seeds, device, dtype = check_seeds(seeds), table.device, table.dtype
-    o, a = table.facts.observation_dim, table.facts.action_dim
-    policy = policies(o, a, seeds, hidden_sizes=config.hidden_sizes).to(device, dtype)
-    critic = critics(o + a, seeds, hidden_sizes=config.hidden_sizes).to(device, dtype)
-    rate = per_seed(config, len(seeds), device, torch.float64)["learning_rate"]
-    return State(
-        config=config,
-        table=table,
-        draws=Draws.of(seeds, {"batch": config.batch_size, "noise": even(config.batch_size * a)}, device),
-        step=torch.zeros((), dtype=torch.int64, device=device),
-        policy=policy,
-        policy_target=policy.copy(),
-        critic=critic,
-        critic_target=critic.copy(),
-        first_critic={name: parameter[::2] for name, parameter in critic.detached().items()},
-        policy_optimizer=Adam.of([policy], [rate], fused=True),
-        critic_optimizer=Adam.of([critic], [rate.repeat_interleave(2)], fused=True),
-        settings=per_seed(config, len(seeds), device, dtype),
-        metrics=MetricRing.of((*CRITIC_METRICS, *POLICY_METRICS), len(seeds), metric_capacity, device),
-    )
+    names = ("value_loss", "cloning_loss")
+    return td3.create(config, table, seeds, metric_capacity=metric_capacity, policy_metrics=names)
 
 
-def step(state: State, count: int = 1, first: int = 0) -> None:
-    """Make `count` updates of every seed, in place; `first` is the number of the first one, modulo the period."""
-    words = state.draws.words(state.step, count)
-    batches = state.table.draw(words["batch"])
-    shape = (state.config.batch_size, state.table.facts.action_dim)
-    noise = shaped_normals(words["noise"], shape, state.table.dtype).unbind()
-    for index in range(count):
-        moves_policy = (first + index + 1) % state.config.policy_delay == 0
-        update(state, batches[index], noise[index], moves_policy=moves_policy)
-
-
-def update(state: State, batch: TransitionBatch, noise: Tensor, *, moves_policy: bool) -> None:
-    """One update of the critics, then perhaps of the policy and all targets; `noise` (S, B, a) is standard normal."""
-    target = bellman_target(state, batch, noise)
-    q_loss, data_value = critic_loss(state, batch, target)
-    state.critic_optimizer.minimize(q_loss)
-    metrics = dict(zip(CRITIC_METRICS, (q_loss.detach(), data_value, target.mean(-1)), strict=True))
-    if moves_policy:
-        losses = policy_loss(state, batch)
-        state.policy_optimizer.minimize(losses[0] + losses[1])
-        metrics |= dict(zip(POLICY_METRICS, (loss.detach() for loss in losses), strict=True))
-        polyak = state.settings["polyak"][:, None]
-        state.policy_target.flat.lerp_(state.policy.flat.detach(), polyak)
-        state.critic_target.flat.lerp_(state.critic.flat.detach(), polyak.repeat_interleave(2, 0))
-    state.metrics.write(state.step, metrics)
-    state.step.add_(1)
-
-
-@torch.no_grad()
-def bellman_target(state: State, batch: TransitionBatch, noise: Tensor) -> Tensor:
-    """y: (S, B)."""
-    clip = state.config.target_noise_clip
-    smoothing = (noise * state.config.target_noise).clamp_(-clip, clip)
-    action = (deterministic(state.policy_target.parameters, batch.next_observation) + smoothing).clamp_(-1.0, 1.0)
-    value = values_of(state.critic_target.parameters, join(batch.next_observation, action)).amin(1)
-    return batch.reward + state.settings["discount"][:, None] * (1.0 - batch.terminal) * value
-
-
-def critic_loss(state: State, batch: TransitionBatch, target: Tensor) -> tuple[Tensor, Tensor]:
-    """L_Q and the mean value of the data: 2 × (S,)."""
-    values = values_of(state.critic.parameters, join(batch.observation, batch.action))  # (S, 2, B)
-    errors = mse_loss(values, target.unsqueeze(1).expand_as(values), reduction="none")
-    return errors.mean(-1).sum(1), values.detach().mean((1, 2))
-
-
-def policy_loss(state: State, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
-    """The two terms of L_π, reaching the policy only: 2 × (S,)."""
+def policy_losses(state: td3.State, batch: TransitionBatch) -> dict[str, Tensor]:
+    """The two terms of L_π, reaching the policy only: (S,) each."""
     chosen = deterministic(state.policy.parameters, batch.observation)
     value = values_of(state.first_critic, join(batch.observation, chosen))[:, 0]
     weight = state.settings["value_weight"] / value.detach().abs().mean(-1)
-    return -weight * value.mean(-1), (chosen - batch.action).square().mean((1, 2))
+    cloning = (chosen - batch.action).square().mean((1, 2))
+    return {"value_loss": -weight * value.mean(-1), "cloning_loss": cloning}
 
 
-@torch.no_grad()
-def data_values(
-    tensors: Mapping[str, Tensor], known: Mapping[str, Any], transitions: Transitions
-) -> NDArray[np.float32]:
-    """Mean of each seed's two critics at the state and action of each transition: (S, N)."""
-    critic = _critics(known).like(tensors["critic"]).parameters
-    values = []
-    for part in _parts(known, transitions):
-        inputs = join(part["observation"], part["action"]).expand(len(known["seeds"]), -1, -1)
-        values.append(values_of(critic, inputs).mean(1))
-    found: NDArray[np.float32] = torch.cat(values, 1).numpy()
-    return found
+def step(state: td3.State, count: int = 1, first: int = 0) -> None:
+    """Make `count` updates of every seed, in place; `first` is the number of the first one, modulo the period."""
+    td3.updates(state, count, first, policy_losses)
 
 
-@torch.no_grad()
-def relevance(tensors: Mapping[str, Tensor], known: Mapping[str, Any], transitions: Transitions) -> NDArray[np.float32]:
-    """Error of the first seed's first critic on each transition, |y − Q_1(s, a)| without noise: (N,)."""
-    settings, layout = known["method"], _critics(known)
-    sizes = (known["observation_dim"], known["action_dim"], [0])
-    networks = policies(*sizes, hidden_sizes=settings["hidden_sizes"]).like(tensors["policy_target"][:1])
-    later, now = (layout.like(tensors[name][:2]).parameters for name in ("critic_target", "critic"))
-    discount = settings["discount"][0] if isinstance(settings["discount"], list) else settings["discount"]
-    errors = []
-    for part in _parts(known, transitions):
-        chosen = deterministic(networks.parameters, part["next_observation"])
-        value = values_of(later, join(part["next_observation"], chosen)).amin(1)
-        target = part["reward"] + discount * (1.0 - part["terminal"]) * value
-        errors.append((target - values_of(now, join(part["observation"], part["action"]))[:, 0]).abs()[0])
-    found: NDArray[np.float32] = torch.cat(errors).numpy()
-    return found
-
-
-def _critics(known: Mapping[str, Any]) -> Stack:
-    """Critics of a checkpoint's sizes, with values of their own."""
-    return critics(known["observation_dim"] + known["action_dim"], [0], hidden_sizes=known["method"]["hidden_sizes"])
-
-
-def _parts(known: Mapping[str, Any], transitions: Transitions) -> Iterator[dict[str, Tensor]]:
-    """The columns of some transitions at a time, (1, n, ·), standardized as a checkpoint's data were."""
-    normalizer = None if known["normalizer"] is None else Normalizer.from_dict(known["normalizer"])
-    action = transitions.action / np.float32(known.get("action_limit", 1.0))
-    columns = TransitionRows(transitions=replace(transitions, action=action), normalizer=normalizer).columns
-    for first in range(0, len(transitions), 8192):
-        yield {name: torch.from_numpy(column[first : first + 8192])[None] for name, column in columns.items()}
-
-
-def policy(state: State) -> Policy:
-    """The policies being trained, as they are at each call."""
-    return Policy(state.policy, deterministic, state.table.facts.normalizer)
-
-
-def restore(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> Policy:
-    """The policies of a checkpoint."""
-    sizes = known["method"]["hidden_sizes"]
-    layout = policies(known["observation_dim"], known["action_dim"], [0], hidden_sizes=sizes)
-    return Policy.restored(layout.like(tensors["policy"]), deterministic, known)
+policy, restore, data_values, relevance = td3.policy, td3.restore, td3.data_values, td3.relevance

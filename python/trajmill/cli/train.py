@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from trajmill.algorithms import method_named, method_names
+from trajmill.algorithms import learns_online, method_named, method_names
 from trajmill.cli.progress import duration
 from trajmill.cli.session import Outcome
 from trajmill.core.progress import Progress
@@ -57,7 +57,7 @@ def command_of(name: str) -> type[Train]:
     method = method_named(name)
     base: Any = DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig
     own = [("method", method.Config, field(default_factory=method.Config)), ("schedule", Schedule, method.SCHEDULE)]
-    if hasattr(method, "INTERACTION"):
+    if learns_online(method):
         base = OnlineTrainConfig
         own.append(("interaction", Interaction, method.INTERACTION))
     settings = make_dataclass(base.__name__, own, bases=(base[method.Config],), frozen=True, kw_only=True)

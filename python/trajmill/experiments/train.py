@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trajmill.algorithms import method_named, name_of
+from trajmill.algorithms import learns_online, method_named, name_of
 from trajmill.core import checks
 from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
@@ -317,6 +317,9 @@ class _Task:
         """Read the data, make the state of the first `seed_count` seeds, and start it from ``init``."""
         dataset = environment = None
         is_online = isinstance(config, OnlineTrainConfig)
+        if is_online != learns_online(method):
+            kind = OnlineTrainConfig if not is_online else DatasetTrainConfig
+            raise ValueError(f"{name_of(config.method)} needs a {kind.__name__}, got a {type(config).__name__}")
         if isinstance(config, OnlineTrainConfig):
             environment = task_of(config.environment).environment_id
             if config.init is not None:

@@ -26,7 +26,7 @@ def critics(
 
     With `predicted_dim` a second output layer makes a prediction of so many numbers from the shared hidden layers.
     `stream` names the initial values, which differ from seed to seed and from member to member; `shape` is what `mlp`
-    takes: hidden_sizes, layers.
+    takes: hidden_sizes, layers, layer_norm.
     """
     heads = {"value": 1} | ({"dynamics": predicted_dim} if predicted_dim else {})
     return Stack.of(
@@ -54,10 +54,10 @@ def values_by_sum(parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
 def values_and_slopes(parameters: Mapping[str, Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
     """`values_of` (S, E, n) and the gradients ∇_x Q (S, E, n, d) at inputs (S, n, d); both reach the parameters.
 
-    Between the kinks of its ReLUs a network is affine: its value is ∇_x Q·x and, for every layer, the gradient with
-    respect to the bias times the bias. So one chain of products from the value down to the input gives both, and one
-    way back through it the parameters' gradient of any function of both. Differentiating values_of twice takes half
-    as many products again.
+    Between the kinks of its ReLUs a network is affine, if it has no layer norm, which is not taken here: its value is
+    ∇_x Q·x and, for every layer, the gradient with respect to the bias times the bias. So one chain of products from
+    the value down to the input gives both, and one way back through it the parameters' gradient of any function of
+    both. Differentiating values_of twice takes half as many products again.
     """
     seed_count = len(inputs)
     inputs = for_each_member(parameters, inputs)

@@ -8,6 +8,7 @@ from itertools import count
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from trajmill.models.precision import batched, to_product_dtype
 
@@ -25,11 +26,16 @@ def linear(input_dim: int, output_dim: int, generator: Generator) -> dict[str, T
     return {"weight": weight, "bias": torch.empty(1, output_dim).uniform_(-bound, bound, generator=generator)}
 
 
-def small_linear(input_dim: int, output_dim: int, generator: Generator, *, gain: float = 0.01) -> dict[str, Tensor]:
-    """Output layer of young-geng/CQL: Xavier-uniform weight with a gain of 0.01, bias zero."""
+def xavier(input_dim: int, output_dim: int, generator: Generator, *, gain: float = 1.0) -> dict[str, Tensor]:
+    """Xavier-uniform weight times `gain`, bias zero."""
     bound = gain * math.sqrt(6.0 / (input_dim + output_dim))
     weight = torch.empty(input_dim, output_dim).uniform_(-bound, bound, generator=generator)
     return {"weight": weight, "bias": torch.zeros(1, output_dim)}
+
+
+def small_linear(input_dim: int, output_dim: int, generator: Generator) -> dict[str, Tensor]:
+    """Output layer of young-geng/CQL: Xavier-uniform weight with a gain of 0.01, bias zero."""
+    return xavier(input_dim, output_dim, generator, gain=0.01)
 
 
 def uniform(bound: float) -> Layer:
@@ -60,15 +66,19 @@ def mlp(
     *,
     hidden_sizes: Sequence[int] = HIDDEN_SIZES,
     layers: tuple[Layer, Layer] = (linear, linear),
+    layer_norm: bool = False,
 ) -> dict[str, Tensor]:
     """Initial values of one network: hidden layers ``hidden.<i>.*``, then one output layer ``<head>.*`` per head.
 
-    `layers` makes the values of a hidden layer and of an output layer.
+    `layers` makes the values of a hidden layer and of an output layer. With `layer_norm` every hidden layer is
+    normalized before its ReLU (Ba et al. 2016), times ``hidden.<i>.scale`` plus ``hidden.<i>.shift``, (1, size) each.
     """
     hidden_layer, output_layer = layers
     values: dict[str, Tensor] = {}
     for index, size in enumerate(hidden_sizes):
         values |= named(f"hidden.{index}", hidden_layer(input_dim, size, generator))
+        if layer_norm:
+            values |= named(f"hidden.{index}", {"scale": torch.ones(1, size), "shift": torch.zeros(1, size)})
         input_dim = size
     for head, output_dim in heads.items():
         values |= named(head, output_layer(input_dim, output_dim, generator))
@@ -115,7 +125,11 @@ def activations(parameters: Mapping[str, Tensor], inputs: Tensor) -> Iterator[Te
         layer = f"hidden.{index}"
         if f"{layer}.weight" not in parameters:
             break
-        inputs = affine(inputs, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"]).relu_()
+        inputs = affine(inputs, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"])
+        if f"{layer}.scale" in parameters:
+            inputs = functional.layer_norm(inputs.to(parameters[f"{layer}.scale"].dtype), inputs.shape[-1:])
+            inputs = torch.addcmul(parameters[f"{layer}.shift"], inputs, parameters[f"{layer}.scale"])
+        inputs = inputs.relu_()
         yield inputs
 
 
@@ -123,7 +137,9 @@ def export_network(parameters: Mapping[str, Tensor], row: int) -> dict[str, Tens
     """One network as the state dict of plain ``nn.Linear`` modules: weights (out, in), biases (out,)."""
     values = {name: parameter[row].detach() for name, parameter in parameters.items()}
     return {
-        name: (value[0] if name.endswith(".bias") else value.T if value.ndim == 2 else value).clone()
+        name: (
+            value[0] if name.endswith((".bias", ".scale", ".shift")) else value.T if value.ndim == 2 else value
+        ).clone()
         for name, value in values.items()
     }
 

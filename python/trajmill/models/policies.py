@@ -28,7 +28,7 @@ def policies(
 ) -> Stack:
     """Fresh networks ``[o -> hidden sizes -> output_dim]``, one row a seed, each with the further values `more`.
 
-    `shape` is what `mlp` takes: hidden_sizes, layers.
+    `shape` is what `mlp` takes: hidden_sizes, layers, layer_norm.
     """
 
     def one(seed: int) -> dict[str, Tensor]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from trajmill.algorithms import method_named, method_names
+from trajmill.algorithms import learns_online, method_named, method_names
 from trajmill.studies.cells import QUICK_DATASETS
 from trajmill.studies.paper_a import CQL_IID, DT_IID, MDP, SEEDS, SYNTHETIC
 from trajmill.studies.records import Column, Study, Variant
 
-_METHODS = [method for name in method_names() if hasattr(method := method_named(name), "policy")]
+_METHODS = [
+    method
+    for name in method_names()
+    if hasattr(method := method_named(name), "policy") and not learns_online(method)  # on a dataset
+]
 _VARIANTS = [
     *(Variant(name=method.LABEL, method=method.Config(), updates=method.SCHEDULE.updates) for method in _METHODS),
     *(SYNTHETIC, DT_IID, MDP, CQL_IID),

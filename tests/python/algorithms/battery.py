@@ -29,8 +29,9 @@ from gpu import NEEDS_GPU
 from small_data import recording
 from torch import Tensor
 
-from trajmill.algorithms import name_of
-from trajmill.replay.tables import table_of
+from trajmill.algorithms import learns_online, name_of
+from trajmill.data import qlearning_transitions
+from trajmill.replay.tables import TransitionRows, table_of
 from trajmill.training.adam import Adam
 from trajmill.training.checkpoint import read_checkpoint, restore_tensors, save_checkpoint
 from trajmill.training.device import ComputeConfig
@@ -99,10 +100,13 @@ class Case:
 
 
 def rows_of(method: ModuleType, config: Any) -> Any:
-    """What a method learns from."""
+    """What a method learns from; one that learns online, from transitions that stand for those of its ring."""
     if hasattr(method, "generate"):
         return method.generate(config)
-    return method.prepare(config, recording(range(1, 28)))
+    data = recording(range(1, 28))
+    if learns_online(method):
+        return TransitionRows(transitions=qlearning_transitions(data, "d4rl"))
+    return method.prepare(config, data)
 
 
 def checkpoint_of(method: ModuleType, state: Any, seeds: Sequence[int]) -> Start:

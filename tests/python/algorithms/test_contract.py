@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from battery import CHECKS, Case, checkpoint_of
+from capture_lint import OperationRecorder
 
 from trajmill import algorithms
-from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
+from trajmill.algorithms import learns_online, method_named, method_names, method_of_kind, name_of
 from trajmill.cli.upsample import Upsample
 from trajmill.training.checkpoint import Former
 from trajmill.training.metrics import MetricRing
@@ -43,7 +44,8 @@ def test_what_a_method_never_lacks(method: ModuleType) -> None:
         line.startswith(("  trajmill train ", "  torchrun ")) for line in method.EXAMPLES.strip("\n").split("\n")
     )
     assert f"train {name} " in method.EXAMPLES
-    assert hasattr(method, "prepare") != hasattr(method, "generate"), "data comes from a dataset or from settings"
+    sources = (hasattr(method, "prepare"), hasattr(method, "generate"), learns_online(method))
+    assert sum(sources) == 1, "data comes from a dataset, from settings, or from an environment"
     assert arguments(method.create)[:3] == ["config", "table", "seeds"]
     assert arguments(method.step) == ["state", "count", "first"]
     cpu, gpu = method.SECONDS
@@ -54,7 +56,9 @@ def test_what_belongs_together(method: ModuleType) -> None:
     """A policy can be restored; who has none has no scores, and may be measured instead."""
     assert hasattr(method, "policy") == hasattr(method, "restore")
     assert not (hasattr(method, "policy") and hasattr(method, "measure"))
-    assert hasattr(method, "policy") <= hasattr(method, "prepare"), "scores need a dataset with an environment"
+    acts = hasattr(method, "prepare") or learns_online(method)
+    assert hasattr(method, "policy") <= acts, "scores need an environment, the dataset's or its own"
+    assert hasattr(method, "explore") == hasattr(method, "INTERACTION") <= hasattr(method, "policy")
     assert hasattr(method, "predict") <= hasattr(method, "prepare"), "predictions are made for a dataset's rows"
     assert hasattr(method, "export") == hasattr(method, "read_exported")
     assert hasattr(method, "synthesize") == hasattr(method, "Sampling") >= hasattr(method, "UPSAMPLES")
@@ -89,9 +93,33 @@ def test_one_method_is_the_default_of_upsampling() -> None:
     assert sum(getattr(method, "UPSAMPLES", False) for method in METHODS.values()) == 1
 
 
+@pytest.mark.parametrize("seed_count", [1, 3])
+def test_exploring_acts_within_bounds_and_has_chance_from_its_noise_alone(method: ModuleType, seed_count: int) -> None:
+    """Each seed by its own network, each environment alone, whatever the observation; nothing to differentiate."""
+    if not hasattr(method, "explore"):
+        pytest.skip("it does not learn online")
+    state = Case(method=method, config=method.SMALL).create(list(range(seed_count)), torch.float64)
+    seen = 5.0 * torch.randn(seed_count, 4, 5, dtype=torch.float64)
+    seen[:, 1] *= 1e6
+    noise = 3.0 * torch.randn(seed_count, 4, 2, dtype=torch.float64)
+    with OperationRecorder():  # refuses host reads
+        actions = method.explore(state, seen, noise)
+    assert actions.shape == noise.shape and actions.abs().max() <= 1.0 and not actions.requires_grad
+    torch.testing.assert_close(method.explore(state, seen, noise), actions, rtol=0, atol=0)
+    greedy = method.policy(state)
+    network, one = greedy.network.detached(), torch.zeros_like(noise[:, :1])
+    for place in range(4):
+        alone = method.explore(state, seen[:, place : place + 1], noise[:, place : place + 1])
+        torch.testing.assert_close(alone, actions[:, place : place + 1], rtol=0, atol=1e-12)
+        calm = method.explore(state, seen[:, place : place + 1], one)
+        torch.testing.assert_close(calm, greedy.act(network, seen[:, place : place + 1]), rtol=0, atol=1e-12)
+    assert not torch.equal(actions, method.explore(state, seen, -noise))
+
+
 def test_settings_say_what_they_are(method: ModuleType) -> None:
     """A docstring under every field: it is the help of the command line."""
-    source = inspect.getsource(method.Config).replace("\n    ", "\n")
+    classes = [one for one in method.Config.__mro__ if is_dataclass(one)]
+    source = "\n".join(map(inspect.getsource, classes)).replace("\n    ", "\n")
     for field in fields(method.Config):
         _, _, after = source.partition(f"\n{field.name}: ")
         assert after.split("\n")[1].startswith('"""') or is_dataclass(getattr(method.SMALL, field.name)), field.name

@@ -17,10 +17,11 @@ from plain_loops import Batches, from_values, mlp, soft_update
 from small_data import transitions
 from torch import Tensor, nn
 
-from trajmill.algorithms import td3_bc
+from trajmill.algorithms import td3, td3_bc
 from trajmill.data import Normalizer
 from trajmill.models.mlp import export_network
 from trajmill.replay.tables import TransitionRows
+from trajmill.training.draws import shaped_normals
 from trajmill.training.settings import plain
 
 
@@ -69,10 +70,7 @@ class PlainLoop:
         for optimizer in self.critic_optimizers:
             optimizer.step()
         if self.made % config.policy_delay == 0:
-            pi = self.actor(s)
-            q = self.critics[0](torch.cat([s, pi], 1))[:, 0]
-            weight = config.value_weight / q.abs().mean().detach()
-            policy_loss = -weight * q.mean() + F.mse_loss(pi, a)
+            policy_loss = self.policy_loss(s, a)
             logged["policy_loss"] = policy_loss.item()
             self.actor_optimizer.zero_grad()
             policy_loss.backward()
@@ -81,6 +79,13 @@ class PlainLoop:
             for target, source in pairs:
                 soft_update(target, source, config.polyak)
         return logged
+
+    def policy_loss(self, s: Tensor, a: Tensor) -> Tensor:
+        """Of the policy as it is, against the first critic."""
+        pi = self.actor(s)
+        q = self.critics[0](torch.cat([s, pi], 1))[:, 0]
+        weight = self.config.value_weight / q.abs().mean().detach()
+        return -weight * q.mean() + F.mse_loss(pi, a)
 
     @torch.no_grad()
     def act(self, observation: Tensor) -> Tensor:
@@ -122,8 +127,8 @@ def test_updates_equal_the_plain_loop(delay: int) -> None:
     for number in range(24):
         words = state.draws.words(state.step, 1)
         batch = table.draw(words["batch"])[0]
-        noise = td3_bc.shaped_normals(words["noise"], (16, 2), torch.float64)[0]
-        td3_bc.update(state, batch, noise, moves_policy=(number + 1) % delay == 0)
+        noise = shaped_normals(words["noise"], (16, 2), torch.float64)[0]
+        td3_bc.step(state, 1, number % state.period)
         for k, loop in enumerate(loops):
             columns = [getattr(batch, name)[k] for name in ("observation", "action", "reward", "terminal")]
             logged = loop.update([*columns, batch.next_observation[k]], noise[k])
@@ -157,7 +162,7 @@ def test_values_of_the_data_are_those_of_its_rows() -> None:
     known = sizes | {"normalizer": normalizer.to_dict(), "method": plain(SMALLER), "seeds": [3, 4]}
     found = td3_bc.data_values(state.moving(), known, made)
     whole = table.gather(torch.arange(9000).expand(2, -1))
-    _, means = td3_bc.critic_loss(state, whole, torch.zeros(2, 9000))
+    _, means = td3.critic_loss(state, whole, torch.zeros(2, 9000))
     assert found.shape == (2, 9000) and found.mean(1) == pytest.approx(means.numpy(), rel=1e-4)
     loop = from_values(export_network(state.critic.parameters, 2), "value").float()
     other = from_values(export_network(state.critic.parameters, 3), "value").float()

@@ -17,6 +17,7 @@ from tiny_runs import (
     ACTING,
     HOPPER,
     METHODS,
+    ONLINE,
     SCHEDULE,
     Killed,
     assert_equal_runs,
@@ -66,6 +67,13 @@ def test_a_run_leaves_a_directory(method: str, whole) -> None:
     assert metadata["method"] == config["config"]["method"]
     assert int(moving["step"]) == 40
     assert len(list((run / "checkpoints").iterdir())) == 1
+
+
+@pytest.mark.parametrize("method", ONLINE)
+def test_a_method_that_needs_an_environment_says_so_before_it_writes_anything(method: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{method} learns from what it does in an environment"):
+        train(tiny(method), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_progress_is_told_from_the_first_to_the_last_update(tmp_path: Path) -> None:

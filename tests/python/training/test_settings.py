@@ -13,6 +13,7 @@ import torch
 
 from trajmill.algorithms import decision_transformer, forward_dynamics, language_model, method_named, method_names
 from trajmill.training.settings import (
+    Interaction,
     PerSeed,
     Schedule,
     at_least,
@@ -181,6 +182,15 @@ def test_seeds_are_different_numbers_of_64_bits() -> None:
     for seeds, message in (([], "at least one"), ([1, 1], "differ"), ([-1], "-1"), ([2**64], str(2**64))):
         with pytest.raises(ValueError, match=message):
             check_seeds(seeds)
+
+
+def test_an_interaction_needs_steps_and_updates() -> None:
+    assert Interaction(random_steps=0, updates_per_step=0.5).updates_per_step == 0.5
+    for wrong in ({"random_steps": -1}, {"updates_per_step": 0.0}, {"updates_per_step": math.inf}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Interaction(**wrong)
+    with pytest.raises(TypeError, match="random_steps"):
+        Interaction(random_steps=0.5)  # type: ignore[arg-type]
 
 
 SCHEDULE = Schedule(updates=103, log_interval=10, evaluation_interval=25, checkpoint_interval=40, unroll=1)
