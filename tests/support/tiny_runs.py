@@ -27,8 +27,7 @@ from trajmill.training.settings import Interaction, Schedule
 HOPPER = "hopper-sac-replay-10k"
 CPU = ComputeConfig(device="cpu")
 METHODS = method_names()
-"""those that are trained on data"""
-ONLINE = [name for name in method_names() if name not in METHODS]
+ONLINE = [name for name in METHODS if learns_online(method_named(name))]
 ACTING = [name for name in METHODS if hasattr(method_named(name), "policy")]
 TYPICAL = ("decision_transformer", "language_model", "td3_bc", "world_model")
 """of every kind of rows and schedule one; the others go through the tests of what is common among the slow ones"""
