@@ -31,7 +31,7 @@ from trajmill.data.catalog import find_dataset
 from trajmill.data.official import OfficialFile, official_file
 from trajmill.experiments.datasets import convert
 from trajmill.experiments.prediction import identity_of
-from trajmill.experiments.train import DatasetTrainConfig, TrainConfig, train
+from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig, train
 from trajmill.experiments.upsample import UpsampleConfig, upsample
 from trajmill.runs.processes import Job, process_count, run_jobs
 from trajmill.studies.records import Model, Noise, Variant, smaller
@@ -131,9 +131,23 @@ def pretraining_config(variant: Variant, sizes: tuple[int, int], config: Reprodu
 
 def training_config(
     variant: Variant, dataset: str, environment: str, init: Path | None, config: ReproduceConfig, output: Path = Path()
-) -> DatasetTrainConfig[Any]:
+) -> TrainConfig[Any]:
     """Settings of a fine-tuning run; `output` is where models and what they made are."""
-    method, schedule = _scaled(variant.method, variant.updates, config.update_share, _whole(variant), config)
+    whole = variant.updates if variant.meets else _whole(variant)
+    method, schedule = _scaled(variant.method, variant.updates, config.update_share, whole, config)
+    if variant.meets is not None:
+        share = schedule.updates / variant.updates
+        return OnlineTrainConfig(
+            environment=environment,
+            interaction=replace(variant.meets, random_steps=round(share * variant.meets.random_steps)),
+            init=init,
+            seeds=config.seeds,
+            evaluation_episode_count=2 if config.quick else 10,
+            method=method,
+            schedule=schedule,
+            compute=config.compute,
+            variant=variant.name,
+        )
     if variant.ratio < 1.0 and variant.subset == "transitions" and hasattr(method, "next_observation"):
         method = replace(method, next_observation="stored")  # rows in no order
     return DatasetTrainConfig(
@@ -234,6 +248,8 @@ def run_cells(
     cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
 ) -> dict[tuple[str, str], Path]:
     """Finished runs by variant and dataset; what several cells need is made once, before them."""
+    if earlier := [(variant.after, dataset) for variant, dataset in cells if variant.after is not None]:
+        run_cells(earlier, output, config, progress)
     pretrained: dict[Path, tuple[str, Cell]] = {}
     models, upsampled = dict(pretrained), dict(pretrained)
     for variant, dataset in cells:
@@ -323,8 +339,15 @@ def _upsample(variant: Variant, dataset: str, output: Path, config: ReproduceCon
 def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
     """The finished run of a cell; what it needs is finished."""
     source, init = _share_of(variant, dataset, output), _pretraining_path(variant, dataset, output)
+    if variant.after is not None:
+        init = _run_path(variant.after, dataset, output)
     settings = training_config(variant, source, dataset_facts(dataset)[2], init, config, output)
-    return _finished(settings, output / "runs" / path_name(variant.name) / place_name(dataset), progress)
+    return _finished(settings, _run_path(variant, dataset, output), progress)
+
+
+def _run_path(variant: Variant, dataset: str, output: Path) -> Path:
+    """Run directory of a cell."""
+    return output / "runs" / path_name(variant.name) / place_name(dataset)
 
 
 def _finished(settings: TrainConfig[Any], path: Path, progress: Progress) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trajmill.core.markov_chain import MarkovChain
 from trajmill.evaluation import statistics
@@ -75,6 +77,8 @@ def _panel(results: Results, columns: list[Column], datasets: list[str], title: 
     if any(column.trained.start is not None for column in columns):
         shifted = any(column.shifted for column in columns)
         label = "updates, pre-training included" if shifted else "fine-tuning updates"
+    if all(column.trained.meets for column in columns):
+        label = "steps of the environment"
     return Panel(
         title=title,
         x_label=label,
@@ -95,7 +99,17 @@ def _curve(results: Results, column: Column, datasets: list[str], style: int, qu
         return None
     before = results.pretraining(runs[0]).update if column.shifted else 0
     values = np.mean([each.values for each in found], axis=0)
-    return Curve.of_seeds(style, found[0].updates + before, values, label=column.label)
+    return Curve.of_seeds(style, _positions(runs[0], found[0].updates) + before, values, label=column.label)
+
+
+def _positions(run: RunRecord, updates: NDArray[np.int64]) -> NDArray[Any]:
+    """Where updates are on the axis: those of agents that learn online at the steps of the environment before them."""
+    known = run.config["config"].get("interaction")
+    if known is None:
+        return updates
+    first = known["random_steps"] + known["warmup_steps"]
+    steps: NDArray[Any] = first + updates / known["updates_per_step"]
+    return steps
 
 
 def _losses(run: RunRecord, name: str) -> Series | None:

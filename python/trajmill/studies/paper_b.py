@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from trajmill.algorithms import td3_bc, world_model
+from trajmill.algorithms import sac, td3, td3_bc, world_model
 from trajmill.studies.records import Column, Model, Prediction, Study, Variant
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -21,6 +21,8 @@ DATASETS = tuple(f"{environment}-medium-replay-v2" for environment in ("hopper",
 UPDATES = 100_000
 """of TD3+BC: its million would go over 10,000 rows 25,600 times"""
 RATES = (0.0, 0.25, 0.5, 0.75, 1.0)
+STEPS = 100_000
+"""of an environment: the interactions within which the paper finds what otherwise takes a million"""
 
 MODEL = Model(name="world model", method=world_model.Config(), updates=20_000)
 PLAIN = Variant(name="TD3+BC, 10K rows", method=td3_bc.Config(), updates=UPDATES, rows=ROWS)
@@ -70,6 +72,21 @@ def _studies() -> Iterator[Study]:
         for rate in (0.0, 0.5)
     )
     yield _study("sizes", "TD3+BC without and with 50 % predicted, by the size of the dataset", sizes)
+    online = {
+        "augmented pre-training": Variant(
+            name="TD3 after TD3+BC, 50% predicted", method=td3.Config(), updates=STEPS, after=augmented(0.5)
+        ),
+        "plain pre-training": Variant(name="TD3 after TD3+BC", method=td3.Config(), updates=STEPS, after=PLAIN),
+        "TD3": Variant(name="TD3 from scratch", method=td3.Config(), updates=STEPS),
+        "SAC": Variant(name="SAC from scratch", method=sac.Config(), updates=STEPS),
+    }
+    yield _study(
+        "online",
+        "learning online after TD3+BC with and without predicted next states, and from scratch",
+        tuple(Column(label=label, variant=variant) for label, variant in online.items()),
+        "Agents from scratch act at random at first, TD3 for 25,000 steps and SAC for 5,000; those that were trained "
+        "before act from the first step.",
+    )
 
 
 STUDIES = tuple(_studies())

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from typing import Any, Literal
 
-from trajmill.algorithms import method_named, name_of
+from trajmill.algorithms import learns_online, method_named, name_of
 from trajmill.data.subsets import SubsetKind
 from trajmill.evaluation.quality import NoiseKind
+from trajmill.training.settings import Interaction
 
 Statistic = Literal[
     "average last four",
@@ -118,6 +119,19 @@ class Variant:
     prediction: Prediction | None = None
     synthetic: Synthetic | None = None
     noise: Noise | None = None
+    interaction: Interaction | None = None
+    """of a method that learns online, in the environment of the dataset; None takes the method's own"""
+    after: Variant | None = None
+    """the variant whose finished run this one goes on from, seed by seed"""
+
+    @property
+    def meets(self) -> Interaction | None:
+        """How the method meets the environment; None if it learns from the dataset."""
+        method = method_named(name_of(self.method))
+        if not learns_online(method):
+            return None
+        found: Interaction = self.interaction or method.INTERACTION
+        return found if self.after is None else replace(found, random_steps=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
