@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_runs import ONLINE, assert_equal_runs, killed, lines, tensors, tiny, train
+from tiny_runs import HOPPER, ONLINE, SCHEDULE, assert_equal_runs, checkpoint, killed, lines, tensors, tiny, train
+
+from trajmill.algorithms import method_named
+from trajmill.training.checkpoint import read_checkpoint
+from trajmill.training.settings import Interaction, Schedule
 
 
 @pytest.mark.parametrize("method", ONLINE)
@@ -31,3 +38,67 @@ def test_processes_and_other_seeds_change_nothing(method: str, whole, tmp_path: 
         assert sorted(path.name for path in (run / "replay/3").iterdir()) == sorted(
             path.name for path in (alone / "replay/3").iterdir()
         )
+
+
+def test_td3_goes_on_from_td3_bc_as_it_saw_the_world(whole, tmp_path: Path) -> None:
+    """Seed by seed, with the standardization of the data, and without a step of chance."""
+    before = whole(tiny("td3_bc"))
+    config = tiny("td3", init=before, schedule=replace(SCHEDULE, updates=1, checkpoint_interval=1))
+    run = train(config, tmp_path / "run")
+    known = read_checkpoint(checkpoint(run))[1]
+    assert known["normalizer"] == read_checkpoint(checkpoint(before))[1]["normalizer"]
+    assert json.loads((run / "config.json").read_text())["config"]["interaction"]["random_steps"] == 0
+    old, new = tensors(before)["policy"], tensors(run)["policy"]
+    assert (old - new).abs().max() < 0.01 and not torch.equal(tensors(before)["critic"], tensors(run)["critic"])
+
+
+@pytest.mark.parametrize("method", ["sac"])
+def test_batches_with_a_share_of_a_dataset(method: str, tmp_path: Path) -> None:
+    config = tiny(method, dataset=HOPPER, schedule=replace(SCHEDULE, updates=4))
+    alone, mixed = train(replace(config, dataset=None), tmp_path / "alone"), train(config, tmp_path / "mixed")
+    assert lines(alone)[0] != lines(mixed)[0]
+    assert "dataset_sha256" in read_checkpoint(checkpoint(mixed))[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"environment": "chess"}, "unknown environment 'chess'"),
+        ({"offline_ratio": 0.2}, "give --dataset too"),
+        ({"dataset": HOPPER, "environment": "ant"}, "11 columns"),
+        ({"environments": 0}, "environments"),
+        ({"environments": 2, "interaction": Interaction(updates_per_step=0.75)}, "whole number"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_written(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        train(tiny("sac", **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_methods_take_the_settings_of_their_kind(tmp_path: Path) -> None:
+    online, offline = tiny("sac"), tiny("td3_bc")
+    for config, wanted in (
+        (replace(online, method=offline.method), "Dataset"),
+        (replace(offline, method=online.method), "Online"),
+    ):
+        with pytest.raises(ValueError, match=f"needs an? {wanted}TrainConfig"):
+            train(config, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sac", "td3"])
+def test_learning_to_balance_a_pendulum(method: str, tmp_path: Path) -> None:
+    """InvertedPendulum is balanced for 1,000 steps, ten times, which a random policy does for about 5."""
+    config = tiny(method, environment="InvertedPendulum-v4", environments=1, seeds=(0,), capacity=1_000_000)
+    config = replace(
+        config,
+        method=replace(method_named(method).Config(), hidden_sizes=(64, 64), learning_rate=1e-3),
+        interaction=Interaction(random_steps=1000),
+        schedule=Schedule(updates=12_000, evaluation_interval=2000),
+        evaluation_episode_count=10,
+    )
+    scores = [line["metrics"]["return_mean"][0] for line in lines(train(config, tmp_path / "run"), "evaluation")]
+    assert max(scores) == 1000.0, scores

@@ -76,11 +76,13 @@ def ring(
     limit: int = 9,
     broken: int | None = None,
     normalizer: Normalizer | None = None,
+    warmup_steps: int = 0,
+    **more: Any,
 ) -> Ring:
     made = Ring(
         Walks(len(seeds) * environments, broken),
         seeds,
-        Interaction(random_steps=random_steps, updates_per_step=updates_per_step),
+        Interaction(random_steps=random_steps, warmup_steps=warmup_steps, updates_per_step=updates_per_step),
         environment_count=environments,
         batch_size=BATCH,
         capacity=capacity,
@@ -90,6 +92,7 @@ def ring(
             observation_dim=3, action_dim=2, lowest_reward=-1.0, greatest_reward=1.0, normalizer=normalizer
         ),
         device=CPU,
+        **more,
     )
     made.begin(explore)
     return made
@@ -215,6 +218,34 @@ def test_an_agent_that_was_trained_before_acts_from_the_first_step() -> None:
     batches(made, 3)
     assert seen == list(range(made.steps))
     assert made.steps_before(0) == BATCH // 2  # as many rows as a batch has
+
+
+def test_steps_of_warm_up_are_the_agents() -> None:
+    seen = []
+    made = ring(environments=1, warmup_steps=5)
+    made.begin(lambda observation, noise: (seen.append(made.steps), explore(observation, noise))[1])
+    batches(made, 1)
+    assert made.steps_before(0) == 7 + 5 + 1
+    assert seen == list(range(8, 13))
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(0.5, 3), (0.9, 5), (0.1, 0)])
+def test_every_batch_has_its_share_of_other_rows(ratio: float, count: int) -> None:
+    """After the ring's own, exactly so many, standardized as these; the ring's stay as they are, too."""
+    columns = {"observation": 3, "action": 2, "reward": 0, "terminal": 0, "next_observation": 3}
+    offline = {
+        name: 1000.0 + np.arange(40 * max(size, 1), dtype="f4").reshape((40, size) if size else (40,))
+        for name, size in columns.items()
+    }
+    normalizer = Normalizer(mean=np.full(3, 0.5, "f4"), scale=np.full(3, 2.0, "f4"), epsilon=0.0)
+    options = {"normalizer": normalizer, "random_steps": 1000}
+    alone, mixed = ring(**options), ring(**options, offline=offline, offline_ratio=ratio)
+    row = indexes(Draws.of((3, 2**63 + 5), {"batch": BATCH}, CPU).words(torch.tensor(0), 5)["batch"], 40)
+    for update, (own, both) in enumerate(zip(batches(alone, 5), batches(mixed, 5), strict=True)):
+        for name, column in offline.items():
+            wanted = normalizer.normalize(column) if "observation" in name else column
+            assert torch.equal(both[name][:, : BATCH - count], own[name][:, : BATCH - count])
+            np.testing.assert_array_equal(both[name][:, BATCH - count :], wanted[row[update, :, BATCH - count :]])
 
 
 def test_seeds_do_not_depend_on_those_beside_them() -> None:
