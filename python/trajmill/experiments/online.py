@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -71,10 +71,10 @@ class OnlineState:
     ring: Ring
 
     @classmethod
-    def of(cls, method: ModuleType, agent: Any) -> OnlineState:
-        """The agent explores from now on."""
+    def of(cls, method: ModuleType, agent: Any, watch: Callable[[int], None] = lambda steps: None) -> OnlineState:
+        """The agent explores from now on; `watch` is that of `Ring.begin`."""
         ring: Ring = agent.table
-        ring.begin(lambda observation, noise: method.explore(agent, observation, noise))
+        ring.begin(lambda observation, noise: method.explore(agent, observation, noise), watch)
         return cls(method, agent, ring)
 
     def step(self, state: OnlineState, count: int = 1, first: int = 0) -> None:

@@ -394,8 +394,11 @@ class _Task:
 
     def train_in_process(self, run: RunDirectory, progress: Progress, *, of_larger_run: bool) -> Trained:
         """Train all seeds in this process, or in those of torchrun."""
-        online = OnlineState.of(self.method, self.state) if isinstance(self.config, OnlineTrainConfig) else None
-        step, state = (self.method.step, self.state) if online is None else (online.step, online)
+        step, state = self.method.step, self.state
+        if isinstance(self.config, OnlineTrainConfig):
+            total = state.table.steps_before(self.config.schedule.updates - 1) * self.config.environments
+            state = OnlineState.of(self.method, state, lambda steps: progress("environment", steps, total, "steps"))
+            step = state.step
         with self.evaluation() as evaluate:
             return run_schedule(
                 run,

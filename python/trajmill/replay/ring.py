@@ -36,6 +36,8 @@ _EPISODES = 0x6F6E_6C69
 """first word of the addresses of episodes (ASCII "onli"); those of evaluations have one word"""
 _SITE = 1 << 16
 """number of the first site of exploring; a method's own begin at 0"""
+_WATCHED = 100
+"""steps between two of which progress is told"""
 
 
 class StepResult(Protocol):
@@ -142,6 +144,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         self._batches = Draws.of(seeds, {"batch": batch_size}, cpu)
         self._actions = Draws.of(seeds, {"action": even(environment_count * a)}, cpu, first_site=_SITE)
         self._explore: Explore | None = None
+        self._watch: Callable[[int], None] = lambda steps: None
         first = environments.reset(self._episode_seeds(np.zeros(shape, np.int64), np.arange(np.prod(shape))))
         self._state: dict[str, NDArray[Any]] = {
             "steps": np.zeros((), np.int64),
@@ -155,9 +158,12 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         }
         self.reserve(1)
 
-    def begin(self, explore: Explore) -> None:
-        """Let `explore` act from now on; it is asked again before every step."""
-        self._explore = explore
+    def begin(self, explore: Explore, watch: Callable[[int], None] = lambda steps: None) -> None:
+        """Let `explore` act from now on; it is asked again before every step.
+
+        `watch` is told now and then how many steps each seed has made.
+        """
+        self._explore, self._watch = explore, watch
 
     @property
     def steps(self) -> int:
@@ -304,6 +310,8 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             truncated=truncated,
         )
         now["steps"] += 1
+        if self.steps % _WATCHED == 0:
+            self._watch(self.steps * self._shape[1])
         now["length"][...] = length.reshape(self._shape)
         now["return_so_far"] += reward.reshape(self._shape)
         now["observation"][...] = shown.reshape(now["observation"].shape)
