@@ -50,5 +50,5 @@ class Config(sac.Config):
 
 SMALL = Config(batch_size=64, critic_count=4, policy_delay=3, hidden_sizes=(64, 64))
 
-create, step, explore, data_values = sac.create, sac.step, sac.explore, sac.data_values
-policy, restore = sac.policy, sac.restore
+create, step, explore = sac.create, sac.step, sac.explore
+policy, restore, data_values, relevance = sac.policy, sac.restore, sac.data_values, sac.relevance

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn.functional import mse_loss
 
-from trajmill.algorithms.td3 import mean_values
+from trajmill.algorithms.td3 import errors_of, mean_values
 from trajmill.core import checks
 from trajmill.data import Transitions
 from trajmill.models.critics import critics, join, values_of
@@ -311,9 +311,30 @@ def data_values(
     tensors: Mapping[str, Tensor], known: Mapping[str, Any], transitions: Transitions
 ) -> NDArray[np.float32]:
     """Mean of each seed's critics at the state and action of each transition: (S, N)."""
-    settings, sizes = known["method"], known["observation_dim"] + known["action_dim"]
-    layout = _critics(sizes, [0], 1, settings["hidden_sizes"], settings["layer_norm"])
-    return mean_values(layout.like(tensors["critic"]), known, transitions)
+    return mean_values(_critics_of(known).like(tensors["critic"]), known, transitions)
+
+
+@torch.no_grad()
+def relevance(tensors: Mapping[str, Tensor], known: Mapping[str, Any], transitions: Transitions) -> NDArray[np.float32]:
+    """Error of the first seed's first critic on each transition, |y − Q_1(s, a)|: (N,).
+
+    y is of the policy's mean action and the least of all target critics, without the entropy.
+    """
+    first = slice(known["method"]["critic_count"])
+    later, now = (_critics_of(known).like(tensors[name][first]) for name in ("critic_target", "critic"))
+    network = _policy_of(known).like(tensors["policy"][:1])
+    return errors_of(network, mean_action, later, now, known, transitions)
+
+
+def _critics_of(known: Mapping[str, Any]) -> Stack:
+    """A critic of a checkpoint's sizes, with values of its own."""
+    settings, inputs = known["method"], known["observation_dim"] + known["action_dim"]
+    return _critics(inputs, [0], 1, settings["hidden_sizes"], settings["layer_norm"])
+
+
+def _policy_of(known: Mapping[str, Any]) -> Stack:
+    """A policy of a checkpoint's sizes, with values of its own."""
+    return _policy(known["observation_dim"], known["action_dim"], [0], known["method"]["hidden_sizes"])
 
 
 def policy(state: State) -> Policy:
@@ -323,5 +344,4 @@ def policy(state: State) -> Policy:
 
 def restore(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> Policy:
     """The policies of a checkpoint."""
-    layout = _policy(known["observation_dim"], known["action_dim"], [0], known["method"]["hidden_sizes"])
-    return Policy.restored(layout.like(tensors["policy"]), mean_action, known)
+    return Policy.restored(_policy_of(known).like(tensors["policy"]), mean_action, known)

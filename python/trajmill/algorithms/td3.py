@@ -35,7 +35,7 @@ from trajmill.replay.tables import Table, TransitionBatch, TransitionFacts, Tran
 from trajmill.training.adam import Adam
 from trajmill.training.draws import Draws, even, shaped_normals
 from trajmill.training.metrics import MetricRing
-from trajmill.training.policy import Policy
+from trajmill.training.policy import Act, Policy
 from trajmill.training.settings import (
     Interaction,
     PerSeed,
@@ -253,7 +253,7 @@ def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, 
     """The state with policy, critics and targets of a run of TD3+BC (arXiv 2312.09844), seed by seed.
 
     All seeds start from that run's one seed if it has no more. ValueError if networks, seeds or the standardization
-    of observations do not fit.
+    of observations do not fit, or a seed diverged.
     """
     facts, config = state.table.facts, state.config
     sizes = (known.get("observation_dim"), known.get("action_dim"))
@@ -265,20 +265,25 @@ def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, 
     hidden_sizes = tuple(known["method"]["hidden_sizes"])
     if hidden_sizes != config.hidden_sizes:
         raise ValueError(f"hidden_sizes must be {hidden_sizes}, as pre-trained, got {config.hidden_sizes}")
-    if known["normalizer"] != (None if facts.normalizer is None else facts.normalizer.to_dict()):
+    if known.get("normalizer") != (None if facts.normalizer is None else facts.normalizer.to_dict()):
         raise ValueError("observations must be standardized as those that the networks were trained on, or not at all")
     seeds, theirs = state.draws.seeds, known["seeds"]
     if len(theirs) > 1 and not set(seeds) <= set(theirs):
         raise ValueError(f"each seed starts from its own of {theirs}, or all from one; got seeds {seeds}")
     places = [theirs.index(seed) if len(theirs) > 1 else 0 for seed in seeds]
-    carried = isinstance(config, Config) and config.carry_moments
+    left = ("step", "metrics") if isinstance(config, Config) and config.carry_moments else ("step", "metrics", "adam")
+    taken = {name: tensors[name] for name in state.moving() if not any(word in name for word in left)}
+    for name, tensor in taken.items():
+        if tensor.ndim:
+            rows = tensor.unflatten(0, (len(theirs), -1))[places]
+            sick = ~rows.flatten(1).isfinite().all(1)
+            if sick.any():
+                seed = theirs[places[int(sick.int().argmax())]]
+                raise ValueError(f"{name} of seed {seed} has numbers that are not finite; start from seeds without")
+            taken[name] = rows.flatten(0, 1)
     with torch.no_grad():
-        for name, tensor in state.moving().items():
-            if name in ("step", "metrics") or ("adam" in name and not carried):
-                continue
-            source = tensors[name]
-            chosen = source if source.ndim == 0 else source.unflatten(0, (len(theirs), -1))[places].flatten(0, 1)
-            tensor.copy_(chosen)
+        for name, tensor in taken.items():
+            state.moving()[name].copy_(tensor)
     return state
 
 
@@ -304,17 +309,28 @@ def mean_values(critic: Stack, known: Mapping[str, Any], transitions: Transition
 @torch.no_grad()
 def relevance(tensors: Mapping[str, Tensor], known: Mapping[str, Any], transitions: Transitions) -> NDArray[np.float32]:
     """Error of the first seed's first critic on each transition, |y − Q_1(s, a)| without noise: (N,)."""
-    settings, layout = known["method"], _critics(known)
     sizes = (known["observation_dim"], known["action_dim"], [0])
-    networks = policies(*sizes, hidden_sizes=settings["hidden_sizes"]).like(tensors["policy_target"][:1])
-    later, now = (layout.like(tensors[name][:2]).parameters for name in ("critic_target", "critic"))
-    discount = settings["discount"][0] if isinstance(settings["discount"], list) else settings["discount"]
+    network = policies(*sizes, hidden_sizes=known["method"]["hidden_sizes"]).like(tensors["policy_target"][:1])
+    later, now = (_critics(known).like(tensors[name][:2]) for name in ("critic_target", "critic"))
+    return errors_of(network, deterministic, later, now, known, transitions)
+
+
+@torch.no_grad()
+def errors_of(
+    network: Stack, act: Act, later: Stack, now: Stack, known: Mapping[str, Any], transitions: Transitions
+) -> NDArray[np.float32]:
+    """Error of the first of one seed's critics `now` on each transition, where its policy acts next: (N,).
+
+    |y − Q_1(s, a)|, y of the least of its critics `later`.
+    """
+    discount = known["method"]["discount"]
+    discount = discount[0] if isinstance(discount, list) else discount
     errors = []
     for part in _parts(known, transitions):
-        chosen = deterministic(networks.parameters, part["next_observation"])
-        value = values_of(later, join(part["next_observation"], chosen)).amin(1)
+        chosen = act(network.parameters, part["next_observation"])
+        value = values_of(later.parameters, join(part["next_observation"], chosen)).amin(1)
         target = part["reward"] + discount * (1.0 - part["terminal"]) * value
-        errors.append((target - values_of(now, join(part["observation"], part["action"]))[:, 0]).abs()[0])
+        errors.append((target - values_of(now.parameters, join(part["observation"], part["action"]))[:, 0]).abs()[0])
     found: NDArray[np.float32] = torch.cat(errors).numpy()
     return found
 

@@ -268,15 +268,15 @@ def test_targets_take_the_least_of_the_subset_alone() -> None:
 
 def test_fresh_networks_have_the_published_values() -> None:
     """Xavier's bounds by layer, mean and log σ being layers of their own, and no biases."""
-    table = TransitionRows(transitions=transitions()).table(CPU, torch.float32)
+    table = TransitionRows(transitions=transitions(action_dim=16)).table(CPU, torch.float32)
     state = sac.create(sac.Config(), table, [0, 1])
-    sizes = {"critic hidden.0": (7, 256), "critic hidden.1": (256, 256), "critic value": (256, 1)}
-    sizes |= {"policy hidden.0": (5, 256), "policy output": (256, 2)}
+    sizes = {"critic hidden.0": (21, 256), "critic hidden.1": (256, 256), "critic value": (256, 1)}
+    sizes |= {"policy hidden.0": (5, 256), "policy output": (256, 16)}
     for name, (inputs, width) in sizes.items():
         kind, layer = name.split()
         parameters = getattr(state, kind).detached()
         greatest, bound = float(parameters[f"{layer}.weight"].abs().max()), math.sqrt(6.0 / (inputs + width))
-        assert 0.97 * bound < greatest <= bound * (1 + 1e-6), name
+        assert 0.98 * bound < greatest <= bound * (1 + 1e-6), name
         assert not parameters[f"{layer}.bias"].any()
     assert torch.equal(sac.alpha(state), torch.ones(2, 1))
     assert torch.equal(state.critic.flat, state.critic_target.flat)
@@ -335,6 +335,23 @@ def test_values_of_the_data_are_the_mean_of_all_critics() -> None:
         theirs = plain(torch.cat([whole.observation[1], whole.action[1]], 1).double())[:, 0]
     ours = sac.values_of(state.critic.detached(), sac.join(whole.observation, whole.action))[1, 2]
     torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_relevance_is_the_error_of_the_first_critic_of_the_first_seed() -> None:
+    """Against the definition, for a target policy without noise; data as the critics know it."""
+    made = transitions(300)
+    rows = TransitionRows(transitions=made, normalizer=Normalizer.fit(made.observation, 1e-3))
+    config = replace(SMALLER, critic_count=5, layer_norm=True, discount=(0.9, 0.5))
+    state = sac.create(config, rows.table(CPU, torch.float32), [3, 4])
+    sac.step(state, 3)
+    found = sac.relevance(*checkpoint_of(sac, state, [3, 4]), made)
+    whole = state.table.gather(torch.arange(300).expand(2, -1))
+    with torch.no_grad():
+        action = sac.mean_action(state.policy.detached(), whole.next_observation)
+        later = sac.values_of(state.critic_target.parameters, sac.join(whole.next_observation, action))[0].amin(0)
+        now = sac.values_of(state.critic.detached(), sac.join(whole.observation, whole.action))[0, 0]
+        wanted = whole.reward[0] + 0.9 * (1.0 - whole.terminal[0]) * later - now
+    np.testing.assert_allclose(found, wanted.abs().numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", [sac, redq])

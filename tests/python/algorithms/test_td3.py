@@ -158,6 +158,14 @@ def test_what_does_not_fit_is_refused() -> None:
         with pytest.raises(ValueError, match=wrong):
             td3.start_from(state, tensors, known | changes)
         assert torch.equal(state.critic.flat, before)
+    sick = tensors | {"critic": tensors["critic"].clone()}
+    sick["critic"][3, 5] = torch.nan  # of seed 8
+    state = td3.create(SMALLER, table, [7, 8])
+    before = state.policy.flat.clone()
+    with pytest.raises(ValueError, match=r"critic of seed 8 .* not finite"):
+        td3.start_from(state, sick, known)
+    assert torch.equal(state.policy.flat, before)
+    td3.start_from(td3.create(SMALLER, table, [7]), sick, known)
     no_scaling = offline([7], normalize=False)
     state = td3.create(SMALLER, raw, [1])
     td3.start_from(state, *no_scaling[1:])
