@@ -186,6 +186,7 @@ def beside() -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--without-beside", action="store_true", help="leave out the runs that score beside")
     parser.add_argument("--out", type=Path, default=RESULTS / "online.json")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -204,7 +205,7 @@ def main() -> None:
             seconds += perf_counter() - began if name == "ours" else 0.0
     middle = {name: statistics.median(values) for name, values in measured.items()}
     share = contenders["ours"].cost / seconds  # type: ignore[union-attr]
-    found = beside()
+    found = {} if arguments.without_beside else beside()
     print(json.dumps({"steps_per_second": middle, "ratio": middle["ours"] / middle["single file"]}, indent=1))
     print(f"stepping and replay: {share:.1%} of the time; updates a second by where scores are made: {found}")
     arguments.out.write_text(

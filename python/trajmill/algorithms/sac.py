@@ -298,7 +298,8 @@ def alpha_loss(state: State, log_density: Tensor) -> Tensor:
 @torch.no_grad()
 def explore(state: State, observation: Tensor, noise: Tensor) -> Tensor:
     """Actions to learn from: (S, E, o), standardized as the table's, and standard normals (S, E, a) -> (S, E, a)."""
-    return squashed_sample(*gaussian(state.policy.detached(), observation), noise)[0]
+    mean, log_std = gaussian(state.policy.detached(), observation)
+    return torch.addcmul(mean, log_std.exp(), noise).tanh()
 
 
 def mean_action(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ _EPISODES = 0x6F6E_6C69
 """first word of the addresses of episodes (ASCII "onli"); those of evaluations have one word"""
 _SITE = 1 << 16
 """number of the first site of exploring; a method's own begin at 0"""
+_AT_ONCE = 64
+"""numbers of updates or steps for which words are made together"""
 _WATCHED = 100
 """steps between two of which progress is told"""
 
@@ -120,13 +122,14 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         self._shape = shape = (len(seeds), environment_count)
         self._limits = episode_limit, np.float32(action_limit)
         self._random_steps = interaction.random_steps
-        self._updates_per_step = Fraction(interaction.updates_per_step).limit_denominator(10**6) * environment_count
-        if 1 not in (self._updates_per_step.numerator, self._updates_per_step.denominator):
+        ratio = Fraction(interaction.updates_per_step).limit_denominator(10**6) * environment_count
+        self._updates, self._steps = ratio.numerator, ratio.denominator  # so many updates for so many steps
+        if 1 not in (self._updates, self._steps):
             raise ValueError(
                 f"updates for each step of {environment_count} environments must be a whole number or 1 / a whole "
                 f"number, got {environment_count} * {interaction.updates_per_step:g}"
             )
-        self.period = max(1, int(self._updates_per_step))
+        self.period = self._updates
         before = interaction.random_steps + interaction.warmup_steps
         self._first = -(-max(before + 1, batch_size) // environment_count)
         self._capacity = -(-capacity // environment_count)  # steps
@@ -141,8 +144,14 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         self._lost = 0  # steps that were made before the first one in the buffer
         self._stored = 0  # steps whose rows are in files
         cpu = torch.device("cpu")
-        self._batches = Draws.of(seeds, {"batch": batch_size}, cpu)
-        self._actions = Draws.of(seeds, {"action": even(environment_count * a)}, cpu, first_site=_SITE)
+        draws = Draws.of(seeds, {"action": even(environment_count * a)}, cpu, first_site=_SITE)
+        acted = (environment_count, a)
+        self._uniform = _Ahead(
+            draws, lambda words: uniforms(words[..., : np.prod(acted)], torch.float32).unflatten(-1, acted) * 2.0 - 1.0
+        )
+        self._noise = _Ahead(draws, lambda words: shaped_normals(words, acted, dtype).to(device))
+        self._batch_size = batch_size
+        self._words = _Ahead(Draws.of(seeds, {"batch": batch_size}, cpu), lambda words: words)
         self._explore: Explore | None = None
         self._watch: Callable[[int], None] = lambda steps: None
         first = environments.reset(self._episode_seeds(np.zeros(shape, np.int64), np.arange(np.prod(shape))))
@@ -172,7 +181,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
 
     def steps_before(self, update: int) -> int:
         """How often the environments are stepped before an update, counted from 0."""
-        return self._first + int(update * (1 / self._updates_per_step))
+        return self._first + update * self._steps // self._updates
 
     def report(self) -> dict[str, list[float]]:
         """Steps made and, once an episode has ended, the mean of every environment's last return; one of each seed."""
@@ -235,7 +244,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
     def reserve(self, count: int) -> None:
         """See `Fed`."""
         o, a = self.facts.observation_dim, self.facts.action_dim
-        shape = (count, len(self._seeds), self._batches.sizes["batch"])
+        shape = (count, len(self._seeds), self._batch_size)
         sizes = {"observation": (o,), "action": (a,), "reward": (), "terminal": (), "next_observation": (o,)}
         self._slots = {
             name: torch.zeros(*shape, *size, dtype=self.dtype, device=self.device) for name, size in sizes.items()
@@ -250,14 +259,15 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             self._advance()
         if self.steps_before(first + count - 1) != self.steps:
             raise RuntimeError(f"updates {first} to {first + count - 1} have steps between them")
-        words = self._batches.words(torch.tensor(first), count)["batch"]  # (U, S, B)
+        words = self._words.of(first, count)  # (U, S, B)
         own = self._own_count
         parts = [(slice(None, own), self._own_rows(words[..., :own]))]
         if self._offline is not None:
             row = indexes(words[..., own:], len(self._offline["reward"])).numpy()
             parts.append((slice(own, None), {name: column[row] for name, column in self._offline.items()}))
         for place, columns in parts:
-            columns["reward"][:, self._state["has_failed"]] = np.nan
+            if self._state["has_failed"].any():
+                columns["reward"][:, self._state["has_failed"]] = np.nan
             for name, slots in self._slots.items():
                 slots[:count, :, place].copy_(torch.from_numpy(columns[name]))
 
@@ -291,15 +301,18 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         now, (limit, action_limit) = self._state, self._limits
         observation = now["observation"].reshape(-1, self.facts.observation_dim).copy()
         action = self._choose().reshape(len(observation), -1)
-        self._check(np.isfinite(action), "its agent's action is NaN or infinite")
-        action = np.where(np.isfinite(action), action, np.float32(0.0))
+        if not np.isfinite(action).all():
+            self._fail((~np.isfinite(action)).any(axis=1), "its agent's action is NaN or infinite")
+            action = np.where(np.isfinite(action), action, np.float32(0.0))
         result = self._environments.step(action * action_limit)
         shown, reward = result.observation.astype(np.float32), result.reward.astype(np.float32)
-        self._check(np.isfinite(shown) & np.isfinite(reward)[:, None], "its environment gave NaN or infinity")
-        alive = np.isfinite(shown).all(1) & np.isfinite(reward)
-        shown, reward = np.where(alive[:, None], shown, observation), np.where(alive, reward, np.float32(0.0))
+        terminal = result.terminal
+        if not (np.isfinite(shown).all() and np.isfinite(reward).all()):
+            broken = ~(np.isfinite(shown).all(1) & np.isfinite(reward))
+            self._fail(broken, "its environment gave NaN or infinity")
+            shown, reward, terminal = shown.copy(), reward.copy(), terminal | broken
+            shown[broken], reward[broken] = observation[broken], 0.0
         length = now["length"].ravel() + 1
-        terminal = result.terminal | ~alive
         truncated = (length >= limit) & ~terminal
         self._buffer.add(
             observation=observation,
@@ -340,28 +353,41 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
 
     def _choose(self) -> NDArray[np.float32]:
         """The actions of the next step, (S, E, A): uniform at first, then those of the agent."""
-        words = self._actions.words(torch.tensor(self.steps), 1)["action"][0]
-        shape = (self._shape[1], self.facts.action_dim)
         if self._random_steps and self.steps * self._shape[1] <= self._random_steps:  # as in REDQ's program
-            uniform = uniforms(words[:, : shape[0] * shape[1]], torch.float32)
-            return (uniform * 2.0 - 1.0).view(-1, *shape).numpy()
+            return self._uniform.of(self.steps, 1)[0].numpy()
         if self._explore is None:
             raise RuntimeError("nothing acts: begin() the ring with an agent's way to explore")
         seen = self._seen("observation", self._state["observation"])
-        noise = shaped_normals(words, shape, self.dtype)
         with torch.no_grad():
-            chosen = self._explore(torch.from_numpy(seen).to(self.device, self.dtype), noise.to(self.device))
+            noise = self._noise.of(self.steps, 1)[0]
+            chosen = self._explore(torch.from_numpy(seen).to(self.device, self.dtype), noise)
         actions: NDArray[np.float32] = chosen.float().cpu().numpy()
         return actions
 
-    def _check(self, holds: NDArray[np.bool_], fault: str) -> None:
-        """Note which seeds have rows (S·E, n) that do not hold, and say so once."""
-        bad = ~holds.reshape(len(self._seeds), -1).all(axis=1)
+    def _fail(self, rows: NDArray[np.bool_], fault: str) -> None:
+        """Note the seeds of these rows (S·E,), and say so once of each."""
+        bad = rows.reshape(self._shape).any(1)
         for position in np.flatnonzero(bad & ~self._state["has_failed"]):
             step = self.steps * self._shape[1]
             message = f"seed {self._seeds[position]} has failed at step {step:,}: {fault}; the others go on"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         self._state["has_failed"] |= bad
+
+
+class _Ahead:
+    """What is made of the words of a site, for many numbers at a time, since one call costs as much as for a few."""
+
+    def __init__(self, draws: Draws, make: Callable[[Tensor], Tensor]) -> None:
+        self._draws, self._make = draws, make
+        self._first, self._made = 0, torch.empty(0)
+
+    def of(self, first: int, count: int) -> Tensor:
+        """(count, S, ...) for the numbers from `first` on."""
+        if not self._first <= first <= first + count <= self._first + len(self._made):
+            (words,) = self._draws.words(torch.tensor(first), max(count, _AT_ONCE)).values()
+            self._first, self._made = first, self._make(words)
+        place = first - self._first
+        return self._made[place : place + count]
 
 
 def _read_rows(directory: Path, first: int, end: int) -> dict[str, NDArray[Any]]:
