@@ -302,7 +302,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         observation = now["observation"].reshape(-1, self.facts.observation_dim).copy()
         action = self._choose().reshape(len(observation), -1)
         if not np.isfinite(action).all():
-            self._fail((~np.isfinite(action)).any(axis=1), "its agent's action is NaN or infinite")
+            self._fail(np.any(~np.isfinite(action), axis=1), "its agent's action is NaN or infinite")
             action = np.where(np.isfinite(action), action, np.float32(0.0))
         result = self._environments.step(action * action_limit)
         shown, reward = result.observation.astype(np.float32), result.reward.astype(np.float32)
