@@ -25,7 +25,7 @@ SCHEDULE = Schedule(
 )
 """125,000 environment steps, as the authors' in Hopper, and all marks where SAC has them in environment steps"""
 INTERACTION = Interaction(random_steps=5000, updates_per_step=20)
-SECONDS = (0.025, 1 / 6000)
+SECONDS = (0.018, 1 / 6000)
 EXAMPLES = """
   trajmill train redq --environment hopper --seeds 0 1 2 3 --out runs/hopper
   trajmill train redq --environment hopper --method.target-entropy -1 --out runs/hopper-as-the-authors
