@@ -14,11 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trajmill.algorithms import td3
 from trajmill.data import Normalizer
+from trajmill.experiments.online import OnlineState
 from trajmill.replay.ring import Ring
 from trajmill.replay.tables import TransitionFacts
 from trajmill.training.checkpoint import CheckpointError
 from trajmill.training.draws import Draws, indexes
+from trajmill.training.runner import Runner
 from trajmill.training.settings import Interaction
 
 CPU = torch.device("cpu")
@@ -77,6 +80,7 @@ def ring(
     broken: int | None = None,
     normalizer: Normalizer | None = None,
     warmup_steps: int = 0,
+    device: torch.device = CPU,
     **more: Any,
 ) -> Ring:
     made = Ring(
@@ -91,7 +95,7 @@ def ring(
         facts=TransitionFacts(
             observation_dim=3, action_dim=2, lowest_reward=-1.0, greatest_reward=1.0, normalizer=normalizer
         ),
-        device=CPU,
+        device=device,
         **more,
     )
     made.begin(explore)
@@ -343,3 +347,21 @@ def test_what_is_reported() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isfinite(made.report()["training_return"]).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("updates_per_step", [0.5, 1.0, 4.0])
+def test_on_a_gpu_every_phase_of_delayed_updates_has_its_graph(updates_per_step: float) -> None:
+    """Periods of updates are those between two steps, whatever the method's own; numbers are a CPU's but for rounding."""
+    found = []
+    for device in (torch.device("cuda"), CPU):
+        made = ring(environments=1, updates_per_step=updates_per_step, device=device)
+        agent = td3.create(td3.Config(batch_size=BATCH, hidden_sizes=(8,)), made, [3, 2**63 + 5])
+        state = OnlineState.of(td3, agent)
+        with Runner(state.step, state, 8) as runner:
+            for count in (1, 7, 12):
+                runner.run(count)
+        assert runner.unroll == made.period
+        found.append(agent.metrics.mean_of_last(0, 20))
+    for name, values in found[1].items():
+        assert found[0][name] == pytest.approx(values, rel=1e-2, abs=1e-3)
