@@ -352,7 +352,7 @@ def test_what_is_reported() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("updates_per_step", [0.5, 1.0, 4.0])
 def test_on_a_gpu_every_phase_of_delayed_updates_has_its_graph(updates_per_step: float) -> None:
-    """Periods of updates are those between two steps, whatever the method's own; numbers are a CPU's but for rounding."""
+    """Periods of updates are those between two steps, whatever the method's own; numbers are a CPU's, but rounded."""
     found = []
     for device in (torch.device("cuda"), CPU):
         made = ring(environments=1, updates_per_step=updates_per_step, device=device)
