@@ -65,7 +65,7 @@ def test_duration(seconds, text):
 
 
 def test_the_bar_of_a_task_that_begins_again_moves_again(monkeypatch):
-    monkeypatch.setattr("trajmill.cli.progress.REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr("trajmill.cli.progress.REDRAW_SECONDS", 1e-9)
     progress = RichProgress()
     for done in (0, 4, 1):
         progress("train", done, 4, "updates")
