@@ -204,11 +204,13 @@ def train_in_processes(
     for path in paths:
         path.mkdir(parents=True, exist_ok=True)
     diverged: dict[int, int] = {}
-    completed = dict.fromkeys((f"process {number}" for number in range(len(configs))), 0)
+    names = [f"process {number}" for number in range(len(configs))]
+    completed: dict[str, dict[str, int]] = {}  # by task: models of a seed are trained by one process alone
 
     def report(name: str, task: str, done: int, total: int, unit: str) -> None:
-        completed[name] = done
-        progress(f"{task} in {len(configs)} processes", min(completed.values()), total, unit)
+        of_task = completed.setdefault(task, {})
+        of_task[name] = done
+        progress(f"{task} in {len(configs)} processes", min(of_task.values()), total, unit)
 
     def warn(warning: str | Warning) -> None:
         if isinstance(warning, DivergenceWarning):
@@ -217,7 +219,7 @@ def train_in_processes(
         if len(diverged) == run.seed_count:
             raise DivergenceError.of(diverged, run)
 
-    jobs = [Job(name, train, (config, path)) for name, config, path in zip(completed, configs, paths, strict=True)]
+    jobs = [Job(name, train, (config, path)) for name, config, path in zip(names, configs, paths, strict=True)]
     run_jobs(jobs, len(jobs), report=report, warn=warn)
     return _join(run, [RunDirectory(path) for path in paths])
 
