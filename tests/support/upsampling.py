@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trajmill.algorithms import method_named
+from trajmill.algorithms import method_named, synthesizing_methods
 from trajmill.core.progress import Progress, silent
-from trajmill.experiments.upsample import UpsampleConfig, Upsampled, shards, synthesizing_methods, upsample
+from trajmill.experiments.upsample import UpsampleConfig, Upsampled, shards, upsample
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import Schedule
 

@@ -53,8 +53,9 @@ The rest is there if the method has it:
     there is no ``trajmill upsample --method NAME``.
 ``check_sampling(settings, sampling)``
     ValueError in words if a model with these settings, as a dict, cannot be asked what a `Sampling` asks.
-``UPSAMPLES``
-    True in the method that ``trajmill upsample`` takes by default.
+``UPSAMPLES``, ``RETRAINED``
+    True in the method that ``trajmill upsample`` takes by default, and that makes transitions for agents that learn
+    online (``--synthesis.every``); and its settings for the latter, where it is trained again and again.
 ``export(tensors, known, directory)``, ``read_exported(directory)``
     Files of another program.
 ``bounds(state)``
@@ -96,6 +97,12 @@ def method_named(name: str) -> ModuleType:
 def learns_online(method: ModuleType) -> bool:
     """Whether a method learns from what it does in an environment, and needs no data."""
     return hasattr(method, "explore") and not hasattr(method, "prepare")
+
+
+def synthesizing_methods() -> list[str]:
+    """Methods that can make transitions, the default one first."""
+    found = [name for name in method_names() if hasattr(method_named(name), "synthesize")]
+    return sorted(found, key=lambda name: not getattr(method_named(name), "UPSAMPLES", False))
 
 
 def name_of(config: Any) -> str:

@@ -119,6 +119,8 @@ class Config:
 
 
 SMALL = Config(batch_size=64, width=64, depth=2, embedding_dim=32, decay_updates=2000)
+RETRAINED = Config(batch_size=256, embedding_dim=256)
+"""SynthER's settings while an agent learns online"""
 
 
 def adapt(config: Config, dataset: Dataset, environment: str | None) -> Config:
@@ -192,7 +194,7 @@ def create(
     if (config.condition != "none") != bool(table.facts.relevance):
         raise ValueError(
             "condition run and --relevance RUN of trajmill train need each other; give both, or leave both out (for "
-            "trajmill upsample train the model first, and give it as --model)"
+            "trajmill upsample train the model first, and give it as --model; --synthesis takes condition return alone)"
         )
     seeds, device, dtype = check_seeds(seeds), table.device, table.dtype
     denoiser = _denoisers(config, table.facts.dimension, seeds).to(device, dtype)

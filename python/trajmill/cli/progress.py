@@ -50,7 +50,10 @@ class RichProgress(rich.progress.Progress):
         done = f"{amount(completed)} / {amount(total)} {unit}"
         if task not in self._numbers:
             self._numbers[task] = self.add_task(task, total=total, unit=unit, amount=done)
-        self.update(self._numbers[task], completed=completed, total=total, amount=done)
+        number = self._numbers[task]
+        if completed < total and self._tasks[number].finished:  # it begins again
+            self.reset(number)
+        self.update(number, completed=completed, total=total, amount=done)
 
 
 class _RateColumn(rich.progress.ProgressColumn):

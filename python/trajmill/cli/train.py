@@ -7,6 +7,7 @@ run continues from its last checkpoint: give the same command with --resume.
 from __future__ import annotations
 
 import ast
+import sys
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from importlib.resources import files
@@ -15,10 +16,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from trajmill.algorithms import learns_online, method_named, method_names
+from trajmill.algorithms import learns_online, method_named, method_names, synthesizing_methods
 from trajmill.cli.progress import duration
 from trajmill.cli.session import Outcome
-from trajmill.core.progress import Progress
+from trajmill.core.progress import Progress, silent
 
 EXAMPLES = """
   trajmill train METHOD --help
@@ -45,12 +46,17 @@ class Train:
         kinds: tuple[Any, ...] = (DatasetTrainConfig, OnlineTrainConfig, TrainConfig)
         kind = next(kind for kind in kinds if isinstance(parsed, kind))
         config = kind(**{setting.name: getattr(parsed, setting.name) for setting in fields(parsed)})
+        if kind is OnlineTrainConfig and config.synthesis.every is not None and progress is not silent:
+            from trajmill.experiments.synthesis import cost
+
+            print(cost(config, self.out), file=sys.stderr)
         path = train(config, self.out, progress, resume=self.resume, processes=self.processes)
         return summary_of(path) if is_first() else None
 
 
 def command_of(name: str) -> type[Train]:
     """The command of a method, made when it is asked for: methods import torch, their names do not."""
+    from trajmill.experiments.online import SynthesisConfig
     from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
     from trajmill.training.settings import Interaction, Schedule
 
@@ -60,6 +66,9 @@ def command_of(name: str) -> type[Train]:
     if learns_online(method):
         base = OnlineTrainConfig
         own.append(("interaction", Interaction, method.INTERACTION))
+        model: Any = method_named(synthesizing_methods()[0])
+        synthesis: Any = SynthesisConfig[model.Config, model.Sampling]
+        own.append(("synthesis", synthesis, field(default_factory=SynthesisConfig)))
     settings = make_dataclass(base.__name__, own, bases=(base[method.Config],), frozen=True, kw_only=True)
     settings.__doc__ = base.__doc__
     parsed = ("config", Annotated[settings, tyro.conf.arg(name="")])

@@ -122,7 +122,7 @@ class Upsample:
 
 def command_of(words: Sequence[str]) -> type[Upsample]:
     """The command for the method that the words name, or for the default one, with its settings."""
-    from trajmill.experiments.upsample import synthesizing_methods
+    from trajmill.algorithms import synthesizing_methods
     from trajmill.training.device import ComputeConfig
     from trajmill.training.settings import Schedule
 

@@ -3,24 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trajmill.algorithms import method_named, synthesizing_methods
+from trajmill.core import checks
 from trajmill.data import Normalizer
 from trajmill.data.environments import EPISODE_LIMIT, task_of
 from trajmill.evaluation.simulators import BatchedEnvironment
 from trajmill.replay.ring import Ring
 from trajmill.replay.tables import TransitionFacts
 from trajmill.training.metrics import MetricRing
-from trajmill.training.settings import Interaction
-from trajmill.training.state import prefixed
+from trajmill.training.settings import Interaction, at_least, in_range
+from trajmill.training.state import Growing, prefixed
+
+if TYPE_CHECKING:
+    from trajmill.experiments.synthesis import Synthesis
+
+ModelT = TypeVar("ModelT")
+SamplingT = TypeVar("SamplingT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthesisConfig(Generic[ModelT, SamplingT]):
+    """Transitions like those of an agent, for its batches: now and then a new model learns them and makes more."""
+
+    every: int | None = None
+    """environment steps of each seed between two models, at least 2 (arXiv 2303.06614: 10,000); None makes no model"""
+    first: int | None = None
+    """environment steps of each seed before the first model, at least 2; None is --synthesis.every"""
+    share: float = 0.5
+    """of each batch from the first model on, rounded down, (0, 1)"""
+    updates: int = 100_000
+    """of each model, at least 1"""
+    count: int = 1_000_000
+    """transitions that each model makes, at least 1; they replace those of the model before"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """of making transitions; bf16 takes half the time on CPUs with AVX512_BF16 or AMX, and on GPUs"""
+    method: ModelT = field(default_factory=lambda: method_named(synthesizing_methods()[0]).RETRAINED)
+    sampling: SamplingT = field(default_factory=lambda: method_named(synthesizing_methods()[0]).Sampling())
+
+    def __post_init__(self) -> None:
+        at_least(1, updates=self.updates, count=self.count)
+        at_least(2, every=2 if self.every is None else self.every, first=2 if self.first is None else self.first)
+        in_range("(0, 1)", share=self.share)
+        checks.choice("precision", self.precision, ("fp32", "bf16"))
+
+    def due(self, steps: int) -> int:
+        """How many models there have been after so many environment steps of each seed."""
+        first = self.first or self.every
+        return 0 if self.every is None or first is None or steps < first else (steps - first) // self.every + 1
 
 
 def ring_of(
@@ -64,18 +104,33 @@ def ring_of(
 
 @dataclass(frozen=True, slots=True)
 class OnlineState:
-    """What a run of an online method changes: the method's state, whose table is the ring, and the ring."""
+    """What a run of an online method changes: the method's state, whose table is the ring, and what grows."""
 
     method: ModuleType
     agent: Any
     ring: Ring
+    growing: Sequence[Growing]
+    """the ring, and what else grows with it"""
 
     @classmethod
-    def of(cls, method: ModuleType, agent: Any, watch: Callable[[int], None] = lambda steps: None) -> OnlineState:
-        """The agent explores from now on; `watch` is that of `Ring.begin`."""
+    def of(
+        cls,
+        method: ModuleType,
+        agent: Any,
+        synthesis: Synthesis | None = None,
+        watch: Callable[[int], None] = lambda steps: None,
+    ) -> OnlineState:
+        """The agent explores from now on, and perhaps has synthetic transitions in its batches.
+
+        `watch` is that of `Ring.begin`.
+        """
         ring: Ring = agent.table
-        ring.begin(lambda observation, noise: method.explore(agent, observation, noise), watch)
-        return cls(method, agent, ring)
+        explore = partial(method.explore, agent)
+        if synthesis is None:
+            ring.begin(explore, watch=watch)
+            return cls(method, agent, ring, (ring,))
+        ring.begin(explore, synthesis.before_step, watch)
+        return cls(method, agent, ring, (ring, synthesis))
 
     def step(self, state: OnlineState, count: int = 1, first: int = 0) -> None:
         """See `Step`."""
@@ -100,12 +155,14 @@ class OnlineState:
 
     def store(self, directory: Path) -> None:
         """See `Growing`."""
-        self.ring.store(directory)
+        for part in self.growing:
+            part.store(directory)
 
     def load(self, directory: Path) -> None:
         """See `Growing`."""
-        self.ring.load(directory)
+        for part in self.growing:
+            part.load(directory)
 
     def report(self) -> dict[str, list[float]]:
         """See `Growing`."""
-        return self.ring.report()
+        return {name: values for part in self.growing for name, values in part.report().items()}

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.statistics import average_last_four, best
-from trajmill.experiments.online import OnlineState, ring_of
+from trajmill.experiments.online import OnlineState, SynthesisConfig, ring_of
 from trajmill.experiments.prediction import (
     GREATEST_HORIZON,
     TrainedModel,
@@ -74,6 +74,9 @@ from trajmill.training.settings import (
     plain,
 )
 from trajmill.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from trajmill.experiments.synthesis import Synthesis
 
 ConfigT = TypeVar("ConfigT")
 
@@ -175,6 +178,7 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
     """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
     capacity: int = 1_000_000
     """transitions of each seed that are kept, the newest, at least 1"""
+    synthesis: SynthesisConfig[Any, Any] = field(default_factory=SynthesisConfig)
     evaluation_episode_count: int = 10
     """episodes per evaluation and seed, at least 1"""
 
@@ -185,6 +189,13 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
         in_range("(0, 1)", offline_ratio=self.offline_ratio)
         if self.dataset is None and self.offline_ratio != 0.5:
             raise ValueError("offline_ratio is the share of a dataset: give --dataset too, or leave it out")
+        if self.synthesis.every is None and self.synthesis != SynthesisConfig():
+            raise ValueError("settings of synthesis need models: give --synthesis.every too, or leave them out")
+        if None not in (self.dataset, self.synthesis.every) and self.offline_ratio + self.synthesis.share >= 1.0:
+            raise ValueError(
+                f"offline_ratio {self.offline_ratio:g} and synthesis.share {self.synthesis.share:g} leave no "
+                "rows of the agent's own in a batch; let them be less than 1 together"
+            )
 
 
 @torch_as_it_was()
@@ -213,6 +224,10 @@ def train(
         progress = progress if ranks.is_first else silent
         task = _Task.of(config, method, device, ranks, progress, seed_count=1 if count > 1 else len(config.seeds))
         run = RunDirectory(output)
+        if isinstance(task.config, OnlineTrainConfig) and task.config.synthesis.every is not None and not run.finished:
+            from trajmill.experiments import synthesis  # which trains models
+
+            synthesis.check(task.config, output)
         if ranks.is_first:
             run = RunDirectory.open(
                 output, task.record(), resume=resume, defaults=defaults(task.config), places=places(config)
@@ -397,7 +412,10 @@ class _Task:
         step, state = self.method.step, self.state
         if isinstance(self.config, OnlineTrainConfig):
             total = state.table.steps_before(self.config.schedule.updates - 1) * self.config.environments
-            state = OnlineState.of(self.method, state, lambda steps: progress("environment", steps, total, "steps"))
+            synthesis = self.synthesis(run, progress)
+            state = OnlineState.of(
+                self.method, state, synthesis, lambda steps: progress("environment", steps, total, "steps")
+            )
             step = state.step
         with self.evaluation() as evaluate:
             return run_schedule(
@@ -413,6 +431,15 @@ class _Task:
                 bounds=self.method.bounds(self.state) if hasattr(self.method, "bounds") else None,
                 of_larger_run=of_larger_run,
             )
+
+    def synthesis(self, run: RunDirectory, progress: Progress) -> Synthesis | None:
+        """What makes synthetic transitions for the agents, if anything does."""
+        config = self.config
+        if not isinstance(config, OnlineTrainConfig) or config.synthesis.every is None:
+            return None
+        from trajmill.experiments.synthesis import Synthesis
+
+        return Synthesis(config.synthesis, self.state.table, config.seeds, config.compute, run.path, progress)
 
     @contextmanager
     def evaluation(self) -> Iterator[Evaluate | None]:

@@ -91,8 +91,8 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
 
     `environments` are S·E, seed by seed, whose actions are within ± `action_limit` and whose episodes are cut after
     `episode_limit` steps, which is a truncation. `facts.normalizer`, if any, standardizes what the agent sees; rows are
-    kept as they come. `offline` are rows of which every batch has the share `offline_ratio`, rounded down, after those
-    of the ring. ValueError if steps and updates cannot alternate as `interaction` asks.
+    kept as they come. `offline` are rows of which every batch has the share `offline_ratio`, see `mix`. ValueError if
+    steps and updates cannot alternate as `interaction` asks.
 
     An environment that gives NaN, or an agent that acts so, ends its seed: it is named in a RuntimeWarning, its rewards
     are NaN from then on, and the others go on.
@@ -116,8 +116,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         offline_ratio: float = 0.0,
     ) -> None:
         super().__init__(device, dtype, facts)
-        self._offline = None if offline is None else {name: self._seen(name, rows) for name, rows in offline.items()}
-        self._own_count = batch_size - (0 if offline is None else int(batch_size * offline_ratio))
+        self._others: dict[str, tuple[int, Mapping[str, NDArray[Any]]]] = {}  # rows in a batch, and all there are
         self._environments, self._seeds = environments, list(seeds)
         self._shape = shape = (len(seeds), environment_count)
         self._limits = episode_limit, np.float32(action_limit)
@@ -153,6 +152,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         self._batch_size = batch_size
         self._words = _Ahead(Draws.of(seeds, {"batch": batch_size}, cpu), lambda words: words)
         self._explore: Explore | None = None
+        self._before_step: Callable[[], None] = lambda: None
         self._watch: Callable[[int], None] = lambda steps: None
         first = environments.reset(self._episode_seeds(np.zeros(shape, np.int64), np.arange(np.prod(shape))))
         self._state: dict[str, NDArray[Any]] = {
@@ -165,19 +165,62 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             "last_return": np.zeros(shape),
             "has_failed": np.zeros(len(seeds), np.bool_),
         }
+        if offline is not None:
+            self.mix("offline", {name: rows[None] for name, rows in offline.items()}, offline_ratio)
         self.reserve(1)
 
-    def begin(self, explore: Explore, watch: Callable[[int], None] = lambda steps: None) -> None:
-        """Let `explore` act from now on; it is asked again before every step.
+    def begin(
+        self,
+        explore: Explore,
+        before_step: Callable[[], None] = lambda: None,
+        watch: Callable[[int], None] = lambda steps: None,
+    ) -> None:
+        """Let `explore` act from now on; it is asked again before every step, and `before_step` called before that.
 
         `watch` is told now and then how many steps each seed has made.
         """
-        self._explore, self._watch = explore, watch
+        self._explore, self._before_step, self._watch = explore, before_step, watch
+
+    def mix(self, name: str, columns: Mapping[str, NDArray[Any]], share: float) -> None:
+        """Let every batch have a share of other rows, rounded down, after those of the ring, in the order of first use.
+
+        `columns` (1 or S, N, ...) are those of a batch, raw, for all seeds or for each; rows of that name are replaced.
+        """
+        count = int(self._batch_size * share)
+        self._others[name] = count, {column: self._seen(column, rows) for column, rows in columns.items()}
+
+    @property
+    def environment_count(self) -> int:
+        """Environments of each seed."""
+        return self._shape[1]
 
     @property
     def steps(self) -> int:
         """How often the environments have been stepped."""
         return int(self._state["steps"])
+
+    def rows(self, position: int) -> dict[str, NDArray[Any]]:
+        """All rows of a seed that are kept, as they came: those of one environment after another, in order of time.
+
+        The last one of each environment is truncated unless it is terminal.
+        """
+        steps = np.arange(self._oldest(), self.steps)
+        columns = self._buffer[self._slots_of(position, steps, np.arange(self._shape[1])[:, None]).ravel()]
+        columns["truncated"][len(steps) - 1 :: len(steps)] = True
+        columns["truncated"] &= ~columns["terminal"]
+        return columns
+
+    def has_failed(self, position: int) -> bool:
+        """Whether a seed has failed."""
+        return bool(self._state["has_failed"][position])
+
+    def fail(self, position: int, fault: str) -> None:
+        """Let a seed fail, which is said once: its rewards are NaN from now on."""
+        if not self.has_failed(position):
+            step = self.steps * self._shape[1]
+            message = f"seed {self._seeds[position]} has failed at step {step:,}: {fault}; the others go on"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        self._state["has_failed"][position] = True
 
     def steps_before(self, update: int) -> int:
         """How often the environments are stepped before an update, counted from 0."""
@@ -205,9 +248,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             slots = self._slots_of(position, np.arange(first, end)[:, None], np.arange(self._shape[1]))
             columns = self._buffer[slots.ravel()]
             path = directory / str(seed) / f"{first * self._shape[1]:012d}.safetensors"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
-            save_checkpoint(path, _Rows(tensors, MetricRing((), torch.empty(0))), {"kind": "replay", "seed": seed})
+            write_rows(path, columns, {"kind": "replay", "seed": seed})
         self._stored = end
 
     def load(self, directory: Path) -> None:
@@ -260,11 +301,14 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         if self.steps_before(first + count - 1) != self.steps:
             raise RuntimeError(f"updates {first} to {first + count - 1} have steps between them")
         words = self._words.of(first, count)  # (U, S, B)
-        own = self._own_count
-        parts = [(slice(None, own), self._own_rows(words[..., :own]))]
-        if self._offline is not None:
-            row = indexes(words[..., own:], len(self._offline["reward"])).numpy()
-            parts.append((slice(own, None), {name: column[row] for name, column in self._offline.items()}))
+        own = words.shape[-1] - sum(number for number, _ in self._others.values())
+        place = slice(0, own)
+        parts = [(place, self._own_rows(words[..., place]))]
+        for number, columns in self._others.values():
+            place = slice(place.stop, place.stop + number)
+            seed = np.arange(len(columns["reward"]))[:, None]
+            row = indexes(words[..., place], columns["reward"].shape[1]).numpy()
+            parts.append((place, {name: column[seed, row] for name, column in columns.items()}))
         for place, columns in parts:
             if self._state["has_failed"].any():
                 columns["reward"][:, self._state["has_failed"]] = np.nan
@@ -298,18 +342,21 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
 
     def _advance(self) -> None:
         """Step every environment once."""
+        self._before_step()
         now, (limit, action_limit) = self._state, self._limits
         observation = now["observation"].reshape(-1, self.facts.observation_dim).copy()
         action = self._choose().reshape(len(observation), -1)
         if not np.isfinite(action).all():
-            self._fail(np.any(~np.isfinite(action), axis=1), "its agent's action is NaN or infinite")
+            for position in self._seeds_of(np.any(~np.isfinite(action), axis=1)):
+                self._state["has_failed"][position] = True  # its metrics say so
             action = np.where(np.isfinite(action), action, np.float32(0.0))
         result = self._environments.step(action * action_limit)
         shown, reward = result.observation.astype(np.float32), result.reward.astype(np.float32)
         terminal = result.terminal
         if not (np.isfinite(shown).all() and np.isfinite(reward).all()):
             broken = ~(np.isfinite(shown).all(1) & np.isfinite(reward))
-            self._fail(broken, "its environment gave NaN or infinity")
+            for position in self._seeds_of(broken):
+                self.fail(position, "its environment gave NaN or infinity")
             shown, reward, terminal = shown.copy(), reward.copy(), terminal | broken
             shown[broken], reward[broken] = observation[broken], 0.0
         length = now["length"].ravel() + 1
@@ -364,14 +411,17 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         actions: NDArray[np.float32] = chosen.float().cpu().numpy()
         return actions
 
-    def _fail(self, rows: NDArray[np.bool_], fault: str) -> None:
-        """Note the seeds of these rows (S·E,), and say so once of each."""
-        bad = rows.reshape(self._shape).any(1)
-        for position in np.flatnonzero(bad & ~self._state["has_failed"]):
-            step = self.steps * self._shape[1]
-            message = f"seed {self._seeds[position]} has failed at step {step:,}: {fault}; the others go on"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
-        self._state["has_failed"] |= bad
+    def _seeds_of(self, rows: NDArray[np.bool_]) -> list[int]:
+        """Positions of the seeds of these rows (S·E,)."""
+        found: list[int] = np.flatnonzero(rows.reshape(self._shape).any(1)).tolist()
+        return found
+
+
+def write_rows(path: Path, columns: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Write rows into a file, in a folder that is made if it is missing; `read_checkpoint` reads them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
+    save_checkpoint(path, _Rows(tensors, MetricRing((), torch.empty(0))), metadata)
 
 
 class _Ahead:

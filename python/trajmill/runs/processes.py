@@ -205,10 +205,10 @@ def train_in_processes(
         path.mkdir(parents=True, exist_ok=True)
     diverged: dict[int, int] = {}
     names = [f"process {number}" for number in range(len(configs))]
-    completed: dict[str, dict[str, int]] = {}
+    completed: dict[str, dict[str, int]] = {}  # by task: models of a seed are trained by one process alone
 
     def report(name: str, task: str, done: int, total: int, unit: str) -> None:
-        of_task = completed.setdefault(task, dict.fromkeys(names, 0))
+        of_task = completed.setdefault(task, {})
         of_task[name] = done
         progress(f"{task} in {len(configs)} processes", min(of_task.values()), total, unit)
 

@@ -22,25 +22,36 @@ class Interrupted(KeyboardInterrupt):
         return type(self), (str(self), self.signal)
 
 
+class _Note:
+    """A handler that notes which signals came."""
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and signal.SIGINT in self._received:
+            raise KeyboardInterrupt
+        self._received.append(number)
+
+    def first(self) -> int | None:
+        """The number of the first one."""
+        return self._received[0] if self._received else None
+
+
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int | None]]:
     """Within the block, give a function that returns the number of the signal that came, if one did.
 
-    A second SIGINT interrupts at once, as it does without this. Only the main thread receives signals; in any
-    other this does nothing.
+    A second SIGINT interrupts at once, as it does without this. A block within another one knows of the same signals,
+    so that a run in which another one is made ends too. Only the main thread receives signals; in any other this does
+    nothing.
     """
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and signal.SIGINT in received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    def first() -> int | None:
-        return received[0] if received else None
-
+    note, outer = _Note(), signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():
-        yield first
+        yield note.first
+        return
+    if isinstance(outer, _Note):
+        yield outer.first
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup: a terminal that is lost ends nothing
@@ -48,7 +59,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     for number in before:
         signal.signal(number, note)
     try:
-        yield first
+        yield note.first
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

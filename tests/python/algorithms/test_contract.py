@@ -62,6 +62,7 @@ def test_what_belongs_together(method: ModuleType) -> None:
     assert hasattr(method, "predict") <= hasattr(method, "prepare"), "predictions are made for a dataset's rows"
     assert hasattr(method, "export") == hasattr(method, "read_exported")
     assert hasattr(method, "synthesize") == hasattr(method, "Sampling") >= hasattr(method, "UPSAMPLES")
+    assert hasattr(method, "UPSAMPLES") == isinstance(getattr(method, "RETRAINED", None), method.Config)
     assert isinstance(getattr(method, "FORMER", Former(kind="")), Former)
 
 

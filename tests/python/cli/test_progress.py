@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from trajmill.cli.progress import PlainProgress, amount, duration, rate
+from trajmill.cli.progress import PlainProgress, RichProgress, amount, duration, rate
 
 
 def test_plain_lines_come_every_five_seconds_and_at_the_end():
@@ -62,3 +62,12 @@ def test_rate(value, text):
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_bar_of_a_task_that_begins_again_moves_again(monkeypatch):
+    monkeypatch.setattr("trajmill.cli.progress.REDRAW_SECONDS", 1e-9)
+    progress = RichProgress()
+    for done in (0, 4, 1):
+        progress("train", done, 4, "updates")
+    (task,) = progress.tasks
+    assert not task.finished

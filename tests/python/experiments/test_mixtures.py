@@ -11,7 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import ACTING, HOPPER, SCHEDULE, Killed, assert_equal_runs, each, killed, killing, lines, tiny, train
+from tiny_runs import (
+    ACTING,
+    HOPPER,
+    ONLINE,
+    SCHEDULE,
+    Killed,
+    assert_equal_runs,
+    each,
+    killed,
+    killing,
+    lines,
+    tiny,
+    train,
+)
 
 from trajmill._core import Shares
 from trajmill.algorithms import cql, decision_transformer, method_named
@@ -71,7 +84,7 @@ def test_every_batch_has_its_share_exactly(
     assert any(not batches[0].reward[0].equal(batches[0].reward[1]) for _ in batches), "seeds draw rows of their own"
 
 
-@pytest.mark.parametrize("method", each(ACTING))
+@pytest.mark.parametrize("method", each([name for name in ACTING if name not in ONLINE]))
 def test_a_mixture_resumes_on_the_host_and_on_the_device_to_the_same_numbers(
     method: str, other: str, tmp_path: Path, whole: Callable[..., Path]
 ) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tiny_runs import HOPPER, METHODS, checkpoint, tiny, train
 
-from trajmill.algorithms import method_named
+from trajmill.algorithms import method_named, synthesizing_methods
 from trajmill.data import load_dataset
 from trajmill.data.environments import TASKS, action_limit_of
 from trajmill.evaluation.environments import environment_definition
 from trajmill.experiments.prediction import identity_of, identity_of_run, learned_from
 from trajmill.experiments.train import DatasetTrainConfig
-from trajmill.experiments.upsample import UpsampleConfig, synthesizing_methods
+from trajmill.experiments.upsample import UpsampleConfig
 from trajmill.runs.directory import RunDirectory
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.settings import Schedule, decaying

@@ -19,11 +19,11 @@ from small_data import recording, transitions
 from tiny_runs import tiny, train
 from upsampling import BLOCK_ROWS, HOPPER, SCHEDULE, SHARD_BLOCKS, config, contents, make
 
-from trajmill.algorithms import method_named, method_names
+from trajmill.algorithms import method_named, method_names, synthesizing_methods
 from trajmill.cli import main
 from trajmill.cli.upsample import parse_count
 from trajmill.data import Dataset, DatasetError, Transitions, load_dataset, write_d4rl
-from trajmill.experiments.upsample import Job, shards, synthesizing_methods
+from trajmill.experiments.upsample import Job, shards
 from trajmill.experiments.upsample.real import with_vector_actions
 from trajmill.replay.replay_buffer import ReplayBuffer
 from trajmill.runs.reading import checkpoints, read_state

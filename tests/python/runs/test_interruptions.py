@@ -75,6 +75,15 @@ def test_a_second_interrupt_does_not_wait_and_old_handlers_come_back() -> None:
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
 
 
+def test_a_signal_ends_the_outer_run_too() -> None:
+    """One that comes as a run within a run has just ended is not lost."""
+    with stop_signals() as received:
+        with stop_signals() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert inner() == signal.SIGTERM
+        assert received() == signal.SIGTERM
+
+
 WORDS = """train decision_transformer --dataset hopper-sac-replay-10k --compute.device cpu --seeds 0 1
     --method.batch-size 8 --method.context-length 4 --method.backbone.layer-count 1 --method.backbone.width 16
     --evaluation-episode-count 1 --schedule.updates 100000 --schedule.log-interval 8 --quiet"""

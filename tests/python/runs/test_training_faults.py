@@ -38,6 +38,7 @@ from trajmill.algorithms import cql, method_named
 from trajmill.cli import main
 from trajmill.data import load_dataset, write_d4rl
 from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run
+from trajmill.experiments.train import OnlineTrainConfig, TrainConfig
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import RunError, not_finite
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning
@@ -50,6 +51,17 @@ COMPILER = shutil.which("cc") or shutil.which("gcc")
 # --- divergence ---
 
 ONE_BY_ONE = replace(SCHEDULE, unroll=1)
+
+
+def one_by_one(method: str) -> TrainConfig[Any]:
+    """A run whose updates are fed one at a time."""
+    config = tiny(method, schedule=ONE_BY_ONE)
+    if isinstance(config, OnlineTrainConfig):
+        ratio = 1.0 / config.environments
+        return replace(config, interaction=replace(config.interaction, updates_per_step=ratio))
+    return config
+
+
 """one update a call of the step; for methods with a period of their own, one period"""
 
 
@@ -72,7 +84,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, method: str, after: int, positions: 
 def test_one_seed_diverges_and_the_other_is_unharmed(
     method: str, tmp_path: Path, whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny(method, schedule=ONE_BY_ONE)
+    config = one_by_one(method)
     clean = whole(config)
     poison(monkeypatch, method, 9, [1], math.nan)
     with pytest.warns(DivergenceWarning, match="seed 3 diverged at update 10: its .* is nan") as w:
@@ -93,7 +105,7 @@ def test_all_seeds_diverge_and_the_last_good_checkpoint_stays(
     method: str, after: int, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second case is seen by a look at the numbers alone: no loss was computed from them before the checkpoint."""
-    config = tiny(method, schedule=ONE_BY_ONE)
+    config = one_by_one(method)
     poison(monkeypatch, method, after, [0, 1], value)
     with (
         pytest.warns(DivergenceWarning),

@@ -9,6 +9,6 @@ Any method that has ``synthesize`` (`trajmill.algorithms`) can make the transiti
 """
 
 from trajmill.experiments.upsample.estimate import Estimate
-from trajmill.experiments.upsample.job import Job, UpsampleConfig, Upsampled, synthesizing_methods, upsample
+from trajmill.experiments.upsample.job import Job, NotFiniteError, UpsampleConfig, Upsampled, upsample
 
-__all__ = ["Estimate", "Job", "UpsampleConfig", "Upsampled", "synthesizing_methods", "upsample"]
+__all__ = ["Estimate", "Job", "NotFiniteError", "UpsampleConfig", "Upsampled", "upsample"]

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 from torch import Tensor
 
-from trajmill.algorithms import method_named, method_names, name_of
+from trajmill.algorithms import method_named, name_of, synthesizing_methods
 from trajmill.core import checks
 from trajmill.core.files import check_writable, leftovers, remove, sha256_of
 from trajmill.core.paths import AnyPath, local_path
@@ -26,7 +26,7 @@ from trajmill.corpus.storage import Directory
 from trajmill.data import Transitions
 from trajmill.data.records import Columns
 from trajmill.experiments.prediction import identity_of, learned_from
-from trajmill.experiments.train import DatasetTrainConfig, probe, train
+from trajmill.experiments.train import DatasetTrainConfig, Probe, probe, train
 from trajmill.experiments.upsample.estimate import Estimate, block_seconds, size
 from trajmill.experiments.upsample.exports import EXPORTS, Export, check_exports, export_bytes, write_export
 from trajmill.experiments.upsample.manifest import Manifest, hash_of
@@ -42,6 +42,10 @@ from trajmill.training.settings import Schedule, of_python, plain
 
 MODEL, SHARDS = "model", "shards"
 ConfigT = TypeVar("ConfigT")
+
+
+class NotFiniteError(ValueError):
+    """A model makes transitions with numbers that are not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +106,6 @@ class Upsampled:
     """of discrete actions; 0 where actions are vectors"""
     outside: Mapping[str, float]
     """share of the observations, actions and rewards that lie outside the dataset's range"""
-
-
-def synthesizing_methods() -> list[str]:
-    """Methods that can make transitions, the default one first."""
-    found = [name for name in method_names() if hasattr(method_named(name), "synthesize")]
-    return sorted(found, key=lambda name: not getattr(method_named(name), "UPSAMPLES", False))
 
 
 def upsample(source: Source, output: AnyPath, config: UpsampleConfig[Any], progress: Progress = silent) -> Upsampled:
@@ -234,12 +232,16 @@ class Job:
                         f"{run} was trained with {name} {theirs}, not {value}; leave out {option}, or --model"
                     )
 
+    def probe(self, seconds: float = 1.0) -> Probe:
+        """Train the model that is asked for as long, at least two updates, to see what it costs, or that it can be."""
+        with tempfile.TemporaryDirectory() as folder:
+            return probe(self._training(Path(folder)), seconds)
+
     def estimate(self) -> Estimate:
         """Try a few updates and some rows, in about two seconds; a very wide network takes a little longer."""
         training = 0.0
         if self.config.model is None and not RunDirectory(self.model).finished:
-            with tempfile.TemporaryDirectory() as folder:
-                tried = probe(self._training(Path(folder)))
+            tried = self.probe()
             training = tried.update_seconds * self.config.schedule.updates
             tensors, known = tried.tensors, tried.known
         else:
@@ -350,10 +352,10 @@ class Job:
         return made
 
     def _rows(self, block: Transitions) -> FloatArray:
-        """A block as rows (N, W); ValueError for numbers that are not finite."""
+        """A block as rows (N, W); NotFiniteError if a number is not finite."""
         rows = matrix(self.real.with_numbers(block))
         if not np.isfinite(rows).all():
-            raise ValueError(f"{self.model} makes transitions that are not finite; train it longer or more slowly")
+            raise NotFiniteError(f"{self.model} makes transitions that are not finite; train it longer or more slowly")
         return rows
 
     def pieces(self) -> Iterator[Columns]:
