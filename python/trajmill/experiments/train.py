@@ -5,7 +5,6 @@ The type of the settings says which method it is, so there is no list of methods
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -52,7 +51,7 @@ from trajmill.replay.ring import Ring
 from trajmill.replay.tables import Mixture, TransitionRows, table_of
 from trajmill.runs.beside import Beside
 from trajmill.runs.directory import RunDirectory
-from trajmill.runs.processes import finish, process_count, seed_groups, train_in_processes
+from trajmill.runs.processes import finish, is_one_of_several, process_count, seed_groups, train_in_processes
 from trajmill.runs.reading import read_able, read_start
 from trajmill.runs.schedule import Evaluate, Trained, run_schedule
 from trajmill.training.device import ComputeConfig, torch_as_it_was
@@ -458,7 +457,7 @@ class _Task:
             episode_count=self.config.evaluation_episode_count,
             compute=replace(self.config.compute, device="cpu"),
         )
-        place, is_part = self.config.compute.evaluation, multiprocessing.current_process().daemon
+        place, is_part = self.config.compute.evaluation, is_one_of_several()
         on_gpu = self.state.step.is_cuda
         if (place == "beside" or (place == "auto" and on_gpu)) and not is_part and self.ranks.count == 1:
             with Beside(scorer) as beside:

@@ -154,6 +154,11 @@ def _work(pipe: Connection) -> None:
         pipe.send(_Report(error=f"{type(error).__name__}: {error}"))
 
 
+def is_one_of_several() -> bool:
+    """Whether this process is one of those that `run_jobs` has started, which cannot start others."""
+    return multiprocessing.current_process().daemon
+
+
 def end_with_parent() -> None:
     """End this process as soon as the one that started it is gone, so that no one writes where a resumed run does."""
 
