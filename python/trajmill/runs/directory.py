@@ -242,10 +242,10 @@ class RunDirectory:
         return None, []
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write the result, which marks the run as finished, and keep the last checkpoint alone."""
-        _write_json(self.path / RESULT, result)
+        """Keep the last checkpoint alone, and write the result, which marks the run as finished."""
         for path in self.checkpoints()[1:]:
             remove(path)
+        _write_json(self.path / RESULT, result)
 
 
 def circumstances() -> dict[str, Any]:

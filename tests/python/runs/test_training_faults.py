@@ -24,6 +24,7 @@ from tiny_runs import (
     HOPPER,
     METHODS,
     SCHEDULE,
+    Killed,
     assert_equal_runs,
     checkpoint,
     each,
@@ -39,6 +40,7 @@ from trajmill.cli import main
 from trajmill.data import load_dataset, write_d4rl
 from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run
 from trajmill.experiments.train import OnlineTrainConfig, TrainConfig
+from trajmill.runs import directory
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import RunError, not_finite
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning
@@ -400,3 +402,26 @@ def test_a_full_disk_keeps_the_last_checkpoint(function: str, kind: str, shim: P
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 2
+
+
+@pytest.mark.parametrize("before", ["result.json", "checkpoint"])
+def test_a_run_killed_while_it_finishes_ends_as_others_do(
+    before: str, tmp_path: Path, whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result comes last: with it a run is finished, and nobody looks for what is left to do."""
+
+    name = "_write_json" if before == "result.json" else "remove"
+    real = getattr(directory, name)
+
+    def killing(path: Path, *arguments: Any) -> None:
+        if before in path.name or before in path.parent.name:
+            raise Killed
+        real(path, *arguments)
+
+    config, run = tiny("td3_bc", schedule=replace(SCHEDULE, checkpoint_interval=20)), tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(directory, name, killing)
+        train(config, run)
+    assert not RunDirectory(run).finished
+    train(config, run, resume=True)
+    assert_equal_runs(run, whole(config))
