@@ -35,12 +35,12 @@ from tiny_runs import (
     train,
 )
 
+import trajmill.runs.directory as run_directory
 from trajmill.algorithms import cql, method_named
 from trajmill.cli import main
 from trajmill.data import load_dataset, write_d4rl
 from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run
 from trajmill.experiments.train import OnlineTrainConfig, TrainConfig
-from trajmill.runs import directory
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import RunError, not_finite
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning
@@ -411,7 +411,7 @@ def test_a_run_killed_while_it_finishes_ends_as_others_do(
     """The result comes last: with it a run is finished, and nobody looks for what is left to do."""
 
     name = "_write_json" if before == "result.json" else "remove"
-    real = getattr(directory, name)
+    real = getattr(run_directory, name)
 
     def killing(path: Path, *arguments: Any) -> None:
         if before in path.name or before in path.parent.name:
@@ -420,7 +420,7 @@ def test_a_run_killed_while_it_finishes_ends_as_others_do(
 
     config, run = tiny("td3_bc", schedule=replace(SCHEDULE, checkpoint_interval=20)), tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(directory, name, killing)
+        patch.setattr(run_directory, name, killing)
         train(config, run)
     assert not RunDirectory(run).finished
     train(config, run, resume=True)
