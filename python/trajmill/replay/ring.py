@@ -88,10 +88,12 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
     `environments` are S·E, seed by seed, whose actions are within ± `action_limit` and whose episodes are cut after
     `episode_limit` steps, which is a truncation. `facts.normalizer`, if any, standardizes what the agent sees; rows are
     kept as they come. `offline` are rows of which every batch has the share `offline_ratio`, rounded down, after those
-    of the ring. ValueError if steps and updates cannot alternate as `interaction` asks.
+    of the ring. Files of rows say what `described` has, plain JSON, beside seed, number of environments and limit of
+    actions (`trajmill.data.formats.replay` reads them). ValueError if steps and updates cannot alternate as
+    `interaction` asks.
 
     An environment that gives NaN, or an agent that acts so, ends its seed: it is named in a RuntimeWarning, its rewards
-    are NaN from then on, and the others go on.
+    are NaN in batches from then on, and the others go on. A row that an environment failed to give has that reward.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         dtype: torch.dtype = torch.float32,
         offline: Mapping[str, NDArray[np.float32]] | None = None,
         offline_ratio: float = 0.0,
+        described: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(device, dtype, facts)
         self._offline = None if offline is None else {name: self._seen(name, rows) for name, rows in offline.items()}
@@ -117,6 +120,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         self._environments, self._seeds = environments, list(seeds)
         self._shape = shape = (len(seeds), environment_count)
         self._limits = episode_limit, np.float32(action_limit)
+        self._described = {"environments": environment_count, "action_limit": action_limit} | dict(described or {})
         self._random_steps = interaction.random_steps
         self._updates_per_step = Fraction(interaction.updates_per_step).limit_denominator(10**6) * environment_count
         if 1 not in (self._updates_per_step.numerator, self._updates_per_step.denominator):
@@ -192,7 +196,8 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             path = directory / str(seed) / f"{first * self._shape[1]:012d}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)
             tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
-            save_checkpoint(path, _Rows(tensors, MetricRing((), torch.empty(0))), {"kind": "replay", "seed": seed})
+            described = {**self._described, "kind": "replay", "seed": seed}
+            save_checkpoint(path, _Rows(tensors, MetricRing((), torch.empty(0))), described)
         self._stored = end
 
     def load(self, directory: Path) -> None:
@@ -298,7 +303,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         self._buffer.add(
             observation=observation,
             action=action,
-            reward=reward,
+            reward=np.where(alive, reward, np.float32(np.nan)),
             next_observation=shown,
             terminal=terminal,
             truncated=truncated,
