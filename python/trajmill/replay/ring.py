@@ -326,14 +326,9 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         now["observation"][place] = self._environments.reset(self._episode_seeds(now["episode"], slots), slots)
 
     def _episode_seeds(self, episode: NDArray[np.int64], slots: NDArray[np.int64]) -> list[int]:
-        """What the environments in some slots are reset with: 63-bit hashes of (seed, environment, episode)."""
-        found = []
-        for slot in slots.tolist():
-            position, environment = divmod(slot, self._shape[1])
-            key = (_EPISODES, environment, int(episode[position, environment]))
-            words = np.random.SeedSequence(self._seeds[position], spawn_key=key).generate_state(1, np.uint64)
-            found.append(int(words[0] >> np.uint64(1)))
-        return found
+        """What the environments in some slots are reset with."""
+        places = (divmod(slot, self._shape[1]) for slot in slots.tolist())
+        return [episode_seed(self._seeds[place[0]], place[1], int(episode[place])) for place in places]
 
     def _choose(self) -> NDArray[np.float32]:
         """The actions of the next step, (S, E, A): uniform at first, then those of the agent."""
@@ -359,6 +354,12 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             message = f"seed {self._seeds[position]} has failed at step {step:,}: {fault}; the others go on"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         self._state["has_failed"] |= bad
+
+
+def episode_seed(seed: int, environment: int, episode: int) -> int:
+    """What an environment of a seed is reset with for an episode: a 63-bit hash of the three numbers."""
+    words = np.random.SeedSequence(seed, spawn_key=(_EPISODES, environment, episode)).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
 
 
 def _read_rows(directory: Path, first: int, end: int) -> dict[str, NDArray[Any]]:
