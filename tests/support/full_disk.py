@@ -36,7 +36,7 @@ def writers(directory: Path, sources: Path) -> dict[str, Callable[[], Any]]:
     columns["timeouts"] = np.arange(500) % 100 == 99
     columns["next_observations"][:-1] = columns["observations"][1:]
     found: dict[str, Callable[[], Any]] = {}
-    for name in format_names():
+    for name in format_names(written=True):
         out = directory / ("out-v0" if name == "minari" else f"out.{name}")
         found[name] = lambda name=name, out=out: format_named(name).write(out, **columns)
         short = [{key: value[:10] for key, value in pieces[0].items()}] if name == "minari" else pieces

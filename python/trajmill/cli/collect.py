@@ -1,9 +1,10 @@
-"""Make a dataset in MuJoCo: random, medium, medium-replay or expert episodes in D4RL's HDF5 schema.
+"""Make a dataset in MuJoCo: random, medium, medium-replay, medium-expert or expert, in D4RL's HDF5 schema.
 
 The policies are linear, found by augmented random search (arXiv:1803.07055). Bundled ones play Hopper and HalfCheetah;
---train finds new ones, in about a minute. Equal settings give equal data on one machine, whatever the threads. The file
-holds next observations, MuJoCo's states, and where it all comes from; its name says ars, since D4RL's come from another
-method.
+--train finds new ones, in about a minute. With --agent they are those of a method that learns online, such as sac, as
+D4RL's were: it is trained in a run directory until it is good enough, which takes an hour or more; give the same
+command again to go on after an interruption. Equal settings give equal data on one machine, whatever the threads. The
+file holds next observations, MuJoCo's states, and where it all comes from; its name says ars or the agent.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ EXAMPLES = """
   trajmill collect hopper --out hopper-ars-medium.hdf5
   trajmill collect halfcheetah --kind medium-replay --rows 1000000 --out halfcheetah-ars-medium-replay.hdf5
   trajmill collect ant --kind random --out ant-random.hdf5
+  trajmill collect walker2d --kind medium-replay --agent METHOD --run runs/walker2d --out walker2d-medium-replay.hdf5
   trajmill collect hopper --kind expert --train --policies hopper.safetensors --seed 1 --out hopper-ars-expert.hdf5
 """
 

@@ -34,7 +34,7 @@ EXAMPLES = """
 if TYPE_CHECKING:
     FormatName = str
 else:
-    FormatName = tyro.extras.literal_type_from_choices(format_names())
+    FormatName = tyro.extras.literal_type_from_choices(format_names(written=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,6 +187,9 @@ def remove(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal; of a directory, that of ``sha256sum *`` in it."""
+    if path.is_dir():
+        listed = "".join(f"{sha256_of(entry)}  {entry.name}\n" for entry in contents(path))
+        return hashlib.sha256(listed.encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

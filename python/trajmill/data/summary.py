@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.core.files import sha256_of
+from trajmill.core.files import contents, sha256_of
 from trajmill.data.environments import find_environment, has_reference_score, normalized_score
 from trajmill.data.formats import format_of
 from trajmill.data.official import recognize
@@ -23,7 +23,7 @@ class DatasetSummary:
     name: str
     path: str
     format: str
-    byte_count: int  # of the file that holds the steps
+    byte_count: int  # of what holds the steps, a file or a directory of files
     sha256: str
     release: str  # "D4RL's, current", "D4RL's, old" or "not one of D4RL's"
     environment: str | None
@@ -66,7 +66,7 @@ def summarize(dataset: Dataset) -> DatasetSummary:
         name=dataset.name,
         path=str(dataset.path),
         format=file_format,
-        byte_count=dataset.path.stat().st_size,
+        byte_count=sum(path.stat().st_size for path in contents(dataset.path) or [dataset.path]),
         sha256=sha256_of(dataset.path),
         release=release or "not one of D4RL's",
         environment=environment,

@@ -80,7 +80,7 @@ def convert(
     `load_dataset`'s.
     """
     destination = local_path(destination)
-    name = format_for(destination) if to is None else checks.choice("to", to, format_names())
+    name = format_for(destination) if to is None else checks.choice("to", to, format_names(written=True))
     writer = format_named(name)
     check_writable(destination, as_file="" not in writer.SUFFIXES)
     dataset = load_dataset(name_or_path, **options)

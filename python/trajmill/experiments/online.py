@@ -76,8 +76,12 @@ def ring_of(
     threads: int | None = None,
     offline: Mapping[str, NDArray[np.float32]] | None = None,
     offline_ratio: float = 0.0,
+    algorithm: str = "agent",
 ) -> Ring:
-    """An empty ring with `environment_count` environments of each seed, stepped on `threads` threads (None: all)."""
+    """An empty ring with `environment_count` environments of each seed, stepped on `threads` threads (None: all).
+
+    Its files say that they are from the environment and from `algorithm`.
+    """
     task = task_of(environment)
     facts = TransitionFacts(
         observation_dim=task.observation_dim,
@@ -86,8 +90,9 @@ def ring_of(
         greatest_reward=float("inf"),
         normalizer=normalizer,
     )
+    environments = BatchedEnvironment(task.environment_id, len(seeds) * environment_count, threads=threads)
     return Ring(
-        BatchedEnvironment(task.environment_id, len(seeds) * environment_count, threads=threads),
+        environments,
         seeds,
         interaction,
         environment_count=environment_count,
@@ -99,6 +104,12 @@ def ring_of(
         device=device,
         offline=offline,
         offline_ratio=offline_ratio,
+        described={
+            "dataset": f"{task.name}-{algorithm}-replay",
+            "environment": task.environment_id,
+            "algorithm": algorithm,
+            "margin_fix": environments.margin_fix,
+        },
     )
 
 

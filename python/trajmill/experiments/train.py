@@ -502,6 +502,7 @@ def _ring(
         threads=None if device.type == "cuda" else config.compute.threads,
         offline=offline,
         offline_ratio=config.offline_ratio,
+        algorithm=name_of(config.method),
     )
 
 

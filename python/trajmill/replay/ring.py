@@ -91,11 +91,12 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
 
     `environments` are S·E, seed by seed, whose actions are within ± `action_limit` and whose episodes are cut after
     `episode_limit` steps, which is a truncation. `facts.normalizer`, if any, standardizes what the agent sees; rows are
-    kept as they come. `offline` are rows of which every batch has the share `offline_ratio`, see `mix`. ValueError if
-    steps and updates cannot alternate as `interaction` asks.
+    kept as they come. `offline` are rows of which every batch has the share `offline_ratio`, see `mix`. Files of rows
+    say what `described` has, plain JSON, beside seed, number of environments and limit of actions
+    (`trajmill.data.formats.replay` reads them). ValueError if steps and updates cannot alternate as `interaction` asks.
 
     An environment that gives NaN, or an agent that acts so, ends its seed: it is named in a RuntimeWarning, its rewards
-    are NaN from then on, and the others go on.
+    are NaN in batches from then on, and the others go on. A row that an environment failed to give has that reward.
     """
 
     def __init__(
@@ -114,12 +115,14 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         dtype: torch.dtype = torch.float32,
         offline: Mapping[str, NDArray[np.float32]] | None = None,
         offline_ratio: float = 0.0,
+        described: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(device, dtype, facts)
         self._others: dict[str, tuple[int, Mapping[str, NDArray[Any]]]] = {}  # rows in a batch, and all there are
         self._environments, self._seeds = environments, list(seeds)
         self._shape = shape = (len(seeds), environment_count)
         self._limits = episode_limit, np.float32(action_limit)
+        self._described = {"environments": environment_count, "action_limit": action_limit} | dict(described or {})
         self._random_steps = interaction.random_steps
         ratio = Fraction(interaction.updates_per_step).limit_denominator(10**6) * environment_count
         self._updates, self._steps = ratio.numerator, ratio.denominator  # so many updates for so many steps
@@ -248,7 +251,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             slots = self._slots_of(position, np.arange(first, end)[:, None], np.arange(self._shape[1]))
             columns = self._buffer[slots.ravel()]
             path = directory / str(seed) / f"{first * self._shape[1]:012d}.safetensors"
-            write_rows(path, columns, {"kind": "replay", "seed": seed})
+            write_rows(path, columns, {**self._described, "kind": "replay", "seed": seed})
         self._stored = end
 
     def load(self, directory: Path) -> None:
@@ -358,7 +361,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             for position in self._seeds_of(broken):
                 self.fail(position, "its environment gave NaN or infinity")
             shown, reward, terminal = shown.copy(), reward.copy(), terminal | broken
-            shown[broken], reward[broken] = observation[broken], 0.0
+            shown[broken], reward[broken] = observation[broken], np.nan
         length = now["length"].ravel() + 1
         truncated = (length >= limit) & ~terminal
         self._buffer.add(
@@ -389,14 +392,9 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         now["observation"][place] = self._environments.reset(self._episode_seeds(now["episode"], slots), slots)
 
     def _episode_seeds(self, episode: NDArray[np.int64], slots: NDArray[np.int64]) -> list[int]:
-        """What the environments in some slots are reset with: 63-bit hashes of (seed, environment, episode)."""
-        found = []
-        for slot in slots.tolist():
-            position, environment = divmod(slot, self._shape[1])
-            key = (_EPISODES, environment, int(episode[position, environment]))
-            words = np.random.SeedSequence(self._seeds[position], spawn_key=key).generate_state(1, np.uint64)
-            found.append(int(words[0] >> np.uint64(1)))
-        return found
+        """What the environments in some slots are reset with."""
+        places = (divmod(slot, self._shape[1]) for slot in slots.tolist())
+        return [episode_seed(self._seeds[place[0]], place[1], int(episode[place])) for place in places]
 
     def _choose(self) -> NDArray[np.float32]:
         """The actions of the next step, (S, E, A): uniform at first, then those of the agent."""
@@ -438,6 +436,12 @@ class _Ahead:
             self._first, self._made = first, self._make(words)
         place = first - self._first
         return self._made[place : place + count]
+
+
+def episode_seed(seed: int, environment: int, episode: int) -> int:
+    """What an environment of a seed is reset with for an episode: a 63-bit hash of the three numbers."""
+    words = np.random.SeedSequence(seed, spawn_key=(_EPISODES, environment, episode)).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
 
 
 def _read_rows(directory: Path, first: int, end: int) -> dict[str, NDArray[Any]]:

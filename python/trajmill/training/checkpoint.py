@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +14,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trajmill.core.files import write_whole
+from trajmill.core.sealing import ARRAYS_FORMAT, arrays_hash
 from trajmill.training.state import TrainingState
 
-FORMAT = "trajmill-checkpoint-2"
+FORMAT = ARRAYS_FORMAT
 WITHOUT_HASH = "trajmill-checkpoint-1"
 """what earlier versions wrote; still read"""
 
@@ -52,12 +52,11 @@ def save_checkpoint(path: Path, state: TrainingState, metadata: Mapping[str, Any
 
 def digest(tensors: Mapping[str, Tensor], described: str) -> str:
     """SHA-256 of the metadata and of every tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(described.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    contents = (
+        (name, str(tensor.dtype), tuple(tensor.shape), tensor.flatten().view(torch.uint8).numpy().data)
+        for name, tensor in tensors.items()
+    )
+    return arrays_hash(described, contents)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -136,9 +136,15 @@ def places(config: Any) -> list[str]:
 
 
 def configured(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
-    """The settings that `plain` made `values` of; what is missing in them has its default, what is unknown is left."""
-    hints = get_type_hints(kind)
-    return kind(**{name: _typed(hint, values[name]) for name, hint in hints.items() if name in values})
+    """The settings that `plain` made `values` of; what is missing in them has its default, what is unknown is left.
+
+    A generic `kind` says which settings it has inside: ``TrainConfig[Config]``.
+    """
+    origin: Any = get_origin(kind) or kind
+    inside = dict(zip(getattr(origin, "__parameters__", ()), get_args(kind), strict=True))
+    hints = {name: inside.get(hint, hint) for name, hint in get_type_hints(origin).items()}
+    made: ConfigT = origin(**{name: _typed(hint, values[name]) for name, hint in hints.items() if name in values})
+    return made
 
 
 def _typed(hint: Any, value: Any) -> Any:

@@ -106,7 +106,7 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "tokens.csv").write_text("1,2\r\n")
     with pytest.raises(DatasetError, match="read_token_csv"):
         load_dataset(tmp_path / "tokens.csv")
-    with pytest.raises(DatasetError, match=r"a directory, but not .*Minari"):
+    with pytest.raises(DatasetError, match=r"a directory, but not a dataset"):
         load_dataset(tmp_path)
 
 

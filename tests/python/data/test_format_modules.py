@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_module_is_found_by_its_being_there(folder: Path, tmp_path: Path) -> None:
-    assert formats.format_names() == ("d4rl", "minari", "npz", "jsonl")
+    assert formats.format_names() == ("d4rl", "minari", "npz", "replay", "jsonl")
     whole = load_dataset(NAME)
     _, name = convert(NAME, tmp_path / "steps.jsonl")
     assert name == "jsonl"
@@ -63,7 +63,9 @@ def test_the_command_line_offers_it(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", formats.format_names())
 def test_every_module_keeps_the_contract(name: str) -> None:
     module = formats.format_named(name)
-    assert module.__doc__ and module.read.__doc__ and module.write.__doc__
+    assert module.__doc__ and module.read.__doc__
+    assert (name in formats.format_names(written=True)) == hasattr(module, "write")
+    assert not hasattr(module, "write") or module.write.__doc__
     assert all(suffix == "" or suffix.startswith(".") for suffix in module.SUFFIXES)
     assert isinstance(module.ORDERED, bool)
     assert isinstance(module.recognizes(Path("absent")), bool)

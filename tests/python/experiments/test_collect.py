@@ -20,7 +20,7 @@ from trajmill.experiments.collect import CollectConfig, collect, train_linear_po
 from trajmill.experiments.linear_policies import bundled_policies, read_policies, write_policies
 
 SMALL = {"rows": 1500, "threads": 1}
-KINDS = ["random", "medium", "medium-replay", "expert"]
+KINDS = ["random", "medium", "medium-replay", "medium-expert", "expert"]
 HOPPER = environment_definition("hopper")
 
 
@@ -56,9 +56,9 @@ def test_files_are_sound(sets: dict[str, Dataset], kind: str) -> None:
 
 def test_kinds_are_of_rising_skill(sets: dict[str, Dataset]) -> None:
     means = [np.mean([e.undiscounted_return for e in split_episodes(sets[kind])]) for kind in KINDS]
-    random, medium, replay, expert = means
+    random, medium, replay, both, expert = means
     assert 10 < random < 30
-    assert random < replay < medium < expert
+    assert random < replay < medium < both < expert
     assert medium > 500 and expert > 1500
 
 

@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import HOPPER, ONLINE, SCHEDULE, assert_equal_runs, checkpoint, killed, lines, tensors, tiny, train
 
 from trajmill.algorithms import method_named
+from trajmill.data import DatasetError, environment_of, load_dataset, split_episodes, summarize
+from trajmill.evaluation import check_dynamics
+from trajmill.experiments.datasets import convert
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.settings import Interaction, Schedule
 
@@ -102,3 +106,29 @@ def test_learning_to_balance_a_pendulum(method: str, tmp_path: Path) -> None:
     )
     scores = [line["metrics"]["return_mean"][0] for line in lines(train(config, tmp_path / "run"), "evaluation")]
     assert max(scores) == 1000.0, scores
+
+
+@pytest.mark.filterwarnings("ignore:.*(unfinished|not over|lie outside|neither flag)")
+@pytest.mark.parametrize(("environment", "environments"), [("hopper", 2), ("invertedpendulum", 1)])
+def test_the_replay_of_a_run_is_a_dataset(whole, tmp_path: Path, environment: str, environments: int) -> None:
+    """Every step repeats in the simulator, so actions are in the environment's units; other formats hold the same."""
+    settings = {"environment": environment, "environments": environments, "capacity": 1000}
+    run = whole(tiny(ONLINE[-1], interaction=Interaction(random_steps=100), **settings))
+    dataset = load_dataset(run / "replay/3")
+    assert len(dataset) == tensors(run)["ring/steps"] * environments
+    assert dataset.name == f"{environment}-{ONLINE[-1]}-replay-3"
+    assert environment_of(dataset).lower() == f"{environment}-v4"
+    assert check_dynamics(dataset).share_off == 0
+    assert 0.9 < np.abs(dataset.actions).max() / (3 if environment == "invertedpendulum" else 1) <= 1
+    summary = summarize(dataset)
+    assert summary.format == "replay" and summary.byte_count > 1000 and len(summary.sha256) == 64
+    for name in ("set.hdf5", "set-v0"):
+        convert(run / "replay/3", tmp_path / name)
+        again = load_dataset(tmp_path / name)
+        for column in ("observations", "actions", "rewards", "terminals", "next_observations"):
+            np.testing.assert_array_equal(getattr(again, column), getattr(dataset, column))
+        assert len(split_episodes(again)) - len(split_episodes(dataset)) in (0, 1)  # Minari knows no unfinished one
+    with pytest.raises(ValueError, match="to must be one of"):
+        convert(run / "replay/3", tmp_path / "new", to="replay")
+    with pytest.raises(DatasetError, match="RUN/replay/SEED"):
+        load_dataset(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from torch import Tensor
 from walks import BATCH, CPU, Walks, batches, equal, explore, ring
 
 from trajmill.algorithms import td3
-from trajmill.data import Normalizer
+from trajmill.data import DatasetError, DatasetWarning, Normalizer, load_dataset, split_episodes
+from trajmill.data.formats import replay
 from trajmill.experiments.online import OnlineState
-from trajmill.training.checkpoint import CheckpointError
+from trajmill.replay.ring import Ring, _Rows
+from trajmill.training.checkpoint import CheckpointError, save_checkpoint
 from trajmill.training.draws import Draws, indexes
+from trajmill.training.metrics import MetricRing
 from trajmill.training.runner import Runner
 
 
@@ -269,3 +273,106 @@ def test_on_a_gpu_every_phase_of_delayed_updates_has_its_graph(device: str, upda
         found.append(agent.metrics.mean_of_last(0, 20))
     for name, values in found[1].items():
         assert found[0][name] == pytest.approx(values, rel=1e-2, abs=1e-3)
+
+
+# --- what is stored is a dataset ---
+
+
+def stored(directory: Path, stops: Sequence[int] = (3, 4, 8, 12), **settings: Any) -> Ring:
+    """A ring that has stored its rows after some updates."""
+    made, done = ring(**settings), 0
+    for stop in stops:
+        batches(made, stop - done, done)
+        made.store(directory)
+        done = stop
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:.*(unfinished|not over|lie outside)")
+@pytest.mark.parametrize("environments", [1, 2, 3])
+@pytest.mark.parametrize("limit", [3, 1000])
+@pytest.mark.parametrize("capacity", [30, 1000])
+def test_what_is_stored_is_read_environment_by_environment(
+    tmp_path: Path, environments: int, limit: int, capacity: int
+) -> None:
+    """Also the rows that the ring has forgotten; an episode that is over has one flag, the right one."""
+    ratio = 1 / environments / 2
+    made = stored(tmp_path, environments=environments, limit=limit, capacity=capacity, updates_per_step=ratio)
+    for seed in (3, 2**63 + 5):
+        rows = rows_by_hand(seed, environments, made.steps, limit, 7)
+        rows = [row for first in range(environments) for row in rows[first::environments]]
+        dataset = load_dataset(tmp_path / str(seed))
+        assert len(dataset) == len(rows) == made.steps * environments
+        for name, column in (("observation", dataset.observations), ("next_observation", dataset.next_observations)):
+            np.testing.assert_allclose(column, [row[name] for row in rows], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(dataset.actions, [2 * row["action"] for row in rows], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(dataset.rewards, [row["reward"] for row in rows], rtol=1e-6, atol=1e-7)
+        terminal = np.array([row["terminal"] for row in rows]) == 1.0
+        over = terminal | np.array([row["next_observation"][1] == limit for row in rows])
+        recorded = np.arange(1, len(rows)) % made.steps == 0  # the end of an environment, but for the last one
+        np.testing.assert_array_equal(dataset.terminals, terminal)
+        np.testing.assert_array_equal(dataset.timeouts[:-1], (over & ~terminal)[:-1] | (recorded & ~over[:-1]))
+        assert dataset.episode_ends[-1] == over[-1]
+        lengths = [len(episode) for episode in split_episodes(dataset)]
+        assert sum(lengths) == len(rows) if over[-1] else sum(lengths) < len(rows)
+        some = replay.read(tmp_path / str(seed), row_count=10 * environments)
+        assert len(some) == 10 * environments
+        np.testing.assert_array_equal(some.rewards[:10], dataset.rewards[:10])
+        np.testing.assert_array_equal(some.observations[-10:], dataset.observations[-made.steps :][:10])
+
+
+@pytest.mark.filterwarnings("ignore:.*(unfinished|not over|lie outside)")
+def test_a_replay_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    """Whichever of its files is missing, cut short, changed in any place, or another run's."""
+    made = stored(tmp_path / "replay")
+    tensors = {f"ring/{name}": tensor for name, tensor in made.moving().items()}
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint = tmp_path / "checkpoints/step_000000012.safetensors"
+    save_checkpoint(checkpoint, _Rows(tensors, MetricRing((), torch.empty(0))), {})
+    place = tmp_path / "replay/3"
+    files = sorted(place.iterdir())
+    assert len(files) == 4 and len(load_dataset(place)) == made.steps * 2
+    generator = np.random.default_rng(0)
+    for file in files:
+        content = file.read_bytes()
+        file.unlink()
+        with pytest.raises(DatasetError, match=r"missing|should follow"):
+            replay.read(place)
+        bad = [content[:-1], content[: len(content) // 2], b""]
+        for at in generator.integers(0, len(content), 40).tolist():
+            bad.append(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        for damaged in bad:
+            file.write_bytes(damaged)
+            with pytest.raises(DatasetError, match=r"damaged|does not hold"):
+                load_dataset(place)
+        file.write_bytes(content)
+    files[1].write_bytes((place.parent / str(2**63 + 5) / files[1].name).read_bytes())
+    with pytest.raises(DatasetError, match="of another run"):
+        load_dataset(place)
+    with pytest.raises(DatasetError, match="give the directory of all"):
+        load_dataset(files[1])
+    with pytest.raises(DatasetError, match="RUN/replay/SEED"):
+        load_dataset(place.parent)
+    with pytest.raises(DatasetError, match="memory"):
+        load_dataset(place.parent / str(2**63 + 5), memory_budget=100)
+
+
+def test_rows_that_were_overwritten_before_they_were_stored_are_missed(tmp_path: Path) -> None:
+    stored(tmp_path, stops=(3, 30), capacity=20, environments=1)
+    with pytest.raises(DatasetError, match=r"should follow.*capacity"):
+        load_dataset(tmp_path / "3")
+
+
+def test_what_an_environment_failed_to_give_is_no_row(tmp_path: Path) -> None:
+    """Steps before it end in a truncation, and later episodes are the environment's own."""
+    with pytest.warns(RuntimeWarning, match="seed 3 has failed"):
+        made = stored(tmp_path, broken=1)
+    with pytest.warns(DatasetWarning) as told:
+        dataset = load_dataset(tmp_path / "3")
+    assert any("the environment failed in" in str(each.message) for each in told)
+    second = dataset.observations[:, 1][made.steps :]
+    assert len(dataset) < 2 * made.steps and len(second) > 5
+    assert not second.any(), "an episode of this environment has one step, and then none"
+    assert dataset.timeouts[made.steps : -1].all() and not dataset.terminals[made.steps :].any()
+    inside = ~dataset.episode_ends[:-1]
+    np.testing.assert_array_equal(dataset.next_observations[:-1][inside], dataset.observations[1:][inside])

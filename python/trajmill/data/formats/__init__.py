@@ -29,7 +29,8 @@ class Format(Protocol):
     """What a module of this package has."""
 
     SUFFIXES: tuple[str, ...]
-    """endings of the names of files that are written in this format; ``""`` is a name without one"""
+    """endings of the names of files that are written in this format; ``""`` is a name without one. A format that
+    is only read has none, and no function `write`"""
     ORDERED: bool
     """whether readers of this format take the next row for the next step"""
 
@@ -66,9 +67,10 @@ class Format(Protocol):
         """
 
 
-def format_names() -> tuple[str, ...]:
-    """Names of all formats."""
-    return tuple(module.name for module in pkgutil.iter_modules(__path__))
+def format_names(*, written: bool = False) -> tuple[str, ...]:
+    """Names of all formats, or of those that are also `written`."""
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(name for name in names if not written or format_named(name).SUFFIXES)
 
 
 def format_named(name: str) -> Format:
@@ -83,8 +85,8 @@ def format_of(path: Path) -> str:
             return name
     with refusing(path):
         if path.is_dir():
-            remedy = "give one file, or a directory with data/main_data.hdf5"
-            raise refuse("a directory, but not a Minari dataset", remedy)
+            remedy = "give one file, a directory with data/main_data.hdf5, or RUN/replay/SEED of an online run"
+            raise refuse("a directory, but not a dataset", remedy)
         raise refuse("a CSV file of tokens has no steps", "read it with trajmill.data.read_token_csv")
 
 
