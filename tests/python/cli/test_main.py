@@ -12,7 +12,7 @@ import pytest
 from fabricate import fabricate_run
 
 import trajmill.cli
-from trajmill.algorithms import method_named, method_names
+from trajmill.algorithms import learns_online, method_named, method_names
 from trajmill.cli import COMMANDS, main
 
 
@@ -145,7 +145,9 @@ def test_help_of_a_method_is_its_file_s(method, capsys):
     for setting in fields(module.Config):
         name = setting.name.replace("_", "-")
         assert f"--method.{name}" in text or f"--method.no-{name}" in text, name
-    assert ("--dataset" in text) == hasattr(module, "prepare") == ("--mix" in text)
+    assert ("--dataset" in text) == (hasattr(module, "prepare") or learns_online(module))
+    assert ("--mix" in text) == hasattr(module, "prepare")
+    assert ("--interaction.random-steps" in text) == learns_online(module)
     assert "--processes" in text and "--schedule.updates" in text and f"(default: {module.SCHEDULE.updates})" in text
 
 

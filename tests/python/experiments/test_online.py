@@ -101,7 +101,7 @@ def test_learning_to_balance_a_pendulum(method: str, tmp_path: Path) -> None:
         config,
         method=replace(method_named(method).Config(), hidden_sizes=(64, 64), learning_rate=1e-3),
         interaction=Interaction(random_steps=1000),
-        schedule=Schedule(updates=12_000, evaluation_interval=2000),
+        schedule=Schedule(updates=20_000, evaluation_interval=2000),
         evaluation_episode_count=10,
     )
     scores = [line["metrics"]["return_mean"][0] for line in lines(train(config, tmp_path / "run"), "evaluation")]
