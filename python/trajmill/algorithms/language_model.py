@@ -175,7 +175,7 @@ def adapt(config: Config, dataset: None = None, environment: None = None) -> Con
 class DropoutSeed:
     """Seeds torch's generator for each update, so what is dropped depends on the seed, the process and the update."""
 
-    alone = True
+    period = 1
 
     def __init__(self, seed: int) -> None:
         self._address = (seed, current_ranks().rank)

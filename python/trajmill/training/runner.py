@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from math import gcd
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -55,8 +56,8 @@ class Runner:
         self._begin = self._period  # a period of updates begins at a multiple of this
         self._done = done
         self._fed = _fed(state)
-        for length in {part.period for part in self._fed if hasattr(part, "period")}:
-            self.unroll = self._begin = length
+        if lengths := [part.period for part in self._fed if hasattr(part, "period")]:
+            self.unroll = self._begin = gcd(*lengths)
         for part in self._fed:
             part.reserve(self.unroll)
         self._step: Callable[[int, int], None] = lambda count, first: step(state, count, first)
