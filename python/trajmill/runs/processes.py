@@ -210,10 +210,12 @@ def train_in_processes(
         path.mkdir(parents=True, exist_ok=True)
     diverged: dict[int, int] = {}
     names = [f"process {number}" for number in range(len(configs))]
-    completed: dict[str, dict[str, int]] = {}  # by task: models of a seed are trained by one process alone
+    completed: dict[str, dict[str, int]] = {}
 
     def report(name: str, task: str, done: int, total: int, unit: str) -> None:
-        of_task = completed.setdefault(task, {})
+        of_task = completed.setdefault(
+            task, {} if "seed" in task else dict.fromkeys(names, 0)
+        )  # one process has a seed
         of_task[name] = done
         progress(f"{task} in {len(configs)} processes", min(of_task.values()), total, unit)
 

@@ -138,19 +138,23 @@ def places(config: Any) -> list[str]:
 def configured(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """The settings that `plain` made `values` of; what is missing in them has its default, what is unknown is left.
 
-    A generic `kind` says which settings it has inside: ``TrainConfig[Config]``.
+    A generic `kind` says which settings it has inside: ``TrainConfig[Config]``. Where it says Any, they are of the type
+    that they have by default.
     """
     origin: Any = get_origin(kind) or kind
     inside = dict(zip(getattr(origin, "__parameters__", ()), get_args(kind), strict=True))
     hints = {name: inside.get(hint, hint) for name, hint in get_type_hints(origin).items()}
+    for field in fields(origin):
+        if hints[field.name] is Any and field.default_factory is not MISSING:
+            hints[field.name] = type(field.default_factory())
     made: ConfigT = origin(**{name: _typed(hint, values[name]) for name, hint in hints.items() if name in values})
     return made
 
 
 def _typed(hint: Any, value: Any) -> Any:
     """A JSON value as the type that a setting has."""
-    if is_dataclass(hint):
-        return configured(hint, value)  # type: ignore[arg-type]
+    if is_dataclass(get_origin(hint) or hint):
+        return configured(hint, value)
     if isinstance(value, list):
         return tuple(_typed(hint, one) for one in value)
     if isinstance(value, str):

@@ -14,7 +14,7 @@ import torch
 from tiny_runs import HOPPER, SCHEDULE, assert_equal_runs, checkpoint, killed, lines, result, tensors, tiny, train
 
 from trajmill._core import Shares
-from trajmill.algorithms import diffusion, method_named, td3_bc
+from trajmill.algorithms import diffusion, method_named, td3, td3_bc
 from trajmill.cli import main
 from trajmill.data import load_dataset, qlearning_transitions, write_d4rl
 from trajmill.experiments.prediction import PredictConfig, identity_of, load_model, measure_predictions, predicted_rows
@@ -35,13 +35,13 @@ def model(whole: Callable[..., Path]) -> Path:
 def batches_of(config: Any, run: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The batches of TD3+BC's updates in a run of ten."""
     found: list[Any] = []
-    real = td3_bc.update
+    real = td3.update
 
     def update(state: Any, batch: Any, *more: Any, **options: Any) -> None:
         found.append(replace(batch, **{name: value.clone() for name, value in columns_of(batch).items()}))
         real(state, batch, *more, **options)
 
-    monkeypatch.setattr(td3_bc, "update", update)
+    monkeypatch.setattr(td3, "update", update)
     train(replace(config, schedule=replace(SCHEDULE, updates=10)), run)
     return found
 
@@ -296,7 +296,7 @@ def test_runs_say_what_is_relevant_and_generation_goes_by_it(tmp_path: Path) -> 
         train(tiny("td3_bc", relevance=tmp_path / "td3_bc"), tmp_path / "not conditioned")
     with pytest.raises(ValueError, match="leave it out"):
         train(tiny("transition_vae", relevance=tmp_path / "td3_bc"), tmp_path / "vectors without a condition")
-    with pytest.raises(ValueError, match="finds nothing relevant; give a run of td3_bc, world_model"):
+    with pytest.raises(ValueError, match="finds nothing relevant; give a run of redq, sac, td3, td3_bc, world_model"):
         train(tiny("diffusion", method={"condition": "run"}, relevance=made), tmp_path / "not a judge")
 
 
@@ -320,7 +320,7 @@ def test_the_error_of_a_critic_is_that_of_its_target(tmp_path: Path) -> None:
             with torch.no_grad():
                 tensor.copy_(tensors[name])
     batch = state.table.gather(torch.arange(300).expand(2, -1))
-    target = td3_bc.bellman_target(state, batch, torch.zeros_like(batch.action))
+    target = td3.bellman_target(state, batch, torch.zeros_like(batch.action))
     values = td3_bc.values_of(state.critic.detached(), td3_bc.join(batch.observation, batch.action))
     expected = (target[0] - values[0, 0]).abs()
     found = td3_bc.relevance(tensors, known, rows.transitions)[:300]

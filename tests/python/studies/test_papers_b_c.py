@@ -60,6 +60,9 @@ def test_variants_have_names_of_their_own_and_can_be_configured(name: str, tmp_p
     for variant in study.variants.values():
         made = cells.training_config(variant, HOPPER, "Hopper-v4", None, config, tmp_path)
         assert made.schedule.updates == variant.updates and made.method == variant.method
+        if variant.meets is not None:
+            assert made.interaction == variant.meets
+            continue
         assert (made.predict is not None) == (variant.prediction is not None)
         assert bool(made.mix) == (variant.synthetic is not None or variant.noise is not None)
 
