@@ -29,6 +29,7 @@ bench: setup
 	for name in sampler corpus reference replay products mixtures; do try benchmarks/bench_$$name.py; done; \
 	try benchmarks/bench_training.py --device cpu --precision fp32 bf16 --contenders "plain loop" R0 R2 ours; \
 	try benchmarks/bench_evaluation.py; \
+	try benchmarks/bench_online.py; \
 	try tools/readme.py; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
