@@ -342,9 +342,10 @@ def _critics(known: Mapping[str, Any]) -> Stack:
 
 def _parts(known: Mapping[str, Any], transitions: Transitions) -> Iterator[dict[str, Tensor]]:
     """The columns of some transitions at a time, (1, n, ·), standardized as a checkpoint's data were."""
-    normalizer = None if known["normalizer"] is None else Normalizer.from_dict(known["normalizer"])
     action = transitions.action / np.float32(known.get("action_limit", 1.0))
-    columns = TransitionRows(transitions=replace(transitions, action=action), normalizer=normalizer).columns
+    columns = TransitionRows(
+        transitions=replace(transitions, action=action), normalizer=Normalizer.of_metadata(known)
+    ).columns
     for first in range(0, len(transitions), 8192):
         yield {name: torch.from_numpy(column[first : first + 8192])[None] for name, column in columns.items()}
 

@@ -49,6 +49,12 @@ class Normalizer:
         return {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "epsilon": self.epsilon}
 
     @classmethod
+    def of_metadata(cls, metadata: Mapping[str, Any]) -> Self | None:
+        """The normalizer that a checkpoint's metadata has, None if it has none: earlier versions had none to write."""
+        known = metadata.get("normalizer")
+        return None if known is None else cls.from_dict(known)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Rebuild what `to_dict` wrote."""
         mean, scale = (np.asarray(values[key], np.float32) for key in ("mean", "scale"))

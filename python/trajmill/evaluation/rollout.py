@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core import checks
+from trajmill.core.seeds import hashed_seed
 from trajmill.data import has_reference_score, normalized_score
 from trajmill.data.environments import EPISODE_LIMIT
 from trajmill.evaluation import simulators
@@ -87,9 +88,7 @@ def episode_seeds(episode_seed: int, episode_count: int, *, first: int = 0) -> l
     Each is a 63-bit hash of its address (episode_seed, episode number), so a longer series begins with the shorter one
     and two series share no episode. Gymnasium's ``reset(seed=...)`` takes them as they are.
     """
-    episodes = range(first, first + episode_count)
-    sequences = [np.random.SeedSequence(episode_seed, spawn_key=(episode,)) for episode in episodes]
-    return [int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)) for sequence in sequences]
+    return [hashed_seed(episode_seed, episode) >> 1 for episode in range(first, first + episode_count)]
 
 
 def evaluate_policy(

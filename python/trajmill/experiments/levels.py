@@ -148,13 +148,14 @@ class AgentRun:
     def _levels(self, targets: Sequence[float], done: int) -> list[Level]:
         """The levels that have been reached after `done` updates, up to the first that has not."""
         found, evaluations = list[Level](), self._evaluations(done)
+        trained = RunDirectory(self.path).lines("train") if evaluations else []
         position = self.config.seeds.index(self.seed)
         for target in targets:
             first = next(((update, mean) for update, mean in evaluations if mean >= target), None)
             if first is None:
                 break
-            lines = [line for line in RunDirectory(self.path).lines("train") if line["update"] <= first[0]]
-            steps = int(lines[-1]["metrics"]["environment_steps"][position])
+            until = [line for line in trained if line["update"] <= first[0]]
+            steps = int(until[-1]["metrics"]["environment_steps"][position])
             found.append(Level(update=first[0], return_mean=first[1], environment_steps=steps))
         return found
 
@@ -179,15 +180,10 @@ class Explorer:
         tensors, known = read_state(checkpoint)
         self._method: Any = method_named(known["kind"])
         self._position, self._limit = known["seeds"].index(seed), float(known.get("action_limit", 1.0))
-        normalizer = known.get("normalizer")
+        self._normalizer = Normalizer.of_metadata(known)
         facts = TransitionFacts(
-            observation_dim=known["observation_dim"],
-            action_dim=known["action_dim"],
-            lowest_reward=-float("inf"),
-            greatest_reward=float("inf"),
-            normalizer=None if normalizer is None else Normalizer.from_dict(normalizer),
+            observation_dim=known["observation_dim"], action_dim=known["action_dim"], normalizer=self._normalizer
         )
-        self._normalizer = facts.normalizer
         table = Table[Any, Any](torch.device("cpu"), torch.float32, facts)
         settings = configured(self._method.Config, known["method"])
         self._state = self._method.create(settings, table, known["seeds"])

@@ -83,13 +83,7 @@ def ring_of(
     Its files say that they are from the environment and from `algorithm`.
     """
     task = task_of(environment)
-    facts = TransitionFacts(
-        observation_dim=task.observation_dim,
-        action_dim=task.action_dim,
-        lowest_reward=-float("inf"),
-        greatest_reward=float("inf"),
-        normalizer=normalizer,
-    )
+    facts = TransitionFacts(observation_dim=task.observation_dim, action_dim=task.action_dim, normalizer=normalizer)
     environments = BatchedEnvironment(task.environment_id, len(seeds) * environment_count, threads=threads)
     return Ring(
         environments,

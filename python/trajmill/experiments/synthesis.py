@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from trajmill.algorithms import method_named, name_of
 from trajmill.core.files import remove
 from trajmill.core.progress import Progress
+from trajmill.core.seeds import hashed_seed
 from trajmill.data import Dataset, DatasetWarning
 from trajmill.data.environments import task_of
 from trajmill.experiments.online import SynthesisConfig
@@ -147,7 +148,7 @@ class Synthesis:
 
 def model_seed(seed: int, model: int) -> int:
     """The seed of a model of an agent's seed, a 64-bit hash of both."""
-    return int(np.random.SeedSequence(seed, spawn_key=(_MODELS, model)).generate_state(1, np.uint64)[0])
+    return hashed_seed(seed, _MODELS, model)
 
 
 def check(config: OnlineTrainConfig[Any], run: Path) -> None:

@@ -485,7 +485,6 @@ def _ring(
     action_limit: float,
 ) -> Ring:
     """What the agents fill; observations are standardized as in the run that they start from."""
-    known = None if start is None else start[1].get("normalizer")
     offline = None
     if dataset is not None:
         transitions = qlearning_transitions(divide_actions(dataset, action_limit), "d4rl")
@@ -497,7 +496,7 @@ def _ring(
         environment_count=config.environments,
         batch_size=config.method.batch_size,
         capacity=config.capacity,
-        normalizer=None if known is None else Normalizer.from_dict(known),
+        normalizer=None if start is None else Normalizer.of_metadata(start[1]),
         device=device,
         threads=None if device.type == "cuda" else config.compute.threads,
         offline=offline,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill.core.files import remove
+from trajmill.core.seeds import hashed_seed
 from trajmill.replay.replay_buffer import ReplayBuffer
 from trajmill.replay.tables import Table, TransitionBatch, TransitionFacts
-from trajmill.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from trajmill.training.checkpoint import CheckpointError, read_checkpoint, save_tensors
 from trajmill.training.draws import Draws, even, indexes, shaped_normals, uniforms
-from trajmill.training.metrics import MetricRing
 from trajmill.training.settings import Interaction
 
 Explore = Callable[[Tensor, Tensor], Tensor]
@@ -72,18 +71,6 @@ class Environments(Protocol):
 
     def resume(self, snapshot: NDArray[np.float64]) -> None:
         """Go on from a snapshot."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """The rows of a file, as a state that can be saved."""
-
-    columns: Mapping[str, Tensor]
-    metrics: MetricRing
-    period: int = 1
-
-    def moving(self) -> dict[str, Tensor]:
-        return dict(self.columns)
 
 
 class Ring(Table[TransitionBatch, TransitionFacts]):
@@ -418,8 +405,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
 def write_rows(path: Path, columns: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
     """Write rows into a file, in a folder that is made if it is missing; `read_checkpoint` reads them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
-    save_checkpoint(path, _Rows(tensors, MetricRing((), torch.empty(0))), metadata)
+    save_tensors(path, {name: torch.from_numpy(column) for name, column in columns.items()}, metadata)
 
 
 class _Ahead:
@@ -440,8 +426,7 @@ class _Ahead:
 
 def episode_seed(seed: int, environment: int, episode: int) -> int:
     """What an environment of a seed is reset with for an episode: a 63-bit hash of the three numbers."""
-    words = np.random.SeedSequence(seed, spawn_key=(_EPISODES, environment, episode)).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(1))
+    return hashed_seed(seed, _EPISODES, environment, episode) >> 1
 
 
 def _read_rows(directory: Path, first: int, end: int) -> dict[str, NDArray[Any]]:

@@ -8,6 +8,7 @@ other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -110,8 +111,9 @@ class TransitionFacts:
 
     observation_dim: int
     action_dim: int
-    lowest_reward: float
-    greatest_reward: float
+    lowest_reward: float = -math.inf
+    greatest_reward: float = math.inf
+    """infinite where rewards are still to come"""
     normalizer: Normalizer | None = None
     held_out: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     """columns of the rows that are not in the table, for measuring"""

@@ -44,7 +44,12 @@ class DamagedCheckpointError(CheckpointError):
 
 def save_checkpoint(path: Path, state: TrainingState, metadata: Mapping[str, Any]) -> None:
     """Store everything that moves, with JSON metadata that says what it belongs to."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.moving().items()}
+    save_tensors(path, state.moving(), metadata)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Store tensors, with JSON metadata that says what they belong to; `read_checkpoint` reads both."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     described = json.dumps(dict(metadata), sort_keys=True)
     header = {"format": FORMAT, "trajmill": described, "sha256": digest(tensors, described)}
     write_whole(path, save(tensors, metadata=header))

@@ -29,8 +29,7 @@ class Policy:
     @classmethod
     def restored(cls, network: Stack, act: Act, metadata: Mapping[str, Any]) -> Policy:
         """With the normalizer that `metadata` has."""
-        known = metadata.get("normalizer")  # earlier versions had none to write down
-        return cls(network, act, None if known is None else Normalizer.from_dict(known))
+        return cls(network, act, Normalizer.of_metadata(metadata))
 
     def metadata(self) -> dict[str, Any]:
         """What `restored` has to know."""
