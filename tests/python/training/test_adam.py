@@ -48,6 +48,33 @@ def test_parameters_without_gradient_stay_bitwise() -> None:
     assert not torch.equal(stack.parameters["used"], torch.ones(1, 2))
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("own_mode", [False, True])
+def test_moments_without_gradient_become_zero_and_move_nothing(fused: bool, own_mode: bool) -> None:
+    least = torch.tensor([1e-40, 0.0])
+    values = torch.tensor([1.0, 1e-30])
+    stack = Stack.of([{"value": values.clone()}])
+    optimizer = Adam.of([stack], [torch.tensor([1e-3])], fused=fused)
+    theirs = values.clone().requires_grad_()
+    reference = torch.optim.Adam([theirs], lr=1e-3)
+    torch.set_flush_denormal(own_mode)
+    try:
+        for update in range(1200):  # 0.9 to the power of 1,200 is 1e-55
+            gradient = torch.ones(2) if update == 0 else torch.zeros(2)
+            optimizer.gradients[0].parameters["value"].copy_(gradient)
+            optimizer.apply()
+            theirs.grad = gradient
+            reference.step()
+            assert bool((least * 1)[0] == 0) == own_mode  # all else is computed as before
+    finally:
+        torch.set_flush_denormal(False)
+    assert not optimizer.first_moments[0].any()
+    assert optimizer.second_moments[0].any()
+    if not own_mode:
+        assert 0 < float(reference.state[theirs]["exp_avg"].abs().max()) < 1.2e-38  # for ever
+    torch.testing.assert_close(stack.parameters["value"].detach()[0], theirs.detach(), rtol=1e-6, atol=0)
+
+
 Networks = list[dict[str, Tensor]]
 
 
