@@ -182,7 +182,8 @@ def test_installed(folder: Path, package: Path, *options: str, slow: str = "", *
     run(BIN / "python", "-m", "pip", "--python", python, "install", *words, package)
     shutil.copytree(ROOT / "tests", folder / "tree/tests")
     shutil.copy(ROOT / "pyproject.toml", folder / "tree")
-    home = subprocess.check_output([python, "-c", "import trajmill; print(trajmill.__file__)"], text=True).strip()
+    where = (python, "-c", "import trajmill; print(trajmill.__file__)")
+    home = subprocess.check_output(where, text=True, env=os.environ | variables).strip()
     if not home.startswith(str(site)):
         raise SystemExit(f"tested {home}, not what was installed in {site}")
     tree = folder / "tree"
