@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
@@ -18,6 +19,8 @@ __all__ = ["PlainProgress", "RichProgress", "amount", "duration", "rate"]
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
+RATE_LINES = 12
+"""lines from which a running task's rate is taken, so that a slow beginning is forgotten"""
 BAR_MINIMUM_WIDTH = 110
 """columns of a terminal that has room for a bar beside the numbers"""
 
@@ -68,9 +71,9 @@ class _RateColumn(rich.progress.ProgressColumn):
 class _Line:
     """What a plain line needs to remember of its task."""
 
-    started: float
-    first: int
-    printed: float
+    points: deque[tuple[float, int]]
+    """when so many units were done: at the lines printed last"""
+    started: tuple[float, int]
     finished: bool = False
 
 
@@ -87,13 +90,15 @@ class PlainProgress:
         now = self._clock()
         line = self._lines.get(task)
         if line is None or (line.finished and completed < total):
-            line = self._lines[task] = _Line(started=now, first=completed, printed=now)
+            line = self._lines[task] = _Line(deque([(now, completed)], RATE_LINES), (now, completed))
         done = completed >= total
-        if line.finished or (not done and now - line.printed < LINE_SECONDS):
+        if line.finished or (not done and now - line.points[-1][0] < LINE_SECONDS):
             return
-        line.printed, line.finished = now, done
-        elapsed = now - line.started
-        speed = (completed - line.first) / elapsed if elapsed > 0 else 0.0
+        since, first = line.started if done else line.points[0]
+        line.points.append((now, completed))
+        line.finished = done
+        elapsed = now - since
+        speed = (completed - first) / elapsed if elapsed > 0 else 0.0
         parts = [f"{task}: {amount(completed)} / {amount(total)} {unit}"]
         if speed > 0:
             parts.append(rate(speed, unit))

@@ -24,6 +24,21 @@ def test_plain_lines_come_every_five_seconds_and_at_the_end():
     ]
 
 
+def test_a_slow_beginning_is_forgotten():
+    """As of an agent that acts at random before its first update."""
+    now = 0.0
+    stream = io.StringIO()
+    progress = PlainProgress(stream, clock=lambda: now)
+    progress("train", 0, 20_000, "updates")
+    for second in range(1000, 1100):
+        now = float(second)
+        progress("train", (second - 999) * 100, 20_000, "updates")
+    assert stream.getvalue().splitlines()[-1] == "train: 9,600 / 20,000 updates  100 updates/s  1 min 44 s left"
+    now = 1200.0
+    progress("train", 20_000, 20_000, "updates")
+    assert stream.getvalue().splitlines()[-1] == "train: 20,000 / 20,000 updates  16.7 updates/s  20 min 00 s in all"
+
+
 def test_a_resumed_task_does_not_count_what_was_done_before():
     now = 0.0
     stream = io.StringIO()
