@@ -187,6 +187,7 @@ def descriptors_and_memory() -> tuple[int, int]:
     return len(list(Path("/proc/self/fd").iterdir())), int(resident.split()[1]) * 1024
 
 
+@pytest.mark.unsanitized
 def test_opening_and_closing_leaks_nothing(tmp_path):
     build(token_spec(row_count=400), tmp_path / "c")  # 3 MB in 50 shards
 
