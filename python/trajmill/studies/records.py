@@ -229,18 +229,22 @@ def printed_columns(file_name: str) -> dict[str, Printed]:
 def smaller(method: Any, *, updates: float = 1.0, batch: float = 1.0, small: bool = False) -> Any:
     """Settings at a smaller scale.
 
-    `updates` is the share of each setting that counts updates (``..._updates``, where 0 stays 0), `batch` the share of
-    each batch size (``...batch_size``). With `small`, settings that have their default become those of the method's
-    `SMALL` instance.
+    `updates` is the share of each setting that counts updates (``..._updates``, where 0 stays 0, and of two that differ
+    the greater one stays greater, however small the share), `batch` the share of each batch size (``...batch_size``).
+    With `small`, settings that have their default become those of the method's `SMALL` instance.
     """
     default, tiny = type(method)(), method_named(name_of(method)).SMALL
+    own = {setting.name: getattr(method, setting.name) for setting in fields(method)}
+    counts: dict[int | None, int | None] = {None: None, 0: 0}
+    last = 0
+    for count in sorted({value for name, value in own.items() if name.endswith("_updates") and value}):
+        counts[count] = last = max(last + 1, round(count * updates))
     changes: dict[str, Any] = {}
-    for name in (setting.name for setting in fields(method)):
-        value = getattr(method, name)
+    for name, value in own.items():
         if small and value == getattr(default, name):
             value = getattr(tiny, name)
-        if name.endswith("_updates") and value:  # a small instance's counts are for runs of another length
-            value = getattr(method, name) and max(1, round(getattr(method, name) * updates))
+        if name.endswith("_updates"):  # a small instance's counts are for runs of another length
+            value = counts[own[name]]
         if name.endswith("batch_size") and value is not None:
             value = max(1, round(value * batch))
         changes[name] = value
