@@ -77,7 +77,8 @@ def _listed() -> Outcome:
     for study in all_studies().values():
         work = estimate(study)
         data[study.name] = {"title": study.title, **asdict(work)}
-        numbers = (f"{work.cells}", f"{work.pretrainings}", f"{work.cpu_core_hours:,.0f}", f"{work.gpu_hours:.1f}")
+        hours = f"{work.cpu_core_hours:,.{int(work.cpu_core_hours < 10)}f}"
+        numbers = (f"{work.cells}", f"{work.pretrainings}", hours, f"{work.gpu_hours:.1f}")
         quick = study.name == "quick"  # minutes, whatever the estimate says
         table.add_row(study.name, *numbers[:2], *(("", "") if quick else numbers[2:]), study.title)
     foot = (
@@ -100,7 +101,7 @@ def _shown(done: Results, *, quick: bool) -> RenderableType:
 
 def _table(done: Results) -> Table:
     """One line a cell, which fits any terminal; the files have the paper's layout."""
-    table = columns(done.study.kind.removesuffix("s"), "variant", right=done.comparison.sides)
+    table = columns(done.comparison.place, "variant", right=done.comparison.sides)
     table.title, table.title_justify = f"{done.study.name}: {done.study.title}", "left"
     for label, row in done.comparison.rows.items():
         for number, (column, entry) in enumerate(zip(done.comparison.columns, row, strict=True)):

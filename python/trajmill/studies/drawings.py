@@ -107,9 +107,9 @@ def _positions(run: RunRecord, updates: NDArray[np.int64]) -> NDArray[Any]:
     known = run.config["config"].get("interaction")
     if known is None:
         return updates
-    rows = run.config["config"]["method"]["batch_size"] - 1  # no update before there are as many and one more
-    first = max(known["random_steps"] + known["warmup_steps"], rows)
-    steps: NDArray[Any] = first + updates / known["updates_per_step"]
+    rows = run.config["config"]["method"]["batch_size"]  # the first update needs as many
+    first = max(known["random_steps"] + known["warmup_steps"] + 1, rows)
+    steps: NDArray[Any] = first + np.floor((updates - 1) / known["updates_per_step"] + 1e-6)
     return steps
 
 

@@ -68,7 +68,7 @@ class Results:
         heads = (
             f"{each.group}: {each.label}" if each.group not in each.label else each.label for each in study.columns
         )
-        return Comparison(columns=tuple(heads), rows=rows)
+        return Comparison(columns=tuple(heads), rows=rows, place=study.kind.removesuffix("s"))
 
     def run(self, variant: Variant, dataset: Place) -> RunRecord | None:
         """The run of a cell, if there is one."""

@@ -210,12 +210,24 @@ def estimate(study: Study) -> Estimate:
 
 
 def _seconds(method: Any) -> tuple[float, float]:
-    """Of an update, on a core and on a GPU; that of a narrower network takes less, as its matrix products do."""
+    """Of an update, on a core and on a GPU; with other sizes than by default, in proportion to its matrix products."""
     cpu, gpu = getattr(method_named(name_of(method)), "SECONDS", (0.01, 0.0001))
-    size = (method.width / type(method)().width) ** 2 if hasattr(method, "width") else 1.0
+    size = _products(method) / _products(type(method)())
     return cpu * size, gpu * size
+
+
+def _products(method: Any) -> float:
+    """What the matrix products of an update are in proportion to: rows, and the square of the widest layer."""
+    width: int = getattr(method, "width", None) or max(getattr(method, "hidden_sizes", (1,)))
+    return _rows(method) * width**2
+
+
+def _rows(method: Any) -> int:
+    """Of a batch."""
+    rows: int = getattr(method, "batch_size", None) or 256
+    return rows
 
 
 def _updates_for(method: Any, sampling: Any, count: int) -> float:
     """How many updates of a model take as long as making transitions: each row of a batch costs three evaluations."""
-    return count * getattr(sampling, "evaluations", 1) / (3 * (method.batch_size or 256))
+    return count * getattr(sampling, "evaluations", 1) / (3 * _rows(method))

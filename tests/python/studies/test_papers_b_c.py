@@ -10,12 +10,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from tiny_runs import tiny, train
 
 from trajmill.algorithms import redq, sac, td3_bc
 from trajmill.core.progress import silent
 from trajmill.data import load_dataset, qlearning_transitions
-from trajmill.experiments.online import SynthesisConfig
+from trajmill.experiments.online import SynthesisConfig, ring_of
 from trajmill.experiments.train import OnlineTrainConfig
 from trajmill.runs.reading import read_run
 from trajmill.studies import cells, drawings
@@ -26,7 +27,7 @@ from trajmill.studies.paper_b import augmented
 from trajmill.studies.paper_c import AGENTS, DIFFUSION, with_synthetic
 from trajmill.studies.records import Noise
 from trajmill.studies.run import all_studies, estimate, reproduce
-from trajmill.training.settings import Schedule
+from trajmill.training.settings import Interaction, Schedule, plain
 
 HOPPER = "hopper-sac-replay-10k"
 NAMES = [name for name in all_studies() if name.startswith(("b-", "c-"))]
@@ -224,6 +225,14 @@ def test_the_work_of_an_online_study_has_its_models() -> None:
     assert estimate(study).cells == 12
 
 
+def test_smaller_networks_and_batches_are_less_work() -> None:
+    """Of `c-online-small`, all layers are half as wide as by default and batches half as large."""
+    study = all_studies()["c-online-small"]
+    (once,) = (each for each in study.columns if each.label == "SAC, 1 update a step")
+    assert estimate(replace(study, columns=(once,))).cpu_core_hours == pytest.approx(4 * 3500 * 0.009 / 8 / 3600)
+    assert 0.25 < estimate(study).cpu_core_hours < 1.0
+
+
 def test_environments_are_trained_in_without_any_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a file has an environment's name."""
     (tmp_path / "hopper").write_text("not a dataset")
@@ -239,6 +248,27 @@ def test_environments_are_trained_in_without_any_data(tmp_path: Path, monkeypatc
         for name in study.variants
     ]
     assert list(runs.values()) == [path for _, path in made]
+
+
+@pytest.mark.parametrize("ratio", [20, 1, 0.5, 1 / 3])
+@pytest.mark.parametrize("random_steps", [10, 50])
+def test_points_of_curves_stand_at_the_steps_before_them(ratio: float, random_steps: int) -> None:
+    """Also where the first update waits for the rows of a batch, here 32."""
+    interaction = Interaction(random_steps=random_steps, updates_per_step=ratio)
+    sizes: dict[str, Any] = {"environment_count": 1, "batch_size": 32, "capacity": 100, "normalizer": None}
+    ring = ring_of("hopper", [0], interaction, device=torch.device("cpu"), **sizes)
+    config = {"interaction": plain(interaction), "method": {"batch_size": 32}}
+    updates = np.arange(1, 1001)
+    found = drawings._positions(SimpleNamespace(config={"config": config}), updates)  # type: ignore[arg-type]
+    assert found.tolist() == [ring.steps_before(update - 1) for update in updates.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "row"), [("c-online", "environment", "hopper"), ("b-online", "dataset", "hopper-medium-replay-v2")]
+)
+def test_tables_say_what_their_rows_are_of(name: str, head: str, row: str, tmp_path: Path) -> None:
+    table = Results(all_studies()[name], tmp_path, ReproduceConfig(), {}).comparison.markdown().splitlines()
+    assert table[0].startswith(f"| {head} |") and table[2].startswith(f"| {row} |")
 
 
 @pytest.mark.parametrize(
