@@ -338,6 +338,11 @@ class Sampling:
         """Noise levels."""
         return self.levels or (128 if self.sampler == "paper" else 32)
 
+    @property
+    def evaluations(self) -> int:
+        """Of the network, for a transition made of noise alone and without guidance."""
+        return 2 * self.level_count - 1 if self.sampler == "paper" else self.level_count
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sampler:

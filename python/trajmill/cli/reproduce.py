@@ -1,9 +1,9 @@
 """Repeat a table or figure of a paper by its name, and set the paper's numbers beside ours.
 
-Every variant is pre-trained and fine-tuned on every dataset that is found, all seeds in one program. What is finished
-is kept and shared by all studies in --out, so the same command continues where it stopped. Datasets that are not found
-are named, with the command that downloads them, and their cells stay empty. --quick runs the same code on the bundled
-data in minutes: a check that everything works, not a result.
+Every variant is pre-trained and fine-tuned on every dataset that is found, or learns in every environment, all seeds in
+one program. What is finished is kept and shared by all studies in --out, so the same command continues where it
+stopped. Datasets that are not found are named, with the command that downloads them, and their cells stay empty.
+--quick runs the same code on the bundled data in minutes: a check that everything works, not a result.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ EXAMPLES = """
   trajmill reproduce quick
   trajmill reproduce a-table-6 --quick
   trajmill reproduce b-rates --datasets hopper-sac-replay-10k --update-share 0.2
+  trajmill reproduce c-online --environments hopper --update-share 0.1
   trajmill reproduce a-table-1 --out runs/paper-a --text wiki.train.raw
   trajmill reproduce a-table-6 --datasets hopper-medium-v2 walker2d-medium-v2 --seeds 0 1 2 3 4
 """
@@ -76,13 +77,14 @@ def _listed() -> Outcome:
     for study in all_studies().values():
         work = estimate(study)
         data[study.name] = {"title": study.title, **asdict(work)}
-        numbers = (f"{work.cells}", f"{work.pretrainings}", f"{work.cpu_core_hours:,.0f}", f"{work.gpu_hours:.1f}")
+        hours = f"{work.cpu_core_hours:,.{int(work.cpu_core_hours < 10)}f}"
+        numbers = (f"{work.cells}", f"{work.pretrainings}", hours, f"{work.gpu_hours:.1f}")
         quick = study.name == "quick"  # minutes, whatever the estimate says
         table.add_row(study.name, *numbers[:2], *(("", "") if quick else numbers[2:]), study.title)
     foot = (
         "\nruns: fine-tuning runs, each of all seeds; pre-runs: pre-training runs. Studies share both. Hours are "
-        "rough, for a whole study from nothing, on one core of a small server or on one H200; evaluation, models of "
-        "datasets and what they make come on top. Any study runs in minutes with --quick."
+        "rough, for a whole study from nothing, models and what they make included, on one core of a small server or "
+        "on one H200; evaluation comes on top. Any study runs in minutes with --quick."
     )
     return Outcome(data, Group(table, foot))
 
@@ -99,7 +101,7 @@ def _shown(done: Results, *, quick: bool) -> RenderableType:
 
 def _table(done: Results) -> Table:
     """One line a cell, which fits any terminal; the files have the paper's layout."""
-    table = columns("dataset", "variant", right=done.comparison.sides)
+    table = columns(done.comparison.place, "variant", right=done.comparison.sides)
     table.title, table.title_justify = f"{done.study.name}: {done.study.title}", "left"
     for label, row in done.comparison.rows.items():
         for number, (column, entry) in enumerate(zip(done.comparison.columns, row, strict=True)):

@@ -62,6 +62,11 @@ class SynthesisConfig(Generic[ModelT, SamplingT]):
         first = self.first or self.every
         return 0 if self.every is None or first is None or steps < first else (steps - first) // self.every + 1
 
+    def due_within(self, interaction: Interaction, updates: int, environment_count: int = 1) -> int:
+        """How many models a run of so many updates makes; none after its last step."""
+        steps = interaction.random_steps + interaction.warmup_steps + int(updates / interaction.updates_per_step)
+        return self.due(steps - environment_count)
+
 
 def ring_of(
     environment: str,

@@ -159,9 +159,7 @@ def check(config: OnlineTrainConfig[Any], run: Path) -> None:
 
 def cost(config: OnlineTrainConfig[Any], run: Path) -> str:
     """In words, what the models of a run will cost."""
-    interaction = config.interaction
-    steps = interaction.random_steps + interaction.warmup_steps - config.environments  # none after the last step
-    count = config.synthesis.due(steps + int(config.schedule.updates / interaction.updates_per_step))
+    count = config.synthesis.due_within(config.interaction, config.schedule.updates, config.environments)
     with _quiet():
         return f"{count} models of each of {len(config.seeds)} seeds, each {_trial(config, run).estimate()}"
 

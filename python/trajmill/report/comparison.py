@@ -52,6 +52,8 @@ class Comparison:
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[Entry, ...]]
     """by label, one entry for each column"""
+    place: str = "dataset"
+    """what a row is of"""
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -79,7 +81,7 @@ class Comparison:
     @property
     def corner(self) -> str:
         """Heading of the lines."""
-        return "variant" if self.is_turned else "dataset"
+        return "variant" if self.is_turned else self.place
 
     def texts(self, entry: Entry) -> tuple[str, ...]:
         """One cell for each of `sides`."""

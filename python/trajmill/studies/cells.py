@@ -1,4 +1,4 @@
-"""Runs the cells of a study: a variant on a dataset, all seeds at once, each a run directory of its own."""
+"""Runs the cells of a study: a variant on a dataset or in an environment, all seeds at once, each a run directory."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from trajmill.data import (
     write_d4rl,
 )
 from trajmill.data.catalog import find_dataset
+from trajmill.data.environments import Task
 from trajmill.data.official import OfficialFile, official_file
 from trajmill.experiments.datasets import convert
 from trajmill.experiments.prediction import identity_of
 from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig, train
 from trajmill.experiments.upsample import UpsampleConfig, upsample
 from trajmill.runs.processes import Job, process_count, run_jobs
-from trajmill.studies.records import Model, Noise, Variant, smaller
+from trajmill.studies.records import Model, Noise, Place, Variant, smaller
 from trajmill.training.device import ComputeConfig
-from trajmill.training.settings import Schedule, at_least, check_seeds, in_range
+from trajmill.training.settings import Interaction, Schedule, at_least, check_seeds, in_range
 
 QUICK_DATASETS = ("halfcheetah-sac-replay-10k", "hopper-sac-replay-10k")
 """the bundled ones that are most like the papers'"""
@@ -52,12 +53,15 @@ class ReproduceConfig:
 
     datasets: tuple[str, ...] = ()
     """names or paths to take instead of the study's own"""
+    environments: tuple[str, ...] = ()
+    """short names, such as hopper, to take instead of the study's own, in a study of agents that learn online"""
     seeds: tuple[int, ...] = ()
     """fine-tuning seeds; by default the paper's, or two with `quick`"""
     update_share: float = 1.0
-    """share of every number of fine-tuning updates and of their warm-ups, in (0, 1]"""
+    """share of every number of fine-tuning updates and of their warm-ups, in (0, 1]; of agents that learn online, of
+    their steps too, of the steps between models and of the transitions that models make"""
     pretraining_share: float | None = None
-    """the same for pre-training updates; by default `update_share`"""
+    """the same for updates of pre-training and of models; by default `update_share`"""
     batch_share: float = 1.0
     """share of every batch size, in (0, 1]"""
     evaluation_count: int = 20
@@ -78,9 +82,23 @@ class ReproduceConfig:
         at_least(4, evaluation_count=self.evaluation_count)
         at_least(1, processes=1 if self.processes is None else self.processes)
 
+    @property
+    def share_before(self) -> float:
+        """Share of pre-training updates, and of those of models."""
+        return self.update_share if self.pretraining_share is None else self.pretraining_share
+
+    @property
+    def episode_count(self) -> int:
+        """Episodes of an evaluation and seed."""
+        return 2 if self.quick else 10
+
 
 QUICK_COUNT = 2000
 """transitions that a quick run makes"""
+COUNTED = ("updates", "log_interval", "evaluation_interval", "checkpoint_interval")
+"""what a schedule counts in updates"""
+LEAST_ROWS = 16
+"""steps between two models of what an agent has met, at least, however small the share"""
 
 
 def missing_requirement(variant: Variant, config: ReproduceConfig) -> str:
@@ -115,9 +133,8 @@ def pretraining_config(variant: Variant, sizes: tuple[int, int], config: Reprodu
     """Settings of a variant's pre-training run, for data with observations and actions of these sizes."""
     start = variant.start
     assert start is not None
-    share = config.update_share if config.pretraining_share is None else config.pretraining_share
     sized = replace(start.method, **dict(zip(start.sized_by, sizes, strict=False)))
-    method, schedule = _scaled(sized, start.updates, share, _whole(variant), config)
+    method, schedule = _scaled(sized, start.updates, config.share_before, _whole(variant), config)
     if start.needs_text:
         method = replace(method, text=tuple(path.resolve() for path in config.text))
     return TrainConfig(
@@ -132,22 +149,13 @@ def pretraining_config(variant: Variant, sizes: tuple[int, int], config: Reprodu
 def training_config(
     variant: Variant, dataset: str, environment: str, init: Path | None, config: ReproduceConfig, output: Path = Path()
 ) -> TrainConfig[Any]:
-    """Settings of a fine-tuning run; `output` is where models and what they made are."""
-    whole = variant.updates if variant.meets else _whole(variant)
-    method, schedule = _scaled(variant.method, variant.updates, config.update_share, whole, config)
+    """Settings of a fine-tuning run; `output` is where models and what they made are.
+
+    A variant that learns online has no use for the dataset.
+    """
     if variant.meets is not None:
-        share = schedule.updates / variant.updates
-        return OnlineTrainConfig(
-            environment=environment,
-            interaction=replace(variant.meets, random_steps=round(share * variant.meets.random_steps)),
-            init=init,
-            seeds=config.seeds,
-            evaluation_episode_count=2 if config.quick else 10,
-            method=method,
-            schedule=schedule,
-            compute=config.compute,
-            variant=variant.name,
-        )
+        return _online_config(variant, variant.meets, environment, init, config)
+    method, schedule = _scaled(variant.method, variant.updates, config.update_share, _whole(variant), config)
     if variant.ratio < 1.0 and variant.subset == "transitions" and hasattr(method, "next_observation"):
         method = replace(method, next_observation="stored")  # rows in no order
     return DatasetTrainConfig(
@@ -156,9 +164,49 @@ def training_config(
         **_augmented(variant, dataset, output),
         init=init,
         seeds=config.seeds,
-        evaluation_episode_count=2 if config.quick else 10,
+        evaluation_episode_count=config.episode_count,
         method=method,
         schedule=schedule,
+        compute=config.compute,
+        variant=variant.name,
+    )
+
+
+def _online_config(
+    variant: Variant, meets: Interaction, environment: str, init: Path | None, config: ReproduceConfig
+) -> OnlineTrainConfig[Any]:
+    """Settings of a run that learns online: a share of its steps of the environment, and all else in proportion.
+
+    Everything is counted in steps first and then in the updates that belong to them, so variants with other
+    update-to-data ratios make as many steps, and are scored after the same ones.
+    """
+    ratio, synthesis = meets.updates_per_step, variant.synthesis
+    steps = max(1, round(variant.updates / ratio))
+    method, schedule = _scaled(variant.method, steps, config.update_share, steps, config)
+    share = schedule.updates / steps
+
+    def part(count: int, least: int = 0) -> int:
+        return max(least, round(share * count))
+
+    if synthesis.every is not None:
+        model, training = _scaled(synthesis.method, synthesis.updates, config.share_before, synthesis.updates, config)
+        synthesis = replace(
+            synthesis,
+            every=part(synthesis.every, LEAST_ROWS),
+            first=None if synthesis.first is None else part(synthesis.first, LEAST_ROWS),
+            count=QUICK_COUNT if config.quick else part(synthesis.count, 1),
+            updates=training.updates,
+            method=model,
+        )
+    return OnlineTrainConfig(
+        environment=environment,
+        interaction=replace(meets, random_steps=part(meets.random_steps), warmup_steps=part(meets.warmup_steps)),
+        synthesis=synthesis,
+        init=init,
+        seeds=config.seeds,
+        evaluation_episode_count=config.episode_count,
+        method=method,
+        schedule=replace(schedule, **{name: max(1, round(ratio * getattr(schedule, name))) for name in COUNTED}),
         compute=config.compute,
         variant=variant.name,
     )
@@ -216,8 +264,7 @@ def model_config(model: Model, dataset: str, config: ReproduceConfig) -> Dataset
 
 
 def _model_scaled(model: Model, config: ReproduceConfig) -> tuple[Any, Schedule]:
-    share = config.update_share if config.pretraining_share is None else config.pretraining_share
-    return _scaled(model.method, model.updates, share, model.updates, config)
+    return _scaled(model.method, model.updates, config.share_before, model.updates, config)
 
 
 def upsample_config(variant: Variant, config: ReproduceConfig) -> UpsampleConfig[Any]:
@@ -239,20 +286,22 @@ def _place(output: Path, folder: str, model: Model, dataset: str) -> Path:
     return output / folder / path_name(model.name) / place_name(dataset)
 
 
-Cell = tuple[Variant, str]
+Cell = tuple[Variant, Place]
 DONE = "done"
 """what a cell reports last"""
 
 
 def run_cells(
     cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
-) -> dict[tuple[str, str], Path]:
-    """Finished runs by variant and dataset; what several cells need is made once, before them."""
-    if earlier := [(variant.after, dataset) for variant, dataset in cells if variant.after is not None]:
+) -> dict[tuple[str, Place], Path]:
+    """Finished runs by variant and place; what several cells need is made once, before them."""
+    if earlier := [(variant.after, place) for variant, place in cells if variant.after is not None]:
         run_cells(earlier, output, config, progress)
     pretrained: dict[Path, tuple[str, Cell]] = {}
     models, upsampled = dict(pretrained), dict(pretrained)
     for variant, dataset in cells:
+        if isinstance(dataset, Task):
+            continue  # agents that learn there need nothing before
         source = _share_of(variant, dataset, output)
         _augmented(variant, source, output)
         if variant.start is not None and (path := _pretraining_path(variant, dataset, output)) is not None:
@@ -267,9 +316,9 @@ def run_cells(
     for task, work, needed in before:
         _run(task, work, list(needed.values()), output, config, progress)
     runs = _run(
-        "training", _train, [(variant.name, (variant, dataset)) for variant, dataset in cells], output, config, progress
+        "training", _train, [(variant.name, (variant, place)) for variant, place in cells], output, config, progress
     )
-    return {(variant.name, dataset): run for (variant, dataset), run in zip(cells, runs, strict=True)}
+    return {(variant.name, place): run for (variant, place), run in zip(cells, runs, strict=True)}
 
 
 def _run(
@@ -282,8 +331,8 @@ def _run(
 ) -> list[Path]:
     """What `work` makes for each cell, under the name of what is made; a single process is this one."""
     jobs = [
-        Job(f"{number}/{len(todo)} {name} on {short_name(dataset)}", work, (variant, dataset, output, config))
-        for number, (name, (variant, dataset)) in enumerate(todo, start=1)
+        Job(f"{number}/{len(todo)} {name} on {short_name(place)}", work, (variant, place, output, config))
+        for number, (name, (variant, place)) in enumerate(todo, start=1)
     ]
     count = process_count(config.processes, config.compute, len(jobs))
     finished = 0
@@ -336,18 +385,21 @@ def _upsample(variant: Variant, dataset: str, output: Path, config: ReproduceCon
     return path
 
 
-def _train(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
+def _train(variant: Variant, place: Place, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
     """The finished run of a cell; what it needs is finished."""
-    source, init = _share_of(variant, dataset, output), _pretraining_path(variant, dataset, output)
-    if variant.after is not None:
-        init = _run_path(variant.after, dataset, output)
-    settings = training_config(variant, source, dataset_facts(dataset)[2], init, config, output)
-    return _finished(settings, _run_path(variant, dataset, output), progress)
+    if isinstance(place, Task):
+        settings = training_config(variant, "", place.environment_id, None, config)
+    else:
+        source, init = _share_of(variant, place, output), _pretraining_path(variant, place, output)
+        if variant.after is not None:
+            init = _run_path(variant.after, place, output)
+        settings = training_config(variant, source, dataset_facts(place)[2], init, config, output)
+    return _finished(settings, _run_path(variant, place, output), progress)
 
 
-def _run_path(variant: Variant, dataset: str, output: Path) -> Path:
+def _run_path(variant: Variant, place: Place, output: Path) -> Path:
     """Run directory of a cell."""
-    return output / "runs" / path_name(variant.name) / place_name(dataset)
+    return output / "runs" / path_name(variant.name) / place_name(place)
 
 
 def _finished(settings: TrainConfig[Any], path: Path, progress: Progress) -> Path:
@@ -356,23 +408,27 @@ def _finished(settings: TrainConfig[Any], path: Path, progress: Progress) -> Pat
     return path
 
 
-def short_name(dataset: str) -> str:
-    """A dataset in words: its name, or the name of its file."""
-    return Path(dataset).stem if "/" in dataset else dataset
+def short_name(place: Place) -> str:
+    """A place in words: its name, or the name of its file."""
+    if isinstance(place, Task):
+        return place.name
+    return Path(place).stem if "/" in place else place
 
 
-def labels(datasets: Iterable[str]) -> dict[str, str]:
-    """What tables and figures call each dataset: its short name, or all of its path where two have one name."""
-    names = {dataset: short_name(dataset) for dataset in datasets}
+def labels(places: Iterable[Place]) -> dict[Place, str]:
+    """What tables and figures call each place: its short name, or all of its path where two have one name."""
+    names = {place: short_name(place) for place in places}
     counts = Counter(names.values())
-    return {dataset: name if counts[name] == 1 else dataset for dataset, name in names.items()}
+    return {place: name if counts[name] == 1 else str(place) for place, name in names.items()}
 
 
-def place_name(dataset: str) -> str:
-    """A dataset as part of a path: its name, and but for bundled and official files what tells its content.
+def place_name(dataset: Place) -> str:
+    """A place as part of a path: its name, and of all but bundled and official files what tells their content.
 
     Any other name may stand for another file, here or tomorrow.
     """
+    if isinstance(dataset, Task):
+        return dataset.name
     name, short = path_name(short_name(dataset)), short_name(dataset)
     try:
         path = find_dataset(dataset)

@@ -15,7 +15,7 @@ from trajmill.report.page import grouped
 from trajmill.runs.reading import RunRecord, Series
 from trajmill.studies.cells import labels
 from trajmill.studies.measures import Results
-from trajmill.studies.records import Column, Quantity
+from trajmill.studies.records import Column, Place, Quantity
 
 Y_LABELS: dict[Quantity, str] = {
     "scores": "normalized score",
@@ -59,15 +59,15 @@ def panels_of(results: Results) -> list[Panel]:
     return [panel for panel in panels if panel.curves]
 
 
-def _dataset_groups(results: Results) -> dict[str, list[str]]:
+def _dataset_groups(results: Results) -> dict[str, list[Place]]:
     """The datasets that a panel averages over, by what the panel says of them."""
     datasets = list(dict.fromkeys(dataset for _, dataset in results.runs))
     if results.study.per_dataset or len(datasets) == 1:
         return {label: [dataset] for dataset, label in labels(datasets).items()}
-    return {f"average over {len(datasets)} datasets": datasets} if datasets else {}
+    return {f"average over {len(datasets)} {results.study.kind}": datasets} if datasets else {}
 
 
-def _panel(results: Results, columns: list[Column], datasets: list[str], title: str, quantity: Quantity) -> Panel:
+def _panel(results: Results, columns: list[Column], datasets: list[Place], title: str, quantity: Quantity) -> Panel:
     unique: dict[str, Column] = {}
     for column in columns:  # several columns of one variant measure different things of one curve
         name = column.trained.name
@@ -89,7 +89,7 @@ def _panel(results: Results, columns: list[Column], datasets: list[str], title: 
     )
 
 
-def _curve(results: Results, column: Column, datasets: list[str], style: int, quantity: Quantity) -> Curve | None:
+def _curve(results: Results, column: Column, datasets: list[Place], style: int, quantity: Quantity) -> Curve | None:
     """Mean over datasets and seeds; None unless all datasets were run."""
     runs = [run for dataset in datasets if (run := results.run(column.trained, dataset)) is not None]
     name = results.study.loss
@@ -107,8 +107,9 @@ def _positions(run: RunRecord, updates: NDArray[np.int64]) -> NDArray[Any]:
     known = run.config["config"].get("interaction")
     if known is None:
         return updates
-    first = known["random_steps"] + known["warmup_steps"]
-    steps: NDArray[Any] = first + updates / known["updates_per_step"]
+    rows = run.config["config"]["method"]["batch_size"]  # the first update needs as many
+    first = max(known["random_steps"] + known["warmup_steps"] + 1, rows)
+    steps: NDArray[Any] = first + np.floor((updates - 1) / known["updates_per_step"] + 1e-6)
     return steps
 
 
@@ -119,7 +120,7 @@ def _losses(run: RunRecord, name: str) -> Series | None:
 
 
 def _distribution_panel(
-    results: Results, columns: list[Column], datasets: list[str], title: str, quantity: Quantity
+    results: Results, columns: list[Column], datasets: list[Place], title: str, quantity: Quantity
 ) -> Panel:
     """How often the critics in the end give the data each value; all but the outermost 0.5 % on both sides."""
     values = []
@@ -139,7 +140,7 @@ def _distribution_panel(
     return Panel(title=title, x_label=x_label, y_label=Y_LABELS[quantity], curves=curves, counts=False)
 
 
-def _ratio_panel(results: Results, columns: list[Column], datasets: list[str], title: str) -> Panel:
+def _ratio_panel(results: Results, columns: list[Column], datasets: list[Place], title: str) -> Panel:
     curves = []
     for style, (line, of_line) in enumerate(grouped((column.line, column) for column in columns).items()):
         points = [

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from trajmill.algorithms import method_named
 from trajmill.data import Transitions, load_dataset, qlearning_transitions
+from trajmill.data.environments import Task
 from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
 from trajmill.report.comparison import Comparison, Entry
 from trajmill.runs.reading import RunRecord, checkpoints, read_run, read_state
 from trajmill.studies.cells import ReproduceConfig, labels
-from trajmill.studies.records import Column, Printed, Study, Variant
+from trajmill.studies.records import Column, Place, Printed, Study, Variant
 from trajmill.studies.similarity import Cosines, backbone_similarities, feature_similarities
 
 
@@ -29,8 +30,8 @@ class Results:
     study: Study
     output: Path
     config: ReproduceConfig
-    runs: Mapping[tuple[str, str], Path]
-    """by variant and dataset"""
+    runs: Mapping[tuple[str, Place], Path]
+    """by variant and place"""
     missing: Mapping[str, str] = field(default_factory=dict)
     """datasets that were not found, with the reason"""
     not_yet: Mapping[str, str] = field(default_factory=dict)
@@ -56,9 +57,9 @@ class Results:
         study = self.study
         rows = {
             label: tuple(_entry(self, column, data) for column in study.columns)
-            for data, label in labels(study.datasets).items()
+            for data, label in labels(study.places).items()
         }
-        found = [dataset for dataset in study.datasets if dataset not in self.missing]
+        found = [place for place in study.places if place not in self.missing]
         if len(found) > 1:
             which = f"these {len(found)}" if len(found) == len(rows) else f"the {len(found)} run here"
             rows[f"Average over {which}"] = tuple(_average(self, column, found) for column in study.columns)
@@ -67,9 +68,9 @@ class Results:
         heads = (
             f"{each.group}: {each.label}" if each.group not in each.label else each.label for each in study.columns
         )
-        return Comparison(columns=tuple(heads), rows=rows)
+        return Comparison(columns=tuple(heads), rows=rows, place=study.kind.removesuffix("s"))
 
-    def run(self, variant: Variant, dataset: str) -> RunRecord | None:
+    def run(self, variant: Variant, dataset: Place) -> RunRecord | None:
         """The run of a cell, if there is one."""
         path = self.runs.get((variant.name, dataset))
         return None if path is None else self._read(path)
@@ -84,7 +85,7 @@ class Results:
         inits = dict.fromkeys(self._read(path).settings["init"] for path in self.runs.values())
         return [*self.runs.values(), *(Path(init) for init in inits if init is not None)]
 
-    def values(self, column: Column, dataset: str) -> NDArray[np.float64] | None:
+    def values(self, column: Column, dataset: Place) -> NDArray[np.float64] | None:
         """The column's statistic of each seed, (seed_count,), NaN where a seed has none; None if nothing was run."""
         run = self.run(column.trained, dataset)
         if run is None:
@@ -122,7 +123,7 @@ class Results:
             self._data_values[run.path] = values
         return self._data_values[run.path]
 
-    def over(self, column: Column, datasets: list[str]) -> NDArray[np.float64] | None:
+    def over(self, column: Column, datasets: list[Place]) -> NDArray[np.float64] | None:
         """The column's statistic, (seed_count, dataset_count); None unless every seed has one on every dataset."""
         values = [self.values(column, dataset) for dataset in datasets]
         found = [value for value in values if value is not None and np.isfinite(value).all()]
@@ -132,13 +133,13 @@ class Results:
         """What the paper printed in the column's place, as far as it is on record."""
         return (self.study.printed or {}).get(column.printed, Printed())
 
-    def _baseline(self, dataset: str) -> float:
+    def _baseline(self, dataset: Place) -> float:
         """Final score of the first column, averaged over seeds; NaN if it was not run."""
         scores = self.values(replace(self.study.columns[0], statistic="average last four"), dataset)
         return math.nan if scores is None else float(scores.mean())
 
 
-def _entry(results: Results, column: Column, dataset: str) -> Entry:
+def _entry(results: Results, column: Column, dataset: Place) -> Entry:
     printed, name, values = results.printed(column), _official_name(dataset), results.values(column, dataset)
     entry = Entry(digits=column.digits, printed=printed.means.get(name), printed_deviation=printed.deviations.get(name))
     if values is None:
@@ -151,7 +152,7 @@ def _entry(results: Results, column: Column, dataset: str) -> Entry:
     return replace(entry, ours=statistics.bootstrap_interval(values), seed_count=len(values))
 
 
-def _average(results: Results, column: Column, datasets: list[str]) -> Entry:
+def _average(results: Results, column: Column, datasets: list[Place]) -> Entry:
     """Plain mean over the datasets that were run, theirs and ours alike."""
     means = results.printed(column).means
     printed = float(np.mean([means.get(_official_name(dataset), math.nan) for dataset in datasets]))
@@ -167,7 +168,9 @@ def _printed_average(results: Results, column: Column) -> Entry:
     return Entry(digits=column.digits, printed=printed.average, printed_deviation=printed.average_deviation)
 
 
-def _official_name(dataset: str) -> str:
-    """The name by which papers print numbers of a dataset; empty if it is not an official one."""
-    official = official_file(dataset)
+def _official_name(place: Place) -> str:
+    """The name by which papers print numbers of a place; empty for a dataset that is not an official one."""
+    if isinstance(place, Task):
+        return place.name
+    official = official_file(place)
     return "" if official is None else official.name

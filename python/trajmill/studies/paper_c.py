@@ -1,4 +1,4 @@
-"""Studies of arXiv 2303.06614, "Synthetic Experience Replay": offline agents on transitions of a diffusion model.
+"""Studies of arXiv 2303.06614, "Synthetic Experience Replay": agents on transitions of a diffusion model.
 
 The paper's tables are not in the text at hand, so tables have our numbers alone. What the summary and the released code
 say: agents train on 5 million synthetic transitions in place of the data, larger networks gain 12.2 % with them,
@@ -11,8 +11,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from trajmill.algorithms import diffusion, edac, iql, method_named, name_of, td3_bc, transition_gan, transition_vae
+from trajmill.algorithms import (
+    diffusion,
+    edac,
+    iql,
+    method_named,
+    name_of,
+    redq,
+    sac,
+    td3_bc,
+    transition_gan,
+    transition_vae,
+)
+from trajmill.experiments.online import SynthesisConfig
 from trajmill.studies.records import Column, Model, Noise, Study, Synthetic, Variant
+from trajmill.training.settings import Interaction
 
 SEEDS = (0, 1, 2, 3, 4)
 DATASETS = tuple(
@@ -25,6 +38,14 @@ COUNT = 5_000_000
 LARGER = (512, 512, 512)
 """ours: the paper's size is not in the text at hand"""
 SHARES = (0.03, 0.1, 0.15, 0.3)
+ONLINE = (
+    "Numbers are updates for each step. SAC, 20, synthetic is what the paper calls SynthER: now and then a new model "
+    "learns all transitions of a seed, and half of each batch is synthetic from the first model on."
+)
+PAPER_ONLINE = (
+    "100,000 steps of the environment, 5,000 of them at random, and a model after every 10,000. Length and seeds are "
+    "ours: the paper's are not in the text at hand."
+)
 
 DIFFUSION = Model(name="diffusion", method=diffusion.Config(), updates=100_000)
 AGENTS = {
@@ -44,6 +65,56 @@ ALONE = (
     "Synthetic only: every row of a batch was made by the model, scaled as the data would be (SynthER's way). The "
     "model has width 1,024; the paper has 2,048 for most datasets, and which have 1,024 is not in the text at hand."
 )
+
+
+ENVIRONMENTS = ("hopper", "halfcheetah", "walker2d")
+"""the paper's tasks of Gym; those of DeepMind Control are not simulated here"""
+ONLINE_SYNTHESIS: SynthesisConfig[diffusion.Config, diffusion.Sampling] = SynthesisConfig(every=10_000)
+SMALL_ONLINE: dict[str, Any] = {
+    "steps": 4_000,
+    "random_steps": 500,
+    "synthesis": SynthesisConfig(
+        every=1_000,
+        updates=5_000,
+        count=50_000,
+        method=diffusion.Config(batch_size=256, width=128),
+        sampling=diffusion.Sampling(sampler="fast"),
+    ),
+    "batch_size": 128,
+    "hidden_sizes": (128, 128),
+}
+"""what `online_agents` takes for a study of less than an hour of one core"""
+SMALL_ONLINE_NOTE = (
+    "Small enough for one core: 4,000 steps, of which 500 at random; batches of 128 and hidden layers 128 128 in place "
+    "of 256; a model of width 128 after every 1,000 steps, which 5,000 updates train, and 50,000 transitions of the "
+    "fast sampler."
+)
+
+
+def online_agents(
+    steps: int = 100_000,
+    random_steps: int = 5_000,
+    synthesis: SynthesisConfig[diffusion.Config, diffusion.Sampling] = ONLINE_SYNTHESIS,
+    name: str = "",
+    **changes: Any,
+) -> dict[str, Variant]:
+    """The agents of the online curves, by label; all make `steps` steps of an environment, the first ones at random.
+
+    `name` ends the variants' names, `changes` are to the settings of their methods.
+    """
+    delayed = sac.Config(policy_value="mean", policy_delay=20, **changes)
+
+    def agent(label: str, method: Any, updates_per_step: int = 20, **more: Any) -> Variant:
+        interaction = Interaction(random_steps=random_steps, updates_per_step=updates_per_step)
+        updates = (steps - random_steps) * updates_per_step
+        return Variant(name=label + name, method=method, updates=updates, interaction=interaction, **more)
+
+    return {
+        "SAC, 1 update a step": agent("SAC online", sac.Config(policy_value="mean", **changes), 1),
+        "SAC, 20": agent("SAC online, 20 updates a step", delayed),
+        "SAC, 20, synthetic": agent("SAC online, 20 updates a step, synthetic", delayed, synthesis=synthesis),
+        "REDQ, 20": agent("REDQ online", redq.Config(**changes)),
+    }
 
 
 def with_synthetic(agent: Variant, model: Model = DIFFUSION, share: float = 1.0, count: int = COUNT) -> Variant:
@@ -167,4 +238,15 @@ def _studies() -> Iterator[Study]:
     )
 
 
-STUDIES = tuple(_studies())
+def _online() -> Iterator[Study]:
+    title = "Agents that learn online, without and with models of what they met"
+    agents, small = online_agents(), online_agents(name=", small", **SMALL_ONLINE)
+    for name, variants, note, environments, seeds in (
+        ("online", agents, PAPER_ONLINE, ENVIRONMENTS, SEEDS),
+        ("online-small", small, SMALL_ONLINE_NOTE, ("halfcheetah",), SEEDS[:4]),
+    ):
+        columns = tuple(Column(label=label, variant=variant) for label, variant in variants.items())
+        yield _study(name, title, columns, ONLINE, note, datasets=(), environments=environments, seeds=seeds)
+
+
+STUDIES = (*_studies(), *_online())

@@ -1,4 +1,4 @@
-"""What a study is: columns of variants, each pre-trained or not, over datasets; and what a paper printed for them."""
+"""What a study is: columns of variants, over datasets or environments; and what a paper printed for them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from trajmill.algorithms import learns_online, method_named, name_of
+from trajmill.data.environments import Task, task_of
 from trajmill.data.subsets import SubsetKind
 from trajmill.evaluation.quality import NoiseKind
+from trajmill.experiments.online import SynthesisConfig
 from trajmill.training.settings import Interaction
 
 Statistic = Literal[
@@ -29,6 +31,9 @@ Drawing = Literal["curves", "data ratios", "bars", "transition rows"]
 """each group of columns has a panel, with curves over updates, lines over the share of the data, or a bar for each
 column; for rows of Markov chains, each column has a panel, and nothing is trained"""
 Quantity = Literal["scores", "losses", "value distributions"]
+
+Place = str | Task
+"""what variants are trained on: a dataset, by its name or path, or in: an environment, where no data is needed"""
 
 _DIGITS: Mapping[Statistic, int] = {
     "fine-tuning hours": 2,
@@ -102,7 +107,7 @@ class Noise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One way to train on a dataset, all seeds at once."""
+    """One way to train on a dataset or in an environment, all seeds at once."""
 
     name: str
     method: Any
@@ -120,7 +125,9 @@ class Variant:
     synthetic: Synthetic | None = None
     noise: Noise | None = None
     interaction: Interaction | None = None
-    """of a method that learns online, in the environment of the dataset; None takes the method's own"""
+    """of a method that learns online, also in the environment of a dataset; None takes the method's own"""
+    synthesis: SynthesisConfig[Any, Any] = field(default_factory=SynthesisConfig)
+    """synthetic transitions for a method that learns online"""
     after: Variant | None = None
     """the variant whose finished run this one goes on from, seed by seed"""
 
@@ -172,14 +179,17 @@ class Study:
     name: str
     title: str
     columns: tuple[Column, ...]
-    datasets: tuple[str, ...]
+    datasets: tuple[str, ...] = ()
+    """names or paths"""
+    environments: tuple[str, ...] = ()
+    """short names, in place of datasets, where all variants learn online from nothing"""
     seeds: tuple[int, ...] = ()
     """the paper's"""
     figure: Drawing = "curves"
     quantities: tuple[Quantity, ...] = ("scores",)
     """what curves show, one panel each; values are the critics', of the data, at the end"""
     per_dataset: bool = False
-    """whether each dataset has its own panels, instead of an average over all"""
+    """whether each dataset or environment has its own panels, instead of an average over all"""
     loss: str = "loss"
     """metric that a panel of losses shows"""
     log_loss: bool = False
@@ -188,6 +198,23 @@ class Study:
     """the paper's numbers, by the keys of the columns"""
     notes: tuple[str, ...] = ()
     """what a reader has to know: deviations, what the paper leaves open"""
+
+    def __post_init__(self) -> None:
+        from_data = [name for name, variant in self.variants.items() if variant.meets is None or variant.after]
+        if self.environments and (self.datasets or from_data):
+            raise ValueError(
+                f"study {self.name} has environments: leave out its datasets, and variants that need one: {from_data}"
+            )
+
+    @property
+    def kind(self) -> Literal["datasets", "environments"]:
+        """What its places are."""
+        return "environments" if self.environments else "datasets"
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """All that each variant is trained on or in."""
+        return tuple(map(task_of, self.environments)) or self.datasets
 
     @property
     def variants(self) -> dict[str, Variant]:
@@ -229,18 +256,21 @@ def printed_columns(file_name: str) -> dict[str, Printed]:
 def smaller(method: Any, *, updates: float = 1.0, batch: float = 1.0, small: bool = False) -> Any:
     """Settings at a smaller scale.
 
-    `updates` is the share of each setting that counts updates (``..._updates``, where 0 stays 0), `batch` the share of
-    each batch size (``...batch_size``). With `small`, settings that have their default become those of the method's
-    `SMALL` instance.
+    `updates` is the share of each setting that counts updates (``..._updates``, where 0 stays 0, and of two that differ
+    the greater one stays greater, however small the share), `batch` the share of each batch size (``...batch_size``).
+    With `small`, settings that have their default become those of the method's `SMALL` instance.
     """
     default, tiny = type(method)(), method_named(name_of(method)).SMALL
+    own = {setting.name: getattr(method, setting.name) for setting in fields(method)}
+    counts: dict[int | None, int | None] = {None: None, 0: 0}
+    last = 0
+    for count in sorted({value for name, value in own.items() if name.endswith("_updates") and value}):
+        counts[count] = last = max(last + 1, round(count * updates))
     changes: dict[str, Any] = {}
-    for name in (setting.name for setting in fields(method)):
-        value = getattr(method, name)
-        if small and value == getattr(default, name):
-            value = getattr(tiny, name)
-        if name.endswith("_updates") and value:  # a small instance's counts are for runs of another length
-            value = getattr(method, name) and max(1, round(getattr(method, name) * updates))
+    for name, given in own.items():
+        value = getattr(tiny, name) if small and given == getattr(default, name) else given
+        if name.endswith("_updates"):  # a small instance's counts are for runs of another length
+            value = counts[given]
         if name.endswith("batch_size") and value is not None:
             value = max(1, round(value * batch))
         changes[name] = value

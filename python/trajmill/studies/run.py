@@ -14,6 +14,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from typing import Any
 
 from trajmill import studies
 from trajmill.algorithms import method_named, name_of
@@ -30,8 +31,10 @@ from trajmill.studies.cells import (
     QUICK_LABEL,
     QUICK_SEEDS,
     ReproduceConfig,
+    labels,
     missing_requirement,
     run_cells,
+    short_name,
 )
 from trajmill.studies.drawings import drawn_figures
 from trajmill.studies.measures import Results
@@ -65,7 +68,12 @@ def reproduce(
     study, config = all_studies()[name], of_python(config or ReproduceConfig())
     quick = config.quick or name == "quick"
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
-    if study.datasets:
+    other = "datasets" if study.kind == "environments" else "environments"
+    if getattr(config, other):
+        raise ValueError(f"study {name} has {study.kind}: give --{study.kind} in place of --{other}, or leave it out")
+    if study.environments:
+        study = replace(study, environments=config.environments or study.environments)
+    elif study.datasets:
         study = replace(study, datasets=config.datasets or (QUICK_DATASETS if quick else study.datasets))
     output = replaceable(local_path(output))
     check_writable(output)
@@ -81,10 +89,10 @@ def reproduce(
         )
     not_yet = {name: why for name, variant in study.variants.items() if (why := missing_requirement(variant, config))}
     cells = [
-        (variant, dataset)
-        for dataset in study.datasets
+        (variant, place)
+        for place in study.places
         for variant in study.variants.values()
-        if dataset not in missing and variant.name not in not_yet
+        if place not in missing and variant.name not in not_yet
     ]
     results = Results(study, output, config, run_cells(cells, output, config, progress), missing, not_yet)
     _write(results)
@@ -119,7 +127,7 @@ def _write(results: Results) -> None:
         "",
     ]
     write_whole(results.markdown, "\n".join(lines).encode(errors="replace"))
-    runs = results.runs.items()
+    runs, names = results.runs.items(), labels(study.places)
     facts = {
         "study": study.name,
         "title": study.title,
@@ -129,7 +137,7 @@ def _write(results: Results) -> None:
         "rows": {label: [asdict(entry) for entry in row] for label, row in comparison.rows.items()},
         "missing": dict(results.missing),
         "not_yet": dict(results.not_yet),
-        "runs": {f"{variant} on {dataset}": os.path.relpath(path, output) for (variant, dataset), path in runs},
+        "runs": {f"{variant} on {names[place]}": os.path.relpath(path, output) for (variant, place), path in runs},
     }
     write_whole(
         output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode(errors="replace")
@@ -169,17 +177,57 @@ class Estimate:
 
 
 def estimate(study: Study) -> Estimate:
-    """Rough work of a whole study, from the methods' `SECONDS` of an update; evaluation in MuJoCo comes on top."""
-    sizes = len({dataset.split("-")[0] for dataset in study.datasets})
+    """Rough work of a whole study, from the methods' `SECONDS` of an update; evaluation in MuJoCo comes on top.
+
+    Models of datasets, and of what agents meet, count with what they make.
+    """
+    sizes = len({short_name(place).split("-")[0] for place in study.places})
     starts = [(start, sizes if start.sized_by else 1) for start in study.pretrainings.values()]
-    seeds = len(study.seeds) * len(study.datasets)
-    work = [(variant.method, variant.updates * seeds) for variant in study.variants.values()]
+    seeds = len(study.seeds) * len(study.places)
+    earlier = {each.after.name: each.after for each in study.variants.values() if each.after}
+    variants = (study.variants | earlier).values()
+    work: list[tuple[Any, float]] = [(variant.method, variant.updates * seeds) for variant in variants]
     work += [(start.method, start.updates * count) for start, count in starts]
-    seconds = [getattr(method_named(name_of(method)), "SECONDS", (0.01, 0.0001)) for method, _ in work]
-    cpu, gpu = (
-        sum(updates * each[machine] for (_, updates), each in zip(work, seconds, strict=True)) / 3600
-        for machine in (0, 1)
-    )
+    models: dict[Any, tuple[Any, float]] = {}
+    for variant in variants:
+        of_data = variant.ratio, variant.rows
+        if variant.prediction is not None and variant.prediction.rate > 0.0:
+            model = variant.prediction.model
+            models[model.name, of_data] = model.method, model.updates
+        if variant.synthetic is not None:
+            model, made = variant.synthetic.model, variant.synthetic
+            updates = model.updates + _updates_for(model.method, made.sampling, made.count)
+            models[model.name, of_data] = model.method, updates
+        if variant.meets is not None and variant.synthesis.every is not None:
+            own, count = variant.synthesis, variant.synthesis.due_within(variant.meets, variant.updates)
+            updates = own.updates + _updates_for(own.method, own.sampling, own.count)
+            work.append((own.method, updates * count * seeds))
+    work += [(method, updates * len(study.places)) for method, updates in models.values()]
+    cpu, gpu = (sum(updates * _seconds(method)[machine] for method, updates in work) / 3600 for machine in (0, 1))
     pretrainings = sum(count for _, count in starts)
-    cells = len(study.variants) * len(study.datasets)
+    cells = len(study.variants) * len(study.places)
     return Estimate(cells=cells, pretrainings=pretrainings, cpu_core_hours=cpu, gpu_hours=gpu)
+
+
+def _seconds(method: Any) -> tuple[float, float]:
+    """Of an update, on a core and on a GPU; with other sizes than by default, in proportion to its matrix products."""
+    cpu, gpu = getattr(method_named(name_of(method)), "SECONDS", (0.01, 0.0001))
+    size = _products(method) / _products(type(method)())
+    return cpu * size, gpu * size
+
+
+def _products(method: Any) -> float:
+    """What the matrix products of an update are in proportion to: rows, and the square of the widest layer."""
+    width: int = getattr(method, "width", None) or max(getattr(method, "hidden_sizes", (1,)))
+    return _rows(method) * width**2
+
+
+def _rows(method: Any) -> int:
+    """Of a batch."""
+    rows: int = getattr(method, "batch_size", None) or 256
+    return rows
+
+
+def _updates_for(method: Any, sampling: Any, count: int) -> float:
+    """How many updates of a model take as long as making transitions: each row of a batch costs three evaluations."""
+    return count * getattr(sampling, "evaluations", 1) / (3 * _rows(method))

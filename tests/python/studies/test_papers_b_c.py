@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from tiny_runs import tiny, train
 
-from trajmill.algorithms import td3_bc
+from trajmill.algorithms import redq, sac, td3_bc
+from trajmill.core.progress import silent
 from trajmill.data import load_dataset, qlearning_transitions
+from trajmill.experiments.online import SynthesisConfig, ring_of
+from trajmill.experiments.train import OnlineTrainConfig
 from trajmill.runs.reading import read_run
 from trajmill.studies import cells, drawings
 from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, path_name, run_cells
@@ -21,8 +26,8 @@ from trajmill.studies.measures import Results
 from trajmill.studies.paper_b import augmented
 from trajmill.studies.paper_c import AGENTS, DIFFUSION, with_synthetic
 from trajmill.studies.records import Noise
-from trajmill.studies.run import all_studies, reproduce
-from trajmill.training.settings import Schedule
+from trajmill.studies.run import all_studies, estimate, reproduce
+from trajmill.training.settings import Interaction, Schedule, plain
 
 HOPPER = "hopper-sac-replay-10k"
 NAMES = [name for name in all_studies() if name.startswith(("b-", "c-"))]
@@ -38,6 +43,8 @@ def test_both_papers_are_there() -> None:
         "c-compression",
         "c-models",
         "c-augmentation",
+        "c-online",
+        "c-online-small",
     } <= set(NAMES)
 
 
@@ -61,7 +68,7 @@ def test_variants_have_names_of_their_own_and_can_be_configured(name: str, tmp_p
         made = cells.training_config(variant, HOPPER, "Hopper-v4", None, config, tmp_path)
         assert made.schedule.updates == variant.updates and made.method == variant.method
         if variant.meets is not None:
-            assert made.interaction == variant.meets
+            assert (made.interaction, made.synthesis) == (variant.meets, variant.synthesis)
             continue
         assert (made.predict is not None) == (variant.prediction is not None)
         assert bool(made.mix) == (variant.synthetic is not None or variant.noise is not None)
@@ -150,6 +157,162 @@ def test_only_what_was_pretrained_is_fine_tuned(name: str, label: str, tmp_path:
     study = all_studies()[name]
     results = Results(study, tmp_path, ReproduceConfig(), {})
     assert drawings._panel(results, list(study.columns), [HOPPER], "", "scores").x_label == label
+
+
+# --- agents that learn online, in environments ---
+
+
+def online(config: ReproduceConfig, name: str = "c-online") -> dict[str, OnlineTrainConfig[Any]]:
+    """The runs of the study by the labels of its columns."""
+    made = {
+        column.label: cells.training_config(column.trained, "", "Hopper-v4", None, config)
+        for column in all_studies()[name].columns
+    }
+    assert all(isinstance(each, OnlineTrainConfig) for each in made.values())
+    return cast(dict[str, OnlineTrainConfig[Any]], made)
+
+
+def test_online_agents_are_the_paper_s() -> None:
+    made = list(online(ReproduceConfig(seeds=(0,))).values())
+    often = sac.Config(policy_value="mean", policy_delay=20)
+    assert [each.method for each in made] == [sac.Config(policy_value="mean"), often, often, redq.Config()]
+    assert [each.interaction.updates_per_step for each in made] == [1, 20, 20, 20]
+    assert {each.interaction.random_steps for each in made} == {5000}
+    paper = SynthesisConfig(every=10_000)  # half of a batch, from the first model on
+    assert [each.synthesis for each in made] == [SynthesisConfig(), SynthesisConfig(), paper, SynthesisConfig()]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("share", [1.0, 0.1, 0.01, 1e-9])
+@pytest.mark.parametrize("name", ["c-online", "c-online-small"])
+def test_online_agents_are_compared_at_equal_steps(name: str, share: float, quick: bool) -> None:
+    """However many updates follow a step, and however small the share: length, scores, checkpoints."""
+    config = ReproduceConfig(seeds=(0,), update_share=share, quick=quick)
+    counted = set()
+    for made in online(config, name).values():
+        ratio, schedule = made.interaction.updates_per_step, made.schedule
+        marks = schedule.updates, schedule.evaluation_interval, schedule.checkpoint_interval, schedule.log_interval
+        counted.add((made.interaction.random_steps, *(mark / ratio for mark in marks)))
+    assert len(counted) == 1
+
+
+def test_a_share_of_an_online_run_is_one_of_all_that_it_counts() -> None:
+    whole, tenth, least = (
+        online(ReproduceConfig(seeds=(0,), update_share=share))["SAC, 20, synthetic"] for share in (1.0, 0.1, 1e-9)
+    )
+    assert (tenth.schedule.updates, tenth.schedule.evaluation_interval) == (190_000, 9_500)
+    assert tenth.interaction.random_steps == 500
+    made = tenth.synthesis
+    assert (made.every, made.updates, made.count) == (1000, 10_000, 100_000)
+    assert made.method == whole.synthesis.method and tenth.method == whole.method, "sizes are settings"
+    assert (made.due_within(tenth.interaction, 190_000), whole.synthesis.due_within(whole.interaction, 1_900_000)) == (
+        9,
+        9,
+    )
+    assert (least.schedule.updates, least.synthesis.every, least.synthesis.count) == (20, cells.LEAST_ROWS, 11)
+    models = ReproduceConfig(seeds=(0,), update_share=0.1, pretraining_share=0.5)
+    made = online(models)["SAC, 20, synthetic"].synthesis
+    assert (made.every, made.updates) == (1000, 50_000)
+
+
+def test_the_work_of_an_online_study_has_its_models() -> None:
+    study = all_studies()["c-online"]
+    (synthetic,) = (variant for variant in study.variants.values() if variant.synthesis.every)
+    without = replace(study, columns=tuple(each for each in study.columns if each.trained is not synthetic))
+    model = estimate(study).gpu_hours - estimate(without).gpu_hours - 15 * 1_900_000 / 10_000 / 3600
+    making = 1_000_000 * 255 / (3 * 256)  # in updates
+    assert model == pytest.approx(15 * 9 * (100_000 + making) / 4000 / 3600)
+    assert estimate(study).cells == 12
+
+
+def test_smaller_networks_and_batches_are_less_work() -> None:
+    """Of `c-online-small`, all layers are half as wide as by default and batches half as large."""
+    study = all_studies()["c-online-small"]
+    (once,) = (each for each in study.columns if each.label == "SAC, 1 update a step")
+    assert estimate(replace(study, columns=(once,))).cpu_core_hours == pytest.approx(4 * 3500 * 0.009 / 8 / 3600)
+    assert 0.25 < estimate(study).cpu_core_hours < 1.0
+
+
+def test_environments_are_trained_in_without_any_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a file has an environment's name."""
+    (tmp_path / "hopper").write_text("not a dataset")
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr(cells, "train", lambda settings, path, *_, **__: made.append((settings.environment, path)))
+    study, config = all_studies()["c-online"], ReproduceConfig(seeds=(0,), processes=1)
+    wanted = [(variant, place) for place in study.places[:2] for variant in study.variants.values()]
+    runs = run_cells(wanted, tmp_path / "out", config, silent)
+    assert made == [
+        (environment, tmp_path / "out/runs" / path_name(name) / environment[:-3].lower())
+        for environment in ("Hopper-v4", "HalfCheetah-v4")
+        for name in study.variants
+    ]
+    assert list(runs.values()) == [path for _, path in made]
+
+
+@pytest.mark.parametrize("ratio", [20, 1, 0.5, 1 / 3])
+@pytest.mark.parametrize("random_steps", [10, 50])
+def test_points_of_curves_stand_at_the_steps_before_them(ratio: float, random_steps: int) -> None:
+    """Also where the first update waits for the rows of a batch, here 32."""
+    interaction = Interaction(random_steps=random_steps, updates_per_step=ratio)
+    sizes: dict[str, Any] = {"environment_count": 1, "batch_size": 32, "capacity": 100, "normalizer": None}
+    ring = ring_of("hopper", [0], interaction, device=torch.device("cpu"), **sizes)
+    config = {"interaction": plain(interaction), "method": {"batch_size": 32}}
+    updates = np.arange(1, 1001)
+    found = drawings._positions(SimpleNamespace(config={"config": config}), updates)  # type: ignore[arg-type]
+    assert found.tolist() == [ring.steps_before(update - 1) for update in updates.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "row"), [("c-online", "environment", "hopper"), ("b-online", "dataset", "hopper-medium-replay-v2")]
+)
+def test_tables_say_what_their_rows_are_of(name: str, head: str, row: str, tmp_path: Path) -> None:
+    table = Results(all_studies()[name], tmp_path, ReproduceConfig(), {}).comparison.markdown().splitlines()
+    assert table[0].startswith(f"| {head} |") and table[2].startswith(f"| {row} |")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("c-online", {"datasets": (HOPPER,)}, "c-online has environments.*--environments.*--datasets"),
+        ("b-online", {"environments": ("hopper",)}, "b-online has datasets.*--datasets.*--environments"),
+        ("c-online", {"environments": ("hoper",)}, "unknown environment 'hoper'.*Hopper-v4"),
+    ],
+)
+def test_places_of_another_kind_are_refused(name: str, given: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        reproduce(name, tmp_path / "out", ReproduceConfig(**given))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["b-rates", "b-online"])
+def test_a_study_of_environments_has_no_variant_that_needs_data(name: str) -> None:
+    study = all_studies()[name]
+    for datasets in ((), study.datasets):
+        with pytest.raises(ValueError, match=re.escape(study.columns[0].trained.name)):
+            replace(study, datasets=datasets, environments=("hopper",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [1.0, 1e-3])
+def test_a_quick_online_study_is_whole(share: float, tmp_path: Path) -> None:
+    """Curves stand at the steps that the environments have made; with any share there are models."""
+    config = ReproduceConfig(quick=True, update_share=share, environments=("hopper",), processes=1)
+    done = reproduce("c-online", tmp_path, config)
+    assert list(done.comparison.rows) == ["hopper"]
+    assert all(entry.ours is not None for entry in done.comparison.rows["hopper"])
+    (panel,) = panels_of(done)
+    assert panel.x_label == "steps of the environment" and len(panel.curves) == 4
+    assert all(np.array_equal(curve.x, panel.curves[0].x) for curve in panel.curves)
+    for path in done.run_paths:
+        run = read_run(path)
+        logged, scored = run.series["train"], run.evaluation("normalized_score")
+        assert scored is not None
+        steps = logged["environment_steps"]
+        assert np.array_equal(drawings._positions(run, steps.updates), steps.values[:, 0])
+        synthetic = "synthetic" in path.parent.name
+        assert ("synthetic_model" in logged) == synthetic
+        assert not synthetic or logged["synthetic_model"].values[-1].min() > 1
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from trajmill.algorithms import cql, decision_transformer, forward_dynamics, language_model, name_of
+from trajmill.algorithms import cql, decision_transformer, diffusion, forward_dynamics, language_model, name_of
 from trajmill.cli import main
 from trajmill.data import OFFICIAL_FILES, Dataset, DatasetError, load_dataset, qlearning_transitions
 from trajmill.data.catalog import find_dataset
@@ -179,6 +179,21 @@ def test_small_settings_keep_what_a_study_has_set() -> None:
     assert (small.length, small.backbone) == (language_model.SMALL.length, language_model.SMALL.backbone)
     assert smaller(cql.Config(bc_updates=0), updates=0.5).bc_updates == 0
     assert smaller(cql.Config(bc_updates=1), updates=0.1).bc_updates == 1
+    open_ended = smaller(diffusion.Config(), updates=0.1, small=True)
+    assert open_ended.decay_updates is None, "open, it follows the schedule, which is shorter too"
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("share", [0.01, 1e-5, 1e-12])
+def test_any_share_can_be_configured(share: float, quick: bool) -> None:
+    """Whatever counts updates keeps its order: a warm-up of 0.1 updates ends before a decay of 0.8 does."""
+    config = ReproduceConfig(update_share=share, quick=quick, seeds=(0,), text=(Path("wiki.txt"),))
+    for variant in VARIANTS.values():
+        cells.training_config(variant, HOPPER, "Hopper-v4", None, config)
+        if variant.start is not None:
+            method = cells.pretraining_config(variant, (11, 3), config).method
+            if isinstance(method, language_model.Config):
+                assert 0 < method.warmup_updates < method.decay_updates
 
 
 def test_unknown_studies_and_shares_are_refused(tmp_path: Path) -> None:
