@@ -13,7 +13,8 @@ import torch
 from tiny_runs import HOPPER, ONLINE, SCHEDULE, assert_equal_runs, checkpoint, killed, lines, tensors, tiny, train
 
 from trajmill.algorithms import method_named
-from trajmill.data import DatasetError, environment_of, load_dataset, split_episodes, summarize
+from trajmill.data import DatasetError, environment_of, load_dataset, split_episodes, summarize, write_d4rl
+from trajmill.data.episodes import with_next_rows
 from trajmill.evaluation import check_dynamics
 from trajmill.experiments.datasets import convert
 from trajmill.training.checkpoint import read_checkpoint
@@ -54,6 +55,40 @@ def test_td3_goes_on_from_td3_bc_as_it_saw_the_world(whole, tmp_path: Path) -> N
     assert json.loads((run / "config.json").read_text())["config"]["interaction"]["random_steps"] == 0
     old, new = tensors(before)["policy"], tensors(run)["policy"]
     assert (old - new).abs().max() < 0.01 and not torch.equal(tensors(before)["critic"], tensors(run)["critic"])
+
+
+@pytest.mark.slow
+def test_calibrated_critics_of_a_run_that_is_killed_or_shared(whole, tmp_path: Path) -> None:
+    calibrated = tiny("cql", method={"calibrated": True, "discount": (0.9, 0.9)})
+    run = killed(calibrated, tmp_path / "killed", 20)
+    assert_equal_runs(train(calibrated, run, resume=True), whole(calibrated))
+    assert_equal_runs(train(calibrated, tmp_path / "two", processes=2), whole(calibrated))
+
+
+def test_sac_goes_on_from_calibrated_cql(whole, tmp_path: Path) -> None:
+    """Without a step of chance, after a warm-up."""
+    before = whole(tiny("cql", method={"calibrated": True}))
+    shares = [line["metrics"]["replaced_share"] for line in lines(before, "train")]
+    assert 0.0 < np.min(shares) <= np.max(shares) <= 1.0
+    config = tiny("sac", init=before, schedule=replace(SCHEDULE, updates=1, checkpoint_interval=1))
+    run = train(replace(config, interaction=Interaction(random_steps=12, warmup_steps=30)), tmp_path / "run")
+    assert read_checkpoint(checkpoint(run))[1]["normalizer"] is None
+    assert tensors(run)["ring/steps"] == 16, "of two environments: 30 to warm up, and the first to learn"
+    old, new = tensors(before), tensors(run)
+    assert 0.0 < (old["critic"] - new["critic"]).abs().max() < 0.01
+    assert (old["log_alpha"] - new["log_alpha"]).abs().max() < 0.01
+    with pytest.raises(ValueError, match="redq cannot start from another run"):
+        train(tiny("redq", init=before), tmp_path / "redq")
+
+
+def test_calibrated_critics_need_whole_episodes_in_every_part(tmp_path: Path) -> None:
+    path = tmp_path / "synthetic.hdf5"
+    dataset = with_next_rows(load_dataset(HOPPER))
+    write_d4rl(path, **dataset.rows(np.random.default_rng(0).permutation(len(dataset))).to_write())
+    for changes in ({"dataset": str(path)}, {"mix": (f"{path}=0.5",)}):
+        with pytest.raises(ValueError, match=r"calibrated needs .*synthetic.hdf5.*no order"):
+            train(tiny("cql", method={"calibrated": True}, environment="Hopper-v4", **changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("method", ["sac"])
