@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn.functional import mse_loss
 
+from trajmill.algorithms import td3
 from trajmill.algorithms.td3 import errors_of, mean_values, of_its_seeds
 from trajmill.core import checks
 from trajmill.data import Transitions
@@ -334,6 +335,9 @@ def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, 
     if state.alpha_optimizer is not None:
         state.log_alpha.flat.copy_(taken["log_alpha"])
     return state
+
+
+action_values = td3.action_values
 
 
 def mean_action(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:

@@ -249,6 +249,12 @@ def explore(state: State, observation: Tensor, noise: Tensor) -> Tensor:
     return (deterministic(state.policy.detached(), observation) + spread * noise).clamp_(-1.0, 1.0)
 
 
+@torch.no_grad()
+def action_values(state: Any, observation: Tensor, action: Tensor) -> Tensor:
+    """Mean of each seed's critics, as they are: (S, n, o), standardized as the table's, and (S, n, a) -> (S, n)."""
+    return values_of(state.critic.detached(), join(observation, action)).mean(1)
+
+
 def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> State:
     """The state with policy, critics and targets of a run of TD3+BC (arXiv 2312.09844), seed by seed.
 
