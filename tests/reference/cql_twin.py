@@ -90,12 +90,13 @@ class Twin:
     max_target_backup: bool = False
     backup_entropy: bool = False
     bc_updates: int = 0
+    calibrated: bool = False
     updates: int = 0
 
     def __post_init__(self) -> None:
         self.optimizers = [PlainAdam(self.lr) for _ in range(5)]
 
-    def update(self, s, a, r, d, s2, noise, next_noise, random_action) -> dict[str, float]:
+    def update(self, s, a, r, d, s2, noise, next_noise, random_action, returns=None) -> dict[str, float]:
         for network in (self.policy, *self.critics, self.log_alpha, self.log_multiplier or {}):
             for value in network.values():
                 value.requires_grad_()
@@ -132,6 +133,7 @@ class Twin:
 
         # 4. Bellman error and 5. conservative term
         bellman, conservative, q_loss, multiplier_loss = 0.0, 0.0, 0.0, 0.0
+        replaced = []
         for critic in self.critics:
             q_data = q(critic, s, a)
             error = ((q_data - y) ** 2).mean()
@@ -143,6 +145,10 @@ class Twin:
                 q_random = q(critic, s, random_action[k])
                 q_current = q(critic, s, current.detach())
                 q_following = q(critic, s, following.detach())
+                if self.calibrated:
+                    replaced += [q_current < returns, q_following < returns]
+                    q_current = torch.where(q_current < returns, returns, q_current)
+                    q_following = torch.where(q_following < returns, returns, q_following)
                 if self.importance_sampling:
                     values.append(q_random - math.log(0.5**action_dim))
                     values.append(q_following - following_log.detach())
@@ -182,4 +188,4 @@ class Twin:
             "bellman_loss": float(bellman.detach()),
             "conservative_loss": float(conservative.detach()),
             "policy_loss": float(policy_loss.detach()),
-        }
+        } | ({"replaced_share": float(torch.stack(replaced).double().mean())} if self.calibrated else {})

@@ -22,6 +22,9 @@ action_dim and normalizer. It has:
     normals (S, E, A), actions (S, E, A) within ±1, for E environments a seed. Without gradients and host reads.
 ``INTERACTION``
     How it meets its environment if nobody says otherwise (`Interaction`).
+``action_values(state, observation, action)``
+    What its critics say now of actions (S, n, A) at observations (S, n, O), standardized if the table's are: (S, n).
+    With it a run that starts from another one says what it starts with.
 
 The rest is there if the method has it:
 

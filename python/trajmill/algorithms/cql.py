@@ -10,6 +10,11 @@ per-seed means, so no seed knows of another.
     L_π = mean (α·log π(a_π|s) − min_i Q_i(s, a_π)),  a_π ~ π(s)                             policy_loss
     L_α = −log α·mean (log π(a_π|s) − A)                                                     alpha_loss
 
+With `Config.calibrated` it is Cal-QL (Nakamoto et al., arXiv 2303.05479, nakamotoo/Cal-QL): in the log-sum-exp
+max(Q_i(s, a_k), G) stands for the values of the policy's actions, those drawn at s and at s', where G is the return of
+the data's episode from s on (`calibrated_values`). Critics that start an agent online are then not far below what the
+data shows to be possible.
+
 Deviations, all exact in real arithmetic: the policy's trunk runs once per unique state and is sampled N + 1 times; all
 action values at s come from one chain; the policy loss has no gradient with respect to the critics.
 """
@@ -24,7 +29,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from trajmill.data import Dataset, qlearning_transitions
+from trajmill.data import Dataset, DatasetError, qlearning_transitions
+from trajmill.data.episodes import check_order, returns_to_go
 from trajmill.models.critics import critics, join, values_by_sum
 from trajmill.models.mlp import HIDDEN_SIZES, linear, orthogonal, small_linear
 from trajmill.models.policies import action_density, gaussian, squashed_sample, tanh_gaussian, tanh_gaussian_action
@@ -46,6 +52,7 @@ EXAMPLES = """
   trajmill train cql --dataset hopper-sac-replay-10k --out runs/hopper --schedule.updates 20000
   trajmill train cql --dataset hopper-sac-replay-10k --init runs/dynamics --variant pre-trained --out runs/pretrained
   trajmill train cql --dataset hopper-sac-replay-10k --seeds 0 1 2 --method.cql-weight 1 5 10 --out runs/weights
+  trajmill train cql --dataset hopper-sac-replay-10k --method.calibrated --out runs/cal-ql
 """
 
 METRICS = (
@@ -59,6 +66,8 @@ METRICS = (
     "entropy_coefficient",
     "conservative_weight",
 )
+CALIBRATED_METRICS = ("replaced_share",)
+"""with `Config.calibrated`: of the values of the policy's actions, those that the return replaces"""
 
 GREATEST_MULTIPLIER = 1e6
 """bound of the learned multiplier (young-geng/CQL)"""
@@ -99,6 +108,9 @@ class Config:
     """back up the best of N actions at s' instead of one (young-geng/CQL)"""
     backup_entropy: bool = False
     """subtract the entropy coefficient times the log-density of the backed-up action (young-geng/CQL)"""
+    calibrated: bool = False
+    """Cal-QL (arXiv 2303.05479): count no action of the policy below the return of the data's episode from its state
+    on; needs a dataset of whole episodes, and one discount for all seeds"""
     bc_updates: int = 0
     """first updates in which the policy clones the data, at least 0 (young-geng/CQL)"""
     action_limit: float = 0.999
@@ -125,6 +137,11 @@ class Config:
             raise ValueError(f"difference_range must be low < high, got {self.difference_range}")
         if self.bc_updates and self.action_limit == 1.0:
             raise ValueError("bc_updates needs action_limit < 1, since a tanh policy has no density at 1; got 1.0")
+        if self.calibrated and isinstance(self.discount, tuple) and len(set(self.discount)) > 1:
+            raise ValueError(
+                f"calibrated needs one discount for all seeds, since all learn from one column of returns; got "
+                f"{self.discount}: make a run for each discount"
+            )
 
 
 SMALL = Config(batch_size=64)
@@ -184,9 +201,20 @@ class Chance:
 
 
 def prepare(config: Config, dataset: Dataset) -> TransitionRows:
-    """D4RL's transitions, actions clipped."""
-    transitions = qlearning_transitions(dataset, config.next_observation)
-    return TransitionRows(transitions=transitions, action_limit=config.action_limit)
+    """D4RL's transitions, actions clipped; with `Config.calibrated` also the return of the episode from each on.
+
+    With it, ValueError for a dataset whose rows do not follow each other.
+    """
+    transitions, returns = qlearning_transitions(dataset, config.next_observation), None
+    if config.calibrated:
+        try:
+            check_order(dataset)
+        except DatasetError as error:
+            fault = f"calibrated needs the returns of whole episodes: {error}"
+            raise ValueError(f"{fault}, with --method.no-calibrated") from error
+        discount = config.discount[0] if isinstance(config.discount, tuple) else config.discount
+        returns = returns_to_go(transitions, discount)
+    return TransitionRows(transitions=transitions, action_limit=config.action_limit, return_to_go=returns)
 
 
 def create(
@@ -225,7 +253,7 @@ def create(
         log_multiplier=log_multiplier if config.lagrange else None,
         optimizer=Adam.of(learned, rates),
         settings=per_seed(config, len(seeds), device, dtype),
-        metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
+        metrics=MetricRing.of(METRICS + CALIBRATED_METRICS * config.calibrated, len(seeds), metric_capacity, device),
     )
 
 
@@ -268,7 +296,7 @@ def update(state: State, batch: TransitionBatch, chance: Chance) -> None:
         cloning = cloning_loss(state, log_probability, action_density(mean, log_std, batch.action))
         actor_loss = torch.where(state.step < config.bc_updates, cloning, actor_loss)
     sampled = sample_actions(state, batch, mean, log_std, chance)
-    bellman, conservative, data_value = critic_losses(state, batch, sampled)
+    bellman, conservative, about_values = critic_losses(state, batch, sampled)
     weight = conservative_weight(state)
     excess = conservative - 2.0 * settings["action_gap"] if config.lagrange else conservative  # a gap for each critic
     q_loss = bellman + weight.detach() * excess
@@ -283,11 +311,11 @@ def update(state: State, batch: TransitionBatch, chance: Chance) -> None:
             "bellman_loss": bellman,
             "conservative_loss": conservative,
             "policy_loss": actor_loss,
-            "data_value": data_value,
             "target_value": sampled.target.mean(-1),
             "log_probability": log_probability.mean(-1),
             "entropy_coefficient": state.log_alpha.parameters["log_alpha"].exp(),
             "conservative_weight": weight,
+            **about_values,
         },
     )
 
@@ -372,8 +400,10 @@ def bellman_target(state: State, batch: TransitionBatch, action: Tensor, log_den
     return target.minimum(state.table.facts.greatest_reward / (1.0 - discount)) if config.safe_q else target
 
 
-def critic_losses(state: State, batch: TransitionBatch, sampled: SampledActions) -> tuple[Tensor, Tensor, Tensor]:
-    """Bellman error, conservative term (both summed over the two critics) and mean value of the data: 3 × (S,)."""
+def critic_losses(
+    state: State, batch: TransitionBatch, sampled: SampledActions
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Bellman error and conservative term (both summed over the two critics), and metrics of the values: (S,) each."""
     actions = torch.cat([batch.action.unsqueeze(1), sampled.action], 1)
     inputs = join(batch.observation.unsqueeze(1), actions).flatten(1, 2)
     values = values_by_sum(state.critic.parameters, inputs).view(
@@ -381,7 +411,11 @@ def critic_losses(state: State, batch: TransitionBatch, sampled: SampledActions)
     )  # (S, 2, 1 + 3N, B)
 
     data_value = values[:, :, 0]
+    metrics = {"data_value": data_value.detach().mean((1, 2))}
     bellman = (data_value - sampled.target.unsqueeze(1)).square().mean(-1).sum(1)
+    if state.config.calibrated:
+        assert batch.return_to_go is not None, "the rows of prepare() have it"
+        values, metrics["replaced_share"] = calibrated_values(values, batch.return_to_go)
     soft_maximum = log_sum_exp(
         values,
         sampled.log_density,
@@ -392,7 +426,19 @@ def critic_losses(state: State, batch: TransitionBatch, sampled: SampledActions)
     low, high = state.config.difference_range
     if (low, high) != (-math.inf, math.inf):
         difference = difference.clamp(low, high)
-    return bellman, difference.mean(-1).sum(1), data_value.detach().mean((1, 2))
+    return bellman, difference.mean(-1).sum(1), metrics
+
+
+def calibrated_values(values: Tensor, return_to_go: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (S, E, 1 + 3N, B) with max(Q, G) for the policy's actions, the last 2N, and the share where G is greater.
+
+    G is the return to go (S, B), the share (S,). The data's action and the uniform ones keep their values.
+    """
+    others = 1 + values.shape[2] // 3
+    reference = return_to_go[:, None, None]
+    of_policy = values[:, :, others:]
+    share = (of_policy.detach() < reference).to(values.dtype).mean((1, 2, 3))
+    return torch.cat([values[:, :, :others], of_policy.maximum(reference)], 2), share
 
 
 def log_sum_exp(values: Tensor, log_density: Tensor, temperature: Tensor, *, importance_sampling: bool) -> Tensor:

@@ -17,6 +17,8 @@ of two. Policy and α move at every `policy_delay`-th update only, the target cr
 Haarnoja's program takes the least value in L_π too, which is the default here; what REDQ's program and paper C call SAC
 takes the mean (``--method.policy-value mean``).
 
+It may start from the networks of CQL (`start_from`), as Cal-QL (arXiv 2303.05479) and WSRL (arXiv 2412.07762) do.
+
 Deviations, exact in real arithmetic: log(1 − tanh²) as in torch's TanhTransform, where many programs add 1e-6; the
 critics that are not in the subset are not computed.
 """
@@ -33,12 +35,13 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.nn.functional import mse_loss
 
-from trajmill.algorithms.td3 import errors_of, mean_values
+from trajmill.algorithms import td3
+from trajmill.algorithms.td3 import errors_of, mean_values, of_its_seeds
 from trajmill.core import checks
 from trajmill.data import Transitions
 from trajmill.models.critics import critics, join, values_of
 from trajmill.models.mlp import HIDDEN_SIZES, xavier
-from trajmill.models.policies import LOG_STD_RANGE, outputs, policies, squashed_sample
+from trajmill.models.policies import LOG_STD_RANGE, outputs, policies, squashed_sample, tanh_gaussian
 from trajmill.models.stack import Stack
 from trajmill.replay.tables import Table, TransitionBatch, TransitionFacts
 from trajmill.training.adam import Adam
@@ -63,6 +66,7 @@ INTERACTION = Interaction(random_steps=5000, updates_per_step=1)
 SECONDS = (0.009, 1 / 10_000)
 EXAMPLES = """
   trajmill train sac --environment hopper --seeds 0 1 2 3 --out runs/hopper
+  trajmill train sac --environment hopper --init runs/cal-ql --interaction.warmup-steps 5000 --out runs/after-data
   trajmill train sac --environment halfcheetah --method.policy-value mean --out runs/as-paper-c
   trajmill train sac --environment hopper --seeds 0 1 2 --method.entropy-coefficient 0.05 0.1 0.2 --out runs/fixed
 """
@@ -300,6 +304,40 @@ def explore(state: State, observation: Tensor, noise: Tensor) -> Tensor:
     """Actions to learn from: (S, E, o), standardized as the table's, and standard normals (S, E, a) -> (S, E, a)."""
     mean, log_std = gaussian(state.policy.detached(), observation)
     return torch.addcmul(mean, log_std.exp(), noise).tanh()
+
+
+@torch.no_grad()
+def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> State:
+    """The state with policy, critics, target critics and entropy coefficient of a run of CQL, seed by seed.
+
+    CQL's policy multiplies and shifts its log σ by two numbers it learns; the output layer takes them in, so that the
+    policy is the same. A coefficient that stays (`Config.entropy_coefficient`) is not taken over. ValueError as for
+    `of_its_seeds`, and for other critics than CQL's.
+    """
+    config, facts = state.config, state.table.facts
+    taken = of_its_seeds(state, tensors, known, "cql", ("policy", "critic", "target", "log_alpha"))
+    if config.critic_count != 2 or config.layer_norm:
+        raise ValueError(
+            "cql has 2 critics without layer norm, so critic_count must be 2 and layer_norm off, got critic_count "
+            f"{config.critic_count} and layer_norm {'on' if config.layer_norm else 'off'}"
+        )
+    layout = tanh_gaussian(facts.observation_dim, facts.action_dim, [0], hidden_sizes=config.hidden_sizes)
+    theirs = layout.like(taken["policy"]).parameters
+    for name, parameter in state.policy.detached().items():
+        parameter.copy_(theirs[name])
+        if name.startswith("output."):
+            log_std = parameter.chunk(2, -1)[1]
+            log_std.mul_(theirs["log_std_multiplier"].to(parameter)[:, None, None])
+            if name == "output.bias":
+                log_std.add_(theirs["log_std_offset"].to(parameter)[:, None, None])
+    state.critic.flat.copy_(taken["critic"])
+    state.critic_target.flat.copy_(taken["target"])
+    if state.alpha_optimizer is not None:
+        state.log_alpha.flat.copy_(taken["log_alpha"])
+    return state
+
+
+action_values = td3.action_values
 
 
 def mean_action(parameters: Mapping[str, Tensor], observation: Tensor) -> Tensor:

@@ -249,20 +249,43 @@ def explore(state: State, observation: Tensor, noise: Tensor) -> Tensor:
     return (deterministic(state.policy.detached(), observation) + spread * noise).clamp_(-1.0, 1.0)
 
 
+@torch.no_grad()
+def action_values(state: Any, observation: Tensor, action: Tensor) -> Tensor:
+    """Mean of each seed's critics, as they are: (S, n, o), standardized as the table's, and (S, n, a) -> (S, n)."""
+    return values_of(state.critic.detached(), join(observation, action)).mean(1)
+
+
 def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> State:
     """The state with policy, critics and targets of a run of TD3+BC (arXiv 2312.09844), seed by seed.
 
-    All seeds start from that run's one seed if it has no more. ValueError if networks, seeds or the standardization
+    ValueError as for `of_its_seeds`.
+    """
+    config = state.config
+    left = ("step", "metrics") if isinstance(config, Config) and config.carry_moments else ("step", "metrics", "adam")
+    names = [name for name in state.moving() if not any(word in name for word in left)]
+    taken = of_its_seeds(state, tensors, known, "td3_bc", names)
+    with torch.no_grad():
+        for name, tensor in taken.items():
+            state.moving()[name].copy_(tensor)
+    return state
+
+
+def of_its_seeds(
+    state: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Any], kind: str, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """The tensors `names` of a checkpoint of the method `kind`, with the rows of the seeds of a fresh state.
+
+    All seeds take those of that run's one seed if it has no more. ValueError if networks, seeds or the standardization
     of observations do not fit, or a seed diverged.
     """
     facts, config = state.table.facts, state.config
     sizes = (known.get("observation_dim"), known.get("action_dim"))
-    if known["kind"] != "td3_bc" or sizes != (facts.observation_dim, facts.action_dim):
+    if known["kind"] != kind or sizes != (facts.observation_dim, facts.action_dim):
         raise ValueError(
             f"policy and critics for {facts.observation_dim} observation and {facts.action_dim} action numbers start "
-            f"from td3_bc for as many, not from one of {known['kind']} for {sizes[0]} and {sizes[1]}"
+            f"from {kind} for as many, not from one of {known['kind']} for {sizes[0]} and {sizes[1]}"
         )
-    hidden_sizes = tuple(known["method"]["hidden_sizes"])
+    hidden_sizes = tuple(known["method"].get("hidden_sizes", HIDDEN_SIZES))  # earlier versions had no others
     if hidden_sizes != config.hidden_sizes:
         raise ValueError(f"hidden_sizes must be {hidden_sizes}, as pre-trained, got {config.hidden_sizes}")
     if known.get("normalizer") != (None if facts.normalizer is None else facts.normalizer.to_dict()):
@@ -271,8 +294,7 @@ def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, 
     if len(theirs) > 1 and not set(seeds) <= set(theirs):
         raise ValueError(f"each seed starts from its own of {theirs}, or all from one; got seeds {seeds}")
     places = [theirs.index(seed) if len(theirs) > 1 else 0 for seed in seeds]
-    left = ("step", "metrics") if isinstance(config, Config) and config.carry_moments else ("step", "metrics", "adam")
-    taken = {name: tensors[name] for name in state.moving() if not any(word in name for word in left)}
+    taken = {name: tensors[name] for name in names}
     for name, tensor in taken.items():
         if tensor.ndim:
             rows = tensor.unflatten(0, (len(theirs), -1))[places]
@@ -281,10 +303,7 @@ def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, 
                 seed = theirs[places[int(sick.int().argmax())]]
                 raise ValueError(f"{name} of seed {seed} has numbers that are not finite; start from seeds without")
             taken[name] = rows.flatten(0, 1)
-    with torch.no_grad():
-        for name, tensor in taken.items():
-            state.moving()[name].copy_(tensor)
-    return state
+    return taken
 
 
 @torch.no_grad()

@@ -97,6 +97,9 @@ def summary_of(path: Path) -> Outcome:
         shared = "which shared the seeds (--processes; by default one per CPU core)"
         lines[0] += f" by {result['processes']} processes, {shared}"
     lines += [f"seed {seed} diverged at update {update:,}" for seed, update in result.get("diverged", {}).items()]
+    if run.series.get("start"):
+        found = (f"{name} {series.values[-1].mean():.1f}" for name, series in run.series["start"].items())
+        lines.append(f"before the first update, mean over seeds: {', '.join(found)}")
     scored = score(run)
     if scored.final is not None and scored.best is not None:
         interval = f", 95 % interval over seeds {scored.final.low:.1f} to {scored.final.high:.1f}"

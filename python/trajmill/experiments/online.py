@@ -112,6 +112,36 @@ def ring_of(
     )
 
 
+ROWS_AT_START = 2048
+"""rows of each source, at most, over which the values at the start are means"""
+
+
+def values_at_start(
+    method: ModuleType, agent: Any, offline: Mapping[str, NDArray[np.float32]] | None
+) -> dict[str, list[float]]:
+    """What an agent's critics say before its first update, whose steps are made first: means, one a seed.
+
+    ``q_replay`` is of the actions in the rows of its ring, ``q_replay_policy`` of what its policy does there without
+    chance, ``q_dataset`` and ``q_dataset_policy`` the same of the rows `offline`, if there are any.
+    """
+    ring: Ring = agent.table
+    ring.feed(0, 1)
+    seeds = range(len(agent.draws.seeds))
+    sources: dict[str, list[Mapping[str, NDArray[Any]]]] = {"q_replay": [ring.rows(position) for position in seeds]}
+    if offline is not None:
+        sources["q_dataset"] = [offline for _ in seeds]
+    normalizer, found = ring.facts.normalizer, dict[str, list[float]]()
+    for source, parts in sources.items():
+        count = len(parts[0]["action"])
+        spread = np.linspace(0, count - 1, min(count, ROWS_AT_START)).astype(np.intp)
+        observation, action = (np.stack([rows[name][spread] for rows in parts]) for name in ("observation", "action"))
+        seen = observation if normalizer is None else normalizer.normalize(observation)
+        for name, taken in ((source, action), (f"{source}_policy", method.policy(agent)(observation))):
+            inputs = (torch.from_numpy(each).to(ring.device, ring.dtype) for each in (seen, taken))
+            found[name] = method.action_values(agent, *inputs).mean(1).tolist()
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class OnlineState:
     """What a run of an online method changes: the method's state, whose table is the ring, and what grows."""

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill.algorithms import learns_online, method_named, name_of
@@ -37,7 +39,7 @@ from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.statistics import average_last_four, best
-from trajmill.experiments.online import OnlineState, SynthesisConfig, ring_of
+from trajmill.experiments.online import OnlineState, SynthesisConfig, ring_of, values_at_start
 from trajmill.experiments.prediction import (
     GREATEST_HORIZON,
     TrainedModel,
@@ -354,7 +356,7 @@ class _Task:
         action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0
         more = dict[str, Any]()
         if isinstance(config, OnlineTrainConfig):
-            table: Any = _ring(config, part.seeds, device, start, dataset, action_limit)
+            table: Any = _ring(config, part.seeds, device, start, dataset)
             data_name = environment or ""
         else:
             rows = _rows(config, method, dataset, model, action_limit, progress, more)
@@ -408,8 +410,11 @@ class _Task:
 
     def train_in_process(self, run: RunDirectory, progress: Progress, *, of_larger_run: bool) -> Trained:
         """Train all seeds in this process, or in those of torchrun."""
-        step, state = self.method.step, self.state
+        step, state, at_start = self.method.step, self.state, None
         if isinstance(self.config, OnlineTrainConfig):
+            if self.config.init is not None and hasattr(self.method, "action_values"):
+                offline = None if self.dataset is None else _offline(self.dataset, self.environment)
+                at_start = partial(values_at_start, self.method, state, offline)
             total = state.table.steps_before(self.config.schedule.updates - 1) * self.config.environments
             synthesis = self.synthesis(run, progress)
             state = OnlineState.of(
@@ -426,6 +431,7 @@ class _Task:
                 metadata=self.metadata,
                 progress=progress,
                 evaluate=evaluate,
+                at_start=at_start,
                 ranks=self.ranks,
                 bounds=self.method.bounds(self.state) if hasattr(self.method, "bounds") else None,
                 of_larger_run=of_larger_run,
@@ -471,7 +477,8 @@ class _Task:
     def results(self, run: RunDirectory) -> dict[str, Any]:
         """What ``result.json`` says of a finished run, beside how long it took."""
         if hasattr(self.method, "policy") and self.environment is not None:
-            return final_scores(run, self.environment)
+            starts = [line["metrics"] for line in run.lines("start")]
+            return final_scores(run, self.environment) | ({"values_at_start": starts[0]} if starts else {})
         lines = run.lines("evaluation") or run.lines("train")
         return {"last_metrics": lines[-1]["metrics"]}
 
@@ -482,13 +489,8 @@ def _ring(
     device: torch.device,
     start: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None,
     dataset: Dataset | None,
-    action_limit: float,
 ) -> Ring:
     """What the agents fill; observations are standardized as in the run that they start from."""
-    offline = None
-    if dataset is not None:
-        transitions = qlearning_transitions(divide_actions(dataset, action_limit), "d4rl")
-        offline = TransitionRows(transitions=transitions).columns
     return ring_of(
         config.environment,
         seeds,
@@ -499,10 +501,16 @@ def _ring(
         normalizer=None if start is None else Normalizer.of_metadata(start[1]),
         device=device,
         threads=None if device.type == "cuda" else config.compute.threads,
-        offline=offline,
+        offline=None if dataset is None else _offline(dataset, config.environment),
         offline_ratio=config.offline_ratio,
         algorithm=name_of(config.method),
     )
+
+
+def _offline(dataset: Dataset, environment: str | None) -> dict[str, NDArray[np.float32]]:
+    """The columns of a dataset as batches of agents that learn online have them: raw, actions within ±1."""
+    transitions = qlearning_transitions(divide_actions(dataset, action_limit_of(environment)), "d4rl")
+    return TransitionRows(transitions=transitions).columns
 
 
 def _start(init: Path, method: ModuleType) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -129,6 +129,7 @@ class TransitionBatch(_Batch):
     terminal: Tensor  # (S, B), 0.0 or 1.0
     next_observation: Tensor  # (S, B, O)
     source: Tensor | None = None  # (S, B) uint8, in a mixture the number of each row's source
+    return_to_go: Tensor | None = None  # (S, B), where the rows have it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +146,8 @@ class TransitionRows:
     """actions are clipped to ± this"""
     held_out: NDArray[np.bool_] | None = None
     """(N,): transitions that are kept from training; a method finds them in the table's facts"""
+    return_to_go: NDArray[np.float32] | None = None
+    """(N,): a further column of batches, of the rewards as the method sees them"""
     batch = TransitionBatch
 
     def __len__(self) -> int:
@@ -171,6 +174,8 @@ class TransitionRows:
             "terminal": rows.terminal.astype(np.float32),
             "next_observation": rows.next_observation,
         }
+        if self.return_to_go is not None:
+            columns["return_to_go"] = self.return_to_go
         self._check_finite(columns)  # before a NaN in one row gets into the scaling of all
         if self.normalizer is not None:
             for name in ("observation", "next_observation"):
@@ -207,7 +212,7 @@ class TransitionRows:
 
     def like(self, first: TransitionRows) -> TransitionRows:
         """These transitions, prepared as those of `first` are."""
-        return replace(first, transitions=self.transitions, held_out=self.held_out)
+        return replace(first, transitions=self.transitions, held_out=self.held_out, return_to_go=self.return_to_go)
 
     def source(self) -> ReplayBuffer:
         """See `Rows`."""
@@ -224,7 +229,8 @@ class TransitionRows:
 class TransitionTable(Table[TransitionBatch, TransitionFacts]):
     """Transitions on one device as one packed row matrix: one gather makes a batch.
 
-    `rows` (N, O + A + 2 + O) are observation, action, reward, terminal, next observation.
+    `rows` (N, O + A + 2 + O) are observation, action, reward, terminal, next observation; there may be one more column,
+    the return to go.
     """
 
     def __init__(self, rows: Tensor, facts: TransitionFacts) -> None:
@@ -236,9 +242,18 @@ class TransitionTable(Table[TransitionBatch, TransitionFacts]):
         rows = self.rows.index_select(0, index.flatten()).view(*index.shape, -1)
         o, a = self.facts.observation_dim, self.facts.action_dim
         # in memory of their own, as from the host: torch's functions may round numbers with gaps between them otherwise
-        columns = (column.contiguous() for column in torch.split(rows, [o, a, 1, 1, o], -1))
-        observation, action, reward, terminal, next_observation = columns
-        return TransitionBatch(observation, action, reward[..., 0], terminal[..., 0], next_observation, source)
+        returns = rows.shape[-1] - (o + a + 2 + o)  # one column or none
+        columns = [column.contiguous() for column in torch.split(rows, [o, a, 1, 1, o, returns], -1)]
+        observation, action, reward, terminal, next_observation, return_to_go = columns
+        return TransitionBatch(
+            observation,
+            action,
+            reward[..., 0],
+            terminal[..., 0],
+            next_observation,
+            source,
+            return_to_go[..., 0] if returns else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,7 +132,7 @@ def write_report(
         curves=_learning_curves(scored, styles),
         pretraining=_pretraining(pretrained, styles, loss_floors or {}),
         training=_training_metrics(scored, styles),
-        extra_sections=extra_sections,
+        extra_sections=[*_starts(scored), *extra_sections],
         records=records,
         shared=_shared_provenance(records),
         configurations={run.path: json.dumps(run.config, indent=2) for run in records},
@@ -165,6 +165,20 @@ def _data(run: RunRecord) -> str:
 def _curves(group: Sequence[Found], styles: Mapping[str, int], *, members: bool = True) -> list[Curve]:
     """The mean over seeds of each run's metric, and with `members` each seed's."""
     return [Curve.of_seeds(styles[run.variant], each.updates, each.values, members=members) for run, each in group]
+
+
+def _starts(runs: Sequence[RunRecord]) -> list[Section]:
+    """What runs that began from another one measured before their first update, if there are such."""
+    begun = [run for run in runs if run.series.get("start")]
+    if not begun:
+        return []
+    names = list(dict.fromkeys(name for run in begun for name in run.series["start"]))
+    rows = [("variant", *map(_words, names))]
+    for run in begun:
+        means = (run.series["start"][name].values[-1].mean() if name in run.series["start"] else None for name in names)
+        rows.append((f"{run.variant} · {_data(run)}", *(number(mean) for mean in means)))
+    text = "What the critics that a run began from said before its first update, mean over seeds."
+    return [Section(name="starts", title="At the start", text=text, table=tuple(rows))]
 
 
 def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:

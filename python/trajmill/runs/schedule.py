@@ -99,11 +99,14 @@ def run_schedule(
     metadata: Mapping[str, Any],
     progress: Progress,
     evaluate: Evaluate | None = None,
+    at_start: Callable[[], Metrics] | None = None,
     ranks: Ranks = ALONE,
     bounds: Mapping[str, Bound] | None = None,
     of_larger_run: bool = False,
 ) -> Trained:
     """Train `state` from its newest checkpoint, if any, to the end of the schedule.
+
+    `at_start` gives metrics before the first update, the line of phase ``start``.
 
     Of several `ranks` all train and evaluate, and the first alone touches the run directory. A seed that diverges is
     reported and keeps running; when all have, `DivergenceError` ends the run, its last checkpoint kept, unless it is
@@ -129,6 +132,8 @@ def run_schedule(
         run.save(state, done, {**metadata, **passed})
 
     with Runner(step, state, schedule.unroll, done=done) as runner, stop_signals() as received:
+        if at_start is not None and done == 0 and not run.lines("start"):
+            log.add("start", 0, time.monotonic() - began, at_start())
         while done < schedule.updates:
             stop = schedule.next_stop(done)
             runner.run(stop - done)

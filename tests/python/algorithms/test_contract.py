@@ -59,6 +59,10 @@ def test_what_belongs_together(method: ModuleType) -> None:
     acts = hasattr(method, "prepare") or learns_online(method)
     assert hasattr(method, "policy") <= acts, "scores need an environment, the dataset's or its own"
     assert hasattr(method, "explore") == hasattr(method, "INTERACTION") <= hasattr(method, "policy")
+    if learns_online(method):
+        assert hasattr(method, "start_from") == hasattr(method, "action_values"), (
+            "who starts from a run says what it has"
+        )
     assert hasattr(method, "predict") <= hasattr(method, "prepare"), "predictions are made for a dataset's rows"
     assert hasattr(method, "export") == hasattr(method, "read_exported")
     assert hasattr(method, "synthesize") == hasattr(method, "Sampling") >= hasattr(method, "UPSAMPLES")

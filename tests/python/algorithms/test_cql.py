@@ -13,11 +13,13 @@ import pytest
 import torch
 from battery import Case, battery, battery_of_a_gpu, checkpoint_of, distance
 from cql_twin import Twin
-from small_data import transitions
+from small_data import recording, transitions
 
 from trajmill.algorithms import cql, forward_dynamics
 from trajmill.algorithms.cql import Config
-from trajmill.models.critics import critics
+from trajmill.data import split_episodes
+from trajmill.experiments.prediction import TrainedModel, predicted_rows
+from trajmill.models.critics import critics, join, values_of
 from trajmill.models.mlp import export_network
 from trajmill.models.policies import action_density, gaussian
 from trajmill.replay.tables import Mixture, TransitionBatch, TransitionRows, TransitionTable
@@ -26,10 +28,12 @@ torch.set_num_threads(1)
 CPU = torch.device("cpu")
 NARROW = (32, 48)
 ROWS = TransitionRows(transitions=transitions(), action_limit=0.999)
+RETURNS = np.random.default_rng(0).normal(0.0, 0.5, 400).astype(np.float32)
+CALIBRATED = replace(ROWS, return_to_go=RETURNS)
 
 
-def table(dtype: torch.dtype = torch.float64) -> TransitionTable:
-    return ROWS.table(CPU, dtype)
+def table(dtype: torch.dtype = torch.float64, rows: TransitionRows = ROWS) -> TransitionTable:
+    return rows.table(CPU, dtype)
 
 
 def settings_of_the_seed(seeds: Sequence[int]) -> Config:
@@ -69,11 +73,18 @@ CASES = {
         rows=Mixture.of([ROWS, TransitionRows(transitions=transitions(70, seed=5))], [0.7, 0.3]),
     ),
     "ten actions": case(sampled_action_count=10),
+    "calibrated": Case(
+        method=cql,
+        config=Config(batch_size=16, hidden_sizes=NARROW, calibrated=True),
+        rows=Mixture.of(
+            [CALIBRATED, TransitionRows(transitions=transitions(70), return_to_go=RETURNS[:70])], [0.7, 0.3]
+        ),
+    ),
     **{name: case(**{name: value}) for name, value in ALL_AT_ONCE.items()},
 }
-FAST_CASES = ("paper", "all at once", "settings of each seed", "mixture")
+FAST_CASES = ("paper", "all at once", "settings of each seed", "mixture", "calibrated")
 
-test_battery = battery(CASES, fast=("all at once", "mixture"))
+test_battery = battery(CASES, fast=("all at once", "calibrated"))
 test_battery_of_a_gpu = battery_of_a_gpu({name: CASES[name] for name in FAST_CASES})
 
 
@@ -103,6 +114,7 @@ def twin_of(state: cql.State, position: int) -> Twin:
         max_target_backup=config.max_target_backup,
         backup_entropy=config.backup_entropy,
         bc_updates=config.bc_updates,
+        calibrated=config.calibrated,
     )
 
 
@@ -133,6 +145,10 @@ OPTIONS = {
     "max-target backup": Config(batch_size=8, max_target_backup=True),
     "entropy in the backup": Config(batch_size=8, backup_entropy=True),
     "all at once": Config(batch_size=8, cql_weight=(5.0, 1.0), **ALL_AT_ONCE),
+    "calibrated": Config(batch_size=32, calibrated=True),
+    "calibrated, no importance sampling": Config(
+        batch_size=8, calibrated=True, importance_sampling=False, **ALL_AT_ONCE
+    ),
 }
 
 
@@ -151,7 +167,7 @@ def drawn(state: cql.State) -> tuple[TransitionBatch, cql.Chance]:
 )
 def test_update_equals_the_slow_twin(name: str, updates: int, tolerance: float) -> None:
     config = OPTIONS[name]
-    state = cql.create(config, table(torch.float64), [3, 2**40 + 1])
+    state = cql.create(config, table(torch.float64, CALIBRATED if config.calibrated else ROWS), [3, 2**40 + 1])
     # move away from the tiny output layers, so that every gradient matters
     generator = torch.Generator().manual_seed(0)
     for stack in (state.policy, state.critic, state.target, state.log_alpha, state.log_multiplier or state.log_alpha):
@@ -166,6 +182,7 @@ def test_update_equals_the_slow_twin(name: str, updates: int, tolerance: float) 
                 chance.noise[position],
                 chance.next_noise[position],
                 chance.random_action[position],
+                batch.return_to_go[position] if config.calibrated else None,
             )
             for position, twin in enumerate(twins)
         ]
@@ -187,6 +204,7 @@ def test_update_equals_the_slow_twin(name: str, updates: int, tolerance: float) 
         for metric, value in losses[position].items():
             # the ring holds float32
             assert logged[metric][position] == pytest.approx(value, rel=1e-5, abs=1e-5), metric
+            assert metric != "replaced_share" or 0.2 < value < 0.8, "it should bind, not everywhere"
 
 
 def twin_state(twin: Twin) -> dict:
@@ -233,6 +251,63 @@ def test_safe_q_bounds_the_target() -> None:
     bounds = [horizon * state.table.facts.greatest_reward for horizon in (100.0, 10.0)]
     assert targets[True].tolist() == pytest.approx(bounds)
     assert (targets[False] > max(bounds)).all()
+
+
+def test_calibrated_critics_are_not_pushed_below_the_return() -> None:
+    """Where every value of the policy's actions is below the return, only the uniform ones are pushed down."""
+    values = torch.tensor([[[4.0, 1.0, -2.0, 7.0, 0.5, 2.0, -9.0]]], dtype=torch.float64)[..., None]  # N = 2
+    found, share = cql.calibrated_values(values.expand(1, 2, 7, 1), torch.ones(1, 1, dtype=torch.float64))
+    assert found[0, :, :, 0].tolist() == [[4.0, 1.0, -2.0, 7.0, 1.0, 2.0, 1.0]] * 2 and share.tolist() == [0.5]
+    high = replace(ROWS, return_to_go=np.full(400, 1e3, np.float32))
+    config = Config(batch_size=64, calibrated=True, hidden_sizes=NARROW, learning_rate=3e-3)
+    bound, free = cql.create(config, table(rows=high), [0]), cql.create(replace(config, calibrated=False), table(), [0])
+    for state in (bound, free):
+        cql.step(state, 100)
+    assert bound.metrics.mean_of_last(0, 100)["replaced_share"] == [1.0]
+    assert "replaced_share" not in free.metrics.names
+    batch = bound.table.gather(torch.arange(400)[None])
+    of_policy = [
+        q_of(state, batch.observation, gaussian(bound.policy.detached(), batch.observation)[0].tanh())
+        for state in (bound, free)
+    ]
+    assert of_policy[0] > of_policy[1] + 0.5
+
+
+def q_of(state: cql.State, observation: torch.Tensor, action: torch.Tensor) -> float:
+    return float(values_of(state.critic.detached(), join(observation, action)).mean())
+
+
+@pytest.mark.parametrize("rule", ["stored", "d4rl"])
+def test_every_row_has_the_return_of_its_episode(rule: str) -> None:
+    """Of the rows that are learned from: D4RL's rule drops those at limits, and the file's last one."""
+    config, dataset = Config(calibrated=True, discount=0.9, next_observation=rule), recording()
+    rewards = [episode.reward.tolist() for episode in split_episodes(dataset)]
+    if rule == "d4rl":
+        rewards = [found if at not in (2, 4) else found[:-1] for at, found in enumerate(rewards)]
+    wanted = [
+        sum(0.9**k * reward for k, reward in enumerate(found[step:])) for found in rewards for step in range(len(found))
+    ]
+    rows = cql.prepare(config, dataset)
+    assert rows.columns["return_to_go"].tolist() == pytest.approx(wanted, rel=1e-5)
+    batch = rows.table(CPU, torch.float64).gather(torch.arange(len(wanted))[None])
+    assert batch.return_to_go is not None and batch.return_to_go[0].tolist() == pytest.approx(wanted, rel=1e-5)
+    assert cql.prepare(replace(config, calibrated=False), dataset).columns.keys() == set(COLUMNS)
+
+
+def test_returns_are_real_where_next_observations_are_predicted() -> None:
+    rows = cql.prepare(Config(calibrated=True), recording())
+    predicted = predicted_rows(rows, TrainedModel(lambda states, actions, draw=0: states + 1.0, {}), 1).like(rows)
+    assert not np.array_equal(predicted.columns["next_observation"], rows.columns["next_observation"])
+    np.testing.assert_array_equal(predicted.columns["return_to_go"], rows.columns["return_to_go"])
+
+
+def test_returns_of_rows_that_do_not_follow_each_other_are_refused() -> None:
+    shuffled = recording()
+    shuffled.next_observations[4] += 1.0
+    for dataset in (replace(recording(), ordered=False), shuffled):
+        cql.prepare(Config(), dataset)
+        with pytest.raises(ValueError, match=r"calibrated needs .*recording.hdf5: .*.*--method.no-calibrated"):
+            cql.prepare(Config(calibrated=True), dataset)
 
 
 def test_learned_multiplier_starts_at_e_and_holds_the_gap() -> None:
@@ -388,6 +463,7 @@ def test_bounds_are_ten_times_what_rewards_can_add_up_to() -> None:
         ({"bc_updates": -1}, "bc_updates"),
         ({"bc_updates": 5, "action_limit": 1.0}, "action_limit < 1"),
         ({"difference_range": (1.0, 1.0)}, "low < high"),
+        ({"calibrated": True, "discount": (0.99, 0.9)}, r"one discount .* got \(0.99, 0.9\): make a run for each"),
     ],
 )
 def test_config_refuses_what_it_cannot_mean(change: dict, message: str) -> None:

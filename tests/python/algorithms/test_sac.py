@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -22,10 +23,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.distributions.transforms import TanhTransform
 
-from trajmill.algorithms import redq, sac
+from trajmill.algorithms import cql, redq, sac
 from trajmill.data import Normalizer
 from trajmill.models.mlp import export_network
-from trajmill.models.policies import outputs
+from trajmill.models.policies import gaussian, outputs, tanh_gaussian
 from trajmill.replay.tables import TransitionRows
 
 CPU = torch.device("cpu")
@@ -170,8 +171,10 @@ CASES = {
         ),
         sensitivity=5.0,
     ),
-    "fixed": Case(
-        method=sac, config=lambda seeds: replace(SMALLER, entropy_coefficient=tuple(0.1 + s % 5 / 10 for s in seeds))
+    "fixed, after CQL": Case(
+        method=sac,
+        config=lambda seeds: replace(SMALLER, entropy_coefficient=tuple(0.1 + s % 5 / 10 for s in seeds)),
+        start=lambda: conservative(0),
     ),
 }
 test_battery, test_battery_of_a_gpu = battery(CASES), battery_of_a_gpu(CASES)
@@ -307,6 +310,62 @@ def test_a_fixed_coefficient_stays_and_a_learned_one_steers_the_entropy() -> Non
     fixed = sac.create(replace(config, target_entropy=None, entropy_coefficient=(0.25, 0.0)), table, [0, 1])
     sac.step(fixed, 20)
     assert sac.alpha(fixed)[:, 0].tolist() == pytest.approx([0.25, 0.0]) and "log_alpha" not in fixed.moving()
+
+
+@cache
+def conservative(*seeds: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The checkpoint of a run of CQL after some updates, in float64."""
+    config = cql.Config(batch_size=16, hidden_sizes=(24, 16), learning_rate=0.02)
+    state = cql.create(config, TransitionRows(transitions=transitions()).table(CPU, torch.float64), seeds)
+    cql.step(state, 20)
+    return checkpoint_of(cql, state, seeds)
+
+
+def test_it_starts_from_the_networks_of_a_conservative_run() -> None:
+    """Seed by seed: the law of actions, the values, targets that are not the critics, the coefficient."""
+    tensors, known = conservative(7, 8, 9)
+    table = TransitionRows(transitions=transitions()).table(CPU, torch.float64)
+    state = sac.create(SMALLER, table, [9, 7])
+    assert sac.start_from(state, tensors, known) is state
+    for name, theirs in (("critic", "critic"), ("critic_target", "target"), ("log_alpha", "log_alpha")):
+        assert torch.equal(state.moving()[name].view(2, -1), tensors[theirs].view(3, -1)[[2, 0]]), name
+    assert not torch.equal(state.critic.flat, state.critic_target.flat) and sac.alpha(state).max() < 0.9
+    seen = torch.randn(2, 50, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    layout = tanh_gaussian(5, 2, [0], hidden_sizes=(24, 16))
+    theirs = layout.like(tensors["policy"][[2, 0]]).parameters
+    for name, first in (("log_std_multiplier", 1.0), ("log_std_offset", -1.0)):
+        assert (theirs[name] - first).abs().min() > 1e-4, "it has learned this number"
+    for found, wanted in zip(sac.gaussian(state.policy.detached(), seen), gaussian(theirs, seen), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    former = cql.restore(tensors, known)(np.ones((3, 1, 5), np.float32))
+    np.testing.assert_allclose(sac.policy(state)(np.ones((2, 1, 5), np.float32)), former[[2, 0]], rtol=1e-6)
+    assert not any(tensor.any() for name, tensor in state.moving().items() if "_adam/" in name and "moment" in name)
+    sac.step(state)
+    one = sac.start_from(sac.create(replace(SMALLER, entropy_coefficient=0.25), table, [1, 2]), *conservative(4))
+    assert sac.alpha(one)[:, 0].tolist() == pytest.approx([0.25, 0.25]), "one that stays is that of the settings"
+    assert torch.equal(one.critic.flat[:2], one.critic.flat[2:])
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    tensors, known = conservative(7, 8)
+    rows = TransitionRows(transitions=transitions())
+    table = rows.table(CPU, torch.float32)
+    scaled = replace(rows, normalizer=Normalizer.fit(rows.transitions.observation, 1e-3)).table(CPU, torch.float32)
+    larger = TransitionRows(transitions=transitions(observation_dim=6)).table(CPU, torch.float32)
+    for wrong, changes, there, seeds, said in (
+        ("from cql for as many, not from one of td3_bc", {}, table, [7], {"kind": "td3_bc"}),
+        ("6 observation .* for 5 and 2", {}, larger, [7], {}),
+        ("hidden_sizes must be", {"hidden_sizes": (24, 24)}, table, [7], {}),
+        ("standardized", {}, scaled, [7], {}),
+        (r"\[7, 8\].* got seeds \[7, 9\]", {}, table, [7, 9], {}),
+        ("critic_count 3 and layer_norm off", {"critic_count": 3}, table, [7], {}),
+        ("critic_count 2 and layer_norm on", {"layer_norm": True}, table, [7], {}),
+    ):
+        state = sac.create(replace(SMALLER, **changes), there, seeds)
+        before = {name: tensor.clone() for name, tensor in state.moving().items()}
+        with pytest.raises(ValueError, match=wrong):
+            sac.start_from(state, tensors, known | said)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in state.moving().items() if name != "metrics")
 
 
 def test_it_prefers_what_pays() -> None:

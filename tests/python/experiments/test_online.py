@@ -12,10 +12,24 @@ import pytest
 import torch
 from tiny_runs import HOPPER, ONLINE, SCHEDULE, assert_equal_runs, checkpoint, killed, lines, tensors, tiny, train
 
+from trajmill import experiments
 from trajmill.algorithms import method_named
-from trajmill.data import DatasetError, environment_of, load_dataset, split_episodes, summarize
+from trajmill.cli.train import summary_of
+from trajmill.data import (
+    DatasetError,
+    Normalizer,
+    environment_of,
+    load_dataset,
+    qlearning_transitions,
+    split_episodes,
+    summarize,
+    write_d4rl,
+)
+from trajmill.data.episodes import with_next_rows
 from trajmill.evaluation import check_dynamics
 from trajmill.experiments.datasets import convert
+from trajmill.models.critics import critics, values_of
+from trajmill.report import write_report
 from trajmill.training.checkpoint import read_checkpoint
 from trajmill.training.settings import Interaction, Schedule
 
@@ -54,6 +68,105 @@ def test_td3_goes_on_from_td3_bc_as_it_saw_the_world(whole, tmp_path: Path) -> N
     assert json.loads((run / "config.json").read_text())["config"]["interaction"]["random_steps"] == 0
     old, new = tensors(before)["policy"], tensors(run)["policy"]
     assert (old - new).abs().max() < 0.01 and not torch.equal(tensors(before)["critic"], tensors(run)["critic"])
+
+
+@pytest.mark.slow
+def test_calibrated_critics_of_a_run_that_is_killed_or_shared(whole, tmp_path: Path) -> None:
+    calibrated = tiny("cql", method={"calibrated": True, "discount": (0.9, 0.9)})
+    run = killed(calibrated, tmp_path / "killed", 20)
+    assert_equal_runs(train(calibrated, run, resume=True), whole(calibrated))
+    assert_equal_runs(train(calibrated, tmp_path / "two", processes=2), whole(calibrated))
+
+
+def test_sac_goes_on_from_calibrated_cql(whole, tmp_path: Path) -> None:
+    """Without a step of chance, after a warm-up."""
+    before = whole(tiny("cql", method={"calibrated": True}))
+    shares = [line["metrics"]["replaced_share"] for line in lines(before, "train")]
+    assert 0.0 < np.min(shares) <= np.max(shares) <= 1.0
+    config = tiny("sac", init=before, schedule=replace(SCHEDULE, updates=1, checkpoint_interval=1))
+    run = train(replace(config, interaction=Interaction(random_steps=12, warmup_steps=30)), tmp_path / "run")
+    assert read_checkpoint(checkpoint(run))[1]["normalizer"] is None
+    assert tensors(run)["ring/steps"] == 16, "of two environments: 30 to warm up, and the first to learn"
+    old, new = tensors(before), tensors(run)
+    assert 0.0 < (old["critic"] - new["critic"]).abs().max() < 0.01
+    assert (old["log_alpha"] - new["log_alpha"]).abs().max() < 0.01
+    with pytest.raises(ValueError, match="redq cannot start from another run"):
+        train(tiny("redq", init=before), tmp_path / "redq")
+
+
+START = {"td3": "td3_bc", "sac": "cql"}
+"""where online methods may start"""
+
+
+def after(method: str, whole: Any, **changes: Any) -> Any:
+    """A run that goes on from a run of another method, with that run's data in its batches."""
+    return tiny(method, init=whole(tiny(START[method])), dataset=HOPPER, **changes)
+
+
+@pytest.mark.parametrize("method", START)
+def test_a_run_says_what_its_critics_say_at_the_start(method: str, whole, tmp_path: Path) -> None:
+    """Of data and of its own first rows, of the actions there and of those of its policy: what the run before says."""
+    config = after(method, whole, schedule=replace(SCHEDULE, updates=1, checkpoint_interval=1))
+    run = train(config, tmp_path / "run")
+    ((line,), *_), (kept, known) = [lines(run, "start")], read_checkpoint(checkpoint(whole(tiny(START[method]))))
+    assert line["update"] == 0 and lines(run)[0] == line
+    critic = critics(14, [0], hidden_sizes=(16, 16)).like(kept["critic"]).parameters
+    policy, normalizer = method_named(START[method]).restore(kept, known), Normalizer.of_metadata(known)
+    assert (normalizer is None) == (method == "sac")
+
+    def means(observation: Any, action: Any) -> list[float]:
+        seen = observation if normalizer is None else normalizer.normalize(observation)
+        return values_of(critic, torch.from_numpy(np.concatenate([seen, action], -1))).mean((1, 2)).tolist()
+
+    data = qlearning_transitions(load_dataset(HOPPER), "d4rl")
+    rows = np.linspace(0, len(data) - 1, 2048).astype(int)
+    own = [read_checkpoint(next((run / f"replay/{seed}").iterdir()))[0] for seed in config.seeds]
+    assert [len(rows["reward"]) for rows in own] == [8, 8], "no more than there are before the first update"
+    sources = {"q_dataset": (data.observation[rows][None].repeat(2, 0), data.action[rows][None].repeat(2, 0))}
+    sources["q_replay"] = tuple(np.stack([rows[name].numpy() for rows in own]) for name in ("observation", "action"))
+    for name, (observation, action) in sources.items():
+        of_policy = line["metrics"].pop(f"{name}_policy")
+        assert line["metrics"].pop(name) == pytest.approx(means(observation, action), rel=1e-4), name
+        assert of_policy == pytest.approx(means(observation, policy(observation)), rel=1e-4), name
+    assert not line["metrics"]
+    said = summary_of(run).text
+    assert "before the first update, mean over seeds: q_replay " in said and "q_dataset_policy" in said
+    page = write_report([run], tmp_path / "page.html").read_text()
+    assert "At the start" in page and "q dataset policy" in page
+    found = json.loads((run / "result.json").read_text())["values_at_start"]
+    assert found.keys() == {"q_dataset", "q_dataset_policy", "q_replay", "q_replay_policy"}
+    alone = train(replace(config, dataset=None), tmp_path / "alone")
+    assert lines(alone, "start")[0]["metrics"].keys() == {"q_replay", "q_replay_policy"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", START)
+def test_saying_so_changes_nothing_and_is_said_once(
+    method: str, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is stopped before its first checkpoint or after it, or runs in two processes."""
+    config = after(method, whole, interaction=Interaction(random_steps=0, warmup_steps=20))
+    unbroken = whole(config)
+    assert [line["phase"] for line in lines(unbroken)].count("start") == 1
+    for at in (1, 8):
+        run = killed(config, tmp_path / str(at), at)
+        assert_equal_runs(train(config, run, resume=True), unbroken)
+    assert_equal_runs(train(config, tmp_path / "two", processes=2), unbroken)
+    monkeypatch.setattr(experiments.train, "values_at_start", lambda *_: {})
+    silent = train(config, tmp_path / "silent")
+    assert lines(silent)[1:] == lines(unbroken)[1:] and not lines(silent)[0]["metrics"]
+    assert all(torch.equal(tensor, tensors(silent)[name]) for name, tensor in tensors(unbroken).items())
+    assert not lines(whole(tiny(method)), "start"), "a run from scratch has nothing to say"
+
+
+def test_calibrated_critics_need_whole_episodes_in_every_part(tmp_path: Path) -> None:
+    path = tmp_path / "synthetic.hdf5"
+    dataset = with_next_rows(load_dataset(HOPPER))
+    write_d4rl(path, **dataset.rows(np.random.default_rng(0).permutation(len(dataset))).to_write())
+    for changes in ({"dataset": str(path)}, {"mix": (f"{path}=0.5",)}):
+        with pytest.raises(ValueError, match=r"calibrated needs .*synthetic.hdf5.*no order"):
+            train(tiny("cql", method={"calibrated": True}, environment="Hopper-v4", **changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("method", ["sac"])
