@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -213,7 +214,7 @@ def prepare(config: Config, dataset: Dataset) -> TransitionRows:
             fault = f"calibrated needs the returns of whole episodes: {error}"
             raise ValueError(f"{fault}, with --method.no-calibrated") from error
         discount = config.discount[0] if isinstance(config.discount, tuple) else config.discount
-        returns = returns_to_go(transitions, discount)
+        returns = returns_to_go(transitions, discount).astype(np.float32)
     return TransitionRows(transitions=transitions, action_limit=config.action_limit, return_to_go=returns)
 
 

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from trajmill.core import checks
 from trajmill.data import Dataset, Transitions, qlearning_transitions
-from trajmill.data.episodes import followed
+from trajmill.data.episodes import followed, returns_to_go
 from trajmill.models.denoiser import backpropagate, denoisers, residual_mlp
 from trajmill.models.edm import (
     HIGHEST,
@@ -161,19 +161,14 @@ def prepare(config: Config, dataset: Dataset) -> VectorRows:
         transitions, config.scaling, unbounded_actions=config.unbounded_actions, keep_constant=config.keep_constant
     )
     rows = VectorRows(transitions=transitions, code=code)
-    return rows.with_relevance(returns_to_go(transitions)) if config.condition == "return" else rows
+    return rows.with_relevance(returns_in_order(transitions)) if config.condition == "return" else rows
 
 
-def returns_to_go(transitions: Transitions) -> NDArray[np.float64]:
-    """Sum of the rewards from each row (N,) to the end of its episode; ValueError if rows are in no order."""
-    follows = followed(transitions)
-    if not follows.any() and not (transitions.terminal | transitions.truncated).all():
+def returns_in_order(transitions: Transitions) -> NDArray[np.float64]:
+    """`returns_to_go` of each row (N,); ValueError if rows are in no order."""
+    if not followed(transitions).any() and not (transitions.terminal | transitions.truncated).all():
         raise ValueError("condition return needs episodes in order, but no row is followed by the next one")
-    ends = np.flatnonzero(~follows)
-    sums = np.cumsum(transitions.reward[::-1], dtype=np.float64)[::-1]
-    after = np.append(sums, 0.0)[ends + 1]
-    returns: NDArray[np.float64] = sums - after[np.searchsorted(ends, np.arange(len(sums)))]
-    return returns
+    return returns_to_go(transitions)
 
 
 def _denoisers(config: Config, dimension: int, seeds: Sequence[int]) -> Stack:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trajmill.core import checks
 from trajmill.data.environments import EPISODE_LIMIT, simulated_environment
 from trajmill.data.errors import refuse, refusing, warn_about, where
-from trajmill.data.records import BoolArray, Columns, Dataset, Episode, FloatArray, Transitions, UnorderedTransitions
+from trajmill.data.records import BoolArray, Columns, Dataset, Episode, Transitions, UnorderedTransitions
 
 SHARE_OF_REPEATS = 0.1
 """Rows are refused if more than this share of them repeat the row before and nothing says that they follow it."""
@@ -55,8 +55,8 @@ def followed(transitions: Transitions) -> BoolArray:
     return found
 
 
-def returns_to_go(transitions: Transitions, discount: float) -> FloatArray:
-    """Discounted sum of the rewards from each row on to the last one of its episode: (N,) float32.
+def returns_to_go(transitions: Transitions, discount: float = 1.0) -> NDArray[np.float64]:
+    """Discounted sum of the rewards from each row on to the last one of its episode: (N,).
 
     Nothing is added for what would have come after that row, where a limit cut the episode or the file ends. Rows must
     follow each other (`check_order`).
@@ -66,7 +66,7 @@ def returns_to_go(transitions: Transitions, discount: float) -> FloatArray:
     for reward, goes_on in rows:
         so_far = reward + (discount * so_far if goes_on else 0.0)
         found.append(so_far)
-    return np.array(found[::-1], np.float32)
+    return np.array(found[::-1], np.float64)
 
 
 def settle_episodes(

@@ -351,6 +351,11 @@ class _Task:
         settings = decaying(settings, config.schedule)
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
+        if is_online and start is not None and start[1].get("environment", environment) != environment:
+            raise ValueError(
+                f"{config.init} has learned for {start[1]['environment']}, not for {environment}; give "
+                f"--environment {start[1]['environment']}, or another --init"
+            )
         part = _of_seeds(config, range(seed_count))
         model = _model(config, method, dataset)
         action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0

@@ -71,7 +71,7 @@ def of_near_rows(values: NDArray[Any]) -> Relevance:
 
 
 def returns() -> tuple[NDArray[Any], Relevance]:
-    values = diffusion.returns_to_go(transitions())
+    values = diffusion.returns_in_order(transitions())
     return values, of_near_rows(values)
 
 

@@ -533,7 +533,7 @@ def test_what_a_model_cannot_be_asked_is_refused() -> None:
 def test_returns_to_go_are_those_of_each_episode() -> None:
     data = recording([3, 2])
     following = np.concatenate([data.observations[1:], data.observations[:1]])
-    found = diffusion.returns_to_go(
+    found = diffusion.returns_in_order(
         Transitions(
             observation=data.observations,
             action=data.actions,
@@ -549,9 +549,9 @@ def test_returns_to_go_are_those_of_each_episode() -> None:
 def test_returns_of_single_steps_are_rewards_and_rows_in_no_order_have_none() -> None:
     data = transitions(10)
     alone = replace(data, terminal=np.ones(10, bool))
-    assert np.array_equal(diffusion.returns_to_go(alone), alone.reward.astype(np.float64))
+    assert np.array_equal(diffusion.returns_in_order(alone), alone.reward.astype(np.float64))
     with pytest.raises(ValueError, match="episodes in order"):
-        diffusion.returns_to_go(replace(data, terminal=np.zeros(10, bool)))
+        diffusion.returns_in_order(replace(data, terminal=np.zeros(10, bool)))
 
 
 @pytest.mark.parametrize(

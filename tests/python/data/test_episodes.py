@@ -277,7 +277,7 @@ CONSUMERS: dict[str, Callable[[Dataset, Path], Any]] = {
     "trajectories": lambda dataset, place: Subset("trajectories", 1).take(dataset),
     "top": lambda dataset, place: Subset("top", 1).take(dataset),
     "Minari": lambda dataset, place: write_minari(place / "set-v0", **dataset.to_write()),
-    "returns to go": lambda dataset, place: diffusion.returns_to_go(qlearning_transitions(dataset)),
+    "returns to go": lambda dataset, place: diffusion.returns_in_order(qlearning_transitions(dataset)),
     "n-step returns": lambda dataset, place: tm.ReplayBuffer.from_transitions(qlearning_transitions(dataset), n_step=3),
     "horizon": lambda dataset, place: predicted_rows(
         TransitionRows(transitions=qlearning_transitions(dataset)), TrainedModel(Still(), {}), 2

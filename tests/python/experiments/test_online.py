@@ -98,6 +98,13 @@ START = {"td3": "td3_bc", "sac": "cql"}
 """where online methods may start"""
 
 
+def test_agents_start_from_a_run_for_their_own_environment(whole, tmp_path: Path) -> None:
+    """Walker2d's numbers fit HalfCheetah's networks."""
+    config = tiny("td3", init=whole(tiny("td3_bc")), environment="walker2d")
+    with pytest.raises(ValueError, match="learned for Hopper-v4, not for Walker2d-v4; give --environment Hopper-v4"):
+        train(config, tmp_path / "run")
+
+
 def after(method: str, whole: Any, **changes: Any) -> Any:
     """A run that goes on from a run of another method, with that run's data in its batches."""
     return tiny(method, init=whole(tiny(START[method])), dataset=HOPPER, **changes)
