@@ -1,11 +1,15 @@
 """Cut the datasets that travel with the package out of larger files.
 
-Usage: python tools/make_bundled_data.py SOURCE_DIRECTORY [OUTPUT_DIRECTORY]
+Usage: python tools/make_bundled_data.py SOURCE_DIRECTORY [OUTPUT_DIRECTORY] [--names NAME ...]
 
 SOURCE_DIRECTORY holds hopper-sac-replay.hdf5 and halfcheetah-sac-replay.hdf5, two full replay buffers of soft
-actor-critic agents, and hopper-ars-noisy.hdf5, which this command makes:
+actor-critic agents, and what these commands make (walker2d's was stopped after 110,535 steps, ant's after 102,919):
 
     trajmill collect hopper --kind expert --noise 0.3 --rows 20000 --out hopper-ars-noisy.hdf5
+    trajmill train sac --environment walker2d --interaction.updates-per-step 0.5 --schedule.updates 75000 --out walker2d
+    trajmill dataset convert walker2d/replay/0 walker2d-sac-replay.hdf5
+    trajmill train sac --environment ant --interaction.updates-per-step 0.5 --schedule.updates 75000 --out ant
+    trajmill dataset convert ant/replay/0 ant-sac-replay.hdf5
 
 Whole episodes are drawn without replacement over the whole file until the wanted rows are in (the last one is left out
 if that comes closer), and stay in the order of the file. Prints the facts that the bundled README states.
@@ -25,7 +29,13 @@ from numpy.typing import NDArray
 
 from trajmill.data import DatasetWarning, environment_of, normalized_score, read_d4rl, split_episodes
 
-ROWS = {"hopper-sac-replay": 10_000, "halfcheetah-sac-replay": 10_000, "hopper-ars-noisy": 20_000}
+ROWS = {
+    "hopper-sac-replay": 10_000,
+    "halfcheetah-sac-replay": 10_000,
+    "walker2d-sac-replay": 10_000,
+    "ant-sac-replay": 9_000,
+    "hopper-ars-noisy": 20_000,
+}
 """rows to cut each source to"""
 SEED = 42
 BUNDLED = Path(__file__).parents[1] / "python/trajmill/data/bundled"
@@ -86,15 +96,16 @@ def cut(source: Path, output: Path, row_count: int) -> str:
 
 
 def main() -> None:
-    """Cut all."""
+    """Cut all, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="directory with the sources")
     parser.add_argument("output", type=Path, nargs="?", default=BUNDLED, help="where the cut files go")
+    parser.add_argument("--names", nargs="+", choices=tuple(ROWS), default=tuple(ROWS), help="which; all if left out")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for name, row_count in ROWS.items():
-        output = arguments.output / f"{name}-{row_count // 1000}k.hdf5"
-        print(cut(arguments.source / f"{name}.hdf5", output, row_count))
+    for name in arguments.names:
+        output = arguments.output / f"{name}-{ROWS[name] // 1000}k.hdf5"
+        print(cut(arguments.source / f"{name}.hdf5", output, ROWS[name]))
 
 
 if __name__ == "__main__":

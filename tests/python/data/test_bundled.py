@@ -26,6 +26,8 @@ GOLDEN = {
     # environment, rows, episodes, terminals, observation size, action size, sum of rewards, score of the mean return
     "hopper-sac-replay-10k": ("Hopper-v4", 9930, 70, 69, 11, 3, 27897.149, 12.9),
     "halfcheetah-sac-replay-10k": ("HalfCheetah-v4", 10000, 10, 0, 17, 6, 25071.641, 22.5),
+    "walker2d-sac-replay-10k": ("Walker2d-v4", 10074, 68, 68, 17, 6, 13592.457, 4.3),
+    "ant-sac-replay-9k": ("Ant-v4", 9428, 13, 4, 27, 8, 3412.951, 14.0),
     "hopper-ars-noisy-20k": ("Hopper-v4", 20221, 36, 31, 11, 3, 54967.170, 47.5),
 }
 
@@ -48,7 +50,7 @@ def test_bundled_sets_are_what_their_readme_says(name: str) -> None:
     assert sum(len(episode) for episode in episodes) == rows
     mean_return = np.mean([episode.undiscounted_return for episode in episodes])
     assert float(normalized_score(environment, mean_return)) == pytest.approx(score, abs=0.05)
-    assert dataset.metadata["margin_fix"] is (environment == "Hopper-v4")
+    assert dataset.metadata["margin_fix"] is (environment in ("Hopper-v4", "Ant-v4"))
     assert len(qlearning_transitions(dataset, "stored")) == rows
     assert len(qlearning_transitions(dataset, "d4rl")) == rows - 1 - int(dataset.timeouts[:-1].sum())
 
@@ -69,7 +71,7 @@ def test_a_path_is_as_good_as_a_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hopper-medium-v2", "absent/file.hdf5", "../bundled/hopper-sac-replay-10k"])
 def test_unknown_names_list_the_known(name: str) -> None:
-    with pytest.raises(DatasetError, match="bundled are: halfcheetah-sac-replay-10k, hopper-ars-noisy-20k, "):
+    with pytest.raises(DatasetError, match="bundled are: ant-sac-replay-9k, halfcheetah-sac-replay-10k, hopper"):
         load_dataset(name)
 
 
