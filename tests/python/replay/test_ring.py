@@ -19,10 +19,11 @@ from trajmill.algorithms import td3
 from trajmill.data import DatasetError, DatasetWarning, Normalizer, load_dataset, split_episodes
 from trajmill.data.formats import replay
 from trajmill.experiments.online import OnlineState
-from trajmill.replay.ring import Ring
+from trajmill.replay.ring import Ring, Turns
 from trajmill.training.checkpoint import CheckpointError, save_tensors
 from trajmill.training.draws import Draws, indexes
 from trajmill.training.runner import Runner
+from trajmill.training.settings import Interaction
 
 
 def rows_by_hand(seed: int, environments: int, steps: int, limit: int, random_steps: int) -> list[dict[str, Any]]:
@@ -106,10 +107,19 @@ def test_updates_and_steps_alternate_as_the_ratio_says(ratio: float, environment
     assert made.steps == expected[-1]
 
 
-def test_a_ratio_that_steps_and_updates_cannot_keep_is_refused() -> None:
-    with pytest.raises(ValueError, match="whole number, got 2"):
-        ring(updates_per_step=0.75)
+@pytest.mark.parametrize("ratio", [0.75, 1e-7])
+def test_a_ratio_that_steps_and_updates_cannot_keep_is_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match=r"whole number, .*got 2 \* .*; change environments or interaction"):
+        ring(updates_per_step=ratio)
     ring(environments=4, updates_per_step=0.75)
+
+
+@pytest.mark.parametrize("environments", [1, 2, 5])
+@pytest.mark.parametrize("ratio", [0.1, 1, 3])
+def test_how_many_updates_there_are_in_so_many_steps(ratio: float, environments: int) -> None:
+    turns = Turns.of(Interaction(random_steps=7, updates_per_step=ratio), environments, 4)
+    for steps in range(40):
+        assert turns.updates_in(steps) == sum(turns.before(update) <= steps for update in range(600))
 
 
 def test_updates_with_steps_between_them_are_not_fed_together() -> None:
