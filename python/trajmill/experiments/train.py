@@ -31,7 +31,7 @@ from trajmill.data import (
     qlearning_transitions,
     reference_score,
 )
-from trajmill.data.environments import action_limit_of, check_environment, find_environment, task_of
+from trajmill.data.environments import EPISODE_LIMIT, action_limit_of, check_environment, find_environment, task_of
 from trajmill.data.errors import warn_about
 from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
@@ -174,7 +174,7 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
     offline_ratio: float = 0.5
     """that share, rounded down, (0, 1)"""
     limit: int | None = None
-    """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
+    """steps, at least 1, after which the environment cut episodes of --dataset, where the file does not mark it"""
     capacity: int = 1_000_000
     """transitions of each seed that are kept, the newest, at least 1"""
     synthesis: SynthesisConfig[Any, Any] = field(default_factory=SynthesisConfig)
@@ -186,8 +186,11 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
         at_least(1, environments=self.environments, capacity=self.capacity)
         at_least(1, evaluation_episode_count=self.evaluation_episode_count)
         in_range("(0, 1)", offline_ratio=self.offline_ratio)
-        if self.dataset is None and self.offline_ratio != 0.5:
-            raise ValueError("offline_ratio is the share of a dataset: give --dataset too, or leave it out")
+        if self.dataset is None and (self.offline_ratio, self.limit) != (0.5, None):
+            raise ValueError(
+                "offline_ratio and limit are of a dataset: give --dataset too, or leave them out; the environment "
+                f"itself always cuts episodes after {EPISODE_LIMIT:,} steps"
+            )
         if self.synthesis.every is None and self.synthesis != SynthesisConfig():
             raise ValueError("settings of synthesis need models: give --synthesis.every too, or leave them out")
         if None not in (self.dataset, self.synthesis.every) and self.offline_ratio + self.synthesis.share >= 1.0:

@@ -69,6 +69,7 @@ def test_batches_with_a_share_of_a_dataset(method: str, tmp_path: Path) -> None:
     [
         ({"environment": "chess"}, "unknown environment 'chess'"),
         ({"offline_ratio": 0.2}, "give --dataset too"),
+        ({"limit": 200}, "give --dataset too.* cuts episodes after 1,000 steps"),
         ({"dataset": HOPPER, "environment": "ant"}, "11 columns"),
         ({"environments": 0}, "environments"),
         ({"environments": 2, "interaction": Interaction(updates_per_step=0.75)}, "whole number"),
