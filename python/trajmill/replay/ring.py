@@ -455,20 +455,15 @@ def episode_seed(seed: int, environment: int, episode: int) -> int:
 
 def _read_rows(directory: Path, first: int, end: int) -> dict[str, NDArray[Any]]:
     """The columns of rows `first` to `end` - 1 in the files of a directory; files of later rows are removed."""
-    parts, next_row = [], None
-    for path in sorted(directory.glob("*.safetensors")):
-        begin = int(path.stem)
+    parts, paths = [], sorted(directory.glob("*.safetensors"))
+    begins = [int(path.stem) for path in paths]
+    for path, begin, next_begin in zip(paths, begins, [*begins[1:], end], strict=True):
         if begin >= end:
             remove(path)
-            continue
-        tensors, _ = read_checkpoint(path)
-        count = len(tensors["reward"])
-        if next_row not in (None, begin):
-            parts = []  # what lies before a gap was overwritten in the ring before it could be stored
-        next_row = begin + count
-        if next_row > first:
-            skipped = max(0, first - begin)
-            parts.append({name: tensor.numpy()[skipped : end - begin] for name, tensor in tensors.items()})
+        elif next_begin > first:  # else the ring has overwritten all of its rows
+            tensors, _ = read_checkpoint(path)
+            kept = slice(max(0, first - begin), end - begin)
+            parts.append({name: tensor.numpy()[kept] for name, tensor in tensors.items()})
     if sum(len(part["reward"]) for part in parts) != end - first:
         raise CheckpointError(f"{directory} lacks rows of {first:,} to {end:,}; restore its files, or start again")
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

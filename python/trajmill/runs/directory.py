@@ -193,8 +193,9 @@ class RunDirectory:
         or ``{"update": 0}`` when there is none. A damaged checkpoint is reported and removed if an older one is
         whole: the updates after that are made again, with the same numbers.
         """
-        for leftover in [*leftovers(self.path), *leftovers(self.path / "checkpoints")]:
-            remove(leftover)
+        for folder in (self.path, self.path / "checkpoints", *(self.path / REPLAY).glob("*")):
+            for leftover in leftovers(folder):
+                remove(leftover)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         known, damage = self._read_newest()
         tensors, found = known or ({}, {"update": 0})

@@ -13,6 +13,7 @@ import torch
 from tiny_runs import HOPPER, ONLINE, SCHEDULE, assert_equal_runs, checkpoint, killed, lines, tensors, tiny, train
 
 from trajmill.algorithms import method_named
+from trajmill.core.files import part_of
 from trajmill.data import DatasetError, environment_of, load_dataset, split_episodes, summarize
 from trajmill.evaluation import check_dynamics
 from trajmill.experiments.datasets import convert
@@ -24,10 +25,13 @@ from trajmill.training.settings import Interaction, Schedule
 @pytest.mark.parametrize("at", [4, 20])
 def test_killed_and_resumed_is_never_stopped(method: str, at: int, whole, tmp_path: Path) -> None:
     run = killed(tiny(method), tmp_path / "run", at)
+    for path in list(run.glob("replay/*/*")):
+        part_of(path).touch()  # as a kill leaves that comes while a file is written
     train(tiny(method), run, resume=True)
     assert_equal_runs(run, whole(tiny(method)))
     files = sorted(path.relative_to(run) for path in run.glob("replay/*/*"))
     assert {path.parts[1] for path in files} == {"3", "5"}
+    assert {path.suffix for path in files} == {".safetensors"}
 
 
 @pytest.mark.parametrize("method", ONLINE)

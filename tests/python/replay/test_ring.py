@@ -235,6 +235,22 @@ def test_files_that_are_missing_or_damaged_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
 
 
+def test_files_of_rows_that_were_overwritten_are_not_read_again(tmp_path: Path) -> None:
+    """However long the run was; they are kept, since they are a dataset."""
+    made = ring(capacity=24)
+    for first in range(0, 40, 10):
+        batches(made, 10, first)
+        made.store(tmp_path)
+    files = sorted(tmp_path.glob("3/*"))
+    for path in files[:2]:
+        path.write_bytes(b"damaged")
+    other = ring(capacity=24)
+    for name, tensor in other.moving().items():
+        tensor.copy_(made.moving()[name])
+    other.load(tmp_path)
+    assert equal(batches(made, 5, 40), batches(other, 5, 40)) and files == sorted(tmp_path.glob("3/*"))
+
+
 def test_a_seed_whose_environment_breaks_is_named_and_the_others_go_on() -> None:
     sound = batches(ring(), 12)
     with pytest.warns(
