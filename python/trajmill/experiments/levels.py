@@ -29,6 +29,7 @@ from trajmill.experiments.train import OnlineTrainConfig, train
 from trajmill.replay.ring import Turns, episode_seed
 from trajmill.replay.tables import Table, TransitionFacts
 from trajmill.runs.directory import RunDirectory
+from trajmill.runs.processes import PROCESSES
 from trajmill.runs.reading import REPLAY, RunError, read_config, read_state
 from trajmill.training.checkpoint import restore_tensors
 from trajmill.training.settings import configured, decaying
@@ -65,7 +66,7 @@ class AgentRun:
         """The run at `path` with the settings that it has, or a new one with the method's own.
 
         A new one may make so many `environment_steps`. ValueError if the run at `path` is of another method or
-        environment, or lacks the seed.
+        environment, lacks the seed, or was begun by several processes and is not finished.
         """
         method, task = method_named(agent), task_of(environment)
         kind: Any = OnlineTrainConfig
@@ -89,6 +90,8 @@ class AgentRun:
             )
         if seed not in known["seeds"]:
             raise ValueError(f"{path} has no seed {seed}; its seeds are {', '.join(map(str, known['seeds']))}")
+        if (path / PROCESSES).is_dir():
+            raise ValueError(f"{path} is under way in several processes; finish it first, with train and --resume")
         return cls(path=path, config=configured(kind[method.Config], known["config"]), seed=seed)
 
     def reach(self, targets: Sequence[float], environment_steps: int, progress: Progress) -> list[Level]:

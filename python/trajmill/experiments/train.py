@@ -411,7 +411,7 @@ class _Task:
 
     def train_in_process(self, run: RunDirectory, progress: Progress, *, of_larger_run: bool) -> Trained:
         """Train all seeds in this process, or in those of torchrun."""
-        step, state = self.method.step, self.state
+        step, state, total = self.method.step, self.state, 0
         if isinstance(self.config, OnlineTrainConfig):
             total = state.table.steps_before(self.config.schedule.updates - 1) * self.config.environments
             synthesis = self.synthesis(run, progress)
@@ -420,7 +420,7 @@ class _Task:
             )
             step = state.step
         with self.evaluation() as evaluate:
-            return run_schedule(
+            trained = run_schedule(
                 run,
                 step,
                 state,
@@ -433,6 +433,9 @@ class _Task:
                 bounds=self.method.bounds(self.state) if hasattr(self.method, "bounds") else None,
                 of_larger_run=of_larger_run,
             )
+        if total:
+            progress("environment", total, total, "steps")  # the ring tells of every hundredth
+        return trained
 
     def synthesis(self, run: RunDirectory, progress: Progress) -> Synthesis | None:
         """What makes synthetic transitions for the agents, if anything does."""

@@ -233,7 +233,11 @@ def test_a_replay_ends_at_its_level_whenever_the_run_logs(tmp_path: Path) -> Non
 def test_what_cannot_be_collected_is_refused_first(given: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
+    shared = Path(shutil.copytree(given, tmp_path / "shared"))
+    (shared / "processes/0").mkdir(parents=True)
+    (shared / "result.json").unlink()
     refusals = [
+        ("invertedpendulum", shared, {"seed": 3}, r"in several processes; finish it first"),
         ("hopper", given, {}, r"InvertedPendulum"),
         ("invertedpendulum", given, {"agent": ONLINE[0]}, rf"must be a run of {ONLINE[0]} .*got one of {AGENT}"),
         ("invertedpendulum", given, {"seed": 4}, r"no seed 4; its seeds are 5, 3"),
@@ -244,7 +248,7 @@ def test_what_cannot_be_collected_is_refused_first(given: Path, tmp_path: Path) 
         config = replace(wanted("medium", run, 1.0), **changes)
         with pytest.raises(ValueError, match=message):
             collect(environment, tmp_path / "new.hdf5", config)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "given"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "given", "shared"]
     for changes, message in [
         ({"agent": "nobody"}, rf"agent must be one of .*'{AGENT}'"),
         ({"agent": "cql"}, rf"agent must be one of .*'{AGENT}'"),

@@ -34,6 +34,14 @@ def test_killed_and_resumed_is_never_stopped(method: str, at: int, whole, tmp_pa
     assert {path.suffix for path in files} == {".safetensors"}
 
 
+def test_progress_is_told_to_the_end(tmp_path: Path) -> None:
+    told = []
+    train(tiny("sac", seeds=(3,)), tmp_path / "run", lambda *words: told.append(words))
+    steps = lines(tmp_path / "run", "train")[-1]["metrics"]["environment_steps"][0]
+    for task, total, unit in (("train", SCHEDULE.updates, "updates"), ("environment", steps, "steps")):
+        assert [each for each in told if each[0] == task][-1] == (task, total, total, unit)
+
+
 @pytest.mark.parametrize("method", ONLINE)
 def test_processes_and_other_seeds_change_nothing(method: str, whole, tmp_path: Path) -> None:
     both = whole(tiny(method))
