@@ -348,6 +348,8 @@ class _Task:
                 environment = environment_of(dataset)
             if environment is not None:
                 environment = check_environment(dataset, environment)
+            if is_online and _differ(recorded := find_environment(dataset), environment):
+                warn_about(f"dataset {dataset.name} was recorded in {recorded}, agents act in {environment}; as asked")
         settings = method.adapt(config.method, dataset, environment) if hasattr(method, "adapt") else config.method
         settings = decaying(settings, config.schedule)
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
@@ -568,7 +570,7 @@ def _rows(
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
         tasks = [find_environment(each) for each in (other, dataset)]
-        if None not in tasks and len({str(task).lower().partition("-v")[0] for task in tasks}) > 1:
+        if _differ(*tasks):
             warn_about(f"mix {name} was recorded in {tasks[0]}, dataset {dataset.name} in {tasks[1]}; mixed as asked")
         rows = method.prepare(config.method, divide_actions(other, action_limit))
         if config.relevance is not None:
@@ -576,6 +578,11 @@ def _rows(
         sources.append((rows.like(first), config.shares[name]))
     parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 1e-9), strict=True)
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    """Whether two environments are known and not versions of the same one."""
+    return None not in (one, other) and len({str(each).lower().partition("-v")[0] for each in (one, other)}) > 1
 
 
 def _with_relevance(rows: Any, settings: Any, path: Path) -> tuple[Any, dict[str, Any]]:

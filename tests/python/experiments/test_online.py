@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tiny_runs import HOPPER, ONLINE, SCHEDULE, assert_equal_runs, checkpoint, k
 
 from trajmill.algorithms import method_named
 from trajmill.core.files import part_of
-from trajmill.data import DatasetError, environment_of, load_dataset, split_episodes, summarize
+from trajmill.data import DatasetError, DatasetWarning, environment_of, load_dataset, split_episodes, summarize
 from trajmill.evaluation import check_dynamics
 from trajmill.experiments.datasets import convert
 from trajmill.training.checkpoint import read_checkpoint
@@ -74,6 +75,15 @@ def test_batches_with_a_share_of_a_dataset(method: str, tmp_path: Path) -> None:
     alone, mixed = train(replace(config, dataset=None), tmp_path / "alone"), train(config, tmp_path / "mixed")
     assert lines(alone)[0] != lines(mixed)[0]
     assert "dataset_sha256" in read_checkpoint(checkpoint(mixed))[1]
+
+
+def test_a_dataset_of_another_environment_of_these_sizes_is_named(tmp_path: Path) -> None:
+    config = tiny("sac", dataset="halfcheetah-sac-replay-10k", seeds=(3,), schedule=Schedule(updates=1))
+    with pytest.warns(DatasetWarning, match="recorded in HalfCheetah-v., agents act in Walker2d-v4"):
+        train(replace(config, environment="walker2d"), tmp_path / "run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DatasetWarning)
+        train(replace(config, environment="halfcheetah"), tmp_path / "same")
 
 
 @pytest.mark.parametrize(
