@@ -496,7 +496,9 @@ def _ring(
     offline = None
     if dataset is not None:
         transitions = qlearning_transitions(divide_actions(dataset, action_limit), "d4rl")
-        offline = TransitionRows(transitions=transitions).columns
+        shown = task_of(config.environment).observation_dim  # D4RL's files of Ant have zeros after these
+        columns = TransitionRows(transitions=transitions).columns
+        offline = {name: rows[:, :shown] if "observation" in name else rows for name, rows in columns.items()}
     return ring_of(
         config.environment,
         seeds,

@@ -15,7 +15,7 @@ from tiny_runs import HOPPER, ONLINE, SCHEDULE, assert_equal_runs, checkpoint, k
 
 from trajmill.algorithms import method_named
 from trajmill.core.files import part_of
-from trajmill.data import DatasetError, DatasetWarning, environment_of, load_dataset, split_episodes, summarize
+from trajmill.data import DatasetError, DatasetWarning, environment_of, load_dataset, split_episodes, summarize, write_d4rl
 from trajmill.evaluation import check_dynamics
 from trajmill.experiments.datasets import convert
 from trajmill.training.checkpoint import read_checkpoint
@@ -84,6 +84,19 @@ def test_a_dataset_of_another_environment_of_these_sizes_is_named(tmp_path: Path
     with warnings.catch_warnings():
         warnings.simplefilter("error", DatasetWarning)
         train(replace(config, environment="halfcheetah"), tmp_path / "same")
+
+
+@pytest.mark.filterwarnings("ignore:.*never change")
+def test_a_dataset_of_ant_may_have_the_zeros_of_d4rls_files(tmp_path: Path) -> None:
+    """84 contact forces, which were never computed; agents do not see them."""
+    generator, ends = np.random.default_rng(0), np.arange(30) == 29
+    states = np.pad(generator.normal(size=(31, 27)).astype("f4"), ((0, 0), (0, 84)))
+    actions, rewards = generator.uniform(-1, 1, (30, 8)).astype("f4"), np.zeros(30, "f4")
+    columns = {"observations": states[:-1], "actions": actions, "rewards": rewards, "next_observations": states[1:]}
+    file = write_d4rl(tmp_path / "ant.hdf5", **columns, terminals=np.zeros(30, bool), timeouts=ends)
+    config = tiny("sac", environment="ant", dataset=str(file), seeds=(3,), schedule=Schedule(updates=1))
+    known = read_checkpoint(checkpoint(train(config, tmp_path / "run")))[1]
+    assert known["observation_dim"] == 27
 
 
 @pytest.mark.parametrize(
