@@ -354,6 +354,8 @@ class _Task:
         settings = decaying(settings, config.schedule)
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
+        if start is not None and is_online and _differ(trained := start[1].get("environment"), environment):
+            warn_about(f"init {config.init} was trained for {trained}, agents act in {environment}; as asked")
         part = _of_seeds(config, range(seed_count))
         model = _model(config, method, dataset)
         action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0

@@ -77,6 +77,14 @@ def test_batches_with_a_share_of_a_dataset(method: str, tmp_path: Path) -> None:
     assert "dataset_sha256" in read_checkpoint(checkpoint(mixed))[1]
 
 
+def test_networks_of_another_environment_of_these_sizes_are_named(tmp_path: Path) -> None:
+    brief = Schedule(updates=1)
+    init = train(tiny("td3_bc", dataset="halfcheetah-sac-replay-10k", seeds=(3,), schedule=brief), tmp_path / "init")
+    config = tiny("td3", init=init, seeds=(3,), schedule=brief)
+    with pytest.warns(DatasetWarning, match="trained for HalfCheetah-v., agents act in Walker2d-v4"):
+        train(replace(config, environment="walker2d"), tmp_path / "run")
+
+
 def test_a_dataset_of_another_environment_of_these_sizes_is_named(tmp_path: Path) -> None:
     config = tiny("sac", dataset="halfcheetah-sac-replay-10k", seeds=(3,), schedule=Schedule(updates=1))
     with pytest.warns(DatasetWarning, match="recorded in HalfCheetah-v., agents act in Walker2d-v4"):
