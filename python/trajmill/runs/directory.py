@@ -315,7 +315,7 @@ def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
 
 
 def _free(known: Mapping[str, Any], wanted: Mapping[str, Any], places: Collection[str]) -> dict[str, Any]:
-    """The settings `known`, with all from `wanted` that a run may change: label, schedule, places of its scores and data.
+    """The settings `known`, with all from `wanted` that a run may change: label, schedule, places of scores and data.
 
     Checkpoints tell the content of data, and of runs that they learned from. No path in place of one is another run.
     """

@@ -34,7 +34,6 @@ from trajmill.training.device import ComputeConfig
 from trajmill.training.metrics import MetricRing
 from trajmill.training.settings import at_least
 
-
 PROCESSES = "processes"
 """folder of a run that several processes share, with their own runs, until it is finished"""
 

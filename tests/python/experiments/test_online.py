@@ -15,7 +15,15 @@ from tiny_runs import HOPPER, ONLINE, SCHEDULE, assert_equal_runs, checkpoint, k
 
 from trajmill.algorithms import method_named
 from trajmill.core.files import part_of
-from trajmill.data import DatasetError, DatasetWarning, environment_of, load_dataset, split_episodes, summarize, write_d4rl
+from trajmill.data import (
+    DatasetError,
+    DatasetWarning,
+    environment_of,
+    load_dataset,
+    split_episodes,
+    summarize,
+    write_d4rl,
+)
 from trajmill.evaluation import check_dynamics
 from trajmill.experiments.datasets import convert
 from trajmill.training.checkpoint import read_checkpoint

@@ -119,7 +119,9 @@ def test_the_command_line_says_how_it_ended(number: int, code: int, processes: s
         assert read_checkpoint(checkpoint(place))[1]["update"] > 1
 
 
-@pytest.mark.parametrize(("words", "resume"), [("train cql", True), ("reproduce quick", False), ("collect hopper", False)])
+@pytest.mark.parametrize(
+    ("words", "resume"), [("train cql", True), ("reproduce quick", False), ("collect hopper", False)]
+)
 def test_what_to_do_next_is_the_command_s_own(
     words: str, resume: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -215,8 +215,10 @@ def test_fewer_updates_than_were_made_and_other_settings_are_refused(tmp_path: P
     assert before == ((run / "config.json").read_bytes(), (run / "result.json").read_bytes())
 
 
-def test_a_run_may_go_on_with_its_scores_made_elsewhere(tmp_path: Path, whole, recwarn: pytest.WarningsRecorder) -> None:
-    """Which is what the message says to do when the process that made them ends; numbers are the same, so no warning."""
+def test_a_run_may_go_on_with_its_scores_made_elsewhere(
+    tmp_path: Path, whole, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Which is what the message says to do when the process that made them ends. Numbers are the same: no warning."""
     config = config_of(HOPPER)
     run = killed(replace(config, compute=replace(config.compute, evaluation="beside")), tmp_path / "run", 2)
     train(replace(config, compute=replace(config.compute, evaluation="in_place")), run, resume=True)
