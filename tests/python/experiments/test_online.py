@@ -44,7 +44,7 @@ def test_killed_and_resumed_is_never_stopped(method: str, at: int, whole, tmp_pa
 
 
 def test_progress_is_told_to_the_end(tmp_path: Path) -> None:
-    told = []
+    told: list[tuple[Any, ...]] = []
     train(tiny("sac", seeds=(3,)), tmp_path / "run", lambda *words: told.append(words))
     steps = lines(tmp_path / "run", "train")[-1]["metrics"]["environment_steps"][0]
     for task, total, unit in (("train", SCHEDULE.updates, "updates"), ("environment", steps, "steps")):
