@@ -29,13 +29,14 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _RESUME = "the last checkpoint is kept: give the same command with --resume to continue from it"
 _AGAIN = "nothing half-done is left: give the same command again"
+_AGENT = "an agent's last checkpoint is kept: give the same command again to continue from it"
 _SHARDS = "finished shards are kept: give the same command again to continue from them"
 _RUNS = "finished runs and the last checkpoint are kept: give the same command again to continue from them"
 _BYTES = "bytes already downloaded are kept: give the same command again to continue from them"
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "generate": ("generate mdp|markov|iid|...", "generate synthetic data into a directory", _SHARDS),
     "corpus": ("corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
-    "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGAIN),
+    "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGENT),
     "dataset": ("dataset info|validate|...", "look at a dataset, check, convert, download it", _BYTES),
     "quality": ("quality REAL SYNTHETIC", "how good synthetic transitions are, beside real ones", _AGAIN),
     "upsample": ("upsample DATASET --count N", "make many more transitions like those of a dataset", _SHARDS),

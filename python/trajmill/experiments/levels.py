@@ -26,12 +26,13 @@ from trajmill.data.formats import replay
 from trajmill.evaluation.record import record_episodes
 from trajmill.evaluation.simulators import BatchedEnvironment
 from trajmill.experiments.train import OnlineTrainConfig, train
-from trajmill.replay.ring import episode_seed
+from trajmill.replay.ring import Turns, episode_seed
 from trajmill.replay.tables import Table, TransitionFacts
 from trajmill.runs.directory import RunDirectory
+from trajmill.runs.processes import PROCESSES
 from trajmill.runs.reading import REPLAY, RunError, read_config, read_state
 from trajmill.training.checkpoint import restore_tensors
-from trajmill.training.settings import Interaction, configured, decaying
+from trajmill.training.settings import configured, decaying
 
 LEVELS = "levels"
 
@@ -65,19 +66,20 @@ class AgentRun:
         """The run at `path` with the settings that it has, or a new one with the method's own.
 
         A new one may make so many `environment_steps`. ValueError if the run at `path` is of another method or
-        environment, or lacks the seed.
+        environment, lacks the seed, or was begun by several processes and is not finished.
         """
         method, task = method_named(agent), task_of(environment)
         kind: Any = OnlineTrainConfig
         if not contents(path):
-            schedule = replace(method.SCHEDULE, updates=_updates(method.INTERACTION, environment_steps))
             config: OnlineTrainConfig[Any] = OnlineTrainConfig(
                 environment=task.name,
                 seeds=(seed,),
-                method=decaying(method.Config(), schedule),
-                schedule=schedule,
+                method=method.Config(),
+                schedule=method.SCHEDULE,
                 interaction=method.INTERACTION,
             )
+            schedule = replace(method.SCHEDULE, updates=_updates(config, environment_steps))
+            config = replace(config, method=decaying(config.method, schedule), schedule=schedule)
             return cls(path=path, config=config, seed=seed)
         known = read_config(path)
         found = (known["kind"], known.get("environment"))
@@ -88,6 +90,8 @@ class AgentRun:
             )
         if seed not in known["seeds"]:
             raise ValueError(f"{path} has no seed {seed}; its seeds are {', '.join(map(str, known['seeds']))}")
+        if (path / PROCESSES).is_dir():
+            raise ValueError(f"{path} is under way in several processes; finish it first, with train and --resume")
         return cls(path=path, config=configured(kind[method.Config], known["config"]), seed=seed)
 
     def reach(self, targets: Sequence[float], environment_steps: int, progress: Progress) -> list[Level]:
@@ -96,7 +100,7 @@ class AgentRun:
         ValueError if so many environment steps of the seed do not lead there.
         """
         run, schedule = RunDirectory(self.path), self.config.schedule
-        most = _updates(self.config.interaction, environment_steps)
+        most = _updates(self.config, environment_steps)
 
         def shown(task: str, completed: int, total: int, unit: str) -> None:
             progress(task, completed, most if unit == "updates" else total, unit)
@@ -148,14 +152,11 @@ class AgentRun:
     def _levels(self, targets: Sequence[float], done: int) -> list[Level]:
         """The levels that have been reached after `done` updates, up to the first that has not."""
         found, evaluations = list[Level](), self._evaluations(done)
-        trained = RunDirectory(self.path).lines("train") if evaluations else []
-        position = self.config.seeds.index(self.seed)
         for target in targets:
             first = next(((update, mean) for update, mean in evaluations if mean >= target), None)
             if first is None:
                 break
-            until = [line for line in trained if line["update"] <= first[0]]
-            steps = int(until[-1]["metrics"]["environment_steps"][position])
+            steps = _turns(self.config).before(first[0] - 1) * self.config.environments
             found.append(Level(update=first[0], return_mean=first[1], environment_steps=steps))
         return found
 
@@ -168,9 +169,14 @@ class AgentRun:
                 shutil.copyfile(checkpoint, part)
 
 
-def _updates(interaction: Interaction, environment_steps: int) -> int:
+def _turns(config: OnlineTrainConfig[Any]) -> Turns:
+    """How steps and updates of a run alternate."""
+    return Turns.of(config.interaction, config.environments, config.method.batch_size)
+
+
+def _updates(config: OnlineTrainConfig[Any], environment_steps: int) -> int:
     """How many updates a seed makes in so many environment steps, at least 1."""
-    return max(1, int((environment_steps - interaction.random_steps) * interaction.updates_per_step))
+    return max(1, _turns(config).updates_in(environment_steps // config.environments))
 
 
 class Explorer:

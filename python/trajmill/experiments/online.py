@@ -19,7 +19,7 @@ from trajmill.core import checks
 from trajmill.data import Normalizer
 from trajmill.data.environments import EPISODE_LIMIT, task_of
 from trajmill.evaluation.simulators import BatchedEnvironment
-from trajmill.replay.ring import Ring
+from trajmill.replay.ring import Ring, Turns
 from trajmill.replay.tables import TransitionFacts
 from trajmill.training.metrics import MetricRing
 from trajmill.training.settings import Interaction, at_least, in_range
@@ -62,10 +62,9 @@ class SynthesisConfig(Generic[ModelT, SamplingT]):
         first = self.first or self.every
         return 0 if self.every is None or first is None or steps < first else (steps - first) // self.every + 1
 
-    def due_within(self, interaction: Interaction, updates: int, environment_count: int = 1) -> int:
+    def due_within(self, turns: Turns, updates: int, environment_count: int = 1) -> int:
         """How many models a run of so many updates makes; none after its last step."""
-        steps = interaction.random_steps + interaction.warmup_steps + int(updates / interaction.updates_per_step)
-        return self.due(steps - environment_count)
+        return self.due((turns.before(updates - 1) - 1) * environment_count)
 
 
 def ring_of(

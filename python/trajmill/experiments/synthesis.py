@@ -32,7 +32,7 @@ from trajmill.experiments.online import SynthesisConfig
 from trajmill.experiments.prediction import identity_of
 from trajmill.experiments.train import OnlineTrainConfig
 from trajmill.experiments.upsample import Job, NotFiniteError, UpsampleConfig
-from trajmill.replay.ring import Ring, write_rows
+from trajmill.replay.ring import Ring, Turns, write_rows
 from trajmill.runs.reading import REPLAY
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning
 from trajmill.runs.signals import Interrupted, stop_signals
@@ -159,7 +159,8 @@ def check(config: OnlineTrainConfig[Any], run: Path) -> None:
 
 def cost(config: OnlineTrainConfig[Any], run: Path) -> str:
     """In words, what the models of a run will cost."""
-    count = config.synthesis.due_within(config.interaction, config.schedule.updates, config.environments)
+    turns = Turns.of(config.interaction, config.environments, config.method.batch_size)
+    count = config.synthesis.due_within(turns, config.schedule.updates, config.environments)
     with _quiet():
         return f"{count} models of each of {len(config.seeds)} seeds, each {_trial(config, run).estimate()}"
 

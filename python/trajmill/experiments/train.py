@@ -33,7 +33,7 @@ from trajmill.data import (
     qlearning_transitions,
     reference_score,
 )
-from trajmill.data.environments import action_limit_of, check_environment, find_environment, task_of
+from trajmill.data.environments import EPISODE_LIMIT, action_limit_of, check_environment, find_environment, task_of
 from trajmill.data.errors import warn_about
 from trajmill.data.subsets import divide_actions
 from trajmill.evaluation.environments import environment_definition
@@ -176,7 +176,7 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
     offline_ratio: float = 0.5
     """that share, rounded down, (0, 1)"""
     limit: int | None = None
-    """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
+    """steps, at least 1, after which the environment cut episodes of --dataset, where the file does not mark it"""
     capacity: int = 1_000_000
     """transitions of each seed that are kept, the newest, at least 1"""
     synthesis: SynthesisConfig[Any, Any] = field(default_factory=SynthesisConfig)
@@ -188,8 +188,11 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
         at_least(1, environments=self.environments, capacity=self.capacity)
         at_least(1, evaluation_episode_count=self.evaluation_episode_count)
         in_range("(0, 1)", offline_ratio=self.offline_ratio)
-        if self.dataset is None and self.offline_ratio != 0.5:
-            raise ValueError("offline_ratio is the share of a dataset: give --dataset too, or leave it out")
+        if self.dataset is None and (self.offline_ratio, self.limit) != (0.5, None):
+            raise ValueError(
+                "offline_ratio and limit are of a dataset: give --dataset too, or leave them out; the environment "
+                f"itself always cuts episodes after {EPISODE_LIMIT:,} steps"
+            )
         if self.synthesis.every is None and self.synthesis != SynthesisConfig():
             raise ValueError("settings of synthesis need models: give --synthesis.every too, or leave them out")
         if None not in (self.dataset, self.synthesis.every) and self.offline_ratio + self.synthesis.share >= 1.0:
@@ -347,15 +350,14 @@ class _Task:
                 environment = environment_of(dataset)
             if environment is not None:
                 environment = check_environment(dataset, environment)
+            if is_online and _differ(recorded := find_environment(dataset), environment):
+                warn_about(f"dataset {dataset.name} was recorded in {recorded}, agents act in {environment}; as asked")
         settings = method.adapt(config.method, dataset, environment) if hasattr(method, "adapt") else config.method
         settings = decaying(settings, config.schedule)
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
-        if is_online and start is not None and start[1].get("environment", environment) != environment:
-            raise ValueError(
-                f"{config.init} has learned for {start[1]['environment']}, not for {environment}; give "
-                f"--environment {start[1]['environment']}, or another --init"
-            )
+        if start is not None and is_online and _differ(trained := start[1].get("environment"), environment):
+            warn_about(f"init {config.init} was trained for {trained}, agents act in {environment}; as asked")
         part = _of_seeds(config, range(seed_count))
         model = _model(config, method, dataset)
         action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0
@@ -415,10 +417,10 @@ class _Task:
 
     def train_in_process(self, run: RunDirectory, progress: Progress, *, of_larger_run: bool) -> Trained:
         """Train all seeds in this process, or in those of torchrun."""
-        step, state, at_start = self.method.step, self.state, None
+        step, state, total, at_start = self.method.step, self.state, 0, None
         if isinstance(self.config, OnlineTrainConfig):
             if self.config.init is not None and hasattr(self.method, "action_values"):
-                offline = None if self.dataset is None else _offline(self.dataset, self.environment)
+                offline = None if self.dataset is None else _offline(self.dataset, self.config.environment)
                 at_start = partial(values_at_start, self.method, state, offline)
             total = state.table.steps_before(self.config.schedule.updates - 1) * self.config.environments
             synthesis = self.synthesis(run, progress)
@@ -427,7 +429,7 @@ class _Task:
             )
             step = state.step
         with self.evaluation() as evaluate:
-            return run_schedule(
+            trained = run_schedule(
                 run,
                 step,
                 state,
@@ -441,6 +443,9 @@ class _Task:
                 bounds=self.method.bounds(self.state) if hasattr(self.method, "bounds") else None,
                 of_larger_run=of_larger_run,
             )
+        if total:
+            progress("environment", total, total, "steps")  # the ring tells of every hundredth
+        return trained
 
     def synthesis(self, run: RunDirectory, progress: Progress) -> Synthesis | None:
         """What makes synthetic transitions for the agents, if anything does."""
@@ -512,10 +517,12 @@ def _ring(
     )
 
 
-def _offline(dataset: Dataset, environment: str | None) -> dict[str, NDArray[np.float32]]:
+def _offline(dataset: Dataset, environment: str) -> dict[str, NDArray[np.float32]]:
     """The columns of a dataset as batches of agents that learn online have them: raw, actions within ±1."""
     transitions = qlearning_transitions(divide_actions(dataset, action_limit_of(environment)), "d4rl")
-    return TransitionRows(transitions=transitions).columns
+    shown = task_of(environment).observation_dim  # D4RL's files of Ant have zeros after these
+    columns = TransitionRows(transitions=transitions).columns
+    return {name: rows[:, :shown] if "observation" in name else rows for name, rows in columns.items()}
 
 
 def _start(init: Path, method: ModuleType) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -575,7 +582,7 @@ def _rows(
                 f"{dataset.observation_dim} and {dataset.action_dim}"
             )
         tasks = [find_environment(each) for each in (other, dataset)]
-        if None not in tasks and len({str(task).lower().partition("-v")[0] for task in tasks}) > 1:
+        if _differ(*tasks):
             warn_about(f"mix {name} was recorded in {tasks[0]}, dataset {dataset.name} in {tasks[1]}; mixed as asked")
         rows = method.prepare(config.method, divide_actions(other, action_limit))
         if config.relevance is not None:
@@ -583,6 +590,11 @@ def _rows(
         sources.append((rows.like(first), config.shares[name]))
     parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 1e-9), strict=True)
     return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    """Whether two environments are known and not versions of the same one."""
+    return None not in (one, other) and len({str(each).lower().partition("-v")[0] for each in (one, other)}) > 1
 
 
 def _with_relevance(rows: Any, settings: Any, path: Path) -> tuple[Any, dict[str, Any]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -73,6 +74,37 @@ class Environments(Protocol):
         """Go on from a snapshot."""
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How steps of all environments and updates alternate: so many steps first, then some of each, one of either."""
+
+    first: int
+    """steps before the first update"""
+    updates: int
+    steps: int
+
+    @classmethod
+    def of(cls, interaction: Interaction, environment_count: int, batch_size: int) -> Turns:
+        """As `interaction` asks; ValueError if they cannot."""
+        ratio = Fraction(interaction.updates_per_step).limit_denominator(10**6) * environment_count
+        if 1 not in (ratio.numerator, ratio.denominator) or not ratio:
+            raise ValueError(
+                f"updates for each step of {environment_count} environments must be a whole number or 1 / a whole "
+                f"number, at most 1,000,000, got {environment_count} * {interaction.updates_per_step:g}; change "
+                f"environments or interaction.updates_per_step"
+            )
+        before = interaction.random_steps + interaction.warmup_steps
+        return cls(-(-max(before + 1, batch_size) // environment_count), ratio.numerator, ratio.denominator)
+
+    def before(self, update: int) -> int:
+        """How many steps come before an update, counted from 0."""
+        return self.first + update * self.steps // self.updates
+
+    def updates_in(self, steps: int) -> int:
+        """How many updates come before another step than the first so many."""
+        return max(0, -(-(steps - self.first + 1) * self.updates // self.steps))
+
+
 class Ring(Table[TransitionBatch, TransitionFacts]):
     """Transitions of S seeds with `environment_count` environments each, the newest `capacity` of each seed.
 
@@ -111,16 +143,8 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         self._limits = episode_limit, np.float32(action_limit)
         self._described = {"environments": environment_count, "action_limit": action_limit} | dict(described or {})
         self._random_steps = interaction.random_steps
-        ratio = Fraction(interaction.updates_per_step).limit_denominator(10**6) * environment_count
-        self._updates, self._steps = ratio.numerator, ratio.denominator  # so many updates for so many steps
-        if 1 not in (self._updates, self._steps):
-            raise ValueError(
-                f"updates for each step of {environment_count} environments must be a whole number or 1 / a whole "
-                f"number, got {environment_count} * {interaction.updates_per_step:g}"
-            )
-        self.period = self._updates
-        before = interaction.random_steps + interaction.warmup_steps
-        self._first = -(-max(before + 1, batch_size) // environment_count)
+        self._turns = Turns.of(interaction, environment_count, batch_size)
+        self.period = self._turns.updates
         self._capacity = -(-capacity // environment_count)  # steps
         o, a = facts.observation_dim, facts.action_dim
         numbers = {"observation": o, "action": a, "reward": (), "next_observation": o}
@@ -214,7 +238,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
 
     def steps_before(self, update: int) -> int:
         """How often the environments are stepped before an update, counted from 0."""
-        return self._first + update * self._steps // self._updates
+        return self._turns.before(update)
 
     def report(self) -> dict[str, list[float]]:
         """Steps made and, once an episode has ended, the mean of every environment's last return; one of each seed."""
@@ -431,20 +455,15 @@ def episode_seed(seed: int, environment: int, episode: int) -> int:
 
 def _read_rows(directory: Path, first: int, end: int) -> dict[str, NDArray[Any]]:
     """The columns of rows `first` to `end` - 1 in the files of a directory; files of later rows are removed."""
-    parts, next_row = [], None
-    for path in sorted(directory.glob("*.safetensors")):
-        begin = int(path.stem)
+    parts, paths = [], sorted(directory.glob("*.safetensors"))
+    begins = [int(path.stem) for path in paths]
+    for path, begin, next_begin in zip(paths, begins, [*begins[1:], end], strict=True):
         if begin >= end:
             remove(path)
-            continue
-        tensors, _ = read_checkpoint(path)
-        count = len(tensors["reward"])
-        if next_row not in (None, begin):
-            parts = []  # what lies before a gap was overwritten in the ring before it could be stored
-        next_row = begin + count
-        if next_row > first:
-            skipped = max(0, first - begin)
-            parts.append({name: tensor.numpy()[skipped : end - begin] for name, tensor in tensors.items()})
+        elif next_begin > first:  # else the ring has overwritten all of its rows
+            tensors, _ = read_checkpoint(path)
+            kept = slice(max(0, first - begin), end - begin)
+            parts.append({name: tensor.numpy()[kept] for name, tensor in tensors.items()})
     if sum(len(part["reward"]) for part in parts) != end - first:
         raise CheckpointError(f"{directory} lacks rows of {first:,} to {end:,}; restore its files, or start again")
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

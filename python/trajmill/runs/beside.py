@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
 from trajmill.runs.processes import ProcessError, end_with_parent
+from trajmill.runs.signals import STOPPING
 
 Work = Callable[..., Any]
 
@@ -40,7 +42,9 @@ class Task:
 class Beside:
     """A process that calls `work`, which can be pickled, with what `give` is given; it ends with the block.
 
-    It starts with the first piece of work. A script must start it below ``if __name__ == "__main__":`` alone.
+    It starts with the first piece of work. Signals that stop a run often reach all of its processes, and do not end
+    this one: the checkpoint that the run then writes waits for its results. A script must start it below
+    ``if __name__ == "__main__":`` alone.
     """
 
     def __init__(self, work: Work) -> None:
@@ -55,7 +59,12 @@ class Beside:
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
             self._process = context.Process(target=_serve, args=(theirs, self._work), daemon=True)
-            self._process.start()
+            resource_tracker.ensure_running()  # which `start` would do, and then unblock signals
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # so they are blocked there from its start on
+            try:
+                self._process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
         try:
             self._pipe.send(arguments)
@@ -89,13 +98,12 @@ class Beside:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._process is not None:
-            self._process.terminate()
+            self._process.kill()
             self._process.join()
 
 
 def _serve(pipe: Connection, work: Work) -> None:
     """Body of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the process that trains says when to end
     end_with_parent()
     try:
         while True:

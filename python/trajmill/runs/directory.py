@@ -66,9 +66,9 @@ class RunDirectory:
         `config` is plain JSON and holds at least ``kind``, ``seeds``, ``dataset``, ``environment``, ``variant`` and
         ``config``. A finished run is never changed but for one of more updates, which makes it go on: to resume it
         opens it, to start it again is an error. `defaults` of ``config`` stand for settings that an older version did
-        not have. A run may go on with another label and schedule, and with the same data under other paths, which are
-        the settings `places` (``method.text`` is one of the method): checkpoints know the content; also, with a
-        warning, on another device or with other threads, which change only rounding.
+        not have. A run may go on with another label and schedule, scored elsewhere, and with the same data under other
+        paths, which are the settings `places` (``method.text`` is one of the method): checkpoints know the content;
+        also, with a warning, on another device or with other threads, which change only rounding.
         """
         run = cls(path)
         if not contents(path) and not path.is_file():
@@ -193,8 +193,9 @@ class RunDirectory:
         or ``{"update": 0}`` when there is none. A damaged checkpoint is reported and removed if an older one is
         whole: the updates after that are made again, with the same numbers.
         """
-        for leftover in [*leftovers(self.path), *leftovers(self.path / "checkpoints")]:
-            remove(leftover)
+        for folder in (self.path, self.path / "checkpoints", *(self.path / REPLAY).glob("*")):
+            for leftover in leftovers(folder):
+                remove(leftover)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         known, damage = self._read_newest()
         tensors, found = known or ({}, {"update": 0})
@@ -314,12 +315,12 @@ def _fill(known: dict[str, Any], defaults: Mapping[str, Any]) -> None:
 
 
 def _free(known: Mapping[str, Any], wanted: Mapping[str, Any], places: Collection[str]) -> dict[str, Any]:
-    """The settings `known`, with all from `wanted` that a run may change: label, schedule, and where its data lies.
+    """The settings `known`, with all from `wanted` that a run may change: label, schedule, places of scores and data.
 
     Checkpoints tell the content of data, and of runs that they learned from. No path in place of one is another run.
     """
     was, now = deepcopy(known["config"]), wanted["config"]
-    free = {"schedule", "variant", "dataset", "limit", *places}
+    free = {"schedule", "variant", "compute.evaluation", "dataset", "limit", *places}
     for name in free:
         *records, setting = name.split(".")
         before, after = was, now

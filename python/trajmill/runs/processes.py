@@ -34,6 +34,9 @@ from trajmill.training.device import ComputeConfig
 from trajmill.training.metrics import MetricRing
 from trajmill.training.settings import at_least
 
+PROCESSES = "processes"
+"""folder of a run that several processes share, with their own runs, until it is finished"""
+
 
 class ProcessError(RuntimeError):
     """One of the processes failed; the message says which, and why."""
@@ -204,8 +207,8 @@ def train_in_processes(
     """
     former = run.path / "workers"  # as earlier versions called it
     if former.is_dir():
-        former.rename(run.path / "processes")
-    paths = [run.path / "processes" / str(number) for number in range(len(configs))]
+        former.rename(run.path / PROCESSES)
+    paths = [run.path / PROCESSES / str(number) for number in range(len(configs))]
     for path in paths:
         path.mkdir(parents=True, exist_ok=True)
     diverged: dict[int, int] = {}
@@ -234,7 +237,7 @@ def train_in_processes(
 def finish(run: RunDirectory, trained: Trained, results: Mapping[str, Any]) -> None:
     """Mark the run as finished, with its results, and remove the processes' own runs."""
     run.finish(trained.result() | dict(results))
-    shutil.rmtree(run.path / "processes", ignore_errors=True)
+    shutil.rmtree(run.path / PROCESSES, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,4 +299,4 @@ def _share(path: Path, target: Path) -> None:
 
 def _parts(output: Path) -> list[Path]:
     """Runs of the processes that share a run; a killed process may leave a directory with another name."""
-    return sorted([*(output / "processes").glob("[0-9]*"), *(output / "workers").glob("[0-9]*")])
+    return sorted([*(output / PROCESSES).glob("[0-9]*"), *(output / "workers").glob("[0-9]*")])

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""signals that end a run in order"""
+
 
 class Interrupted(KeyboardInterrupt):
     """A signal ended a run; the message says where it stands and how to continue."""
@@ -53,7 +56,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     if isinstance(outer, _Note):
         yield outer.first
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in STOPPING}
     if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup: a terminal that is lost ends nothing
         del before[signal.SIGHUP]
     for number in before:

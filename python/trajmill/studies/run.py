@@ -24,6 +24,7 @@ from trajmill.core.progress import Progress, silent
 from trajmill.data import DatasetError
 from trajmill.data.catalog import find_dataset
 from trajmill.data.official import official_file
+from trajmill.replay.ring import Turns
 from trajmill.report import Section, write_report
 from trajmill.report.figures import standalone
 from trajmill.studies.cells import (
@@ -199,7 +200,8 @@ def estimate(study: Study) -> Estimate:
             updates = model.updates + _updates_for(model.method, made.sampling, made.count)
             models[model.name, of_data] = model.method, updates
         if variant.meets is not None and variant.synthesis.every is not None:
-            own, count = variant.synthesis, variant.synthesis.due_within(variant.meets, variant.updates)
+            own, turns = variant.synthesis, Turns.of(variant.meets, 1, variant.method.batch_size)
+            count = own.due_within(turns, variant.updates)
             updates = own.updates + _updates_for(own.method, own.sampling, own.count)
             work.append((own.method, updates * count * seeds))
     work += [(method, updates * len(study.places)) for method, updates in models.values()]

@@ -31,7 +31,7 @@ class ComputeConfig:
 
     evaluation: Literal["auto", "in_place", "beside"] = "auto"
     """where policies are scored: between updates, or beside them in a process of its own on the CPU, with equal scores;
-    auto takes beside on a GPU"""
+    auto takes beside on a GPU; processes that share the seeds score between updates"""
 
     def __post_init__(self) -> None:
         checks.choice("evaluation", self.evaluation, ("auto", "in_place", "beside"))

@@ -221,10 +221,23 @@ def test_a_run_that_is_there_is_used_and_made_longer(given: Path, tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["given", "set.hdf5"]
 
 
+@unfinished
+def test_a_replay_ends_at_its_level_whenever_the_run_logs(tmp_path: Path) -> None:
+    """And not with its last line of metrics before the evaluation."""
+    schedule = Schedule(updates=14, log_interval=7, evaluation_interval=10)
+    run = train(tiny(AGENT, environment="invertedpendulum", capacity=1000, schedule=schedule), tmp_path / "run")
+    made = collect("invertedpendulum", tmp_path / "set.hdf5", wanted("medium-replay", run, 0.1, seed=3))
+    assert made.row_count == 22, "2 environments, 7 steps before the first update, then one for every second"
+
+
 def test_what_cannot_be_collected_is_refused_first(given: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
+    shared = Path(shutil.copytree(given, tmp_path / "shared"))
+    (shared / "processes/0").mkdir(parents=True)
+    (shared / "result.json").unlink()
     refusals = [
+        ("invertedpendulum", shared, {"seed": 3}, r"in several processes; finish it first"),
         ("hopper", given, {}, r"InvertedPendulum"),
         ("invertedpendulum", given, {"agent": ONLINE[0]}, rf"must be a run of {ONLINE[0]} .*got one of {AGENT}"),
         ("invertedpendulum", given, {"seed": 4}, r"no seed 4; its seeds are 5, 3"),
@@ -235,7 +248,7 @@ def test_what_cannot_be_collected_is_refused_first(given: Path, tmp_path: Path) 
         config = replace(wanted("medium", run, 1.0), **changes)
         with pytest.raises(ValueError, match=message):
             collect(environment, tmp_path / "new.hdf5", config)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "given"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "given", "shared"]
     for changes, message in [
         ({"agent": "nobody"}, rf"agent must be one of .*'{AGENT}'"),
         ({"agent": "cql"}, rf"agent must be one of .*'{AGENT}'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from tiny_runs import HOPPER, ONLINE, SCHEDULE, assert_equal_runs, checkpoint, k
 from trajmill import experiments
 from trajmill.algorithms import method_named
 from trajmill.cli.train import summary_of
+from trajmill.core.files import part_of
 from trajmill.data import (
     DatasetError,
+    DatasetWarning,
     Normalizer,
     environment_of,
     load_dataset,
@@ -38,10 +41,21 @@ from trajmill.training.settings import Interaction, Schedule
 @pytest.mark.parametrize("at", [4, 20])
 def test_killed_and_resumed_is_never_stopped(method: str, at: int, whole, tmp_path: Path) -> None:
     run = killed(tiny(method), tmp_path / "run", at)
+    for path in list(run.glob("replay/*/*")):
+        part_of(path).touch()  # as a kill leaves that comes while a file is written
     train(tiny(method), run, resume=True)
     assert_equal_runs(run, whole(tiny(method)))
     files = sorted(path.relative_to(run) for path in run.glob("replay/*/*"))
     assert {path.parts[1] for path in files} == {"3", "5"}
+    assert {path.suffix for path in files} == {".safetensors"}
+
+
+def test_progress_is_told_to_the_end(tmp_path: Path) -> None:
+    told: list[tuple[Any, ...]] = []
+    train(tiny("sac", seeds=(3,)), tmp_path / "run", lambda *words: told.append(words))
+    steps = lines(tmp_path / "run", "train")[-1]["metrics"]["environment_steps"][0]
+    for task, total, unit in (("train", SCHEDULE.updates, "updates"), ("environment", steps, "steps")):
+        assert [each for each in told if each[0] == task][-1] == (task, total, total, unit)
 
 
 @pytest.mark.parametrize("method", ONLINE)
@@ -96,13 +110,6 @@ def test_sac_goes_on_from_calibrated_cql(whole, tmp_path: Path) -> None:
 
 START = {"td3": "td3_bc", "sac": "cql"}
 """where online methods may start"""
-
-
-def test_agents_start_from_a_run_for_their_own_environment(whole, tmp_path: Path) -> None:
-    """Walker2d's numbers fit HalfCheetah's networks."""
-    config = tiny("td3", init=whole(tiny("td3_bc")), environment="walker2d")
-    with pytest.raises(ValueError, match="learned for Hopper-v4, not for Walker2d-v4; give --environment Hopper-v4"):
-        train(config, tmp_path / "run")
 
 
 def after(method: str, whole: Any, **changes: Any) -> Any:
@@ -184,11 +191,42 @@ def test_batches_with_a_share_of_a_dataset(method: str, tmp_path: Path) -> None:
     assert "dataset_sha256" in read_checkpoint(checkpoint(mixed))[1]
 
 
+def test_networks_of_another_environment_of_these_sizes_are_named(tmp_path: Path) -> None:
+    brief = Schedule(updates=1)
+    init = train(tiny("td3_bc", dataset="halfcheetah-sac-replay-10k", seeds=(3,), schedule=brief), tmp_path / "init")
+    config = tiny("td3", init=init, seeds=(3,), schedule=brief)
+    with pytest.warns(DatasetWarning, match="trained for HalfCheetah-v., agents act in Walker2d-v4"):
+        train(replace(config, environment="walker2d"), tmp_path / "run")
+
+
+def test_a_dataset_of_another_environment_of_these_sizes_is_named(tmp_path: Path) -> None:
+    config = tiny("sac", dataset="halfcheetah-sac-replay-10k", seeds=(3,), schedule=Schedule(updates=1))
+    with pytest.warns(DatasetWarning, match="recorded in HalfCheetah-v., agents act in Walker2d-v4"):
+        train(replace(config, environment="walker2d"), tmp_path / "run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DatasetWarning)
+        train(replace(config, environment="halfcheetah"), tmp_path / "same")
+
+
+@pytest.mark.filterwarnings("ignore:.*never change")
+def test_a_dataset_of_ant_may_have_the_zeros_of_d4rls_files(tmp_path: Path) -> None:
+    """84 contact forces, which were never computed; agents do not see them."""
+    generator, ends = np.random.default_rng(0), np.arange(30) == 29
+    states = np.pad(generator.normal(size=(31, 27)).astype("f4"), ((0, 0), (0, 84)))
+    actions, rewards = generator.uniform(-1, 1, (30, 8)).astype("f4"), np.zeros(30, "f4")
+    columns = {"observations": states[:-1], "actions": actions, "rewards": rewards, "next_observations": states[1:]}
+    file = write_d4rl(tmp_path / "ant.hdf5", **columns, terminals=np.zeros(30, bool), timeouts=ends)
+    config = tiny("sac", environment="ant", dataset=str(file), seeds=(3,), schedule=Schedule(updates=1))
+    known = read_checkpoint(checkpoint(train(config, tmp_path / "run")))[1]
+    assert known["observation_dim"] == 27
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"environment": "chess"}, "unknown environment 'chess'"),
         ({"offline_ratio": 0.2}, "give --dataset too"),
+        ({"limit": 200}, "give --dataset too.* cuts episodes after 1,000 steps"),
         ({"dataset": HOPPER, "environment": "ant"}, "11 columns"),
         ({"environments": 0}, "environments"),
         ({"environments": 2, "interaction": Interaction(updates_per_step=0.75)}, "whole number"),

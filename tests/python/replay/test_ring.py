@@ -19,10 +19,11 @@ from trajmill.algorithms import td3
 from trajmill.data import DatasetError, DatasetWarning, Normalizer, load_dataset, split_episodes
 from trajmill.data.formats import replay
 from trajmill.experiments.online import OnlineState
-from trajmill.replay.ring import Ring
+from trajmill.replay.ring import Ring, Turns
 from trajmill.training.checkpoint import CheckpointError, save_tensors
 from trajmill.training.draws import Draws, indexes
 from trajmill.training.runner import Runner
+from trajmill.training.settings import Interaction
 
 
 def rows_by_hand(seed: int, environments: int, steps: int, limit: int, random_steps: int) -> list[dict[str, Any]]:
@@ -106,10 +107,19 @@ def test_updates_and_steps_alternate_as_the_ratio_says(ratio: float, environment
     assert made.steps == expected[-1]
 
 
-def test_a_ratio_that_steps_and_updates_cannot_keep_is_refused() -> None:
-    with pytest.raises(ValueError, match="whole number, got 2"):
-        ring(updates_per_step=0.75)
+@pytest.mark.parametrize("ratio", [0.75, 1e-7])
+def test_a_ratio_that_steps_and_updates_cannot_keep_is_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match=r"whole number, .*got 2 \* .*; change environments or interaction"):
+        ring(updates_per_step=ratio)
     ring(environments=4, updates_per_step=0.75)
+
+
+@pytest.mark.parametrize("environments", [1, 2, 5])
+@pytest.mark.parametrize("ratio", [0.1, 1, 3])
+def test_how_many_updates_there_are_in_so_many_steps(ratio: float, environments: int) -> None:
+    turns = Turns.of(Interaction(random_steps=7, updates_per_step=ratio), environments, 4)
+    for steps in range(40):
+        assert turns.updates_in(steps) == sum(turns.before(update) <= steps for update in range(600))
 
 
 def test_updates_with_steps_between_them_are_not_fed_together() -> None:
@@ -223,6 +233,22 @@ def test_files_that_are_missing_or_damaged_are_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"lacks rows|damaged|not as"):
             load()
         path.write_bytes(content)
+
+
+def test_files_of_rows_that_were_overwritten_are_not_read_again(tmp_path: Path) -> None:
+    """However long the run was; they are kept, since they are a dataset."""
+    made = ring(capacity=24)
+    for first in range(0, 40, 10):
+        batches(made, 10, first)
+        made.store(tmp_path)
+    files = sorted(tmp_path.glob("3/*"))
+    for path in files[:2]:
+        path.write_bytes(b"damaged")
+    other = ring(capacity=24)
+    for name, tensor in other.moving().items():
+        tensor.copy_(made.moving()[name])
+    other.load(tmp_path)
+    assert equal(batches(made, 5, 40), batches(other, 5, 40)) and files == sorted(tmp_path.glob("3/*"))
 
 
 def test_a_seed_whose_environment_breaks_is_named_and_the_others_go_on() -> None:

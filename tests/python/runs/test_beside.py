@@ -13,6 +13,7 @@ from tiny_runs import ACTING, each, lines, tiny, train
 
 from trajmill.runs.beside import Beside
 from trajmill.runs.processes import ProcessError
+from trajmill.runs.signals import STOPPING
 from trajmill.training.device import ComputeConfig
 
 
@@ -49,6 +50,20 @@ def test_results_come_in_order_and_updates_go_on_meanwhile() -> None:
 def test_what_goes_wrong_there_is_said_here(number: int, words: str) -> None:
     with Beside(slow_square) as beside, pytest.raises(ProcessError, match=words):
         beside.give(number).result()
+
+
+def test_signals_that_reach_all_processes_of_a_run_do_not_end_this_one() -> None:
+    """A closed terminal, `timeout` and batch systems send them to all; the run's checkpoint waits for the scores.
+
+    The first ones come before the process has done anything, while it still starts.
+    """
+    with Beside(slow_square) as beside:
+        for number in (2, 3):
+            task = beside.give(number)
+            process: Any = beside._process
+            for each in STOPPING:
+                os.kill(process.pid, each)
+            assert task.result() == number**2
 
 
 def test_the_process_ends_with_the_block() -> None:

@@ -119,7 +119,9 @@ def test_the_command_line_says_how_it_ended(number: int, code: int, processes: s
         assert read_checkpoint(checkpoint(place))[1]["update"] > 1
 
 
-@pytest.mark.parametrize(("words", "resume"), [("train cql", True), ("reproduce quick", False)])
+@pytest.mark.parametrize(
+    ("words", "resume"), [("train cql", True), ("reproduce quick", False), ("collect hopper", False)]
+)
 def test_what_to_do_next_is_the_command_s_own(
     words: str, resume: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +133,7 @@ def test_what_to_do_next_is_the_command_s_own(
     told = capsys.readouterr().err
     assert told.startswith("trajmill: stopped after update 5 of 9, with a checkpoint in runs/a; ")
     assert "same command" in told and resume == ("--resume" in told)
+    assert "checkpoint is kept" in told or "last checkpoint are kept" in told
 
 
 def test_a_directory_that_another_program_writes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,6 +215,18 @@ def test_fewer_updates_than_were_made_and_other_settings_are_refused(tmp_path: P
     assert before == ((run / "config.json").read_bytes(), (run / "result.json").read_bytes())
 
 
+def test_a_run_may_go_on_with_its_scores_made_elsewhere(
+    tmp_path: Path, whole, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Which is what the message says to do when the process that made them ends. Numbers are the same: no warning."""
+    config = config_of(HOPPER)
+    run = killed(replace(config, compute=replace(config.compute, evaluation="beside")), tmp_path / "run", 2)
+    train(replace(config, compute=replace(config.compute, evaluation="in_place")), run, resume=True)
+    assert RunDirectory(run).described()["config"]["compute"]["evaluation"] == "in_place"
+    assert not [each for each in recwarn if "another device" in str(each.message)]
+    assert lines(run) == lines(whole(config))
+
+
 @pytest.mark.parametrize(("was", "now"), [(4, 9), (9, 4), (5, 5), (1, 7)])
 @pytest.mark.parametrize("end", [1, 3, 4, 11, 20])
 def test_a_ring_of_another_size_holds_the_same_last_updates(was: int, now: int, end: int) -> None:

@@ -18,6 +18,7 @@ from trajmill.core.progress import silent
 from trajmill.data import load_dataset, qlearning_transitions
 from trajmill.experiments.online import SynthesisConfig, ring_of
 from trajmill.experiments.train import OnlineTrainConfig
+from trajmill.replay.ring import Turns
 from trajmill.runs.reading import read_run
 from trajmill.studies import cells, drawings
 from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, path_name, run_cells
@@ -205,10 +206,8 @@ def test_a_share_of_an_online_run_is_one_of_all_that_it_counts() -> None:
     made = tenth.synthesis
     assert (made.every, made.updates, made.count) == (1000, 10_000, 100_000)
     assert made.method == whole.synthesis.method and tenth.method == whole.method, "sizes are settings"
-    assert (made.due_within(tenth.interaction, 190_000), whole.synthesis.due_within(whole.interaction, 1_900_000)) == (
-        9,
-        9,
-    )
+    turns = [Turns.of(each.interaction, 1, each.method.batch_size) for each in (tenth, whole)]
+    assert (made.due_within(turns[0], 190_000), whole.synthesis.due_within(turns[1], 1_900_000)) == (9, 9)
     assert (least.schedule.updates, least.synthesis.every, least.synthesis.count) == (20, cells.LEAST_ROWS, 11)
     models = ReproduceConfig(seeds=(0,), update_share=0.1, pretraining_share=0.5)
     made = online(models)["SAC, 20, synthetic"].synthesis
