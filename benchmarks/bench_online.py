@@ -26,7 +26,8 @@ from torch.nn.functional import mse_loss, relu
 from trajmill.algorithms import sac
 from trajmill.evaluation import make_gymnasium
 from trajmill.experiments.online import OnlineState, ring_of
-from trajmill.experiments.train import OnlineTrainConfig, train
+from trajmill.experiments.settings import OnlineTrainConfig
+from trajmill.experiments.train import train
 from trajmill.training.device import ComputeConfig, keep_freed_memory
 from trajmill.training.runner import Runner
 from trajmill.training.settings import Interaction, Schedule

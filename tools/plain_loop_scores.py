@@ -24,7 +24,8 @@ from trajmill.algorithms import method_named
 from trajmill.data import environment_of, load_dataset, summarize
 from trajmill.evaluation.rollout import evaluate_policy
 from trajmill.evaluation.statistics import bootstrap_interval, mean
-from trajmill.experiments.train import DatasetTrainConfig, train
+from trajmill.experiments.settings import DatasetTrainConfig
+from trajmill.experiments.train import train
 from trajmill.runs.directory import RunDirectory
 from trajmill.training.settings import plain
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from trajmill.algorithms import method_named
 from trajmill.data import load_dataset
-from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
+from trajmill.experiments.settings import DatasetTrainConfig, TrainConfig
 from trajmill.replay.tables import table_of
 from trajmill.runs.reading import read_config, read_start
 from trajmill.training.device import ComputeConfig

@@ -17,7 +17,8 @@ import torch
 
 from trajmill.algorithms import learns_online, method_named, method_names
 from trajmill.core.sealing import unsealed
-from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig, train
+from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
+from trajmill.experiments.train import train
 from trajmill.models.gpt import GPTConfig
 from trajmill.runs.directory import RunDirectory
 from trajmill.training.checkpoint import read_checkpoint

@@ -39,7 +39,8 @@ class Train:
     CPUs with one --compute.threads to the last bit, else up to rounding"""
 
     def run(self, progress: Progress) -> Outcome | None:
-        from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig, train
+        from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
+        from trajmill.experiments.train import train
         from trajmill.training.distributed import is_first
 
         parsed: Any = self.config  # type: ignore[attr-defined]
@@ -56,8 +57,7 @@ class Train:
 
 def command_of(name: str) -> type[Train]:
     """The command of a method, made when it is asked for: methods import torch, their names do not."""
-    from trajmill.experiments.online import SynthesisConfig
-    from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
+    from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, SynthesisConfig, TrainConfig
     from trajmill.training.settings import Interaction, Schedule
 
     method = method_named(name)

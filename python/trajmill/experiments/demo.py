@@ -27,7 +27,7 @@ from trajmill.evaluation.statistics import Interval
 from trajmill.report import Rate, Section, rates_section, read_run, score, write_report
 
 if TYPE_CHECKING:
-    from trajmill.experiments.train import DatasetTrainConfig
+    from trajmill.experiments.settings import DatasetTrainConfig
 
 NUMPY_TOKENS = 20_000_000
 """tokens milled with NumPy: enough to time it, few enough to wait for"""
@@ -151,7 +151,8 @@ def run_demo(
     FileExistsError if `output` holds anything that a demonstration did not make.
     """
     from trajmill.algorithms import td3_bc
-    from trajmill.experiments.train import DatasetTrainConfig, train
+    from trajmill.experiments.settings import DatasetTrainConfig
+    from trajmill.experiments.train import train
 
     config = config or DemoConfig()
     started = time.perf_counter()

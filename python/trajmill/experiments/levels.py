@@ -25,7 +25,8 @@ from trajmill.data.environments import task_of
 from trajmill.data.formats import replay
 from trajmill.evaluation.record import record_episodes
 from trajmill.evaluation.simulators import BatchedEnvironment
-from trajmill.experiments.train import OnlineTrainConfig, train
+from trajmill.experiments.settings import OnlineTrainConfig
+from trajmill.experiments.train import train
 from trajmill.replay.ring import Turns, episode_seed
 from trajmill.replay.tables import Table, TransitionFacts
 from trajmill.runs.directory import RunDirectory

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trajmill.algorithms import method_named, synthesizing_methods
-from trajmill.core import checks
 from trajmill.data import Normalizer
 from trajmill.data.environments import EPISODE_LIMIT, task_of
 from trajmill.evaluation.simulators import BatchedEnvironment
-from trajmill.replay.ring import Ring, Turns
+from trajmill.replay.ring import Ring
 from trajmill.replay.tables import TransitionFacts
 from trajmill.training.metrics import MetricRing
-from trajmill.training.settings import Interaction, at_least, in_range
+from trajmill.training.settings import Interaction
 from trajmill.training.state import Growing, prefixed
 
 if TYPE_CHECKING:
@@ -30,41 +28,6 @@ if TYPE_CHECKING:
 
 ModelT = TypeVar("ModelT")
 SamplingT = TypeVar("SamplingT")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SynthesisConfig(Generic[ModelT, SamplingT]):
-    """Transitions like those of an agent, for its batches: now and then a new model learns them and makes more."""
-
-    every: int | None = None
-    """environment steps of each seed between two models, at least 2 (arXiv 2303.06614: 10,000); None makes no model"""
-    first: int | None = None
-    """environment steps of each seed before the first model, at least 2; None is --synthesis.every"""
-    share: float = 0.5
-    """of each batch from the first model on, rounded down, (0, 1)"""
-    updates: int = 100_000
-    """of each model, at least 1"""
-    count: int = 1_000_000
-    """transitions that each model makes, at least 1; they replace those of the model before"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """of making transitions; bf16 takes half the time on CPUs with AVX512_BF16 or AMX, and on GPUs"""
-    method: ModelT = field(default_factory=lambda: method_named(synthesizing_methods()[0]).RETRAINED)
-    sampling: SamplingT = field(default_factory=lambda: method_named(synthesizing_methods()[0]).Sampling())
-
-    def __post_init__(self) -> None:
-        at_least(1, updates=self.updates, count=self.count)
-        at_least(2, every=2 if self.every is None else self.every, first=2 if self.first is None else self.first)
-        in_range("(0, 1)", share=self.share)
-        checks.choice("precision", self.precision, ("fp32", "bf16"))
-
-    def due(self, steps: int) -> int:
-        """How many models there have been after so many environment steps of each seed."""
-        first = self.first or self.every
-        return 0 if self.every is None or first is None or steps < first else (steps - first) // self.every + 1
-
-    def due_within(self, turns: Turns, updates: int, environment_count: int = 1) -> int:
-        """How many models a run of so many updates makes; none after its last step."""
-        return self.due((turns.before(updates - 1) - 1) * environment_count)
 
 
 def ring_of(

@@ -28,9 +28,8 @@ from trajmill.core.progress import Progress
 from trajmill.core.seeds import hashed_seed
 from trajmill.data import Dataset, DatasetWarning
 from trajmill.data.environments import task_of
-from trajmill.experiments.online import SynthesisConfig
 from trajmill.experiments.prediction import identity_of
-from trajmill.experiments.train import OnlineTrainConfig
+from trajmill.experiments.settings import OnlineTrainConfig, SynthesisConfig
 from trajmill.experiments.upsample import Job, NotFiniteError, UpsampleConfig
 from trajmill.replay.ring import Ring, Turns, write_rows
 from trajmill.runs.reading import REPLAY

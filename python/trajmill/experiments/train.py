@@ -8,198 +8,41 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill.algorithms import learns_online, method_named, name_of
-from trajmill.core import checks
 from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
-from trajmill.data import (
-    Dataset,
-    Normalizer,
-    environment_of,
-    has_reference_score,
-    load_dataset,
-    qlearning_transitions,
-    reference_score,
-)
-from trajmill.data.environments import EPISODE_LIMIT, action_limit_of, check_environment, find_environment, task_of
+from trajmill.data import Dataset, Normalizer, environment_of, load_dataset
+from trajmill.data.environments import action_limit_of, check_environment, find_environment, task_of
 from trajmill.data.errors import warn_about
-from trajmill.data.subsets import divide_actions
-from trajmill.evaluation.environments import environment_definition
-from trajmill.evaluation.rollout import Policy, evaluate_policy
-from trajmill.evaluation.statistics import average_last_four, best
-from trajmill.experiments.online import OnlineState, SynthesisConfig, ring_of, values_at_start
-from trajmill.experiments.prediction import (
-    GREATEST_HORIZON,
-    TrainedModel,
-    check_model,
-    identity_of,
-    identity_of_run,
-    load_model,
-    predicted_rows,
-)
+from trajmill.experiments.online import OnlineState, ring_of, values_at_start
+from trajmill.experiments.prediction import identity_of, identity_of_run
+from trajmill.experiments.rows import differ, model_of, offline_columns, rows_of
+from trajmill.experiments.scoring import Scorer, final_scores, snapshot
+from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
 from trajmill.replay.ring import Ring
-from trajmill.replay.tables import Mixture, TransitionRows, table_of
+from trajmill.replay.tables import table_of
 from trajmill.runs.beside import Beside
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import finish, is_one_of_several, process_count, seed_groups, train_in_processes
-from trajmill.runs.reading import read_able, read_start
+from trajmill.runs.reading import read_start
 from trajmill.runs.schedule import Evaluate, Trained, run_schedule
-from trajmill.training.device import ComputeConfig, torch_as_it_was
+from trajmill.training.device import torch_as_it_was
 from trajmill.training.distributed import ALONE, Ranks, joined
-from trajmill.training.metrics import finite_or_none
 from trajmill.training.runner import Runner
-from trajmill.training.settings import (
-    Interaction,
-    Schedule,
-    at_least,
-    check_seeds,
-    decaying,
-    defaults,
-    for_seeds,
-    in_range,
-    of_python,
-    per_seed,
-    places,
-    plain,
-)
-from trajmill.training.state import TrainingState
+from trajmill.training.settings import decaying, defaults, for_seeds, of_python, places, plain
 
 if TYPE_CHECKING:
     from trajmill.experiments.synthesis import Synthesis
-
-ConfigT = TypeVar("ConfigT")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig(Generic[ConfigT]):
-    """A run of a method that needs no dataset; defaults are the paper's."""
-
-    init: Path | None = None
-    """run directory or checkpoint of another method to start from; None starts from scratch"""
-    seeds: tuple[int, ...] = (0,)
-    """all trained in one program"""
-    method: ConfigT
-    schedule: Schedule
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
-    variant: str = ""
-    """label in reports; by default the method's"""
-
-    def __post_init__(self) -> None:
-        check_seeds(self.seeds)
-        per_seed(self.method, len(self.seeds), torch.device("cpu"), torch.float64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetTrainConfig(TrainConfig[ConfigT]):
-    """A run of a method on a dataset; defaults are the paper's."""
-
-    dataset: str
-    """name of a bundled dataset, or path of a file"""
-    mix: tuple[str, ...] = ()
-    """more datasets as NAME_OR_PATH=SHARE, exactly this share of each batch; --dataset has the rest, which may be
-    nothing, and normalizes all"""
-    limit: int | None = None
-    """steps, at least 1, after which the environment cut episodes, where files do not mark it; also for --mix"""
-    environment: str | None = None
-    """Gymnasium id to evaluate in; None takes the dataset's own"""
-    evaluation_episode_count: int = 10
-    """episodes per evaluation and seed, at least 1"""
-    predict: Path | None = None
-    """run directory or checkpoint of a model that predicts next observations of --dataset (arXiv 2312.09844)"""
-    prediction_rate: float = 0.5
-    """share of --dataset's rows in every batch whose next observations are predicted, [0, 1]"""
-    prediction_horizon: int = 1
-    """steps, 1 to 5, that predictions are ahead of the last real state, where the episode has so many"""
-    prediction_seed: int | None = None
-    """names the draw of predictions from a stochastic model, one a row, at least 0; None takes its mean"""
-    predict_other_data: bool = False
-    """accept a model that has learned from other data than --dataset"""
-    relevance: Path | None = None
-    """run that says how relevant each row is, for methods with a condition: errors of critics, or of a model"""
-
-    def __post_init__(self) -> None:
-        TrainConfig.__post_init__(self)
-        at_least(1, evaluation_episode_count=self.evaluation_episode_count)
-        in_range("[0, 1]", prediction_rate=self.prediction_rate)
-        checks.integer("prediction_horizon", self.prediction_horizon, 1, GREATEST_HORIZON)
-        at_least(0, prediction_seed=self.prediction_seed or 0)
-        rest = (self.prediction_rate, self.prediction_horizon, self.prediction_seed, self.predict_other_data)
-        if self.predict is None and rest != (0.5, 1, None, False):
-            raise ValueError("options of predictions need a model: give --predict RUN too, or leave them out")
-        shares = list(self.shares.values())
-        if len(self.shares) < len(self.mix) or sum(shares) > 1.0 + 1e-9:
-            raise ValueError(f"mix must name different datasets with shares that sum to at most 1, got {self.mix}")
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of a batch by dataset of `mix`."""
-        found = {}
-        for text in self.mix:
-            name, equals, share = text.rpartition("=")
-            try:
-                found[name] = checks.number("share", float(share), "(0, 1]")
-            except ValueError:
-                equals = ""
-            if not equals or not name:
-                raise ValueError(
-                    f"mix takes NAME_OR_PATH=SHARE with a share above 0, at most 1, such as B=0.5, got {text!r}"
-                )
-        return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnlineTrainConfig(TrainConfig[ConfigT]):
-    """A run of a method whose agents learn while they act; defaults are the paper's.
-
-    One update is one of each seed; `interaction` says how many steps of the environment lie between two.
-    """
-
-    environment: str
-    """Gymnasium id or short name of the environment, such as hopper"""
-    interaction: Interaction
-    environments: int = 1
-    """environments of each seed that are stepped together, at least 1"""
-    dataset: str | None = None
-    """name of a bundled dataset, or path of a file, of which every batch has a share (arXiv 2302.02948)"""
-    offline_ratio: float = 0.5
-    """that share, rounded down, (0, 1)"""
-    limit: int | None = None
-    """steps, at least 1, after which the environment cut episodes of --dataset, where the file does not mark it"""
-    capacity: int = 1_000_000
-    """transitions of each seed that are kept, the newest, at least 1"""
-    synthesis: SynthesisConfig[Any, Any] = field(default_factory=SynthesisConfig)
-    evaluation_episode_count: int = 10
-    """episodes per evaluation and seed, at least 1"""
-
-    def __post_init__(self) -> None:
-        TrainConfig.__post_init__(self)
-        at_least(1, environments=self.environments, capacity=self.capacity)
-        at_least(1, evaluation_episode_count=self.evaluation_episode_count)
-        in_range("(0, 1)", offline_ratio=self.offline_ratio)
-        if self.dataset is None and (self.offline_ratio, self.limit) != (0.5, None):
-            raise ValueError(
-                "offline_ratio and limit are of a dataset: give --dataset too, or leave them out; the environment "
-                f"itself always cuts episodes after {EPISODE_LIMIT:,} steps"
-            )
-        if self.synthesis.every is None and self.synthesis != SynthesisConfig():
-            raise ValueError("settings of synthesis need models: give --synthesis.every too, or leave them out")
-        if None not in (self.dataset, self.synthesis.every) and self.offline_ratio + self.synthesis.share >= 1.0:
-            raise ValueError(
-                f"offline_ratio {self.offline_ratio:g} and synthesis.share {self.synthesis.share:g} leave no "
-                "rows of the agent's own in a batch; let them be less than 1 together"
-            )
 
 
 @torch_as_it_was()
@@ -350,23 +193,23 @@ class _Task:
                 environment = environment_of(dataset)
             if environment is not None:
                 environment = check_environment(dataset, environment)
-            if is_online and _differ(recorded := find_environment(dataset), environment):
+            if is_online and differ(recorded := find_environment(dataset), environment):
                 warn_about(f"dataset {dataset.name} was recorded in {recorded}, agents act in {environment}; as asked")
         settings = method.adapt(config.method, dataset, environment) if hasattr(method, "adapt") else config.method
         settings = decaying(settings, config.schedule)
         config = replace(config, method=settings, variant=config.variant or method.LABEL)
         start = None if config.init is None else _start(config.init, method)
-        if start is not None and is_online and _differ(trained := start[1].get("environment"), environment):
+        if start is not None and is_online and differ(trained := start[1].get("environment"), environment):
             warn_about(f"init {config.init} was trained for {trained}, agents act in {environment}; as asked")
         part = _of_seeds(config, range(seed_count))
-        model = _model(config, method, dataset)
+        model = model_of(config, method, dataset)
         action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0
         more = dict[str, Any]()
         if isinstance(config, OnlineTrainConfig):
             table: Any = _ring(config, part.seeds, device, start, dataset)
             data_name = environment or ""
         else:
-            rows = _rows(config, method, dataset, model, action_limit, progress, more)
+            rows = rows_of(config, method, dataset, model, action_limit, progress, more)
             table = table_of(rows, config.compute.rows, seeds=part.seeds, batch_size=settings.batch_size, device=device)
             data_name = rows.name if dataset is None else dataset.name
         state = method.create(part.method, table, part.seeds, metric_capacity=config.schedule.log_interval)
@@ -420,7 +263,7 @@ class _Task:
         step, state, total, at_start = self.method.step, self.state, 0, None
         if isinstance(self.config, OnlineTrainConfig):
             if self.config.init is not None and hasattr(self.method, "action_values"):
-                offline = None if self.dataset is None else _offline(self.dataset, self.config.environment)
+                offline = None if self.dataset is None else offline_columns(self.dataset, self.config.environment)
                 at_start = partial(values_at_start, self.method, state, offline)
             total = state.table.steps_before(self.config.schedule.updates - 1) * self.config.environments
             synthesis = self.synthesis(run, progress)
@@ -511,18 +354,10 @@ def _ring(
         normalizer=None if start is None else Normalizer.of_metadata(start[1]),
         device=device,
         threads=None if device.type == "cuda" else config.compute.threads,
-        offline=None if dataset is None else _offline(dataset, config.environment),
+        offline=None if dataset is None else offline_columns(dataset, config.environment),
         offline_ratio=config.offline_ratio,
         algorithm=name_of(config.method),
     )
-
-
-def _offline(dataset: Dataset, environment: str) -> dict[str, NDArray[np.float32]]:
-    """The columns of a dataset as batches of agents that learn online have them: raw, actions within ±1."""
-    transitions = qlearning_transitions(divide_actions(dataset, action_limit_of(environment)), "d4rl")
-    shown = task_of(environment).observation_dim  # D4RL's files of Ant have zeros after these
-    columns = TransitionRows(transitions=transitions).columns
-    return {name: rows[:, :shown] if "observation" in name else rows for name, rows in columns.items()}
 
 
 def _start(init: Path, method: ModuleType) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -530,137 +365,3 @@ def _start(init: Path, method: ModuleType) -> tuple[dict[str, Tensor], dict[str,
     if not hasattr(method, "start_from"):
         raise ValueError(f"{name_of(method.SMALL)} cannot start from another run; leave out --init")
     return read_start(init)
-
-
-def _model(config: TrainConfig[Any], method: ModuleType, dataset: Dataset | None) -> TrainedModel | None:
-    """What predicts next observations; ValueError for a method that learns to predict them itself."""
-    if not isinstance(config, DatasetTrainConfig) or dataset is None or config.predict is None:
-        return None
-    if hasattr(method, "predict"):
-        raise ValueError(
-            f"{name_of(config.method)} learns to predict next observations, and with predicted ones in place of real "
-            f"ones it would learn another model's errors and be measured on them; leave out --predict"
-        )
-    model = load_model(config.predict, config.prediction_seed)
-    check_model(model, dataset, other_data=config.predict_other_data)
-    return model
-
-
-def _rows(
-    config: TrainConfig[Any],
-    method: ModuleType,
-    dataset: Dataset | None,
-    model: TrainedModel | None,
-    action_limit: float,
-    progress: Progress,
-    known: dict[str, Any],
-) -> Any:
-    """What the method learns from: made from its settings, or of a dataset, of predictions, of more datasets.
-
-    Actions are in units of `action_limit`, which a model that predicts does not know.
-    `known` receives what tells the content of the latter from that of others.
-    """
-    if not isinstance(config, DatasetTrainConfig) or dataset is None:
-        return method.generate(config.method, progress)
-    first = method.prepare(config.method, divide_actions(dataset, action_limit))
-    if config.relevance is not None:
-        first, known["relevance"] = _with_relevance(first, config.method, config.relevance)
-    share = max(0.0, 1.0 - sum(config.shares.values()))
-    sources = [(first, share)]
-    if model is not None:
-        rate = config.prediction_rate
-        predicted = predicted_rows(first, model.with_actions_in(action_limit), config.prediction_horizon)
-        sources = [(first, share * (1.0 - rate)), (predicted, share * rate)]
-    others = {name: load_dataset(name, limit=config.limit) for name in config.shares}
-    if others:
-        known["mix"] = [identity_of(other) | {"share": config.shares[name]} for name, other in others.items()]
-    for name, other in others.items():
-        sizes = (other.observation_dim, other.action_dim)
-        if sizes != (dataset.observation_dim, dataset.action_dim):
-            raise ValueError(
-                f"mix {name} has {sizes[0]} observation and {sizes[1]} action numbers, dataset {dataset.name} has "
-                f"{dataset.observation_dim} and {dataset.action_dim}"
-            )
-        tasks = [find_environment(each) for each in (other, dataset)]
-        if _differ(*tasks):
-            warn_about(f"mix {name} was recorded in {tasks[0]}, dataset {dataset.name} in {tasks[1]}; mixed as asked")
-        rows = method.prepare(config.method, divide_actions(other, action_limit))
-        if config.relevance is not None:
-            rows, _ = _with_relevance(rows, config.method, config.relevance)
-        sources.append((rows.like(first), config.shares[name]))
-    parts, weights = zip(*((rows, weight) for rows, weight in sources if weight > 1e-9), strict=True)
-    return parts[0] if len(parts) == 1 else Mixture.of(parts, weights)
-
-
-def _differ(one: str | None, other: str | None) -> bool:
-    """Whether two environments are known and not versions of the same one."""
-    return None not in (one, other) and len({str(each).lower().partition("-v")[0] for each in (one, other)}) > 1
-
-
-def _with_relevance(rows: Any, settings: Any, path: Path) -> tuple[Any, dict[str, Any]]:
-    """The rows with how relevant a run finds each, and what tells that run; ValueError if there is no condition."""
-    if not (hasattr(rows, "with_relevance") and hasattr(settings, "condition")):
-        raise ValueError("relevance is for methods that learn with a condition, which this one does not; leave it out")
-    relevance, tensors, known = read_able(path, "relevance", "relevance", "finds nothing relevant")
-    real = rows.transitions
-    sizes, wanted = (real.observation.shape[1], real.action.shape[1]), (known["observation_dim"], known["action_dim"])
-    if sizes != wanted:
-        raise ValueError(f"{path} takes {wanted[0]} observation and {wanted[1]} action numbers, the data has {sizes}")
-    return rows.with_relevance(relevance(tensors, known, real)), identity_of_run(known)
-
-
-def snapshot(state: TrainingState) -> dict[str, Tensor]:
-    """Copies on the CPU of what a policy may be made of: all that moves but optimizers and metrics."""
-    moving = {name: tensor for name, tensor in state.moving().items() if "_adam/" not in name and name != "metrics"}
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in moving.items()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scorer:
-    """Scores policies: mean return and score of every seed; the update names the series of episodes."""
-
-    method: str
-    known: Mapping[str, Any]
-    """what checkpoints say beside their tensors"""
-    environment: str
-    episode_count: int
-    compute: ComputeConfig
-
-    def __call__(self, tensors: Mapping[str, Tensor], update: int) -> dict[str, list[float]]:
-        """`scores`, in a process that nothing has set up yet."""
-        self.compute.apply()
-        return self.scores(tensors, update)
-
-    def scores(self, tensors: Mapping[str, Tensor], update: int) -> dict[str, list[float]]:
-        """The scores of a `snapshot`."""
-        return self.scores_of(method_named(self.method).restore(tensors, self.known), update)
-
-    def scores_of(self, act: Policy, update: int) -> dict[str, list[float]]:
-        """The scores of policies."""
-        result = evaluate_policy(
-            act,
-            self.environment,
-            seed_count=len(self.known["seeds"]),
-            episode_count=self.episode_count,
-            episode_seed=update,
-            observation_dim=self.known["observation_dim"],
-            action_scale=self.known.get("action_limit", 1.0),
-        )
-        returns = result.returns.mean(axis=1)
-        return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
-
-
-def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:
-    """Average of the last four evaluations and the best one, per seed, None for a seed that diverged; and whence."""
-    evaluations = [line["metrics"] for line in run.lines("evaluation")]
-    curve, returns = (  # None becomes NaN
-        np.array([metrics[name] for metrics in evaluations], np.float64) for name in ("normalized_score", "return_mean")
-    )
-    return {
-        "average_return": [finite_or_none(value) for value in average_last_four(returns).tolist()],
-        "average_last_four": [finite_or_none(value) for value in average_last_four(curve).tolist()],
-        "best": [finite_or_none(value) for value in best(curve).tolist()],
-        "environment": environment,
-        "reference_score": asdict(reference_score(environment)) if has_reference_score(environment) else None,
-        "margin_fix": environment_definition(environment).margin_fix,
-    }

@@ -32,7 +32,8 @@ from trajmill.data.environments import Task
 from trajmill.data.official import OfficialFile, official_file
 from trajmill.experiments.datasets import convert
 from trajmill.experiments.prediction import identity_of
-from trajmill.experiments.train import DatasetTrainConfig, OnlineTrainConfig, TrainConfig, train
+from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
+from trajmill.experiments.train import train
 from trajmill.experiments.upsample import UpsampleConfig, upsample
 from trajmill.runs.processes import Job, process_count, run_jobs
 from trajmill.studies.records import Model, Noise, Place, Variant, smaller

@@ -23,7 +23,7 @@ from trajmill.algorithms import (
     transition_gan,
     transition_vae,
 )
-from trajmill.experiments.online import SynthesisConfig
+from trajmill.experiments.settings import SynthesisConfig
 from trajmill.studies.records import Column, Model, Noise, Study, Synthetic, Variant
 from trajmill.training.settings import Interaction
 

@@ -12,7 +12,7 @@ from trajmill.algorithms import learns_online, method_named, name_of
 from trajmill.data.environments import Task, task_of
 from trajmill.data.subsets import SubsetKind
 from trajmill.evaluation.quality import NoiseKind
-from trajmill.experiments.online import SynthesisConfig
+from trajmill.experiments.settings import SynthesisConfig
 from trajmill.training.settings import Interaction
 
 Statistic = Literal[

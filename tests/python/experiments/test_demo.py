@@ -56,7 +56,7 @@ def test_a_slow_machine_makes_fewer_updates():
 
 def test_the_probe_measures_updates_until_its_time_is_over():
     from trajmill.algorithms import td3_bc
-    from trajmill.experiments.train import DatasetTrainConfig
+    from trajmill.experiments.settings import DatasetTrainConfig
 
     config = DatasetTrainConfig(dataset="hopper-ars-noisy-20k", method=td3_bc.SMALL, schedule=td3_bc.SCHEDULE)
     assert 0.0 < demo.probe(config, seconds=1e-9) < 60.0

@@ -15,7 +15,7 @@ from tiny_runs import CPU, HOPPER, lines, result, train
 
 from trajmill.algorithms import decision_transformer, language_model
 from trajmill.data import load_dataset, summarize
-from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
+from trajmill.experiments.settings import DatasetTrainConfig, TrainConfig
 from trajmill.models.gpt import GPTConfig
 from trajmill.training.settings import Schedule
 

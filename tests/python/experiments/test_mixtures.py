@@ -30,7 +30,7 @@ from trajmill._core import Shares
 from trajmill.algorithms import cql, decision_transformer, method_named
 from trajmill.cli import main
 from trajmill.data import load_dataset, write_d4rl
-from trajmill.experiments.train import DatasetTrainConfig
+from trajmill.experiments.settings import DatasetTrainConfig
 from trajmill.training.settings import Schedule
 
 HALFCHEETAH = "halfcheetah-sac-replay-10k"

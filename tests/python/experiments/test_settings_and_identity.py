@@ -15,7 +15,7 @@ from trajmill.data import load_dataset
 from trajmill.data.environments import TASKS, action_limit_of
 from trajmill.evaluation.environments import environment_definition
 from trajmill.experiments.prediction import identity_of, identity_of_run, learned_from
-from trajmill.experiments.train import DatasetTrainConfig
+from trajmill.experiments.settings import DatasetTrainConfig
 from trajmill.experiments.upsample import UpsampleConfig
 from trajmill.runs.directory import RunDirectory
 from trajmill.training.checkpoint import read_checkpoint

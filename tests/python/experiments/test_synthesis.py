@@ -18,7 +18,7 @@ from walks import BATCH, batches, equal, ring
 from trajmill.algorithms import method_named, synthesizing_methods
 from trajmill.core.progress import silent
 from trajmill.data import Dataset
-from trajmill.experiments.online import SynthesisConfig
+from trajmill.experiments.settings import SynthesisConfig
 from trajmill.experiments.synthesis import COLUMNS, Synthesis, cost, model_seed, upsampling
 from trajmill.experiments.upsample import NotFiniteError, upsample
 from trajmill.runs.directory import RunDirectory

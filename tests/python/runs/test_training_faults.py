@@ -40,7 +40,7 @@ from trajmill.algorithms import cql, method_named
 from trajmill.cli import main
 from trajmill.data import load_dataset, write_d4rl
 from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run
-from trajmill.experiments.train import OnlineTrainConfig, TrainConfig
+from trajmill.experiments.settings import OnlineTrainConfig, TrainConfig
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import RunError, not_finite
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning

@@ -14,7 +14,7 @@ import pytest
 from trajmill.data import Dataset, Subset, bundled_datasets, load_dataset, write_d4rl
 from trajmill.data.catalog import find_dataset
 from trajmill.experiments import prediction
-from trajmill.experiments.train import TrainConfig
+from trajmill.experiments.settings import TrainConfig
 from trajmill.studies import cells
 from trajmill.studies.records import Noise
 from trajmill.studies.run import all_studies

@@ -17,7 +17,7 @@ from trajmill.algorithms import redq, sac, td3_bc
 from trajmill.core.progress import silent
 from trajmill.data import load_dataset, qlearning_transitions
 from trajmill.experiments.online import SynthesisConfig, ring_of
-from trajmill.experiments.train import OnlineTrainConfig
+from trajmill.experiments.settings import OnlineTrainConfig
 from trajmill.replay.ring import Turns
 from trajmill.runs.reading import read_run
 from trajmill.studies import cells, drawings

@@ -16,7 +16,7 @@ from trajmill.algorithms import cql, decision_transformer, diffusion, forward_dy
 from trajmill.cli import main
 from trajmill.data import OFFICIAL_FILES, Dataset, DatasetError, load_dataset, qlearning_transitions
 from trajmill.data.catalog import find_dataset
-from trajmill.experiments.train import DatasetTrainConfig, TrainConfig
+from trajmill.experiments.settings import DatasetTrainConfig, TrainConfig
 from trajmill.report.comparison import MISSING
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import ProcessError

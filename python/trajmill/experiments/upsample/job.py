@@ -26,7 +26,8 @@ from trajmill.corpus.storage import Directory
 from trajmill.data import Transitions
 from trajmill.data.records import Columns
 from trajmill.experiments.prediction import identity_of, learned_from
-from trajmill.experiments.train import DatasetTrainConfig, Probe, probe, train
+from trajmill.experiments.settings import DatasetTrainConfig
+from trajmill.experiments.train import Probe, probe, train
 from trajmill.experiments.upsample.estimate import Estimate, block_seconds, size
 from trajmill.experiments.upsample.exports import EXPORTS, Export, check_exports, export_bytes, write_export
 from trajmill.experiments.upsample.manifest import Manifest, hash_of
