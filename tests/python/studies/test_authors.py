@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,12 @@ from trajmill.algorithms import cql, decision_transformer, forward_dynamics, lan
 from trajmill.cli import main
 from trajmill.data.environments import REFERENCE_SCORES, TASKS
 from trajmill.studies.authors import authors_runs
+from trajmill.studies.cells import ReproduceConfig
 from trajmill.studies.check import checked_numbers
+from trajmill.studies.drawings import drawn_figures
+from trajmill.studies.measures import Results
 from trajmill.studies.paper_a import DATASETS, RUNS, SEEDS
+from trajmill.studies.records import Column
 from trajmill.studies.run import all_studies, check
 
 STUDIES = {name: study for name, study in all_studies().items() if study.authors}
@@ -87,6 +92,17 @@ def test_a_wrong_digit_is_found() -> None:
     wrong = replace(printed, means={**printed.means, dataset: printed.means[dataset] + 0.1})
     numbers = checked_numbers(replace(study, printed={**(study.printed or {}), key: wrong}))
     assert [(each.column, each.place) for each in numbers if not each.agrees] == [("DT", dataset)]
+
+
+def test_cosines_that_the_authors_found_stand_beside_ours() -> None:
+    class Measured(Results):
+        def over(self, column: Column, datasets: list[str]) -> np.ndarray:
+            return np.full((2, len(datasets)), 0.9)
+
+    run = {("DT", DATASETS[0]): Path("not read")}
+    weights, features = drawn_figures(Measured(STUDIES["a-figure-12"], Path(), ReproduceConfig(), run))
+    assert "DT+Wiki, PT, paper: 0.842" in weights and "DT+Wiki, PT, paper: 0.328" in features
+    assert "DT+Wiki, PT: 0.900" in weights and "RI, paper" not in weights  # the random start is a picture alone
 
 
 def test_the_command_checks_without_training(capsys: pytest.CaptureFixture[str]) -> None:
