@@ -41,8 +41,13 @@ NAMES = re.compile(
     re.IGNORECASE,
 )
 TOOLS = [path for folder in ("benchmarks", "tools") for path in sorted((ROOT / folder).rglob("*.py"))]
-MAY_NAME_OF_BENCHMARKS = ("benchmarks/baselines/", "benchmarks/throughput/goals.py", "benchmarks/bench_online.py")
-"""other people's programs, what ours have to reach, and one method beside such a program"""
+MAY_NAME_OF_TOOLS = (
+    "benchmarks/baselines/",
+    "benchmarks/throughput/goals.py",
+    "benchmarks/bench_online.py",
+    "tools/make_authors_runs.py",
+)
+"""other people's programs, what ours have to reach, one method beside such a program, and other people's runs"""
 SCRIPTS = [path for path in (ROOT / "Makefile", *sorted((ROOT / ".ci").rglob("*"))) if path.is_file()]
 
 
@@ -77,7 +82,7 @@ def common(paths: Iterable[Path], above: Path, exceptions: tuple[str, ...]) -> l
 
 
 @pytest.mark.parametrize(
-    "path", common(MODULES.values(), PACKAGE, MAY_NAME) + common(TOOLS, ROOT, MAY_NAME_OF_BENCHMARKS), ids=str
+    "path", common(MODULES.values(), PACKAGE, MAY_NAME) + common(TOOLS, ROOT, MAY_NAME_OF_TOOLS), ids=str
 )
 def test_only_their_own_files_name_methods(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))

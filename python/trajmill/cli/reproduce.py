@@ -3,7 +3,9 @@
 Every variant is pre-trained and fine-tuned on every dataset that is found, or learns in every environment, all seeds in
 one program. What is finished is kept and shared by all studies in --out, so the same command continues where it
 stopped. Datasets that are not found are named, with the command that downloads them, and their cells stay empty.
---quick runs the same code on the bundled data in minutes: a check that everything works, not a result.
+--quick runs the same code on the bundled data in minutes: a check that everything works, not a result. --check trains
+nothing: it computes the numbers that the paper printed once more, from the runs of its authors, and names those that
+differ.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from trajmill.cli.session import Outcome, UsageError, columns
 from trajmill.core.progress import Progress
 from trajmill.studies.cells import QUICK_LABEL, ReproduceConfig
 from trajmill.studies.measures import Results
-from trajmill.studies.run import advice, all_studies, estimate, reproduce
+from trajmill.studies.run import advice, all_studies, check, estimate, reproduce
 
 EXAMPLES = """
   trajmill reproduce --list
+  trajmill reproduce --check
   trajmill reproduce quick
   trajmill reproduce a-table-6 --quick
   trajmill reproduce b-rates --datasets hopper-sac-replay-10k --update-share 0.2
@@ -42,6 +45,8 @@ class Reproduce:
     """name of a table or figure; --list prints all of them"""
     list: bool = False
     """print every name, what it stands for and how much work it is"""
+    check: bool = False
+    """recompute the printed numbers of NAME, or of every table, from the authors' own runs; trains nothing"""
     out: Path | None = None
     """where runs, tables and figures go; by default runs/paper-X, with --quick runs/paper-X-quick"""
     config: Annotated[ReproduceConfig, tyro.conf.arg(name="")] = field(default_factory=ReproduceConfig)
@@ -49,6 +54,8 @@ class Reproduce:
     def run(self, progress: Progress) -> Outcome:
         if self.list:
             return _listed()
+        if self.check:
+            return _checked(self.name)
         if not self.name:
             raise UsageError("usage: trajmill reproduce NAME [OPTIONS]; `trajmill reproduce --list` prints the names")
         quick = self.config.quick or self.name == "quick"
@@ -87,6 +94,35 @@ def _listed() -> Outcome:
         "on one H200; evaluation comes on top. Any study runs in minutes with --quick."
     )
     return Outcome(data, Group(table, foot))
+
+
+def _checked(name: str) -> Outcome:
+    checked = check(name)
+    table = columns("name", right=("numbers", "agree", "differ"))
+    table.add_column("what")
+    for study, numbers in checked.items():
+        agree = sum(number.agrees for number in numbers)
+        counts = f"{len(numbers)}", f"{agree}", f"{len(numbers) - agree}"
+        table.add_row(study, *counts, all_studies()[study].title)
+    differing = columns("name", "column", "differs for", "what", right=("printed", "of the runs"))
+    for study, numbers in checked.items():
+        for number in numbers:
+            if not number.agrees:
+                place, figures = (
+                    (number.column, number.place, number.what),
+                    (f"{number.printed:.1f}", f"{number.runs:.4f}"),
+                )
+                differing.add_row(study, *place, *figures)
+    total, differ = sum(map(len, checked.values())), differing.row_count
+    foot = (
+        f"\n{total - differ:,} of {total:,} printed numbers are what the authors' own runs give. No runs are published "
+        "of the paper's other numbers."
+    )
+    data = {
+        study: [{**asdict(number), "agrees": number.agrees} for number in numbers] for study, numbers in checked.items()
+    }
+    parts: list[RenderableType] = ["", differing] if differ else []
+    return Outcome(data, Group(table, *parts, foot))
 
 
 def _shown(done: Results, *, quick: bool) -> RenderableType:

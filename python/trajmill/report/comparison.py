@@ -24,6 +24,8 @@ class Entry:
 
     printed: float | None = None
     printed_deviation: float | None = None
+    authors: Interval | None = None
+    """of the paper's own runs, by the statistics that ours are measured by"""
     ours: Interval | None = None
     seed_count: int = 0
     why_empty: str = ""
@@ -41,13 +43,21 @@ class Entry:
         """Such as ``48.1 [45.0, 51.2]``; one seed has no interval."""
         if self.ours is None:
             return f"{MISSING} ({self.why_empty})" if self.why_empty else MISSING
-        estimate, low, high = (number(end, self.digits) for end in (self.ours.estimate, self.ours.low, self.ours.high))
-        return estimate if self.seed_count < 2 else f"{estimate} [{low}, {high}]"
+        return self._interval(self.ours) if self.seed_count > 1 else number(self.ours.estimate, self.digits)
+
+    @property
+    def authors_text(self) -> str:
+        """Such as ``49.5 [45.4, 53.9]``."""
+        return MISSING if self.authors is None else self._interval(self.authors)
+
+    def _interval(self, interval: Interval) -> str:
+        estimate, low, high = (number(end, self.digits) for end in (interval.estimate, interval.low, interval.high))
+        return f"{estimate} [{low}, {high}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A table; each column is shown as printed and as measured, or as measured alone if nothing was printed."""
+    """A table; each column is shown as measured, beside what was printed and what the authors' runs give, if known."""
 
     columns: tuple[str, ...]
     rows: Mapping[str, tuple[Entry, ...]]
@@ -58,8 +68,10 @@ class Comparison:
     @property
     def sides(self) -> tuple[str, ...]:
         """What is shown of a column."""
-        printed = any(entry.printed is not None for row in self.rows.values() for entry in row)
-        return ("paper", "ours") if printed else ("ours",)
+        entries = [entry for row in self.rows.values() for entry in row]
+        printed = any(entry.printed is not None for entry in entries)
+        authors = any(entry.authors is not None for entry in entries)
+        return (*["paper"] * printed, *["authors"] * authors, "ours")
 
     @property
     def is_turned(self) -> bool:
@@ -85,7 +97,8 @@ class Comparison:
 
     def texts(self, entry: Entry) -> tuple[str, ...]:
         """One cell for each of `sides`."""
-        return (entry.printed_text, entry.our_text)[-len(self.sides) :]
+        texts = {"paper": entry.printed_text, "authors": entry.authors_text, "ours": entry.our_text}
+        return tuple(texts[side] for side in self.sides)
 
     def markdown(self) -> str:
         """The table in Markdown."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trajmill.core.markov_chain import MarkovChain
 from trajmill.evaluation import statistics
 from trajmill.report.figures import FULL, HALF, Curve, Panel, Rate, bars_svg, curves_svg
 from trajmill.report.page import grouped
-from trajmill.runs.reading import RunRecord, Series
 from trajmill.studies.cells import labels
-from trajmill.studies.measures import Results
+from trajmill.studies.measures import Authors, Results
 from trajmill.studies.records import Column, Place, Quantity
 
 Y_LABELS: dict[Quantity, str] = {
@@ -41,38 +39,54 @@ def drawn_figures(results: Results) -> list[str]:
 
 
 def panels_of(results: Results) -> list[Panel]:
-    """Every panel of curves for which there are runs."""
-    study, panel_of = results.study, {"value distributions": _distribution_panel}
-    if study.figure == "transition rows":
-        return [_rows_panel(column) for column in study.columns]
+    """Every panel of curves for which there are runs; those of the paper's authors after ours."""
+    if results.study.figure == "transition rows":
+        return [_rows_panel(column) for column in results.study.columns]
+    return _panels(results) + ([] if results.authors is None else authors_panels(results.authors))
+
+
+def authors_panels(authors: Authors) -> list[Panel]:
+    """The panels of the authors' own runs."""
+    return [replace(panel, title=f"authors' runs: {panel.title}") for panel in _panels(authors)]
+
+
+def _panels(results: Results | Authors) -> list[Panel]:
+    study = results.study
     panels, groups = [], grouped((column.group, column) for column in study.columns)
     for over, datasets in _dataset_groups(results).items():
         for group, columns in groups.items():
             title = f"{group}, {over}" if group else over
             if study.figure == "data ratios":
                 panels.append(_ratio_panel(results, columns, datasets, title))
-            else:
-                panels += [
-                    panel_of.get(quantity, _panel)(results, columns, datasets, title, quantity)
-                    for quantity in study.quantities
-                ]
+                continue
+            for quantity in study.quantities:
+                if quantity != "value distributions":
+                    panels.append(_panel(results, columns, datasets, title, quantity))
+                elif isinstance(results, Results):
+                    panels.append(_distribution_panel(results, columns, datasets, title))
     return [panel for panel in panels if panel.curves]
 
 
-def _dataset_groups(results: Results) -> dict[str, list[Place]]:
+def _dataset_groups(results: Results | Authors) -> dict[str, list[Place]]:
     """The datasets that a panel averages over, by what the panel says of them."""
-    datasets = list(dict.fromkeys(dataset for _, dataset in results.runs))
+    datasets = list(results.datasets)
     if results.study.per_dataset or len(datasets) == 1:
         return {label: [dataset] for dataset, label in labels(datasets).items()}
     return {f"average over {len(datasets)} {results.study.kind}": datasets} if datasets else {}
 
 
-def _panel(results: Results, columns: list[Column], datasets: list[Place], title: str, quantity: Quantity) -> Panel:
+def _panel(
+    results: Results | Authors, columns: list[Column], datasets: Sequence[Place], title: str, quantity: Quantity
+) -> Panel:
     unique: dict[str, Column] = {}
     for column in columns:  # several columns of one variant measure different things of one curve
         name = column.trained.name
         unique[name] = replace(column, label=name) if name in unique else column
-    curves = [_curve(results, column, datasets, style, quantity) for style, column in enumerate(unique.values())]
+    curves = [
+        Curve.of_seeds(style, series.updates, series.values, label=column.label)
+        for style, column in enumerate(unique.values())
+        if (series := results.curve(column, datasets, quantity)) is not None
+    ]
     label = "updates"
     if any(column.trained.start is not None for column in columns):
         shifted = any(column.shifted for column in columns)
@@ -83,45 +97,13 @@ def _panel(results: Results, columns: list[Column], datasets: list[Place], title
         title=title,
         x_label=label,
         y_label=Y_LABELS[quantity] if "loss" in results.study.loss else results.study.loss.replace("_", " "),
-        curves=[curve for curve in curves if curve is not None],
+        curves=curves,
         markers=quantity == "scores",
         log_y=quantity == "losses" and results.study.log_loss,
     )
 
 
-def _curve(results: Results, column: Column, datasets: list[Place], style: int, quantity: Quantity) -> Curve | None:
-    """Mean over datasets and seeds; None unless all datasets were run."""
-    runs = [run for dataset in datasets if (run := results.run(column.trained, dataset)) is not None]
-    name = results.study.loss
-    series = [run.evaluation("normalized_score") if quantity == "scores" else _losses(run, name) for run in runs]
-    found = [each for each in series if each is not None]
-    if len(found) < len(datasets) or len(found[0].updates) == 0:
-        return None
-    before = results.pretraining(runs[0]).update if column.shifted else 0
-    values = np.mean([each.values for each in found], axis=0)
-    return Curve.of_seeds(style, _positions(runs[0], found[0].updates) + before, values, label=column.label)
-
-
-def _positions(run: RunRecord, updates: NDArray[np.int64]) -> NDArray[Any]:
-    """Where updates are on the axis: those of agents that learn online at the steps of the environment before them."""
-    known = run.config["config"].get("interaction")
-    if known is None:
-        return updates
-    rows = run.config["config"]["method"]["batch_size"]  # the first update needs as many
-    first = max(known["random_steps"] + known["warmup_steps"] + 1, rows)
-    steps: NDArray[Any] = first + np.floor((updates - 1) / known["updates_per_step"] + 1e-6)
-    return steps
-
-
-def _losses(run: RunRecord, name: str) -> Series | None:
-    """A metric of training without its first line, which holds the first update alone."""
-    series = run.series.get("train", {}).get(name)
-    return None if series is None else Series(updates=series.updates[1:], values=series.values[1:])
-
-
-def _distribution_panel(
-    results: Results, columns: list[Column], datasets: list[Place], title: str, quantity: Quantity
-) -> Panel:
+def _distribution_panel(results: Results, columns: list[Column], datasets: Sequence[Place], title: str) -> Panel:
     """How often the critics in the end give the data each value; all but the outermost 0.5 % on both sides."""
     values = []
     for style, column in enumerate(columns):
@@ -137,10 +119,10 @@ def _distribution_panel(
             density = counts / (of_column.shape[1] * (edges[1] - edges[0]))
             curves.append(Curve.of_seeds(style, (edges[:-1] + edges[1:]) / 2, density, label=column.label))
     x_label = "value that the critics give in the end"
-    return Panel(title=title, x_label=x_label, y_label=Y_LABELS[quantity], curves=curves, counts=False)
+    return Panel(title=title, x_label=x_label, y_label=Y_LABELS["value distributions"], curves=curves, counts=False)
 
 
-def _ratio_panel(results: Results, columns: list[Column], datasets: list[Place], title: str) -> Panel:
+def _ratio_panel(results: Results | Authors, columns: list[Column], datasets: Sequence[Place], title: str) -> Panel:
     curves = []
     for style, (line, of_line) in enumerate(grouped((column.line, column) for column in columns).items()):
         points = [
@@ -163,7 +145,7 @@ def _rows_panel(column: Column) -> Panel:
 
 
 def _bars(results: Results) -> list[str]:
-    """One bar for each column, mean over the datasets that were run; a figure for each group."""
+    """One bar for each column, mean over the datasets that were run, and one as printed; a figure for each group."""
     drawn = []
     groups = grouped((column.group, column) for column in results.study.columns)
     for number, (group, columns) in enumerate(groups.items(), start=1):
@@ -173,12 +155,12 @@ def _bars(results: Results) -> list[str]:
             for datasets in _dataset_groups(results).values()
             if (values := results.over(column, datasets)) is not None
         ]
-        bars = [
-            Rate(
-                label=column.label, value=mean, text=f"{mean:.{column.digits}f}", ours=column.trained.start is not None
-            )
-            for column, mean in means
-        ]
+        bars = []
+        for column, mean in means:
+            text, ours = f"{mean:.{column.digits}f}", column.trained.start is not None
+            bars.append(Rate(label=column.label, value=mean, text=text, ours=ours))
+            if (printed := results.printed(column).average) is not None:
+                bars.append(Rate(label=f"{column.label}, paper", value=printed, text=f"{printed:g}", ours=False))
         if bars:
             title = f"{results.study.title}: {group}" if group else results.study.title
             drawn.append(bars_svg(f"{results.study.name}-{number}", bars, alternative=title))

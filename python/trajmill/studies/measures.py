@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,62 @@ from trajmill.data import Transitions, load_dataset, qlearning_transitions
 from trajmill.data.environments import Task
 from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
+from trajmill.evaluation.statistics import Interval
 from trajmill.report.comparison import Comparison, Entry
-from trajmill.runs.reading import RunRecord, checkpoints, read_run, read_state
+from trajmill.runs.reading import RunRecord, Series, checkpoints, read_run, read_state
+from trajmill.studies.authors import AuthorsRuns, authors_runs
 from trajmill.studies.cells import ReproduceConfig, labels
-from trajmill.studies.records import Column, Place, Printed, Study, Variant
+from trajmill.studies.records import Column, Place, Printed, Quantity, Statistic, Study, Variant
 from trajmill.studies.similarity import Cosines, backbone_similarities, feature_similarities
+
+
+def score_statistic(statistic: Statistic, scores: Series, baseline: float) -> NDArray[np.float64]:
+    """A statistic of each seed's scores, (seed_count,); `baseline` is the score of which 90 % are to be reached."""
+    if statistic == "best":
+        return statistics.best(scores.values)
+    if statistic == "average last four":
+        return statistics.average_last_four(scores.values)
+    return statistics.updates_to_fraction(scores.updates.tolist(), scores.values, target=baseline) / 1000
+
+
+def mean_series(series: list[Series]) -> Series:
+    """Mean over datasets, seed by seed."""
+    return Series(updates=series[0].updates, values=np.mean([each.values for each in series], axis=0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authors:
+    """What the authors' own runs are for a study: the same statistics and curves as of ours."""
+
+    study: Study
+    runs: AuthorsRuns
+    datasets: tuple[str, ...]
+    """those that figures show"""
+
+    def over(self, column: Column, datasets: Sequence[Place]) -> NDArray[np.float64] | None:
+        """The column's statistic, (seed_count, dataset_count); None if it cannot be had of all datasets."""
+        series = None if column.variant is None else self.runs.series(column.variant.name, datasets)
+        if series is None or column.statistic not in ("average last four", "best", "updates to 90 %"):
+            return None
+        first = self.runs.series(self.study.columns[0].trained.name, datasets)
+        assert first is not None  # every study's baseline was run
+        ends = [float(statistics.average_last_four(each.values).mean()) for each in first]
+        values = [score_statistic(column.statistic, *each) for each in zip(series, ends, strict=True)]
+        return np.stack(values, axis=1) if np.isfinite(values).all() else None
+
+    def curve(self, column: Column, datasets: Sequence[Place], quantity: Quantity) -> Series | None:
+        """Scores or losses over updates, mean over the datasets; None if one of them was not run."""
+        variant = column.trained
+        series = self.runs.series(variant.name, datasets, losses=quantity == "losses")
+        if series is None:
+            return None
+        mean, before = mean_series(series), variant.start.updates if column.shifted and variant.start else 0
+        return replace(mean, updates=mean.updates + before)
+
+    def interval(self, column: Column, datasets: Sequence[Place]) -> Interval | None:
+        """Mean over seeds and datasets."""
+        values = self.over(column, datasets)
+        return None if values is None else statistics.bootstrap_interval(values)
 
 
 @dataclass
@@ -50,6 +102,21 @@ class Results:
     def markdown(self) -> Path:
         """The table in Markdown, with links to the figures."""
         return self.output / f"{self.study.name}.md"
+
+    @cached_property
+    def authors(self) -> Authors | None:
+        """The paper's own runs on the same datasets, or on all of its own where none of ours is one of them."""
+        if not self.study.authors:
+            return None
+        runs = authors_runs(self.study.authors)
+        same = dict.fromkeys(_official_name(dataset) for _, dataset in self.runs)
+        shown = tuple(dataset for dataset in same if dataset in runs.datasets)
+        return Authors(study=self.study, runs=runs, datasets=shown or runs.datasets)
+
+    @property
+    def datasets(self) -> tuple[Place, ...]:
+        """Those that something was run on."""
+        return tuple(dict.fromkeys(dataset for _, dataset in self.runs))
 
     @cached_property
     def comparison(self) -> Comparison:
@@ -105,12 +172,19 @@ class Results:
             return self._similarities[key][int(start == "pre-trained start")]
         scores = run.evaluation("normalized_score")
         assert scores is not None  # read_run refuses finished runs without
-        if column.statistic == "best":
-            return statistics.best(scores.values)
-        if column.statistic == "average last four":
-            return statistics.average_last_four(scores.values)
-        updates = scores.updates.tolist()
-        return statistics.updates_to_fraction(updates, scores.values, target=self._baseline(dataset)) / 1000
+        baseline = self._baseline(dataset) if column.statistic == "updates to 90 %" else math.nan
+        return score_statistic(column.statistic, scores, baseline)
+
+    def curve(self, column: Column, datasets: Sequence[Place], quantity: Quantity) -> Series | None:
+        """Scores or losses over updates, or steps, mean over the datasets; None unless all of them were run."""
+        runs = [run for dataset in datasets if (run := self.run(column.trained, dataset)) is not None]
+        name = self.study.loss
+        series = [run.evaluation("normalized_score") if quantity == "scores" else _losses(run, name) for run in runs]
+        found = [each for each in series if each is not None]
+        if len(found) < len(datasets) or len(found[0].updates) == 0:
+            return None
+        mean, before = mean_series(found), self.pretraining(runs[0]).update if column.shifted else 0
+        return replace(mean, updates=_positions(runs[0], mean.updates) + before)
 
     def data_values(self, run: RunRecord) -> NDArray[np.float32]:
         """What the critics of a finished run say its real data are worth, (seed_count, row_count)."""
@@ -123,7 +197,7 @@ class Results:
             self._data_values[run.path] = values
         return self._data_values[run.path]
 
-    def over(self, column: Column, datasets: list[Place]) -> NDArray[np.float64] | None:
+    def over(self, column: Column, datasets: Sequence[Place]) -> NDArray[np.float64] | None:
         """The column's statistic, (seed_count, dataset_count); None unless every seed has one on every dataset."""
         values = [self.values(column, dataset) for dataset in datasets]
         found = [value for value in values if value is not None and np.isfinite(value).all()]
@@ -139,9 +213,26 @@ class Results:
         return math.nan if scores is None else float(scores.mean())
 
 
+def _positions(run: RunRecord, updates: NDArray[np.int64]) -> NDArray[Any]:
+    """Where updates are on the axis: those of agents that learn online at the steps of the environment before them."""
+    known = run.config["config"].get("interaction")
+    if known is None:
+        return updates
+    rows = run.config["config"]["method"]["batch_size"]  # the first update needs as many
+    first = max(known["random_steps"] + known["warmup_steps"] + 1, rows)
+    steps: NDArray[Any] = first + np.floor((updates - 1) / known["updates_per_step"] + 1e-6)
+    return steps
+
+
+def _losses(run: RunRecord, name: str) -> Series | None:
+    """A metric of training without its first line, which holds the first update alone."""
+    series = run.series.get("train", {}).get(name)
+    return None if series is None else Series(updates=series.updates[1:], values=series.values[1:])
+
+
 def _entry(results: Results, column: Column, dataset: Place) -> Entry:
     printed, name, values = results.printed(column), _official_name(dataset), results.values(column, dataset)
-    entry = Entry(digits=column.digits, printed=printed.means.get(name), printed_deviation=printed.deviations.get(name))
+    entry = _beside(results, column, [name], printed.means.get(name), printed.deviations.get(name))
     if values is None:
         not_run = "not yet" if column.trained.name in results.not_yet else "not run"
         return replace(entry, why_empty="no data" if dataset in results.missing else not_run)
@@ -154,9 +245,9 @@ def _entry(results: Results, column: Column, dataset: Place) -> Entry:
 
 def _average(results: Results, column: Column, datasets: list[Place]) -> Entry:
     """Plain mean over the datasets that were run, theirs and ours alike."""
-    means = results.printed(column).means
-    printed = float(np.mean([means.get(_official_name(dataset), math.nan) for dataset in datasets]))
-    entry = Entry(digits=column.digits, printed=None if math.isnan(printed) else printed)
+    means, names = results.printed(column).means, [_official_name(dataset) for dataset in datasets]
+    printed = float(np.mean([means.get(name, math.nan) for name in names]))
+    entry = _beside(results, column, names, None if math.isnan(printed) else printed)
     values = results.over(column, datasets)
     if values is None:
         return replace(entry, why_empty="cells missing")
@@ -165,7 +256,16 @@ def _average(results: Results, column: Column, datasets: list[Place]) -> Entry:
 
 def _printed_average(results: Results, column: Column) -> Entry:
     printed = results.printed(column)
-    return Entry(digits=column.digits, printed=printed.average, printed_deviation=printed.average_deviation)
+    names = [] if results.authors is None else list(results.authors.runs.datasets)
+    return _beside(results, column, names, printed.average, printed.average_deviation)
+
+
+def _beside(
+    results: Results, column: Column, names: list[str], printed: float | None, deviation: float | None = None
+) -> Entry:
+    """A cell with what a paper printed for the datasets of these names, and what its authors' runs on them give."""
+    authors = None if results.authors is None else results.authors.interval(column, names)
+    return Entry(digits=column.digits, printed=printed, printed_deviation=deviation, authors=authors)
 
 
 def _official_name(place: Place) -> str:

@@ -38,9 +38,9 @@ Place = str | Task
 _DIGITS: Mapping[Statistic, int] = {
     "fine-tuning hours": 2,
     "weight cosine with random start": 4,
-    "weight cosine with pre-trained start": 4,
+    "weight cosine with pre-trained start": 3,
     "feature cosine with random start": 5,
-    "feature cosine with pre-trained start": 4,
+    "feature cosine with pre-trained start": 3,
 }
 """decimals that are shown, if not one"""
 
@@ -196,6 +196,8 @@ class Study:
     """whether the axis of losses is logarithmic"""
     printed: Mapping[str, Printed] | None = None
     """the paper's numbers, by the keys of the columns"""
+    authors: str = ""
+    """file beside this one with the authors' own runs of the variants; empty if there is none"""
     notes: tuple[str, ...] = ()
     """what a reader has to know: deviations, what the paper leaves open"""
 

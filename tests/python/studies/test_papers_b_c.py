@@ -16,11 +16,11 @@ from tiny_runs import tiny, train
 from trajmill.algorithms import redq, sac, td3_bc
 from trajmill.core.progress import silent
 from trajmill.data import load_dataset, qlearning_transitions
-from trajmill.experiments.online import SynthesisConfig, ring_of
-from trajmill.experiments.settings import OnlineTrainConfig
+from trajmill.experiments.online import ring_of
+from trajmill.experiments.settings import OnlineTrainConfig, SynthesisConfig
 from trajmill.replay.ring import Turns
 from trajmill.runs.reading import read_run
-from trajmill.studies import cells, drawings
+from trajmill.studies import cells, drawings, measures
 from trajmill.studies.cells import QUICK_COUNT, QUICK_UPDATES, ReproduceConfig, path_name, run_cells
 from trajmill.studies.drawings import panels_of
 from trajmill.studies.measures import Results
@@ -258,7 +258,7 @@ def test_points_of_curves_stand_at_the_steps_before_them(ratio: float, random_st
     ring = ring_of("hopper", [0], interaction, device=torch.device("cpu"), **sizes)
     config = {"interaction": plain(interaction), "method": {"batch_size": 32}}
     updates = np.arange(1, 1001)
-    found = drawings._positions(SimpleNamespace(config={"config": config}), updates)  # type: ignore[arg-type]
+    found = measures._positions(SimpleNamespace(config={"config": config}), updates)  # type: ignore[arg-type]
     assert found.tolist() == [ring.steps_before(update - 1) for update in updates.tolist()]
 
 
@@ -308,7 +308,7 @@ def test_a_quick_online_study_is_whole(share: float, tmp_path: Path) -> None:
         logged, scored = run.series["train"], run.evaluation("normalized_score")
         assert scored is not None
         steps = logged["environment_steps"]
-        assert np.array_equal(drawings._positions(run, steps.updates), steps.values[:, 0])
+        assert np.array_equal(measures._positions(run, steps.updates), steps.values[:, 0])
         synthetic = "synthetic" in path.parent.name
         assert ("synthetic_model" in logged) == synthetic
         assert not synthetic or logged["synthetic_model"].values[-1].min() > 1
