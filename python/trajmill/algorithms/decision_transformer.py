@@ -89,6 +89,9 @@ class Config:
     """predict actions with the transposed action embedding"""
     extend_positions: bool = False
     """of a pre-trained model take the position embeddings too, as the table of timesteps"""
+    positions_twice: bool = False
+    """with `extend_positions`: every update moves the table of timesteps twice, as the released code does, which lists
+    it twice"""
     target_return: float | None = None
     """return to ask for in evaluation; None takes the paper's for the environment"""
     return_scale: float = 1000.0
@@ -121,6 +124,8 @@ class Config:
         in_range("(0, 1]", top_fraction=self.top_fraction)
         in_range("[0, inf)", backbone_weight_decay=self.backbone_weight_decay, weight_decay=self.weight_decay)
         in_range("[0, inf)", cluster_weight=self.cluster_weight, language_weight=self.language_weight)
+        if self.positions_twice and not self.extend_positions:
+            raise ValueError("positions_twice is for the table that extend_positions takes over; give it too")
         if self.cluster_weight and self.embedding_order != "normalize-first":
             raise ValueError(
                 "cluster_weight is for embedding_order normalize-first: it acts on what is normalized before timesteps "
@@ -276,6 +281,7 @@ def create(
             epsilon=config.adam_epsilon,
             weight_decay=decays[: len(stacks)],
             clip_norm=config.clip_norm,
+            twice=None if start.positions is None or not config.positions_twice else "embed_timestep.weight",
         ),
         metrics=MetricRing.of(config.metrics, len(seeds), metric_capacity, device),
         centers=None if start.centers is None else start.centers.to(device, dtype),

@@ -201,6 +201,27 @@ def test_the_released_cluster_term_equals_the_twin() -> None:
     assert left.tolist() == pytest.approx([1 / (1 + math.exp(-4.5)), 1 / (1 + math.exp(5))], rel=1e-12)
 
 
+def test_the_table_of_positions_moves_twice_where_it_was_pretrained() -> None:
+    once = replace(CONFIG, extend_positions=True, adam_epsilon=1e-6)
+    tables = []
+    for twice in (False, True):
+        state = dt.create(replace(once, positions_twice=twice), table(torch.float64), [3, 4])
+        assert state.optimizer.twice is None  # from scratch there is no table to take over
+        state = dt.start_from(state, *pretrained())
+        before = state.embeddings.flat.clone()
+        dt.step(state)
+        tables.append((state.embeddings.flat - before, state.embeddings.columns("embed_timestep.weight")))
+    (moved, columns), (further, _) = tables
+    others = torch.ones_like(moved[0], dtype=torch.bool)
+    others[columns] = False
+    assert torch.equal(moved[:, others], further[:, others])
+    reached = moved[:, columns].abs() > 1e-6
+    ratio = (further / moved)[:, columns][reached]
+    assert reached.any() and ((ratio > 1.99) & (ratio < 2.01)).all()
+    with pytest.raises(ValueError, match="positions_twice is for the table that extend_positions takes over"):
+        replace(CONFIG, positions_twice=True)
+
+
 @pytest.mark.parametrize("term", ["cluster_weight", "language_weight"])
 def test_terms_without_a_pretrained_backbone_are_refused(term: str) -> None:
     """A fresh state may be started from one, so it is refused when it describes itself, before anything is written."""
