@@ -148,7 +148,7 @@ def training_config(
             compute=config.compute,
             variant=variant.name,
         )
-    if variant.ratio < 1.0 and variant.subset == "transitions" and hasattr(method, "next_observation"):
+    if variant.ratio < 1.0 and variant.subset.endswith("transitions") and hasattr(method, "next_observation"):
         method = replace(method, next_observation="stored")  # rows in no order
     return DatasetTrainConfig(
         dataset=dataset,
