@@ -136,7 +136,9 @@ def feature_similarities(run: RunRecord, rule: Rule = "own") -> tuple[Cosines, C
 
 def _starts_everywhere(buffer: TrajectoryBuffer) -> list[int]:
     """Steps evenly spread over the data."""
-    return np.linspace(0, buffer.step_count - 1, min(WINDOW_COUNT, buffer.step_count)).astype(np.int64).tolist()
+    starts = np.linspace(0, buffer.step_count - 1, min(WINDOW_COUNT, buffer.step_count))
+    found: list[int] = starts.astype(np.int64).tolist()
+    return found
 
 
 def _starts_in_a_tenth(buffer: TrajectoryBuffer, config: decision_transformer.Config) -> list[int]:

@@ -187,31 +187,23 @@ class Adam:
             )
         ):
             rate = base_rate if factor is None else base_rate * factor
-            numbers = (stack.flat, gradient.flat, first, second)
+            numbers = [stack.flat, gradient.flat, first, second]
             if self.twice is None or place > 0:
-                self._move(*numbers, rate, decay, corrections)
+                self._move(numbers, rate, decay, corrections)
                 continue
             doubled = stack.columns(self.twice)
             for others in (slice(doubled.start), slice(doubled.stop, None)):
-                self._move(*(each[:, others] for each in numbers), rate, decay, corrections)
+                self._move([each[:, others] for each in numbers], rate, decay, corrections)
             for count in (2.0 * self.update_count - 1.0, 2.0 * self.update_count):
-                self._move(*(each[:, doubled] for each in numbers), rate, decay, self._corrections(count))
+                self._move([each[:, doubled] for each in numbers], rate, decay, self._corrections(count))
 
     def _corrections(self, count: Tensor) -> tuple[Tensor, Tensor]:
         """What the first moment, and the root of the second, are divided by in step `count`."""
         return 1.0 - self.beta1**count, (1.0 - self.beta2**count).sqrt()
 
-    def _move(
-        self,
-        flat: Tensor,
-        gradient: Tensor,
-        first: Tensor,
-        second: Tensor,
-        rate: Tensor,
-        decay: float,
-        corrections: tuple[Tensor, Tensor],
-    ) -> None:
-        """One step of some parameters (rows, any) at step sizes (rows, 1)."""
+    def _move(self, numbers: Sequence[Tensor], rate: Tensor, decay: float, corrections: tuple[Tensor, Tensor]) -> None:
+        """One step of parameters with their gradients and both moments, (rows, any) each, at step sizes (rows, 1)."""
+        flat, gradient, first, second = numbers
         dtype, (correction1, correction2) = flat.dtype, corrections
         kept = (1.0 - rate * decay).to(dtype) if decay else None
         if kept is not None and not self.decay_after_step:
