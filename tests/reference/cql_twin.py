@@ -84,6 +84,7 @@ class Twin:
     polyak: float = 0.005
     importance_sampling: bool = True
     safe_q: bool = True
+    safe_q_bound: str = "target"
     log_multiplier: Network | None = None
     action_gap: float = 1.0
     difference_range: tuple[float, float] = (-math.inf, math.inf)
@@ -123,12 +124,15 @@ class Twin:
             value = torch.min(q(self.targets[0], s2, next_action), q(self.targets[1], s2, next_action))
             best_log_pi = torch.where(value > best_value, next_log_pi, best_log_pi)
             best_value = torch.where(value > best_value, value, best_value)
+        horizon = 100.0 if self.discount == 0.99 else 1.0 / (1.0 - self.discount)
+        safe_q_max = self.greatest_reward * horizon
+        if self.safe_q and self.safe_q_bound == "released":
+            best_value[best_value > safe_q_max] = safe_q_max
         if self.backup_entropy:
             best_value = best_value - alpha * best_log_pi
         y = r + self.discount * (1.0 - d) * best_value
-        if self.safe_q:
-            horizon = 100.0 if self.discount == 0.99 else 1.0 / (1.0 - self.discount)
-            y = torch.min(y, torch.full_like(y, self.greatest_reward * horizon))
+        if self.safe_q and self.safe_q_bound == "target":
+            y = torch.min(y, torch.full_like(y, safe_q_max))
         y = y.detach()
 
         # 4. Bellman error and 5. conservative term

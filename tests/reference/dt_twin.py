@@ -124,6 +124,26 @@ def cluster_cosine(weights: Weights, windows: list[Window], centers: Tensor) -> 
     return torch.stack(found).mean()
 
 
+def cluster_product(weights: Weights, windows: list[Window], centers: Tensor, padding: Window, length: int) -> Tensor:
+    """The term as released: windows are filled up with `padding` to `length` steps, every token is multiplied by every
+    center, and the greatest product of each coordinate counts."""
+    centers = centers / centers.norm(dim=-1, keepdim=True)
+    found = []
+    for window in windows:
+        steps = [padding] * (length - len(window.action)) + [window]
+        parts = [
+            linear(torch.cat([step.return_to_go for step in steps])[:, None], weights, "embed_return"),
+            linear(torch.cat([step.observation for step in steps]), weights, "embed_state"),
+            linear(torch.cat([step.action for step in steps]), weights, "embed_action"),
+        ]
+        for part in parts:
+            for token in part:
+                e = layer_norm(token, weights, "embed_ln")
+                products = torch.stack([c * (e / e.norm()) for c in centers])
+                found.append(products.max(0).values)
+    return torch.stack(found).mean()
+
+
 def language_loss(
     weights: Weights, sequences: Tensor, factors: Mapping[str, Tensor], positions: str, **shape: int
 ) -> Tensor:

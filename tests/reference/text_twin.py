@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,4 +18,27 @@ def packed(files: list[Path], encode: Callable[[str], list[int]], end: int, leng
             while len(rest) >= length:
                 rows.append(rest[:length])
                 rest = rest[length:]
+    return rows
+
+
+def packed_as_released(
+    files: list[Path], encode: Callable[[str], list[int]], end: int, length: int, seed: int
+) -> list[list[int]]:
+    """The same of the lines as Hugging Face's Wikitext has them, empty where they are blank, in a shuffled order."""
+    data: list[str] = []
+    for path in files:
+        with path.open(encoding="utf-8") as file:
+            data += [row if row.strip() else "" for row in file]
+    order = list(range(len(data)))
+    random.seed(seed)
+    random.shuffle(order)
+    rows, row = [], []
+    for number in order:
+        if data[number] == "":
+            continue
+        for token in [*encode(data[number]), end]:
+            row.append(token)
+            if len(row) == length:
+                rows.append(row)
+                row = []
     return rows

@@ -99,6 +99,8 @@ class Config:
     """correct the log-sum-exp by the density of each sampled action; else include the data's action (young-geng/CQL)"""
     safe_q: bool = True
     """bound targets by greatest reward / (1 - discount), 100·r_max (arXiv 2310.00771, "Safe Q"); needs r_max >= 0"""
+    safe_q_bound: Literal["target", "released"] = "target"
+    """with `safe_q`, what is bounded: the target; or the value at s', before reward and entropy, as released"""
     lagrange: bool = False
     """learn a multiplier of the weight, e at the start, that holds each critic's conservative term at `action_gap`"""
     action_gap: PerSeed = 1.0
@@ -136,6 +138,11 @@ class Config:
         in_range("(-inf, inf)", action_gap=self.action_gap)
         if not self.difference_range[0] < self.difference_range[1]:
             raise ValueError(f"difference_range must be low < high, got {self.difference_range}")
+        if self.safe_q and self.safe_q_bound == "released" and self.max_target_backup:
+            raise ValueError(
+                "the released code bounds nothing in the max-target backup; leave out safe_q_bound released, or Safe Q "
+                "(--method.no-safe-q)"
+            )
         if self.bc_updates and self.action_limit == 1.0:
             raise ValueError("bc_updates needs action_limit < 1, since a tanh policy has no density at 1; got 1.0")
         if self.calibrated and isinstance(self.discount, tuple) and len(set(self.discount)) > 1:
@@ -393,12 +400,14 @@ def bellman_target(state: State, batch: TransitionBatch, action: Tensor, log_den
     config, discount = state.config, state.settings["discount"][:, None]
     inputs = join(batch.next_observation.unsqueeze(1), action).flatten(1, 2)
     values = values_by_sum(state.target.parameters, inputs).amin(1).view_as(log_density)
-    next_value = values.amax(1)
+    next_value, greatest = values.amax(1), state.table.facts.greatest_reward / (1.0 - discount)
+    if config.safe_q and config.safe_q_bound == "released":
+        next_value = next_value.minimum(greatest)
     if config.backup_entropy:
         chosen = log_density.gather(1, values.argmax(1, keepdim=True)).squeeze(1)
         next_value = next_value - _alpha(state)[:, None] * chosen
     target = batch.reward + discount * (1.0 - batch.terminal) * next_value
-    return target.minimum(state.table.facts.greatest_reward / (1.0 - discount)) if config.safe_q else target
+    return target.minimum(greatest) if config.safe_q and config.safe_q_bound == "target" else target
 
 
 def critic_losses(

@@ -89,6 +89,9 @@ class Config:
     """predict actions with the transposed action embedding"""
     extend_positions: bool = False
     """of a pre-trained model take the position embeddings too, as the table of timesteps"""
+    positions_twice: bool = False
+    """with `extend_positions`: every update moves the table of timesteps twice, as the released code does, which lists
+    it twice"""
     target_return: float | None = None
     """return to ask for in evaluation; None takes the paper's for the environment"""
     return_scale: float = 1000.0
@@ -99,6 +102,9 @@ class Config:
     """never train on the episode of lowest return, as the released code does"""
     cluster_weight: float = 0.0
     """of the term that pulls embedded tokens toward clusters of pre-trained token embeddings, >= 0; Reid et al.: 0.1"""
+    cluster_term: Literal["cosine", "released"] = "cosine"
+    """cosine: of a token with the nearest cluster, as Reid et al. describe it; released: the greatest product of each
+    coordinate, over padded tokens too, as the released code has it, which fades one update earlier"""
     cluster_count: int = 1000
     """clusters of that term, at least 1, at most the tokens that were pre-trained on"""
     cluster_updates: int = 5000
@@ -118,6 +124,8 @@ class Config:
         in_range("(0, 1]", top_fraction=self.top_fraction)
         in_range("[0, inf)", backbone_weight_decay=self.backbone_weight_decay, weight_decay=self.weight_decay)
         in_range("[0, inf)", cluster_weight=self.cluster_weight, language_weight=self.language_weight)
+        if self.positions_twice and not self.extend_positions:
+            raise ValueError("positions_twice is for the table that extend_positions takes over; give it too")
         if self.cluster_weight and self.embedding_order != "normalize-first":
             raise ValueError(
                 "cluster_weight is for embedding_order normalize-first: it acts on what is normalized before timesteps "
@@ -133,9 +141,14 @@ class Config:
         return sites | {LANGUAGE_SITES + site: shape for site, shape in language.items()}
 
     @property
+    def cluster_metric(self) -> str:
+        """Name of what the cluster term makes greater."""
+        return "cluster_cosine" if self.cluster_term == "cosine" else "cluster_product"
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """What an update writes down."""
-        extra = {"cluster_cosine": self.cluster_weight, "language_loss": self.language_weight}
+        extra = {self.cluster_metric: self.cluster_weight, "language_loss": self.language_weight}
         return (*METRICS, *(name for name, weight in extra.items() if weight))
 
     def network(self, observation_dim: int, action_dim: int, timestep_count: int = 1000) -> DecisionTransformerConfig:
@@ -268,6 +281,7 @@ def create(
             epsilon=config.adam_epsilon,
             weight_decay=decays[: len(stacks)],
             clip_norm=config.clip_norm,
+            twice=None if start.positions is None or not config.positions_twice else "embed_timestep.weight",
         ),
         metrics=MetricRing.of(config.metrics, len(seeds), metric_capacity, device),
         centers=None if start.centers is None else start.centers.to(device, dtype),
@@ -350,9 +364,10 @@ def update(state: State, windows: Windows, dropout: Mapping[str, Tensor] | None,
     losses = loss(state, windows, dropout)
     metrics = {"loss": losses.detach()}
     if config.cluster_weight:
-        cosines = cluster_cosine(state, windows)
-        losses = losses - config.cluster_weight * fading(config, state.step).to(losses.dtype) * cosines
-        metrics["cluster_cosine"] = cosines.detach()
+        term = cluster_cosine if config.cluster_term == "cosine" else cluster_product
+        nearness = term(state, windows)
+        losses = losses - config.cluster_weight * fading(config, state.step).to(losses.dtype) * nearness
+        metrics[config.cluster_metric] = nearness.detach()
     if tokens is not None:
         language = language_loss(state, tokens, dropout)
         losses = losses + config.language_weight * language
@@ -375,21 +390,38 @@ def loss(state: State, windows: Windows, dropout: Dropout = None) -> Tensor:
 
 
 def cluster_cosine(state: State, windows: Windows) -> Tensor:
-    """Mean over the tokens of real steps of the cosine with the nearest center, (S,).
-
-    The tokens are normalized, the timestep is not yet added.
-    """
+    """Mean over the tokens of real steps of the cosine with the nearest center, (S,)."""
     assert state.centers is not None
-    tokens = embedded(state.embeddings.parameters, windows)
-    directions = F.normalize(norm(state.embeddings.parameters, "embed_ln", tokens.flatten(2, 3)), dim=-1)
-    nearest = (directions @ state.centers.T).amax(-1).view(tokens.shape[:-1])
+    nearest = (_directions(state, windows) @ state.centers.T).amax(-1)
     counted = torch.where(windows.mask[..., None], nearest, 0.0)
     return counted.sum((1, 2, 3)) / (windows.mask.sum((1, 2)) * TOKENS_PER_STEP)
 
 
+def cluster_product(state: State, windows: Windows) -> Tensor:
+    """Mean over the coordinates of all tokens, padded ones too, of the greatest product with a center's, (S,).
+
+    The released code multiplies by every center; the greatest product is that with the greatest coordinate or, where
+    the token's is negative, with the least.
+    """
+    assert state.centers is not None
+    directions, centers = _directions(state, windows), F.normalize(state.centers, dim=-1)
+    return torch.maximum(directions * centers.amax(0), directions * centers.amin(0)).mean((1, 2, 3, 4))
+
+
+def _directions(state: State, windows: Windows) -> Tensor:
+    """Tokens (S, B, K, 3, width), normalized and of length 1; the timestep is not yet added."""
+    tokens = embedded(state.embeddings.parameters, windows)
+    normalized = norm(state.embeddings.parameters, "embed_ln", tokens.flatten(2, 3))
+    return F.normalize(normalized, dim=-1).view_as(tokens)
+
+
 def fading(config: Config, update: Tensor) -> Tensor:
-    """What is left of the cluster term at `update` (int64): 0.993 at first, half of it half-way, 0.007 in the end."""
-    return torch.sigmoid((config.cluster_updates - update.to(torch.float64)) / (config.cluster_updates / 10) - 5.0)
+    """What is left of the cluster term at `update` (int64): 0.993 at first, half of it half-way, 0.007 in the end.
+
+    The released code counts updates from 1 here.
+    """
+    made = update + (config.cluster_term == "released")
+    return torch.sigmoid((config.cluster_updates - made.to(torch.float64)) / (config.cluster_updates / 10) - 5.0)
 
 
 def language_loss(state: State, tokens: Tensor, dropout: Mapping[str, Tensor] | None = None) -> Tensor:

@@ -72,13 +72,16 @@ class Config:
     stream: Literal["v1", "reference"] = "v1"
     """v1: our own draws; reference: the authors' tokens, bit for bit, for target next alone"""
     data_seed: int | None = None
-    """seed of the law and its sequences; None is 42, and the authors' 666 with the reference stream"""
+    """seed of the law and its sequences, or of the order of lines; None is 42, and the authors' 666 with the reference
+    stream and with released lines"""
     sequence_count: int = 128_000
     """sequences, taken in order and then again from the first; of text all there are"""
     held_out_count: int = 4000
     """of these the last ones, kept to measure the loss on, at least a batch"""
     text: tuple[Path, ...] = ()
     """text files (UTF-8, such as the raw Wikitext) to learn instead of a law"""
+    text_lines: Literal["in-order", "released"] = "in-order"
+    """with `text`: lines as they follow each other, without their breaks; or shuffled, with them, as released"""
     vocabulary: Path | None = None
     """with `text`, directory of a tokenizer's vocab.json and merges.txt (GPT-2's); None trains one on the text"""
     vocabulary_size: int = 50_257
@@ -118,6 +121,8 @@ class Config:
             raise ValueError(f"length must be at most position_count ({self.position_count}), got {self.length}")
         if self.vocabulary is not None and not self.text:
             raise ValueError(f"vocabulary {self.vocabulary} is for text; give text files too")
+        if self.text_lines == "released" and not self.text:
+            raise ValueError("text_lines released is for text; give text files too")
         if self.target != "next" and (self.law != "iid" or self.text):
             raise ValueError(
                 f"target {self.target} is for law iid and no text, got {self.asked}; give --method.law iid"
@@ -138,7 +143,12 @@ class Config:
         """`data_seed`, or what stands for it."""
         if self.data_seed is not None:
             return self.data_seed
-        return 666 if self.stream == "reference" else 42
+        return 666 if self.stream == "reference" or self.text_lines == "released" else 42
+
+    @property
+    def shuffle_seed(self) -> int | None:
+        """Seed of the order of a text's lines, None if they are in order."""
+        return self.law_seed if self.text_lines == "released" else None
 
 
 SMALL = Config(
@@ -262,7 +272,7 @@ def _entropy_rate(config: Config) -> float | None:
 
 def _text_rows(config: Config, progress: Progress) -> TokenRows:
     """The sequences of text files, tokenized once and then found again in the cache."""
-    name = text_name(config.text, config.vocabulary, config.vocabulary_size)
+    name = text_name(config.text, config.vocabulary, config.vocabulary_size, config.shuffle_seed)
     rows = _stored_text(config, cache_directory() / name, progress)
     needed = config.held_out_count + config.batch_size
     if rows.row_count < needed:
@@ -292,6 +302,7 @@ def _stored_text(config: Config, directory: Path, progress: Progress) -> TextRow
                     directory,
                     vocabulary=config.vocabulary,
                     vocabulary_size=config.vocabulary_size,
+                    shuffle_seed=config.shuffle_seed,
                     progress=progress,
                 )
             except OSError as error:

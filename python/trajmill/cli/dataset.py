@@ -96,7 +96,8 @@ class Convert(_Source):
     to: FormatName | None = None
     """format, where OUT's name does not say it"""
     subset: str | None = None
-    """first|trajectories|transitions|top:AMOUNT, a count (1000) or a share (0.1)"""
+    """first|trajectories|transitions|top:AMOUNT, a count (1000) or a share (0.1); released-trajectories and
+    released-transitions are drawn as by the code of arXiv 2310.00771"""
     subset_seed: int = 0
     """names the draw of trajectories or transitions, [0, 2^64)"""
     observation_dim: int | None = None

@@ -1,5 +1,7 @@
 """Text as rows of tokens: byte-level BPE, an end mark after each line, everything joined and cut into equal rows.
 
+Lines are taken in order and without their breaks or, as arXiv 2310.00771 does, shuffled and with them.
+
 The stored form is a directory: ``tokens.bin`` (all tokens one after the other, uint16 or uint32, little endian),
 ``vocab.json`` and ``merges.txt`` (the tokenizer, in GPT-2's own format) and ``text.json`` (what it was made of, and
 checksums). Rows of any length are cut from it when it is read.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,8 +63,10 @@ class TextRows:
         out[:] = self.tokens[begin : begin + out.size].reshape(out.shape)
 
 
-def text_name(files: Sequence[Path], vocabulary: Path | None, vocabulary_size: int) -> str:
-    """Name of the stored form of a text: the same for the same bytes and the same tokenizer, wherever they are."""
+def text_name(
+    files: Sequence[Path], vocabulary: Path | None, vocabulary_size: int, shuffle_seed: int | None = None
+) -> str:
+    """Name of the stored form of a text: the same for the same bytes, tokenizer and order, wherever they are."""
     if not files:
         raise CorpusError("a text needs at least one file, got none")
     parts = [FORMAT, END, *(_checksum(input_path(file)) for file in files)]
@@ -69,6 +74,8 @@ def text_name(files: Sequence[Path], vocabulary: Path | None, vocabulary_size: i
         parts.append(f"trained to {vocabulary_size}")
     else:
         parts += [_checksum(input_path(vocabulary) / name) for name in _TOKENIZER_FILES]
+    if shuffle_seed is not None:
+        parts.append(f"shuffled by {shuffle_seed}")
     return "text-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -78,11 +85,14 @@ def store_text(
     *,
     vocabulary: Path | None = None,
     vocabulary_size: int = 50_257,
+    shuffle_seed: int | None = None,
     progress: Progress = silent,
 ) -> None:
     """Tokenize text files and store the tokens; the directory appears whole or not at all.
 
     Lines are those of the UTF-8 files, in order, without their line break; lines of white space alone are skipped.
+    With `shuffle_seed` all lines of all files are read into memory, ``random.seed(shuffle_seed)`` and
+    ``random.shuffle`` put them in order, and each keeps its break.
     `vocabulary` is a directory with GPT-2's ``vocab.json`` and ``merges.txt``; None trains a byte-level BPE on the
     text, of at most `vocabulary_size` tokens, at least 257: all bytes and the end mark.
 
@@ -96,7 +106,8 @@ def store_text(
             checks.integer("vocabulary_size, which includes all bytes and the end mark,", vocabulary_size, 257, 1 << 31)
             trained = library("tokenizers", "text", "text").ByteLevelBPETokenizer()
             options = {"min_frequency": 0, "show_progress": False, "special_tokens": [END]}
-            trained.train_from_iterator(_lines(files, progress, "train the tokenizer"), vocabulary_size, **options)
+            lines = _lines(files, shuffle_seed, progress, "train the tokenizer")
+            trained.train_from_iterator(lines, vocabulary_size, **options)
             trained.save_model(str(part))
         else:
             for name in _TOKENIZER_FILES:
@@ -105,7 +116,7 @@ def store_text(
         dtype = np.dtype("<u2" if size <= 1 << 16 else "<u4")
         count, end = 0, np.array([tokenizer.token_to_id(END)], dtype)
         with (part / "tokens.bin").open("wb") as out:
-            lines = _lines(files, progress, "tokenize")
+            lines = _lines(files, shuffle_seed, progress, "tokenize")
             while batch := list(islice(lines, _BATCH_LINES)):
                 for encoded in tokenizer.encode_batch(batch):
                     ids = np.array(encoded.ids, dtype)
@@ -158,8 +169,19 @@ def _tokenizer(directory: Path) -> tuple[Any, int]:
     return tokenizer, len(vocabulary)
 
 
-def _lines(files: Sequence[Path], progress: Progress, phase: str) -> Iterator[str]:
-    """Lines with more than white space in them, without their line breaks."""
+def _lines(files: Sequence[Path], shuffle_seed: int | None, progress: Progress, phase: str) -> Iterator[str]:
+    """Lines with more than white space in them: in order without their breaks, or shuffled with them."""
+    lines = _all_lines(files, progress, phase)
+    if shuffle_seed is None:
+        yield from (line.rstrip("\r\n") for line in lines if line.strip())
+    else:
+        shuffled = list(lines)
+        random.Random(shuffle_seed).shuffle(shuffled)  # blank lines too, since they have places of their own
+        yield from (line.replace("\r\n", "\n") for line in shuffled if line.strip())
+
+
+def _all_lines(files: Sequence[Path], progress: Progress, phase: str) -> Iterator[str]:
+    """All lines with their breaks."""
     total = sum(path.stat().st_size for path in files)
     done = shown = 0
     for path in files:
@@ -167,11 +189,9 @@ def _lines(files: Sequence[Path], progress: Progress, phase: str) -> Iterator[st
             for number, raw in enumerate(file, 1):
                 done += len(raw)
                 try:
-                    line = raw.decode().rstrip("\r\n")
+                    yield raw.decode()
                 except UnicodeDecodeError as error:
                     raise CorpusError(f"{path} must be UTF-8 text, line {number} is not: {error}") from error
-                if line.strip():
-                    yield line
                 if done - shown >= 1 << 20 or done == total:
                     shown = done
                     progress(phase, done, total, "bytes")

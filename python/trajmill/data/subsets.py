@@ -1,7 +1,8 @@
 """Parts of a dataset: the first rows, whole trajectories, single transitions; shorter observations, clipped actions.
 
 A draw is the beginning of a keyed permutation (`trajmill._core.permute`, Philox): anyone can repeat it, and a smaller
-subset of the same seed is contained in a larger one. What was taken is recorded in ``metadata["subset"]``.
+subset of the same seed is contained in a larger one. Kinds that begin with ``released`` are drawn as the code of arXiv
+2310.00771 draws them, by NumPy's legacy generator. What was taken is recorded in ``metadata["subset"]``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from trajmill.data.episodes import split_episodes, with_next_rows
 from trajmill.data.errors import refuse, refusing
 from trajmill.data.records import Dataset
 
-SubsetKind = Literal["first", "trajectories", "transitions", "top"]
+SubsetKind = Literal["first", "trajectories", "transitions", "top", "released-trajectories", "released-transitions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Subset:
     """Which part of a dataset to take.
 
     Of kind ``first`` are the first rows of the file; ``trajectories`` and ``transitions`` are drawn at random; ``top``
-    are the trajectories with the highest undiscounted returns.
+    are the trajectories with the highest undiscounted returns. Of the ``released`` kinds a share is rounded down, and
+    transitions are those of D4RL's own function: without rows that a limit cut, the next row's observation the next.
 
     >>> Subset("trajectories", 0.1, seed=3)
     Subset(kind='trajectories', amount=0.1, seed=3)
@@ -34,11 +36,13 @@ class Subset:
 
     kind: SubsetKind
     amount: int | float  # how many rows or trajectories (int, >= 1), or which share of them (float, in (0, 1])
-    seed: int = 0  # names the draw, [0, 2^64); has no effect on ``first`` and ``top``
+    seed: int = 0  # names the draw, [0, 2^64), released [0, 2^32); has no effect on ``first`` and ``top``
 
     def __post_init__(self) -> None:
         checks.choice("kind", self.kind, get_args(SubsetKind))
         checks.seed(self.seed)
+        if self._released:
+            checks.integer("seed of a released kind", self.seed, 0, 2**32 - 1)
         if isinstance(self.amount, float):
             checks.number("amount as a share (a count is an integer)", self.amount, "(0, 1]")
         else:
@@ -64,20 +68,20 @@ class Subset:
         with refusing(dataset.path):
             if self.kind == "first":
                 part = dataset.rows(slice(self._count(len(dataset), "rows")))
-            elif self.kind == "transitions":
-                known = with_next_rows(dataset) if dataset.next_observations is None else dataset
+            elif self.kind in ("transitions", "released-transitions"):
+                d4rl = self._released or dataset.next_observations is None
+                known = with_next_rows(dataset) if d4rl else dataset
                 if len(known) == 0:
                     raise refuse("no next observation is known", "record 'next_observations'")
-                chosen = draw(self._count(len(known), "transitions"), len(known), self.seed)
+                chosen = self._drawn(len(known), "transitions")
                 part = replace(known.rows(np.sort(chosen)), ordered=False)
             else:
                 episodes = split_episodes(dataset)
-                count = self._count(len(episodes), "trajectories")
                 if self.kind == "top":
                     returns = np.array([episode.undiscounted_return for episode in episodes])
-                    chosen = np.argsort(-returns, kind="stable")[:count]
+                    chosen = np.argsort(-returns, kind="stable")[: self._count(len(episodes), "trajectories")]
                 else:
-                    chosen = draw(count, len(episodes), self.seed)
+                    chosen = self._drawn(len(episodes), "trajectories")
                 taken = [episodes[i] for i in np.sort(chosen)]
                 part = dataset.rows(np.concatenate([np.arange(e.start, e.start + len(e)) for e in taken]))
         record: dict[str, Any] = asdict(self) | {"row_count": len(part), "row_count_before": len(dataset)}
@@ -85,9 +89,25 @@ class Subset:
             record["of"] = dataset.metadata["subset"]
         return replace(part, metadata={**dataset.metadata, "subset": record})
 
+    @property
+    def _released(self) -> bool:
+        return self.kind.startswith("released")
+
+    def _drawn(self, available: int, things: str) -> NDArray[np.int64]:
+        """Which of the `available` things are taken, int64 (count,), in the order in which they are drawn."""
+        count = self._count(available, things)
+        if not self._released:
+            return draw(count, available, self.seed)
+        return np.random.RandomState(self.seed).choice(available, count, replace=False)
+
     def _count(self, available: int, things: str) -> int:
         if isinstance(self.amount, float):
-            return max(1, round(self.amount * available))
+            if not self._released:
+                return max(1, round(self.amount * available))
+            if (count := int(available * self.amount)) == 0:
+                fault = f"a share of {self.amount:g} of {available:,} {things} is less than one"
+                raise refuse(fault, "ask for a larger share, or for a count such as 1")
+            return count
         if self.amount > available:
             fault = f"{self.amount:,} {things} were asked for, the dataset has {available:,}"
             raise refuse(fault, "ask for fewer, or for a share such as 0.5")

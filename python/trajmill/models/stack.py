@@ -54,6 +54,12 @@ class Stack:
         """Parameters in the same memory through which no gradient flows."""
         return self._detached
 
+    def columns(self, name: str) -> slice:
+        """Where the numbers of a parameter are in each row of `flat`."""
+        parameter = self.parameters[name]
+        start = parameter.storage_offset() - self.flat.storage_offset()
+        return slice(start, start + parameter[0].numel())
+
     def parameter_count(self) -> int:
         """Numbers in one network, without the gaps."""
         return sum(parameter[0].numel() for parameter in self.parameters.values())

@@ -157,7 +157,7 @@ def training_config(
     if variant.meets is not None:
         return _online_config(variant, variant.meets, environment, init, config)
     method, schedule = _scaled(variant.method, variant.updates, config.update_share, _whole(variant), config)
-    if variant.ratio < 1.0 and variant.subset == "transitions" and hasattr(method, "next_observation"):
+    if variant.ratio < 1.0 and variant.subset.endswith("transitions") and hasattr(method, "next_observation"):
         method = replace(method, next_observation="stored")  # rows in no order
     return DatasetTrainConfig(
         dataset=dataset,

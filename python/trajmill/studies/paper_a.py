@@ -333,9 +333,7 @@ def _ablations() -> Iterator[Study]:
     note = "A share is made of whole trajectories, drawn once for all seeds, as in the authors' code; the draw differs."
     columns = _shares(_panels(dt_panels))
     yield _study("figure-11", "Ablations of DT+Synthetic on a share of the data", columns, note, figure="data ratios")
-    note = (
-        "A share is made of single transitions, as in the authors' code, but drawn once instead of anew for each seed."
-    )
+    note = "A share is made of single transitions, drawn once for all seeds, as in the authors' code; the draw differs."
     columns = _shares(_panels(cql_panels))
     yield _study("figure-17", "Ablations of CQL+MDP on a share of the data", columns, note, figure="data ratios")
 

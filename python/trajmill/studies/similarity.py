@@ -13,15 +13,22 @@ fine-tuned (FT)         the last checkpoint                         the last che
 
 With extended positions the table of timesteps goes with the backbone. Initial values follow from their seeds.
 
-The paper does not say how it flattens and averages. Here a backbone, the part that pre-training hands over, is one
-vector. Features are what enters the action head at the real steps of a window, without dropout, one vector a window;
-the cosine is the mean over `WINDOW_COUNT` windows, which begin at steps evenly spread over the training data.
+The paper does not say how it flattens and averages. There are two rules:
+
+- own: a backbone, the part that pre-training hands over, is one vector. Features are what enters the action head at the
+  real steps of a window, without dropout, one vector a window; the cosine is the mean over `WINDOW_COUNT` windows,
+  which begin at steps evenly spread over the training data.
+- released (code/utils.py of github.com/Victor-wang-902/rl_pretrain): the weights of the backbone, matrices and gains of
+  normalizations, are one vector; biases do not count. Features are one vector a step, and a padded step has the cosine
+  0. Windows follow each other in a tenth of all episodes, drawn by NumPy's legacy generator with seed 0; the mean is
+  over whole batches of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -35,10 +42,12 @@ from trajmill.models.gpt import gpt
 from trajmill.models.mlp import seeded_generator
 from trajmill.models.precision import use_bfloat16
 from trajmill.models.stack import Stack
+from trajmill.replay import TrajectoryBuffer
 from trajmill.runs.reading import RunRecord, checkpoints, read_start, read_state
 from trajmill.training.device import torch_as_it_was
 
 Cosines = NDArray[np.float64]
+Rule = Literal["own", "released"]
 WINDOW_COUNT = 64
 AT_ONCE = 16
 """windows whose features are computed together, of all seeds"""
@@ -85,37 +94,71 @@ class Snapshots:
         return cls(config, network, random, pretrained, Snapshot(*tuned))
 
 
-def backbone_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
+def backbone_similarities(run: RunRecord, rule: Rule = "own") -> tuple[Cosines, Cosines]:
     """Cosines of fine-tuned backbones with their random and with their pre-trained start, (seed_count,) each."""
     found = Snapshots.of(run)
-    tuned = found.tuned.backbone.flat
-    return _cosine(found.random.backbone.flat, tuned), _cosine(found.pretrained.backbone.flat, tuned)
+    random, pretrained, tuned = (
+        _weights(each.backbone) if rule == "released" else each.backbone.flat
+        for each in (found.random, found.pretrained, found.tuned)
+    )
+    return _cosine(random, tuned), _cosine(pretrained, tuned)
+
+
+def _weights(stack: Stack) -> Tensor:
+    """All parameters but biases, (S, width)."""
+    return torch.cat([value.flatten(1) for name, value in stack.detached().items() if name.endswith(".weight")], 1)
 
 
 @torch_as_it_was()
-def feature_similarities(run: RunRecord) -> tuple[Cosines, Cosines]:
-    """Cosines of fine-tuned features with those of the random and of the pre-trained start, (seed_count,) each."""
+def feature_similarities(run: RunRecord, rule: Rule = "own") -> tuple[Cosines, Cosines]:
+    """Cosines of fine-tuned features with those of the random and of the pre-trained start, (seed_count,) each.
+
+    By the released rule they are NaN if a tenth of the episodes has less than a batch of windows.
+    """
     use_bfloat16(False)  # whatever was trained before in this process
     found = Snapshots.of(run)
     dataset = load_dataset(run.settings["dataset"], limit=run.settings.get("limit"))
-    buffer = decision_transformer.prepare(found.config, dataset).source()
-    starts = np.linspace(0, buffer.step_count - 1, min(WINDOW_COUNT, buffer.step_count)).astype(np.int64).tolist()
+    # the released code measures episodes that it may not train on, too
+    config = replace(found.config, top_fraction=1.0, strict_budget=False) if rule == "released" else found.config
+    buffer = decision_transformer.prepare(config, dataset).source()
+    starts = _starts_in_a_tenth(buffer, config) if rule == "released" else _starts_everywhere(buffer)
     sums = np.zeros((2, len(run.seeds)))
     for first in range(0, len(starts), AT_ONCE):
         batch = buffer.windows(starts[first : first + AT_ONCE])
         columns = {name: torch.from_numpy(np.asarray(column)) for name, column in batch.items()}
         windows = Windows(**{name: column.expand(len(run.seeds), *column.shape) for name, column in columns.items()})
-        tuned = _features(found.network, found.tuned, windows)
+        tuned = _features(found.network, found.tuned, windows, rule)
         for row, start in enumerate((found.random, found.pretrained)):
-            sums[row] += _cosine(_features(found.network, start, windows), tuned).sum(-1)
-    return sums[0] / len(starts), sums[1] / len(starts)
+            sums[row] += _cosine(_features(found.network, start, windows, rule), tuned).mean(-1).sum(-1)
+    sums /= len(starts) or np.nan
+    return sums[0], sums[1]
+
+
+def _starts_everywhere(buffer: TrajectoryBuffer) -> list[int]:
+    """Steps evenly spread over the data."""
+    starts = np.linspace(0, buffer.step_count - 1, min(WINDOW_COUNT, buffer.step_count))
+    found: list[int] = starts.astype(np.int64).tolist()
+    return found
+
+
+def _starts_in_a_tenth(buffer: TrajectoryBuffer, config: decision_transformer.Config) -> list[int]:
+    """Steps at which the released code begins windows, as many as make whole batches."""
+    lengths = buffer.episodes[:, 1].astype(np.int64)
+    begins, count = np.cumsum(lengths) - lengths, len(lengths)
+    starts: list[int] = []
+    for episode in np.random.RandomState(0).choice(count, size=int(count * 0.1), replace=False):
+        begin, length = int(begins[episode]), int(lengths[episode])
+        # a last step alone begins no window, unless it is the first one too
+        starts += range(begin, begin + max(length - 1, 1), config.context_length)
+    return starts[: len(starts) // config.batch_size * config.batch_size]
 
 
 @torch.no_grad()
-def _features(network: DecisionTransformerConfig, snapshot: Snapshot, windows: Windows) -> Tensor:
-    """One vector a window, (S, B, K * width): zero where there is no step."""
+def _features(network: DecisionTransformerConfig, snapshot: Snapshot, windows: Windows, rule: Rule) -> Tensor:
+    """Vectors of each window, zero where there is no step: (S, B, K, width) released, else (S, B, 1, K * width)."""
     found = features(snapshot.embeddings.detached(), snapshot.backbone.detached(), network, windows)
-    return torch.where(windows.mask[..., None], found, 0.0).flatten(2)
+    real = torch.where(windows.mask[..., None], found, 0.0)
+    return real if rule == "released" else real.flatten(2)[:, :, None]
 
 
 def _cosine(one: Tensor, other: Tensor) -> Cosines:

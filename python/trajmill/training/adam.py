@@ -65,6 +65,9 @@ class Adam:
     """add epsilon before the bias correction and decay after the step, as the AdamW of the transformers library did"""
     all_reduce: Callable[[Tensor], None] | None = None
     """makes a tensor the mean over all processes that train together, in place; None trains alone"""
+    twice: str | None = None
+    """a parameter of the first stack that every update moves twice along its gradient, as torch's optimizers move one
+    that is listed twice: its moments and its count of steps too"""
     rows: tuple[tuple[Tensor, list[list[Tensor]]], ...] = ()
     """if torch's fused kernel makes the update, the rows of each learning rate (or each row, if gradients are clipped):
     parameters, gradients, both moments"""
@@ -82,6 +85,7 @@ class Adam:
         clip_norm: float | None = None,
         decay_after_step: bool = False,
         all_reduce: Callable[[Tensor], None] | None = None,
+        twice: str | None = None,
         fused: bool = False,
     ) -> Adam:
         """Fresh optimizer; `learning_rates` holds one (rows,) tensor per stack.
@@ -103,6 +107,7 @@ class Adam:
             clip_norm=clip_norm,
             decay_after_step=decay_after_step,
             all_reduce=all_reduce,
+            twice=twice,
         )
         return replace(made, rows=made._rows(), update_count=made.update_count.float()) if fused else made
 
@@ -110,6 +115,8 @@ class Adam:
         """See `rows`."""
         if self.weight_decay is not None:
             raise ValueError("the fused kernel knows no weight decay; leave out fused")
+        if self.twice is not None:
+            raise ValueError("the fused kernel moves every parameter once; leave out fused")
         if self.clip_norm is not None and len(self.stacks) > 1:
             raise ValueError("the fused kernel clips the gradient of one stack; leave out fused")
         buffers = (
@@ -166,32 +173,50 @@ class Adam:
             scale = (self.clip_norm / (self.gradient_norms() + 1e-6)).clamp_(max=1.0)
             for gradient in self.gradients:
                 gradient.flat.mul_(scale[:, None])
-        correction1 = 1.0 - self.beta1**self.update_count
-        correction2 = (1.0 - self.beta2**self.update_count).sqrt()
+        corrections = self._corrections(self.update_count)
         decays = self.weight_decay or (0.0,) * len(self.stacks)
-        for stack, base_rate, gradient, first, second, decay in zip(
-            self.stacks,
-            self.learning_rates,
-            self.gradients,
-            self.first_moments,
-            self.second_moments,
-            decays,
-            strict=True,
+        for place, (stack, base_rate, gradient, first, second, decay) in enumerate(
+            zip(
+                self.stacks,
+                self.learning_rates,
+                self.gradients,
+                self.first_moments,
+                self.second_moments,
+                decays,
+                strict=True,
+            )
         ):
-            dtype = stack.flat.dtype
             rate = base_rate if factor is None else base_rate * factor
-            kept = (1.0 - rate * decay).to(dtype) if decay else None
-            if kept is not None and not self.decay_after_step:
-                stack.flat.mul_(kept)
-            first.lerp_(gradient.flat, 1.0 - self.beta1)
-            second.mul_(self.beta2).addcmul_(gradient.flat, gradient.flat, value=1.0 - self.beta2)
-            # rate/c1 · m / (√v/c2 + ε), with c2 multiplied through
-            epsilon = self.epsilon if self.decay_after_step else (self.epsilon * correction2).to(dtype)
-            scale = second.sqrt().add_(epsilon)
-            direction = torch.div(first, scale, out=scale)
-            stack.flat.addcmul_(direction, (rate * (correction2 / correction1)).to(dtype), value=-1.0)
-            if kept is not None and self.decay_after_step:
-                stack.flat.mul_(kept)
+            numbers = [stack.flat, gradient.flat, first, second]
+            if self.twice is None or place > 0:
+                self._move(numbers, rate, decay, corrections)
+                continue
+            doubled = stack.columns(self.twice)
+            for others in (slice(doubled.start), slice(doubled.stop, None)):
+                self._move([each[:, others] for each in numbers], rate, decay, corrections)
+            for count in (2.0 * self.update_count - 1.0, 2.0 * self.update_count):
+                self._move([each[:, doubled] for each in numbers], rate, decay, self._corrections(count))
+
+    def _corrections(self, count: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first moment, and the root of the second, are divided by in step `count`."""
+        return 1.0 - self.beta1**count, (1.0 - self.beta2**count).sqrt()
+
+    def _move(self, numbers: Sequence[Tensor], rate: Tensor, decay: float, corrections: tuple[Tensor, Tensor]) -> None:
+        """One step of parameters with their gradients and both moments, (rows, any) each, at step sizes (rows, 1)."""
+        flat, gradient, first, second = numbers
+        dtype, (correction1, correction2) = flat.dtype, corrections
+        kept = (1.0 - rate * decay).to(dtype) if decay else None
+        if kept is not None and not self.decay_after_step:
+            flat.mul_(kept)
+        first.lerp_(gradient, 1.0 - self.beta1)
+        second.mul_(self.beta2).addcmul_(gradient, gradient, value=1.0 - self.beta2)
+        # rate/c1 · m / (√v/c2 + ε), with c2 multiplied through
+        epsilon = self.epsilon if self.decay_after_step else (self.epsilon * correction2).to(dtype)
+        scale = second.sqrt().add_(epsilon)
+        direction = torch.div(first, scale, out=scale)
+        flat.addcmul_(direction, (rate * (correction2 / correction1)).to(dtype), value=-1.0)
+        if kept is not None and self.decay_after_step:
+            flat.mul_(kept)
 
     def _apply_fused(self, factor: Tensor | None) -> None:
         """`apply` by torch's kernel, which divides the gradients too if they are to be clipped."""

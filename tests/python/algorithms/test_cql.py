@@ -110,6 +110,7 @@ def twin_of(state: cql.State, position: int) -> Twin:
         action_gap=own("action_gap"),
         importance_sampling=config.importance_sampling,
         safe_q=config.safe_q,
+        safe_q_bound=config.safe_q_bound,
         difference_range=config.difference_range,
         max_target_backup=config.max_target_backup,
         backup_entropy=config.backup_entropy,
@@ -207,6 +208,42 @@ def test_update_equals_the_slow_twin(name: str, updates: int, tolerance: float) 
             assert metric != "replaced_share" or 0.2 < value < 0.8, "it should bind, not everywhere"
 
 
+@pytest.mark.parametrize(("bound", "above"), [("target", 1.0), ("released", 0.15)])
+def test_an_update_where_safe_q_binds_equals_the_slow_twin(bound: str, above: float) -> None:
+    """It binds in some rows of both seeds, one of which has another discount, and not in all."""
+    config = Config(batch_size=32, safe_q_bound=bound, backup_entropy=True, discount=(0.99, 0.9))
+    state = cql.create(config, table(torch.float64), [3, 2**40 + 1])
+    noise = torch.randn(state.target.flat.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    state.target.flat.add_(noise, alpha=0.05)
+    bounds = state.table.facts.greatest_reward * torch.tensor([100.0, 100.0, 10.0, 10.0]).add(above)
+    state.target.parameters["value.bias"].flatten().add_(bounds)
+    twins = [twin_of(state, position) for position in range(2)]
+    batch, chance = drawn(state)
+    targets = target_of(state, batch, chance)
+    free = target_of(replace(state, config=replace(config, safe_q=False)), batch, chance)
+    bound_rows = (free != targets).sum(1)
+    assert (bound_rows > 3).all() and (bound_rows < 22).any()
+    cql.update(state, batch, chance)
+    for position, twin in enumerate(twins):
+        losses = twin.update(
+            *(getattr(batch, name)[position] for name in COLUMNS),
+            chance.noise[position],
+            chance.next_noise[position],
+            chance.random_action[position],
+        )
+        for member in range(2):
+            found = export_network(state.critic.parameters, 2 * position + member)
+            assert_close(found, twin.critics[member], 1e-9)
+        logged = state.metrics.mean_of_last(0, 1)["bellman_loss"][position]
+        assert logged == pytest.approx(losses["bellman_loss"], rel=1e-5)
+
+
+def target_of(state: cql.State, batch: TransitionBatch, chance: cql.Chance) -> torch.Tensor:
+    """The Bellman targets (S, B) of an update."""
+    mean, log_std = gaussian(state.policy.detached(), batch.observation)
+    return cql.sample_actions(state, batch, mean, log_std, chance).target
+
+
 def twin_state(twin: Twin) -> dict:
     return {
         "policy": twin.policy,
@@ -245,9 +282,7 @@ def test_safe_q_bounds_the_target() -> None:
     for safe_q in (True, False):
         state = cql.create(Config(batch_size=64, safe_q=safe_q, discount=(0.99, 0.9)), table(), [0, 1])
         state.target.parameters["value.bias"].fill_(1e6)
-        batch, chance = drawn(state)
-        mean, log_std = gaussian(state.policy.detached(), batch.observation)
-        targets[safe_q] = cql.sample_actions(state, batch, mean, log_std, chance).target.amax(1)
+        targets[safe_q] = target_of(state, *drawn(state)).amax(1)
     bounds = [horizon * state.table.facts.greatest_reward for horizon in (100.0, 10.0)]
     assert targets[True].tolist() == pytest.approx(bounds)
     assert (targets[False] > max(bounds)).all()
@@ -464,6 +499,7 @@ def test_bounds_are_ten_times_what_rewards_can_add_up_to() -> None:
         ({"bc_updates": 5, "action_limit": 1.0}, "action_limit < 1"),
         ({"difference_range": (1.0, 1.0)}, "low < high"),
         ({"calibrated": True, "discount": (0.99, 0.9)}, r"one discount .* got \(0.99, 0.9\): make a run for each"),
+        ({"safe_q_bound": "released", "max_target_backup": True}, "bounds nothing in the max-target backup"),
     ],
 )
 def test_config_refuses_what_it_cannot_mean(change: dict, message: str) -> None:

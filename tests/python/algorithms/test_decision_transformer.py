@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from battery import Case, battery, battery_of_a_gpu, checkpoint_of, feed
-from dt_twin import Window, cluster_cosine, language_loss, mean_squared_error
+from dt_twin import Window, cluster_cosine, cluster_product, language_loss, mean_squared_error
 from small_data import LENGTHS, recording
 
 from trajmill.algorithms import decision_transformer as dt
@@ -90,13 +90,18 @@ def test_updates_equal_the_twin(order: str, shared: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "terms", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("cluster", "language")), "both"]
+    "terms", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("cluster", "language", "released")), "both"]
 )
 @pytest.mark.parametrize("extended", [False, True])
 def test_updates_with_terms_equal_the_twin(terms: str, extended: bool) -> None:
     """The same with the terms of Reid et al.; with extended positions one table is positions and timesteps at once."""
-    off = {"cluster": {"language_weight": 0.0}, "language": {"cluster_weight": 0.0}, "both": {}}[terms]
-    config = replace(TERMS, extend_positions=extended, clip_norm=1.0, **off)
+    changes = {
+        "cluster": {"language_weight": 0.0},
+        "language": {"cluster_weight": 0.0},
+        "both": {},
+        "released": {"language_weight": 0.0, "cluster_term": "released", "cluster_weight": 30.0},
+    }
+    config = replace(TERMS, extend_positions=extended, clip_norm=1.0, **changes[terms])
     state = dt.create(config, table(torch.float64), [3, 4])
     compare_with_twin(dt.start_from(state, *pretrained()), atol=1e-9)
 
@@ -135,10 +140,15 @@ def compare_with_twin(state: dt.State, atol: float = 1e-11) -> None:
         mine = {site: values[1] for site, values in factors.items() if not site.startswith("language.")}
         error = mean_squared_error(plain, windows, mine, order=order, shared=shared, layers=2, heads=2)
         loss, terms = error, {}
-        if state.centers is not None:
+        if state.centers is not None and config.cluster_term == "cosine":
             terms["cluster_cosine"] = cluster_cosine(plain, windows, state.centers)
             left = 1 / (1 + math.exp(-((20 - update) / 2 - 5)))
             loss = loss - 0.3 * left * terms["cluster_cosine"]
+        elif state.centers is not None:
+            padding = Window(data.rows[-1:, :3], data.rows[-1:, 3:5], data.rows[-1:, 5], torch.zeros(1))
+            terms["cluster_product"] = cluster_product(plain, windows, state.centers, padding, 4)
+            left = 1 / (1 + math.exp(-((20 - (update + 1)) / 2 - 5)))
+            loss = loss - 30.0 * left * terms["cluster_product"]
         if tokens is not None:
             theirs = {site[9:]: values[1] for site, values in factors.items() if site.startswith("language.")}
             terms["language_loss"] = language_loss(plain, tokens[1].long(), theirs, positions, layers=2, heads=2)
@@ -163,6 +173,53 @@ def test_terms_fade_and_padded_steps_change_none_of_them() -> None:
     batch = state.table.gather(torch.tensor([[0, 3, 7, 21, 12, 5]]))
     other = replace(batch, observation=torch.where(batch.mask[..., None], batch.observation, 77.0))
     assert torch.equal(dt.cluster_cosine(state, batch), dt.cluster_cosine(state, other))
+
+
+def test_the_released_cluster_term_equals_the_twin() -> None:
+    """Value and gradient in float64, on windows of one to four steps; observations are padded with zeros before they
+    are normalized, actions with -10. Updates are counted from 1."""
+    config = replace(TERMS, cluster_term="released", language_weight=0.0)
+    state = dt.start_from(dt.create(config, table(torch.float64), [3, 4]), *pretrained())
+    data, starts = state.table, [0, 3, 7, 21, 12, 5]
+    observations, padding = recording(observation_dim=3, action_dim=2).observations, data.rows[-1:]
+    zero = -observations.mean(0) / (observations.std(0) + 1e-6)
+    assert padding[0].tolist() == pytest.approx([*zero, -10.0, -10.0, 0.0], rel=1e-5)
+    batch = data.gather(torch.tensor([starts, starts]))
+    plain = {name: value[1].clone().requires_grad_() for name, value in state.embeddings.detached().items()}
+    cuts = [data.rows[start : start + count] for start, count in zip(starts, batch.mask[1].sum(1), strict=True)]
+    one, *windows = [Window(rows[:, :3], rows[:, 3:5], rows[:, 5], torch.zeros(len(rows))) for rows in (padding, *cuts)]
+    wanted = cluster_product(plain, windows, state.centers, one, 4)
+    found = dt.cluster_product(state, batch)
+    torch.testing.assert_close(found[1], wanted, rtol=1e-9, atol=0)
+    assert abs(float(wanted.detach())) < 0.5 * float(dt.cluster_cosine(state, batch)[1].detach())
+    found[1].backward()
+    wanted.backward()
+    for name in ("embed_return.weight", "embed_state.weight", "embed_action.bias", "embed_ln.weight"):
+        gradient = state.embeddings.parameters[name].grad
+        torch.testing.assert_close(gradient[1], plain[name].grad, rtol=1e-9, atol=1e-12, msg=name)
+    left = dt.fading(config, torch.tensor([0, 19]))
+    assert left.tolist() == pytest.approx([1 / (1 + math.exp(-4.5)), 1 / (1 + math.exp(5))], rel=1e-12)
+
+
+def test_the_table_of_positions_moves_twice_where_it_was_pretrained() -> None:
+    once = replace(CONFIG, extend_positions=True, adam_epsilon=1e-6)
+    tables = []
+    for twice in (False, True):
+        state = dt.create(replace(once, positions_twice=twice), table(torch.float64), [3, 4])
+        assert state.optimizer.twice is None  # from scratch there is no table to take over
+        state = dt.start_from(state, *pretrained())
+        before = state.embeddings.flat.clone()
+        dt.step(state)
+        tables.append((state.embeddings.flat - before, state.embeddings.columns("embed_timestep.weight")))
+    (moved, columns), (further, _) = tables
+    others = torch.ones_like(moved[0], dtype=torch.bool)
+    others[columns] = False
+    assert torch.equal(moved[:, others], further[:, others])
+    reached = moved[:, columns].abs() > 1e-6
+    ratio = (further / moved)[:, columns][reached]
+    assert reached.any() and ((ratio > 1.99) & (ratio < 2.01)).all()
+    with pytest.raises(ValueError, match="positions_twice is for the table that extend_positions takes over"):
+        replace(CONFIG, positions_twice=True)
 
 
 @pytest.mark.parametrize("term", ["cluster_weight", "language_weight"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from text_twin import packed
+from text_twin import packed, packed_as_released
 
 from trajmill.corpus import CorpusError
 from trajmill.corpus import text as module
@@ -50,6 +50,23 @@ def test_rows_equal_the_slow_twin(length: int, files: list[Path], stored: Path, 
     some = np.zeros((1, length), rows.columns[0].dtype)
     rows.fill(1, {"tokens": some}, None)
     assert some.tolist() == [wanted[1]]
+
+
+@pytest.mark.parametrize("seed", [666, 0])
+def test_shuffled_rows_equal_the_released_packing(seed: int, files: list[Path], stored: Path, tmp_path: Path) -> None:
+    """Lines keep their breaks, those of Windows as Python reads them; blank lines only have places in the order."""
+    more = tmp_path / "more.txt"
+    more.write_bytes(b"one\r\n\r\ntwo\n" + b"".join(b"line %d \n\n" % number for number in range(50)))
+    texts = [*files, more]
+    store_text(texts, tmp_path / "text", vocabulary=stored, shuffle_seed=seed)
+    tokenizer, _ = module._tokenizer(stored)
+    wanted = packed_as_released(
+        texts, lambda line: tokenizer.encode(line).ids, tokenizer.token_to_id(END), length=7, seed=seed
+    )
+    rows = open_text(tmp_path / "text", 7)
+    got = np.zeros((rows.row_count, 7), rows.columns[0].dtype)
+    rows.fill(0, {"tokens": got}, 1)
+    assert got.tolist() == wanted and rows.row_count > 50
 
 
 def test_tokens_decode_to_the_lines(stored: Path) -> None:
@@ -104,8 +121,10 @@ def test_the_name_follows_content_and_tokenizer(files: list[Path], stored: Path,
         text_name(files[::-1], None, 300),
         text_name(files, None, 301),
         text_name(files, stored, 300),
+        text_name(files, None, 300, 42),
+        text_name(files, None, 300, 666),
     ]
-    assert len({name, *others}) == 5
+    assert len({name, *others}) == 7
 
 
 def test_damage_is_found(stored: Path, tmp_path: Path) -> None:

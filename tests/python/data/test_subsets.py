@@ -94,6 +94,38 @@ def test_single_transitions_without_stored_next_observations() -> None:
     np.testing.assert_array_equal(part.next_observations, part.observations + 1)
 
 
+@pytest.mark.parametrize(("share", "seed"), [(0.1, 0), (0.29, 0), (0.5, 7), (1.0, 0)])
+def test_released_transitions_are_the_authors(share: float, seed: int) -> None:
+    """D4RL's qlearning_dataset and their draw from it, written out; stored next observations are not looked at."""
+    whole = episodes()
+    rows = [row for row in range(len(whole) - 1) if not whole.timeouts[row]]
+    use_size = int(len(rows) * share)
+    chosen = sorted(rows[place] for place in np.random.RandomState(seed).choice(len(rows), use_size, replace=False))
+    shifted = replace(whole, next_observations=whole.observations + 100)
+    part = qlearning_transitions(Subset("released-transitions", share, seed).take(shifted), "stored")
+    np.testing.assert_array_equal(part.observation, whole.observations[chosen])
+    np.testing.assert_array_equal(part.next_observation, whole.observations[np.array(chosen) + 1])
+    np.testing.assert_array_equal(part.terminal, whole.terminals[chosen])
+    assert len(part) == use_size
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
+def test_released_trajectories_are_the_authors_and_rounded_down(share: float) -> None:
+    """A share of 0.3 of five is one, where ours is two."""
+    whole = episodes()
+    chosen = np.random.RandomState(0).choice(np.arange(5, dtype=int), size=int(5 * share), replace=False)
+    starts = [episode.start for episode in split_episodes(whole)]
+    part = split_episodes(Subset("released-trajectories", share).take(whole))
+    assert [int(episode.observation[0, 0]) for episode in part] == [starts[number] for number in sorted(chosen)]
+
+
+def test_released_kinds_refuse_nothing_and_seeds_that_numpy_does_not_take() -> None:
+    with pytest.raises(DatasetError, match=r"share of 0.1 of 5 trajectories is less than one"):
+        Subset("released-trajectories", 0.1).take(episodes())
+    with pytest.raises(ValueError, match="seed of a released kind"):
+        Subset("released-transitions", 0.1, seed=2**32)
+
+
 def test_draws_are_uniform() -> None:
     counts = np.bincount(np.concatenate([draw(3, 10, seed) for seed in range(2000)]), minlength=10)
     chi_square = float(((counts - 600) ** 2 / 600).sum())

@@ -69,6 +69,20 @@ def test_sequences_are_those_of_the_text_in_order_and_again(config: Any) -> None
     assert np.array_equal(held_out[0].numpy(), wanted[count : count + 8]) and targets is None
 
 
+def test_released_lines_are_shuffled_by_the_authors_seed_and_keep_their_breaks(config: Any) -> None:
+    released = replace(config.method, text_lines="released")
+    for method in (released, replace(released, data_seed=666)):
+        language_model.generate(method)
+    (stored,) = cache_directory().iterdir()
+    tokenizer, _ = text._tokenizer(stored)
+    words = tokenizer.decode(text.open_text(stored, 12).tokens.tolist(), skip_special_tokens=False)
+    lines = [line for line in config.method.text[0].read_text().split("\n") if line.strip()]
+    assert sorted(words.split("\n" + text.END)[:-1]) == sorted(lines)
+    assert words.split("\n" + text.END)[:-1] != lines
+    with pytest.raises(ValueError, match="text_lines released is for text"):
+        replace(released, text=())
+
+
 def test_a_killed_run_resumes_to_the_same_numbers(config: Any, tmp_path: Path) -> None:
     whole = train(config, tmp_path / "whole")
     killed(config, tmp_path / "run", 7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,8 @@ from dt_twin import Window, layer_norm, linear
 from dt_twin import gpt2 as slow_gpt2
 from tiny_runs import HOPPER, checkpoint, tiny, train
 
-from trajmill.algorithms import language_model
-from trajmill.data import load_dataset
+from trajmill.algorithms import decision_transformer, language_model
+from trajmill.data import Subset, load_dataset, split_episodes, write_d4rl
 from trajmill.models.gpt import GPTConfig
 from trajmill.models.language_model import language_model as network
 from trajmill.models.mlp import seeded_generator
@@ -24,7 +25,13 @@ from trajmill.models.precision import use_bfloat16
 from trajmill.replay import TrajectoryBuffer
 from trajmill.report import read_run
 from trajmill.runs.reading import RunRecord, read_start
-from trajmill.studies.similarity import Snapshots, _cosine, backbone_similarities, feature_similarities
+from trajmill.studies.similarity import (
+    Snapshots,
+    _cosine,
+    _starts_in_a_tenth,
+    backbone_similarities,
+    feature_similarities,
+)
 from trajmill.training.checkpoint import read_checkpoint, save_checkpoint
 from trajmill.training.settings import Schedule
 
@@ -86,14 +93,7 @@ def test_snapshots_are_those_of_the_seeds(extended: bool, whole: Whole) -> None:
 def test_feature_cosines_equal_a_slow_computation(learning: RunRecord) -> None:
     """One window at a time without padding, in float64, for the second seed."""
     found = Snapshots.of(learning)
-    weights = [
-        {
-            name: parameter[1].double()
-            for stack in (each.embeddings, each.backbone)
-            for name, parameter in stack.detached().items()
-        }
-        for each in (found.random, found.pretrained, found.tuned)
-    ]
+    weights = plain_weights(found, 1)
     buffer = TrajectoryBuffer.from_dataset(load_dataset(HOPPER), context_length=4, return_scale=1000.0)
     cosines = []
     for number in range(64):
@@ -108,6 +108,91 @@ def test_feature_cosines_equal_a_slow_computation(learning: RunRecord) -> None:
     measured = feature_similarities(learning)
     assert [values[1] for values in measured] == pytest.approx(expected, abs=1e-5)
     assert abs(expected[0] - expected[1]) > 0.005 and expected.max() < 0.99  # the test can tell them apart
+
+
+def plain_weights(found: Snapshots, seed: int) -> list[dict[str, torch.Tensor]]:
+    """All parameters of a seed in float64: random start, pre-trained start, fine-tuned."""
+    return [
+        {
+            name: parameter[seed].double()
+            for stack in (each.embeddings, each.backbone)
+            for name, parameter in stack.detached().items()
+        }
+        for each in (found.random, found.pretrained, found.tuned)
+    ]
+
+
+def test_released_cosines_equal_a_slow_computation(whole: Whole, tmp_path: Path) -> None:
+    """Written after the authors' code/utils.py: names, draws, windows, batches, and padding, for the second seed."""
+    path = write_d4rl(tmp_path / "part.hdf5", **load_dataset(HOPPER, subset=Subset("first", 2472)).to_write())
+    config = tuned(whole(start()), context_length=20, batch_size=4, strict_budget=True)
+    run = read_run(train(replace(config, dataset=str(path), environment="hopper"), tmp_path / "run"))
+    found = Snapshots.of(run)
+    snapshots = plain_weights(found, 1)
+
+    names = [name for name in snapshots[0] if name.startswith(("h.", "ln_f.")) and "weight" in name]
+    random, pretrained, trained = (torch.cat([each[name].view(-1) for name in names]) for each in snapshots)
+    expected = [float(torch.cosine_similarity(one, trained, dim=0)) for one in (random, pretrained)]
+    measured = backbone_similarities(run, "released")
+    assert [values[1] for values in measured] == pytest.approx(expected, rel=1e-9)
+    own = backbone_similarities(run)
+    assert abs(own[1][1] - expected[1]) > 1e-5
+
+    data = split_episodes(load_dataset(path))
+    states = np.concatenate([trajectory.observation for trajectory in data])
+    mean, deviation = states.mean(0), states.std(0) + 1e-6
+    legacy = np.random.RandomState(0)
+    chosen = legacy.choice(np.arange(len(data), dtype=int), size=int(len(data) * 0.1), replace=False)
+    batches, batch = [], []
+    for number in chosen:
+        rewards, start_pos = data[number].reward.astype(np.float64), 0
+        while True:
+            part = slice(start_pos, start_pos + 20)
+            length = len(rewards[part])
+            window = Window(
+                torch.from_numpy((data[number].observation[part] - mean) / deviation),
+                torch.from_numpy(data[number].action[part]),
+                torch.from_numpy(np.cumsum(rewards[::-1])[::-1][part] / 1000.0),
+                torch.arange(start_pos, start_pos + length),
+            )
+            batch.append([slow_features(each, window).view(length, -1) for each in snapshots])
+            if len(batch) == 4:
+                batches.append(batch)
+                batch = []
+            if start_pos + 20 >= len(rewards) - 1:
+                break
+            start_pos += 20
+    assert batches and batch  # some windows are left over
+    cosines = np.zeros((len(batches), 2, 4, 20))
+    for row, windows in enumerate(batches):
+        for place, (random, pretrained, trained) in enumerate(windows):
+            for column, one in enumerate((random, pretrained)):
+                found_here = torch.cosine_similarity(one, trained, dim=1).numpy()
+                cosines[row, column, place, 20 - len(found_here) :] = found_here
+    assert (cosines == 0.0).any()
+    measured = feature_similarities(run, "released")
+    assert [values[1] for values in measured] == pytest.approx(cosines.mean((0, 2, 3)), abs=1e-5)
+    assert abs(feature_similarities(run)[1][1] - measured[1][1]) > 0.005
+
+
+@pytest.mark.parametrize("length", [1, 2, 19, 20, 21, 22, 40, 41, 42, 1000])
+def test_released_windows_begin_where_the_authors_loop_begins_them(length: int) -> None:
+    wanted = [0]
+    while wanted[-1] + 20 < length - 1:
+        wanted.append(wanted[-1] + 20)
+    episodes = np.array([[length * number, length] for number in range(19)], np.uint64)  # a tenth is one
+    found = _starts_in_a_tenth(SimpleNamespace(episodes=episodes), decision_transformer.Config(batch_size=1))  # type: ignore[arg-type]
+    drawn = int(np.random.RandomState(0).permutation(19)[0])
+    assert [step - length * drawn for step in found] == wanted
+
+
+def test_less_than_a_batch_of_windows_has_no_released_cosine(learning: RunRecord) -> None:
+    few = decision_transformer.Config(batch_size=10_000)
+    windows = decision_transformer.prepare(few, load_dataset(HOPPER)).source()
+    assert _starts_in_a_tenth(windows, few) == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trajmill.studies.similarity._starts_in_a_tenth", lambda *_: [])
+        assert np.isnan(feature_similarities(learning, "released")).all()
 
 
 def test_a_diverged_seed_has_no_cosine_and_costs_the_others_none(whole: Whole, tmp_path: Path) -> None:

@@ -124,6 +124,39 @@ def test_decay_clipping_and_a_factor_are_those_of_adamw(clip_norm: float | None)
             torch.testing.assert_close(stack.detached()[name][row], one[name].detach(), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["w", "b"])
+def test_a_parameter_moved_twice_is_one_that_adamw_has_listed_twice(name: str) -> None:
+    """Wherever it is in its stack; clipping counts its gradient once, and the other stack moves once."""
+    values = networks(3)
+    stacks = [Stack.of(values), Stack.of([{"w": one["b"], "b": one["w"]} for one in values])]
+    rates = torch.tensor([1e-3, 1e-2, 1e-1], dtype=torch.float64)
+    ours = Adam.of(stacks, [rates, rates], weight_decay=(0.1, 0.0), clip_norm=0.5, epsilon=1e-6, twice=name)
+    theirs = [
+        {
+            (place, key): stack.detached()[key][row].clone().requires_grad_()
+            for place, stack in enumerate(stacks)
+            for key in "wb"
+        }
+        for row in range(3)
+    ]
+    optimizers = []
+    for one, rate in zip(theirs, rates.tolist(), strict=True):
+        doubled = [one[0, "w"], one[0, "b"], one[0, name]]
+        groups = [{"params": doubled, "weight_decay": 0.1}, {"params": [one[1, "w"], one[1, "b"]], "weight_decay": 0.0}]
+        with pytest.warns(UserWarning, match="duplicate parameters"):
+            optimizers.append(torch.optim.AdamW(groups, lr=rate, eps=1e-6, foreach=False))
+    for update in range(30):
+        ours.minimize(sum(loss_of(stack.parameters, update) for stack in stacks))
+        for one, optimizer in zip(theirs, optimizers, strict=True):
+            optimizer.zero_grad()
+            sum(loss_of({key: one[place, key] for key in "wb"}, update) for place in range(2)).backward()
+            torch.nn.utils.clip_grad_norm_(one.values(), 0.5)
+            optimizer.step()
+    for row, one in enumerate(theirs):
+        for (place, key), value in one.items():
+            torch.testing.assert_close(stacks[place].detached()[key][row], value.detach(), rtol=1e-9, atol=1e-12)
+
+
 def test_decay_after_the_step_is_that_of_transformers() -> None:
     """Epsilon outside the bias correction, then decay of what the step has made."""
     stack, plain = Stack.of(networks(1)), networks(1)[0]
