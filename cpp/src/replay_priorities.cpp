@@ -91,12 +91,16 @@ void ReplayBuffer::priority_weights(std::span<const std::int64_t> slots, std::sp
 }
 
 // Builds the tree over the weights in memory(), and takes out those of slots that hold no row.
-void ReplayBuffer::restore_priorities() {
+void ReplayBuffer::restore_priorities(bool is_new) {
   require_sound(now().largest_priority >= 0.0 && now().largest_priority <= kLargestPriority);
   if (!settings_.alpha) return;
   const std::size_t capacity = settings_.capacity, size = size_now(), oldest = now().first % capacity;
   const std::span weights(reinterpret_cast<double*>(memory_.data() + layout_.weights), SumTree::padded(capacity));
   WeightCheck* const check = settings_.is_checked ? &state_->weights : nullptr;
+  if (is_new) {
+    tree_.emplace(weights, check, true);
+    return;
+  }
   if (check != nullptr) {
     require_sound(check->state == WeightCheck::kChanging ||
                   (check->state == 0 && check->sum == WeightCheck::sum_of(weights)));

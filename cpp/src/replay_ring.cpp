@@ -57,7 +57,7 @@ ReplayBuffer::ReplayBuffer(ReplaySettings settings, std::span<std::byte> memory)
     environments_ = reinterpret_cast<std::uint32_t*>(memory_.data() + layout_.environments);
   }
   if (settings_.is_checked) checks_ = reinterpret_cast<std::uint64_t*>(memory_.data() + layout_.checks);
-  restore();
+  rebuild(kVersion, owned_ != nullptr);
 }
 
 ReplayBuffer::~ReplayBuffer() = default;
@@ -324,13 +324,14 @@ std::size_t ReplayBuffer::break_count() const {
 void ReplayBuffer::clear() {
   const std::scoped_lock lock(mutex_);
   require_open();
-  if (tree_) tree_->make_room(settings_.capacity);
+  const std::size_t slot_count = used_slot_count();
+  if (tree_) tree_->make_room(slot_count);
   const std::uint64_t next_round = round_up(now().added, settings_.capacity);
   publish(next_round, next_round, now().largest_priority);
   free_entries_.clear();
   entry_count_ = 0;
   successors_.reset();
-  if (tree_) tree_->fill(0, settings_.capacity, 0.0);
+  if (tree_) tree_->fill(0, slot_count, 0.0);
 }
 
 // --- checks ---
@@ -406,11 +407,17 @@ void ReplayBuffer::epoch_slots(std::uint64_t epoch, std::size_t first, std::span
 
 // --- files ---
 
+// The slots from the first one on that hold a row, or did since the buffer was made or cleared.
+std::size_t ReplayBuffer::used_slot_count() const noexcept {
+  if (size_now() == 0) return 0;
+  const std::size_t capacity = settings_.capacity;
+  const bool is_one_round = now().first / capacity == (now().added - 1) / capacity;
+  return is_one_round ? (now().added - 1) % capacity + 1 : capacity;
+}
+
 std::vector<ReplayBuffer::Extent> ReplayBuffer::used_extents() const {
   require_open();
-  const std::size_t capacity = settings_.capacity;
-  const bool is_one_round = size_now() == 0 || now().first / capacity == (now().added - 1) / capacity;
-  const std::size_t slot_count = size_now() == 0 ? 0 : is_one_round ? (now().added - 1) % capacity + 1 : capacity;
+  const std::size_t slot_count = used_slot_count();
   return {{0, kPage},
           {layout_.rows, slot_count * layout_.row_stride},
           {layout_.weights, settings_.alpha ? slot_count * sizeof(double) : 0},
@@ -424,14 +431,15 @@ void ReplayBuffer::restore(std::uint32_t version) {
   const std::scoped_lock lock(mutex_);
   require_open();
   try {
-    rebuild(version);
+    rebuild(version, false);
   } catch (...) {
     give_up(kUnsound);
     throw;
   }
 }
 
-void ReplayBuffer::rebuild(std::uint32_t version) {
+// Memory that `is_new` holds zeros, and takes none of the machine's where nothing was written: it is not looked at.
+void ReplayBuffer::rebuild(std::uint32_t version, bool is_new) {
   if (version == 1) {
     std::uint64_t former[4];
     std::memcpy(former, state_, sizeof(former));
@@ -449,7 +457,7 @@ void ReplayBuffer::rebuild(std::uint32_t version) {
   require_sound(now().first <= now().added && now().added <= kMostRows && size_now() <= settings_.capacity);
   restore_environments(version);
   restore_entries();
-  restore_priorities();
+  restore_priorities(is_new);
 }
 
 // Finds out what follows what.

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <new>
 
 #include "check_sum.hpp"
 
@@ -62,19 +63,24 @@ std::uint64_t WeightCheck::sum_of(std::span<const double> weights) noexcept {
   return sum;
 }
 
-SumTree::SumTree(std::span<double> weights, WeightCheck* check) : weights_(weights), check_(check) {
+SumTree::Zeros SumTree::zeros(std::size_t count) {
+  Zeros made(static_cast<double*>(std::calloc(count, sizeof(double))));
+  if (!made) throw std::bad_alloc();
+  return made;
+}
+
+SumTree::SumTree(std::span<double> weights, WeightCheck* check, bool all_zero) : weights_(weights), check_(check) {
   std::span<const double> below = weights_;
   do {
-    const std::size_t count = below.size() / kFanOut;
-    Level level{count, std::vector<double>(count == 1 ? 1 : padded(count), 0.0),
-                std::vector<double>(levels_.empty() ? 0 : below.size())};
+    const std::size_t count = below.size() / kFanOut, size = count == 1 ? 1 : padded(count);
+    Level level{count, zeros(size), levels_.empty() ? nullptr : zeros(below.size())};
     double unused[kFanOut];
-    for (std::size_t node = 0; node < count; ++node) {
+    for (std::size_t node = 0; node < (all_zero ? 0 : count); ++node) {
       const std::size_t begin = node * kFanOut;
-      level.totals[node] = scan(&below[begin], level.before.empty() ? unused : &level.before[begin]);
+      level.totals[node] = scan(&below[begin], level.before ? &level.before[begin] : unused);
     }
     levels_.push_back(std::move(level));
-    below = levels_.back().totals;
+    below = {levels_.back().totals.get(), size};
   } while (below.size() > 1);
 }
 
@@ -91,9 +97,9 @@ void SumTree::refresh(std::span<std::size_t> changed) noexcept {
     double unused[kFanOut];
     for (std::size_t i = 0; i < node_count; ++i) {
       const std::size_t begin = changed[i] * kFanOut;
-      level.totals[changed[i]] = scan(below + begin, level.before.empty() ? unused : &level.before[begin]);
+      level.totals[changed[i]] = scan(below + begin, level.before ? &level.before[begin] : unused);
     }
-    below = level.totals.data();
+    below = level.totals.get();
     count = node_count;
   }
 }
@@ -140,8 +146,8 @@ void SumTree::find(std::span<const double> targets, std::int64_t* indexes) const
     std::size_t node[kGroup] = {};
     for (std::size_t i = 0; i < count; ++i) target[i] = targets[first + i];
     for (std::size_t level = levels_.size(); level-- > 1;) {
-      const double* const before = levels_[level].before.data();
-      const double* const next = level > 1 ? levels_[level - 1].before.data() : weights_.data();
+      const double* const before = levels_[level].before.get();
+      const double* const next = level > 1 ? levels_[level - 1].before.get() : weights_.data();
       const std::size_t last = levels_[level - 1].count - 1;
       for (std::size_t i = 0; i < count; ++i) {
         node[i] = node[i] * kFanOut + descend(before + node[i] * kFanOut, target[i]);
@@ -164,7 +170,7 @@ void SumTree::find(std::span<const double> targets, std::int64_t* indexes) const
 std::size_t SumTree::find_nonzero(double target) const noexcept {
   std::size_t node = 0;
   for (std::size_t level = levels_.size(); level-- > 0;) {
-    const double* const child = (level > 0 ? levels_[level - 1].totals.data() : weights_.data()) + node * kFanOut;
+    const double* const child = (level > 0 ? levels_[level - 1].totals.get() : weights_.data()) + node * kFanOut;
     double before[kFanOut];
     scan(child, before);
     std::size_t k = kFanOut - 1;

@@ -191,7 +191,8 @@ class ReplayBuffer : public BatchSource {
   // The ring (replay_ring.cpp). An entry of the side store holds the shared columns of one row; 0 instead of its number
   // says that the successor has them.
   void require_open() const;
-  void rebuild(std::uint32_t version);
+  void rebuild(std::uint32_t version, bool is_new);
+  [[nodiscard]] std::size_t used_slot_count() const noexcept;
   void give_up(std::string reason) noexcept;
   static void require_sound(bool holds);
   [[nodiscard]] const Record& now() const noexcept;
@@ -236,7 +237,7 @@ class ReplayBuffer : public BatchSource {
   void draw_by_priority(std::span<const std::uint64_t> words, std::size_t begin, std::size_t batch_size,
                         std::span<std::int64_t> slots) const;
   static void weigh(std::span<const double> weights, double beta, std::byte* out);
-  void restore_priorities();
+  void restore_priorities(bool is_new);
 
   ReplaySettings settings_;
   ReplayLayout layout_;

@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -32,10 +34,11 @@ class SumTree {
   }
 
   // A tree over the caller's weights, each in [0, kLargestWeight]; there are padded(n) of them, and they outlive it.
-  // What `check` points to is kept up with them, if anything.
-  explicit SumTree(std::span<double> weights, WeightCheck* check = nullptr);
+  // What `check` points to is kept up with them, if anything. If `all_zero`, none is looked at: then neither weights
+  // nor tree take memory before something is set.
+  explicit SumTree(std::span<double> weights, WeightCheck* check = nullptr, bool all_zero = false);
 
-  [[nodiscard]] double total() const noexcept { return levels_.back().totals.front(); }
+  [[nodiscard]] double total() const noexcept { return levels_.back().totals.get()[0]; }
   [[nodiscard]] double weight(std::size_t index) const noexcept { return weights_[index]; }
 
   // Sets many weights; where an index comes twice the last one holds.
@@ -52,11 +55,18 @@ class SumTree {
   void find(std::span<const double> targets, std::int64_t* indexes) const noexcept;
 
  private:
-  struct Level {
-    std::size_t count;           // nodes; totals are filled up with zeros
-    std::vector<double> totals;  // sums of eight children each
-    std::vector<double> before;  // of each child the sum of those left of it; not kept for the weights themselves
+  struct Free {
+    void operator()(double* memory) const noexcept { std::free(memory); }
   };
+  using Zeros = std::unique_ptr<double[], Free>;  // zero at first; what nothing was written to takes no memory
+
+  struct Level {
+    std::size_t count;  // nodes; totals are filled up with zeros
+    Zeros totals;       // sums of eight children each
+    Zeros before;       // of each child the sum of those left of it; not kept for the weights themselves
+  };
+
+  [[nodiscard]] static Zeros zeros(std::size_t count);
 
   template <class Change>
   void change(const Change& change) noexcept;

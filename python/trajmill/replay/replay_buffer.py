@@ -167,6 +167,10 @@ class ReplayBuffer(_core.ReplayBuffer):
     def _begin(self, settings: _core.ReplaySettings, memory: npt.NDArray[np.uint8] | None) -> None:
         try:
             super().__init__(settings, memory)
+        except MemoryError:
+            raise MemoryError(
+                f"a buffer of {self._settings['capacity']:,} rows needs more memory than there is; use a smaller capacity"
+            ) from None
         except ValueError as error:
             if self._path is None:
                 raise

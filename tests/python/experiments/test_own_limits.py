@@ -17,10 +17,10 @@ from trajmill.core.progress import silent
 from trajmill.data import load_dataset, qlearning_transitions, write_d4rl
 from trajmill.data.environments import TASKS
 from trajmill.evaluation import rollout
-from trajmill.experiments import train as training
 from trajmill.experiments.collect import CollectConfig, collect
 from trajmill.experiments.evaluate import evaluate_run
 from trajmill.experiments.prediction import load_model
+from trajmill.experiments.rows import rows_of
 from trajmill.experiments.train import train
 from trajmill.report import write_report
 from trajmill.runs.reading import read_state
@@ -74,7 +74,7 @@ def test_a_model_predicts_from_the_actions_it_knows(data: str, tmp_path: Path) -
     """Predicted rows are those of the environment's own actions, in a run that knows them divided."""
     model = train(tiny("world_model", dataset=data), tmp_path / "model")
     config = replace(tiny("td3_bc", dataset=data), predict=model, prediction_rate=1.0, mix=(f"{data}=0.25",))
-    rows = training._rows(config, td3_bc, load_dataset(data), load_model(model), PENDULUM.action_limit, silent, {})
+    rows = rows_of(config, td3_bc, load_dataset(data), load_model(model), PENDULUM.action_limit, silent, {})
     predicted, mixed = rows.parts
     raw = qlearning_transitions(load_dataset(data), "d4rl")
     expected = load_model(model).predict(raw.observation, raw.action)

@@ -450,6 +450,25 @@ def test_nothing_is_left_behind() -> None:
     assert memory_in_use() - before < 2**20
 
 
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_room_that_is_not_used_takes_no_memory(prioritized: bool) -> None:
+    before = memory_in_use()
+    buffer = tm.ReplayBuffer(2**30, {"x": "f4"}, prioritized=prioritized)
+    for _ in range(2):
+        buffer.add(x=np.arange(100))
+        assert set(buffer.sample(64)["x"]) <= set(range(100))
+        buffer.clear()
+        assert len(buffer) == 0
+    buffer.add(x=np.arange(100, 103))
+    assert set(buffer.sample(64)["x"]) == {100, 101, 102}
+    assert memory_in_use() - before < 2**24  # huge pages; a byte for each row would be 2**30
+
+
+def test_room_that_cannot_be_had_is_refused_at_once() -> None:
+    with pytest.raises(MemoryError, match="a buffer of 1,099,511,627,776 rows needs more memory than there is"):
+        tm.ReplayBuffer(2**40, {"x": "f4"}, prioritized=True)
+
+
 def test_python_threads_draw_and_add_at_once() -> None:
     buffer = filled(1000, capacity=1000, shared={"next_observation": "observation"})
     faults: list[str] = []
