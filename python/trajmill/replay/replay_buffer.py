@@ -168,9 +168,9 @@ class ReplayBuffer(_core.ReplayBuffer):
         try:
             super().__init__(settings, memory)
         except MemoryError:
-            raise MemoryError(
-                f"a buffer of {self._settings['capacity']:,} rows needs more memory than there is; use a smaller capacity"
-            ) from None
+            rows = self._settings["capacity"]
+            fault = f"a buffer of {rows:,} rows needs more memory than there is; use a smaller capacity"
+            raise MemoryError(fault) from None
         except ValueError as error:
             if self._path is None:
                 raise

@@ -464,9 +464,10 @@ def test_room_that_is_not_used_takes_no_memory(prioritized: bool) -> None:
     assert memory_in_use() - before < 2**24  # huge pages; a byte for each row would be 2**30
 
 
-def test_room_that_cannot_be_had_is_refused_at_once() -> None:
-    with pytest.raises(MemoryError, match="a buffer of 1,099,511,627,776 rows needs more memory than there is"):
-        tm.ReplayBuffer(2**40, {"x": "f4"}, prioritized=True)
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_room_that_cannot_be_had_is_refused_at_once(prioritized: bool) -> None:
+    with pytest.raises(MemoryError, match="a buffer of 1,125,899,906,842,624 rows needs more memory than there is"):
+        tm.ReplayBuffer(2**50, {"x": "f4"}, prioritized=prioritized)
 
 
 def test_python_threads_draw_and_add_at_once() -> None:
