@@ -450,6 +450,7 @@ def test_nothing_is_left_behind() -> None:
     assert memory_in_use() - before < 2**20
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("prioritized", [False, True])
 def test_room_that_is_not_used_takes_no_memory(prioritized: bool) -> None:
     before = memory_in_use()
