@@ -151,6 +151,7 @@ void transition_probabilities(const MDPLaw& law, std::uint32_t state, std::uint3
 }
 
 void codebook(Domain domain, std::size_t row_count, std::size_t dimension, std::span<float> vectors) {
+  require(dimension >= 1, "dimension must be at least 1, got 0");
   const std::uint64_t key = derive_key(0, domain);
   for (std::size_t row = 0; row < row_count; ++row) {
     for (std::size_t j = 0; j < dimension; ++j) {

@@ -25,6 +25,7 @@ void philox_words(std::span<const std::int64_t> seeds, std::span<const std::int6
           sites.size());
   require(first_update <= ~std::uint64_t{0} - update_count, "steps must be below 2^64, got ", update_count, " from ",
           first_update);
+  if (seeds.empty() || lanes.empty()) return;  // however many updates there are
   for (std::uint64_t update = first_update; update < first_update + update_count; ++update) {
     for (const std::int64_t seed : seeds) {
       for (std::size_t lane = 0; lane < lanes.size(); ++lane) {

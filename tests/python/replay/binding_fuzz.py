@@ -5,6 +5,7 @@ Writes each call to a file before it is made, so that the last line names the on
 
 from __future__ import annotations
 
+import faulthandler
 import inspect
 import os
 import random
@@ -18,7 +19,8 @@ import numpy as np
 
 from trajmill import _core
 
-CALL_LIMIT = 5  # seconds
+CALL_LIMIT = 5  # seconds, of a call that hears signals
+DEAF_LIMIT = 900  # seconds for 200 calls: one that hears none ends the process
 MEMORY = 1 << 29  # bytes beyond what the imports take
 SKIPPED = {"set_simd_level"}  # may choose a slower level for the rest
 
@@ -224,6 +226,7 @@ def main() -> None:
         for number in range(count):
             if number % 200 == 0:
                 good = known_good(chance)
+                faulthandler.dump_traceback_later(DEAF_LIMIT, exit=True)
             if chance.random() < 0.02:
                 name = chance.choice(list(good))
                 good[name] = fresh[name]

@@ -72,6 +72,16 @@ def test_hostile_arguments(seed: int, calls: int, tmp_path: Path) -> None:
         raise AssertionError(log.read_text()) from error
 
 
+def test_many_times_nothing_is_no_work() -> None:
+    """Loops that hear no signal, unless a compiler leaves them out."""
+    for codebook in (_core.state_codebook, _core.action_codebook):
+        with pytest.raises(ValueError, match="dimension must be at least 1, got 0"):
+            codebook(2**40, 0)
+    none, one = np.zeros(0, np.int64), np.zeros(1, np.int64)
+    assert _core.philox_words(none, one, one, 0, 2**50, 7).size == 0
+    assert _core.philox_words(one, none, none, 0, 2**50, 7).size == 0
+
+
 @pytest.mark.parametrize("what", ["cleared", "resized", "replaced"])
 def test_a_batch_stays_while_it_is_filled(what: str) -> None:
     out: dict[str, np.ndarray] = {}
