@@ -78,8 +78,8 @@ def test_many_times_nothing_is_no_work() -> None:
         with pytest.raises(ValueError, match="dimension must be at least 1, got 0"):
             codebook(2**40, 0)
     none, one = np.zeros(0, np.int64), np.zeros(1, np.int64)
-    assert _core.philox_words(none, one, one, 0, 2**50, 7).size == 0
-    assert _core.philox_words(one, none, none, 0, 2**50, 7).size == 0
+    assert _core.philox_words(none, one, one, 0, 2**39, 7).size == 0
+    assert _core.philox_words(one, none, none, 0, 2**39, 7).size == 0
 
 
 @pytest.mark.parametrize("what", ["cleared", "resized", "replaced"])
