@@ -223,9 +223,10 @@ def test_a_study_of_one_form_refuses_to_have_another(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.slow
-def test_the_command_runs_either_form_beside_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_runs_either_form_beside_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two updates, on text and tokens: released unless told otherwise, in one directory."""
-    (tmp_path / "text").write_text("\n".join(f"some words of line {n}, {n * n} and {n**3}" for n in range(9000)))
+    monkeypatch.setenv("TRAJMILL_DATASETS", str(tmp_path / "texts"))
+    (tmp_path / "text").write_text("\n".join(f"some words of line {n}, {n * n} and {n**3}" for n in range(900)))
     words = ["reproduce", "a-table-1", "--quick", "--update-share", "0.02", "--processes", "1", "--quiet"]
     words += ["--datasets", HALFCHEETAH, "--compute.device", "cpu", "--out", str(tmp_path / "out")]
     words += ["--text", str(tmp_path / "text")]
