@@ -17,6 +17,8 @@ import pytest
 import trajmill
 from trajmill.algorithms import method_names
 from trajmill.cli import COMMANDS, session
+from trajmill.studies.forms import differences
+from trajmill.studies.run import all_studies
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -34,6 +36,17 @@ FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 def pages(*, but: tuple[str, ...] = ()) -> list[Any]:
     return [pytest.param(name, text, id=name) for name, text in PAGES.items() if name not in but]
+
+
+# --- both forms of studies ---
+
+
+def test_the_page_lists_what_the_two_forms_of_the_studies_differ_in() -> None:
+    rows = ["| setting | as stated | as released | of |", "| --- | --- | --- | --- |"]
+    for each in differences(all_studies().values()):
+        rows.append(f"| {each.setting} | {each.stated} | {each.released} | {', '.join(each.families)} |")
+    (listed,) = re.findall(r"<!-- differences -->\n(.*?)\n<!-- /differences -->", PAGES["docs/reproduce.md"], re.DOTALL)
+    assert listed.splitlines() == rows
 
 
 # --- the README ---

@@ -163,7 +163,9 @@ class Config:
         )
 
 
-SMALL = Config(context_length=5, backbone=GPTConfig(layer_count=1, head_count=1, width=32, residual_dropout=0.2))
+SMALL = Config(
+    context_length=5, cluster_count=100, backbone=GPTConfig(layer_count=1, head_count=1, width=32, residual_dropout=0.2)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,16 +3,17 @@
 Every variant is pre-trained and fine-tuned on every dataset that is found, or learns in every environment, all seeds in
 one program. What is finished is kept and shared by all studies in --out, so the same command continues where it
 stopped. Datasets that are not found are named, with the command that downloads them, and their cells stay empty.
---quick runs the same code on the bundled data in minutes: a check that everything works, not a result. --check trains
-nothing: it computes the numbers that the paper printed once more, from the runs of its authors, and names those that
-differ.
+Studies of arXiv 2310.00771 have two forms: --as released, with the settings of its authors' code, of which the printed
+numbers are, and --as stated, with those of its text. --quick runs the same code on the bundled data in minutes: a check
+that everything works, not a result. --check trains nothing: it computes the numbers that the paper printed once more,
+from the runs of its authors, and names those that differ.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 from rich.console import Group, RenderableType
@@ -23,6 +24,7 @@ from trajmill.cli.session import Outcome, UsageError, columns
 from trajmill.core.progress import Progress
 from trajmill.studies.cells import QUICK_LABEL, ReproduceConfig
 from trajmill.studies.measures import Results
+from trajmill.studies.records import Form
 from trajmill.studies.run import advice, all_studies, check, estimate, reproduce
 
 EXAMPLES = """
@@ -30,6 +32,7 @@ EXAMPLES = """
   trajmill reproduce --check
   trajmill reproduce quick
   trajmill reproduce a-table-6 --quick
+  trajmill reproduce a-table-6 --as stated
   trajmill reproduce b-rates --datasets hopper-sac-replay-10k --update-share 0.2
   trajmill reproduce c-online --environments hopper --update-share 0.1
   trajmill reproduce a-table-1 --out runs/paper-a --text wiki.train.raw
@@ -45,6 +48,8 @@ class Reproduce:
     """name of a table or figure; --list prints all of them"""
     list: bool = False
     """print every name, what it stands for and how much work it is"""
+    form: Annotated[Form | None, tyro.conf.arg(name="as")] = None
+    """settings of a study that has both: of the code that the authors released (the default), or as the paper states"""
     check: bool = False
     """recompute the printed numbers of NAME, or of every table, from the authors' own runs; trains nothing"""
     out: Path | None = None
@@ -61,7 +66,7 @@ class Reproduce:
         quick = self.config.quick or self.name == "quick"
         paper = self.name.partition("-")[0] if self.name != "quick" else "a"
         out = self.out or Path(f"runs/paper-{paper}" + ("-quick" if quick else ""))
-        done = reproduce(self.name, out, self.config, progress)
+        done = reproduce(self.name, out, self.config, progress, self.form)
         heads = done.comparison.columns
         data = {
             "study": done.study.name,
@@ -82,8 +87,9 @@ def _listed() -> Outcome:
     table.add_column("what")
     data = {}
     for study in all_studies().values():
-        work = estimate(study)
-        data[study.name] = {"title": study.title, **asdict(work)}
+        work = estimate(study.released or study)
+        forms = [] if study.released is None else get_args(Form)
+        data[study.name] = {"title": study.title, "as": forms, **asdict(work)}
         hours = f"{work.cpu_core_hours:,.{int(work.cpu_core_hours < 10)}f}"
         numbers = (f"{work.cells}", f"{work.pretrainings}", hours, f"{work.gpu_hours:.1f}")
         quick = study.name == "quick"  # minutes, whatever the estimate says
@@ -91,7 +97,8 @@ def _listed() -> Outcome:
     foot = (
         "\nruns: fine-tuning runs, each of all seeds; pre-runs: pre-training runs. Studies share both. Hours are "
         "rough, for a whole study from nothing, models and what they make included, on one core of a small server or "
-        "on one H200; evaluation comes on top. Any study runs in minutes with --quick."
+        "on one H200; evaluation comes on top. Any study runs in minutes with --quick. Studies of a-... run with the "
+        "settings of the authors' code, or, --as stated, with those of the paper's text."
     )
     return Outcome(data, Group(table, foot))
 

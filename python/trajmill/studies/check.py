@@ -70,8 +70,8 @@ def _of_runs(study: Study, column: Column) -> dict[str, NDArray[np.float64]]:
         return {}
     runs, values = authors_runs(study.authors), {}
     for dataset in runs.datasets:
-        scores = runs.series(column.trained.name, [dataset])
-        baseline = runs.series(study.columns[0].trained.name, [dataset])
+        scores = runs.series(column.trained.authors_name, [dataset])
+        baseline = runs.series(study.columns[0].trained.authors_name, [dataset])
         if scores is None or baseline is None:
             return {}
         target = _target(dataset, float(baseline[0].values[-1].mean()))

@@ -22,7 +22,7 @@ from trajmill.report.comparison import Comparison, Entry
 from trajmill.runs.reading import RunRecord, Series, checkpoints, read_run, read_state
 from trajmill.studies.authors import AuthorsRuns, authors_runs
 from trajmill.studies.cells import ReproduceConfig, labels
-from trajmill.studies.records import Column, Place, Printed, Quantity, Statistic, Study, Variant
+from trajmill.studies.records import Column, CosineRule, Place, Printed, Quantity, Statistic, Study, Variant
 from trajmill.studies.similarity import Cosines, backbone_similarities, feature_similarities
 
 
@@ -51,10 +51,10 @@ class Authors:
 
     def over(self, column: Column, datasets: Sequence[Place]) -> NDArray[np.float64] | None:
         """The column's statistic, (seed_count, dataset_count); None if it cannot be had of all datasets."""
-        series = None if column.variant is None else self.runs.series(column.variant.name, datasets)
+        series = None if column.variant is None else self.runs.series(column.variant.authors_name, datasets)
         if series is None or column.statistic not in ("average last four", "best", "updates to 90 %"):
             return None
-        first = self.runs.series(self.study.columns[0].trained.name, datasets)
+        first = self.runs.series(self.study.columns[0].trained.authors_name, datasets)
         assert first is not None  # every study's baseline was run
         ends = [float(statistics.average_last_four(each.values).mean()) for each in first]
         values = [score_statistic(column.statistic, *each) for each in zip(series, ends, strict=True)]
@@ -63,7 +63,7 @@ class Authors:
     def curve(self, column: Column, datasets: Sequence[Place], quantity: Quantity) -> Series | None:
         """Scores or losses over updates, mean over the datasets; None if one of them was not run."""
         variant = column.trained
-        series = self.runs.series(variant.name, datasets, losses=quantity == "losses")
+        series = self.runs.series(variant.authors_name, datasets, losses=quantity == "losses")
         if series is None:
             return None
         mean, before = mean_series(series), variant.start.updates if column.shifted and variant.start else 0
@@ -91,7 +91,7 @@ class Results:
     _read: Callable[[Path], RunRecord] = field(default_factory=lambda: cache(read_run))
     _data_values: dict[Path, NDArray[np.float32]] = field(default_factory=dict)
     _transitions: dict[tuple[str, int | None], Transitions] = field(default_factory=dict)
-    _similarities: dict[tuple[Path, str], tuple[Cosines, Cosines]] = field(default_factory=dict)
+    _similarities: dict[tuple[Path, str, CosineRule], tuple[Cosines, Cosines]] = field(default_factory=dict)
 
     @property
     def report(self) -> Path:
@@ -166,9 +166,9 @@ class Results:
             return np.asarray(self.data_values(run).mean(1), np.float64)
         kind, _, start = column.statistic.partition(" cosine with ")
         if start:
-            if (key := (run.path, kind)) not in self._similarities:
+            if (key := (run.path, kind, self.study.cosines)) not in self._similarities:
                 measure = feature_similarities if kind == "feature" else backbone_similarities
-                self._similarities[key] = measure(run)
+                self._similarities[key] = measure(run, self.study.cosines)
             return self._similarities[key][int(start == "pre-trained start")]
         scores = run.evaluation("normalized_score")
         assert scores is not None  # read_run refuses finished runs without

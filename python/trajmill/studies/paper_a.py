@@ -1,7 +1,8 @@
 """Tables and figures of arXiv 2310.00771, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning".
 
 What a study does not say is a default of the settings, and these defaults are the paper's. The lines and shares of
-figures 10, 11, 16 and 17 follow the authors' repository (github.com/Victor-wang-902/rl_pretrain, plot_utils).
+figures 10, 11, 16 and 17 follow the authors' repository (github.com/Victor-wang-902/rl_pretrain, plot_utils). Variants
+are written down as the paper states them; `_released` makes of each what the authors' code has.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from trajmill.algorithms import cql, decision_transformer, forward_dynamics, language_model
+from trajmill.data.subsets import SubsetKind
+from trajmill.studies.forms import with_released
 from trajmill.studies.records import Column, Drawing, Pretraining, Quantity, Statistic, Study, Variant, printed_columns
 
 SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
@@ -56,7 +60,7 @@ def _longer(variant: Variant, more: int) -> Variant:
     return replace(variant, name=f"{variant.name}, {more // 1000:+d}K updates", updates=variant.updates + more)
 
 
-WIKI = _dt("DT+Wiki", Tokens(), 80_000, needs_text=True)
+WIKI = _dt("DT+Wiki", Tokens(text=(Path("wiki.train.raw"),)), 80_000, needs_text=True)
 SYNTHETIC = _dt("DT+Synthetic", Tokens())
 DT_IID = _dt("DT+IID", Tokens(law="iid"))
 DT_IDENTITY = _dt("DT+Identity", Tokens(law="iid", target="identity"))
@@ -65,6 +69,49 @@ MDP = _cql("CQL+MDP", Dynamics())
 CQL_IID = _cql("CQL+IID", Dynamics(policy_temperature=math.inf, transition_temperature=math.inf))
 CQL_IDENTITY = _cql("CQL+Identity", Dynamics(target="identity"))
 CQL_MAPPING = _cql("CQL+Mapping", Dynamics(target="mapping"))
+
+
+def _released(variant: Variant) -> Variant:
+    """The variant as the authors' code has it."""
+    if variant.ratio < 1.0:
+        variant = replace(variant, subset=RELEASED_SUBSETS[variant.subset])
+    method, start = variant.method, variant.start
+    if isinstance(method, cql.Config):
+        start = start and replace(start, method=_released_dynamics(start.method))
+        return replace(variant, method=replace(method, safe_q_bound="released"), start=start)
+    method = replace(method, strict_budget=True)
+    if start is None:
+        return replace(variant, method=method)
+    method = replace(method, adam_epsilon=1e-6, positions_twice=True)
+    if start.needs_text:
+        method = replace(method, cluster_weight=0.1, cluster_term="released")
+    seed_count = None if start.method.target == "next" else 5
+    start = replace(start, method=_released_tokens(start.method))
+    return replace(variant, method=method, start=start, seed_count=seed_count)
+
+
+RELEASED_SUBSETS: Mapping[SubsetKind, SubsetKind] = {
+    "trajectories": "released-trajectories",
+    "transitions": "released-transitions",
+}
+
+
+def _released_tokens(tokens: language_model.Config) -> language_model.Config:
+    """Two processes, and the authors' own tokens where these are on record."""
+    if tokens.text:
+        tokens = replace(tokens, text_lines="released")
+    elif tokens.target == "next":
+        tokens = replace(tokens, stream="reference")
+    else:
+        tokens = replace(tokens, state_count=3500)
+    return replace(tokens, schedule_stride=2)
+
+
+def _released_dynamics(dynamics: forward_dynamics.Config) -> forward_dynamics.Config:
+    """The authors' own transitions where these are on record."""
+    known = dynamics.target == "next_state" and dynamics.temperatures != (math.inf, math.inf)
+    return replace(dynamics, stream="reference") if known else dynamics
+
 
 COMPARED: Mapping[int, Mapping[str, Variant]] = {
     1: {"DT": DT, "DT+Wiki": WIKI, "DT+Synthetic": SYNTHETIC},
@@ -117,6 +164,34 @@ HARDWARE = (
 )
 SHIFTED = "Curves of pre-trained variants are moved right by their pre-training updates."
 FIRST_UPDATE = "Curves of losses leave out the first update, which is logged on its own."
+CONTROLS = (
+    "Pre-trained on 100 tokens drawn uniformly, and fine-tuned with all seeds; the authors' runs have 3,500 tokens and "
+    "five seeds."
+)
+SHARES = {
+    kind: f"A share is made of {things}, drawn once for all seeds, as in the authors' code; the draw differs."
+    for kind, things in (("trajectories", "whole trajectories"), ("transitions", "single transitions"))
+}
+WEIGHTS = "Each backbone is compared as one vector; the paper does not say how it flattens them."
+FEATURES = (
+    "Features are what enters the action head. A window is one vector, and the cosine is the mean over 64 "
+    "windows spread over the data, without dropout; the paper does not say how it averages."
+)
+IN_RELEASED = {
+    CONTROLS: (
+        "Pre-trained on 3,500 tokens, and fine-tuned with the first five seeds, as in the authors' runs. Their program "
+        "that made these tokens is not on record; ours are drawn uniformly."
+    ),
+    SHARES["trajectories"]: "A share is made of whole trajectories, drawn once for all seeds, by the authors' draw.",
+    SHARES["transitions"]: "A share is made of single transitions, drawn once for all seeds, by the authors' draw.",
+    WEIGHTS: "Each backbone is compared as one vector of its weights, without biases.",
+    FEATURES: (
+        "Features are what enters the action head. A step is one vector, and one of padding has the cosine 0; the mean "
+        "is over windows that follow each other in a tenth of the episodes, without dropout. It cannot be had where "
+        "these are less than a batch."
+    ),
+}
+"""what the released form says in place of notes of the stated one"""
 LOSSES = {
     "loss": (FIRST_UPDATE,),
     "q_loss": (FIRST_UPDATE, "CQL's loss is the Bellman and the conservative loss together."),
@@ -137,7 +212,7 @@ def _study(
     of_dt = isinstance(columns[0].trained.method, decision_transformer.Config)
     loss = "loss" if of_dt else "q_loss"
     about_losses = LOSSES[loss] if "losses" in quantities else ()
-    return Study(
+    stated = Study(
         name=f"a-{name}",
         title=title,
         columns=columns,
@@ -152,6 +227,8 @@ def _study(
         authors=RUNS if of_dt else "",
         notes=(*notes, *about_losses, MARGINS),
     )
+    of_theirs = tuple(IN_RELEASED.get(note, note) for note in stated.notes)
+    return with_released(stated, _released, cosines="released", notes=of_theirs)
 
 
 def _columns(variants: Mapping[str, Variant], table: str = "", statistic: Statistic = "average last four") -> Columns:
@@ -219,10 +296,8 @@ def _tables() -> Iterator[Study]:
     main = {"DT+Wiki": WIKI, "DT+Synthetic": SYNTHETIC}
     yield _study("table-26", f"DT {longer}", DT_LONGER + _columns(main, "table-26"), OTHER_RUNS)
     controls = {"DT": DT, **main, "Identity": DT_IDENTITY, "Mapping": DT_MAPPING}
-    note = "The vocabulary of the paper's controls is not on record; ours is 100 tokens drawn uniformly."
-    yield _study(
-        "table-27", "DT pre-trained to repeat tokens or to map them one to one", _columns(controls, "table-27"), note
-    )
+    title = "DT pre-trained to repeat tokens or to map them one to one"
+    yield _study("table-27", title, _columns(controls, "table-27"), CONTROLS)
     yield _study("table-28", f"CQL {longer}", CQL_LONGER, OTHER_RUNS)
     controls = {"CQL": CQL, "CQL+MDP": MDP, "Identity": CQL_IDENTITY, "Mapping": CQL_MAPPING}
     title = "CQL pre-trained to repeat state and action or to map them one to one"
@@ -301,22 +376,25 @@ def _similarities() -> Iterator[Study]:
     starts = "RI compares with the random start, PT with the pre-trained one; without pre-training both are the same."
     notes = {
         "weights": (
-            "Each backbone is compared as one vector; the paper does not say how it flattens them.",
+            WEIGHTS,
             "In the paper, the RI of weights is lower for every pre-trained variant than for DT; PT is higher, lowest "
             "among them for Synthetic and highest for Wiki.",
         ),
         "features": (
-            "Features are what enters the action head. A window is one vector, and the cosine is the mean over 64 "
-            "windows spread over the data, without dropout; the paper does not say how it averages.",
+            FEATURES,
             "In the paper, the RI of features is about a thousand times smaller for pre-trained variants than for DT; "
             "PT is about 0.33 for Wiki and higher for synthetic variants.",
         ),
     }
     title = "DT's fine-tuned {} with those of its random (RI) and its pre-trained (PT) start"
     for name, columns in panels.items():
-        yield _study(f"{name}-dt", f"Cosine of {title.format(name)}", columns, starts, *notes[name], figure="bars")
+        yield _study(
+            f"{name}-dt", f"Cosine of {title.format(name)}", columns, starts, CONTROLS, *notes[name], figure="bars"
+        )
     both = f"Cosines of {title.format('weights and features')}"
-    yield _study("figure-12", both, _panels(panels), starts, *notes["weights"], *notes["features"], figure="bars")
+    yield _study(
+        "figure-12", both, _panels(panels), starts, CONTROLS, *notes["weights"], *notes["features"], figure="bars"
+    )
 
 
 def _ablations() -> Iterator[Study]:
@@ -330,12 +408,18 @@ def _ablations() -> Iterator[Study]:
     ours = "The panel of pre-training updates is ours."
     yield _study("figure-10", f"Ablations of DT+Synthetic {at_any}", _panels(all_dt_panels), read, ours)
     yield _study("figure-16", f"Ablations of CQL+MDP {at_any}", _panels(cql_panels), read)
-    note = "A share is made of whole trajectories, drawn once for all seeds, as in the authors' code; the draw differs."
     columns = _shares(_panels(dt_panels))
-    yield _study("figure-11", "Ablations of DT+Synthetic on a share of the data", columns, note, figure="data ratios")
-    note = "A share is made of single transitions, drawn once for all seeds, as in the authors' code; the draw differs."
+    yield _study(
+        "figure-11",
+        "Ablations of DT+Synthetic on a share of the data",
+        columns,
+        SHARES["trajectories"],
+        figure="data ratios",
+    )
     columns = _shares(_panels(cql_panels))
-    yield _study("figure-17", "Ablations of CQL+MDP on a share of the data", columns, note, figure="data ratios")
+    yield _study(
+        "figure-17", "Ablations of CQL+MDP on a share of the data", columns, SHARES["transitions"], figure="data ratios"
+    )
 
 
 def _shares(lines: Columns) -> Columns:

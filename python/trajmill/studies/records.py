@@ -32,6 +32,11 @@ Drawing = Literal["curves", "data ratios", "bars", "transition rows"]
 column; for rows of Markov chains, each column has a panel, and nothing is trained"""
 Quantity = Literal["scores", "losses", "value distributions"]
 
+Form = Literal["released", "stated"]
+"""whose settings a study has: those of the code that its authors released, or those that the paper states"""
+CosineRule = Literal["own", "released"]
+"""how `trajmill.studies.similarity` flattens and averages"""
+
 Place = str | Task
 """what variants are trained on: a dataset, by its name or path, or in: an environment, where no data is needed"""
 
@@ -130,6 +135,15 @@ class Variant:
     """synthetic transitions for a method that learns online"""
     after: Variant | None = None
     """the variant whose finished run this one goes on from, seed by seed"""
+    seed_count: int | None = None
+    """how many of the study's seeds it has, the first ones; None has all"""
+    family: str = ""
+    """its name among the runs of a paper's authors; empty is `name`"""
+
+    @property
+    def authors_name(self) -> str:
+        """What the runs of a paper's authors call it."""
+        return self.family or self.name
 
     @property
     def meets(self) -> Interaction | None:
@@ -196,6 +210,10 @@ class Study:
     """whether the axis of losses is logarithmic"""
     printed: Mapping[str, Printed] | None = None
     """the paper's numbers, by the keys of the columns"""
+    cosines: CosineRule = "own"
+    """how cosines of weights and features are taken"""
+    released: Study | None = None
+    """the same with the settings of its authors' code, under other names; None if it has one form alone"""
     authors: str = ""
     """file beside this one with the authors' own runs of the variants; empty if there is none"""
     notes: tuple[str, ...] = ()

@@ -39,8 +39,9 @@ from trajmill.studies.cells import (
 )
 from trajmill.studies.check import CheckedNumber, checked_numbers
 from trajmill.studies.drawings import drawn_figures
+from trajmill.studies.forms import in_form
 from trajmill.studies.measures import Results
-from trajmill.studies.records import Study
+from trajmill.studies.records import Form, Study
 from trajmill.training.settings import of_python, plain
 
 SIDES = {
@@ -80,14 +81,21 @@ def study_named(name: str) -> Study:
 
 
 def reproduce(
-    name: str, output: AnyPath, config: ReproduceConfig | None = None, progress: Progress = silent
+    name: str,
+    output: AnyPath,
+    config: ReproduceConfig | None = None,
+    progress: Progress = silent,
+    form: Form | None = None,
 ) -> Results:
     """Run what is missing of a study and write ``NAME.md``, ``NAME.html``, ``NAME.json`` and figures into `output`.
 
-    Raises ValueError if there is no such study, or if runs in `output` were started with other settings; DatasetError
-    if none of the datasets was found.
+    A study of two forms has the one that its authors released unless `form` says otherwise; its files, runs and
+    variants have names of their own, which end in ``released``.
+
+    Raises ValueError if there is no such study, if it has one form alone and `form` is given, or if runs in `output`
+    were started with other settings; DatasetError if none of the datasets was found.
     """
-    study, config = study_named(name), of_python(config or ReproduceConfig())
+    study, config = in_form(study_named(name), form), of_python(config or ReproduceConfig())
     quick = config.quick or name == "quick"
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
     other = "datasets" if study.kind == "environments" else "environments"
@@ -206,10 +214,10 @@ def estimate(study: Study) -> Estimate:
     """
     sizes = len({short_name(place).split("-")[0] for place in study.places})
     starts = [(start, sizes if start.sized_by else 1) for start in study.pretrainings.values()]
-    seeds = len(study.seeds) * len(study.places)
     earlier = {each.after.name: each.after for each in study.variants.values() if each.after}
     variants = (study.variants | earlier).values()
-    work: list[tuple[Any, float]] = [(variant.method, variant.updates * seeds) for variant in variants]
+    seeds = {variant.name: len(study.seeds[: variant.seed_count]) * len(study.places) for variant in variants}
+    work: list[tuple[Any, float]] = [(variant.method, variant.updates * seeds[variant.name]) for variant in variants]
     work += [(start.method, start.updates * count) for start, count in starts]
     models: dict[Any, tuple[Any, float]] = {}
     for variant in variants:
@@ -225,7 +233,7 @@ def estimate(study: Study) -> Estimate:
             own, turns = variant.synthesis, Turns.of(variant.meets, 1, variant.method.batch_size)
             count = own.due_within(turns, variant.updates)
             updates = own.updates + _updates_for(own.method, own.sampling, own.count)
-            work.append((own.method, updates * count * seeds))
+            work.append((own.method, updates * count * seeds[variant.name]))
     work += [(method, updates * len(study.places)) for method, updates in models.values()]
     cpu, gpu = (sum(updates * _seconds(method)[machine] for method, updates in work) / 3600 for machine in (0, 1))
     pretrainings = sum(count for _, count in starts)

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -44,10 +43,10 @@ from trajmill.models.precision import use_bfloat16
 from trajmill.models.stack import Stack
 from trajmill.replay import TrajectoryBuffer
 from trajmill.runs.reading import RunRecord, checkpoints, read_start, read_state
+from trajmill.studies.records import CosineRule
 from trajmill.training.device import torch_as_it_was
 
 Cosines = NDArray[np.float64]
-Rule = Literal["own", "released"]
 WINDOW_COUNT = 64
 AT_ONCE = 16
 """windows whose features are computed together, of all seeds"""
@@ -94,7 +93,7 @@ class Snapshots:
         return cls(config, network, random, pretrained, Snapshot(*tuned))
 
 
-def backbone_similarities(run: RunRecord, rule: Rule = "own") -> tuple[Cosines, Cosines]:
+def backbone_similarities(run: RunRecord, rule: CosineRule = "own") -> tuple[Cosines, Cosines]:
     """Cosines of fine-tuned backbones with their random and with their pre-trained start, (seed_count,) each."""
     found = Snapshots.of(run)
     random, pretrained, tuned = (
@@ -110,7 +109,7 @@ def _weights(stack: Stack) -> Tensor:
 
 
 @torch_as_it_was()
-def feature_similarities(run: RunRecord, rule: Rule = "own") -> tuple[Cosines, Cosines]:
+def feature_similarities(run: RunRecord, rule: CosineRule = "own") -> tuple[Cosines, Cosines]:
     """Cosines of fine-tuned features with those of the random and of the pre-trained start, (seed_count,) each.
 
     By the released rule they are NaN if a tenth of the episodes has less than a batch of windows.
@@ -154,7 +153,7 @@ def _starts_in_a_tenth(buffer: TrajectoryBuffer, config: decision_transformer.Co
 
 
 @torch.no_grad()
-def _features(network: DecisionTransformerConfig, snapshot: Snapshot, windows: Windows, rule: Rule) -> Tensor:
+def _features(network: DecisionTransformerConfig, snapshot: Snapshot, windows: Windows, rule: CosineRule) -> Tensor:
     """Vectors of each window, zero where there is no step: (S, B, K, width) released, else (S, B, 1, K * width)."""
     found = features(snapshot.embeddings.detached(), snapshot.backbone.detached(), network, windows)
     real = torch.where(windows.mask[..., None], found, 0.0)

@@ -6,8 +6,9 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from trajmill.studies.cells import QUICK_DATASETS, ReproduceConfig, missing_requ
 from trajmill.studies.drawings import _rows_panel, panels_of
 from trajmill.studies.measures import Results
 from trajmill.studies.paper_a import DATASETS, SEEDS
-from trajmill.studies.records import Study, Variant, printed_columns, smaller
+from trajmill.studies.records import Form, Study, Variant, printed_columns, smaller
 from trajmill.studies.run import all_studies, estimate, reproduce
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import plain
@@ -279,10 +280,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 QUICK = ReproduceConfig(quick=True, processes=1, compute=CPU)
+stated = partial(reproduce, form="stated")
 
 
 def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained: list[str], tmp_path: Path) -> None:
-    done = reproduce("a-table-13", tmp_path, QUICK)
+    done = stated("a-table-13", tmp_path, QUICK)
     assert len(trained) == 3 * 2 + 2 * 2  # three variants, two of them pre-trained for each of two sizes
     assert {path.name for path in (tmp_path / "pretraining").iterdir()} == {
         f"cql+{law}-{sizes}" for law in ("mdp", "iid") for sizes in ("11-3", "17-6")
@@ -295,7 +297,7 @@ def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained:
     assert done.comparison.rows["Average as printed"][0].printed == 161.9
 
     trained.clear()
-    again = reproduce("a-curves-cql", tmp_path, QUICK)  # the same variants, another statistic
+    again = stated("a-curves-cql", tmp_path, QUICK)  # the same variants, another statistic
     assert trained == []
     average = again.comparison.rows["Average over these 2"][0]
     assert average.ours is not None and average.ours.estimate == pytest.approx(34.5)
@@ -310,7 +312,7 @@ def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained:
 
 def test_a_data_set_given_as_a_path_goes_by_its_files_name(trained: list[str], tmp_path: Path) -> None:
     path = str(find_dataset(BUNDLED[0]))
-    done = reproduce("a-curves-cql", tmp_path, replace(QUICK, datasets=(path,)))
+    done = stated("a-curves-cql", tmp_path, replace(QUICK, datasets=(path,)))
     assert list(done.comparison.rows) == [BUNDLED[0], "Average as printed"]
     assert path not in done.markdown.read_text() and path not in (tmp_path / "a-curves-cql-1.svg").read_text()
 
@@ -318,7 +320,7 @@ def test_a_data_set_given_as_a_path_goes_by_its_files_name(trained: list[str], t
 @pytest.mark.parametrize("method", ["dt", "cql"])
 def test_losses_are_drawn_without_the_first_update(method: str, trained: list[str], tmp_path: Path) -> None:
     study = STUDIES[f"a-losses-{method}"]
-    done = reproduce(study.name, tmp_path, QUICK)
+    done = stated(study.name, tmp_path, QUICK)
     runs = {
         (variant, dataset): tmp_path / f"runs/{path_name(variant)}/{dataset}"
         for variant in study.variants
@@ -336,7 +338,7 @@ def test_losses_are_drawn_without_the_first_update(method: str, trained: list[st
 def test_curves_of_pretrained_variants_are_moved_by_their_pretraining(trained: list[str], tmp_path: Path) -> None:
     """Figure 2: a panel of scores and one of losses."""
     study = STUDIES["a-figure-2"]
-    done = reproduce(study.name, tmp_path, replace(QUICK, datasets=BUNDLED[:1]))
+    done = stated(study.name, tmp_path, replace(QUICK, datasets=BUNDLED[:1]))
     assert not done.not_yet
     runs = {(name, BUNDLED[0]): tmp_path / f"runs/{path_name(name)}/{BUNDLED[0]}" for name in study.variants}
     panels = panels_of(Results(replace(study, datasets=BUNDLED[:1]), tmp_path, QUICK, runs))
@@ -359,15 +361,15 @@ def test_an_interrupted_study_goes_on_where_it_stopped(
 
     monkeypatch.setattr(cells, "train", stopping)
     with pytest.raises(KeyboardInterrupt):
-        reproduce("a-curves-dt", tmp_path, config)
+        stated("a-curves-dt", tmp_path, config)
     monkeypatch.setattr(cells, "train", working)
-    done = reproduce("a-curves-dt", tmp_path, config)
+    done = stated("a-curves-dt", tmp_path, config)
     name = BUNDLED[0]
     assert trained == ["DT+Synthetic pre-training", f"DT on {name}", f"DT+Synthetic on {name}"]
     assert list(done.not_yet) == ["DT+Wiki"]
     assert done.comparison.rows[name][1].our_text == f"{MISSING} (not yet)"
     with pytest.raises(RunError, match=r"other settings.*seeds"):
-        reproduce("a-curves-dt", tmp_path, replace(config, seeds=(0, 1, 2)))
+        stated("a-curves-dt", tmp_path, replace(config, seeds=(0, 1, 2)))
 
 
 def test_missing_data_is_named_with_the_command_and_cells_stay_empty(
@@ -376,11 +378,11 @@ def test_missing_data_is_named_with_the_command_and_cells_stay_empty(
     for name in ("D4RL_DATASET_DIR", "TRAJMILL_DATASETS", "HOME"):
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     with pytest.raises(DatasetError, match="trajmill dataset download hopper-medium-replay-v2"):
-        reproduce("a-table-6", tmp_path / "none")
+        stated("a-table-6", tmp_path / "none")
     assert trained == [] and not (tmp_path / "none").exists()
 
     config = ReproduceConfig(datasets=("hopper-medium-v2", BUNDLED[0]), seeds=(0,), processes=1, compute=CPU)
-    done = reproduce("a-table-6", tmp_path / "some", config)
+    done = stated("a-table-6", tmp_path / "some", config)
     row = done.comparison.rows["hopper-medium-v2"]
     assert [entry.our_text for entry in row] == [f"{MISSING} (no data)"] * 6
     assert row[0].printed_text == "68.2 ± 4.0"
@@ -401,7 +403,7 @@ def test_averages_of_both_are_over_the_same_data(
 
     monkeypatch.setattr(running, "find_dataset", find)
     monkeypatch.setattr(cells, "dataset_facts", lambda name: (name, (11, 3), "Hopper-v4"))
-    done = reproduce("a-table-6", tmp_path, ReproduceConfig(processes=1, compute=CPU))
+    done = stated("a-table-6", tmp_path, ReproduceConfig(processes=1, compute=CPU))
     assert len(done.missing) == 10 and len(done.comparison.rows) == 14
     average = done.comparison.rows["Average over the 2 run here"][0]
     assert average.printed == pytest.approx((68.2 + 94.2) / 2)
@@ -417,7 +419,7 @@ def test_the_authors_runs_stand_beside_ours(
     both = ("hopper-medium-v2", "ant-medium-v2")
     monkeypatch.setattr(running, "find_dataset", Path)
     monkeypatch.setattr(cells, "dataset_facts", lambda name: (name, (11, 3), "Hopper-v4"))
-    done = reproduce("a-figure-1", tmp_path, ReproduceConfig(datasets=both, processes=1, compute=CPU))
+    done = stated("a-figure-1", tmp_path, ReproduceConfig(datasets=both, processes=1, compute=CPU))
     theirs = authors_runs(STUDIES["a-figure-1"].authors)
     dt = theirs.series("DT", list(both)) or []
     ends = [each.values[-4:].mean() for each in dt]
@@ -446,7 +448,7 @@ def test_the_authors_runs_stand_beside_ours(
 def with_columns(monkeypatch: pytest.MonkeyPatch, name: str, count: int) -> Study:
     """Let a study have its first columns alone."""
     study = STUDIES[name]
-    cut = replace(study, columns=study.columns[:count])
+    cut = replace(study, columns=study.columns[:count], released=None)
     monkeypatch.setattr(running, "all_studies", lambda: {name: cut})
     return study
 
@@ -517,7 +519,7 @@ def test_a_study_is_found_wherever_it_is_written_down(
 def test_a_study_runs_whole_in_two_processes(tmp_path: Path) -> None:
     config = ReproduceConfig(quick=True, update_share=0.02, datasets=BUNDLED[:1], processes=2, compute=CPU)
     seen: list[tuple[Any, ...]] = []
-    done = reproduce("a-equal-updates-dt", tmp_path, config, lambda *told: seen.append(told))
+    done = stated("a-equal-updates-dt", tmp_path, config, lambda *told: seen.append(told))
     row = done.comparison.rows[BUNDLED[0]]
     assert [entry.ours is not None for entry in row] == [True, True, False, True]  # no text was given
     init = json.loads((tmp_path / f"runs/dt+synthetic/{BUNDLED[0]}/config.json").read_text())["config"]["init"]
@@ -532,7 +534,7 @@ def test_a_failure_in_a_process_is_told(tmp_path: Path) -> None:
     (tmp_path / "runs/dt" / BUNDLED[0]).write_text("in the way")
     config = ReproduceConfig(quick=True, update_share=0.02, datasets=BUNDLED[:1], processes=2, compute=CPU)
     with pytest.raises(ProcessError, match=f"DT on {BUNDLED[0]} failed: RunError: .*not a run directory"):
-        reproduce("a-table-26", tmp_path, config)
+        stated("a-table-26", tmp_path, config)
 
 
 def test_the_command_lists_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -541,7 +543,12 @@ def test_the_command_lists_and_draws(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert all(name in text for name in STUDIES) and "GPU h" in text
     assert main(["reproduce", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert listed["a-table-6"] == {"title": STUDIES["a-table-6"].title, **asdict(estimate(STUDIES["a-table-6"]))}
+    assert listed["a-table-6"] == {
+        "title": STUDIES["a-table-6"].title,
+        "as": ["released", "stated"],
+        **asdict(estimate(STUDIES["a-table-6"])),
+    }
+    assert listed["quick"]["as"] == listed["a-figure-7"]["as"] == []
     assert main(["reproduce", "a-figure-7", "--out", str(tmp_path), "--quiet"]) == 0
     assert f"{tmp_path / 'a-figure-7.html'}" in capsys.readouterr().out.replace("\n", "")
     assert main(["reproduce"]) == 2
@@ -554,18 +561,19 @@ def test_the_command_tells_what_is_missing(
     words = ["reproduce", "a-table-1", "--quick", "--processes", "1", "--compute.device", "cpu", "--quiet"]
     assert main([*words, "--datasets", BUNDLED[0], "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert cells.QUICK_LABEL in text and "34.5" in text and "DT+Wiki: give --text" in text
-    assert main([*words, "--datasets", BUNDLED[0], "--out", str(tmp_path), "--json"]) == 0
+    assert cells.QUICK_LABEL in text and "34.5" in text and "DT+Wiki, as released: give --text" in text
+    assert main([*words, "--datasets", BUNDLED[0], "--out", str(tmp_path), "--json", "--as", "stated"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told["not_yet"]) == ["DT+Wiki"] and told["rows"][BUNDLED[0]][0]["ours"]["estimate"] == 34.5
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("form", get_args(Form))
 def test_every_study_has_its_table_and_its_figures(
-    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: Form, trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stand_in(name: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-        def measure(run: Any) -> tuple[np.ndarray, np.ndarray]:
+        def measure(run: Any, rule: str) -> tuple[np.ndarray, np.ndarray]:
             return np.full(len(run.seeds), 0.25), np.full(len(run.seeds), 0.5)
 
         measure.__name__ = name
@@ -576,12 +584,12 @@ def test_every_study_has_its_table_and_its_figures(
     (tmp_path / "wiki.txt").write_text("words")
     config = replace(QUICK, text=(tmp_path / "wiki.txt",), datasets=BUNDLED[:1])
     for name, study in STUDIES.items():
-        done = reproduce(name, tmp_path, config)
+        done = reproduce(name, tmp_path, config, form=form if study.released else None)
         assert not done.not_yet and not done.missing
         for row in (row for label, row in done.comparison.rows.items() if label in BUNDLED):
             assert all(entry.ours is not None or "not reached" in entry.why_empty for entry in row), name
         panels = len(study.columns) if study.figure == "transition rows" else len({c.group for c in study.columns})
-        assert len(list(tmp_path.glob(f"{name}-*.svg"))) >= panels, name
+        assert len(list(tmp_path.glob(f"{done.study.name}-*.svg"))) >= panels, name
 
 
 @pytest.mark.slow
