@@ -57,6 +57,10 @@ class Reproduce:
     config: Annotated[ReproduceConfig, tyro.conf.arg(name="")] = field(default_factory=ReproduceConfig)
 
     def run(self, progress: Progress) -> Outcome:
+        if self.form is not None and (self.list or self.check):
+            raise UsageError(
+                "--as names the settings of a study that runs, and --list and --check run none: leave it out"
+            )
         if self.list:
             return _listed()
         if self.check:

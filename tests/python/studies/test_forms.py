@@ -222,6 +222,12 @@ def test_a_study_of_one_form_refuses_to_have_another(tmp_path: Path, capsys: pyt
     assert "one form alone" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("what", ["--list", "--check"])
+def test_what_runs_nothing_takes_no_form(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", what, "--as", "stated"]) == 2
+    assert "--as names the settings of a study that runs" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_command_runs_either_form_beside_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two updates, on text and tokens: released unless told otherwise, in one directory."""
