@@ -205,8 +205,8 @@ def test_update_equals_the_slow_twin(name: str, updates: int, tolerance: float) 
         for metric, value in losses[position].items():
             # the ring holds float32
             assert logged[metric][position] == pytest.approx(value, rel=1e-5, abs=1e-5), metric
-            low, high = (0.2, 0.8) if updates == 1 else (0.0, 1.0)  # values rise as they learn
-            assert metric != "replaced_share" or low < value < high, "it should bind, not everywhere"
+            binds = metric != "replaced_share" or 0.2 < value < 0.8
+            assert binds or updates > 1, "it should bind, not everywhere, until values have risen"
 
 
 @pytest.mark.parametrize(("bound", "above"), [("target", 1.0), ("released", 0.15)])
