@@ -1,8 +1,11 @@
 #include "trajmill/sum_tree.hpp"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <new>
@@ -63,10 +66,26 @@ std::uint64_t WeightCheck::sum_of(std::span<const double> weights) noexcept {
   return sum;
 }
 
+// Much memory comes from the system: calloc fills what was freed before with zeros, used or not.
 SumTree::Zeros SumTree::zeros(std::size_t count) {
-  Zeros made(static_cast<double*>(std::calloc(count, sizeof(double))));
-  if (!made) throw std::bad_alloc();
-  return made;
+  constexpr std::size_t kMuch = std::size_t{1} << 20;
+  const std::size_t bytes = count * sizeof(double);
+  if (bytes < kMuch) {
+    void* memory = std::calloc(count, sizeof(double));
+    if (memory == nullptr) throw std::bad_alloc();
+    return Zeros(static_cast<double*>(memory));
+  }
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  return Zeros(static_cast<double*>(memory), Free(bytes));
+}
+
+void SumTree::Free::operator()(double* memory) const noexcept {
+  if (mapped_bytes > 0) {
+    munmap(memory, mapped_bytes);
+  } else {
+    std::free(memory);
+  }
 }
 
 SumTree::SumTree(std::span<double> weights, WeightCheck* check, bool all_zero) : weights_(weights), check_(check) {

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <span>
 #include <vector>
@@ -56,7 +55,10 @@ class SumTree {
 
  private:
   struct Free {
-    void operator()(double* memory) const noexcept { std::free(memory); }
+    Free() noexcept : mapped_bytes(0) {}
+    explicit Free(std::size_t bytes) noexcept : mapped_bytes(bytes) {}
+    std::size_t mapped_bytes;  // 0: of malloc
+    void operator()(double* memory) const noexcept;
   };
   using Zeros = std::unique_ptr<double[], Free>;  // zero at first; what nothing was written to takes no memory
 
