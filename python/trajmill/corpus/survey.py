@@ -66,9 +66,8 @@ class Survey:
 def survey(store: Store) -> Survey:
     """Read every record of `store`; NewerFormatError if a newer version has written one."""
     found = Survey(where=str(store))
-    for name in store.sizes():  # sorted, so the manifest is first
-        if name != MANIFEST and not re.fullmatch(r"receipt-(\d{5}|[1-9]\d{5,})\.json", name, re.ASCII):
-            continue
+    listed = [name for name in store.sizes() if _is_record(name)]  # sorted, so the manifest is first
+    for name in listed:
         try:
             data = store.read(name)
             if name == MANIFEST:
@@ -89,7 +88,13 @@ def survey(store: Store) -> Survey:
         except OSError as error:
             found.problems.append(f"{name} cannot be read ({error.strerror or error})")
     found.sizes = store.sizes()  # asked for last: another job may write, and a receipt appears after its files
+    if found.record is None and any(_is_record(name) and name not in listed for name in found.sizes):
+        return survey(store)  # another job has written the first record meanwhile
     return found
+
+
+def _is_record(name: str) -> bool:
+    return name == MANIFEST or re.fullmatch(r"receipt-(\d{5}|[1-9]\d{5,})\.json", name, re.ASCII) is not None
 
 
 def size_problems(sizes: dict[str, int], layout: Layout, shards: Iterable[int]) -> list[str]:

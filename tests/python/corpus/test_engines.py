@@ -16,7 +16,8 @@ from small_corpus import SPECS, files, mdp_spec, token_spec
 
 from trajmill.corpus import CorpusError
 from trajmill.corpus.build import Part, build, make_shard
-from trajmill.corpus.survey import merge, verify
+from trajmill.corpus.storage import open_store
+from trajmill.corpus.survey import merge, survey, verify
 
 MODULES = os.pathsep.join(str(Path(__file__).parents[up] / place) for up, place in ((0, ""), (2, "support")))
 """where another process finds this module and what it imports"""
@@ -51,6 +52,15 @@ def test_parts_at_the_same_time(whole, tmp_path):
     ]
     assert [job.wait(60) for job in jobs] == [0, 0, 0, 0]
     assert files(tmp_path / "parts") == whole
+
+
+def test_a_part_may_begin_while_another_writes_its_first_receipt(tmp_path, monkeypatch):
+    build(token_spec(), tmp_path, part=Part.parse("1/3"), threads=1)
+    store = open_store(tmp_path)
+    before, now = [{}], store.sizes  # as the directory was a moment ago, and as it is
+    monkeypatch.setattr(type(store), "sizes", lambda self: before.pop() if before else now())
+    found = survey(store)
+    assert found.record is not None and found.receipts.keys() == {1}
 
 
 def test_parts_made_apart_are_merged_after_copying(whole, tmp_path):
