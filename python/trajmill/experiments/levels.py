@@ -27,7 +27,7 @@ from trajmill.evaluation.record import record_episodes
 from trajmill.evaluation.simulators import BatchedEnvironment
 from trajmill.experiments.settings import OnlineTrainConfig
 from trajmill.experiments.train import train
-from trajmill.replay.ring import Turns, episode_seed
+from trajmill.replay.ring import episode_seed
 from trajmill.replay.tables import Table, TransitionFacts
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import PROCESSES
@@ -157,7 +157,7 @@ class AgentRun:
             first = next(((update, mean) for update, mean in evaluations if mean >= target), None)
             if first is None:
                 break
-            steps = _turns(self.config).before(first[0] - 1) * self.config.environments
+            steps = self.config.turns.before(first[0] - 1) * self.config.environments
             found.append(Level(update=first[0], return_mean=first[1], environment_steps=steps))
         return found
 
@@ -170,14 +170,9 @@ class AgentRun:
                 shutil.copyfile(checkpoint, part)
 
 
-def _turns(config: OnlineTrainConfig[Any]) -> Turns:
-    """How steps and updates of a run alternate."""
-    return Turns.of(config.interaction, config.environments, config.method.batch_size)
-
-
 def _updates(config: OnlineTrainConfig[Any], environment_steps: int) -> int:
     """How many updates a seed makes in so many environment steps, at least 1."""
-    return max(1, _turns(config).updates_in(environment_steps // config.environments))
+    return max(1, config.turns.updates_in(environment_steps // config.environments))
 
 
 class Explorer:

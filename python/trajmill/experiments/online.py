@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,9 +25,6 @@ from trajmill.training.state import Growing, prefixed
 
 if TYPE_CHECKING:
     from trajmill.experiments.synthesis import Synthesis
-
-ModelT = TypeVar("ModelT")
-SamplingT = TypeVar("SamplingT")
 
 
 def ring_of(

@@ -174,3 +174,8 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
                 f"offline_ratio {self.offline_ratio:g} and synthesis.share {self.synthesis.share:g} leave no "
                 "rows of the agent's own in a batch; let them be less than 1 together"
             )
+
+    @property
+    def turns(self) -> Turns:
+        """How steps and updates alternate."""
+        return Turns.of(self.interaction, self.environments, self.method.batch_size)  # type: ignore[attr-defined]

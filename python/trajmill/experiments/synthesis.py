@@ -31,7 +31,7 @@ from trajmill.data.environments import task_of
 from trajmill.experiments.prediction import identity_of
 from trajmill.experiments.settings import OnlineTrainConfig, SynthesisConfig
 from trajmill.experiments.upsample import Job, NotFiniteError, UpsampleConfig
-from trajmill.replay.ring import Ring, Turns, write_rows
+from trajmill.replay.ring import Ring, write_rows
 from trajmill.runs.reading import REPLAY
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning
 from trajmill.runs.signals import Interrupted, stop_signals
@@ -158,8 +158,7 @@ def check(config: OnlineTrainConfig[Any], run: Path) -> None:
 
 def cost(config: OnlineTrainConfig[Any], run: Path) -> str:
     """In words, what the models of a run will cost."""
-    turns = Turns.of(config.interaction, config.environments, config.method.batch_size)
-    count = config.synthesis.due_within(turns, config.schedule.updates, config.environments)
+    count = config.synthesis.due_within(config.turns, config.schedule.updates, config.environments)
     with _quiet():
         return f"{count} models of each of {len(config.seeds)} seeds, each {_trial(config, run).estimate()}"
 

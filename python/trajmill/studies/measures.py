@@ -18,12 +18,14 @@ from trajmill.data.environments import Task
 from trajmill.data.official import official_file
 from trajmill.evaluation import statistics
 from trajmill.evaluation.statistics import Interval
+from trajmill.replay.ring import Turns
 from trajmill.report.comparison import Comparison, Entry
 from trajmill.runs.reading import RunRecord, Series, checkpoints, read_run, read_state
 from trajmill.studies.authors import AuthorsRuns, authors_runs
 from trajmill.studies.cells import ReproduceConfig, labels
 from trajmill.studies.records import Column, CosineRule, Place, Printed, Quantity, Statistic, Study, Variant
 from trajmill.studies.similarity import Cosines, backbone_similarities, feature_similarities
+from trajmill.training.settings import Interaction, configured
 
 
 def score_statistic(statistic: Statistic, scores: Series, baseline: float) -> NDArray[np.float64]:
@@ -218,10 +220,8 @@ def _positions(run: RunRecord, updates: NDArray[np.int64]) -> NDArray[Any]:
     known = run.config["config"].get("interaction")
     if known is None:
         return updates
-    rows = run.config["config"]["method"]["batch_size"]  # the first update needs as many
-    first = max(known["random_steps"] + known["warmup_steps"] + 1, rows)
-    steps: NDArray[Any] = first + np.floor((updates - 1) / known["updates_per_step"] + 1e-6)
-    return steps
+    turns = Turns.of(configured(Interaction, known), 1, run.config["config"]["method"]["batch_size"])
+    return np.array([turns.before(update - 1) for update in updates.tolist()])
 
 
 def _losses(run: RunRecord, name: str) -> Series | None:
