@@ -21,6 +21,7 @@ namespace trajmill {
 
 void bind_batch_feed(pybind11::module_& module);
 void bind_batch_source(pybind11::module_& module);
+void bind_law(pybind11::module_& module);
 void bind_machine(pybind11::module_& module);
 void bind_markov_chain(pybind11::module_& module);
 void bind_mdp(pybind11::module_& module);

@@ -34,6 +34,7 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "The compiled core of trajmill: seeded chains and MDPs, replay.";
   trajmill::bind_batch_source(module);
   trajmill::bind_batch_feed(module);
+  trajmill::bind_law(module);
   trajmill::bind_machine(module);
   trajmill::bind_markov_chain(module);
   trajmill::bind_mdp(module);

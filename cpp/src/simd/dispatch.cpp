@@ -15,8 +15,8 @@ bool is_available(SimdLevel level) {
     case SimdLevel::scalar: return true;
 #if TRAJMILL_X86
     case SimdLevel::sse4: return __builtin_cpu_supports("sse4.1");
-    case SimdLevel::avx2: return __builtin_cpu_supports("avx2");
-    case SimdLevel::avx512: return __builtin_cpu_supports("avx512f");
+    case SimdLevel::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+    case SimdLevel::avx512: return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("bmi2");
 #endif
 #if TRAJMILL_NEON
     case SimdLevel::neon: return true;  // part of every 64-bit Arm processor

@@ -27,6 +27,13 @@ def integer(name: str, value: object, smallest: int | None = None, largest: int 
     return number
 
 
+def boolean(name: str, value: object) -> bool:
+    """True or False; TypeError for everything else."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def state_count(name: str, value: object) -> int:
     """A number of states or actions."""
     return integer(name, value, 1, 2**32 - 1)
