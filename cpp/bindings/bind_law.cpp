@@ -40,8 +40,7 @@ class FilledColumns {
 }  // namespace
 
 void bind_law(py::module_& module) {
-  module.def(
-      "law_kinds", [] { return law_kinds(); }, "Kinds of laws that have a kernel.");
+  module.def("law_kinds", [] { return law_kinds(); }, "Kinds of laws that have a kernel.");
   py::class_<Law>(module, "Law", "A law of token sequences as its kernel sees it: numbers and tables of words.")
       .def(py::init(&make_law), py::arg("kind"), py::kw_only(), py::arg("numbers"), py::arg("tables"))
       .def(

@@ -34,9 +34,9 @@ struct Kind {
 };
 
 #if TRAJMILL_X86
-#define TRAJMILL_VECTOR_KERNELS(kind)                                   \
-  case SimdLevel::avx512: return simd::kind##_kernel_avx512();          \
-  case SimdLevel::avx2: return simd::kind##_kernel_avx2();              \
+#define TRAJMILL_VECTOR_KERNELS(kind)                          \
+  case SimdLevel::avx512: return simd::kind##_kernel_avx512(); \
+  case SimdLevel::avx2: return simd::kind##_kernel_avx2();     \
   case SimdLevel::sse4: return simd::kind##_kernel_sse4();
 #elif TRAJMILL_NEON
 #define TRAJMILL_VECTOR_KERNELS(kind) \
@@ -45,12 +45,12 @@ struct Kind {
 #define TRAJMILL_VECTOR_KERNELS(kind)
 #endif
 
-#define TRAJMILL_KIND(kind)                              \
-  {#kind, laws::kind::check, [](SimdLevel level) {       \
-     switch (level) {                                    \
-       TRAJMILL_VECTOR_KERNELS(kind)                     \
-       default: return simd::kind##_kernel_scalar();     \
-     }                                                   \
+#define TRAJMILL_KIND(kind)                          \
+  {#kind, laws::kind::check, [](SimdLevel level) {   \
+     switch (level) {                                \
+       TRAJMILL_VECTOR_KERNELS(kind)                 \
+       default: return simd::kind##_kernel_scalar(); \
+     }                                               \
    }},
 constexpr Kind kKinds[] = {TRAJMILL_LAWS(TRAJMILL_KIND)};
 #undef TRAJMILL_KIND

@@ -59,8 +59,15 @@ def __getattr__(name: str) -> object:
         if name in names:
             value = globals()[name] = getattr(import_module(module), name)
             return value
+    if name[:1].isupper():  # a law: tm.HiddenMarkovModel is in trajmill.laws.hidden_markov_model
+        laws = import_module("trajmill.laws")
+        kind = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)[1:]
+        if kind in laws.names():
+            value = globals()[name] = laws.find(kind)
+            return value
     raise AttributeError(f"module 'trajmill' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    laws = ("".join(word.capitalize() for word in kind.split("_")) for kind in import_module("trajmill.laws").names())
+    return sorted({*__all__, *laws})

@@ -16,6 +16,7 @@ __all__: list[str] = [
     "BatchSource",
     "CallableSource",
     "ChainLaw",
+    "Law",
     "LinearWeight",
     "MDPLaw",
     "MDPTransitions",
@@ -31,6 +32,7 @@ __all__: list[str] = [
     "action_codebook",
     "available_simd_levels",
     "compiler",
+    "law_kinds",
     "normalize_rows",
     "permute",
     "philox4x32",
@@ -70,6 +72,39 @@ class BatchFeed:
         """Give the oldest slot in use back to be filled again."""
     def stop(self, unused: Int = 0) -> None:
         """End the drawing; the source's next draw is the one after the last batch handed out and used."""
+
+class Law:
+    """A law of token sequences as its kernel sees it: numbers and tables of words."""
+    def __init__(
+        self,
+        kind: str,
+        *,
+        numbers: collections.abc.Sequence[Int],
+        tables: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.uint32]],
+    ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
+    def fill(
+        self,
+        *,
+        first_sequence: Int,
+        tokens: numpy.ndarray,
+        loss_mask: typing.Any = None,
+        task: typing.Any = None,
+        states: typing.Any = None,
+        threads: Int,
+    ) -> None:
+        """Fill the columns [sequences, length], task [sequences, 1], with the sequences from first_sequence on."""
+    def pick(
+        self,
+        *,
+        indexes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+        tokens: numpy.ndarray,
+        loss_mask: typing.Any = None,
+        task: typing.Any = None,
+        states: typing.Any = None,
+        threads: Int,
+    ) -> None:
+        """Fill row k of the columns with the sequence of number indexes[k]."""
 
 class ChainLaw:
     """The law of a random chain."""
@@ -389,6 +424,9 @@ def action_codebook(row_count: Int, dimension: Int) -> numpy.typing.NDArray[nump
 
 def available_simd_levels() -> list[str]:
     """The instruction sets that this build holds and this machine runs, slowest first."""
+
+def law_kinds() -> list[str]:
+    """Kinds of laws that have a kernel."""
 
 def normalize_rows(
     rows: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],

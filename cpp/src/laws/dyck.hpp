@@ -16,8 +16,8 @@ inline constexpr std::uint64_t kMostPairs = 1 << 15, kDeepest = 1 << 16, kLonges
 inline void check(const simd::LawView& law) {
   require(law.number_count == kNumbers && law.table_count == 0, "a Dyck law has ", kNumbers, " numbers and no table");
   const auto within = [&](std::size_t at, std::uint64_t least, std::uint64_t most) {
-    require(law.numbers[at] >= least && law.numbers[at] <= most, "number ", at, " of a Dyck law must be ", least, " to ",
-            most, ", got ", law.numbers[at]);
+    require(law.numbers[at] >= least && law.numbers[at] <= most, "number ", at, " of a Dyck law must be ", least,
+            " to ", most, ", got ", law.numbers[at]);
   };
   within(1, 1, kMostPairs);
   within(2, 0, kDeepest);
@@ -104,8 +104,8 @@ struct Kernel {
 
             const auto multiplier = V::select(must_open, V::vec(pairs), V::vec(reciprocal));
             const Vec product = V::pack_high(V::multiply(word, V::spread(multiplier)));
-            const auto rest = V::subtract(V::multiply(word, V::half(pairs)),
-                                          V::multiply(V::spread(product), V::half(threshold)));
+            const auto rest =
+                V::subtract(V::multiply(word, V::half(pairs)), V::multiply(V::spread(product), V::half(threshold)));
             const Vec type = V::add(product, V::select(must_open, zero, V::pack_high(rest)));
 
             const Vec slot = V::add(V::multiply_low(depth[g], lanes), lane);
@@ -131,7 +131,9 @@ struct Kernel {
                        const std::atomic<bool>& cancelled) {
     simd::split_rows<V, V::kGroups>(
         begin, end,
-        [&](std::size_t row, std::size_t count) { rows<narrow, V::kGroups>(arguments, row, count, scratch, cancelled); },
+        [&](std::size_t row, std::size_t count) {
+          rows<narrow, V::kGroups>(arguments, row, count, scratch, cancelled);
+        },
         [&](std::size_t row, std::size_t count) { rows<narrow, 1>(arguments, row, count, scratch, cancelled); });
   }
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, Self, overload
 
 import numpy as np
@@ -148,21 +149,24 @@ class Law:
         Of a law that is not prefix-stable, take `predictions`, which knows the length.
         """
         known = np.asarray(prefix, np.int64).reshape(-1)
-        if known.size and not (0 <= known.min() and known.max() < self.vocabulary_size):
+        if known.size and not (known.min() >= 0 and known.max() < self.vocabulary_size):
             raise ValueError(f"prefix must hold tokens below {self.vocabulary_size}, got {list(prefix)}")
         tokens = np.append(known, 0)[None]  # the last one is not looked at
-        for law in self.predictions(tokens, None if task is None else np.array([task])):
-            last = law
-        return last[0]
+        laws = self.predictions(tokens, None if task is None else np.array([task]))
+        last: Floats = next(islice(laws, known.size, None))[0]
+        return last
 
     def losses(self, tokens: Array, task: Array | None = None) -> Floats:
-        """-log of the exact probability of every token given those before it, in nats, (n, T); of all tokens, also
-        those with a loss_mask of 0."""
+        """How surprising each token of `tokens` (n, T) is, (n, T): minus the log of its exact probability, in nats.
+
+        Of all tokens, also those with a loss_mask of 0.
+        """
         chances = np.empty(tokens.shape)
         for t, law in enumerate(self.predictions(tokens, task)):
             chances[:, t] = law[np.arange(len(tokens)), tokens[:, t].astype(np.int64)]
         with np.errstate(divide="ignore"):
-            return -np.log(chances)
+            losses: Floats = -np.log(chances)
+        return losses
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -244,8 +248,8 @@ class Law:
 
         `length` may be left out where the law fixes it. The array is `out` if given, else of `dtype`, or of the
         smallest unsigned dtype that fits. With `columns`, names of `extra_columns`, a dictionary: ``tokens`` and these.
-        Token t of sequence i depends on the law, i and t alone (and on the length, if the law is not prefix-stable): not
-        on the call, the threads or the machine.
+        Token t of sequence i depends on the law, i and t alone (and on the length, if the law is not prefix-stable):
+        not on the call, the threads or the machine.
         """
         count = checks.integer("sequence_count", sequence_count, 0, 2**63 - 1)
         first = checks.integer("first_sequence", first_sequence, 0, 2**64 - 1)
@@ -270,12 +274,7 @@ class Law:
         return arrays["tokens"] if columns is None else arrays
 
     def _arrays(
-        self,
-        count: int,
-        length: int | None,
-        columns: Sequence[str] | None,
-        out: Array | None,
-        dtype: DTypeLike | None,
+        self, count: int, length: int | None, columns: Sequence[str] | None, out: Array | None, dtype: DTypeLike | None
     ) -> dict[str, Array]:
         steps = self.fixed_length if length is None else length
         if steps is None:
@@ -306,7 +305,9 @@ class Law:
     def from_spec(cls, spec: Mapping[str, Any]) -> Self:
         """The law whose `spec` this is; other keys are left alone, and missing fields have their defaults."""
         known = {field.name for field in fields(cls) if field.init}
-        return cls(**{name: math.inf if value == "inf" else value for name, value in spec.items() if name in known})
+        values: dict[str, Any] = {name: value for name, value in spec.items() if name in known}
+        values = {name: math.inf if value == "inf" else value for name, value in values.items()}
+        return cls(**values)
 
     def key(self, domain: Domain) -> int:
         """The key of draws that belong to a sequence: laws that differ in any field share no draws."""

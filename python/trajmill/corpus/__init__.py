@@ -1,7 +1,7 @@
 """Corpora, virtual and stored: the format is on one page, docs/corpus-format.md."""
 
+from trajmill.core.column import Column
 from trajmill.corpus.errors import CorpusError
-from trajmill.corpus.layout import Column
 from trajmill.corpus.order import CorpusSampler
 from trajmill.corpus.rows import StoredCorpus, VirtualCorpus, open_corpus
 

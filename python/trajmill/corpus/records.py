@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from trajmill.core import checks
+from trajmill.core.column import Column
 from trajmill.corpus.errors import CorpusError, NewerFormatError, library
-from trajmill.corpus.layout import Column, Layout
+from trajmill.corpus.layout import Layout
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trajmill.core import MDP, MarkovChain, MDPSample, checks
+from trajmill.core.column import Column
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.corpus.errors import CorpusError
-from trajmill.corpus.layout import Column
 from trajmill.corpus.order import Permutation
 from trajmill.corpus.records import MANIFEST, Manifest
 from trajmill.corpus.sources import columns_of

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trajmill.core import MDP, MarkovChain, MDPSample, checks, reference
+from trajmill.core.column import Column
 from trajmill.core.mapping import OneToOneMap
 from trajmill.corpus.errors import CorpusError
-from trajmill.corpus.layout import Column, Layout
+from trajmill.corpus.layout import Layout
 
 BLOCK_BYTES = 2**24
 """most bytes of a column that one hash covers, unless a row is longer"""

@@ -10,11 +10,12 @@ from itertools import islice
 from typing import Any
 
 from trajmill.core import checks
+from trajmill.core.column import Column
 from trajmill.core.direct_io import aligned_buffer
 from trajmill.core.paths import AnyPath
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError, NewerFormatError
-from trajmill.corpus.layout import Column, Layout
+from trajmill.corpus.layout import Layout
 from trajmill.corpus.records import MANIFEST, Manifest, Receipt, content_hash, receipt_name
 from trajmill.corpus.storage import WAITING_THREADS, Store, in_order, open_store
 

@@ -23,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trajmill.core import checks
+from trajmill.core.column import Column
 from trajmill.core.files import replacing, sha256_of
 from trajmill.core.paths import input_path
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError, library
-from trajmill.corpus.layout import Column
 
 END = "<|endoftext|>"
 """GPT-2's token between texts: it follows every line; in the text itself these letters have no special meaning"""

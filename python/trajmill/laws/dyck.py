@@ -36,7 +36,7 @@ class Dyck(Law):
     initial_depth: int = 0
     """brackets that a row begins with, 0 to the maximal depth"""
     longest_word: int | None = None
-    """tokens after which a word, from depth 0 to depth 0, only closes (the last of them does not open); None: no limit"""
+    """place of a token in its word, from depth 0 to depth 0, from which on only closing ones follow; None: no limit"""
     paired: bool = True
     """whether a closing bracket is another token than its opening one"""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trajmill.corpus.layout import Column
+from trajmill.core.column import Column
 
 
 @dataclass

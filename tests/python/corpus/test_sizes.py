@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import trajmill as tm
-from trajmill.corpus.layout import Column, Layout
+from trajmill.core.column import Column
+from trajmill.corpus.layout import Layout
 from trajmill.corpus.records import MANIFEST, Manifest
 
 

@@ -12,7 +12,7 @@ import windows_twin
 from small_data import LENGTHS, recording, transitions
 
 import trajmill as tm
-from trajmill.corpus.layout import Column
+from trajmill.core.column import Column
 from trajmill.data import Normalizer, Transitions
 from trajmill.replay import MDPTransitions, Shares, TrajectoryBuffer
 

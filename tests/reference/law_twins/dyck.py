@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from law_twins import words_of
-
 from trajmill.core.law import Domain
 from trajmill.laws.dyck import Dyck
 

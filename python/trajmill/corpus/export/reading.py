@@ -14,9 +14,9 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from trajmill.core.column import Column
 from trajmill.core.progress import Progress
 from trajmill.corpus.errors import CorpusError
-from trajmill.corpus.layout import Column
 from trajmill.corpus.rows import Array, StoredCorpus
 
 BLOCK_BYTES = 2**24
