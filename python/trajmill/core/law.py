@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar, Self, overload
+from typing import Any, ClassVar, Protocol, Self, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -63,6 +63,30 @@ def derive_key(seed: int, *values: int) -> int:
         words = _core.philox4x32([value & 0xFFFFFFFF, value >> 32, position, 0], key)
         key = words[0] | words[1] << 32
     return key
+
+
+@runtime_checkable
+class RowLaw(Protocol):
+    """What corpora ask of a law, whatever its rows are: a `Law`, a `MarkovChain`, an `MDP`."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens, or states, are below it."""
+
+    def columns(self, length: int, extra: Sequence[str] = ()) -> tuple[Column, ...]:
+        """The columns of rows of `length`, with those of `extra`; ValueError for a column that the law has not."""
+
+    def fill(self, first_sequence: int, arrays: Arrays, threads: int | None = None) -> None:
+        """Fill the columns with the sequences from `first_sequence` on."""
+
+    def pick(self, indexes: Sequence[int] | Array, arrays: Arrays, threads: int | None = None) -> None:
+        """Fill the columns with the sequences of the given numbers (n,), in that order."""
+
+
+def no_extra(law: object, extra: Sequence[str]) -> None:
+    """ValueError if columns are asked for that `law` has not."""
+    if extra:
+        raise ValueError(f"a {type(law).__name__} has no column {extra[0]!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

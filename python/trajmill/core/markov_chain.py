@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.core.column import Column
+from trajmill.core.law import Arrays, no_extra
 from trajmill.core.sampler import ExplicitStream, Sampler, explicit_seed
 
 
@@ -135,6 +137,25 @@ class MarkovChain(Sampler):
         tokens = checks.output("out", out, (len(numbers), steps), dtype, self.state_count)
         self._core.sample_sequences(indexes=numbers, out=tokens, threads=checks.thread_count(threads))
         return tokens
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The states are the tokens."""
+        return self.state_count
+
+    def columns(self, length: int, extra: Sequence[str] = ()) -> tuple[Column, ...]:
+        """See `RowLaw`: ``tokens`` alone."""
+        no_extra(self, extra)
+        return (Column(name="tokens", dtype=checks.smallest_dtype(self.state_count).name, row_length=length),)
+
+    def fill(self, first_sequence: int, arrays: Arrays, threads: int | None = None) -> None:
+        """See `RowLaw`."""
+        tokens = arrays["tokens"]
+        self.sample(*tokens.shape, first_sequence=first_sequence, out=tokens, threads=threads)
+
+    def pick(self, indexes: Sequence[int] | NDArray[Any], arrays: Arrays, threads: int | None = None) -> None:
+        """See `RowLaw`."""
+        self.sample_sequences(indexes, arrays["tokens"].shape[1], out=arrays["tokens"], threads=threads)
 
     def probabilities(self, context: Sequence[int] = ()) -> NDArray[np.float64]:
         """The exact law of what follows `context` (oldest state first, at most `order` states), float64 (S,).

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.core.column import Column
+from trajmill.core.law import Arrays, no_extra
 from trajmill.core.sampler import ExplicitStream, Sampler, explicit_seed
 
 
@@ -154,6 +156,30 @@ class MDP(Sampler):
             states=checks.output("out.states", old_states, (count, steps + 1), None, self.state_count),
             actions=checks.output("out.actions", old_actions, (count, steps), None, self.action_count),
         )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Of the states; actions have a number of their own."""
+        return self.state_count
+
+    def columns(self, length: int, extra: Sequence[str] = ()) -> tuple[Column, ...]:
+        """See `RowLaw`: ``states``, one more than `length`, and ``actions``."""
+        no_extra(self, extra)
+        states, actions = (checks.smallest_dtype(count).name for count in (self.state_count, self.action_count))
+        return (
+            Column(name="states", dtype=states, row_length=length + 1),
+            Column(name="actions", dtype=actions, row_length=length),
+        )
+
+    def fill(self, first_sequence: int, arrays: Arrays, threads: int | None = None) -> None:
+        """See `RowLaw`."""
+        out = MDPSample(states=arrays["states"], actions=arrays["actions"])
+        self.sample(*out.actions.shape, first_trajectory=first_sequence, out=out, threads=threads)
+
+    def pick(self, indexes: Sequence[int] | NDArray[Any], arrays: Arrays, threads: int | None = None) -> None:
+        """See `RowLaw`."""
+        out = MDPSample(states=arrays["states"], actions=arrays["actions"])
+        self.sample_trajectories(indexes, out.actions.shape[1], out=out, threads=threads)
 
     def policy_probabilities(self, state: int) -> NDArray[np.float64]:
         """The exact law of the action in `state`, float64 (A,)."""

@@ -11,13 +11,13 @@ from typing import Any, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.core import MDP, MarkovChain, MDPSample, checks
+from trajmill.core import checks
 from trajmill.core.column import Column
+from trajmill.core.law import RowLaw
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.order import Permutation
 from trajmill.corpus.records import MANIFEST, Manifest
-from trajmill.corpus.sources import columns_of
 from trajmill.corpus.storage import open_store
 from trajmill.corpus.survey import size_problems, summary, survey
 
@@ -96,36 +96,35 @@ class ShuffledCorpus(Corpus):
 
 
 class VirtualCorpus(Corpus):
-    """`sequence_count` rows of `length` tokens of a chain, or transitions of an MDP, made when they are asked for.
+    """`sequence_count` rows of `length` tokens of a law, or transitions of an MDP, made when they are asked for.
 
-    Row i is what ``law.sample(1, length, first_sequence=i)`` returns and what a stored corpus of this law holds: column
-    ``tokens`` of a MarkovChain, or of an MDP the columns ``states``, of length + 1, and ``actions``. There are 1 to
-    2**63 - 1 rows. A batch is drawn by `threads` threads, by default one, since loaders have workers of their own.
+    Row i is what ``law.sample(1, length, first_sequence=i)`` returns and what a stored corpus of this law holds: the
+    column ``tokens`` and those of `columns` (see `Law.extra_columns`), or of an MDP the columns ``states``, of length
+    + 1, and ``actions``. There are 1 to 2**63 - 1 rows. A batch is drawn by `threads` threads, by default one, since
+    loaders have workers of their own.
     """
 
-    def __init__(self, law: MarkovChain | MDP, *, sequence_count: int, length: int, threads: int = 1) -> None:
+    def __init__(
+        self, law: RowLaw, *, sequence_count: int, length: int, columns: Sequence[str] = (), threads: int = 1
+    ) -> None:
+        if not isinstance(law, RowLaw):
+            raise TypeError(f"law must be a law such as a MarkovChain, an MDP or a Dyck, got {law!r}")
         self.law = law
         self.row_count = checks.integer("sequence_count", sequence_count, 1, 2**63 - 1)
         self.length = checks.integer("length", length, 1, 2**32 - 1)
+        self.columns = law.columns(self.length, columns)
+        self._extra = tuple(columns)
         self._threads = checks.thread_count(threads)
-        if isinstance(law, MarkovChain):
-            self.columns = columns_of("markov", self.length, law.state_count)
-        elif isinstance(law, MDP):
-            self.columns = columns_of("mdp", self.length, law.state_count, law.action_count)
-        else:
-            raise TypeError(f"law must be a MarkovChain or an MDP, got {law!r}")
 
     def read(self, indexes: Indexes) -> dict[str, Array]:
         """See `Corpus.read`."""
         arrays = empty_rows(self.columns, len(indexes))
-        if isinstance(self.law, MarkovChain):
-            self.law.sample_sequences(indexes, self.length, out=arrays["tokens"], threads=self._threads)
-        else:
-            self.law.sample_trajectories(indexes, self.length, out=MDPSample(**arrays), threads=self._threads)
+        self.law.pick(indexes, arrays, self._threads)
         return arrays
 
     def __repr__(self) -> str:
-        return f"VirtualCorpus({self.law!r}, sequence_count={self.row_count}, length={self.length})"
+        extra = f", columns={self._extra}" if self._extra else ""
+        return f"VirtualCorpus({self.law!r}, sequence_count={self.row_count}, length={self.length}{extra})"
 
 
 class StoredCorpus(Corpus):

@@ -6,7 +6,7 @@ A spec is a plain dictionary of JSON values. It holds everything that decides th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.core import MDP, MarkovChain, MDPSample, checks, reference
+from trajmill import laws
+from trajmill.core import MDP, MarkovChain, checks, reference
 from trajmill.core.column import Column
+from trajmill.core.law import Arrays, Law
 from trajmill.core.mapping import OneToOneMap
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.layout import Layout
@@ -26,8 +28,8 @@ SHARD_VALUES = 2**28
 """most values of a column in a shard, unless asked for otherwise or a row is longer"""
 
 Spec = Mapping[str, Any]
-Arrays = Mapping[str, npt.NDArray[Any]]
-"""(rows, row_length) arrays under their columns' names"""
+OWN_KEYS = ("kind", "stream", "columns", "row_count", "length", "shard_rows", "block_rows")
+"""what a spec says beside the fields of its law"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +43,41 @@ class Source:
 
 
 def make_spec(
-    kind: str, law: Spec, *, row_count: int, length: int, shard_rows: int | None = None, stream: str = "v1"
+    kind: str,
+    law: Spec,
+    *,
+    row_count: int,
+    length: int,
+    columns: Sequence[str] = (),
+    shard_rows: int | None = None,
+    stream: str = "v1",
 ) -> dict[str, Any]:
     """The spec of `row_count` rows of a `kind` whose parameters are `law`.
 
-    If ``law["backend"]`` is ``"auto"`` or missing, the spec names the backend that was chosen. `shard_rows` is a power
-    of two; None makes up to 2**28 values a shard, and at least `row_count` makes a single shard.
+    `columns` are wanted beside the tokens (`Law.extra_columns`). If ``law["backend"]`` of a chain or an MDP is
+    ``"auto"`` or missing, the spec names the backend that was chosen. `shard_rows` is a power of two; None makes up to
+    2**28 values a shard, and at least `row_count` makes a single shard.
     """
+    if kind in laws.names():
+        given = laws.find(kind).from_spec(law).spec()
+    else:
+        given = {"backend": "auto", **{name: "inf" if value == math.inf else value for name, value in law.items()}}
     spec = {
         "kind": kind,
         "stream": stream,
-        "backend": "auto",
-        **{name: "inf" if value == math.inf else value for name, value in law.items()},
+        **given,
         "row_count": checks.integer("row count", row_count, 1, 2**63 - 1),
         "length": checks.integer("length", length, 1, 2**32 - 1),
     }
-    if spec["backend"] == "auto":
+    if columns:
+        spec["columns"] = [column.name for column in _law_of(spec | {"columns": columns}).columns(length, columns)[1:]]
+    if spec.get("backend") == "auto":
         spec["backend"] = source_of(spec).backend
-    columns = _columns(spec)
+    made = _columns(spec)
     if shard_rows is None:
-        shard_rows = _power_of_two(SHARD_VALUES // max(column.row_length for column in columns))
+        shard_rows = _power_of_two(SHARD_VALUES // max(column.row_length for column in made))
     spec["shard_rows"] = checks.integer("shard_rows", shard_rows, 1, 2**62)
-    block_rows = _power_of_two(BLOCK_BYTES // max(column.row_bytes for column in columns))
+    block_rows = _power_of_two(BLOCK_BYTES // max(column.row_bytes for column in made))
     spec["block_rows"] = min(block_rows, spec["shard_rows"])
     layout_of(spec)
     return spec
@@ -71,8 +86,17 @@ def make_spec(
 def layout_of(spec: Spec) -> Layout:
     """The layout of the corpus that `spec` asks for; CorpusError for a spec that this version cannot make."""
     columns = _columns(spec)
-    _require_known("backend", spec, ("dense", "implicit"))
+    if spec["kind"] not in laws.names():
+        _require_known("backend", spec, ("dense", "implicit"))
     return Layout.of(spec, columns)
+
+
+def vocabulary_size(spec: Spec) -> int | None:
+    """Tokens of a corpus are below it; None if its spec does not say so."""
+    if spec.get("kind") in laws.names():
+        return _law_of(spec).vocabulary_size
+    size = spec.get("state_count")
+    return None if size is None else int(size)
 
 
 def source_of(spec: Spec) -> Source:
@@ -99,7 +123,23 @@ def columns_of(kind: str, length: int, state_count: int, action_count: int = 0) 
 
 def _columns(spec: Spec) -> tuple[Column, ...]:
     _maker(spec)  # refuses other kinds
+    if spec["kind"] in laws.names():
+        return _law_of(spec).columns(spec["length"], spec.get("columns", ()))
     return columns_of(spec["kind"], spec["length"], spec["state_count"], spec.get("action_count", 0))
+
+
+def _law_of(spec: Spec) -> Law:
+    """The law of a spec whose kind is one of `trajmill.laws`."""
+    kind = laws.find(spec["kind"])
+    law = kind.from_spec(spec)
+    if unknown := set(spec) - set(law.spec()) - set(OWN_KEYS):
+        raise CorpusError(f"this trajmill does not know {', '.join(sorted(unknown))} of a law of kind {kind.kind()!r}")
+    return law
+
+
+def _any_law(spec: Spec) -> Source:
+    """Sequences of a law that is a file of `trajmill.laws`."""
+    return Source(_columns(spec), _law_of(spec).fill)
 
 
 def _law(spec: Spec, *names: str) -> dict[str, Any]:
@@ -113,24 +153,14 @@ def _tokens(spec: Spec) -> Source:
     if spec["kind"] == "markov":
         law = _law(spec, "order", "temperature", "initial")
     chain = MarkovChain(**law, **_law(spec, "state_count", "seed", "backend"))
-
-    def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
-        tokens = arrays["tokens"]
-        chain.sample(*tokens.shape, first_sequence=first_row, out=tokens, threads=threads)
-
-    return Source(_columns(spec), fill, chain.backend)
+    return Source(_columns(spec), chain.fill, chain.backend)
 
 
 def _mdp(spec: Spec) -> Source:
     """Trajectories of an MDP: the columns ``states``, one longer, and ``actions``."""
     temperatures = "policy_temperature", "transition_temperature"
     mdp = MDP(**_law(spec, "state_count", "action_count", *temperatures, "seed", "start", "backend"))
-
-    def fill(first_row: int, arrays: Arrays, threads: int | None) -> None:
-        out = MDPSample(states=arrays["states"], actions=arrays["actions"])
-        mdp.sample(*out.actions.shape, first_trajectory=first_row, out=out, threads=threads)
-
-    return Source(_columns(spec), fill, mdp.backend)
+    return Source(_columns(spec), mdp.fill, mdp.backend)
 
 
 def _mapped(spec: Spec) -> Source:
@@ -198,13 +228,14 @@ SOURCES: dict[str, dict[str, Callable[[Spec], Source]]] = {
     "v1": {"markov": _tokens, "iid": _tokens, "mdp": _mdp, "identity": _mapped, "mapping": _mapped},
     "reference": {"markov": _reference_tokens, "iid": _reference_tokens, "mdp": _reference_mdp},
 }
-"""stream -> kind -> what makes the source of such a spec"""
+"""stream -> kind -> what makes the source of such a spec; stream v1 also has every law of `trajmill.laws`"""
 
 
 def _maker(spec: Spec) -> Callable[[Spec], Source]:
     _require_known("stream", spec, SOURCES)
-    _require_known("kind", spec, SOURCES[spec["stream"]])
-    return SOURCES[spec["stream"]][spec["kind"]]
+    makers = SOURCES[spec["stream"]] | (dict.fromkeys(laws.names(), _any_law) if spec["stream"] == "v1" else {})
+    _require_known("kind", spec, makers)
+    return makers[spec["kind"]]
 
 
 def _require_known(name: str, spec: Spec, known: Collection[str]) -> None:

@@ -72,7 +72,7 @@ def test_rows_that_do_not_exist(chain, wrong):
 
 
 def test_arguments(chain):
-    with pytest.raises(TypeError, match="law must be a MarkovChain or an MDP, got 3"):
+    with pytest.raises(TypeError, match="law must be a law such as a MarkovChain, an MDP or a Dyck, got 3"):
         tm.VirtualCorpus(3, sequence_count=1, length=1)
     with pytest.raises(ValueError, match="sequence_count must be between 1"):
         tm.VirtualCorpus(chain, sequence_count=0, length=1)
