@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import operator
 import time
 from dataclasses import dataclass
@@ -122,6 +123,8 @@ class ExportTo(Generic[FormatT]):
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DEST")]
     """directory to create; a file for d4rl"""
     options: Annotated[FormatT, tyro.conf.arg(name="")]
+    token_map: Path | None = None
+    """JSON list that gives each token another id, such as those of a tokenizer"""
     overwrite: bool = False
     """replace an earlier export"""
 
@@ -147,13 +150,27 @@ class Export:
     def run(self, progress: Progress) -> Outcome:
         started = time.perf_counter()
         corpus = open_corpus(self.to.corpus)
-        result = export_corpus(self.to.options, corpus, self.to.out, overwrite=self.to.overwrite, progress=progress)
+        token_map = None if self.to.token_map is None else _read_token_map(self.to.token_map)
+        result = export_corpus(
+            self.to.options, corpus, self.to.out, token_map=token_map, overwrite=self.to.overwrite, progress=progress
+        )
         seconds = time.perf_counter() - started
         target, size, linked = str(self.to.out), result.byte_count, result.linked_bytes
         data = {"destination": target, "files": result.file_count, "bytes": size, "linked_bytes": linked}
         shared = f", {linked:,} of them shared with the corpus" if linked else ""
         text = f"{target}: {size:,} bytes in {result.file_count} files{shared}, {seconds:.2f} s"
         return Outcome({**data, "seconds": seconds}, text)
+
+
+def _read_token_map(path: Path) -> list[int]:
+    """A JSON list of whole numbers: at place t, what is written for token t."""
+    try:
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"the map of tokens {path} cannot be read: {error}") from None
+    if not isinstance(numbers, list):
+        raise CorpusError(f"the map of tokens {path} must be a JSON list, at place t the id of token t")
+    return numbers
 
 
 COMMANDS = {"info": Info, "head": Head, "verify": Verify, "export": Export, "merge": Merge}

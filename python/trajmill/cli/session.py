@@ -62,8 +62,8 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
     A command's module has a docstring, which opens its help; ``EXAMPLES``; and ``COMMANDS``, which maps its second word
     (``""``: it has none) to a dataclass, the parsed arguments. Its ``run(progress)`` does the work by calling one
     function, and returns an `Outcome`, or None if another process prints one. A function in place of the dataclass
-    makes one with ``EXAMPLES`` of its own, whose switches have both of their names, since some are on by default; under
-    ``""`` it makes one of the words that follow, since they decide what options there are.
+    makes one of the words that follow, since they may decide what options there are; under a second word it has
+    ``EXAMPLES`` of its own, and its switches have both of their names, since some are on by default.
     """
     name, *rest = words
     markers = [tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff]
@@ -84,7 +84,8 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
             _, _, more = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
             about = _about(f"{kind.__doc__}\n\n{more}".strip(), "\n".join(own) or module.EXAMPLES)
         else:
-            kind, markers = kind(), markers[:1]
+            kind = kind(rest)
+            markers = [] if getattr(kind, "NONE_IS_A_VALUE", False) else markers[:1]
             about = _about(kind.__doc__, kind.EXAMPLES)
     if {"-h", "--help"} & set(rest):
         print(f"{about}\n")  # not as the parser's description, whose lines it joins

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from importlib.resources import files
@@ -55,7 +56,7 @@ class Train:
         return summary_of(path) if is_first() else None
 
 
-def command_of(name: str) -> type[Train]:
+def command_of(name: str, words: Sequence[str] = ()) -> type[Train]:
     """The command of a method, made when it is asked for: methods import torch, their names do not."""
     from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, SynthesisConfig, TrainConfig
     from trajmill.training.settings import Interaction, Schedule

@@ -99,6 +99,8 @@ class Law:
     extra_columns: ClassVar[tuple[str, ...]] = ("loss_mask", "task")
     """what rows may have beside their tokens: loss_mask uint8, 1 where the token is a target; task uint32, the number
     of the sequence's task from 0 on; states, what is hidden behind each token"""
+    presets: ClassVar[tuple[str, ...]] = ()
+    """names of class methods that make published laws"""
     kernel_columns: ClassVar[tuple[str, ...]] = ()
     """those of them that the kernel writes; of the others every mask is 1 and every task 0"""
 

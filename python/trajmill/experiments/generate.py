@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from trajmill.core.law import Law
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.build import Built, Part, build
 from trajmill.corpus.sources import make_spec
@@ -142,8 +144,30 @@ def generate(
     if config.kind == "mdp" and stream == "reference":
         unused.add("seed")  # the authors' MDP has none to choose
     law = {name: value for name, value in law.items() if name not in unused}
+    spec = make_spec(config.kind, law, row_count=row_count, length=length, shard_rows=mill.shard_rows, stream=stream)
+    return _build(spec, output, progress, mill)
+
+
+def generate_law(
+    law: Law,
+    output: str | Path,
+    progress: Progress = silent,
+    mill: MillConfig = MillConfig(),
+    *,
+    sequence_count: int,
+    length: int,
+    columns: Sequence[str] = (),
+) -> Built:
+    """Write a corpus of a law: ``tokens`` (sequence_count, length) and the `columns` wanted beside them."""
+    spec = make_spec(
+        law.kind(), law.spec(), row_count=sequence_count, length=length, columns=columns, shard_rows=mill.shard_rows
+    )
+    return _build(spec, output, progress, mill)
+
+
+def _build(spec: dict[str, Any], output: str | Path, progress: Progress, mill: MillConfig) -> Built:
     return build(
-        make_spec(config.kind, law, row_count=row_count, length=length, shard_rows=mill.shard_rows, stream=stream),
+        spec,
         output,
         progress,
         engine=mill.engine,

@@ -54,7 +54,7 @@ def test_a_field_of_a_newer_version_is_refused() -> None:
 
 
 def test_columns_that_a_law_has_not_are_refused() -> None:
-    with pytest.raises(ValueError, match="a column of a Dyck must be one of .*'states', got 'mood'"):
+    with pytest.raises(ValueError, match=r"a column of a Dyck must be one of .*'states', got 'mood'"):
         tm.VirtualCorpus(tm.Dyck(), sequence_count=3, length=8, columns=["mood"])
     with pytest.raises(ValueError, match="a MarkovChain has no column 'loss_mask'"):
         tm.VirtualCorpus(tm.MarkovChain(state_count=3), sequence_count=3, length=8, columns=["loss_mask"])

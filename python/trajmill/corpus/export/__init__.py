@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -48,15 +49,22 @@ class ExportResult:
 
 
 def export_corpus(
-    format: Format, corpus: StoredCorpus, destination: AnyPath, *, overwrite: bool = False, progress: Progress = silent
+    format: Format,
+    corpus: StoredCorpus,
+    destination: AnyPath,
+    *,
+    token_map: Sequence[int] | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
 ) -> ExportResult:
     """Write a corpus in another format.
 
-    `destination` is a directory (for `D4RL` a file) that must be new or empty, or with `overwrite` an earlier export.
+    With `token_map` a token t is written as ``token_map[t]``, such as the ids of another tokenizer. `destination` is a
+    directory (for `D4RL` a file) that must be new or empty, or with `overwrite` an earlier export.
     It appears whole or not at all. CorpusError if the corpus is empty or does not fit the format, a library is absent,
     or `destination` cannot be written.
     """
-    rows = CorpusRows(corpus, progress)
+    rows = CorpusRows(corpus, progress, token_map)
     target = files.replaceable(local_path(destination))
     try:
         _make_way(target, overwrite=overwrite)
@@ -68,6 +76,7 @@ def export_corpus(
                 record = {
                     "format": type(format).__name__.lower(),
                     "options": asdict(format),
+                    **({} if token_map is None else {"token_map": list(token_map)}),
                     "spec": rows.spec,
                     "row_count": rows.count,
                     "columns": [asdict(column) for column in rows.columns.values()],

@@ -8,32 +8,42 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from trajmill.core import checks
 from trajmill.core.column import Column
 from trajmill.core.progress import Progress
 from trajmill.corpus.errors import CorpusError
 from trajmill.corpus.rows import Array, StoredCorpus
+from trajmill.corpus.sources import vocabulary_size
 
 BLOCK_BYTES = 2**24
 """what is held in memory at a time, unless one row is larger"""
 _ENTRIES = 2**20  # of a ramp, written at a time
+_MAPPED = ("tokens", "targets")
+"""columns that a map of tokens changes"""
 _UNSUPPORTED = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EINVAL}
 """how a file system says that it has no hard links, or no copies within the kernel"""
 
 
 class CorpusRows:
-    """The rows of a corpus, in the pieces that exporters ask for; every row written is reported to `progress`."""
+    """The rows of a corpus, in the pieces that exporters ask for; every row written is reported to `progress`.
 
-    def __init__(self, corpus: StoredCorpus, progress: Progress) -> None:
+    With `token_map`, a list of whole numbers below 2**32, a token t is written as ``token_map[t]``.
+    """
+
+    def __init__(self, corpus: StoredCorpus, progress: Progress, token_map: Sequence[int] | None = None) -> None:
         if corpus.row_count < 1 or not corpus.columns:
             raise CorpusError(f"{corpus.directory} holds no rows; there is nothing to export")
         self.directory, self.spec, self.count = corpus.directory, corpus.spec, corpus.row_count
         self.columns = {column.name: column for column in corpus.columns}
+        self._maps: dict[str, Array] = {}
+        """by column, what to write for each of its values"""
         self._shards = {name: corpus.shards(name) for name in self.columns}
         self._paths = {name: corpus.shard_paths(name) for name in self.columns}
         shards = next(iter(self._shards.values()))
@@ -41,6 +51,21 @@ class CorpusRows:
         self.shard_ranges = list(itertools.pairwise(self._bounds))
         """first row and end row of every shard"""
         self._progress, self._done = progress, 0
+        if token_map is not None:
+            self._map_tokens(token_map)
+
+    def _map_tokens(self, token_map: Sequence[int]) -> None:
+        if "tokens" not in self.columns:
+            raise CorpusError(f"a map of tokens is for a corpus with the column tokens, {self.directory} has none")
+        numbers = np.array([checks.integer("a token in the map", number, 0, 2**32 - 1) for number in token_map])
+        if (needed := self.value_count("state_count", "tokens")) > len(numbers):
+            raise CorpusError(
+                f"the map of tokens must name all {needed:,} tokens of {self.directory}, got {len(numbers):,}"
+            )
+        dtype = checks.smallest_dtype(int(numbers.max(initial=0)) + 1)
+        for name in set(_MAPPED) & set(self.columns):
+            self._maps[name] = numbers.astype(dtype)
+            self.columns[name] = replace(self.columns[name], dtype=dtype.name)
 
     def shard_files(self, directory: Path, suffix: str) -> list[tuple[Path, int, int]]:
         """A file ``data-00000-of-00004.SUFFIX`` for every shard, with its first row and end row."""
@@ -48,15 +73,24 @@ class CorpusRows:
         names = (f"data-{number:05d}-of-{count:05d}.{suffix}" for number in range(count))
         return [(directory / name, *rows) for name, rows in zip(names, self.shard_ranges, strict=True)]
 
-    def only(self, wanted: Sequence[str], need: str) -> list[Column]:
-        """The columns named `wanted`; CorpusError that begins with `need` if the corpus has others."""
-        if set(self.columns) != set(wanted):
+    def only(self, wanted: Sequence[str], need: str, optional: Sequence[str] = ()) -> list[Column]:
+        """The columns named `wanted`; CorpusError that begins with `need` if the corpus lacks one, or has others.
+
+        It may have those that are `optional`.
+        """
+        if not set(wanted) <= set(self.columns) <= {*wanted, *optional}:
             raise CorpusError(f"{need}; {self.directory} has the columns {', '.join(sorted(self.columns))}")
         return [self.columns[name] for name in wanted]
 
     def value_count(self, key: str, column: str) -> int:
-        """How many values a column may take: what the spec says under `key`, else the largest value there plus one."""
-        return int(self.spec.get(key) or self._largest(column) + 1)
+        """How many values a column may take: what the spec says under `key`, else the largest value there plus one.
+
+        Under ``state_count``, that is the law's vocabulary; of mapped tokens, what the map makes of it.
+        """
+        if column in self._maps:
+            return self._largest(column) + 1
+        known = vocabulary_size(self.spec) if key == "state_count" else self.spec.get(key)
+        return int(known or self._largest(column) + 1)
 
     def check_values(self, column: Column, dtype: npt.DTypeLike, reader: str) -> None:
         """CorpusError if a value of `column` does not fit `dtype`; the values are read only if their dtype may not."""
@@ -68,6 +102,8 @@ class CorpusRows:
             )
 
     def _largest(self, column: str) -> int:
+        if column in self._maps:
+            return int(self._maps[column].max())
         return max(int(shard.max()) for shard in self._shards[column])
 
     def blocks(
@@ -82,8 +118,12 @@ class CorpusRows:
         for shard, start, stop in self._pieces(first, end):
             for row in range(start, stop, step):
                 cut = slice(row, min(row + step, stop))
-                yield {column.name: np.asarray(self._shards[column.name][shard][cut]) for column in columns}
+                yield {column.name: self._values(column.name, shard, cut) for column in columns}
                 self._report(cut.stop - row)
+
+    def _values(self, column: str, shard: int, cut: slice) -> Array:
+        stored = np.asarray(self._shards[column][shard][cut])
+        return self._maps[column][stored] if column in self._maps else stored
 
     def write_values(
         self, column: Column, dtype: npt.DTypeLike, first: int, end: int, target: Path, *, link: bool
@@ -94,7 +134,7 @@ class CorpusRows:
         they are parts of shards, the kernel copies them; otherwise they are converted block by block.
         """
         wanted = np.dtype(dtype).newbyteorder("<")
-        same_bytes = column.stored_dtype.itemsize == wanted.itemsize
+        same_bytes = column.stored_dtype.itemsize == wanted.itemsize and column.name not in self._maps
         shard = bisect.bisect_left(self._bounds, first)
         if link and same_bytes and self._bounds[shard : shard + 2] == [first, end]:
             with _where_supported():
@@ -112,6 +152,14 @@ class CorpusRows:
         """Append the bytes of rows `first` to `end` of one column after the other to `file`."""
         for column in columns:
             for shard, start, stop in self._pieces(first, end):
+                if column.name in self._maps:
+                    step = max(1, BLOCK_BYTES // column.row_bytes)
+                    for row in range(start, stop, step):
+                        values = self._values(column.name, shard, slice(row, min(row + step, stop)))
+                        file.write(np.ascontiguousarray(values, column.stored_dtype).data.cast("B"))
+                    if column is columns[-1]:
+                        self._report(stop - start)
+                    continue
                 _copy_bytes(self._paths[column.name][shard], start * column.row_bytes, stop * column.row_bytes, file)
                 if column is columns[-1]:
                     self._report(stop - start)
@@ -127,7 +175,7 @@ class CorpusRows:
     def _report(self, row_count: int) -> None:
         """Report that `row_count` more rows are written."""
         self._done += row_count
-        self._progress("exporting", self._done, self.count, "rows")
+        self._progress("exporting", min(self._done, self.count), self.count, "rows")  # a mask is written after its rows
 
 
 def write_ramp(file: BinaryIO, dtype: npt.DTypeLike, count: int, *, start: int = 0, step: int = 0) -> None:

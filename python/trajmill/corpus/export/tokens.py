@@ -23,7 +23,10 @@ _MEGATRON_CODES = {"uint8": 1, "int32": 4, "uint16": 8}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NanoGPT:
-    """``train.bin``, ``val.bin`` and ``meta.pkl`` with the vocabulary size; tokens become uint16."""
+    """``train.bin``, ``val.bin`` and ``meta.pkl`` with the vocabulary size; tokens become uint16.
+
+    A loss_mask is written beside, ``train.mask.bin`` and ``val.mask.bin``, uint8.
+    """
 
     validation_fraction: float = 0.1
     """share of the sequences, the last ones, that become val.bin, in [0, 1); 0 writes no val.bin (0.1 is nanoGPT's)"""
@@ -35,7 +38,7 @@ class NanoGPT:
 
     def write(self, rows: CorpusRows, target: Path) -> None:
         """Fill the new directory `target`."""
-        (tokens,) = rows.only(["tokens"], "nanoGPT reads tokens")
+        (tokens,) = rows.only(["tokens"], "nanoGPT reads tokens", ["loss_mask"])
         rows.check_values(tokens, "u2", "nanoGPT")
         validation_rows = round(rows.count * self.validation_fraction)
         if self.validation_fraction > 0 and not 0 < validation_rows < rows.count:
@@ -45,9 +48,11 @@ class NanoGPT:
             )
         target.mkdir()
         cut = rows.count - validation_rows
-        rows.write_values(tokens, "u2", 0, cut, target / "train.bin", link=not self.copy)
-        if validation_rows:
-            rows.write_values(tokens, "u2", cut, rows.count, target / "val.bin", link=not self.copy)
+        parts = {"train": (0, cut)} | ({"val": (cut, rows.count)} if validation_rows else {})
+        for name, (first, end) in parts.items():
+            rows.write_values(tokens, "u2", first, end, target / f"{name}.bin", link=not self.copy)
+            if mask := rows.columns.get("loss_mask"):
+                rows.write_values(mask, "u1", first, end, target / f"{name}.mask.bin", link=not self.copy)
         size = rows.value_count("state_count", "tokens")
         names = {token: str(token) for token in range(size)}
         meta = {"vocab_size": size, "itos": names, "stoi": {name: token for token, name in names.items()}}
