@@ -19,12 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trajmill import laws
 from trajmill.core.entropy import entropy_rate
+from trajmill.core.law import Law
 from trajmill.core.markov_chain import MarkovChain
 from trajmill.core.progress import Progress, silent
 from trajmill.core.reference import ReferenceChain
 from trajmill.corpus.errors import CorpusError
-from trajmill.corpus.sources import make_spec, source_of
+from trajmill.corpus.rows import StoredCorpus, StoredTokens
+from trajmill.corpus.sources import make_spec, source_of, vocabulary_size
 from trajmill.corpus.text import TextRows, open_text, store_text, text_name
 from trajmill.data.catalog import cache_directory
 from trajmill.models.gpt import Dropout, GPTConfig
@@ -44,12 +47,16 @@ LABEL = "Synthetic"
 SCHEDULE = Schedule(updates=20_000, evaluation_interval=10_000)
 SECONDS = (7.0, 1 / 250)
 METRICS = ("loss",)
-SCALES = {"loss": "loss, nats a token", "held_out_loss": "loss, nats a token"}
+SCALES = dict.fromkeys(("loss", "held_out_loss", "optimal_loss"), "loss, nats a token")
 DATA_PARALLEL = True
+OPTIMUM_NUMBERS = 2**29
+"""chances that the best predictor is asked for, in all, over the held-out sequences"""
 EXAMPLES = """
   trajmill train language_model --out runs/backbone
   trajmill train language_model --method.law iid --schedule.updates 1000 --method.length 128 --out runs/iid
   trajmill train language_model --method.stream reference --out runs/authors
+  trajmill train language_model --method.law dyck --method.law-fields pairs=8 max_depth=4 --out runs/brackets
+  trajmill train language_model --method.corpus corpus --method.length 512 --out runs/stored
   trajmill train language_model --method.text wiki.train.raw --schedule.updates 80000 --out runs/wiki
   torchrun --nproc-per-node 2 -m trajmill train language_model --out runs/backbone
 """
@@ -59,8 +66,14 @@ EXAMPLES = """
 class Config:
     """The tokens and what one update computes; defaults are the paper's (arXiv 2310.00771, Table 9, and its code)."""
 
-    law: Literal["markov", "iid"] = "markov"
-    """where tokens come from: a random Markov chain, or uniform draws"""
+    law: str = "markov"
+    """where tokens come from: a random Markov chain, uniform draws (iid), or any kind that `trajmill law` shows"""
+    law_preset: str | None = None
+    """a published law of that kind, where it has presets"""
+    law_fields: tuple[str, ...] = ()
+    """fields of such a law, each as NAME=VALUE, such as pairs=8 (`trajmill law KIND --help`)"""
+    corpus: Path | None = None
+    """directory of a stored corpus of tokens to learn instead of a law; its loss_mask counts, if it has one"""
     target: Literal["next", "identity", "mapping"] = "next"
     """what is predicted: the next token; with law iid also the token itself, or what a fixed map makes of it"""
     state_count: int = 100
@@ -119,6 +132,12 @@ class Config:
         in_range("[0, inf)", weight_decay=self.weight_decay)
         if self.length > self.position_count:
             raise ValueError(f"length must be at most position_count ({self.position_count}), got {self.length}")
+        if self.law not in ("markov", "iid", *laws.names()):
+            raise ValueError(f"law must be one of markov, iid, {', '.join(laws.names())}, got {self.law!r}")
+        if (self.law_fields or self.law_preset) and self.law in ("markov", "iid"):
+            raise ValueError(f"law_fields and law_preset are for the other laws, not for {self.law}")
+        if self.corpus is not None and (self.text or self.law != "markov"):
+            raise ValueError(f"corpus {self.corpus} is learned instead of a law or a text; give no {self.asked}")
         if self.vocabulary is not None and not self.text:
             raise ValueError(f"vocabulary {self.vocabulary} is for text; give text files too")
         if self.text_lines == "released" and not self.text:
@@ -127,7 +146,8 @@ class Config:
             raise ValueError(
                 f"target {self.target} is for law iid and no text, got {self.asked}; give --method.law iid"
             )
-        if self.stream == "reference" and (self.text or self.target != "next"):
+        known = self.law in ("markov", "iid") and self.corpus is None
+        if self.stream == "reference" and (self.text or self.target != "next" or not known):
             raise ValueError(
                 f"stream reference has the tokens of markov and iid alone, not of {self.asked} with target "
                 f"{self.target}; use v1"
@@ -136,7 +156,7 @@ class Config:
     @property
     def asked(self) -> str:
         """What is learned, in words."""
-        return "text" if self.text else f"law {self.law}"
+        return "text" if self.text else "corpus" if self.corpus else f"law {self.law}"
 
     @property
     def law_seed(self) -> int:
@@ -225,11 +245,84 @@ class State:
 
 
 def generate(config: Config, progress: Progress = silent) -> TokenRows:
-    """The sequences of the text if there is any, else of the law."""
-    return _text_rows(config, progress) if config.text else _law_rows(config)
+    """The sequences of the text or the corpus if there is any, else of the law."""
+    if config.text:
+        return _text_rows(config, progress)
+    if config.corpus is not None:
+        return _corpus_rows(config, config.corpus)
+    return _chain_rows(config) if config.law in ("markov", "iid") else _law_rows(config)
+
+
+def law_of(config: Config) -> Law:
+    """The law that `law`, `law_preset` and `law_fields` describe."""
+    kind = laws.find(config.law)
+    start = {"seed": config.law_seed}
+    if config.law_preset is not None:
+        if config.law_preset not in kind.presets:
+            known = f"presets are {', '.join(kind.presets)}" if kind.presets else "it has none"
+            raise ValueError(f"{config.law} has no preset {config.law_preset!r}; {known}")
+        start = getattr(kind, config.law_preset)().spec() | start
+    return kind.from_spec(start | kind.parse(config.law_fields))
 
 
 def _law_rows(config: Config) -> TokenRows:
+    law = law_of(config)
+    columns = [name for name in ("loss_mask",) if name in law.kernel_columns]
+    spec = make_spec(law.kind(), law.spec(), row_count=config.sequence_count, length=config.length, columns=columns)
+    rows = TokenRows(
+        name=f"{config.law}-tokens",
+        vocabulary_size=law.vocabulary_size,
+        rows=source_of(spec),
+        row_count=config.sequence_count,
+        held_out_count=config.held_out_count,
+    )
+    return replace(rows, optimal_loss=_optimal_loss(rows, law))
+
+
+def _corpus_rows(config: Config, directory: Path) -> TokenRows:
+    """The sequences of a stored corpus, in its order."""
+    corpus = StoredCorpus(directory)
+    names = {column.name for column in corpus.columns}
+    if "tokens" not in names:
+        raise CorpusError(f"{directory} has no column tokens, but {', '.join(sorted(names))}")
+    stored = StoredTokens(corpus)
+    length = stored.columns[0].row_length
+    if length != config.length:
+        raise ValueError(f"rows of {directory} have {length} tokens, got length {config.length}; give --method.length")
+    needed = config.held_out_count + config.batch_size
+    if corpus.row_count < needed:
+        raise ValueError(
+            f"{directory} holds {corpus.row_count} sequences, {needed} are needed ({config.held_out_count} held out "
+            "and a batch); hold out fewer, or make a larger corpus"
+        )
+    rows = TokenRows(
+        name=f"{directory.name}-tokens",
+        vocabulary_size=vocabulary_size(corpus.spec) or stored.largest() + 1,
+        rows=stored,
+        row_count=corpus.row_count,
+        held_out_count=config.held_out_count,
+    )
+    kind = corpus.spec.get("kind")
+    return (
+        replace(rows, optimal_loss=_optimal_loss(rows, laws.find(kind).from_spec(corpus.spec)))
+        if kind in laws.names()
+        else rows
+    )
+
+
+def _optimal_loss(rows: TokenRows, law: Law) -> float | None:
+    """Mean loss of the best predictor over the targets of held-out sequences, as many as take seconds."""
+    count = min(rows.held_out_count, max(1, OPTIMUM_NUMBERS // (rows.length * rows.vocabulary_size)))
+    held_out = rows.read(rows.row_count - rows.held_out_count, count)
+    try:
+        losses = law.losses(held_out["tokens"])[:, 1:]
+    except NotImplementedError:
+        return None
+    mask = held_out["loss_mask"][:, 1:] if rows.has_mask else np.ones_like(losses)
+    return float((losses * (mask != 0)).sum() / max(1, np.count_nonzero(mask)))
+
+
+def _chain_rows(config: Config) -> TokenRows:
     kind = config.law if config.target == "next" else config.target
     law: dict[str, Any] = {"state_count": config.state_count, "seed": config.law_seed}
     if config.law == "markov":
@@ -360,12 +453,22 @@ def update(state: State, tokens: Tensor, targets: Tensor | None) -> None:
     """One update of every seed on `tokens` (S, B, T), which predict their successors, or `targets` (S, B, T)."""
     dropout: Dropout = "torch" if state.config.dropout else None
     goal = None if targets is None else targets.long()
-    losses = token_losses(state.model.parameters, state.config.backbone, tokens.long(), goal, dropout)
+    counts = target_counts(state, goal)
+    losses = token_losses(state.model.parameters, state.config.backbone, tokens.long(), goal, dropout, counts)
     state.optimizer.minimize(losses, schedule(state.config, state.step))
     losses = losses.detach()
     state.table.ranks.all_reduce(losses)
     state.metrics.write(state.step, {"loss": losses})
     state.step.add_(1)
+
+
+def target_counts(state: State, targets: Tensor | None) -> Tensor | None:
+    """Targets of each seed where some tokens are none, (S,); of several processes their mean."""
+    if targets is None or not state.table.rows.has_mask:
+        return None
+    counts = (targets >= 0).sum((1, 2)).to(state.model.flat.dtype)
+    state.table.ranks.all_reduce(counts)
+    return counts.clamp_(min=1)
 
 
 def schedule(config: Config, update: Tensor) -> Tensor:
@@ -378,16 +481,19 @@ def schedule(config: Config, update: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure(state: State) -> dict[str, list[float]]:
-    """Mean loss on the sequences held out, beside the entropy rate, below which none stays, where it is known."""
+    """Mean loss on the sequences held out, beside the best predictor's, or a chain's entropy rate, where known."""
     parameters, seed_count = state.model.detached(), len(state.model.flat)
-    losses = [
-        token_losses(parameters, state.config.backbone, tokens.long(), None if targets is None else targets.long())
-        for tokens, targets in state.table.held_out()
-    ]
-    mean = torch.stack(losses).mean(0)
+    losses, weights = [], []
+    for tokens, targets in state.table.held_out():
+        goal = None if targets is None else targets.long()
+        counts = target_counts(state, goal)
+        losses.append(token_losses(parameters, state.config.backbone, tokens.long(), goal, None, counts))
+        weights.append(torch.ones_like(losses[-1]) if counts is None else counts)
+    mean = (torch.stack(losses) * torch.stack(weights)).sum(0) / torch.stack(weights).sum(0)
     state.table.ranks.all_reduce(mean)
-    floor = state.table.rows.entropy_rate
-    return {"held_out_loss": mean.tolist()} | ({} if floor is None else {"entropy_rate": [floor] * seed_count})
+    known = {"entropy_rate": state.table.rows.entropy_rate, "optimal_loss": state.table.rows.optimal_loss}
+    floors = {name: [floor] * seed_count for name, floor in known.items() if floor is not None}
+    return {"held_out_loss": mean.tolist()} | floors
 
 
 def describe(state: State) -> dict[str, Any]:

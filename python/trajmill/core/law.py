@@ -7,6 +7,7 @@ the documentation, and a kernel of the same name (cpp/src/laws). The base class 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import struct
 from abc import abstractmethod
@@ -334,6 +335,23 @@ class Law:
         values: dict[str, Any] = {name: value for name, value in spec.items() if name in known}
         values = {name: math.inf if value == "inf" else value for name, value in values.items()}
         return cls(**values)
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> dict[str, Any]:
+        """Fields from words NAME=VALUE, where a value is JSON or else a text; ValueError for a name of no field."""
+        known = {field.name for field in fields(cls) if field.init}
+        values: dict[str, Any] = {}
+        for word in words:
+            name, separator, text = word.partition("=")
+            name = name.replace("-", "_")
+            if not separator or name not in known:
+                names = ", ".join(sorted(known))
+                raise ValueError(f"a field of {cls.kind()} is given as NAME=VALUE, got {word!r}; names are {names}")
+            try:
+                values[name] = json.loads(text)
+            except ValueError:
+                values[name] = text
+        return values
 
     def key(self, domain: Domain) -> int:
         """The key of draws that belong to a sequence: laws that differ in any field share no draws."""

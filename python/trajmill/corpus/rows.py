@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -210,6 +210,31 @@ class _Shards(Sequence[Array]):
         if isinstance(wanted, range):
             return [self._corpus.map(self._column, shard) for shard in wanted]
         return self._corpus.map(self._column, wanted)
+
+
+class StoredTokens:
+    """A stored corpus of tokens as a source of rows for training: ``tokens``, and ``targets`` or ``loss_mask``."""
+
+    def __init__(self, corpus: StoredCorpus) -> None:
+        wanted = ("tokens", "targets", "loss_mask")
+        self.columns = tuple(column for name in wanted for column in corpus.columns if column.name == name)
+        self._corpus = corpus
+
+    def fill(self, first_row: int, arrays: Mapping[str, Array], threads: int | None) -> None:
+        """Fill the columns with the rows from `first_row` on."""
+        count = len(next(iter(arrays.values())))
+        shard_rows = self._corpus.layout.shard_rows
+        row = 0
+        while row < count:
+            shard, first = divmod(first_row + row, shard_rows)
+            end = min(first + count - row, shard_rows)
+            for name, array in arrays.items():
+                array[row : row + end - first] = self._corpus.map(name, shard)[first:end]
+            row += end - first
+
+    def largest(self) -> int:
+        """The greatest token."""
+        return max(int(shard.max()) for shard in self._corpus.shards("tokens"))
 
 
 open_corpus = StoredCorpus  # as in tm.open_corpus("corpus")

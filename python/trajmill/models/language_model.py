@@ -49,13 +49,17 @@ def token_losses(
     tokens: Tensor,
     targets: Tensor | None = None,
     dropout: Dropout = None,
+    target_counts: Tensor | None = None,
 ) -> Tensor:
-    """Mean cross-entropy in nats, (S,): of the next token at the first T - 1 positions, or of `targets` at all T."""
+    """Mean cross-entropy in nats, (S,): of the next token at the first T - 1 positions, or of `targets` at all T.
+
+    With `target_counts` (S,), by which sums over positions are divided, nothing is predicted where `targets` is -1.
+    """
     outputs, table = _outputs(parameters, config, tokens, dropout)
     if targets is None:
         outputs, targets = outputs[:, :, :-1], tokens[:, :, 1:]
     losses: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        outputs.flatten(1, 2), table, targets.flatten(1)
+        outputs.flatten(1, 2), table, targets.flatten(1), target_counts
     )
     return losses
 
@@ -77,8 +81,8 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, outputs: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-        """(S, N, width), (S, V, width), (S, N) int64 -> (S,)."""
+    def forward(ctx: Any, outputs: Tensor, table: Tensor, targets: Tensor, target_counts: Tensor | None) -> Tensor:
+        """(S, N, width), (S, V, width), (S, N) int64, None or (S,) -> (S,)."""
         seeds, count, _ = outputs.shape
         needed = ctx.needs_input_grad[0]
         output_gradient = torch.empty_like(outputs) if needed else None
@@ -86,6 +90,8 @@ class _CrossEntropy(torch.autograd.Function):
         rows = min(count, max(1, CHUNK // table.shape[1]))  # a chunk of one seed, however many seeds there are
         together = max(1, CHUNK // (rows * table.shape[1]))
         losses = outputs.new_zeros(seeds)
+        kept = None if target_counts is None else (targets >= 0).to(losses.dtype)
+        targets = targets if kept is None else targets.clamp(min=0)
         outputs, table = to_product_dtype(outputs), to_product_dtype(table)
         chunks = product(range(0, seeds, together), range(0, count, rows))
         for some, part in ((slice(s, s + together), slice(n, n + rows)) for s, n in chunks):
@@ -93,22 +99,24 @@ class _CrossEntropy(torch.autograd.Function):
             scores = torch.bmm(chunk, table[some].transpose(1, 2)).to(losses.dtype)
             logarithms = F.log_softmax(scores, -1)
             del scores
-            losses[some].sub_(logarithms.gather(-1, wanted).sum((1, 2)))
+            weights = None if kept is None else kept[some, part, None]
+            found = logarithms.gather(-1, wanted)
+            losses[some].sub_((found if weights is None else found * weights).sum((1, 2)))
             if output_gradient is None or table_gradient is None:
                 continue
             slope = logarithms.exp_()
             slope.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=losses.dtype))
-            slope = slope.to(table.dtype)
+            slope = (slope if weights is None else slope.mul_(weights)).to(table.dtype)
             output_gradient[some, part] = torch.bmm(slope, table[some])
             table_gradient[some].add_(torch.bmm(slope.transpose(1, 2), chunk))
         ctx.save_for_backward(output_gradient, table_gradient)
-        ctx.count = count
-        return losses.div_(count)
+        ctx.count = count if target_counts is None else target_counts
+        return losses.div_(ctx.count)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """Scale what the forward pass has formed."""
         output_gradient, table_gradient = ctx.saved_tensors
         factor = (gradient / ctx.count)[:, None, None]
-        return output_gradient * factor, table_gradient * factor, None
+        return output_gradient * factor, table_gradient * factor, None, None

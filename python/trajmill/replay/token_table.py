@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trajmill.core.column import Column
+from trajmill.core.law import Arrays
 from trajmill.corpus.rows import empty_rows
-from trajmill.corpus.sources import Source
-from trajmill.corpus.text import TextRows
 from trajmill.training.distributed import current_ranks
+
+
+class Rows(Protocol):
+    """What makes or reads rows: the `Source` of a law, a stored corpus, a text."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """``tokens``, and perhaps ``targets`` or a ``loss_mask``."""
+
+    @property
+    def fill(self) -> Callable[[int, Arrays, int | None], None]:
+        """``fill(first_row, arrays, threads)`` fills each column's array with the rows from `first_row` on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRows:
-    """Sequences of a law or of a text; the last ones are held out from training."""
+    """Sequences of a law, a corpus or a text; the last ones are held out from training."""
 
     name: str
     vocabulary_size: int
-    rows: Source | TextRows
+    rows: Rows
     row_count: int
     held_out_count: int
     entropy_rate: float | None = None
     """nats a token: no held-out loss stays below it; None if it is not known"""
+    optimal_loss: float | None = None
+    """nats a target: what the best predictor loses on the held-out sequences; None if it is not known"""
 
     @property
     def length(self) -> int:
@@ -37,7 +51,16 @@ class TokenRows:
     @property
     def has_targets(self) -> bool:
         """Whether the tokens to predict are given."""
-        return len(self.rows.columns) > 1
+        return self.has_mask or "targets" in self._names
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether some tokens are not to be predicted."""
+        return "loss_mask" in self._names
+
+    @property
+    def _names(self) -> list[str]:
+        return [column.name for column in self.rows.columns]
 
     def training(self, first: int, count: int) -> dict[str, NDArray[Any]]:
         """`count` training sequences from number `first` on; the first one follows the last."""
@@ -74,7 +97,7 @@ class TokenTable:
         self.tokens = torch.zeros(shape, dtype=torch.int32, device=self.device)
         """(slots, S, B, T) int32: this process's sequences of the next updates"""
         self.targets = torch.zeros_like(self.tokens) if self.rows.has_targets else None
-        """the same shape: what to predict, where it is given"""
+        """the same shape: what to predict, where it is given; -1: nothing"""
 
     def feed(self, first: int, count: int) -> None:
         """See `Fed`."""
@@ -93,6 +116,15 @@ class TokenTable:
             yield self.tokens[0], None if self.targets is None else self.targets[0]
 
     def _copy_into_slot(self, slot: int, batch: dict[str, NDArray[Any]]) -> None:
-        self.tokens[slot].copy_(torch.from_numpy(batch["tokens"].astype(np.int32)))
+        tokens = batch["tokens"].astype(np.int32)
+        self.tokens[slot].copy_(torch.from_numpy(tokens))
         if self.targets is not None:
-            self.targets[slot].copy_(torch.from_numpy(batch["targets"].astype(np.int32)))
+            targets = _masked(tokens, batch["loss_mask"]) if self.rows.has_mask else batch["targets"].astype(np.int32)
+            self.targets[slot].copy_(torch.from_numpy(targets))
+
+
+def _masked(tokens: NDArray[np.int32], mask: NDArray[Any]) -> NDArray[np.int32]:
+    """What to predict at each position: the next token if it is a target, else -1 for nothing."""
+    targets = np.full_like(tokens, -1)
+    np.copyto(targets[:, :-1], tokens[:, 1:], where=mask[:, 1:] != 0)
+    return targets

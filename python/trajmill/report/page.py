@@ -97,13 +97,12 @@ def write_report(
     title: str = "trajmill report",
     summary: str = "",
     extra_sections: Sequence[Section] = (),
-    loss_floors: Mapping[Path, float] | None = None,
 ) -> Path:
     """Write the HTML page about `runs` to `output`, replaced in one move, and return its path.
 
     `runs` are run directories; variants keep this order and take their colors from it, and unfinished runs are marked.
-    With `extra_sections` there may be no runs. `summary` is plain text under the title. `loss_floors` has, by
-    pre-training run, the least loss that any predictor can reach, which is drawn as a line.
+    With `extra_sections` there may be no runs. `summary` is plain text under the title. Where a pre-training
+    run has measured what the best predictor would lose, a line shows it.
 
     Raises RunError if a directory is not a run or is damaged, or if two runs have the same variant and dataset.
     """
@@ -130,7 +129,7 @@ def write_report(
         scale=(min([0.0, *(each.low for each in intervals)]), max([1.0, *(each.high for each in intervals)])),
         keys={run.variant: styles[run.variant] for run in scored},
         curves=_learning_curves(scored, styles),
-        pretraining=_pretraining(pretrained, styles, loss_floors or {}),
+        pretraining=_pretraining(pretrained, styles),
         training=_training_metrics(scored, styles),
         extra_sections=[*_starts(scored), *extra_sections],
         records=records,
@@ -196,20 +195,28 @@ def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> li
     return drawn
 
 
-def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int], floors: Mapping[Path, float]) -> list[str]:
+def _floor(run: RunRecord) -> float | None:
+    """What the best predictor would lose, where the run has measured it."""
+    measured = run.series.get("evaluation", {})
+    found = [measured[name] for name in ("optimal_loss", "entropy_rate") if name in measured]
+    return float(found[0].values[-1].mean()) if found else None
+
+
+def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
     """The loss of each pre-training run, averaged over its parts, with its floor where it is known."""
     losses = [(run, *found) for run in runs if (found := _mean_loss(run.series.get("train", {}))) is not None]
     size = (FULL if len(losses) == 1 else HALF, 3.0)
     drawn = []
     for index, (run, name, loss) in enumerate(losses):
-        floor = f"floor {number(floors[run.path], 4)}" if run.path in floors else ""
+        least = _floor(run)
+        floor = "" if least is None else f"best possible {number(least, 4)}"
         scales: Mapping[str, str] = getattr(method_of_kind(run.kind), "SCALES", {})
         panel = Panel(
             title=run.variant,
             x_label="updates",
             y_label=scales.get(name, _words(name)),
             curves=_curves([(run, loss)], styles),
-            level=(floors[run.path], floor) if floor else None,
+            level=None if least is None else (least, floor),
         )
         first, last = (number(loss.values[point].mean(), 4) for point in (0, -1))
         about = f"Pre-training loss of {run.variant}: {first} to {last}" + (f"; {floor}" if floor else "")

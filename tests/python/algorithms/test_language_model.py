@@ -20,10 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import trajmill as tm
 from trajmill.algorithms import language_model as lm
 from trajmill.algorithms.language_model import Config
+from trajmill.core.column import Column
+from trajmill.corpus.build import build
+from trajmill.corpus.sources import make_spec
 from trajmill.models import language_model
 from trajmill.models.gpt import GPTConfig
 from trajmill.models.language_model import token_logits
-from trajmill.replay.token_table import TokenTable
+from trajmill.replay.token_table import TokenRows, TokenTable
 from trajmill.training.checkpoint import restore_tensors
 from trajmill.training.distributed import Ranks
 from trajmill.training.runner import Runner
@@ -145,6 +148,34 @@ def test_losses_in_chunks_equal_those_at_once(chunk: int, target: str, monkeypat
     monkeypatch.setattr(language_model, "CHUNK", chunk)
     given = None if target == "next" else goals
     losses = language_model.token_losses(state.model.parameters, SMALL, tokens, given)
+    torch.testing.assert_close(losses, wanted, rtol=1e-12, atol=0)
+    weights, parameters = torch.tensor([1.0, 2.0, -3.0]).double(), list(state.model.parameters.values())
+    for got, expected in zip(
+        torch.autograd.grad(losses @ weights, parameters, materialize_grads=True),
+        torch.autograd.grad(wanted @ weights, parameters, materialize_grads=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("chunk", [1, 11, 70, 1 << 25])
+def test_losses_of_some_positions_equal_those_with_an_ignored_index(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses and gradients in float64; each seed has targets of its own at about half of the positions."""
+    state = filled(TARGETS["identity"], [3, 4, 5], torch.float64)
+    tokens, goals = state.table.tokens[0].long(), state.table.targets[0].long().clone()
+    goals[torch.rand(goals.shape, generator=torch.Generator().manual_seed(1)) < 0.5] = -1
+    logits = token_logits(state.model.parameters, SMALL, tokens)
+    wanted = torch.stack(
+        [
+            F.cross_entropy(scores.flatten(0, 1), some.flatten(), ignore_index=-1)
+            for scores, some in zip(logits, goals, strict=True)
+        ]
+    )
+    monkeypatch.setattr(language_model, "CHUNK", chunk)
+    counts = (goals >= 0).sum((1, 2)).double()
+    losses = language_model.token_losses(state.model.parameters, SMALL, tokens, goals, None, counts)
     torch.testing.assert_close(losses, wanted, rtol=1e-12, atol=0)
     weights, parameters = torch.tensor([1.0, 2.0, -3.0]).double(), list(state.model.parameters.values())
     for got, expected in zip(
@@ -306,6 +337,100 @@ def test_learns_a_chain_to_its_entropy_and_not_below() -> None:
     assert table.rows.entropy_rate == pytest.approx(entropy)
 
 
+LAW = replace(CONFIG, law="dyck", law_fields=("pairs=2", "max_depth=3"))
+
+
+def test_the_optimum_is_that_of_the_predicted_tokens() -> None:
+    """Beside the held-out loss, over the same sequences, without the first token, which nothing predicts."""
+    law = tm.Dyck(pairs=2, max_depth=3)
+    assert lm.law_of(LAW) == law
+    wanted = law.losses(law.sample(4, 7, first_sequence=36))[:, 1:].mean()
+    assert lm.generate(LAW).optimal_loss == pytest.approx(wanted)
+    measured = lm.measure(created(LAW, [1, 2]))
+    assert measured["optimal_loss"] == [pytest.approx(wanted)] * 2 and "entropy_rate" not in measured
+
+
+def test_a_stored_corpus_trains_as_its_law_does(tmp_path: Path) -> None:
+    """The same tokens, vocabulary and optimum; a mask makes targets of some tokens alone."""
+    law = lm.law_of(LAW)
+    build(make_spec("dyck", law.spec(), row_count=40, length=7, shard_rows=16), tmp_path / "plain", threads=1)
+    ours, theirs = lm.generate(replace(CONFIG, corpus=tmp_path / "plain")), lm.generate(LAW)
+    assert (ours.vocabulary_size, ours.optimal_loss) == (theirs.vocabulary_size, pytest.approx(theirs.optimal_loss))
+    np.testing.assert_array_equal(ours.read(13, 20)["tokens"], theirs.read(13, 20)["tokens"])
+    spec = make_spec("dyck", law.spec(), row_count=40, length=7, columns=["loss_mask"], shard_rows=16)
+    build(spec, tmp_path / "masked", threads=1)
+    masked = lm.generate(replace(CONFIG, corpus=tmp_path / "masked"))
+    assert masked.has_mask and masked.optimal_loss == pytest.approx(theirs.optimal_loss)
+    with pytest.raises(ValueError, match=r"rows of .*plain have 7 tokens, got length 8; give --method.length"):
+        lm.generate(replace(CONFIG, corpus=tmp_path / "plain", length=8))
+    with pytest.raises(ValueError, match="holds 40 sequences, 45 are needed"):
+        lm.generate(replace(CONFIG, corpus=tmp_path / "plain", held_out_count=42, sequence_count=100))
+
+
+def test_masks_become_targets() -> None:
+    """Half of the tokens count; losses equal those of the positions that predict them."""
+
+    class Rows:
+        columns = (
+            Column(name="tokens", dtype="uint8", row_length=7),
+            Column(name="loss_mask", dtype="uint8", row_length=7),
+        )
+
+        def fill(self, first_row: int, arrays: dict[str, np.ndarray], threads: int | None) -> None:
+            count = len(arrays["tokens"])
+            generator = np.random.default_rng(first_row)
+            arrays["tokens"][:] = generator.integers(0, 5, (count, 7))
+            arrays["loss_mask"][:] = generator.integers(0, 2, (count, 7))
+
+    rows = TokenRows(name="masked", vocabulary_size=5, rows=Rows(), row_count=40, held_out_count=4)
+    table = TokenTable(rows, 2, 3, CPU, torch.float64)
+    state = lm.create(replace(CONFIG, weight_decay=0.0), table, [1, 2], metric_capacity=8)
+    table.feed(0, 1)
+    batch = rows.read(0, 3)
+    targets = table.targets[0, 0].numpy()
+    assert (targets[:, -1] == -1).all()
+    np.testing.assert_array_equal(
+        targets[:, :-1], np.where(batch["loss_mask"][:, 1:] == 1, batch["tokens"][:, 1:].astype(int), -1)
+    )
+    logits = token_logits(state.model.detached(), SMALL, table.tokens[0].long())
+    wanted = [
+        F.cross_entropy(each.flatten(0, 1), table.targets[0, 0].long().flatten(), ignore_index=-1) for each in logits
+    ]
+    lm.step(state)
+    assert state.metrics.mean_of_last(0, 1)["loss"] == pytest.approx([float(each) for each in wanted])
+    held, weights = 0.0, 0.0
+    for tokens, goals in table.held_out():
+        logits = token_logits(state.model.detached(), SMALL, tokens.long())[0]
+        held += float(
+            F.cross_entropy(logits.flatten(0, 1), goals[0].long().flatten(), ignore_index=-1, reduction="sum")
+        )
+        weights += float((goals[0] >= 0).sum())
+    assert lm.measure(state)["held_out_loss"][0] == pytest.approx(held / weights)
+
+
+@pytest.mark.slow
+def test_learns_brackets_to_the_optimum_and_not_below() -> None:
+    """Two kinds of brackets to depth 3: the held-out loss ends within 0.02 nats of the best predictor's."""
+    config = replace(
+        LAW,
+        sequence_count=40_000,
+        held_out_count=512,
+        batch_size=64,
+        length=32,
+        position_count=32,
+        learning_rate=3e-3,
+        warmup_updates=50,
+        decay_updates=1500,
+        backbone=GPTConfig(layer_count=2, head_count=2, width=64),
+    )
+    table = TokenTable(lm.generate(config), 1, 64, CPU, torch.float32)
+    state = lm.create(config, table, [0])
+    with Runner(lm.step, state) as runner:
+        runner.run(1500)
+    found = lm.measure(state)
+    assert found["optimal_loss"][0] - 1e-3 < found["held_out_loss"][0] < found["optimal_loss"][0] + 0.02
+
+
 def test_an_exported_model_comes_back(tmp_path: Path) -> None:
     """The first seed's, as it was and as it began."""
     state = created(CONFIG, [7, 8])
@@ -334,6 +459,9 @@ def test_a_nan_in_one_model_shows_in_what_is_measured() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"law": "wiki"}, r"law must be one of markov, iid, .*dyck.*, got 'wiki'"),
+        ({"law_fields": ("pairs=2",)}, "law_fields and law_preset are for the other laws, not for markov"),
+        ({"corpus": Path("x"), "law": "dyck"}, "corpus x is learned instead of a law or a text; give no"),
         ({"length": 1}, "length .* got 1"),
         ({"length": 10}, r"length .* position_count \(9\), got 10"),
         ({"decay_updates": 4}, "decay_updates .* at least 5, got 4"),
