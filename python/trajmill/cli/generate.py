@@ -69,7 +69,7 @@ class GenerateLaw:
     mill: Annotated[MillConfig, tyro.conf.arg(name="")]
 
     def run(self, progress: Progress) -> Outcome:
-        law: Law = self.law  # type: ignore[attr-defined]
+        law: Law = self.law()  # type: ignore[attr-defined]
         wanted: dict[str, Any] = {"sequence_count": self.sequence_count, "length": length_of(law, self.length)}
         wanted["columns"] = self.columns
         return _made(self.out, lambda: experiment.generate_law(law, self.out, progress, self.mill, **wanted))

@@ -1,6 +1,6 @@
 """Look at a law of token sequences: rows, vocabulary, what is exact about it, and how fast it is drawn.
 
-Without a kind, all kinds. `trajmill generate KIND` writes a corpus of it.
+`trajmill generate KIND` writes a corpus of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trajmill.experiments.law import Seen, look
 
 EXAMPLES = """
   trajmill law dyck
-  trajmill law dyck --pairs 3 --max-depth 4 --length 32 --rows 4
+  trajmill law dyck --pairs 3 --max-depth 4 --length 32 --sequence-count 4
   trajmill law dyck --json
 """
 
@@ -33,14 +33,14 @@ class ShowLaw:
 
     length: int | None = None
     """tokens of a row, >= 1; by default 64, or what the law fixes"""
-    rows: int = 2
+    sequence_count: int = 2
     """rows to show, >= 1"""
     first_sequence: int = 0
     """number of the first of them"""
 
     def run(self, progress: Progress) -> Outcome:
-        law: Law = self.law  # type: ignore[attr-defined]
-        seen = look(law, length_of(law, self.length, 64), rows=self.rows, first_sequence=self.first_sequence)
+        law: Law = self.law()  # type: ignore[attr-defined]
+        seen = look(law, length_of(law, self.length, 64), rows=self.sequence_count, first_sequence=self.first_sequence)
         return Outcome(seen.data(), "\n".join(_lines(law, seen)))
 
 

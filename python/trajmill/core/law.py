@@ -105,6 +105,9 @@ class Law:
     kernel_columns: ClassVar[tuple[str, ...]] = ()
     """those of them that the kernel writes; of the others every mask is 1 and every task 0"""
 
+    has_kernel: ClassVar[bool] = True
+    """False for laws made of others, which also have seeds of their own"""
+
     seed: int = 42
     """64-bit seed of all draws"""
     _kernels: dict[int | None, _core.Law] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -373,6 +376,8 @@ class Law:
 
 def _json(value: Any) -> Any:
     """A field as a JSON value."""
+    if isinstance(value, Law):
+        return {"kind": value.kind(), **value.spec()}
     if isinstance(value, tuple):
         return [_json(item) for item in value]
     return "inf" if value == math.inf else value
