@@ -45,7 +45,7 @@ class MarkovChain(Sampler):
         state_count: int,
         order: int = 1,
         temperature: float = 1.0,
-        seed: int = 0,
+        seed: int = 42,
         initial: Literal["softmax", "uniform"] = "softmax",
         backend: Literal["auto", "dense", "implicit"] = "auto",
         threads: int | None = None,
@@ -72,7 +72,7 @@ class MarkovChain(Sampler):
 
     @classmethod
     def from_probabilities(
-        cls, transition: ArrayLike, *, initial: ArrayLike | None = None, seed: int = 0, stream: ExplicitStream = "v2"
+        cls, transition: ArrayLike, *, initial: ArrayLike | None = None, seed: int = 42, stream: ExplicitStream = "v2"
     ) -> MarkovChain:
         """An explicit chain of order 1.
 

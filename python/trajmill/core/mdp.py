@@ -49,7 +49,7 @@ class MDP(Sampler):
         action_count: int,
         policy_temperature: float = 1.0,
         transition_temperature: float = 1.0,
-        seed: int = 0,
+        seed: int = 42,
         start: Literal["random", "fixed"] = "random",
         backend: Literal["auto", "dense", "implicit"] = "auto",
         threads: int | None = None,
@@ -82,7 +82,7 @@ class MDP(Sampler):
         policy: ArrayLike,
         transition: ArrayLike,
         *,
-        seed: int = 0,
+        seed: int = 42,
         start: Literal["random", "fixed"] = "random",
         stream: ExplicitStream = "v2",
     ) -> MDP:

@@ -46,11 +46,52 @@ class Corpus(ABC):
     def __len__(self) -> int:
         return self.row_count
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(row_count, row_length) of a corpus of one column; AttributeError of one of several."""
+        return self.row_count, self._only("shape").row_length
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a corpus of one column; AttributeError of one of several."""
+        return np.dtype(self._only("dtype").dtype)
+
+    @property
+    def ndim(self) -> int:
+        """As of an array of one column: 2."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows and columns."""
+        return self.row_count * sum(column.row_bytes for column in self.columns)
+
+    def _only(self, wanted: str) -> Column:
+        if len(self.columns) > 1:
+            names = ", ".join(column.name for column in self.columns)
+            raise AttributeError(f"a corpus of several columns ({names}) has no {wanted}; see its columns")
+        return self.columns[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, *, copy: bool | None = None) -> Array:
+        """All rows as one array, of a corpus of one column that fits into half of the memory; ValueError otherwise."""
+        if len(self.columns) > 1:
+            raise TypeError("a corpus of several columns is no array; take corpus[:], a dictionary of arrays")
+        checks.require_memory(f"{len(self):,} rows as an array", self.nbytes, "take some rows, as in corpus[:1000]")
+        if copy is False:
+            raise ValueError("the rows of a corpus are made or read when they are asked for: copy=False cannot be had")
+        rows = cast("Array", self[:])
+        return rows if dtype is None else rows.astype(dtype)
+
     def __getitem__(self, key: int | slice | Sequence[int] | Indexes) -> Rows:
         """Row `key`, or the rows of a slice, a list, a range, an array or a tensor (n,) of numbers below the length."""
         if isinstance(key, slice):
-            arrays = self.read(np.arange(*key.indices(len(self))))
+            wanted = range(*key.indices(len(self)))
+            size = len(wanted) * sum(column.row_bytes for column in self.columns)
+            checks.require_memory(f"{len(wanted):,} rows", size, "take fewer at a time, as in corpus[:1000]")
+            arrays = self.read(np.arange(wanted.start, wanted.stop, wanted.step))
         elif isinstance(key, list | range) or getattr(key, "ndim", None):
+            if getattr(key, "dtype", None) == np.bool_:
+                key = self._masked(cast("Array", key))
             numbers = checks.indexes("rows", cast("Sequence[int] | Indexes", key))
             if len(numbers) and numbers.max() >= len(self):
                 raise IndexError(f"rows must be between 0 and {len(self) - 1}, got {numbers.max()}")
@@ -61,6 +102,11 @@ class Corpus(ABC):
                 raise IndexError(f"row must be between {-len(self)} and {len(self) - 1}, got {index}")
             arrays = {name: array[0] for name, array in self.read(np.array([index % len(self)])).items()}
         return arrays[self.columns[0].name] if len(arrays) == 1 else arrays
+
+    def _masked(self, mask: Array) -> Array:
+        if mask.shape != (len(self),):
+            raise IndexError(f"a mask must have the shape ({len(self)},), got {mask.shape}")
+        return np.flatnonzero(mask)
 
     def __getitems__(self, indexes: Sequence[int] | Indexes) -> Array | list[dict[str, Array]]:
         """The rows at `indexes` as a loader wants them: something whose elements are rows.

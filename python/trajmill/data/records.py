@@ -31,7 +31,7 @@ class Steps(TypedDict):
     metadata: NotRequired[Mapping[str, Any] | None]  # provenance: text, numbers, or whatever JSON can hold
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Dataset:
     """One file of consecutive steps in D4RL's schema, checked and cast; fields are plural, as in the file.
 
@@ -60,6 +60,11 @@ class Dataset:
     def __len__(self) -> int:
         """Number of rows N."""
         return len(self.rewards)
+
+    def __repr__(self) -> str:
+        ends = np.count_nonzero(self.episode_ends)
+        sizes = f"{len(self):,} rows, {self.observation_dim} observations, {self.action_dim} actions, {ends:,} episodes"
+        return f"<Dataset {self.name}: {sizes}>"
 
     @property
     def observation_dim(self) -> int:

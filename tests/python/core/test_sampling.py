@@ -201,11 +201,11 @@ def test_golden_bytes_never_change() -> None:
     data = tm.MDP(state_count=100, action_count=100, seed=42).sample(100, 100)
     assert digest(data.states) == "5431369f2ec7c753"
     assert digest(data.actions) == "6c5dbfafffdbc4a5"
-    assert digest(tm.MDP(state_count=10, action_count=10).state_vectors(17)) == "c8cbf10972250c1f"
+    assert digest(tm.MDP(state_count=10, action_count=10, seed=0).state_vectors(17)) == "c8cbf10972250c1f"
     implicit = tm.MarkovChain(state_count=100_000, seed=42, backend="implicit").sample(100, 100)
     assert implicit[0, :4].tolist() == [55782, 85636, 43992, 73488]
     assert digest(implicit) == "deab356fe88d2703"
-    cold = tm.MarkovChain(state_count=50, order=2, temperature=0.002, initial="uniform", backend="implicit")
+    cold = tm.MarkovChain(state_count=50, order=2, temperature=0.002, initial="uniform", backend="implicit", seed=0)
     assert digest(cold.sample(100, 100)) == "2883e5c4655c4c6c"
     assert (
         digest(tm.MarkovChain(state_count=1000, order=32, seed=5, backend="implicit").sample(100, 100))

@@ -71,6 +71,39 @@ def test_rows_that_do_not_exist(chain, wrong):
         corpus["tokens"]
 
 
+def test_a_corpus_of_one_column_looks_like_an_array(chain):
+    corpus = tm.VirtualCorpus(chain, sequence_count=100, length=3)
+    assert (corpus.shape, corpus.ndim, corpus.dtype, corpus.nbytes) == ((100, 3), 2, np.uint8, 300)
+    np.testing.assert_array_equal(np.asarray(corpus), chain.sample(100, 3))
+    assert np.asarray(corpus, dtype="int64").dtype == np.int64
+    mask = np.arange(100) % 7 == 0
+    np.testing.assert_array_equal(corpus[mask], chain.sample(100, 3)[mask])
+    with pytest.raises(IndexError, match=r"a mask must have the shape \(100,\), got \(3,\)"):
+        corpus[np.array([True, False, True])]
+    with pytest.raises(ValueError, match="copy=False cannot be had"):
+        np.asarray(corpus, copy=False)
+
+
+def test_rows_that_fit_into_no_memory_are_refused_at_once(chain):
+    corpus = tm.VirtualCorpus(chain, sequence_count=10**12, length=1024)
+    with pytest.raises(
+        ValueError, match=r"1,000,000,000,000 rows as an array would need .* allowed here; .*corpus\[:1000\]"
+    ):
+        np.asarray(corpus)
+    with pytest.raises(ValueError, match="rows would need"):
+        corpus[:]
+    assert corpus[:3].shape == (3, 1024)
+
+
+def test_a_corpus_of_several_columns_says_why_it_is_no_array():
+    corpus = tm.VirtualCorpus(tm.MDP(state_count=5, action_count=2), sequence_count=10, length=6)
+    with pytest.raises(TypeError, match="several columns is no array"):
+        np.asarray(corpus)
+    for name in ("shape", "dtype", "ndim"):
+        with pytest.raises(AttributeError, match=r"several columns \(states, actions\)"):
+            getattr(corpus, name)
+
+
 def test_arguments(chain):
     with pytest.raises(TypeError, match="law must be a law such as a MarkovChain, an MDP or a Dyck, got 3"):
         tm.VirtualCorpus(3, sequence_count=1, length=1)
@@ -292,9 +325,7 @@ def test_many_rows_by_whatever_holds_numbers(chain, kind):
         assert np.array_equal(rows.__getitems__(numbers), rows[2:5])
 
 
-@pytest.mark.parametrize(
-    "wrong", [True, np.True_, 1.0, "1", None, (1, 2), [True], [1.0], np.array([True]), np.array([1.0]), [[1]]]
-)
+@pytest.mark.parametrize("wrong", [True, np.True_, 1.0, "1", None, (1, 2), [True], [1.0], np.array([1.0]), [[1]]])
 def test_what_is_no_number_of_a_row(chain, wrong):
     corpus = tm.VirtualCorpus(chain, sequence_count=10, length=3)
     for rows in (corpus, corpus.shuffled(1)):
