@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
     from trajmill.data import Subset, load_dataset
+    from trajmill.experiments.policy import load_policy
     from trajmill.replay import MDPTransitions, MixedReplay, ReplayBuffer, TrajectoryBuffer
     from trajmill.replay.feed import feed
 
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "feed",
     "load_dataset",
+    "load_policy",
     "open_corpus",
     "reference",
 ]
@@ -49,6 +51,7 @@ _NAMES = {
     "trajmill.core": ("MDP", "MDPSample", "MarkovChain", "reference"),
     "trajmill.corpus": ("CorpusSampler", "VirtualCorpus", "open_corpus"),
     "trajmill.data": ("Subset", "load_dataset"),
+    "trajmill.experiments.policy": ("load_policy",),
     "trajmill.replay": ("MDPTransitions", "MixedReplay", "ReplayBuffer", "TrajectoryBuffer"),
     "trajmill.replay.feed": ("feed",),
 }

@@ -29,7 +29,7 @@ from trajmill.evaluation.quality import measure_quality
 from trajmill.experiments.collect import CollectConfig, collect
 from trajmill.experiments.datasets import convert
 from trajmill.experiments.demo import run_demo
-from trajmill.experiments.evaluate import evaluate_run, export_run, load_policy
+from trajmill.experiments.evaluate import evaluate_run, export_run, read_policy
 from trajmill.experiments.generate import GenerateMarkovConfig, MillConfig, generate
 from trajmill.experiments.linear_policies import read_policies
 from trajmill.experiments.prediction import load_model, measure_predictions
@@ -124,7 +124,7 @@ READS: dict[str, Callable[[Any], Any]] = {
     "read_run": read_run,
     "read_start": read_start,
     "load_model": load_model,
-    "load_policy": load_policy,
+    "read_policy": read_policy,
     "evaluate_run": evaluate_run,
     "measure_predictions": measure_predictions,
     **{f"{name}.read": format_named(name).read for name in format_names()},
@@ -172,7 +172,7 @@ def _commands() -> Iterator[tuple[list[str], Any]]:
             words = [name, word] if word else [name]
             if name == "train" and word not in ("td3_bc", "language_model"):
                 continue  # as these: options are the same
-            yield words, kind if isinstance(kind, type) else kind() if word else kind([])
+            yield words, kind if isinstance(kind, type) else kind([])
 
 
 def _paths(kind: Any, prefix: str = "") -> Iterator[str]:

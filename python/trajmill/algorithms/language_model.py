@@ -9,6 +9,8 @@ rises linearly, then falls linearly to zero.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -296,7 +298,7 @@ def _corpus_rows(config: Config, directory: Path) -> TokenRows:
             "and a batch); hold out fewer, or make a larger corpus"
         )
     rows = TokenRows(
-        name=f"{directory.name}-tokens",
+        name=f"corpus-{hashlib.sha256(json.dumps(corpus.spec, sort_keys=True).encode()).hexdigest()[:16]}",
         vocabulary_size=vocabulary_size(corpus.spec) or stored.largest() + 1,
         rows=stored,
         row_count=corpus.row_count,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from trajmill.algorithms import method_of_kind
@@ -13,7 +15,7 @@ from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
 from trajmill.models.precision import use_bfloat16
-from trajmill.runs.reading import RunError, checkpoints, read_config, read_state
+from trajmill.runs.reading import RunError, newest_checkpoints, read_config, read_state
 from trajmill.training.device import torch_as_it_was
 from trajmill.training.settings import at_least
 
@@ -43,7 +45,7 @@ class RunEvaluation:
     run: Path
     seeds: tuple[int, ...]
     update: int
-    """updates behind the policies"""
+    """updates behind the policies; of processes that share a run, the fewest"""
     result: EvaluationResult
 
 
@@ -55,32 +57,38 @@ def evaluate_run(run: AnyPath, config: EvaluateConfig | None = None, progress: P
     """
     config, run = config or EvaluateConfig(), local_path(run)
     settings = read_config(run)
-    found = checkpoints(run)
-    if not found:
-        raise RunError(f"{run} has no checkpoint yet; let it run further")
-    policy = load_policy(found[0])
+    found = [(path, read_policy(path)) for path in newest_checkpoints(run)]
     compute = settings["config"]["compute"]  # as where it was evaluated while it trained
     use_bfloat16(compute["precision"] == "bf16")
     torch.set_num_threads(compute["threads"])
-    if policy.environment not in (None, settings["environment"]):
-        raise RunError(
-            f"{found[0]} holds policies for {policy.environment}, but {run}'s config.json says "
-            f"{settings['environment']}; one of the two belongs to another run"
+    seeds = tuple(seed for _, policy in found for seed in policy.seeds)
+    total = len(seeds) * config.episode_count
+    progress("evaluate", 0, total, "episodes")
+    results = []
+    for path, policy in found:
+        if policy.environment not in (None, settings["environment"]):
+            raise RunError(
+                f"{path} holds policies for {policy.environment}, but {run}'s config.json says "
+                f"{settings['environment']}; one of the two belongs to another run"
+            )
+        result = evaluate_policy(
+            policy.act,
+            settings["environment"],
+            seed_count=len(policy.seeds),
+            episode_count=config.episode_count,
+            episode_seed=config.episode_seed,
+            observation_dim=policy.observation_dim,
+            action_scale=policy.action_limit,
+            exact=config.exact,
+            threads=config.threads,
         )
-    progress("evaluate", 0, len(policy.seeds) * config.episode_count, "episodes")
-    result = evaluate_policy(
-        policy.act,
-        settings["environment"],
-        seed_count=len(policy.seeds),
-        episode_count=config.episode_count,
-        episode_seed=config.episode_seed,
-        observation_dim=policy.observation_dim,
-        action_scale=policy.action_limit,
-        exact=config.exact,
-        threads=config.threads,
-    )
-    progress("evaluate", result.returns.size, result.returns.size, "episodes")
-    return RunEvaluation(run=run, seeds=policy.seeds, update=policy.update, result=result)
+        results.append(result)
+        progress("evaluate", sum(each.returns.size for each in results), total, "episodes")
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(each, name) for each in results]) for name in ("returns", "lengths")
+    }
+    update = min(policy.update for _, policy in found)
+    return RunEvaluation(run=run, seeds=seeds, update=update, result=replace(results[0], **joined))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +107,7 @@ class TrainedPolicy:
     """Gymnasium id that they were trained for; earlier versions did not write it down"""
 
 
-def load_policy(checkpoint: AnyPath) -> TrainedPolicy:
+def read_policy(checkpoint: AnyPath) -> TrainedPolicy:
     """Read the policies of a checkpoint of any method that has some."""
     tensors, known = read_state(input_path(checkpoint))
     kind = known.get("kind", "")
@@ -126,10 +134,7 @@ def export_run(run: AnyPath, destination: AnyPath) -> int:
     """
     run, destination = local_path(run), local_path(destination)
     read_config(run)
-    found = checkpoints(run)
-    if not found:
-        raise RunError(f"{run} has no checkpoint yet; let it run further")
-    tensors, known = read_state(found[0])
+    tensors, known = read_state(newest_checkpoints(run)[0])  # the first seed is in the first process's
     method = method_of_kind(known["kind"])
     if method is None or not hasattr(method, "export"):
         raise RunError(f"{run} is of {known['kind']}, which no other program's format is known for")

@@ -30,8 +30,7 @@ from trajmill.experiments.train import train
 from trajmill.replay.ring import episode_seed
 from trajmill.replay.tables import Table, TransitionFacts
 from trajmill.runs.directory import RunDirectory
-from trajmill.runs.processes import PROCESSES
-from trajmill.runs.reading import REPLAY, RunError, read_config, read_state
+from trajmill.runs.reading import PROCESSES, REPLAY, RunError, read_config, read_state
 from trajmill.training.checkpoint import restore_tensors
 from trajmill.training.settings import configured, decaying
 

@@ -28,14 +28,11 @@ from torch import Tensor
 from trajmill.core.limits import usable_cores
 from trajmill.core.progress import Progress
 from trajmill.runs.directory import RunDirectory
-from trajmill.runs.reading import REPLAY, read_state
+from trajmill.runs.reading import PROCESSES, REPLAY, parts_of, read_state
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning, Trained, with_text_keys
 from trajmill.training.device import ComputeConfig
 from trajmill.training.metrics import MetricRing
 from trajmill.training.settings import at_least
-
-PROCESSES = "processes"
-"""folder of a run that several processes share, with their own runs, until it is finished"""
 
 
 class ProcessError(RuntimeError):
@@ -185,7 +182,7 @@ def process_count(wanted: int | None, compute: ComputeConfig, most: int, output:
     if wanted is not None:
         at_least(1, processes=wanted)
     if output is not None and output.is_dir() and any(output.iterdir()):
-        return len(_parts(output)) or 1
+        return len(parts_of(output)) or 1
     on_gpu = compute.device != "cpu" and torch.cuda.is_available()
     if wanted is None:
         wanted = 1 if on_gpu else max(1, usable_cores() // compute.threads)
@@ -295,8 +292,3 @@ def _share(path: Path, target: Path) -> None:
         target.hardlink_to(path)
     except OSError:  # not every file system has links
         shutil.copy2(path, target)
-
-
-def _parts(output: Path) -> list[Path]:
-    """Runs of the processes that share a run; a killed process may leave a directory with another name."""
-    return sorted([*(output / PROCESSES).glob("[0-9]*"), *(output / "workers").glob("[0-9]*")])

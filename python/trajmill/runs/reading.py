@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from trajmill.training.checkpoint import Former, read_checkpoint
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
 REPLAY = "replay"
 """folder of what agents that learn online have collected: ``SEED/FIRST_ROW.safetensors``"""
+PROCESSES = "processes"
+"""folder of a run whose seeds are shared by several processes: ``NUMBER`` is the run of one of them until all join"""
 RUN_SETTINGS = {"dataset", "mix", "environment", "init", "seeds", "evaluation_episode_count"}
 RUN_SETTINGS |= {"method", "schedule", "compute", "variant", "predict", "predict_other_data"}
 RUN_SETTINGS |= {"prediction_rate", "prediction_horizon", "prediction_seed", "relevance"}
@@ -110,6 +112,9 @@ def read_run(path: AnyPath) -> RunRecord:
     result = read_object(path / RESULT) if (path / RESULT).exists() else None
     lines = read_lines(path, finished=result is not None)
     series = _series(path, lines, len(seeds))
+    wall_seconds = float(lines[-1]["wall_seconds"]) if lines else 0.0
+    if result is None and not lines:
+        series, wall_seconds = _of_parts(path, seeds)
     method = method_of_kind(config["kind"])
     if result is not None and hasattr(method, "policy") and not series.get("evaluation"):
         raise RunError(f"{path} is marked finished but holds no evaluation; its {METRICS} was replaced or cut")
@@ -124,8 +129,37 @@ def read_run(path: AnyPath) -> RunRecord:
         provenance=read_object(path / PROVENANCE) if (path / PROVENANCE).exists() else {},
         result=result,
         series=series,
-        wall_seconds=float(lines[-1]["wall_seconds"]) if lines else 0.0,
+        wall_seconds=wall_seconds,
     )
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Runs of the processes that share a run; a killed process may leave a directory with another name."""
+    found = [*(path / PROCESSES).glob("[0-9]*"), *(path / "workers").glob("[0-9]*")]  # as earlier versions called it
+    return sorted(found, key=lambda part: int(part.name) if part.name.isdigit() else 0)
+
+
+def _of_parts(path: Path, seeds: Sequence[int]) -> tuple[dict[str, dict[str, Series]], float]:
+    """What the processes that share a run have all measured so far, and for how long they have run."""
+    parts = [read_run(part) for part in parts_of(path) if (part / CONFIG).is_file()]
+    if [seed for part in parts for seed in part.seeds] != list(seeds):
+        return {}, 0.0  # one has not begun yet
+    joined: dict[str, dict[str, Series]] = {}
+    names = [(phase, name) for phase, metrics in parts[0].series.items() for name in metrics]
+    for phase, name in names:
+        if not all(name in part.series.get(phase, {}) for part in parts):
+            continue
+        found = [(part.seeds, part.series[phase][name]) for part in parts]
+        common = sorted(set.intersection(*(set(series.updates.tolist()) for _, series in found)))
+        values = np.full((len(common), len(seeds)), np.nan)
+        for part_seeds, series in found:
+            last = dict(zip(series.updates.tolist(), series.values, strict=True))
+            columns = [seeds.index(seed) for seed in part_seeds]
+            for row, update in enumerate(common):
+                values[row, columns] = last[update]
+        if common:
+            joined.setdefault(phase, {})[name] = Series(updates=np.array(common, np.int64), values=values)
+    return joined, max(part.wall_seconds for part in parts)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -223,6 +257,22 @@ def read_object(path: Path) -> dict[str, Any]:
 def checkpoints(path: Path) -> list[Path]:
     """Paths of a run's checkpoints, the newest first."""
     return sorted((path / "checkpoints").glob("step_*.safetensors"), reverse=True)
+
+
+def newest_checkpoints(path: Path) -> list[Path]:
+    """The newest checkpoint of a run, or that of each process that shares one which is not finished; RunError if none.
+
+    Together they hold all seeds, in the run's order.
+    """
+    if found := checkpoints(path):
+        return found[:1]
+    parts = [part for part in parts_of(path) if (part / CONFIG).is_file()]
+    newest = [found[0] for part in parts if (found := checkpoints(part))]
+    if not newest:
+        raise RunError(f"{path} has no checkpoint yet; let it run further")
+    if len(newest) < len(parts):
+        raise RunError(f"{len(parts) - len(newest)} of the processes that share {path} have no checkpoint yet; wait")
+    return newest
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -19,7 +19,7 @@ from trajmill.algorithms import language_model
 from trajmill.core import MarkovChain, reference
 from trajmill.core.sealing import unsealed
 from trajmill.data import Normalizer
-from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run, load_policy
+from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run, read_policy
 from trajmill.models.decision_transformer import Windows, predicted_actions
 from trajmill.models.gpt import GPTConfig
 from trajmill.replay.tables import WindowFacts, WindowTable
@@ -250,7 +250,7 @@ def test_training_starts_from_the_pretrained_backbone_and_is_scored(pretrained: 
     slow = {"extend_positions": True, "warmup_updates": 5000}
     run = train(transformer(init=pretrained, method=slow, schedule=ONE, evaluation_episode_count=2), tmp_path / "run")
     _, learned = language_model.learned(*read_start(pretrained))
-    policy: Any = load_policy(checkpoint(run)).act
+    policy: Any = read_policy(checkpoint(run)).act
     moved = policy._backbone.detached()  # by one update at a five-thousandth of the step size
     for name, value in moved.items():
         assert torch.allclose(value[1], learned[name], atol=1e-7), name

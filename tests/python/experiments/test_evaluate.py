@@ -13,7 +13,7 @@ from tiny_runs import ACTING, METHODS, checkpoint, lines, result, tiny, train
 
 from trajmill.algorithms import language_model, method_named
 from trajmill.cli import main
-from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run, export_run, load_policy
+from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run, export_run, read_policy
 from trajmill.models.gpt2_files import read_gpt2
 from trajmill.models.precision import use_bfloat16
 from trajmill.runs.reading import RunError, read_start
@@ -81,7 +81,7 @@ def test_a_checkpoint_of_an_unknown_method_is_named(run: Path, tmp_path: Path) -
 
     save_checkpoint(tmp_path / "c.safetensors", Stored(), metadata | {"kind": "alchemy"})  # type: ignore[arg-type]
     with pytest.raises(RunError, match="'alchemy', which is not a method"):
-        load_policy(tmp_path / "c.safetensors")
+        read_policy(tmp_path / "c.safetensors")
 
 
 # --- other programs ---

@@ -15,7 +15,7 @@ from tiny_runs import checkpoint, killed, lines, tensors, tiny, train
 from trajmill.algorithms import language_model
 from trajmill.corpus import text
 from trajmill.data.catalog import cache_directory
-from trajmill.experiments.evaluate import load_policy
+from trajmill.experiments.evaluate import read_policy
 from trajmill.replay.token_table import TokenTable
 from trajmill.runs.reading import RunError, read_start
 from trajmill.training.checkpoint import read_checkpoint
@@ -49,7 +49,7 @@ def test_text_is_stored_once_and_learned_and_transferred(
     assert lines(train(config, tmp_path / "again")) == lines(run)
     slow = {"warmup_updates": 5000}
     one = tiny("decision_transformer", init=run, method=slow, schedule=Schedule(updates=1))
-    policy: Any = load_policy(checkpoint(train(one, tmp_path / "transformer"))).act
+    policy: Any = read_policy(checkpoint(train(one, tmp_path / "transformer"))).act
     _, learned = language_model.learned(*read_start(run))
     for name, value in policy._backbone.detached().items():  # moved by one update at a fraction of the step size
         assert torch.allclose(value[1], learned[name], atol=1e-7), name

@@ -14,6 +14,8 @@ import torch
 import upsampling
 from tiny_runs import HOPPER, METHODS, killed, lines, tensors, tiny, train
 
+from trajmill.corpus.build import build
+from trajmill.corpus.sources import make_spec
 from trajmill.data import load_dataset, write_d4rl
 from trajmill.experiments.prediction import identity_of_run
 from trajmill.runs.directory import RunDirectory
@@ -58,7 +60,7 @@ def test_the_same_data_under_another_path(
 SMALL = Schedule(updates=12, log_interval=4, evaluation_interval=12, checkpoint_interval=6)
 BRIEF = replace(SMALL, updates=2)
 PLACES = {"init": "decision_transformer", "predict": "td3_bc", "relevance": "diffusion"}
-PLACES |= {"method.text": "language_model", "method.vocabulary": "language_model"}
+PLACES |= {"method.corpus": "language_model", "method.text": "language_model", "method.vocabulary": "language_model"}
 """every setting that is a path, and a method that takes it"""
 
 
@@ -87,6 +89,9 @@ def placed(setting: str, method: str, folder: Path, cache: Path) -> tuple[Any, P
     elif setting == "relevance":
         place = train(tiny("td3_bc", schedule=BRIEF, seeds=(1,)), folder / "run")
         options["condition"] = "run"
+    elif setting == "method.corpus":
+        spec = make_spec("dyck", {"pairs": 3}, row_count=40, length=12)
+        build(spec, place := folder / "corpus", threads=1)
     else:
         pytest.importorskip("tokenizers")
         options |= {"text": (text_in(folder),), "vocabulary_size": 270, "decay_updates": 50}
@@ -143,6 +148,16 @@ def test_another_text_at_the_same_path_is_another_run(tmp_path: Path, cache: Pat
         train(agent, tmp_path / "agent", resume=True)
     identities.append(read_start(train(config, tmp_path / "other"))[1])
     assert identity_of_run(identities[0]) != identity_of_run(identities[1])
+
+
+def test_another_corpus_at_the_same_path_is_another_run(tmp_path: Path, cache: Path) -> None:
+    config, place = placed("method.corpus", "language_model", tmp_path / "first", cache)
+    config = at(config, "method.corpus", place)
+    run = killed(config, tmp_path / "run", 8)
+    shutil.rmtree(place)
+    build(make_spec("dyck", {"pairs": 3, "seed": 7}, row_count=40, length=12), place, threads=1)
+    with pytest.raises(ValueError, match="corpus-"):
+        train(config, run, resume=True)
 
 
 def test_an_upsampling_goes_on_with_the_same_data_elsewhere(files: tuple[Path, Path], tmp_path: Path) -> None:
