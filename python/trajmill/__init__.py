@@ -20,7 +20,7 @@ except ImportError as error:  # pragma: no cover
 if TYPE_CHECKING:
     from trajmill.core import MDP, MarkovChain, MDPSample, reference
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
-    from trajmill.data import Subset, load_dataset
+    from trajmill.data import Subset, load_dataset, write_dataset
     from trajmill.experiments.policy import load_policy
     from trajmill.replay import MDPTransitions, MixedReplay, ReplayBuffer, TrajectoryBuffer
     from trajmill.replay.feed import feed
@@ -44,13 +44,14 @@ __all__ = [
     "load_policy",
     "open_corpus",
     "reference",
+    "write_dataset",
 ]
 
 # Where the public names live; a module is loaded, and NumPy with it, when one of its names is first asked for.
 _NAMES = {
     "trajmill.core": ("MDP", "MDPSample", "MarkovChain", "reference"),
     "trajmill.corpus": ("CorpusSampler", "VirtualCorpus", "open_corpus"),
-    "trajmill.data": ("Subset", "load_dataset"),
+    "trajmill.data": ("Subset", "load_dataset", "write_dataset"),
     "trajmill.experiments.policy": ("load_policy",),
     "trajmill.replay": ("MDPTransitions", "MixedReplay", "ReplayBuffer", "TrajectoryBuffer"),
     "trajmill.replay.feed": ("feed",),

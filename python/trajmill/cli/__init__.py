@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "law": ("law dyck|...", "look at a law of tokens: rows, best loss, rate", _AGAIN),
     "corpus": ("corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
     "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGENT),
-    "dataset": ("dataset info|validate|...", "look at a dataset, check, convert, download it", _BYTES),
+    "dataset": ("dataset list|info|...", "look at a dataset, check, convert, download it", _BYTES),
     "quality": ("quality REAL SYNTHETIC", "how good synthetic transitions are, beside real ones", _AGAIN),
     "upsample": ("upsample DATASET --count N", "make many more transitions like those of a dataset", _SHARDS),
     "train": ("train METHOD", "train a method, many seeds at once, and score its policies", _RESUME),

@@ -18,12 +18,22 @@ from rich.markup import escape
 
 from trajmill.cli.session import Outcome, columns
 from trajmill.core.progress import Progress
-from trajmill.data import DatasetError, DatasetSummary, Subset, download_dataset, summarize
+from trajmill.data import (
+    OFFICIAL_FILES,
+    DatasetError,
+    DatasetSummary,
+    Subset,
+    bundled_datasets,
+    download_dataset,
+    summarize,
+)
+from trajmill.data.catalog import find_dataset
 from trajmill.data.formats import format_names
 from trajmill.data.summary import QUANTILES
 from trajmill.experiments.datasets import convert, load_with_warnings, validate
 
 EXAMPLES = """
+  trajmill dataset list
   trajmill dataset info hopper-sac-replay-10k
   trajmill dataset validate recordings/hopper.hdf5 --dynamics
   trajmill dataset convert hopper-sac-replay-10k small.hdf5 --subset trajectories:0.1 --subset-seed 3
@@ -45,6 +55,31 @@ class _Source:
     """mark ends of episodes that the flags leave out, instead of refusing them"""
     limit: int | None = None
     """steps, at least 1, after which the environment cut episodes, where the file does not mark it"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class List:
+    """Names that every command takes: what comes with trajmill, and D4RL's official files."""
+
+    def run(self, progress: Progress) -> Outcome:
+        table = columns("name", "where", right=("bytes",))
+        data = []
+        for name in (*bundled_datasets(), *OFFICIAL_FILES):
+            official = name in OFFICIAL_FILES
+            path = _found(name)
+            size = path.stat().st_size if path else OFFICIAL_FILES[name].size
+            where = ("downloaded" if path else "to download") if official else "bundled"
+            table.add_row(name, where, f"{size:,}")
+            data.append({"name": name, "official": official, "path": path and str(path), "bytes": size})
+        foot = "\n`trajmill dataset download NAME` fetches one; any other dataset is given by its path."
+        return Outcome({"datasets": data}, Group(table, foot))
+
+
+def _found(name: str) -> Path | None:
+    try:
+        return find_dataset(name)
+    except DatasetError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,4 +209,4 @@ def _shown(summary: DatasetSummary, warnings: list[str]) -> RenderableType:
     return Group(*parts)
 
 
-COMMANDS = {"info": Info, "validate": Validate, "convert": Convert, "download": Download}
+COMMANDS = {"list": List, "info": Info, "validate": Validate, "convert": Convert, "download": Download}

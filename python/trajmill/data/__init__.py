@@ -14,7 +14,7 @@ from trajmill.data.environments import (
 )
 from trajmill.data.episodes import qlearning_transitions, split_episodes
 from trajmill.data.errors import DatasetError, DatasetWarning
-from trajmill.data.formats import d4rl, minari, npz
+from trajmill.data.formats import d4rl, minari, npz, write_dataset
 from trajmill.data.normalizer import Normalizer
 from trajmill.data.official import OFFICIAL_FILES
 from trajmill.data.records import Dataset, Episode, Transitions
@@ -28,7 +28,7 @@ read_npz, write_npz = npz.read, npz.write
 
 __all__ = ["Dataset", "DatasetError", "DatasetWarning", "Episode", "Transitions"]
 __all__ += ["bundled_datasets", "load_dataset", "read_d4rl", "read_minari", "read_npz", "read_policy_weights"]
-__all__ += ["read_token_csv", "write_d4rl", "write_minari", "write_npz"]
+__all__ += ["read_token_csv", "write_d4rl", "write_dataset", "write_minari", "write_npz"]
 __all__ += ["Normalizer", "Subset", "clip_actions", "keep_observations", "qlearning_transitions", "split_episodes"]
 __all__ += ["DatasetSummary", "summarize"]
 __all__ += ["OFFICIAL_FILES", "download_dataset"]

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from trajmill import _core
 from trajmill.core import MDP, checks
 from trajmill.core.reference import codebooks
+from trajmill.replay.batches import Batches
 from trajmill.replay.mixed_replay import Resumable
 
 
-class MDPTransitions(Resumable, _core.MDPTransitions):
+class MDPTransitions(Batches, Resumable, _core.MDPTransitions):
     """Transitions drawn uniformly, with replacement, from trajectories of an MDP (arXiv 2310.00771, section 4).
 
     A batch holds vectors that stand for states and actions: ``observation`` float32 (B, observation_dim), ``action``

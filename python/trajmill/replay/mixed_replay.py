@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.replay.batches import Batches
 
 Batch: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -50,7 +51,7 @@ def linear(start: float, end: float, steps: int) -> _core.LinearWeight:
     return _core.LinearWeight(*weights, checks.integer("steps", steps, 1, 2**64 - 1))
 
 
-class MixedReplay(_core.MixedReplay):
+class MixedReplay(Batches, _core.MixedReplay):
     """Batches from several sources: exactly ``batch_size`` rows, exactly as many of each source as its weight asks.
 
     A batch holds the rows of the first source, then those of the second and so on, and a column ``source``, uint8 (B,):

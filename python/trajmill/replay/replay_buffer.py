@@ -16,8 +16,10 @@ import numpy.typing as npt
 from trajmill import _core
 from trajmill.core import checks, files
 from trajmill.core.paths import AnyPath, input_path, local_path
-from trajmill.data.records import Transitions
+from trajmill.data.episodes import qlearning_transitions
+from trajmill.data.records import Dataset, Transitions
 from trajmill.replay import replay_file
+from trajmill.replay.batches import Batches
 from trajmill.replay.replay_file import ReplayFileError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _EXPONENTS = "[0, 10]"  # of priorities and of weights
 _SUMMED = {"reward", "terminal", "truncated"}
 
 
-class ReplayBuffer(_core.ReplayBuffer):
+class ReplayBuffer(Batches, _core.ReplayBuffer):
     """A ring of transitions of any columns, one packed row each.
 
     ``add(**columns)`` appends one row, given without a leading axis, or many, with one; once `capacity` rows are there,
@@ -271,6 +273,36 @@ class ReplayBuffer(_core.ReplayBuffer):
         buffer = cls(len(transitions) if capacity is None else capacity, schema, **options)
         buffer.add(**arrays)
         return buffer
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset, *, capacity: int | None = None, **options: Any) -> Self:
+        """A buffer that holds the transitions of a dataset, in order (`qlearning_transitions`)."""
+        return cls.from_transitions(qlearning_transitions(dataset), capacity=capacity, **options)
+
+    def to_dataset(self, name: str = "buffer") -> Dataset:
+        """The rows as a dataset, in the order in which they were added: what `write_dataset` writes.
+
+        ValueError without the columns observation, action, reward, next_observation and terminal, or with rows of
+        several environments, which do not follow each other; without ``truncated`` no row is a timeout.
+        """
+        wanted = ("observation", "action", "reward", "next_observation", "terminal")
+        rows = self.rows(slice(None))
+        if missing := [column for column in wanted if column not in rows]:
+            raise ValueError(f"a dataset needs the columns {', '.join(wanted)}; the buffer lacks {', '.join(missing)}")
+        if self._settings["environment_count"] != 1:
+            raise ValueError("rows of several environments are in no order of one: write a dataset for each of them")
+        terminals = rows["terminal"].astype(bool)
+        timeouts = rows["truncated"].astype(bool) if "truncated" in rows else np.zeros_like(terminals)
+        return Dataset(
+            name=name,
+            path=Path(name),
+            observations=rows["observation"],
+            actions=rows["action"],
+            rewards=rows["reward"],
+            terminals=terminals,
+            timeouts=timeouts & ~terminals,
+            next_observations=rows["next_observation"],
+        )
 
     def to(self, device: str | torch.device) -> ResidentReplay:
         """A copy of the rows on a device, which makes the draws this buffer would make; ValueError if prioritised."""

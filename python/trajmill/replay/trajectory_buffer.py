@@ -13,6 +13,7 @@ from trajmill.core import checks
 from trajmill.data.episodes import check_order
 from trajmill.data.normalizer import Normalizer
 from trajmill.data.records import BoolArray, Dataset, FloatArray
+from trajmill.replay.batches import Batches
 from trajmill.replay.mixed_replay import Resumable
 
 StepColumn = Literal["observation", "action", "reward", "return_to_go", "terminal", "truncated"]
@@ -23,7 +24,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 _FLAG_PADDING = 2  # neither False nor True
 
 
-class TrajectoryBuffer(Resumable, _core.TrajectoryBuffer):
+class TrajectoryBuffer(Batches, Resumable, _core.TrajectoryBuffer):
     """Episodes from which windows of K steps are drawn (arXiv 2106.01345 and the code of arXiv 2201.12122).
 
     An episode is chosen in proportion to its length, with replacement, and a start in it uniformly: together a uniform

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trajmill.cli import main
-from trajmill.data import load_dataset, split_episodes
+from trajmill.data import OFFICIAL_FILES, bundled_datasets, load_dataset, split_episodes
 
 NAME = "hopper-sac-replay-10k"
 
@@ -120,3 +120,17 @@ def test_a_download_says_what_it_fetches_before_it_does(tmp_path, capsys) -> Non
     lines = err.splitlines()
     assert [line.split()[1] for line in lines[:4]] == ["from", "size", "SHA-256", "to"]
     assert "http://127.0.0.1:9/x" in lines[0] and "152,756,557" in lines[1] and str(tmp_path) in lines[3]
+
+
+def test_every_name_is_listed_with_where_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAJMILL_DATASETS", str(tmp_path))
+    (tmp_path / "hopper_medium-v2.hdf5").write_bytes(b"12345")
+    code, out, _ = run(capsys, "list", "--json")
+    listed = {each["name"]: each for each in json.loads(out)["datasets"]}
+    assert code == 0 and set(listed) == {*bundled_datasets(), *OFFICIAL_FILES}
+    assert Path(listed[NAME]["path"]).exists() and not listed[NAME]["official"]
+    assert listed["hopper-medium-v2"]["path"] == str(tmp_path / "hopper_medium-v2.hdf5")
+    assert listed["hopper-medium-v2"]["bytes"] == 5 and listed["ant-expert-v2"]["path"] is None
+    assert "to download" in run(capsys, "list")[1]

@@ -18,7 +18,7 @@ from typing import Any, Protocol, Unpack, cast
 import numpy as np
 
 from trajmill.core.files import contents, replacing
-from trajmill.core.paths import AnyPath
+from trajmill.core.paths import AnyPath, local_path
 from trajmill.data.columns import check_contents, clean_column
 from trajmill.data.episodes import in_one_precision, leads_on, settle_episodes
 from trajmill.data.errors import refuse, refusing
@@ -98,6 +98,15 @@ def format_for(path: Path) -> str:
             endings = " or ".join(filter(None, suffixes))
             raise refuse("its ending names no format", f"end it in {endings}, or say which format with --to")
     return suffixes[path.suffix]
+
+
+def write_dataset(path: AnyPath, dataset: Dataset, *, overwrite: bool = False) -> Path:
+    """Write a dataset in the format that the ending of `path` names: ``.hdf5``, ``.npz`` or, of a directory, none.
+
+    DatasetError for another ending, for what the format cannot hold, and unless `overwrite` for a file that exists.
+    """
+    place = local_path(path)
+    return format_named(format_for(place)).write(place, overwrite=overwrite, **dataset.to_write())
 
 
 def checked_dataset(
