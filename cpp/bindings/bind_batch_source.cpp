@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "batches.hpp"
+#include "named_values.hpp"
 
 namespace py = pybind11;
 
@@ -250,8 +251,8 @@ void bind_batch_source(py::module_& module) {
           "Name, row shape and dtype of each column of a batch.")
       .def(
           "sample",
-          [](BatchSource& source, std::size_t batch_size, const py::object& out,
-             std::size_t threads) -> py::typing::Dict<py::str, py::array> {
+          [](BatchSource& source, Whole<"batch_size"> batch_size, const py::object& out,
+             Whole<"threads"> threads) -> py::typing::Dict<py::str, py::array> {
             require_draw(batch_size, threads);
             join_workers(source);
             const Batch batch = batch_for(source.batch_columns(), batch_size, out);
@@ -261,7 +262,11 @@ void bind_batch_source(py::module_& module) {
           py::arg("batch_size"), py::arg("out") = py::none(), py::arg("threads") = 1,
           "The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned.")
       .def(
-          "share", &BatchSource::share, py::arg("worker"), py::arg("worker_count"), py::call_guard<Released>(),
+          "share",
+          [](BatchSource& source, Whole<"worker"> worker, Whole<"worker_count"> worker_count) {
+            released([&] { source.share(worker, worker_count); });
+          },
+          py::arg("worker"), py::arg("worker_count"),
           "From now on make the draws of worker `worker` of `worker_count`: of those to come number `worker`, and then "
           "every worker_count-th. In the workers of a torch DataLoader this is done at the first draw.");
 }

@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "batches.hpp"
+#include "named_values.hpp"
 #include "trajmill/mdp_transitions.hpp"
 
 namespace py = pybind11;
@@ -68,8 +69,10 @@ void bind_mdp_transitions(py::module_& module) {
       .def_property_readonly("target_vectors", &vectors_of<&MDPTransitions::targets>,
                              "Float32 [targets, dimension], read-only; those of the states unless others were given.")
       .def_property_readonly("seed", &MDPTransitions::seed)
-      .def_property("draw_count", &MDPTransitions::draw_count, &MDPTransitions::set_draw_count,
-                    "Draws made so far; also the number of the next.");
+      .def_property(
+          "draw_count", &MDPTransitions::draw_count,
+          [](MDPTransitions& source, Whole<"draw_count"> count) { source.set_draw_count(count); },
+          "Draws made so far; also the number of the next.");
 }
 
 }  // namespace trajmill

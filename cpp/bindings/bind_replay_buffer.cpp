@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "batches.hpp"
+#include "named_values.hpp"
 #include "trajmill/replay_buffer.hpp"
 
 namespace py = pybind11;
@@ -221,7 +222,10 @@ void bind_replay_buffer(py::module_& module) {
            "In memory of its own, or in that of a uint8 array, which is kept.")
       .def(
           "add",
-          [](PythonReplayBuffer& buffer, const py::KWArgs<py::object>& columns) {
+          [](PythonReplayBuffer& buffer, const py::Args<py::object>& unnamed, const py::KWArgs<py::object>& columns) {
+            if (!unnamed.empty()) {
+              throw py::type_error("add() takes columns by their names, as in add(observation=..., reward=...)");
+            }
             const AddedRows rows(buffer.settings().columns, columns);
             const std::size_t slot = released([&] { return buffer.add(rows.count, rows.pointers, rows.environments); });
             tell_of_breaks(buffer);
@@ -231,8 +235,8 @@ void bind_replay_buffer(py::module_& module) {
           "one's slot.")
       .def(
           "sample",
-          [](PythonReplayBuffer& buffer, std::size_t batch_size, const py::object& out, std::size_t threads,
-             bool replace, std::optional<double> beta) -> Arrays {
+          [](PythonReplayBuffer& buffer, Whole<"batch_size"> batch_size, const py::object& out,
+             Whole<"threads"> threads, Truth<"replace"> replace, std::optional<Real<"beta">> beta) -> Arrays {
             require_draw(batch_size, threads);
             join_workers(buffer);
             const Batch batch = batch_for(buffer.batch_columns(), batch_size, out);
@@ -308,10 +312,14 @@ void bind_replay_buffer(py::module_& module) {
           "The most rows there can be.")
       .def_property(
           "draw_count", [](const PythonReplayBuffer& buffer) { return released([&] { return buffer.draw_count(); }); },
-          [](PythonReplayBuffer& buffer, std::uint64_t count) { released([&] { buffer.set_draw_count(count); }); },
+          [](PythonReplayBuffer& buffer, Whole<"draw_count"> count) {
+            released([&] { buffer.set_draw_count(count); });
+          },
           "Draws made so far, which is the number of the next one.")
-      .def_property("beta", &PythonReplayBuffer::beta, &PythonReplayBuffer::set_beta,
-                    "Exponent of `weights` where sample() is not given one.")
+      .def_property(
+          "beta", &PythonReplayBuffer::beta,
+          [](PythonReplayBuffer& buffer, Real<"beta"> beta) { buffer.set_beta(beta); },
+          "Exponent of `weights` where sample() is not given one.")
       .def_property_readonly(
           "largest_priority",
           [](const PythonReplayBuffer& buffer) { return released([&] { return buffer.largest_priority(); }); },

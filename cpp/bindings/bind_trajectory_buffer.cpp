@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "batches.hpp"
+#include "named_values.hpp"
 #include "trajmill/trajectory_buffer.hpp"
 
 namespace py = pybind11;
@@ -91,8 +92,10 @@ void bind_trajectory_buffer(py::module_& module) {
           "The windows that start at these steps, numbered through all episodes: a batch as `sample` gives it.")
       .def_property_readonly("step_count", &TrajectoryBuffer::step_count, "Steps that a window may start at.")
       .def_property_readonly("seed", &TrajectoryBuffer::seed)
-      .def_property("draw_count", &TrajectoryBuffer::draw_count, &TrajectoryBuffer::set_draw_count,
-                    "Draws made so far; also the number of the next.");
+      .def_property(
+          "draw_count", &TrajectoryBuffer::draw_count,
+          [](PythonTrajectoryBuffer& source, Whole<"draw_count"> count) { source.set_draw_count(count); },
+          "Draws made so far; also the number of the next.");
 
   module.def(
       "normalize_rows",

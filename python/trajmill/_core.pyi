@@ -49,9 +49,11 @@ __all__: list[str] = [
 class BatchSource:
     """What batches are drawn from."""
     def __reduce__(self) -> typing.Any: ...
-    def sample(self, batch_size: Int, out: typing.Any = None, threads: Int = 1) -> dict[str, numpy.ndarray]:
+    def sample(
+        self, batch_size: typing.SupportsIndex, out: typing.Any = None, threads: typing.SupportsIndex = 1
+    ) -> dict[str, numpy.ndarray]:
         """The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned."""
-    def share(self, worker: Int, worker_count: Int) -> None:
+    def share(self, worker: typing.SupportsIndex, worker_count: typing.SupportsIndex) -> None:
         """From now on make the draws of worker `worker` of `worker_count`: of those to come number `worker`, and then every worker_count-th. In the workers of a torch DataLoader this is done at the first draw."""
     @property
     def batch_columns(self) -> list[tuple[str, tuple[int, ...], numpy.dtype[typing.Any]]]:
@@ -208,7 +210,7 @@ class MDPTransitions(BatchSource):
     def draw_count(self) -> int:
         """Draws made so far; also the number of the next."""
     @draw_count.setter
-    def draw_count(self, arg1: Int) -> None: ...
+    def draw_count(self, arg1: typing.SupportsIndex) -> None: ...
     @property
     def rows(self) -> numpy.ndarray:
         """State, action and target of every transition, [M, 3], read-only."""
@@ -314,7 +316,7 @@ class TrajectoryBuffer(BatchSource):
     def draw_count(self) -> int:
         """Draws made so far; also the number of the next."""
     @draw_count.setter
-    def draw_count(self, arg1: Int) -> None: ...
+    def draw_count(self, arg1: typing.SupportsIndex) -> None: ...
     @property
     def seed(self) -> int: ...
     @property
@@ -368,18 +370,18 @@ class ReplayBuffer(BatchSource):
         """Begin and size of what is in use of state, rows, weights, entries and environments."""
     def _weights(self, indexes: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
         """priority^alpha of the rows in the given slots."""
-    def add(self, **kwargs: typing.Any) -> int:
+    def add(self, *args: typing.Any, **kwargs: typing.Any) -> int:
         """Append one row, given without a leading axis, or many, of all environments or of `environments`; the first one's slot."""
     def clear(self) -> None:
         """Forget every row."""
     def sample(
         self,
-        batch_size: Int,
+        batch_size: typing.SupportsIndex,
         out: typing.Any = None,
-        threads: Int = 1,
+        threads: typing.SupportsIndex = 1,
         *,
         replace: bool = True,
-        beta: Float | None = None,
+        beta: typing.SupportsFloat | None = None,
     ) -> dict[str, numpy.ndarray]:
         """The next draw as a dict of arrays; `out`, one that an earlier call gave, is filled and returned."""
     def update_priorities(self, indexes: typing.Any, priorities: typing.Any) -> None:
@@ -400,7 +402,7 @@ class ReplayBuffer(BatchSource):
     def beta(self) -> float:
         """Exponent of `weights` where sample() is not given one."""
     @beta.setter
-    def beta(self, arg1: Float) -> None: ...
+    def beta(self, arg1: typing.SupportsFloat) -> None: ...
     @property
     def break_count(self) -> int:
         """With n_step > 1: rows added that end nothing, though the row after them does not begin where they led to."""
@@ -411,7 +413,7 @@ class ReplayBuffer(BatchSource):
     def draw_count(self) -> int:
         """Draws made so far, which is the number of the next one."""
     @draw_count.setter
-    def draw_count(self, arg1: Int) -> None: ...
+    def draw_count(self, arg1: typing.SupportsIndex) -> None: ...
     @property
     def largest_priority(self) -> float:
         """What new rows get."""

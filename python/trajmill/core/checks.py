@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,12 @@ def integer(name: str, value: object, smallest: int | None = None, largest: int 
         allowed = f"at least {smallest}" if largest is None else f"between {smallest} and {largest}"
         raise ValueError(f"{name} must be {allowed}, got {number}")
     return number
+
+
+def instance(name: str, value: object, kind: type, what: str) -> None:
+    """TypeError, which says `what` was needed, unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {what}, got {value!r} ({type(value).__name__})")
 
 
 def boolean(name: str, value: object) -> bool:
@@ -123,6 +129,7 @@ def output(name: str, out: object, shape: tuple[int, int], dtype: DTypeLike | No
 def indexes(name: str, values: Sequence[int] | NDArray[Any]) -> NDArray[np.uint64]:
     """Sequence numbers below 2**64, as a contiguous array (n,)."""
     if not hasattr(values, "__array__"):
+        instance(name, values, Iterable, "whole numbers, such as a list or an array")
         return np.array([integer(name, value, 0, 2**64 - 1) for value in values], np.uint64)
     values = np.asarray(unmasked(name, values))
     if values.ndim != 1 or values.dtype.kind not in "iu":
@@ -134,6 +141,7 @@ def indexes(name: str, values: Sequence[int] | NDArray[Any]) -> NDArray[np.uint6
 
 def context(values: Sequence[int], order: int, state_count: int) -> list[int]:
     """The states before the next one, oldest first; at most `order` of them."""
+    instance("context", values, Iterable, "states, such as a list")
     states = [integer("context state", state, 0, state_count - 1) for state in values]
     if len(states) > order:
         raise ValueError(f"context must hold at most order = {order} states, got {len(states)}")

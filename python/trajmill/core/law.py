@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from functools import partial
@@ -178,7 +178,7 @@ class Law:
 
         Of a law that is not prefix-stable, take `predictions`, which knows the length.
         """
-        known = np.asarray(prefix, np.int64).reshape(-1)
+        known = np.asarray(checks.indexes("prefix", prefix), np.int64)
         if known.size and not (known.min() >= 0 and known.max() < self.vocabulary_size):
             raise ValueError(f"prefix must hold tokens below {self.vocabulary_size}, got {list(prefix)}")
         tokens = np.append(known, 0)[None]  # the last one is not looked at
@@ -210,6 +210,7 @@ class Law:
     def _dtypes(self, length: int, extra: Sequence[str]) -> dict[str, str]:
         """The columns' dtypes by name, once `length` and `extra` are known to be good."""
         self.check_length(checks.integer("length", length, 0, 2**32))
+        checks.instance("columns", extra, Iterable, f"names, such as {list(self.extra_columns)}")
         for name in extra:
             checks.choice(f"a column of a {type(self).__name__}", name, self.extra_columns)
         dtypes = {"tokens": checks.smallest_dtype(self.vocabulary_size).name, "loss_mask": "uint8", "task": "uint32"}

@@ -40,6 +40,7 @@ class MDPTransitions(Batches, Resumable, _core.MDPTransitions):
         seed: int = 0,
         threads: int | None = None,
     ) -> None:
+        checks.instance("mdp", mdp, MDP, "an MDP")
         count = checks.integer("trajectory_count", trajectory_count, 1, 2**63 - 1)
         steps = checks.integer("length", length, 1, 2**32 - 1)
         sample = mdp.sample(count, steps, first_trajectory=first_trajectory, threads=threads)

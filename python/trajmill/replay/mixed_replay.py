@@ -107,6 +107,7 @@ class MixedReplay(Batches, _core.MixedReplay):
         fill: Mapping[str, float] | None = None,
         transform: Mapping[str, Transform] | None = None,
     ) -> None:
+        checks.instance("sources", sources, Mapping, "a dictionary of (source, weight) by name")
         self._made_of = sources, columns, fill, transform
         fill = {"indexes": -1, "weights": 1.0, **(fill or {})}
         transform = transform or {}

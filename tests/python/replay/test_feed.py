@@ -130,11 +130,12 @@ def test_a_dropped_feed_leaves_no_thread_and_no_memory() -> None:
     use()
     gc.collect()
     threads, memory = threading.active_count(), resident()
-    for _ in range(30):
+    for _ in range(100):
         use()
     gc.collect()
     assert threading.active_count() == threads
-    assert resident() < memory + 2**23
+    # the allocator keeps up to 9 MB for threads that come and go, however many; a ring that stays is 100 times its size
+    assert resident() < memory + 2**24
 
 
 @pytest.mark.parametrize(

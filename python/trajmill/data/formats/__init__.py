@@ -17,6 +17,7 @@ from typing import Any, Protocol, Unpack, cast
 
 import numpy as np
 
+from trajmill.core import checks
 from trajmill.core.files import contents, replacing
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.data.columns import check_contents, clean_column
@@ -106,6 +107,7 @@ def write_dataset(path: AnyPath, dataset: Dataset, *, overwrite: bool = False) -
     DatasetError for another ending, for what the format cannot hold, and unless `overwrite` for a file that exists.
     """
     place = local_path(path)
+    checks.instance("dataset", dataset, Dataset, "a Dataset, such as load_dataset gives")
     return format_named(format_for(place)).write(place, overwrite=overwrite, **dataset.to_write())
 
 
