@@ -307,6 +307,20 @@ def test_a_deep_grammar_is_not_taken_for_an_explosive_one() -> None:
     assert law.mean_length == pytest.approx(2**25)
 
 
+@pytest.mark.parametrize("rights", [2, 3])
+def test_a_word_takes_the_first_right_side_whose_limit_it_is_below(rights: int) -> None:
+    """At the limit itself, which chance never finds."""
+    word = _core.philox4x32([0, 0, 0, 0], 1)[0]
+    for limit, token in ((word + 1, 0), (word, 1)):
+        limits = [limit, *[2**32 - 1] * (rights - 1)]
+        symbols = np.array([0, rights, limit, 0, rights, 1, 0, 0], np.uint32)
+        rules = [*([k, 0, 0, 0, 1, limit, 0, 0] for k, limit in enumerate(limits)), [0, 0, 0, 0, 1 << 16, 0, 0, 0]]
+        kernel = _core.Law("context_free_grammar", numbers=[1, 1], tables=[symbols, np.array(rules, np.uint32).ravel()])
+        tokens = np.empty((1, 1), np.uint8)
+        kernel.fill(first_sequence=0, tokens=tokens, threads=1)
+        assert tokens[0, 0] == token
+
+
 @pytest.mark.parametrize("number", [0, 3, 7])
 def test_the_kernel_takes_or_refuses_any_numbers(number: int) -> None:
     """What is not refused stays within its tables; a sanitizer would show it."""
