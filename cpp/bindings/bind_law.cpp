@@ -1,8 +1,10 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <list>
 
 #include "bindings.hpp"
+#include "trajmill/alias_table.hpp"
 #include "trajmill/law.hpp"
 
 namespace py = pybind11;
@@ -16,6 +18,25 @@ Law make_law(const std::string& kind, const std::vector<std::uint64_t>& numbers,
   std::vector<std::vector<std::uint32_t>> words;
   for (const Words& table : tables) words.push_back(copied(table));
   return {kind, numbers, std::move(words)};
+}
+
+using Probabilities = py::array_t<double, py::array::c_style>;
+
+// The cells of alias tables (alias_table.hpp): one row for each row of probabilities.
+Words alias_cells(const Probabilities& rows, std::size_t memory_limit) {
+  require(rows.ndim() == 2, "probabilities must have two dimensions, got ", rows.ndim());
+  const auto row_count = static_cast<std::size_t>(rows.shape(0)), columns = static_cast<std::size_t>(rows.shape(1));
+  require(columns <= 0xFFFFFFFF, "a table has less than 2^32 columns, got ", columns);
+  const double* const from = rows.data();
+  const AliasTable table(row_count, static_cast<std::uint32_t>(columns), memory_limit, {},
+                         [&](std::uint64_t row, std::span<double> into) {
+                           const double* const first = from + row * columns;
+                           std::copy(first, first + columns, into.begin());
+                         });
+  const auto words = static_cast<py::ssize_t>(table.byte_count() / sizeof(std::uint32_t) / row_count);
+  Words cells({rows.shape(0), words});
+  std::copy_n(table.cells(), cells.size(), cells.mutable_data());
+  return cells;
 }
 
 // The caller's arrays as columns to fill, None for those that are not wanted.
@@ -41,6 +62,8 @@ class FilledColumns {
 
 void bind_law(py::module_& module) {
   module.def("law_kinds", [] { return law_kinds(); }, "Kinds of laws that have a kernel.");
+  module.def("alias_cells", &alias_cells, py::arg("rows"), py::kw_only(), py::arg("memory_limit"),
+             "Alias tables of rows of probabilities: a word a column up to 256 columns, else two.");
   py::class_<Law>(module, "Law", "A law of token sequences as its kernel sees it: numbers and tables of words.")
       .def(py::init(&make_law), py::arg("kind"), py::kw_only(), py::arg("numbers"), py::arg("tables"))
       .def(

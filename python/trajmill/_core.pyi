@@ -30,6 +30,7 @@ __all__: list[str] = [
     "Shares",
     "TrajectoryBuffer",
     "action_codebook",
+    "alias_cells",
     "available_simd_levels",
     "compiler",
     "law_kinds",
@@ -423,6 +424,11 @@ class ReplayBuffer(BatchSource):
 
 def action_codebook(row_count: Int, dimension: Int) -> numpy.typing.NDArray[numpy.float32]:
     """Fixed Uniform(-1, 1) vectors, float32 [row_count, dimension]."""
+
+def alias_cells(
+    rows: typing.Annotated[numpy.typing.ArrayLike, numpy.float64], *, memory_limit: Int
+) -> numpy.typing.NDArray[numpy.uint32]:
+    """Alias tables of rows of probabilities: a word a column up to 256 columns, else two."""
 
 def available_simd_levels() -> list[str]:
     """The instruction sets that this build holds and this machine runs, slowest first."""
