@@ -31,8 +31,11 @@ std::uint64_t threshold(std::uint32_t logit, Temperature temperature) {
 
 }  // namespace
 
+ImplicitLaw::ImplicitLaw(std::uint64_t logit_key, std::uint32_t column_count, Temperature temperature)
+    : logit_key_(logit_key), column_count_(column_count), temperature_(temperature) {}
+
 ImplicitRows::ImplicitRows(std::uint64_t logit_key, std::uint32_t column_count, Temperature temperature)
-    : logit_key_(logit_key), column_count_(column_count), temperature_(temperature) {
+    : ImplicitLaw(logit_key, column_count, temperature) {
   constexpr std::uint32_t kBinSize = kLogitCount >> simd::kDecisionBits;
   constexpr std::uint64_t kSlack = 2;  // covers the rounding of the thresholds inside a bin
   for (std::uint32_t first = 0; first < kLogitCount; first += kBinSize) {
@@ -45,15 +48,16 @@ ImplicitRows::ImplicitRows(std::uint64_t logit_key, std::uint32_t column_count, 
   }
 }
 
-std::optional<std::uint32_t> ImplicitRows::propose(std::uint64_t row, std::uint64_t uniform) const noexcept {
+std::optional<std::uint32_t> ImplicitLaw::propose(std::uint64_t row, std::uint64_t uniform,
+                                                  std::uint32_t row_top) const noexcept {
   const auto [column, fraction] = multiply(uniform, column_count_);
   const auto candidate = static_cast<std::uint32_t>(column);
-  const std::uint64_t limit = threshold(logit(logit_key_, row, candidate), temperature_);
+  const std::uint64_t limit = threshold(logit(logit_key_, row, candidate, row_top), temperature_);
   if (fraction < limit || limit == kEverything) return candidate;
   return std::nullopt;
 }
 
-std::uint32_t ImplicitRows::scan(std::uint64_t row, std::uint64_t uniform) const {
+std::uint32_t ImplicitLaw::scan(std::uint64_t row, std::uint64_t uniform, std::uint32_t row_top) const {
   struct Candidate {
     std::uint32_t column, logit;
   };
@@ -63,7 +67,7 @@ std::uint32_t ImplicitRows::scan(std::uint64_t row, std::uint64_t uniform) const
   std::vector<Candidate> candidates;  // whose weight was not negligible when they came
   std::uint32_t largest = 0;
   for (std::uint64_t first = 0; first < column_count_; first += 4) {
-    const PhiloxBlock block = logit_block(logit_key_, row, static_cast<std::uint32_t>(first / 4));
+    const PhiloxBlock block = logit_block(logit_key_, row, static_cast<std::uint32_t>(first / 4), row_top);
     for (std::uint32_t j = 0; j < 4 && first + j < column_count_; ++j) {
       const std::uint32_t k = block[j] >> 8;
       if (k + window < largest) continue;
@@ -87,7 +91,7 @@ std::uint32_t ImplicitRows::scan(std::uint64_t row, std::uint64_t uniform) const
   return candidates.back().column;  // not reached: left < total
 }
 
-std::uint32_t ImplicitRows::refusal_limit() const noexcept {
+std::uint32_t ImplicitLaw::refusal_limit() const noexcept {
   constexpr std::uint64_t kProposalsPerColumn = 2;
   constexpr std::uint64_t kFewest = 256;
   return static_cast<std::uint32_t>(

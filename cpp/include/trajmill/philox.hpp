@@ -72,10 +72,10 @@ enum class Domain : std::uint64_t {
   return key;
 }
 
-// Word `column` of the endless row `row` under `key`: block column / 4, word column % 4.
+// Word `column` of the endless row `row` + 2^64 `row_top` under `key`: block column / 4, word column % 4.
 [[nodiscard]] constexpr PhiloxBlock row_block(std::uint64_t key, std::uint64_t row, std::uint32_t block,
-                                              int round_count = kPhiloxRounds) noexcept {
-  return philox4x32({block, static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32), 0}, key,
+                                              int round_count = kPhiloxRounds, std::uint32_t row_top = 0) noexcept {
+  return philox4x32({block, static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32), row_top}, key,
                     round_count);
 }
 

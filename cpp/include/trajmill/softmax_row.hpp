@@ -30,14 +30,17 @@ class Temperature {
 inline constexpr std::uint32_t kLogitCount = std::uint32_t{1} << 24;
 [[nodiscard]] constexpr double logit_value(std::uint32_t k) noexcept { return (k + 0.5) * 0x1p-24; }
 
-// The logits of columns 4 block .. 4 block + 3 of row `row` under `key`, in the top 24 bits of the words.
-[[nodiscard]] constexpr PhiloxBlock logit_block(std::uint64_t key, std::uint64_t row, std::uint32_t block) noexcept {
-  return row_block(key, row, block, kLogitRounds);
+// The logits of columns 4 block .. 4 block + 3 of row `row` + 2^64 `row_top` under `key`, in the top 24 bits of the
+// words.
+[[nodiscard]] constexpr PhiloxBlock logit_block(std::uint64_t key, std::uint64_t row, std::uint32_t block,
+                                                std::uint32_t row_top = 0) noexcept {
+  return row_block(key, row, block, kLogitRounds, row_top);
 }
 
 // The logit of one column.
-[[nodiscard]] constexpr std::uint32_t logit(std::uint64_t key, std::uint64_t row, std::uint32_t column) noexcept {
-  return logit_block(key, row, column / 4)[column % 4] >> 8;
+[[nodiscard]] constexpr std::uint32_t logit(std::uint64_t key, std::uint64_t row, std::uint32_t column,
+                                            std::uint32_t row_top = 0) noexcept {
+  return logit_block(key, row, column / 4, row_top)[column % 4] >> 8;
 }
 
 // The values of the logits of row `row` under `key`.

@@ -65,6 +65,16 @@ struct Avx2 {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(mask.lanes)));
   }
 
+  // How many of sixteen numbers in ascending order are at most `word`; not all of them.
+  static std::uint32_t count_at_most(const std::uint32_t* sixteen, std::uint32_t word) {
+    const Vec limit = vec(word);
+    const auto passed = [&](int k) {
+      return _mm256_cmpeq_epi32(_mm256_max_epu32(load(sixteen + 8 * k), limit), limit);
+    };
+    const auto bits_of = [](Vec a) { return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(a))); };
+    return static_cast<std::uint32_t>(__builtin_ctz(~(bits_of(passed(0)) | bits_of(passed(1)) << 8)));
+  }
+
   static Half half(std::uint32_t value) { return _mm256_set1_epi64x(value); }
   static Pair same(Half value) { return {value, value}; }
   static Pair spread(Vec a) { return {a, _mm256_srli_epi64(a, 32)}; }

@@ -51,6 +51,12 @@ struct Avx512 {
   static Vec select(Mask mask, Vec yes, Vec no) { return _mm512_mask_blend_epi32(mask, no, yes); }
   static std::uint32_t bits(Mask mask) { return mask; }
 
+  // How many of sixteen numbers in ascending order are at most `word`; not all of them.
+  static std::uint32_t count_at_most(const std::uint32_t* sixteen, std::uint32_t word) {
+    const __mmask16 passed = _mm512_cmple_epu32_mask(load(sixteen), vec(word));
+    return static_cast<std::uint32_t>(__builtin_ctz(~std::uint32_t{passed}));
+  }
+
   static Half half(std::uint32_t value) { return _mm512_set1_epi64(value); }
   static Pair same(Half value) { return {value, value}; }
   static Pair spread(Vec a) { return {a, _mm512_srli_epi64(a, 32)}; }
@@ -89,7 +95,6 @@ struct Avx512 {
   static Vec pack_low(Pair a) { return _mm512_mask_shuffle_epi32(a.even, kOdd, a.odd, _MM_PERM_CCAA); }
   static Vec pack_high(Pair a) { return _mm512_mask_shuffle_epi32(a.odd, kEven, a.even, _MM_PERM_DDBB); }
 
- private:
   static void transpose(Vec (&a)[16]) {
     Vec b[16];
     for (int k = 0; k < 16; k += 2) {  // pairs of numbers

@@ -18,12 +18,12 @@ std::uint32_t proposal_word(std::uint64_t key, std::uint64_t sequence, std::uint
 
 }  // namespace
 
-std::uint32_t finish_rejected(const ImplicitRows& rows, std::uint64_t proposal_key, std::uint64_t sequence,
-                              std::uint64_t proposal, std::uint64_t row, bool scan) {
+std::uint32_t finish_rejected(const ImplicitLaw& law, std::uint64_t proposal_key, std::uint64_t sequence,
+                              std::uint64_t proposal, std::uint64_t row, bool scan, std::uint32_t row_top) {
   const std::uint64_t block = proposal / 4;
   const std::uint64_t uniform = std::uint64_t{proposal_word(proposal_key, sequence, block, proposal)} << 32 |
                                 proposal_word(proposal_key, sequence, block | kLowHalves, proposal);
-  return scan ? rows.scan(row, uniform) : rows.propose(row, uniform).value_or(kNoValue);
+  return scan ? law.scan(row, uniform, row_top) : law.propose(row, uniform, row_top).value_or(kNoValue);
 }
 
 std::uint32_t uniform_start(std::uint64_t start_key, std::uint64_t sequence, std::uint32_t count) noexcept {

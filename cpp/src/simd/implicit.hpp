@@ -26,18 +26,18 @@ struct LaneKeys {
   }
 };
 
-// What `word`, the top half of a uniform number, proposes in the rows row_low + 2^32 row_high of `columns` columns;
-// row_high is 0 unless `wide`.
+// What `word`, the top half of a uniform number, proposes in the rows row_low + 2^32 row_high + 2^64 row_top of
+// `columns` columns; row_high and row_top are 0 unless `wide`.
 template <class V, bool wide, class Keys>
 TRAJMILL_INLINE Proposal<V> propose(const Keys& keys, typename V::Pair word, typename V::Vec columns,
                                     typename V::Vec row_low, typename V::Vec row_high, const std::uint32_t* decisions,
-                                    typename V::Vec first_decision) {
+                                    typename V::Vec first_decision, typename V::Pair row_top = V::same(V::half(0))) {
   constexpr int kLogitShift = 32 - kDecisionBits;
   const auto product = V::multiply(word, V::spread(columns));
   const auto column = V::pack_high(product);
   const auto fraction = V::pack_low(product);
   typename V::Pair c[4] = {V::spread(V::template shift_right<2>(column)), V::spread(row_low), V::spread(row_high),
-                           V::same(V::half(0))};
+                           row_top};
   if constexpr (wide) {
     philox_rounds<V, 0, kLogitRounds>(keys, c);
   } else {  // the first round, with what multiplies zero left out
@@ -58,6 +58,14 @@ TRAJMILL_INLINE Proposal<V> propose(const Keys& keys, typename V::Pair word, typ
   return {column, accepted, V::neither(accepted, refused)};
 }
 
+// The number of the row of one lane.
+template <class V>
+std::uint64_t row_of_lane(typename V::Vec row_low, typename V::Vec row_high, std::size_t lane) {
+  alignas(64) std::uint32_t low[V::kLanes], high[V::kLanes];
+  V::store(low, row_low), V::store(high, row_high);
+  return low[lane] | std::uint64_t{high[lane]} << 32;
+}
+
 // What a chain is between two tokens. Without memory beyond one state (`deep` false) rows are numbered in 32 bits.
 template <class V, bool deep>
 class ChainWalk {
@@ -75,12 +83,12 @@ class ChainWalk {
                                      : kNoValue;
   }
 
-  void start(const Arguments& arguments, Vec first) {
+  void start(const Arguments& arguments, Vec first, std::size_t, std::size_t, int) {
     row_low_ = row_high_ = V::vec(0);
     if (deep) {
       for (std::uint32_t k = 0; k < arguments.order; ++k) history_[k] = V::vec(0);
     }
-    if (arguments.uniform_initial) advance(arguments, V::below(first, V::vec(kNoValue)), first);
+    if (arguments.uniform_initial) move(arguments, V::below(first, V::vec(kNoValue)), first);
   }
 
   TRAJMILL_INLINE Proposal<V> propose(const Arguments& arguments, const Shared& shared, typename V::Pair word) const {
@@ -89,7 +97,10 @@ class ChainWalk {
   }
   TRAJMILL_INLINE Vec refusal_limit(const Arguments& arguments) const { return V::vec(arguments.rows.refusal_limit); }
 
-  TRAJMILL_INLINE void advance(const Arguments& arguments, typename V::Mask accepted, Vec value) {
+  TRAJMILL_INLINE void advance(const Arguments& arguments, const Shared&, typename V::Mask accepted, Vec value) {
+    move(arguments, accepted, value);
+  }
+  TRAJMILL_INLINE void move(const Arguments& arguments, typename V::Mask accepted, Vec value) {
     const Vec digit = V::add(value, V::vec(1));
     if constexpr (!deep) {
       if (arguments.order == 1) row_low_ = V::select(accepted, digit, row_low_);
@@ -111,12 +122,11 @@ class ChainWalk {
   static RowsView rows(const Arguments& arguments, int) { return arguments.tokens; }
   static std::size_t length(const Arguments& arguments, int) { return arguments.length; }
 
-  // The law and the row that lane `lane` draws from.
-  const ImplicitRows& law(const Arguments& arguments, std::size_t) const { return *arguments.rows.rows; }
-  std::uint64_t row(std::size_t lane) const {
-    alignas(64) std::uint32_t low[V::kLanes], high[V::kLanes];
-    V::store(low, row_low_), V::store(high, row_high_);
-    return low[lane] | std::uint64_t{high[lane]} << 32;
+  // What the top half of proposal `number` of lane `lane` left open, or a scan in its place.
+  std::uint32_t finish(const Arguments& arguments, std::size_t lane, std::uint64_t sequence, std::uint64_t number,
+                       bool scan) const {
+    return finish_rejected(*arguments.rows.rows, arguments.proposal_key, sequence, number,
+                           row_of_lane<V>(row_low_, row_high_, lane), scan);
   }
 
  private:
@@ -150,7 +160,7 @@ class MDPWalk {
                          arguments.transition.column_count);
   }
 
-  void start(const Arguments&, Vec first) {
+  void start(const Arguments&, Vec first, std::size_t, std::size_t, int) {
     row_low_ = first;
     row_high_ = V::vec(0);
     moving_ = V::vec(0);
@@ -170,7 +180,7 @@ class MDPWalk {
     return choose(arguments.policy.refusal_limit, arguments.transition.refusal_limit);
   }
 
-  TRAJMILL_INLINE void advance(const Arguments& arguments, typename V::Mask accepted, Vec value) {
+  TRAJMILL_INLINE void advance(const Arguments& arguments, const Shared&, typename V::Mask accepted, Vec value) {
     const auto moving = is_moving();
     const auto pair =
         V::add(V::multiply(V::spread(row_low_), V::half(arguments.policy.column_count)), V::join(value, V::vec(0)));
@@ -189,15 +199,12 @@ class MDPWalk {
   }
   static std::size_t length(const Arguments& arguments, int column) { return arguments.length + (column == 0); }
 
-  const ImplicitRows& law(const Arguments& arguments, std::size_t lane) const {
+  std::uint32_t finish(const Arguments& arguments, std::size_t lane, std::uint64_t trajectory, std::uint64_t number,
+                       bool scan) const {
     alignas(64) std::uint32_t moving[V::kLanes];
     V::store(moving, moving_);
-    return moving[lane] == 0 ? *arguments.policy.rows : *arguments.transition.rows;
-  }
-  std::uint64_t row(std::size_t lane) const {
-    alignas(64) std::uint32_t low[V::kLanes], high[V::kLanes];
-    V::store(low, row_low_), V::store(high, row_high_);
-    return low[lane] | std::uint64_t{high[lane]} << 32;
+    return finish_rejected(moving[lane] == 0 ? *arguments.policy.rows : *arguments.transition.rows,
+                           arguments.proposal_key, trajectory, number, row_of_lane<V>(row_low_, row_high_, lane), scan);
   }
 
  private:
@@ -302,8 +309,7 @@ __attribute__((noinline)) void finish_rejected_lanes(const typename Walk::Argume
   for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
     if ((lanes >> lane & 1) == 0) continue;
     values[lane] =
-        finish_rejected(walk.law(arguments, lane), arguments.proposal_key, Walk::sequences(arguments)[row + lane],
-                        number, walk.row(lane), (scanning >> lane & 1) != 0);
+        walk.finish(arguments, lane, Walk::sequences(arguments)[row + lane], number, (scanning >> lane & 1) != 0);
   }
   proposal.value = V::load(values);
   proposal.accepted = V::below(proposal.value, none);
@@ -332,7 +338,7 @@ void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t
       if (first[lane] != kNoValue) sieve[0].push(before + lane, first[lane]);
       unfinished[g] |= std::uint32_t{1} << lane;
     }
-    walk[g].start(arguments, V::load(first));
+    walk[g].start(arguments, V::load(first), row, row_count, g);
     deadline[g] = walk[g].refusal_limit(arguments);
   }
 
@@ -361,7 +367,7 @@ void sample_implicit_rows(const typename Walk::Arguments& arguments, std::size_t
           const auto [column, accepted, undecided] = proposals[g];
           const Vec value = V::select(accepted, column, none);
           for (int k = 0; k < Walk::kColumns; ++k) sieve[k].put(block + step, g, walk[g].emitted(k, value));
-          walk[g].advance(arguments, accepted, column);
+          walk[g].advance(arguments, shared, accepted, column);
           deadline[g] = V::select(accepted, V::add(next, walk[g].refusal_limit(arguments)), deadline[g]);
         }
       });

@@ -10,7 +10,7 @@
 
 namespace trajmill {
 
-class ImplicitRows;
+class ImplicitLaw;
 
 namespace simd {
 
@@ -57,7 +57,7 @@ inline constexpr int kDecisionBits = 11;  // of a logit, that choose among Impli
 
 // Rows drawn by rejection (implicit_rows.hpp).
 struct ImplicitView {
-  const ImplicitRows* rows;
+  const ImplicitLaw* rows;
   std::uint64_t logit_key;
   std::uint32_t column_count;
   std::uint32_t certain_limit;
@@ -94,10 +94,10 @@ struct ImplicitMDPArguments {
 inline constexpr std::uint32_t kNoValue = 0xFFFFFFFF;
 
 // Finishes a draw that a kernel did not accept by the top half of its proposal's uniform number alone: by all 64 bits
-// of it, or by scanning the row. The value, or kNoValue if the proposal is refused.
-[[nodiscard]] std::uint32_t finish_rejected(const ImplicitRows& rows, std::uint64_t proposal_key,
-                                            std::uint64_t sequence, std::uint64_t proposal, std::uint64_t row,
-                                            bool scan);
+// of it, or by scanning the row, row + 2^64 row_top. The value, or kNoValue if the proposal is refused.
+[[nodiscard]] std::uint32_t finish_rejected(const ImplicitLaw& law, std::uint64_t proposal_key, std::uint64_t sequence,
+                                            std::uint64_t proposal, std::uint64_t row, bool scan,
+                                            std::uint32_t row_top = 0);
 
 // A uniform number below `count` for the start of a sequence.
 [[nodiscard]] std::uint32_t uniform_start(std::uint64_t start_key, std::uint64_t sequence,

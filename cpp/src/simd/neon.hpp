@@ -57,6 +57,13 @@ struct Neon {
     return vaddvq_u32(vandq_u32(mask.lanes, vld1q_u32(weights)));
   }
 
+  // How many of sixteen numbers in ascending order are at most `word`; not all of them.
+  static std::uint32_t count_at_most(const std::uint32_t* sixteen, std::uint32_t word) {
+    Vec passed = vdupq_n_u32(0);
+    for (int k = 0; k < 4; ++k) passed = vaddq_u32(passed, vcgeq_u32(vdupq_n_u32(word), vld1q_u32(sixteen + 4 * k)));
+    return 0u - vaddvq_u32(passed);
+  }
+
   static Half half(std::uint32_t value) { return vdupq_n_u64(value); }
   static Pair same(Half value) { return {value, value}; }
   static Pair spread(Vec a) { return {words(a), vshrq_n_u64(words(a), 32)}; }

@@ -44,6 +44,13 @@ struct Scalar {
   static Vec select(Mask mask, Vec yes, Vec no) { return mask ? yes : no; }
   static std::uint32_t bits(Mask mask) { return mask; }
 
+  // How many of sixteen numbers in ascending order are at most `word`; not all of them.
+  static std::uint32_t count_at_most(const std::uint32_t* sixteen, std::uint32_t word) {
+    std::uint32_t count = 0;
+    for (int k = 0; k < 16; ++k) count += sixteen[k] <= word;
+    return count;
+  }
+
   static Half half(std::uint32_t value) { return value; }
   static Pair same(Half value) { return value; }
   static Pair spread(Vec a) { return a; }

@@ -61,6 +61,14 @@ struct Sse4 {
     return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(mask.lanes)));
   }
 
+  // How many of sixteen numbers in ascending order are at most `word`; not all of them.
+  static std::uint32_t count_at_most(const std::uint32_t* sixteen, std::uint32_t word) {
+    const Vec limit = vec(word);
+    const auto passed = [&](int k) { return _mm_cmpeq_epi32(_mm_max_epu32(load(sixteen + 4 * k), limit), limit); };
+    const Vec bytes = _mm_packs_epi16(_mm_packs_epi32(passed(0), passed(1)), _mm_packs_epi32(passed(2), passed(3)));
+    return static_cast<std::uint32_t>(__builtin_ctz(~static_cast<std::uint32_t>(_mm_movemask_epi8(bytes))));
+  }
+
   static Half half(std::uint32_t value) { return _mm_set1_epi64x(value); }
   static Pair same(Half value) { return {value, value}; }
   static Pair spread(Vec a) { return {a, _mm_srli_epi64(a, 32)}; }

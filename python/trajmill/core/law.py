@@ -389,7 +389,7 @@ def _absorbed(value: Any) -> int:
     if value is None:
         return 2**64 - 1
     if isinstance(value, int):  # True is 1
-        return value
+        return value % 2**64
     if isinstance(value, float):
         return int.from_bytes(struct.pack("<d", value), "little")
     if isinstance(value, str):
