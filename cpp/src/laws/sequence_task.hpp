@@ -126,8 +126,8 @@ struct Kernel {
   // `free` holds the tokens that are not on the stack in ascending order. The last to leave it is the first to come
   // back, so its place is where it was.
   template <class Token>
-  static std::size_t push_and_pop(const std::uint32_t* words, std::size_t count, std::uint32_t alphabet, Token* out,
-                                  const Scratch<Token>& scratch) {
+  static std::size_t push_and_pop(const std::uint32_t* words, std::size_t first, std::size_t count,
+                                  std::uint32_t alphabet, Token* out, const Scratch<Token>& scratch) {
     constexpr std::uint64_t kQuarter = std::uint64_t{1} << 30;
     Token *const stack = scratch.other, *const free = scratch.free;
     std::size_t depth = 0, left = alphabet - 1;
@@ -137,10 +137,11 @@ struct Kernel {
       return free[place] = stack[depth];
     };
     for (std::size_t step = 0; step < count; ++step) {
+      const std::uint64_t word = words[Stream::where(first + step)];
       const std::uint64_t limit = step < 2 * count / 3 ? 3 * kQuarter : kQuarter;
-      const bool must_push = depth < 2, may_push = step + 1 < count && words[step] < limit && left > 0;
+      const bool must_push = depth < 2, may_push = step + 1 < count && word < limit && left > 0;
       if (must_push || may_push) {
-        const std::size_t place = must_push ? words[step] * left >> 32 : words[step] * left / limit;
+        const std::size_t place = must_push ? word * left >> 32 : word * left / limit;
         stack[depth] = out[step] = free[place];
         scratch.places[depth++] = static_cast<std::uint16_t>(place);
         std::memmove(free + place, free + place + 1, (--left - place) * sizeof(Token));
@@ -261,7 +262,7 @@ struct Kernel {
     Stream stream(numbers[0]);
     for (std::size_t row = begin; row < end; ++row) {
       stream.start(arguments.sequences[row]);
-      std::uint32_t length_words[kChunk];
+      alignas(64) std::uint32_t length_words[kChunk];
       std::size_t position = 0;
       for (std::size_t number = 0; position < length && (pack || number == 0); ++number) {
         if (cancelled.load(std::memory_order_relaxed)) return;
@@ -271,7 +272,7 @@ struct Kernel {
           if (number % kChunk == 0) {
             stream.draw_words(kFirst + static_cast<std::uint32_t>(number / kChunk), length_words);
           }
-          count += length_words[number % kChunk] * lengths >> 32;
+          count += length_words[Stream::where(number % kChunk)] * lengths >> 32;
         }
         const Prompt prompt = prompt_of(task, count);
         // Straight into the row where all of the example surely fits.
@@ -290,7 +291,7 @@ struct Kernel {
           }
         }
         if (task == Task::stack) {
-          size += push_and_pop(scratch.words + first, count, alphabet, out, scratch);
+          size += push_and_pop(scratch.words, first, count, alphabet, out, scratch);
         } else {
           Token* const in = drawn + first;
           in[prompt.separator] = in[size - 1] = static_cast<Token>(alphabet);

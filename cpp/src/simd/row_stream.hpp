@@ -32,40 +32,41 @@ class RowStream {
     philox_rounds<V, 0, kPhiloxRounds>(keys_, words);
   }
 
-  // The words of a chunk in order.
+  // The words of a chunk as vectors hold them: of those drawn chunk after chunk from an aligned `out` on, word k is
+  // out[where(k)].
   TRAJMILL_INLINE void draw_words(std::uint32_t chunk, std::uint32_t* out) const {
     Pair words[4];
     draw(chunk, words);
-    put(V::pack_low(words[0]), V::pack_low(words[1]), V::pack_low(words[2]), V::pack_low(words[3]), out);
+    for (std::size_t j = 0; j < 4; ++j) V::store(out + j * V::kLanes, V::pack_low(words[j]));
+  }
+  static TRAJMILL_INLINE std::size_t where(std::size_t k) {
+    return k / kWords * kWords + k % 4 * V::kLanes + k % kWords / 4;
   }
 
-  // least + word * count / 2^32 for the words of a chunk in order. Bytes travel four to a number; the caller knows that
-  // they fit, and has aligned them.
+  // least + word * count / 2^32 for the words of a chunk in order, in 8 or 16 bits, which the caller knows to be
+  // enough; `out` is aligned.
   template <class Token>
   TRAJMILL_INLINE void draw_choices(std::uint32_t chunk, std::uint32_t count, std::uint32_t least, Token* out) const {
     Pair words[4];
     draw(chunk, words);
     typename V::Vec value[4];
     for (int j = 0; j < 4; ++j) value[j] = V::add(V::pack_high(V::multiply(words[j], V::half(count))), V::vec(least));
+    constexpr int kBits = 8 * sizeof(Token);
+    const auto low = V::bit_or(value[0], V::template shift_left<kBits>(value[1]));
+    const auto high = V::bit_or(value[2], V::template shift_left<kBits>(value[3]));
     if constexpr (sizeof(Token) == 1) {
-      const auto low = V::bit_or(value[0], V::template shift_left<8>(value[1]));
-      const auto high = V::bit_or(value[2], V::template shift_left<8>(value[3]));
       V::store(reinterpret_cast<std::uint32_t*>(out), V::bit_or(low, V::template shift_left<16>(high)));
     } else {
-      put(value[0], value[1], value[2], value[3], out);
+      alignas(64) std::uint32_t halves[2][V::kLanes];
+      V::store(halves[0], low), V::store(halves[1], high);
+      for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
+        std::memcpy(out + 4 * lane, &halves[0][lane], sizeof(std::uint32_t));
+        std::memcpy(out + 4 * lane + 2, &halves[1][lane], sizeof(std::uint32_t));
+      }
     }
   }
 
  private:
-  template <class T>
-  static TRAJMILL_INLINE void put(typename V::Vec a, typename V::Vec b, typename V::Vec c, typename V::Vec d, T* out) {
-    alignas(64) std::uint32_t values[4][V::kLanes];
-    V::store(values[0], a), V::store(values[1], b), V::store(values[2], c), V::store(values[3], d);
-    for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
-      for (std::size_t j = 0; j < 4; ++j) out[4 * lane + j] = static_cast<T>(values[j][lane]);
-    }
-  }
-
   SharedKeys<V> keys_;
   typename V::Vec lanes_;
   typename V::Half low_, high_;
