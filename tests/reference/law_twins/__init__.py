@@ -26,3 +26,9 @@ def words_of(key: int, sequence: int) -> Iterator[int]:
     while True:
         yield from _core.philox4x32([block, sequence & 0xFFFFFFFF, sequence >> 32, 0], key)
         block += 1
+
+
+def word_at(key: int, sequence: int, number: int) -> int:
+    """One word of a sequence under a key: word ``number % 4`` of block ``number // 4``."""
+    block = [number // 4, sequence & 0xFFFFFFFF, sequence >> 32, 0]
+    return int(_core.philox4x32(block, key)[number % 4])
