@@ -1,8 +1,10 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <list>
 
 #include "bindings.hpp"
+#include "trajmill/alias_table.hpp"
 #include "trajmill/law.hpp"
 
 namespace py = pybind11;
@@ -16,6 +18,18 @@ Law make_law(const std::string& kind, const std::vector<std::uint64_t>& numbers,
   std::vector<std::vector<std::uint32_t>> words;
   for (const Words& table : tables) words.push_back(copied(table));
   return {kind, numbers, std::move(words)};
+}
+
+// The alias table of one law, as words.
+Words alias_cells(const py::array_t<double, py::array::c_style>& probabilities) {
+  const std::vector<double> law = copied(probabilities);
+  require(law.size() <= AliasTable::kCellLimit, "a law may have up to ", AliasTable::kCellLimit, " values, got ",
+          law.size());
+  const AliasTable table(1, static_cast<std::uint32_t>(law.size()), std::size_t{1} << 40, {.thread_count = 1},
+                         [&](std::uint64_t, std::span<double> out) { std::ranges::copy(law, out.begin()); });
+  Words cells(static_cast<py::ssize_t>(table.byte_count() / sizeof(std::uint32_t)));
+  std::copy_n(table.cells(), cells.size(), cells.mutable_data());
+  return cells;
 }
 
 // The caller's arrays as columns to fill, None for those that are not wanted.
@@ -41,6 +55,9 @@ class FilledColumns {
 
 void bind_law(py::module_& module) {
   module.def("law_kinds", [] { return law_kinds(); }, "Kinds of laws that have a kernel.");
+  module.def(
+      "alias_cells", &alias_cells, py::arg("probabilities"),
+      "The alias table of one law: a word a value, threshold << 8 | alias, of up to 256 values; else two words.");
   py::class_<Law>(module, "Law", "A law of token sequences as its kernel sees it: numbers and tables of words.")
       .def(py::init(&make_law), py::arg("kind"), py::kw_only(), py::arg("numbers"), py::arg("tables"))
       .def(

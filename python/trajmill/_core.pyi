@@ -422,6 +422,11 @@ class ReplayBuffer(BatchSource):
 def action_codebook(row_count: Int, dimension: Int) -> numpy.typing.NDArray[numpy.float32]:
     """Fixed Uniform(-1, 1) vectors, float32 [row_count, dimension]."""
 
+def alias_cells(
+    probabilities: typing.Annotated[numpy.typing.ArrayLike, numpy.float64],
+) -> numpy.typing.NDArray[numpy.uint32]:
+    """The alias table of one law: a word a value, threshold << 8 | alias, of up to 256 values; else two words."""
+
 def available_simd_levels() -> list[str]:
     """The instruction sets that this build holds and this machine runs, slowest first."""
 

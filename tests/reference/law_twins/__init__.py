@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from trajmill import _core
@@ -26,3 +27,21 @@ def words_of(key: int, sequence: int) -> Iterator[int]:
     while True:
         yield from _core.philox4x32([block, sequence & 0xFFFFFFFF, sequence >> 32, 0], key)
         block += 1
+
+
+def alias_table(probabilities: list[float]) -> list[tuple[int, int]]:
+    """Vose's method in whole numbers: of each column its threshold out of 2**32, and its alias (docs/streams.md)."""
+    count = len(probabilities)
+    capacity = 2**24 if count <= 256 else 2**32
+    weights = [math.floor(p * (count * capacity) + 0.5) for p in probabilities]
+    weights[weights.index(max(weights))] += count * capacity - sum(weights)
+    small = [j for j in range(count) if weights[j] < capacity]
+    large = [j for j in range(count) if weights[j] >= capacity]
+    cells = [(0, j) for j in range(count)]
+    while small:
+        column = small.pop()
+        cells[column] = weights[column] * (2**32 // capacity), large[-1]
+        weights[large[-1]] -= capacity - weights[column]
+        if weights[large[-1]] < capacity:
+            small.append(large.pop())
+    return cells
