@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from trajmill import _core
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # low bits zero, so that multiples of it are exact
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 
 
 def zipf(count: int, exponent: float, shift: float) -> Floats:
-    """Probabilities of the ranks 1 to `count`, in proportion to (rank + shift)**-exponent; the same on every machine."""
-    ranks = np.arange(1, count + 1) + shift
-    weights = 1 / ranks if exponent == 1 else _exponential(exponent * (_logarithm(ranks[:1]) - _logarithm(ranks)))
+    """Probabilities of ranks 1 to `count`, in proportion to (rank + shift)**-exponent; the same on every machine."""
+    ranks: Floats = np.arange(1, count + 1, dtype=np.float64) + shift
+    weights = 1 / ranks if exponent == 1 else exponential(exponent * (logarithm(ranks[:1]) - logarithm(ranks)))
     probabilities: Floats = weights / math.fsum(weights)
     return probabilities
 
@@ -38,8 +38,8 @@ def alias_law(thresholds: NDArray[Any], aliases: NDArray[Any]) -> Floats:
     return law
 
 
-def _logarithm(x: Floats) -> Floats:
-    """ln x of numbers >= 1 by additions, multiplications and divisions in a fixed order."""
+def logarithm(x: Floats) -> Floats:
+    """The natural logarithm of numbers >= 1 by additions, multiplications and divisions in a fixed order."""
     fraction, exponent = np.frexp(x)
     small = fraction < math.sqrt(0.5)
     fraction, exponent = np.where(small, 2 * fraction, fraction), exponent - small
@@ -47,10 +47,11 @@ def _logarithm(x: Floats) -> Floats:
     square, series = s * s, np.zeros_like(s)
     for k in range(25, 0, -2):
         series = series * square + 1 / k
-    return exponent * LN2_HIGH + (exponent * LN2_LOW + 2 * s * series)
+    result: Floats = exponent * LN2_HIGH + (exponent * LN2_LOW + 2 * s * series)
+    return result
 
 
-def _exponential(x: Floats) -> Floats:
+def exponential(x: Floats) -> Floats:
     """e^x of numbers <= 0 likewise; below -708 it is 0."""
     bounded = np.maximum(x, -708.0)
     whole = np.floor(bounded * 1.4426950408889634 + 0.5)

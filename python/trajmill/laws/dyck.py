@@ -186,7 +186,7 @@ class Dyck(Law):
         return total / length if length else None
 
     def entropy_rate(self) -> float | None:
-        """See `Law.entropy_rate`: of a birth-death chain of depths, half of whose steps open; None for crossing ones."""
+        """See `Law.entropy_rate`: nested, that of a birth-death chain of depths, half of whose steps open."""
         if self.longest_word is not None or self.balanced or not self.paired or self.max_depth is None or self.crossing:
             return None
         p = self._threshold / 2**32

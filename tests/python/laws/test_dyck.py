@@ -158,7 +158,7 @@ def test_the_core_refuses_numbers_that_its_kernel_cannot_trust() -> None:
     numbers, tables = tm.Dyck(pairs=4, types="zipf", crossing=True).core(8)
     for at, value in [(1, 0), (1, 2**15 + 1), (2, 2**16 + 1), (3, 4), (3, 2**32), (4, 17), (5, 2**33), (6, 2), (8, 2)]:
         with pytest.raises(ValueError, match="Dyck"):
-            _core.Law("dyck", numbers=numbers[:at] + [value] + numbers[at + 1 :], tables=tables)
+            _core.Law("dyck", numbers=[*numbers[:at], value, *numbers[at + 1 :]], tables=tables)
     alias_out = [tables[0], np.array([0, 1, 2, 4], np.uint32)]
     for wrong in ([tables[0]], [tables[0][1:], tables[1]], [tables[0], tables[1][1:]], alias_out):
         with pytest.raises(ValueError, match="Dyck"):

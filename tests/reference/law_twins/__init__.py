@@ -45,3 +45,14 @@ def alias_table(probabilities: list[float]) -> list[tuple[int, int]]:
         if weights[large[-1]] < capacity:
             small.append(large.pop())
     return cells
+
+
+def philox(counter: list[int], key: int, rounds: int) -> list[int]:
+    """A Philox4x32 block of any number of rounds (Salmon et al. 2011)."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key % 2**32, key >> 32
+    for _ in range(rounds):
+        first, second = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (second >> 32) ^ c1 ^ k0, second % 2**32, (first >> 32) ^ c3 ^ k1, first % 2**32
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [c0, c1, c2, c3]
