@@ -149,8 +149,9 @@ struct Kernel {
         std::uint8_t bytes[64];
         spread(bits, bytes);
         const std::size_t here = count < 64 ? count : 64;
-        if (sizeof(T) == 1) {
-          __builtin_memcpy(out, bytes, here);
+        if (sizeof(T) == 1 && here >= 8) {
+          for (std::size_t k = 0; k + 8 < here; k += 8) __builtin_memcpy(out + k, bytes + k, 8);
+          __builtin_memcpy(out + here - 8, bytes + here - 8, 8);
         } else {
           for (std::size_t k = 0; k < here; ++k) out[k] = static_cast<T>(bytes[k]);
         }

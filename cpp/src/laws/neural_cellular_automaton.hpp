@@ -50,9 +50,9 @@ struct Kernel {
   static constexpr int kHiddenShift = 10;  // of hidden units, before the last map: they have 16 bits then
 
   struct Network {
-    std::int32_t hidden[kPlaces * kMostColours][kHidden];  // what a colour at a place adds to each unit
-    std::int16_t last[kHidden / 2][kMostColours][2];       // what pairs of units add to 16 times a colour's worth
-    std::int32_t ties[kMostColours];                       // 15 - colour, or less than any worth
+    std::int32_t hidden[kPlaces][kMostColours][kHidden];  // what a colour at a place adds to each unit
+    std::int16_t last[kHidden / 2][kMostColours][2];      // what pairs of units add to 16 times a colour's worth
+    std::int32_t ties[kMostColours];                      // 15 - colour, or less than any worth
   };
 
   // Words 0 to 4 V::kLanes - 1 of the blocks first, first + 1, ... of a counter.
@@ -99,7 +99,7 @@ struct Kernel {
         for (std::size_t feature = 0; feature < kFeatures; ++feature) {
           total += weights[input * kFeatures + feature] * to_hidden[feature * kHidden + unit];
         }
-        network.hidden[input][unit] = total;
+        network.hidden[input / colours][input % colours][unit] = total;
       }
     }
     for (std::size_t colour = 0; colour < kMostColours; ++colour) {
@@ -156,44 +156,54 @@ struct Kernel {
   }
 
   // The colour of most worth, the smaller one of two, to a cell whose neighbourhood begins at `corner`.
-  static TRAJMILL_INLINE std::uint8_t next_colour(const Network& network, std::size_t colours,
-                                                  const std::uint8_t* corner, std::size_t line) {
-    std::int32_t units[kHidden] = {};
-#pragma GCC unroll 9
-    for (std::size_t place = 0; place < kPlaces; ++place) {
-      const std::int32_t* const adds = network.hidden[place * colours + corner[place / 3 * line + place % 3]];
-      for (std::size_t unit = 0; unit < kHidden; ++unit) units[unit] += adds[unit];
-    }
-    alignas(32) std::int16_t kept[kHidden];
-    for (std::size_t unit = 0; unit < kHidden; ++unit) {
-      kept[unit] = static_cast<std::int16_t>(units[unit] > 0 ? units[unit] >> kHiddenShift : 0);
-    }
-    alignas(32) std::int32_t worth[kMostColours];
+  static TRAJMILL_INLINE std::uint8_t next_colour(const Network& network, const std::uint8_t* corner,
+                                                  std::size_t line) {
+    const auto adds = [&](std::size_t place) __attribute__((always_inline)) {
+      return network.hidden[place][corner[place / 3 * line + place % 3]];
+    };
 #if defined(__AVX2__)
-    auto* const halves = reinterpret_cast<__m256i*>(worth);
-    const auto* const ties = reinterpret_cast<const __m256i*>(network.ties);
-    __m256i low = _mm256_loadu_si256(ties), high = _mm256_loadu_si256(ties + 1);
+    const auto load = [](const void* from) __attribute__((always_inline)) {
+      return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+    };
+    __m256i low = load(adds(0)), high = load(adds(0) + 8);
 #pragma GCC unroll 8
-    for (std::size_t pair = 0; pair < kHidden / 2; ++pair) {
-      std::int32_t both;
-      __builtin_memcpy(&both, kept + 2 * pair, sizeof both);
-      const auto* const last = reinterpret_cast<const __m256i*>(network.last[pair]);
-      low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_set1_epi32(both), _mm256_loadu_si256(last)));
-      high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_set1_epi32(both), _mm256_loadu_si256(last + 1)));
+    for (std::size_t place = 1; place < kPlaces; ++place) {
+      low = _mm256_add_epi32(low, load(adds(place)));
+      high = _mm256_add_epi32(high, load(adds(place) + 8));
     }
-    _mm256_store_si256(halves, low), _mm256_store_si256(halves + 1, high);
+    const __m256i zero = _mm256_setzero_si256();
+    low = _mm256_srai_epi32(_mm256_max_epi32(low, zero), kHiddenShift);
+    high = _mm256_srai_epi32(_mm256_max_epi32(high, zero), kHiddenShift);
+    const __m256i pairs = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0b11011000);  // of units, in order
+    low = load(network.ties), high = load(network.ties + 8);
+#pragma GCC unroll 8
+    for (int pair = 0; pair < 8; ++pair) {
+      const __m256i both = _mm256_permutevar8x32_epi32(pairs, _mm256_set1_epi32(pair));
+      low = _mm256_add_epi32(low, _mm256_madd_epi16(both, load(network.last[pair])));
+      high = _mm256_add_epi32(high, _mm256_madd_epi16(both, load(network.last[pair] + 8)));
+    }
+    const __m256i eight = _mm256_max_epi32(low, high);
+    __m128i best = _mm_max_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    best = _mm_max_epi32(best, _mm_shuffle_epi32(best, 0b01001110));
+    best = _mm_max_epi32(best, _mm_shuffle_epi32(best, 0b10110001));
+    return static_cast<std::uint8_t>(15 - (_mm_cvtsi128_si32(best) & 15));
 #else
+    std::int32_t units[kHidden] = {};
+    for (std::size_t place = 0; place < kPlaces; ++place) {
+      for (std::size_t unit = 0; unit < kHidden; ++unit) units[unit] += adds(place)[unit];
+    }
+    std::int32_t worth[kMostColours];
     for (std::size_t colour = 0; colour < kMostColours; ++colour) worth[colour] = network.ties[colour];
-    for (std::size_t pair = 0; pair < kHidden / 2; ++pair) {
+    for (std::size_t unit = 0; unit < kHidden; ++unit) {
+      const std::int32_t kept = units[unit] > 0 ? units[unit] >> kHiddenShift : 0;
       for (std::size_t colour = 0; colour < kMostColours; ++colour) {
-        worth[colour] +=
-            kept[2 * pair] * network.last[pair][colour][0] + kept[2 * pair + 1] * network.last[pair][colour][1];
+        worth[colour] += kept * network.last[unit / 2][colour][unit % 2];
       }
     }
-#endif
     std::int32_t best = worth[0];
     for (std::size_t colour = 1; colour < kMostColours; ++colour) best = worth[colour] > best ? worth[colour] : best;
     return static_cast<std::uint8_t>(15 - (best & 15));
+#endif
   }
 
   static void advance(const Network& network, const std::uint64_t* numbers, const std::uint8_t* grid,
@@ -201,7 +211,7 @@ struct Kernel {
     const std::size_t height = numbers[4], width = numbers[5], line = width + 2;
     for (std::size_t y = 0; y < height; ++y) {
       for (std::size_t x = 0; x < width; ++x) {
-        next[(y + 1) * line + x + 1] = next_colour(network, numbers[3], grid + y * line + x, line);
+        next[(y + 1) * line + x + 1] = next_colour(network, grid + y * line + x, line);
       }
     }
     close(height, width, next);
@@ -239,8 +249,8 @@ struct Kernel {
     for (std::size_t y = 0; y < height && at < arguments.length; y += patch) {
       for (std::size_t x = 0; x < width; x += patch) {
         std::uint32_t number = 0;
-        for (std::size_t cell = patch * patch; cell-- > 0;) {
-          number = number * colours + grid[(y + cell / patch + 1) * line + x + cell % patch + 1];
+        for (std::size_t dy = patch; dy > 0; --dy) {
+          for (std::size_t dx = patch; dx > 0; --dx) number = number * colours + grid[(y + dy) * line + x + dx];
         }
         token(number, !is_first);
       }
