@@ -38,6 +38,8 @@ struct Avx2 {
   static Vec shift_right(Vec a) {
     return _mm256_srli_epi32(a, count);
   }
+  static Vec shift_left(Vec a, Vec counts) { return _mm256_sllv_epi32(a, counts); }
+  static Vec shift_right(Vec a, Vec counts) { return _mm256_srlv_epi32(a, counts); }
   static Vec gather(const std::uint32_t* table, Vec index) {
     return _mm256_i32gather_epi32(reinterpret_cast<const int*>(table), index, 4);
   }

@@ -37,6 +37,8 @@ struct Avx512 {
   static Vec shift_right(Vec a) {
     return _mm512_srli_epi32(a, count);
   }
+  static Vec shift_left(Vec a, Vec counts) { return _mm512_sllv_epi32(a, counts); }
+  static Vec shift_right(Vec a, Vec counts) { return _mm512_srlv_epi32(a, counts); }
   static Vec gather(const std::uint32_t* table, Vec index) { return _mm512_i32gather_epi32(index, table, 4); }
   static void scatter(std::uint32_t* table, Vec index, Vec value) { _mm512_i32scatter_epi32(table, index, value, 4); }
   static Vec gather_even(const std::uint32_t* table, Vec index) { return _mm512_i32gather_epi32(index, table, 8); }

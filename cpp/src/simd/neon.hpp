@@ -36,6 +36,8 @@ struct Neon {
   static Vec shift_right(Vec a) {
     return vshrq_n_u32(a, count);
   }
+  static Vec shift_left(Vec a, Vec counts) { return vshlq_u32(a, vreinterpretq_s32_u32(counts)); }
+  static Vec shift_right(Vec a, Vec counts) { return vshlq_u32(a, vnegq_s32(vreinterpretq_s32_u32(counts))); }
   static Vec gather(const std::uint32_t* table, Vec index) { return look_up<1>(table, index); }
   static void scatter(std::uint32_t* table, Vec index, Vec value) {
     alignas(64) std::uint32_t at[kLanes], values[kLanes];

@@ -30,6 +30,8 @@ struct Scalar {
   static Vec shift_right(Vec a) {
     return a >> count;
   }
+  static Vec shift_left(Vec a, Vec counts) { return a << counts; }  // each below 32
+  static Vec shift_right(Vec a, Vec counts) { return a >> counts; }
   static Vec gather(const std::uint32_t* table, Vec index) { return table[index]; }
   static void scatter(std::uint32_t* table, Vec index, Vec value) { table[index] = value; }
   static Vec gather_even(const std::uint32_t* table, Vec index) { return table[2 * std::size_t{index}]; }

@@ -38,6 +38,18 @@ struct Sse4 {
   static Vec shift_right(Vec a) {
     return _mm_srli_epi32(a, count);
   }
+  static Vec shift_left(Vec a, Vec counts) {
+    alignas(64) std::uint32_t values[kLanes], by[kLanes];
+    store(values, a), store(by, counts);
+    for (std::size_t lane = 0; lane < kLanes; ++lane) values[lane] <<= by[lane];
+    return load(values);
+  }
+  static Vec shift_right(Vec a, Vec counts) {
+    alignas(64) std::uint32_t values[kLanes], by[kLanes];
+    store(values, a), store(by, counts);
+    for (std::size_t lane = 0; lane < kLanes; ++lane) values[lane] >>= by[lane];
+    return load(values);
+  }
   static Vec gather(const std::uint32_t* table, Vec index) { return look_up<1>(table, index); }
   static void scatter(std::uint32_t* table, Vec index, Vec value) {
     alignas(64) std::uint32_t at[kLanes], values[kLanes];

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -10,18 +9,23 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from trajmill.core import checks
+from trajmill.core.alias import alias_law, alias_parts, zipf
 from trajmill.core.law import Array, Domain, Floats, Law
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dyck(Law):
-    """Nested brackets: an opening bracket of a uniform type, or the closing one of the last that is open.
+    """Brackets, nested or crossing: an opening one of a drawn type, or a closing one.
 
-    At depth 0 a bracket opens, at `max_depth` one closes, and elsewhere one opens with `open_probability`. Opening
-    brackets are the tokens 0 to `pairs` - 1, closing ones `pairs` to 2 `pairs` - 1. The column ``states`` is the depth
-    after each token. Source: arXiv 2502.19249 (k-Dyck) and 2601.21725 (``balanced``).
+    At depth 0 a bracket opens, at `max_depth` one closes, and elsewhere one opens with `open_probability`. Nested, a
+    closing bracket closes the last that is open. Crossing (k-shuffle), it closes one of the types that are open, each
+    as likely as the others however many brackets of it are open: the r-th smallest of m types, where r is what is left
+    of the token's word, (x - P) m / (2^32 - P), or x m / 2^32 where no bracket could have opened. Opening brackets are
+    the tokens 0 to `pairs` - 1, closing ones `pairs` to 2 `pairs` - 1. The column ``states`` is the depth after each
+    token. Source: arXiv 2502.19249 (`hu2025`, `hu2025_nested`) and 2601.21725 (`shinnick`, `shinnick_shuffle`).
     """
 
+    presets: ClassVar[tuple[str, ...]] = ("hu2025", "hu2025_nested", "shinnick", "shinnick_shuffle")
     kernel_columns: ClassVar[tuple[str, ...]] = ("states",)
     extra_columns: ClassVar[tuple[str, ...]] = ("loss_mask", "task", "states")
 
@@ -39,6 +43,10 @@ class Dyck(Law):
     """place of a token in its word, from depth 0 to depth 0, from which on only closing ones follow; None: no limit"""
     paired: bool = True
     """whether a closing bracket is another token than its opening one"""
+    crossing: bool = False
+    """whether a bracket may close before those that opened after it"""
+    types: str = "uniform"
+    """law of the type of an opening bracket: "uniform", or "zipf", type r - 1 in proportion to 1 / (r + 2.7)"""
 
     def check(self) -> None:
         """See `Law.check`."""
@@ -56,6 +64,8 @@ class Dyck(Law):
             initial_depth=checks.integer("initial_depth", self.initial_depth, 0, 2**16 if depth is None else depth),
             longest_word=longest,
             paired=checks.boolean("paired", self.paired),
+            crossing=checks.boolean("crossing", self.crossing),
+            types=checks.choice("types", self.types, ("uniform", "zipf")),
         )
 
     @property
@@ -80,8 +90,13 @@ class Dyck(Law):
 
     def core(self, length: int) -> tuple[list[int], list[Array]]:
         """See `Law.core`."""
+        tables = []
+        if self.types == "zipf":
+            thresholds, aliases = alias_parts(zipf(self.pairs, 1.0, 2.7))
+            of_opening = thresholds * np.uint64(self._threshold) >> np.uint64(32)
+            tables = [np.concatenate([thresholds, of_opening]).astype(np.uint32), aliases]
         return [
-            self.key(Domain.NESTED_DYCK),
+            self.key(Domain.CROSSING_DYCK if self.crossing else Domain.NESTED_DYCK),
             self.pairs,
             self.max_depth or 0,
             self._threshold,
@@ -89,12 +104,26 @@ class Dyck(Law):
             self.longest_word or 0,
             self.paired,
             self.balanced,
-        ], []
+            self.crossing,
+        ], tables
 
     @property
     def _threshold(self) -> int:
         """What a word must be below to open."""
         return round(self.open_probability * 2**32)
+
+    @property
+    def _type_law(self) -> Floats:
+        """The law of the type of an opening bracket."""
+        if self.types == "uniform":
+            return np.full(self.pairs, 1 / self.pairs)
+        return alias_law(*alias_parts(zipf(self.pairs, 1.0, 2.7)))
+
+    @property
+    def _type_entropy(self) -> float:
+        """Nats of that law."""
+        law = self._type_law
+        return float(-law @ np.log(law))
 
     def predictions(self, tokens: Array, task: Array | None = None) -> Iterator[Floats]:
         """See `Law.predictions`; NotImplementedError without pairs, where the tokens do not tell the open brackets."""
@@ -102,21 +131,30 @@ class Dyck(Law):
             raise NotImplementedError("without pairs, tokens do not tell whether a bracket opened or closed")
         count, length = tokens.shape
         rows = np.arange(count)
-        stack = np.zeros((count, self.state_count(length) + 1), np.int64)
+        # crossing: how many are open of each type; nested: the stack of types
+        opened = np.zeros((count, self.pairs if self.crossing else self.state_count(length) + 1), np.int64)
         depth, place = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        types = self._type_law
         for t in range(length):
             place[depth == 0] = 0
             opening = self._opening(t, depth, place, length)
             law = np.zeros((count, self.vocabulary_size))
-            law[:, : self.pairs] = opening[:, None] / self.pairs
-            top = stack[rows, depth]
-            law[rows, top + self.pairs] += 1 - opening
+            law[:, : self.pairs] = opening[:, None] * types
+            if self.crossing:
+                is_open = opened > 0
+                law[:, self.pairs :] = is_open * ((1 - opening) / np.maximum(is_open.sum(1), 1))[:, None]
+            else:
+                law[rows, opened[rows, depth] + self.pairs] += 1 - opening
             yield law
+            # what no row of this law does is predicted by anything
             token = tokens[:, t].astype(np.int64)
-            opened = token < self.pairs
-            depth += np.where(opened, 1, -1)
-            np.clip(depth, 0, stack.shape[1] - 1, out=depth)  # what no row of this law does is predicted by anything
-            stack[rows[opened], depth[opened]] = token[opened]
+            opens = token < self.pairs
+            depth += np.where(opens, 1, -1)
+            np.clip(depth, 0, self.state_count(length), out=depth)
+            if self.crossing:
+                opened[rows, token % self.pairs] += np.where(opens, 1, -1)
+            else:
+                opened[rows[opens], depth[opens]] = token[opens]
             place += 1
 
     def _opening(self, t: int, depth: Array, place: Array, length: int) -> Floats:
@@ -133,14 +171,14 @@ class Dyck(Law):
 
     def expected_loss(self, length: int) -> float | None:
         """See `Law.expected_loss`; closed where what follows depends on the depth alone."""
-        if self.longest_word is not None or not self.paired:
+        if self.longest_word is not None or not self.paired or self.crossing:
             return None
         depths = np.arange(self.state_count(length))
         chances = np.zeros(len(depths))
         chances[0], total = 1.0, 0.0
         for t in range(length):
             opening = self._opening(t, depths, depths, length)
-            total += float(chances @ (_binary_entropy(opening) + opening * math.log(self.pairs)))
+            total += float(chances @ (_binary_entropy(opening) + opening * self._type_entropy))
             opened = chances * opening
             closed = chances - opened
             chances = np.append(closed[1:], 0.0)
@@ -148,8 +186,8 @@ class Dyck(Law):
         return total / length if length else None
 
     def entropy_rate(self) -> float | None:
-        """See `Law.entropy_rate`: of a birth-death chain of depths, half of whose steps open."""
-        if self.longest_word is not None or self.balanced or not self.paired or self.max_depth is None:
+        """See `Law.entropy_rate`: nested, that of a birth-death chain of depths, half of whose steps open."""
+        if self.longest_word is not None or self.balanced or not self.paired or self.max_depth is None or self.crossing:
             return None
         p = self._threshold / 2**32
         depths = np.arange(self.max_depth + 1)
@@ -160,7 +198,27 @@ class Dyck(Law):
         law = np.exp(logs - logs.max())
         law /= law.sum()
         inner = 1 - law[0] - law[-1]
-        return float(inner * _binary_entropy(np.array(p)) + math.log(self.pairs) / 2)
+        return float(inner * _binary_entropy(np.array(p)) + self._type_entropy / 2)
+
+    @classmethod
+    def hu2025(cls, **changes: Any) -> Self:
+        """The k-shuffle of arXiv 2502.19249, with the depth of its program (copies of its listing say 16)."""
+        return cls(**{"pairs": 64, "max_depth": 8, "open_probability": 0.51, "crossing": True} | changes)
+
+    @classmethod
+    def hu2025_nested(cls, **changes: Any) -> Self:
+        """The k-Dyck language of arXiv 2502.19249, with words of up to 510 tokens."""
+        return cls(**{"pairs": 64, "max_depth": 16, "open_probability": 0.5, "longest_word": 510} | changes)
+
+    @classmethod
+    def shinnick(cls, **changes: Any) -> Self:
+        """The k-Dyck language of arXiv 2601.21725, whose rows are balanced."""
+        return cls(**{"pairs": 64, "max_depth": None, "open_probability": 0.49, "balanced": True} | changes)
+
+    @classmethod
+    def shinnick_shuffle(cls, **changes: Any) -> Self:
+        """The k-shuffle of arXiv 2601.21725."""
+        return cls(**{"pairs": 64, "max_depth": 16, "open_probability": 0.5, "crossing": True} | changes)
 
     @classmethod
     def examples(cls) -> list[Self]:
@@ -173,6 +231,21 @@ class Dyck(Law):
             cls(pairs=5, max_depth=6, open_probability=0.9, initial_depth=5),
             cls(pairs=7, max_depth=16, longest_word=10, paired=False),
             cls(pairs=2**15, max_depth=2**16, open_probability=0.999),
+            cls.hu2025(),
+            cls.shinnick_shuffle(pairs=40, max_depth=None, balanced=True, open_probability=0.49, seed=3),
+            cls(
+                pairs=5,
+                max_depth=9,
+                open_probability=0.7,
+                initial_depth=4,
+                longest_word=20,
+                crossing=True,
+                types="zipf",
+            ),
+            cls(pairs=1, max_depth=3, crossing=True, paired=False),
+            cls(pairs=65, max_depth=30, open_probability=0.6, crossing=True, types="zipf"),
+            cls(pairs=2**15, max_depth=None, open_probability=0.9, crossing=True),
+            cls(pairs=300, max_depth=4, types="zipf"),
         ]
 
 

@@ -1,0 +1,146 @@
+"""Neural cellular automata: the network by floats, the first grid, tasks, masks, and what is refused."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from law_twins import neural_cellular_automaton as twin
+
+import trajmill as tm
+from trajmill import _core
+from trajmill.core.law import Domain
+from trajmill.laws.neural_cellular_automaton import start_weights
+
+
+def grids(law: tm.NeuralCellularAutomaton, count: int, grid_count: int) -> np.ndarray:
+    """Cells (count, grid_count, height, width) of a law with patches of one cell."""
+    cells = law.height * law.width
+    tokens = law.sample(count, grid_count * (cells + 2)).reshape(count, grid_count, cells + 2)
+    return tokens[:, :, 1:-1].reshape(count, grid_count, law.height, law.width)
+
+
+def test_steps_are_those_of_a_network_of_floats() -> None:
+    """But for what rounding the hidden units decides: one cell in some hundreds."""
+    law = tm.NeuralCellularAutomaton(patch=1, height=9, width=14, burn_in=0, colours=7)
+    same = []
+    for index, rows in enumerate(grids(law, 20, 4)):
+        maps = [np.array(one, float) for one in twin.network(law.task_key(Domain.WEIGHTS), index, 7)]
+        for before, after in pairwise(rows):
+            shown = [np.roll(before, (-dy, -dx), (0, 1)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+            features = sum(maps[0][place][colours] for place, colours in enumerate(shown))
+            same.append((np.maximum(features @ maps[1], 0) @ maps[2]).argmax(2) == after)
+    assert np.mean(same) > 0.99
+
+
+def test_patches_are_cells_to_the_base_of_colours() -> None:
+    """Of one network and one start, whatever the patch; the key of draws differs, so that the core is asked."""
+    numbers, tables = tm.NeuralCellularAutomaton(patch=1, height=4, width=6, colours=5).core(1)
+    rows = {}
+    for patch in (1, 2):
+        kernel = _core.Law("neural_cellular_automaton", numbers=[*numbers[:6], patch, *numbers[7:]], tables=tables)
+        rows[patch] = np.zeros((30, 3 * (24 // patch**2 + 2)), np.uint32)
+        kernel.fill(first_sequence=0, tokens=rows[patch], threads=1)
+    cells = rows[1].reshape(30, 3, 26)[:, :, 1:-1].reshape(30, 3, 2, 2, 3, 2)
+    patches = rows[2].reshape(30, 3, 8)
+    expected = (cells * np.array([[1, 5], [25, 125]])[None, None, None, :, None, :]).sum((3, 5)).reshape(30, 3, 6)
+    np.testing.assert_array_equal(patches[:, :, 1:-1], expected)
+    assert (patches[:, :, 0] == 625).all()
+    assert (patches[:, :, -1] == 626).all()
+
+
+def test_grids_go_on_after_a_burn_in() -> None:
+    numbers, tables = tm.NeuralCellularAutomaton(patch=1, height=4, width=6).core(1)
+    rows = {}
+    for burn_in in (0, 2):
+        kernel = _core.Law("neural_cellular_automaton", numbers=[*numbers[:7], burn_in, *numbers[8:]], tables=tables)
+        rows[burn_in] = np.zeros((10, 5 * 26), np.uint32)
+        kernel.fill(first_sequence=0, tokens=rows[burn_in], threads=1)
+    np.testing.assert_array_equal(rows[2][:, : 3 * 26], rows[0][:, 2 * 26 :])
+
+
+def test_the_first_grid_is_drawn_by_a_softmax_of_normals() -> None:
+    law = tm.NeuralCellularAutomaton(patch=1, height=16, width=16, burn_in=0, colours=2)
+    share = grids(law, 4000, 1)[:, 0].mean((1, 2))  # of colour 1: a logistic function of a normal of deviation 2**0.5
+    normal = np.random.default_rng(0).normal(size=(100_000, 2))
+    exact = 1 / (1 + np.exp(normal[:, 0] - normal[:, 1]))
+    assert share.mean() == pytest.approx(0.5, abs=4.5 * exact.std() / 4000**0.5)
+    within = exact.var() + (exact * (1 - exact)).mean() / 256
+    assert share.var() == pytest.approx(within, rel=0.08)
+
+
+def test_start_weights_are_powers_of_e() -> None:
+    sums = np.arange(1021)
+    assert start_weights()[-1] == 2**24
+    np.testing.assert_allclose(start_weights() / 2**24, np.exp((sums - 1020) / 21845**0.5), atol=2**-24)
+    deviation = np.sqrt(4 * (256**2 - 1) / 12)
+    assert deviation == pytest.approx(21845**0.5)
+
+
+def test_a_task_is_one_network() -> None:
+    """The first two steps of a start decide the tasks' equality: sequences of one task have equal networks."""
+    shared = tm.NeuralCellularAutomaton(sequences_per_task=3)
+    tasks = shared.sample(7, 1, columns=("task",))["task"][:, 0]
+    np.testing.assert_array_equal(tasks, [0, 0, 0, 1, 1, 1, 2])
+    later = tm.NeuralCellularAutomaton(sequences_per_task=3, first_task=1)
+    for law, index, task in ((shared, 4, 1), (later, 1, 1), (later, 4, 2)):
+        row = twin.row(law, index, 80)["tokens"]
+        np.testing.assert_array_equal(law.sample(1, 80, first_sequence=index)[0], row)
+        assert twin.network(law.task_key(Domain.WEIGHTS), task, 10) is not None
+    assert shared.task_key(Domain.WEIGHTS) == later.task_key(Domain.WEIGHTS)
+    drawn = tm.NeuralCellularAutomaton(task_count=5, height=2, width=2, burn_in=0)
+    seen = np.bincount(drawn.sample(10_000, 1, columns=("task",))["task"][:, 0], minlength=5)
+    assert len(seen) == 5
+    assert (np.abs(seen - 2000) < 4.5 * np.sqrt(1600)).all()
+
+
+def test_marks_and_the_first_grid_are_no_targets() -> None:
+    law = tm.NeuralCellularAutomaton.lee2026()
+    mask = law.sample(3, 38 * 3 + 5, columns=("loss_mask",))["loss_mask"]
+    grid = [0] + [1] * 36 + [0]
+    assert mask.tolist() == [[0] * 38 + grid * 2 + grid[:5]] * 3
+    assert law.vocabulary_size == 10_002
+
+
+def test_what_a_network_does_has_no_short_form() -> None:
+    law = tm.NeuralCellularAutomaton()
+    with pytest.raises(NotImplementedError, match="no short form"):
+        law.losses(law.sample(1, 10))
+    assert law.expected_loss(10) is None
+    assert law.entropy_rate() is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"colours": 1}, "colours must be between 2 and 16"),
+        ({"colours": 17}, "colours must be between 2 and 16"),
+        ({"height": 0}, "height must be between 1 and 256"),
+        ({"width": 257}, "width must be between 1 and 256"),
+        ({"width": 13}, "height and width must be multiples of patch 2, got 12 and 13"),
+        ({"patch": 6}, "patch must be between 1 and 5"),
+        ({"patch": 4}, r"at most 2\*\*32 - 2, got 10\*\*16"),
+        ({"burn_in": -1}, "burn_in must be between 0 and 65536"),
+        ({"sequences_per_task": 0}, "sequences_per_task must be between 1"),
+        ({"task_count": 0}, "task_count must be between 1"),
+        ({"task_count": 2, "sequences_per_task": 2}, "not both"),
+        ({"first_task": 2**64}, "first_task must be between 0"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        tm.NeuralCellularAutomaton(**changes)
+
+
+def test_the_core_refuses_numbers_that_its_kernel_cannot_trust() -> None:
+    numbers, tables = tm.NeuralCellularAutomaton().core(8)
+    hostile = [(3, 1), (3, 17), (4, 0), (4, 257), (5, 13), (5, 2**40), (6, 0), (6, 4), (6, 12), (7, 2**17)]
+    for at, value in hostile:
+        with pytest.raises(ValueError, match="neural automaton"):
+            wrong = [*numbers[:at], value, *numbers[at + 1 :]]
+            _core.Law("neural_cellular_automaton", numbers=wrong, tables=tables)
+    for table in (tables[0][1:], np.zeros(1021, np.uint32), np.full(1021, 2**24 + 1, np.uint32)):
+        with pytest.raises(ValueError, match="neural automaton"):
+            _core.Law("neural_cellular_automaton", numbers=numbers, tables=[table])
