@@ -37,11 +37,11 @@ def page(kind: str) -> str:
 
 def _fields(law: type[Law]) -> list[list[str]]:
     about = field_docs(law)
-    return [[f"`{each.name}`", f"`{_default(each)}`", about[each.name]] for each in fields(law) if each.init]
+    return [[f"`{each.name}`", _default(each), about[each.name]] for each in fields(law) if each.init]
 
 
 def _default(each: Any) -> str:
-    return repr(each.default if each.default is not MISSING else each.default_factory())
+    return "needed" if each.default is MISSING else f"`{each.default!r}`"
 
 
 def _presets(law: type[Law]) -> list[list[str]]:
@@ -62,13 +62,7 @@ def _short(value: Any) -> str:
 
 def _exact(law: Law) -> list[list[str]]:
     """Of the example below."""
-    length = law.fixed_length or 512
-    while True:
-        try:
-            law.check_length(length)
-            break
-        except ValueError:
-            length += 1
+    length = law.usual_length(512)
     try:
         next(iter(law.predictions(law.sample(1, length))))
         said = "the law of every token given those before it (`predictions`)"
@@ -95,7 +89,7 @@ def _knows_tasks(law: Law, length: int) -> bool:
 
 
 def _example(law: type[Law], example: Law) -> str:
-    length = example.fixed_length or 24
+    length = example.usual_length(24)
     rows = example.sample(2, length)
     shown = "\n".join("  " + " ".join(map(str, row[:32])) + (" ..." if length > 32 else "") for row in rows.tolist())
     call = "sample(2)" if example.fixed_length else f"sample(2, {length})"

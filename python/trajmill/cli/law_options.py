@@ -8,7 +8,7 @@ import json
 import textwrap
 import types
 from collections.abc import Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import MISSING, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -37,6 +37,10 @@ def command_of_law(base: type[CommandT], kind: str, words: Sequence[str]) -> typ
             option: Any = Annotated[hint, tyro.conf.arg(help=about[each.name])]
             own.append((each.name, option, field(default=start.get(each.name, each.default))))
             given.append(each.name)
+    needed = [each.name for each in fields(law) if each.init and each.default is MISSING and each.name not in start]
+    if needed and not {"-h", "--help"} & set(words):
+        ways = " or ".join([*(f"--preset {name}" for name in law.presets), "--fields FILE"])
+        raise UsageError(f"trajmill: {kind} needs {', '.join(needed)}: give {ways}")
     rest = [each.name for each in fields(law) if each.init and each.name not in given]
     listed = f" ({', '.join(rest)} only so)" if rest else ""
     own.append(
@@ -62,8 +66,8 @@ def summaries() -> dict[str, str]:
 
 
 def length_of(law: Law, length: int | None, usual: int = 1024) -> int:
-    """The length that was asked for, else the one that the law fixes, else the usual one."""
-    return (law.fixed_length or usual) if length is None else length
+    """The length that was asked for, else the one that the law fixes, else about the usual one."""
+    return law.usual_length(usual) if length is None else length
 
 
 def field_docs(law: type[Law]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill import _core
+from trajmill.core import checks
 
 Floats = NDArray[Any]
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # low bits zero, so that multiples of it are exact
@@ -23,9 +24,14 @@ def zipf(count: int, exponent: float, shift: float) -> Floats:
     return probabilities
 
 
+def alias_cells(rows: Floats) -> NDArray[np.uint32]:
+    """The cells of an alias table for each row of probabilities (n, columns); see docs/streams.md."""
+    return _core.alias_cells(np.ascontiguousarray(rows), memory_limit=checks.memory_limit())
+
+
 def alias_parts(probabilities: Floats) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
     """The cells of the alias table of a law: for each column its threshold out of 2**32, and its alias."""
-    cells = _core.alias_cells(probabilities)
+    (cells,) = alias_cells(probabilities[None])
     if len(probabilities) <= 256:
         return (cells >> 8 << 8).astype(np.uint64), cells & np.uint32(0xFF)
     return cells[::2].astype(np.uint64), cells[1::2]

@@ -150,6 +150,19 @@ class Law:
         if self.fixed_length not in (None, length):
             raise ValueError(f"length must be {self.fixed_length}, which rows of this law have, got {length}")
 
+    def usual_length(self, wanted: int) -> int:
+        """`wanted`, or the next length that rows may have; the one that the law fixes."""
+        if self.fixed_length is not None:
+            return self.fixed_length
+        for length in range(wanted, 4 * wanted + 2):
+            try:
+                self.check_length(length)
+            except ValueError as error:
+                reason = error
+            else:
+                return length
+        raise reason
+
     def state_count(self, length: int) -> int:
         """The numbers in the column ``states`` are below it, in rows of `length`."""
         raise NotImplementedError(f"a {type(self).__name__} has no states")

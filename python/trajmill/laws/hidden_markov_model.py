@@ -12,6 +12,7 @@ import numpy as np
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.core.alias import alias_cells
 from trajmill.core.law import Array, Arrays, Domain, Floats, Law, derive_key
 
 MOST = 2**16
@@ -638,7 +639,7 @@ def _cells(rows: Floats) -> Array:
     )
     if rows.size >= 2**31:
         raise ValueError(f"its tables would have {rows.size} cells, 2**31 or more; use fewer states or symbols")
-    cells: Array = _core.alias_cells(np.ascontiguousarray(rows), memory_limit=checks.memory_limit())
+    cells: Array = alias_cells(rows)
     return cells
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from trajmill import _core
 from trajmill.core import checks
-from trajmill.core.alias import alias_law, alias_parts, zipf
+from trajmill.core.alias import alias_cells, alias_law, alias_parts, zipf
 from trajmill.core.law import Array, Domain, Floats, Law
 
 
@@ -63,7 +63,7 @@ class ZipfTokens(Law):
 
     def core(self, length: int) -> tuple[list[int], list[Array]]:
         """See `Law.core`."""
-        return [self.key(Domain.TOKENS), self.token_count], [_core.alias_cells(self._probabilities())]
+        return [self.key(Domain.TOKENS), self.token_count], [alias_cells(self._probabilities()[None])[0]]
 
     def law(self) -> Floats:
         """The exact probabilities of all tokens (token_count,)."""

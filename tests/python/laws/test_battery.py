@@ -26,16 +26,7 @@ every_law = pytest.mark.parametrize("law", LAWS)
 
 
 def length_of(law: Law, wanted: int = LENGTH) -> int:
-    """`wanted`, or the next length that rows of the law may have."""
-    if law.fixed_length is not None:
-        return law.fixed_length
-    while True:
-        try:
-            law.check_length(wanted)
-        except ValueError:
-            wanted += 1
-        else:
-            return wanted
+    return law.usual_length(wanted)
 
 
 def rows_of(law: Law, first: int, count: int, length: int, threads: int = 1) -> dict[str, np.ndarray]:
