@@ -542,6 +542,7 @@ class MadeRows {
     const bool stationary = law_.numbers[kInitial] == kStationary;
     for (std::uint32_t context = 0; context < contexts_; ++context) {
       alignas(64) double weights[kMostStates][kLanes];
+      for (double& weight : weights[0]) weight = 0.0;
       if (context == 0 && law_.numbers[kInitial] == kUniform) {
         for (std::uint32_t j = 0; j < states_; ++j) {
           for (std::size_t k = 0; k < kLanes; ++k) weights[j][k] = 1.0;
@@ -611,10 +612,12 @@ class MadeRows {
   // Writes the bounds of one row, and its chances if they are wanted.
   TRAJMILL_INLINE void write(std::uint32_t context, const double (&weights)[kMostStates][kLanes],
                              double (*chances)[kLanes]) {
-    alignas(64) double sums[kMostStates][kLanes], total[kLanes] = {}, scale[kLanes];
-    for (std::uint32_t j = 0; j < states_; ++j) {
-      for (std::size_t k = 0; k < kLanes; ++k) sums[j][k] = total[k] += weights[j][k];
+    alignas(64) double sums[kMostStates][kLanes], scale[kLanes];
+    for (std::size_t k = 0; k < kLanes; ++k) sums[0][k] = weights[0][k];
+    for (std::uint32_t j = 1; j < states_; ++j) {
+      for (std::size_t k = 0; k < kLanes; ++k) sums[j][k] = sums[j - 1][k] + weights[j][k];
     }
+    const double* const total = sums[states_ - 1];
     for (std::size_t k = 0; k < kLanes; ++k) scale[k] = 0x1p32 / total[k];
     if (chances != nullptr) {
       for (std::uint32_t j = 0; j < states_; ++j) {
@@ -706,8 +709,10 @@ void made_table_rows(const simd::LawArguments& arguments, std::size_t row, std::
 
   simd::Stream<V> stream;
   stream.start(law.numbers[kDrawKey], simd::load_group<V>(arguments.sequences, row, row_count, 0));
-  const std::uint32_t remembers = law.tables[0].size != 0 ? 0xFFFFFFFF : 0;
-  std::uint32_t at[kLanes] = {};  // where the rows of the contexts begin, lane 0's that is
+  constexpr std::ptrdiff_t kRow = kMostStates * kLanes;  // from a context to the next
+  const std::uint32_t* const rows = scratch + kRow;      // of context 1: the last token is 0
+  std::ptrdiff_t at[kLanes];
+  for (std::ptrdiff_t& lane_at : at) lane_at = -kRow;
   alignas(64) std::uint8_t tokens[kLanes][kSteps];
   for (std::size_t first = 0; first < arguments.length && !cancelled.load(std::memory_order_relaxed); first += kSteps) {
     const std::size_t left = arguments.length - first;
@@ -723,19 +728,19 @@ void made_table_rows(const simd::LawArguments& arguments, std::size_t row, std::
       for (std::size_t step = 0; step < 4; ++step) {
 #pragma GCC unroll 16
         for (std::size_t k = 0; k < kLanes; ++k) {
-          const std::uint32_t token = V::count_at_most(scratch + k * kMostStates + at[k], words[step][k]);
+          const std::uint32_t token = V::count_at_most(rows + k * kMostStates + at[k], words[step][k]);
           tokens[k][block + step] = static_cast<std::uint8_t>(token);
           if constexpr (deep) {
             digits[k] = token + 1;
           } else {
-            at[k] = (token + 1) * (kMostStates * kLanes) & remembers;
+            at[k] = std::ptrdiff_t{token} * kRow;
           }
         }
         if constexpr (deep) {
           const auto time = static_cast<std::uint32_t>(first + block + step);
           past.put(slots, time, V::load(digits));
           V::store(digits, past.context(slots, time + 1));
-          for (std::size_t k = 0; k < kLanes; ++k) at[k] = digits[k] * (kMostStates * kLanes);
+          for (std::size_t k = 0; k < kLanes; ++k) at[k] = (std::ptrdiff_t{digits[k]} - 1) * kRow;
         }
       }
     }
@@ -868,7 +873,10 @@ struct Kernel {
       }
       return urn<deep, false, false>(arguments, begin, end, scratch, cancelled);
     }
-    if (numbers[kTaskCount] == 0) return made_table<deep>(arguments, begin, end, scratch, cancelled);
+    if (numbers[kTaskCount] == 0) {
+      return deep || arguments.law.tables[0].size == 0 ? made_table<true>(arguments, begin, end, scratch, cancelled)
+                                                       : made_table<false>(arguments, begin, end, scratch, cancelled);
+    }
     return numbers[kStates] <= 256 ? pool<deep, true>(arguments, begin, end, scratch, cancelled)
                                    : pool<deep, false>(arguments, begin, end, scratch, cancelled);
   }
