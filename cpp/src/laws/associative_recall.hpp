@@ -6,6 +6,7 @@
 
 #include "simd/law_kernel.hpp"
 #include "simd/row_stream.hpp"
+#include "simd/weighted.hpp"
 #include "trajmill/error.hpp"
 
 namespace trajmill::laws::associative_recall {
@@ -29,14 +30,12 @@ struct Kernel {
   using Stream = simd::RowStream<V>;
   static constexpr std::size_t kChunk = Stream::kWords;
 
-  // Proposals for each pair, before the places that are left are drawn among themselves.
-  static constexpr std::size_t kProposals = 8;
-  // Blocks from which on proposals and fillers are drawn.
-  static constexpr std::uint32_t kProposalChunk = (std::uint32_t{1} << 30) / V::kLanes;
+  // The word from which on places are proposed, and the chunk from which on fillers are drawn.
+  static constexpr std::size_t kFirstProposal = std::size_t{4} << 30;
   static constexpr std::uint32_t kFillerChunk = (std::uint32_t{1} << 31) / V::kLanes;
 
   struct Scratch {
-    std::uint16_t* guide;      // the place that the first word of every guide_shift bits proposes
+    std::uint16_t* guide;      // of Weighted
     std::uint32_t* words;      // of all keys and values
     std::uint16_t* unused[2];  // keys and values: 0, 1, ... between rows
     std::uint16_t* drawn;      // where the keys stood among them, and the values
@@ -44,10 +43,6 @@ struct Kernel {
     std::uint16_t* tokens;     // of the row
     std::uint8_t* taken;       // places, 0 between rows
   };
-
-  // Four to eight entries for a place.
-  static int guide_shift(std::size_t places) { return __builtin_clz(static_cast<std::uint32_t>(places)) - 2; }
-  static std::size_t guide_size(std::size_t places) { return (std::size_t{1} << 32) >> guide_shift(places); }
 
   // Its parts one after another; how many bytes they take.
   static std::size_t parts(const simd::LawArguments& arguments, std::byte* memory, Scratch& scratch) {
@@ -59,7 +54,7 @@ struct Kernel {
       bytes += count * sizeof(T);
     };
     part(scratch.words, (2 * pairs + kChunk) / kChunk * kChunk);
-    part(scratch.guide, guide_size(places));
+    part(scratch.guide, simd::Weighted::guide_size(places));
     part(scratch.unused[0], vocabulary);
     part(scratch.unused[1], vocabulary);
     part(scratch.drawn, 2 * pairs);
@@ -88,48 +83,6 @@ struct Kernel {
     for (std::size_t k = 0; k < pairs; ++k) unused[drawn[k]] = drawn[k];
   }
 
-  // A place for every query, in turn, each with a chance by its weight among those that are free.
-  static TRAJMILL_INLINE void draw_places(const simd::LawArguments& arguments, const Stream& stream,
-                                          const Scratch& scratch) {
-    const std::uint32_t* const limits = arguments.law.tables[0].words;
-    const std::size_t pairs = arguments.law.numbers[2], places = arguments.law.tables[0].size;
-    const std::uint16_t* const guide = scratch.guide;
-    std::uint16_t* const chosen = scratch.place;
-    std::uint8_t* const taken = scratch.taken;
-    const int shift = guide_shift(places);
-    alignas(64) std::uint32_t words[kChunk];
-    std::size_t found = 0, number = 0;
-    const auto draw = [&]() __attribute__((always_inline)) {
-      stream.draw_words(kProposalChunk + static_cast<std::uint32_t>(number / kChunk), words);
-    };
-    for (; found < pairs && number < kProposals * pairs; ++number) {
-      if (number % kChunk == 0) draw();
-      const std::uint32_t word = words[Stream::where(number % kChunk)];
-      std::size_t place = guide[word >> shift];
-      while (place + 1 < places && limits[place] <= word) ++place;
-      chosen[found] = static_cast<std::uint16_t>(place);
-      found += 1 - taken[place];
-      taken[place] = 1;
-    }
-    for (bool first = true; found < pairs; ++found, ++number, first = false) {
-      if (first || number % kChunk == 0) draw();
-      const auto weight = [&](std::size_t place) __attribute__((always_inline)) {
-        return taken[place] != 0 ? 0 : limits[place] - (place > 0 ? limits[place - 1] : 0);
-      };
-      std::uint64_t sum = 0, before = 0;
-      for (std::size_t place = 0; place < places; ++place) sum += weight(place);
-      const std::uint64_t target = words[Stream::where(number % kChunk)] * sum >> 32;
-      std::size_t last = 0;
-      for (std::size_t place = 0; place < places && before <= target; ++place) {
-        if (taken[place] == 0) last = place;
-        before += weight(place);
-      }
-      chosen[found] = static_cast<std::uint16_t>(last);
-      taken[last] = 1;
-    }
-    for (std::size_t k = 0; k < pairs; ++k) taken[chosen[k]] = 0;
-  }
-
   static void draw(const simd::LawArguments& arguments, std::size_t begin, std::size_t end, std::byte* memory,
                    const std::atomic<bool>& cancelled) {
     const std::uint64_t* const numbers = arguments.law.numbers;
@@ -138,10 +91,7 @@ struct Kernel {
     const std::size_t size = 2 * pairs + 2 * places, length = size < arguments.length ? size : arguments.length;
     Scratch scratch;
     parts(arguments, memory, scratch);
-    for (std::size_t k = 0, place = 0; k < guide_size(places); ++k) {
-      while (place + 1 < places && arguments.law.tables[0].words[place] <= k << guide_shift(places)) ++place;
-      scratch.guide[k] = static_cast<std::uint16_t>(place);
-    }
+    const simd::Weighted law(arguments.law.tables[0], scratch.guide);
     for (std::size_t k = 0; k < vocabulary; ++k) {
       scratch.unused[0][k] = scratch.unused[1][k] = static_cast<std::uint16_t>(k);
     }
@@ -165,7 +115,9 @@ struct Kernel {
       const std::size_t half = vocabulary / 2;
       shuffle(scratch.words, 0, pairs, half - 1, 1, scratch.unused[0], scratch.drawn, row_tokens);
       shuffle(scratch.words, pairs, pairs, vocabulary - half, half, scratch.unused[1], scratch.drawn, row_tokens + 1);
-      draw_places(arguments, stream, scratch);
+      alignas(64) std::uint32_t words[kChunk];
+      stream.draw_words(kFirstProposal / kChunk, words);
+      simd::draw_distinct<V>(law, stream, kFirstProposal, pairs, words, scratch.place, scratch.taken);
       for (std::size_t k = 0; k < pairs; ++k) {
         std::memcpy(row_tokens + 2 * (pairs + scratch.place[k]), row_tokens + 2 * k, 2 * sizeof(std::uint16_t));
       }

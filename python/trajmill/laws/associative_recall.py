@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Context, Decimal
-from itertools import accumulate
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from trajmill.core import checks
+from trajmill.core import checks, power_law
 from trajmill.core.law import Array, Domain, Floats, Law
 
 MOST_PLACES = 2**16
@@ -69,17 +67,8 @@ class AssociativeRecall(Law):
     def core(self, length: int) -> tuple[list[int], list[Array]]:
         """See `Law.core`."""
         places = max(length // 2, 2 * self.pairs) - self.pairs
-        key = self.key(Domain.RECALL)
-        return [key, self.vocabulary, self.pairs, self.uniform_filler], [self._limits(places)]
-
-    def _limits(self, places: int) -> Array:
-        """How many words propose a place or one before it, modulo 2**32."""
-        context = Context(prec=28)  # decimals round alike on every machine
-        exponent = context.subtract(Decimal(self.power), Decimal(1))
-        weights = [context.exp(context.multiply(exponent, context.ln(Decimal(g)))) for g in range(1, places + 1)]
-        sums = list(accumulate(weights, context.add))
-        limits = [int(context.divide(context.multiply(Decimal(2**32), part), sums[-1])) for part in sums[:-1]]
-        return np.array([*limits, 0], np.uint32)
+        numbers = [self.key(Domain.RECALL), self.vocabulary, self.pairs, self.uniform_filler]
+        return numbers, [power_law.limits(places, self.power)]
 
     def predictions(self, tokens: Array, task: Array | None = None) -> Iterator[Floats]:
         """See `Law.predictions`; NotImplementedError unless gaps are uniform and fillers are 0."""
