@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from law_twins import neural_cellular_automaton as twin
+from law_twins import words_of
 
 import trajmill as tm
 from trajmill import _core
@@ -144,3 +145,13 @@ def test_the_core_refuses_numbers_that_its_kernel_cannot_trust() -> None:
     for table in (tables[0][1:], np.zeros(1021, np.uint32), np.full(1021, 2**24 + 1, np.uint32)):
         with pytest.raises(ValueError, match="neural automaton"):
             _core.Law("neural_cellular_automaton", numbers=numbers, tables=[table])
+
+
+def test_a_cell_is_the_first_colour_whose_sum_of_weights_exceeds_its_draw() -> None:
+    """With weights of one every draw is at an edge."""
+    numbers, _ = tm.NeuralCellularAutomaton(patch=1, height=5, width=8, burn_in=0, colours=7).core(1)
+    kernel = _core.Law("neural_cellular_automaton", numbers=numbers, tables=[np.ones(1021, np.uint32)])
+    tokens = np.zeros((1, 42), np.uint8)
+    kernel.fill(first_sequence=3, tokens=tokens, threads=1)
+    words = islice(words_of(numbers[0], 3), 16, 56)
+    assert tokens[0, 1:41].tolist() == [word * 7 // 2**32 for word in words]
