@@ -26,7 +26,7 @@ test-all: setup
 bench: setup
 	$(PIP) --no-build-isolation --editable ".[bench]"
 	failed=; try() { echo "+ $$*"; $(BIN)/python "$$@" || failed="$$failed $$1"; }; \
-	for name in sampler corpus reference replay products mixtures; do try benchmarks/bench_$$name.py; done; \
+	for name in sampler laws corpus reference replay products mixtures; do try benchmarks/bench_$$name.py; done; \
 	try benchmarks/bench_training.py --device cpu --precision fp32 bf16 --contenders "plain loop" R0 R2 ours; \
 	try benchmarks/bench_evaluation.py; \
 	try benchmarks/bench_online.py; \
