@@ -5,6 +5,7 @@ Writes each call to a file before it is made, so that the last line names the on
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import inspect
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from trajmill import _core
+from trajmill import _core, laws
 
 CALL_LIMIT = 5  # seconds, of a call that hears signals
 DEAF_LIMIT = 900  # seconds for 200 calls: one that hears none ends the process
@@ -94,8 +95,44 @@ def mixture(chance: random.Random) -> Any:
     return _core.MixedReplay(sources=named, columns=[("x", (2,), np.dtype("f4"), None)])
 
 
+LAWS = [
+    (law.kind(), *law.core(law.usual_length(24)))
+    for kind in laws.names()
+    for law in laws.find(kind).examples()
+    if law.has_kernel
+]
+"""kind, numbers and tables of laws that there are"""
+
+
+def law_arguments(chance: random.Random) -> dict[str, Any]:
+    """Those of a law, of which a number, a table or a word of one may be another."""
+    kind, numbers, tables = chance.choice(LAWS)
+    numbers, tables = list(numbers), [np.array(table, np.uint32) for table in tables]
+    for _ in range(chance.choice([0, 1, 1, 2, 5])):
+        if numbers and chance.random() < 0.6:
+            place = chance.randrange(len(numbers))
+            wanted = [number for number in NUMBERS if isinstance(number, int)]
+            numbers[place] = chance.choice([*wanted, numbers[place] + 1, numbers[place] - 1, chance.getrandbits(64)])
+        elif tables:
+            table = chance.randrange(len(tables))
+            if chance.random() < 0.3:
+                tables[table] = tables[table][: chance.randrange(1 + len(tables[table]))]
+            elif tables[table].size:
+                tables[table].flat[chance.randrange(tables[table].size)] = chance.getrandbits(32)
+    return {"kind": kind, "numbers": numbers, "tables": tables}
+
+
+def law(chance: random.Random) -> Any:
+    """A law that its kernel accepts."""
+    while True:
+        try:
+            return _core.Law(**law_arguments(chance))
+        except (ValueError, TypeError, MemoryError):
+            continue
+
+
 def known_good(chance: random.Random) -> dict[str, Any]:
-    law = _core.ChainLaw(state_count=5, order=1, temperature=1.0, uniform_initial=True, seed=1)
+    chain = _core.ChainLaw(state_count=5, order=1, temperature=1.0, uniform_initial=True, seed=1)
     mdp = _core.MDPLaw(
         state_count=4, action_count=3, policy_temperature=1.0, transition_temperature=1.0, fixed_start=False, seed=1
     )
@@ -105,9 +142,9 @@ def known_good(chance: random.Random) -> dict[str, Any]:
         "MixedReplay": mixture(chance),
         "SeededBatches": _core.SeededBatches(first, seeds=[1], batch_size=8),
         "Shares": _core.Shares(2),
-        "ChainLaw": law,
+        "ChainLaw": chain,
         "MDPLaw": mdp,
-        "MarkovChain": _core.MarkovChain(law, backend="auto", memory_limit=1 << 20, threads=1),
+        "MarkovChain": _core.MarkovChain(chain, backend="auto", memory_limit=1 << 20, threads=1),
         "MDP": _core.MDP(mdp, backend="auto", memory_limit=1 << 20, threads=1),
         "ReferenceChain": _core.ReferenceChain(state_count=5, order=2, temperature=1.0, seed=1, memory_limit=1 << 20),
         "ReferenceRound": _core.ReferenceRound(reference_worker_count=2, iteration=0, first_worker=0, made_count=2),
@@ -121,6 +158,7 @@ def known_good(chance: random.Random) -> dict[str, Any]:
             timestep_limit=9, seed=1,
         ),
         "LinearWeight": _core.LinearWeight(1.0, 0.0, 10),
+        "Law": law(chance),
     }  # fmt: skip
 
 
@@ -165,6 +203,22 @@ def keywords_of(function: Any) -> list[str]:
     return [name for name in names if name.isidentifier() and name not in ("self", "kwargs")]
 
 
+def law_columns(chance: random.Random, name: str) -> dict[str, Any]:
+    """Arguments of `fill` or `pick` with columns that fit together, but for one now and then."""
+    rows, length = chance.choice([0, 1, 3, 70, 200]), chance.choice([0, 1, 2, 5, 24, 65, 130])
+    dtypes = ["u1", "u2", "u4", "u8", "i8"]
+    columns: dict[str, Any] = {"tokens": np.zeros((rows, length), chance.choice(dtypes))}
+    for column in ("loss_mask", "task", "states"):
+        if chance.random() < 0.5:
+            columns[column] = np.zeros((rows, 1 if column == "task" else length), chance.choice(dtypes))
+    if chance.random() < 0.1:
+        columns[chance.choice(list(columns))] = small_array(chance)
+    columns["threads"] = chance.choice([1, 2])
+    if name == "fill":
+        return columns | {"first_sequence": chance.choice([0, 5, 2**32 - 1, 2**63, 2**64 - 1 - rows])}
+    return columns | {"indexes": np.array([chance.getrandbits(64) for _ in range(rows)], np.uint64)}
+
+
 def bindings() -> list[tuple[str | None, str]]:
     found: list[tuple[str | None, str]] = []
     for name, value in vars(_core).items():
@@ -187,6 +241,8 @@ def call(chance: random.Random, good: dict[str, Any], owner: str | None, name: s
     values = {word: argument(chance, good) for word in chosen}
     if owner == "ReplayBuffer" and name == "__init__" and chance.random() < 0.9:
         values["settings"] = settings(chance)
+    if owner == "Law" and chance.random() < 0.9:
+        values |= law_arguments(chance) if name == "__init__" else law_columns(chance, name)
     shown = {word: "Hostile" if isinstance(value, Hostile) else repr(value)[:200] for word, value in values.items()}
     log.seek(0)
     log.truncate()
@@ -211,6 +267,7 @@ def main() -> None:
     chance = random.Random(seed)
     pages = int(open("/proc/self/statm").read().split()[0])  # noqa: PTH123, SIM115
     if not os.environ.get("ASAN_OPTIONS"):
+        ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX: every thread that allocates would take 64 MB of addresses
         limit = pages * resource.getpagesize() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     warnings.simplefilter("ignore")
@@ -220,6 +277,7 @@ def main() -> None:
 
     signal.signal(signal.SIGALRM, late)
     every = bindings()
+    of_laws = [binding for binding in every if binding[0] == "Law"]
     good = known_good(chance)
     fresh = known_good(chance)
     with open(path, "w", errors="replace") as log:  # noqa: PTH123
@@ -230,7 +288,7 @@ def main() -> None:
             if chance.random() < 0.02:
                 name = chance.choice(list(good))
                 good[name] = fresh[name]
-            owner, name = chance.choice(every)
+            owner, name = chance.choice(of_laws if chance.random() < 0.2 else every)  # there are many laws in one class
             try:
                 signal.setitimer(signal.ITIMER_REAL, CALL_LIMIT)
                 call(chance, good, owner, name, log)
