@@ -250,6 +250,11 @@ class Study:
         return {column.variant.name: column.variant for column in self.columns if column.variant is not None}
 
     @property
+    def is_offline(self) -> bool:
+        """Whether nothing learns in an environment."""
+        return not any(variant.meets or variant.after for variant in self.variants.values())
+
+    @property
     def pretrainings(self) -> dict[str, Pretraining]:
         """By name, each once."""
         return {variant.start.name: variant.start for variant in self.variants.values() if variant.start is not None}

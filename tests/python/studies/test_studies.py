@@ -31,7 +31,8 @@ from trajmill.studies.forms import with_released
 from trajmill.studies.measures import Results
 from trajmill.studies.paper_a import DATASETS, SEEDS
 from trajmill.studies.records import Form, Study, Variant, printed_columns, smaller
-from trajmill.studies.run import all_studies, estimate, reproduce
+from trajmill.studies.run import all_studies, reproduce
+from trajmill.studies.work import estimate
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import plain
 
@@ -590,7 +591,7 @@ def test_the_command_tells_what_is_missing(
     text = capsys.readouterr().out
     assert cells.QUICK_LABEL in text and "34.5" in text and "DT+Wiki, as released: give --text" in text
     assert main([*words, "--datasets", BUNDLED[0], "--out", str(tmp_path), "--json", "--as", "stated"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out)["a-table-1"]
     assert list(told["not_yet"]) == ["DT+Wiki"] and told["rows"][BUNDLED[0]][0]["ours"]["estimate"] == 34.5
 
 
