@@ -71,6 +71,8 @@ class ReproduceConfig:
     """bundled data, two seeds, small networks, few updates: takes minutes on two cores"""
     text: tuple[Path, ...] = ()
     """text files for variants pre-trained on text, such as wiki.train.raw of Wikitext-103"""
+    vocabulary: Path | None = None
+    """directory of the text's tokenizer, vocab.json and merges.txt (the paper's: GPT-2's); by default one is trained"""
     processes: int | None = None
     """processes, each with one run at a time, at least 1; by default one per core, or one in all on a GPU"""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -81,6 +83,8 @@ class ReproduceConfig:
         in_range("(0, 1]", update_share=self.update_share, batch_share=self.batch_share)
         in_range("(0, 1]", pretraining_share=1.0 if self.pretraining_share is None else self.pretraining_share)
         at_least(4, evaluation_count=self.evaluation_count)
+        if self.vocabulary is not None and not self.text:
+            raise ValueError(f"vocabulary {self.vocabulary} is for text; give --text too")
         at_least(1, processes=1 if self.processes is None else self.processes)
 
     @property
@@ -137,7 +141,8 @@ def pretraining_config(variant: Variant, sizes: tuple[int, int], config: Reprodu
     sized = replace(start.method, **dict(zip(start.sized_by, sizes, strict=False)))
     method, schedule = _scaled(sized, start.updates, config.share_before, _whole(variant), config)
     if start.needs_text:
-        method = replace(method, text=tuple(path.resolve() for path in config.text))
+        vocabulary = config.vocabulary and config.vocabulary.resolve()
+        method = replace(method, text=tuple(path.resolve() for path in config.text), vocabulary=vocabulary)
     return TrainConfig(
         seeds=(42,),  # the paper has one pre-training seed
         method=method,
