@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from trajmill.algorithms import cql, decision_transformer, language_model, name_of
 from trajmill.cli import main
@@ -161,6 +162,14 @@ def test_the_command_predicts_and_does_nothing(
     assert not (tmp_path / "out").exists()
     assert main(["reproduce", "a-curves-cql", *words, "--estimate", "--quiet"]) == 0
     assert "5 runs are left, which will take about" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.gpu
+def test_hours_are_predicted_on_a_gpu(tmp_path: Path) -> None:
+    config = ReproduceConfig(quick=True, datasets=(HOPPER,), compute=ComputeConfig(device="cuda"))
+    found = predicted("a-equal-updates-dt", tmp_path, config)
+    assert found.beside and found.processes == 1 and found.machine == torch.cuda.get_device_name()
+    assert 0.0 < found.hours < math.inf and found.scoring_hours > 0.0
 
 
 def test_several_names_share_their_runs_and_say_first_how_long_it_takes(
