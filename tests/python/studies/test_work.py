@@ -7,11 +7,12 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from gpu import NEEDS_GPU
 
 from trajmill.algorithms import cql, decision_transformer, language_model, name_of
 from trajmill.cli import main
@@ -164,9 +165,9 @@ def test_the_command_predicts_and_does_nothing(
     assert "5 runs are left, which will take about" in capsys.readouterr().out.replace("\n", " ")
 
 
-@pytest.mark.gpu
-def test_hours_are_predicted_on_a_gpu(tmp_path: Path) -> None:
-    config = ReproduceConfig(quick=True, datasets=(HOPPER,), compute=ComputeConfig(device="cuda"))
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=NEEDS_GPU)])
+def test_hours_are_predicted_on_a_gpu(device: Literal["cuda"], tmp_path: Path) -> None:
+    config = ReproduceConfig(quick=True, datasets=(HOPPER,), compute=ComputeConfig(device=device))
     found = predicted("a-equal-updates-dt", tmp_path, config)
     assert found.beside and found.processes == 1 and found.machine == torch.cuda.get_device_name()
     assert 0.0 < found.hours < math.inf and found.scoring_hours > 0.0
