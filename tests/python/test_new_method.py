@@ -115,7 +115,7 @@ def test_it_is_reported(said: dict[str, Any], place: Path) -> None:
 
 
 def test_it_is_studied(said: dict[str, Any], place: Path) -> None:
-    told = json.loads(said["reproduce"]["out"])
+    told = json.loads(said["reproduce"]["out"])["shrink"]
     assert told["study"] == "shrink" and not told["missing"] and not told["not_yet"]
     (first, second) = told["rows"]["hopper-sac-replay-10k"]
     assert first["ours"] is not None and second["ours"] is not None and first["seed_count"] == 2

@@ -67,6 +67,9 @@ The rest is there if the method has it:
     Metric -> label of its axis in reports.
 ``SECONDS``
     Rough time of an update of one seed: on a core of a small server, on one H200.
+``products(config)``
+    What an update multiplies for one seed, up to a factor, by which the time of other settings is predicted; if absent,
+    rows of a batch times the square of the widest layer.
 ``shares_chance(config)``
     Whether the seeds of one process share random numbers, so that processes cannot share the seeds.
 ``DATA_PARALLEL``

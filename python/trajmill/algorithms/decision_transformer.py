@@ -168,6 +168,12 @@ SMALL = Config(
 )
 
 
+def products(config: Config) -> float:
+    """Of the backbone."""
+    length = TOKENS_PER_STEP * config.context_length
+    return config.batch_size * length * config.backbone.products(length)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """Everything an update reads or writes; written in place only."""

@@ -225,6 +225,13 @@ class DropoutSeed:
         """See `Fed`."""
 
 
+def products(config: Config) -> float:
+    """Of the backbone, and of the head, which is most of it for a large vocabulary."""
+    tokens = config.vocabulary_size if config.text else config.state_count
+    of_token = config.backbone.products(config.length) + config.backbone.width * tokens
+    return config.batch_size * config.length * of_token
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """Everything an update reads or writes; written in place only."""

@@ -11,9 +11,11 @@ from the runs of its authors, and names those that differ.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 from rich.console import Group, RenderableType
@@ -21,11 +23,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from trajmill.cli.session import Outcome, UsageError, columns
-from trajmill.core.progress import Progress
+from trajmill.core.progress import Progress, silent
 from trajmill.studies.cells import QUICK_LABEL, ReproduceConfig
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Form
-from trajmill.studies.run import advice, all_studies, check, estimate, reproduce
+from trajmill.studies.run import advice, all_studies, check, names_in, plan, reproduce
+from trajmill.studies.work import Prediction, estimate, predict
 
 EXAMPLES = """
   trajmill reproduce --list
@@ -44,14 +47,18 @@ EXAMPLES = """
 class Reproduce:
     """Repeat a table or figure of a paper."""
 
-    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = ""
-    """name of a table or figure; --list prints all of them"""
+    names: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")
+    ] = ()
+    """tables or figures by name, --list prints all of them; a paper's letter is all of its tables and figures"""
     list: bool = False
     """print every name, what it stands for and how much work it is"""
     form: Annotated[Form | None, tyro.conf.arg(name="as")] = None
     """settings of a study that has both: of the code that the authors released (the default), or as the paper states"""
+    estimate: bool = False
+    """say how long it will take on this machine, from a few updates of each kind, and do nothing"""
     check: bool = False
-    """recompute the printed numbers of NAME, or of every table, from the authors' own runs; trains nothing"""
+    """recompute the printed numbers of NAME ..., or of every table, from the authors' own runs; trains nothing"""
     out: Path | None = None
     """where runs, tables and figures go; by default runs/paper-X, with --quick runs/paper-X-quick"""
     config: Annotated[ReproduceConfig, tyro.conf.arg(name="")] = field(default_factory=ReproduceConfig)
@@ -64,26 +71,59 @@ class Reproduce:
         if self.list:
             return _listed()
         if self.check:
-            return _checked(self.name)
-        if not self.name:
-            raise UsageError("usage: trajmill reproduce NAME [OPTIONS]; `trajmill reproduce --list` prints the names")
-        quick = self.config.quick or self.name == "quick"
-        paper = self.name.partition("-")[0] if self.name != "quick" else "a"
-        out = self.out or Path(f"runs/paper-{paper}" + ("-quick" if quick else ""))
-        done = reproduce(self.name, out, self.config, progress, self.form)
-        heads = done.comparison.columns
-        data = {
-            "study": done.study.name,
-            "report": str(done.report),
-            "markdown": str(done.markdown),
-            "missing": dict(done.missing),
-            "not_yet": dict(done.not_yet),
-            "rows": {
-                label: [{"column": head, **asdict(entry)} for head, entry in zip(heads, row, strict=True)]
-                for label, row in done.comparison.rows.items()
-            },
+            return _checked(self.names)
+        if not self.names:
+            raise UsageError("usage: trajmill reproduce NAME ... [OPTIONS]; `trajmill reproduce --list` has the names")
+        asked = {each: self._form(name, each) for name in self.names for each in names_in(name)}
+        if self.estimate:
+            predicted = self._predicted(asked)
+            data = {str(out): asdict(each) for out, each in predicted.items()}
+            return Outcome(data, "\n".join(f"{out}: {each}" for out, each in predicted.items()))
+        if progress is not silent and not self.config.quick and "quick" not in asked:
+            self._announce(asked)
+        done = {name: reproduce(name, self._out(name), self.config, progress, form) for name, form in asked.items()}
+        data = {name: _facts(results) for name, results in done.items()}
+        return Outcome(data, Group(*(_shown(results) for results in done.values())))
+
+    def _form(self, asked: str, name: str) -> Form | None:
+        """The form of a study; of a paper's studies those that have one form alone have that one."""
+        return None if asked != name and all_studies()[name].released is None else self.form
+
+    def _out(self, name: str) -> Path:
+        """Where the runs of a study go."""
+        quick = self.config.quick or name == "quick"
+        paper = name.partition("-")[0] if name != "quick" else "a"
+        return self.out or Path(f"runs/paper-{paper}" + ("-quick" if quick else ""))
+
+    def _predicted(self, asked: Mapping[str, Form | None]) -> dict[Path, Prediction]:
+        """How long it will take, by the directory whose runs studies share."""
+        planned = {name: plan(name, self.config, form) for name, form in asked.items()}
+        return {
+            out: predict([(each.cells, each.config) for name, each in planned.items() if self._out(name) == out], out)
+            for out in {self._out(name): None for name in asked}
         }
-        return Outcome(data, _shown(done, quick=quick))
+
+    def _announce(self, asked: Mapping[str, Form | None]) -> None:
+        """Say how long it will take where that can be predicted."""
+        offline = {name: form for name, form in asked.items() if all_studies()[name].is_offline}
+        for out, predicted in self._predicted(offline).items():
+            print(f"{out}: {predicted}", file=sys.stderr)
+
+
+def _facts(done: Results) -> dict[str, Any]:
+    """For machines."""
+    heads = done.comparison.columns
+    return {
+        "study": done.study.name,
+        "report": str(done.report),
+        "markdown": str(done.markdown),
+        "missing": dict(done.missing),
+        "not_yet": dict(done.not_yet),
+        "rows": {
+            label: [{"column": head, **asdict(entry)} for head, entry in zip(heads, row, strict=True)]
+            for label, row in done.comparison.rows.items()
+        },
+    }
 
 
 def _listed() -> Outcome:
@@ -107,8 +147,8 @@ def _listed() -> Outcome:
     return Outcome(data, Group(table, foot))
 
 
-def _checked(name: str) -> Outcome:
-    checked = check(name)
+def _checked(names: Sequence[str]) -> Outcome:
+    checked = check(*names)
     table = columns("name", right=("numbers", "agree", "differ"))
     table.add_column("what")
     for study, numbers in checked.items():
@@ -136,8 +176,9 @@ def _checked(name: str) -> Outcome:
     return Outcome(data, Group(table, *parts, foot))
 
 
-def _shown(done: Results, *, quick: bool) -> RenderableType:
-    parts: list[RenderableType] = [f"[bold]{QUICK_LABEL}[/]\n"] if quick and done.study.variants else []
+def _shown(done: Results) -> RenderableType:
+    labelled = done.config.quick and done.study.variants
+    parts: list[RenderableType] = [f"[bold]{QUICK_LABEL}[/]\n"] if labelled else []
     if done.comparison.rows:
         parts.append(_table(done))
     parts += [f"{name}: {why}" for name, why in done.not_yet.items()]

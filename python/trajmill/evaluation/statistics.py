@@ -74,6 +74,21 @@ def bootstrap_interval(
     return Interval(estimate=float(aggregate(array)), low=float(low), high=float(high))
 
 
+def difference_interval(scores: ArrayLike, baseline: ArrayLike) -> Interval:
+    """How much greater the mean of `scores` is than that of `baseline`, by `bootstrap_interval`; 0 means the same.
+
+    Both have the shape (seed_count, task_count), or (seed_count,) for one task. Seeds of both are drawn on their own:
+    what two arms of a study have in common for a seed is not made use of.
+    """
+    arms = [_scores(arm) for arm in (scores, baseline)]
+    if arms[0].shape != arms[1].shape:
+        raise ValueError(f"scores and baseline must have one shape, got {arms[0].shape} and {arms[1].shape}")
+    task_count = arms[0].shape[-1]
+    return bootstrap_interval(
+        np.concatenate(arms, axis=-1), lambda both: mean(both[..., :task_count]) - mean(both[..., task_count:])
+    )
+
+
 def curve_band(
     curve: ArrayLike, *, confidence: float = 0.95, resample_count: int = 2_000, seed: int = 0
 ) -> tuple[FloatArray, FloatArray, FloatArray]:

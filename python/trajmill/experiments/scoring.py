@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from trajmill.algorithms import method_named
 from trajmill.data import has_reference_score, reference_score
+from trajmill.data.environments import EPISODE_LIMIT
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.statistics import average_last_four, best
@@ -18,6 +20,9 @@ from trajmill.runs.directory import RunDirectory
 from trajmill.training.device import ComputeConfig
 from trajmill.training.metrics import finite_or_none
 from trajmill.training.state import TrainingState
+
+PROBE_STEPS = (5, 45)
+"""lengths of the episodes that tell how long whole ones take"""
 
 
 def snapshot(state: TrainingState) -> dict[str, Tensor]:
@@ -46,7 +51,18 @@ class Scorer:
         """The scores of a `snapshot`."""
         return self.scores_of(method_named(self.method).restore(tensors, self.known), update)
 
-    def scores_of(self, act: Policy, update: int) -> dict[str, list[float]]:
+    def seconds(self, tensors: Mapping[str, Tensor]) -> float:
+        """About how long scoring a `snapshot` takes where all episodes are as long as they can be; plays some steps."""
+        act = method_named(self.method).restore(tensors, self.known)
+        times = []
+        for count in PROBE_STEPS:
+            began = time.monotonic()
+            self.scores_of(act, 0, maximum_steps=count)
+            times.append(time.monotonic() - began)
+        few, more = PROBE_STEPS
+        return times[0] + max(0.0, times[1] - times[0]) / (more - few) * (EPISODE_LIMIT - few)
+
+    def scores_of(self, act: Policy, update: int, maximum_steps: int = EPISODE_LIMIT) -> dict[str, list[float]]:
         """The scores of policies."""
         result = evaluate_policy(
             act,
@@ -54,6 +70,7 @@ class Scorer:
             seed_count=len(self.known["seeds"]),
             episode_count=self.episode_count,
             episode_seed=update,
+            maximum_steps=maximum_steps,
             observation_dim=self.known["observation_dim"],
             action_scale=self.known.get("action_limit", 1.0),
         )

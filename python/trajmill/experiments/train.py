@@ -104,11 +104,16 @@ class Probe:
     """what a checkpoint would hold"""
     known: Mapping[str, Any]
     """its metadata"""
+    scoring_seconds: float
+    """of scoring all seeds once, where all episodes are as long as they can be; 0 if that was not asked for"""
 
 
 @torch_as_it_was()
-def probe(config: TrainConfig[Any], seconds: float = 1.0) -> Probe:
-    """Make updates for some seconds, at least one, to see what they cost; nothing is written."""
+def probe(config: TrainConfig[Any], seconds: float = 1.0, *, scored: bool = False) -> Probe:
+    """Make updates for some seconds, at least one, to see what they cost; nothing is written.
+
+    With `scored`, play a few steps too, to see what scoring costs if the method has a policy.
+    """
     method, device = method_named(name_of(config.method)), config.compute.apply()
     task = _Task.of(config, method, device, ALONE, silent, seed_count=len(config.seeds))
     with Runner(method.step, task.state, config.schedule.unroll) as runner:
@@ -121,7 +126,10 @@ def probe(config: TrainConfig[Any], seconds: float = 1.0) -> Probe:
             if device.type == "cuda":
                 torch.cuda.synchronize()
         passed = time.monotonic() - began
-    return Probe(update_seconds=passed / made, tensors=task.state.moving(), known=task.metadata)
+    scoring = task.scorer().seconds(snapshot(task.state)) if scored and hasattr(method, "policy") else 0.0
+    return Probe(
+        update_seconds=passed / made, tensors=task.state.moving(), known=task.metadata, scoring_seconds=scoring
+    )
 
 
 def _train_part(config: TrainConfig[Any], output: Path, progress: Progress) -> None:
@@ -299,6 +307,17 @@ class _Task:
 
         return Synthesis(config.synthesis, self.state.table, config.seeds, config.compute, run.path, progress)
 
+    def scorer(self) -> Scorer:
+        """What scores the policies, on the CPU."""
+        assert isinstance(self.config, DatasetTrainConfig | OnlineTrainConfig) and self.environment is not None
+        return Scorer(
+            method=name_of(self.config.method),
+            known=self.metadata,
+            environment=self.environment,
+            episode_count=self.config.evaluation_episode_count,
+            compute=replace(self.config.compute, device="cpu"),
+        )
+
     @contextmanager
     def evaluation(self) -> Iterator[Evaluate | None]:
         """How the state is scored or measured as it learns, until the end of the block.
@@ -308,17 +327,9 @@ class _Task:
         if not hasattr(self.method, "policy"):
             yield (lambda update: self.method.measure(self.state)) if hasattr(self.method, "measure") else None
             return
-        assert isinstance(self.config, DatasetTrainConfig | OnlineTrainConfig) and self.environment is not None
-        scorer = Scorer(
-            method=name_of(self.config.method),
-            known=self.metadata,
-            environment=self.environment,
-            episode_count=self.config.evaluation_episode_count,
-            compute=replace(self.config.compute, device="cpu"),
-        )
-        place, is_part = self.config.compute.evaluation, is_one_of_several()
-        on_gpu = self.state.step.is_cuda
-        if (place == "beside" or (place == "auto" and on_gpu)) and not is_part and self.ranks.count == 1:
+        scorer, on_gpu = self.scorer(), self.state.step.is_cuda
+        wanted = self.config.compute.scores_beside(on_gpu=on_gpu)
+        if wanted and not is_one_of_several() and self.ranks.count == 1:
             with Beside(scorer) as beside:
                 yield lambda update: beside.give(snapshot(self.state), update)
         elif on_gpu:

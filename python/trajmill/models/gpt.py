@@ -59,6 +59,10 @@ class GPTConfig:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
+    def products(self, length: int) -> int:
+        """Numbers that a token of a sequence of this length is multiplied with."""
+        return self.layer_count * self.width * (12 * self.width + 2 * length)
+
     def dropout_shapes(self, batch_size: int, length: int) -> dict[str, tuple[float, tuple[int, ...]]]:
         """Site -> (probability, shape for one seed) of every place where a backbone drops numbers."""
         residual = (self.residual_dropout, (batch_size, length, self.width))

@@ -71,6 +71,8 @@ class ReproduceConfig:
     """bundled data, two seeds, small networks, few updates: takes minutes on two cores"""
     text: tuple[Path, ...] = ()
     """text files for variants pre-trained on text, such as wiki.train.raw of Wikitext-103"""
+    vocabulary: Path | None = None
+    """directory of the text's tokenizer, vocab.json and merges.txt (the paper's: GPT-2's); by default one is trained"""
     processes: int | None = None
     """processes, each with one run at a time, at least 1; by default one per core, or one in all on a GPU"""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -81,6 +83,8 @@ class ReproduceConfig:
         in_range("(0, 1]", update_share=self.update_share, batch_share=self.batch_share)
         in_range("(0, 1]", pretraining_share=1.0 if self.pretraining_share is None else self.pretraining_share)
         at_least(4, evaluation_count=self.evaluation_count)
+        if self.vocabulary is not None and not self.text:
+            raise ValueError(f"vocabulary {self.vocabulary} is for text; give --text too")
         at_least(1, processes=1 if self.processes is None else self.processes)
 
     @property
@@ -137,7 +141,8 @@ def pretraining_config(variant: Variant, sizes: tuple[int, int], config: Reprodu
     sized = replace(start.method, **dict(zip(start.sized_by, sizes, strict=False)))
     method, schedule = _scaled(sized, start.updates, config.share_before, _whole(variant), config)
     if start.needs_text:
-        method = replace(method, text=tuple(path.resolve() for path in config.text))
+        vocabulary = config.vocabulary and config.vocabulary.resolve()
+        method = replace(method, text=tuple(path.resolve() for path in config.text), vocabulary=vocabulary)
     return TrainConfig(
         seeds=(42,),  # the paper has one pre-training seed
         method=method,
@@ -218,12 +223,12 @@ def _augmented(variant: Variant, dataset: str, output: Path) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if variant.prediction is not None and variant.prediction.rate > 0.0:
         options = {
-            "predict": _place(output, "models", variant.prediction.model, dataset),
+            "predict": model_place(output, "models", variant.prediction.model, dataset),
             "prediction_rate": variant.prediction.rate,
             "prediction_horizon": variant.prediction.horizon,
         }
     if variant.synthetic is not None:
-        made = _place(output, "upsampled", variant.synthetic.model, dataset) / "upsampled.hdf5"
+        made = model_place(output, "upsampled", variant.synthetic.model, dataset) / "upsampled.hdf5"
         options["mix"] = (f"{made}={variant.synthetic.share}",)
     if variant.noise is not None:
         options["mix"] = (f"{_noised(variant.noise, dataset, output)}={variant.noise.share}",)
@@ -282,7 +287,7 @@ def upsample_config(variant: Variant, config: ReproduceConfig) -> UpsampleConfig
     )
 
 
-def _place(output: Path, folder: str, model: Model, dataset: str) -> Path:
+def model_place(output: Path, folder: str, model: Model, dataset: str) -> Path:
     """Directory of a model of a dataset, or of what it made."""
     return output / folder / path_name(model.name) / place_name(dataset)
 
@@ -305,14 +310,14 @@ def run_cells(
             continue  # agents that learn there need nothing before
         source = _share_of(variant, dataset, output)
         _augmented(variant, source, output)
-        if variant.start is not None and (path := _pretraining_path(variant, dataset, output)) is not None:
+        if variant.start is not None and (path := pretraining_path(variant, dataset, output)) is not None:
             pretrained[path] = variant.start.name, (variant, dataset)
         if variant.prediction is not None and variant.prediction.rate > 0.0:
             model = variant.prediction.model
-            models[_place(output, "models", model, source)] = model.name, (variant, dataset)
+            models[model_place(output, "models", model, source)] = model.name, (variant, dataset)
         if variant.synthetic is not None:
             model = variant.synthetic.model
-            upsampled[_place(output, "upsampled", model, source)] = model.name, (variant, dataset)
+            upsampled[model_place(output, "upsampled", model, source)] = model.name, (variant, dataset)
     before = (("pre-training", _pretrain, pretrained), ("models", _model, models), ("upsampling", _upsample, upsampled))
     for task, work, needed in before:
         _run(task, work, list(needed.values()), output, config, progress)
@@ -352,7 +357,7 @@ def _run(
     return list(run_jobs(jobs, count, report=report).values())
 
 
-def _pretraining_path(variant: Variant, dataset: str, output: Path) -> Path | None:
+def pretraining_path(variant: Variant, dataset: str, output: Path) -> Path | None:
     """Run directory of a pre-training, if there is any: one for all data, or one for each pair of sizes."""
     if variant.start is None:
         return None
@@ -363,7 +368,7 @@ def _pretraining_path(variant: Variant, dataset: str, output: Path) -> Path | No
 
 def _pretrain(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
     """The finished run that a cell starts from."""
-    path = _pretraining_path(variant, dataset, output)
+    path = pretraining_path(variant, dataset, output)
     assert path is not None
     return _finished(pretraining_config(variant, dataset_facts(dataset)[1], config), path, progress)
 
@@ -372,7 +377,7 @@ def _model(variant: Variant, dataset: str, output: Path, config: ReproduceConfig
     """The finished run of the model that predicts for a cell."""
     assert variant.prediction is not None
     model, source = variant.prediction.model, _share_of(variant, dataset, output)
-    path = _place(output, "models", model, source)
+    path = model_place(output, "models", model, source)
     return _finished(model_config(model, source, config), path, progress)
 
 
@@ -380,7 +385,7 @@ def _upsample(variant: Variant, dataset: str, output: Path, config: ReproduceCon
     """The transitions that a model has made for a cell."""
     assert variant.synthetic is not None
     source = _share_of(variant, dataset, output)
-    path = _place(output, "upsampled", variant.synthetic.model, source)
+    path = model_place(output, "upsampled", variant.synthetic.model, source)
     upsample(source, path, upsample_config(variant, config), progress)
     progress(DONE, 1, 1, "runs")
     return path
@@ -391,14 +396,14 @@ def _train(variant: Variant, place: Place, output: Path, config: ReproduceConfig
     if isinstance(place, Task):
         settings = training_config(variant, "", place.environment_id, None, config)
     else:
-        source, init = _share_of(variant, place, output), _pretraining_path(variant, place, output)
+        source, init = _share_of(variant, place, output), pretraining_path(variant, place, output)
         if variant.after is not None:
-            init = _run_path(variant.after, place, output)
+            init = run_path(variant.after, place, output)
         settings = training_config(variant, source, dataset_facts(place)[2], init, config, output)
-    return _finished(settings, _run_path(variant, place, output), progress)
+    return _finished(settings, run_path(variant, place, output), progress)
 
 
-def _run_path(variant: Variant, place: Place, output: Path) -> Path:
+def run_path(variant: Variant, place: Place, output: Path) -> Path:
     """Run directory of a cell."""
     return output / "runs" / path_name(variant.name) / place_name(place)
 
@@ -470,19 +475,24 @@ def _facts(dataset: str, stamp: Any) -> tuple[str, tuple[int, int], str, int]:
 
 def _share_of(variant: Variant, dataset: str, output: Path) -> str:
     """The dataset, or a file with a share of it, which is written if it is missing."""
+    path, subset = share_path(variant, dataset, output)
+    if subset.amount < 1.0 and not Path(path).exists():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DatasetWarning)  # others may misread rows in no order, we do not
+            convert(dataset, path, to="d4rl", subset=subset)
+    return path
+
+
+def share_path(variant: Variant, dataset: str, output: Path) -> tuple[str, Subset]:
+    """Where the share of a dataset is that a variant is trained on, and which; the dataset itself if all of it."""
     subset, what = Subset(variant.subset, variant.ratio), f"{100 * variant.ratio:g}%"
     if variant.rows is not None:
         share = min(1.0, variant.rows / dataset_facts(dataset)[3])
         subset, what = Subset("trajectories", share), f"{variant.rows}-rows"
     if subset.amount == 1.0:
-        return dataset_facts(dataset)[0]
+        return dataset_facts(dataset)[0], subset
     name = f"{place_name(dataset)}-{what}-of-{subset.kind}.hdf5".replace("%", "pct")
-    path = output / "datasets" / name
-    if not path.exists():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DatasetWarning)  # others may misread rows in no order, we do not
-            convert(dataset, path, to="d4rl", subset=subset)
-    return str(path)
+    return str(output / "datasets" / name), subset
 
 
 def path_name(name: str) -> str:

@@ -12,13 +12,15 @@ from trajmill.studies.records import Form, Study, Variant
 def with_released(study: Study, released: Callable[[Variant], Variant], **changes: Any) -> Study:
     """The study as stated, with its released form: each variant as `released` makes it, under other names."""
 
-    def renamed(variant: Variant) -> Variant:
+    def renamed(variant: Variant | None) -> Variant | None:
+        if variant is None:
+            return None
         made, start = released(variant), None
         if made.start is not None:
             start = replace(made.start, name=_released_name(made.start.name))
         return replace(made, name=_released_name(variant.name), family=variant.name, start=start)
 
-    columns = (replace(each, variant=None if each.variant is None else renamed(each.variant)) for each in study.columns)
+    columns = (replace(each, variant=renamed(each.variant), minus=renamed(each.minus)) for each in study.columns)
     theirs = replace(study, name=f"{study.name}-released", columns=tuple(columns), **changes)
     return replace(study, released=theirs)
 

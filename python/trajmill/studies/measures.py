@@ -27,9 +27,14 @@ from trajmill.studies.records import Column, CosineRule, Place, Printed, Quantit
 from trajmill.studies.similarity import Cosines, backbone_similarities, feature_similarities
 from trajmill.training.settings import Interaction, configured
 
+SCORE_STATISTICS: tuple[Statistic, ...] = ("average last four", "average of all", "best", "updates to 90 %")
+"""those that follow from scores alone"""
+
 
 def score_statistic(statistic: Statistic, scores: Series, baseline: float) -> NDArray[np.float64]:
     """A statistic of each seed's scores, (seed_count,); `baseline` is the score of which 90 % are to be reached."""
+    if statistic == "average of all":
+        return np.asarray(scores.values.mean(axis=0))
     if statistic == "best":
         return statistics.best(scores.values)
     if statistic == "average last four":
@@ -54,7 +59,7 @@ class Authors:
     def over(self, column: Column, datasets: Sequence[Place]) -> NDArray[np.float64] | None:
         """The column's statistic, (seed_count, dataset_count); None if it cannot be had of all datasets."""
         series = None if column.variant is None else self.runs.series(column.variant.authors_name, datasets)
-        if series is None or column.statistic not in ("average last four", "best", "updates to 90 %"):
+        if series is None or column.statistic not in SCORE_STATISTICS:
             return None
         first = self.runs.series(self.study.columns[0].trained.authors_name, datasets)
         assert first is not None  # every study's baseline was run
@@ -70,11 +75,6 @@ class Authors:
             return None
         mean, before = mean_series(series), variant.start.updates if column.shifted and variant.start else 0
         return replace(mean, updates=mean.updates + before)
-
-    def interval(self, column: Column, datasets: Sequence[Place]) -> Interval | None:
-        """Mean over seeds and datasets."""
-        values = self.over(column, datasets)
-        return None if values is None else statistics.bootstrap_interval(values)
 
 
 @dataclass
@@ -240,7 +240,9 @@ def _entry(results: Results, column: Column, dataset: Place) -> Entry:
     if absent:
         why = "not reached" if column.statistic == "updates to 90 %" else "no finite score"
         return replace(entry, why_empty=f"{why}: {absent} of {len(values)} seeds")
-    return replace(entry, ours=statistics.bootstrap_interval(values), seed_count=len(values))
+    found = _interval(results, column, [dataset])
+    why = "" if found or column.minus is None else f"no number of {column.minus.name}"
+    return replace(entry, ours=found, seed_count=len(values), why_empty=why)
 
 
 def _average(results: Results, column: Column, datasets: list[Place]) -> Entry:
@@ -248,10 +250,19 @@ def _average(results: Results, column: Column, datasets: list[Place]) -> Entry:
     means, names = results.printed(column).means, [_official_name(dataset) for dataset in datasets]
     printed = float(np.mean([means.get(name, math.nan) for name in names]))
     entry = _beside(results, column, names, None if math.isnan(printed) else printed)
-    values = results.over(column, datasets)
-    if values is None:
+    values, found = results.over(column, datasets), _interval(results, column, datasets)
+    if values is None or found is None:
         return replace(entry, why_empty="cells missing")
-    return replace(entry, ours=statistics.bootstrap_interval(values), seed_count=len(values))
+    return replace(entry, ours=found, seed_count=len(values))
+
+
+def _interval(source: Results | Authors, column: Column, datasets: Sequence[Place]) -> Interval | None:
+    """Mean over seeds and datasets, or how much greater it is than that of `Column.minus`; None if one is missing."""
+    values = source.over(column, datasets)
+    if values is None or column.minus is None:
+        return None if values is None else statistics.bootstrap_interval(values)
+    baseline = source.over(replace(column, variant=column.minus, minus=None), datasets)
+    return None if baseline is None else statistics.difference_interval(values, baseline)
 
 
 def _printed_average(results: Results, column: Column) -> Entry:
@@ -264,7 +275,7 @@ def _beside(
     results: Results, column: Column, names: list[str], printed: float | None, deviation: float | None = None
 ) -> Entry:
     """A cell with what a paper printed for the datasets of these names, and what its authors' runs on them give."""
-    authors = None if results.authors is None else results.authors.interval(column, names)
+    authors = None if results.authors is None else _interval(results.authors, column, names)
     return Entry(digits=column.digits, printed=printed, printed_deviation=deviation, authors=authors)
 
 

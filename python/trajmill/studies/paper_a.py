@@ -18,7 +18,14 @@ from trajmill.studies.forms import with_released
 from trajmill.studies.records import Column, Drawing, Pretraining, Quantity, Statistic, Study, Variant, printed_columns
 
 SEEDS = (*range(15), 42, 666, 1042, 2048, 4069)
-"""the paper's twenty fine-tuning seeds"""
+"""the paper's twenty fine-tuning seeds (Table 16)"""
+RELEASED_DT_SEEDS = (
+    *(42, 666, 1024, 6049, 6331),
+    *(684, 2901, 3406, 3785, 4493, 4598, 5575, 5599, 6183, 7127, 7282, 7929, 8958, 9051, 9329),
+)
+"""those of the authors' Decision Transformers; where they made five runs, these are of the first five"""
+RELEASED_CQL_SEEDS = tuple(1024 if seed == 1042 else seed for seed in SEEDS)
+"""those of the grids of the authors' CQL"""
 DATASETS = tuple(
     f"{environment}-{kind}-v2"
     for kind in ("medium-expert", "medium-replay", "medium")
@@ -165,9 +172,14 @@ HARDWARE = (
 SHIFTED = "Curves of pre-trained variants are moved right by their pre-training updates."
 FIRST_UPDATE = "Curves of losses leave out the first update, which is logged on its own."
 CONTROLS = (
-    "Pre-trained on 100 tokens drawn uniformly, and fine-tuned with all seeds; the authors' runs have 3,500 tokens and "
-    "five seeds."
+    "Pre-trained on 100 tokens drawn uniformly, and fine-tuned with all seeds. The paper names no number of tokens, "
+    "only 'a similar vocabulary size as in He et al. (2023)'; the authors' runs have 3,500 and five seeds."
 )
+SEEDS_OF = {
+    True: "The seeds are those of the authors' Decision Transformers; the paper names only CQL's (Table 16).",
+    False: "The seeds are those of the authors' grids, which have 1024 where Table 16 has 1042.",
+}
+"""what the released form says of them, for DT and for CQL"""
 SHARES = {
     kind: f"A share is made of {things}, drawn once for all seeds, as in the authors' code; the draw differs."
     for kind, things in (("trajectories", "whole trajectories"), ("transitions", "single transitions"))
@@ -227,8 +239,9 @@ def _study(
         authors=RUNS if of_dt else "",
         notes=(*notes, *about_losses, MARGINS),
     )
-    of_theirs = tuple(IN_RELEASED.get(note, note) for note in stated.notes)
-    return with_released(stated, _released, cosines="released", notes=of_theirs)
+    of_theirs = (*(IN_RELEASED.get(note, note) for note in stated.notes), SEEDS_OF[of_dt])
+    seeds = RELEASED_DT_SEEDS if of_dt else RELEASED_CQL_SEEDS
+    return with_released(stated, _released, cosines="released", seeds=seeds, notes=of_theirs)
 
 
 def _columns(variants: Mapping[str, Variant], table: str = "", statistic: Statistic = "average last four") -> Columns:

@@ -17,6 +17,7 @@ from trajmill.training.settings import Interaction
 
 Statistic = Literal[
     "average last four",
+    "average of all",
     "best",
     "updates to 90 %",
     "pre-training minutes",
@@ -162,6 +163,8 @@ class Column:
     label: str
     variant: Variant | None
     """None if nothing is to be trained"""
+    minus: Variant | None = None
+    """another variant of the study; the column is then of what is left when that one's mean is taken off"""
     printed: str = ""
     """key of the paper's own numbers; empty if there are none on record"""
     statistic: Statistic = "average last four"
@@ -220,6 +223,11 @@ class Study:
     """what a reader has to know: deviations, what the paper leaves open"""
 
     def __post_init__(self) -> None:
+        for column in self.columns:
+            if column.minus is not None and column.minus not in self.variants.values():
+                raise ValueError(
+                    f"study {self.name} takes {column.minus.name} off in a column, but has no column of it: add one"
+                )
         from_data = [name for name, variant in self.variants.items() if variant.meets is None or variant.after]
         if self.environments and (self.datasets or from_data):
             raise ValueError(
@@ -240,6 +248,11 @@ class Study:
     def variants(self) -> dict[str, Variant]:
         """By name, each once."""
         return {column.variant.name: column.variant for column in self.columns if column.variant is not None}
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether nothing learns in an environment."""
+        return not any(variant.meets or variant.after for variant in self.variants.values())
 
     @property
     def pretrainings(self) -> dict[str, Pretraining]:

@@ -12,30 +12,27 @@ import json
 import os
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Any
 
 from trajmill import studies
-from trajmill.algorithms import method_named, name_of
 from trajmill.core.files import check_writable, replaceable, write_whole
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import DatasetError
 from trajmill.data.catalog import find_dataset
 from trajmill.data.official import official_file
-from trajmill.replay.ring import Turns
 from trajmill.report import Section, write_report
 from trajmill.report.figures import standalone
 from trajmill.studies.cells import (
     QUICK_DATASETS,
     QUICK_LABEL,
     QUICK_SEEDS,
+    Cell,
     ReproduceConfig,
     labels,
     missing_requirement,
     run_cells,
-    short_name,
 )
 from trajmill.studies.check import CheckedNumber, checked_numbers
 from trajmill.studies.drawings import drawn_figures
@@ -53,23 +50,34 @@ SIDES = {
 
 
 @cache
+def _modules() -> Mapping[str, tuple[Study, ...]]:
+    """Studies of every module of this package that has ``STUDIES``, by its name."""
+    names = [found.name for found in pkgutil.iter_modules(studies.__path__)]
+    modules = {name: importlib.import_module(f"{studies.__name__}.{name}") for name in names}
+    return {name: module.STUDIES for name, module in modules.items() if hasattr(module, "STUDIES")}
+
+
+@cache
 def all_studies() -> Mapping[str, Study]:
-    """By name: those of every module of this package that has ``STUDIES``."""
-    modules = [
-        importlib.import_module(f"{studies.__name__}.{found.name}") for found in pkgutil.iter_modules(studies.__path__)
-    ]
-    return {study.name: study for module in modules for study in getattr(module, "STUDIES", ())}
+    """By name."""
+    return {study.name: study for found in _modules().values() for study in found}
 
 
-def check(name: str = "") -> Mapping[str, list[CheckedNumber]]:
-    """Recompute the printed numbers of a table, or of all tables, from the runs of their authors; trains nothing.
+def names_in(name: str) -> list[str]:
+    """The studies that a name stands for: the one of that name, or all of a paper, by its letter."""
+    of_paper = [study.name for study in _modules().get(f"paper_{name}", ())]
+    return of_paper or [study_named(name).name]
+
+
+def check(*names: str) -> Mapping[str, list[CheckedNumber]]:
+    """Recompute the printed numbers of tables, by default of all, from the runs of their authors; trains nothing.
 
     Raises ValueError if there is no such study, or if no runs of its authors give numbers of it.
     """
-    studies = [study_named(name)] if name else all_studies().values()
-    found = {study.name: numbers for study in studies if (numbers := checked_numbers(study))}
+    asked = [each for name in names for each in names_in(name)] or list(all_studies())
+    found = {name: numbers for name in asked if (numbers := checked_numbers(all_studies()[name]))}
     if not found:
-        raise ValueError(f"no number of {name} can be checked; those of {', '.join(check())} can")
+        raise ValueError(f"no number of {', '.join(names)} can be checked; those of {', '.join(check())} can")
     return found
 
 
@@ -78,6 +86,51 @@ def study_named(name: str) -> Study:
     if name not in all_studies():
         raise ValueError(f"there is no study {name!r}; studies are {', '.join(all_studies())}")
     return all_studies()[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A study, and which of its cells can be run."""
+
+    study: Study
+    config: ReproduceConfig
+    cells: tuple[Cell, ...]
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """datasets that were not found, with the reason"""
+    not_yet: Mapping[str, str] = field(default_factory=dict)
+    """variants that cannot be run, with the reason"""
+
+
+def plan(name: str, config: ReproduceConfig | None = None, form: Form | None = None) -> Planned:
+    """What `reproduce` would run; ValueError and DatasetError as there."""
+    study, config = in_form(study_named(name), form), of_python(config or ReproduceConfig())
+    quick = config.quick or name == "quick"
+    config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
+    other = "datasets" if study.kind == "environments" else "environments"
+    if getattr(config, other):
+        raise ValueError(f"study {name} has {study.kind}: give --{study.kind} in place of --{other}, or leave it out")
+    if study.environments:
+        study = replace(study, environments=config.environments or study.environments)
+    elif study.datasets:
+        study = replace(study, datasets=config.datasets or (QUICK_DATASETS if quick else study.datasets))
+    missing = {}
+    for dataset in study.datasets:
+        try:
+            find_dataset(dataset)
+        except DatasetError as error:
+            missing[dataset] = str(error)
+    if study.datasets and len(missing) == len(study.datasets):
+        raise DatasetError(
+            f"{name} needs {', '.join(missing)}, but none was found. Download them with: {' '.join(advice(missing))}"
+        )
+    not_yet = {name: why for name, variant in study.variants.items() if (why := missing_requirement(variant, config))}
+    cells = tuple(
+        (variant, place)
+        for place in study.places
+        for variant in study.variants.values()
+        if place not in missing and variant.name not in not_yet
+    )
+    return Planned(study=study, config=config, cells=cells, missing=missing, not_yet=not_yet)
 
 
 def reproduce(
@@ -95,36 +148,11 @@ def reproduce(
     Raises ValueError if there is no such study, if it has one form alone and `form` is given, or if runs in `output`
     were started with other settings; DatasetError if none of the datasets was found.
     """
-    study, config = in_form(study_named(name), form), of_python(config or ReproduceConfig())
-    quick = config.quick or name == "quick"
-    config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
-    other = "datasets" if study.kind == "environments" else "environments"
-    if getattr(config, other):
-        raise ValueError(f"study {name} has {study.kind}: give --{study.kind} in place of --{other}, or leave it out")
-    if study.environments:
-        study = replace(study, environments=config.environments or study.environments)
-    elif study.datasets:
-        study = replace(study, datasets=config.datasets or (QUICK_DATASETS if quick else study.datasets))
+    planned = plan(name, config, form)
     output = replaceable(local_path(output))
     check_writable(output)
-    missing = {}
-    for dataset in study.datasets:
-        try:
-            find_dataset(dataset)
-        except DatasetError as error:
-            missing[dataset] = str(error)
-    if study.datasets and len(missing) == len(study.datasets):
-        raise DatasetError(
-            f"{name} needs {', '.join(missing)}, but none was found. Download them with: {' '.join(advice(missing))}"
-        )
-    not_yet = {name: why for name, variant in study.variants.items() if (why := missing_requirement(variant, config))}
-    cells = [
-        (variant, place)
-        for place in study.places
-        for variant in study.variants.values()
-        if place not in missing and variant.name not in not_yet
-    ]
-    results = Results(study, output, config, run_cells(cells, output, config, progress), missing, not_yet)
+    runs = run_cells(list(planned.cells), output, planned.config, progress)
+    results = Results(planned.study, output, planned.config, runs, planned.missing, planned.not_yet)
     _write(results)
     return results
 
@@ -195,71 +223,3 @@ def _warnings(study: Study, config: ReproduceConfig) -> list[str]:
     if config.compute.precision != "fp32":
         lines.append(f"Matrix products in {config.compute.precision} where the paper has fp32.")
     return lines
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """How much work a study is on a machine that has none of its runs."""
-
-    cells: int
-    pretrainings: int
-    cpu_core_hours: float
-    gpu_hours: float
-
-
-def estimate(study: Study) -> Estimate:
-    """Rough work of a whole study, from the methods' `SECONDS` of an update; evaluation in MuJoCo comes on top.
-
-    Models of datasets, and of what agents meet, count with what they make.
-    """
-    sizes = len({short_name(place).split("-")[0] for place in study.places})
-    starts = [(start, sizes if start.sized_by else 1) for start in study.pretrainings.values()]
-    earlier = {each.after.name: each.after for each in study.variants.values() if each.after}
-    variants = (study.variants | earlier).values()
-    seeds = {variant.name: len(study.seeds[: variant.seed_count]) * len(study.places) for variant in variants}
-    work: list[tuple[Any, float]] = [(variant.method, variant.updates * seeds[variant.name]) for variant in variants]
-    work += [(start.method, start.updates * count) for start, count in starts]
-    models: dict[Any, tuple[Any, float]] = {}
-    for variant in variants:
-        of_data = variant.ratio, variant.rows
-        if variant.prediction is not None and variant.prediction.rate > 0.0:
-            model = variant.prediction.model
-            models[model.name, of_data] = model.method, model.updates
-        if variant.synthetic is not None:
-            model, made = variant.synthetic.model, variant.synthetic
-            updates = model.updates + _updates_for(model.method, made.sampling, made.count)
-            models[model.name, of_data] = model.method, updates
-        if variant.meets is not None and variant.synthesis.every is not None:
-            own, turns = variant.synthesis, Turns.of(variant.meets, 1, variant.method.batch_size)
-            count = own.due_within(turns, variant.updates)
-            updates = own.updates + _updates_for(own.method, own.sampling, own.count)
-            work.append((own.method, updates * count * seeds[variant.name]))
-    work += [(method, updates * len(study.places)) for method, updates in models.values()]
-    cpu, gpu = (sum(updates * _seconds(method)[machine] for method, updates in work) / 3600 for machine in (0, 1))
-    pretrainings = sum(count for _, count in starts)
-    cells = len(study.variants) * len(study.places)
-    return Estimate(cells=cells, pretrainings=pretrainings, cpu_core_hours=cpu, gpu_hours=gpu)
-
-
-def _seconds(method: Any) -> tuple[float, float]:
-    """Of an update, on a core and on a GPU; with other sizes than by default, in proportion to its matrix products."""
-    cpu, gpu = getattr(method_named(name_of(method)), "SECONDS", (0.01, 0.0001))
-    size = _products(method) / _products(type(method)())
-    return cpu * size, gpu * size
-
-
-def _products(method: Any) -> float:
-    """What the matrix products of an update are in proportion to: rows, and the square of the widest layer."""
-    width: int = getattr(method, "width", None) or max(getattr(method, "hidden_sizes", (1,)))
-    return _rows(method) * width**2
-
-
-def _rows(method: Any) -> int:
-    """Of a batch."""
-    rows: int = getattr(method, "batch_size", None) or 256
-    return rows
-
-
-def _updates_for(method: Any, sampling: Any, count: int) -> float:
-    """How many updates of a model take as long as making transitions: each row of a batch costs three evaluations."""
-    return count * getattr(sampling, "evaluations", 1) / (3 * _rows(method))

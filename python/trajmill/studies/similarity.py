@@ -125,6 +125,7 @@ def feature_similarities(run: RunRecord, rule: CosineRule = "own") -> tuple[Cosi
     for first in range(0, len(starts), AT_ONCE):
         batch = buffer.windows(starts[first : first + AT_ONCE])
         columns = {name: torch.from_numpy(np.asarray(column)) for name, column in batch.items()}
+        columns = {name: column.double() if column.is_floating_point() else column for name, column in columns.items()}
         windows = Windows(**{name: column.expand(len(run.seeds), *column.shape) for name, column in columns.items()})
         tuned = _features(found.network, found.tuned, windows, rule)
         for row, start in enumerate((found.random, found.pretrained)):
@@ -154,8 +155,13 @@ def _starts_in_a_tenth(buffer: TrajectoryBuffer, config: decision_transformer.Co
 
 @torch.no_grad()
 def _features(network: DecisionTransformerConfig, snapshot: Snapshot, windows: Windows, rule: CosineRule) -> Tensor:
-    """Vectors of each window, zero where there is no step: (S, B, K, width) released, else (S, B, 1, K * width)."""
-    found = features(snapshot.embeddings.detached(), snapshot.backbone.detached(), network, windows)
+    """Vectors of each window, zero where there is no step: (S, B, K, width) released, else (S, B, 1, K * width).
+
+    Computed in float64, so that a cosine says nothing of rounding.
+    """
+    networks = (snapshot.embeddings, snapshot.backbone)
+    embeddings, backbone = ({name: each.double() for name, each in stack.detached().items()} for stack in networks)
+    found = features(embeddings, backbone, network, windows)
     real = torch.where(windows.mask[..., None], found, 0.0)
     return real if rule == "released" else real.flatten(2)[:, :, None]
 

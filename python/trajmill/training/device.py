@@ -40,6 +40,10 @@ class ComputeConfig:
         checks.choice("rows", self.rows, ("device", "host"))
         at_least(1, threads=self.threads)
 
+    def scores_beside(self, *, on_gpu: bool) -> bool:
+        """Whether policies are scored beside the updates."""
+        return self.evaluation == "beside" or (self.evaluation == "auto" and on_gpu)
+
     def apply(self) -> torch.device:
         """Set this process up, until `torch_as_it_was` ends; gives the device."""
         if self.device == "cuda" and not torch.cuda.is_available():

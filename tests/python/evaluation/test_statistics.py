@@ -85,6 +85,17 @@ def test_bootstrap_refuses_a_confidence_outside_zero_and_one():
         statistics.bootstrap_interval([1.0, 2.0], confidence=95)
 
 
+def test_a_difference_of_two_arms_is_resampled_arm_by_arm():
+    """Two seeds each: 4 x 4 equally likely resamples, of which the ends of the middle 95 % are the extremes."""
+    difference = statistics.difference_interval([10.0, 14.0], [1.0, 3.0])
+    assert difference.estimate == 10.0
+    assert (difference.low, difference.high) == (7.0, 13.0), "10 - 3 and 14 - 1: seeds are not paired"
+    both = statistics.difference_interval([[10.0, 0.0], [14.0, 0.0]], [[1.0, 0.0], [3.0, 0.0]])
+    assert (both.estimate, both.low, both.high) == (5.0, 3.5, 6.5)
+    with pytest.raises(ValueError, match="one shape"):
+        statistics.difference_interval([1.0, 2.0], [1.0])
+
+
 def test_curve_band_equals_a_pointwise_bootstrap_of_whole_seeds():
     curve = np.random.default_rng(5).normal(size=(4, 6))
     centre, low, high = statistics.curve_band(curve, resample_count=500, seed=9)

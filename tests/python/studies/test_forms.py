@@ -20,9 +20,10 @@ from trajmill.studies.authors import authors_runs
 from trajmill.studies.cells import ReproduceConfig, path_name
 from trajmill.studies.forms import differences, in_form
 from trajmill.studies.measures import Authors, Results
-from trajmill.studies.paper_a import RUNS, SEEDS
+from trajmill.studies.paper_a import RELEASED_CQL_SEEDS, RELEASED_DT_SEEDS, RUNS, SEEDS
 from trajmill.studies.records import Study
-from trajmill.studies.run import all_studies, estimate, reproduce
+from trajmill.studies.run import all_studies, reproduce
+from trajmill.studies.work import estimate
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import plain
 
@@ -54,7 +55,9 @@ def run_settings(study: Study) -> list[Any]:
 def finetuning(study: str, variant: str) -> Any:
     """Settings of a released variant's runs."""
     found = RELEASED[study].variants[f"{variant}, as released"]
-    return cells.training_config(found, "hopper-medium-v2", "Hopper-v4", None, ReproduceConfig(seeds=SEEDS))
+    return cells.training_config(
+        found, "hopper-medium-v2", "Hopper-v4", None, ReproduceConfig(seeds=RELEASED[study].seeds)
+    )
 
 
 def pretraining(study: str, variant: str) -> Any:
@@ -88,17 +91,44 @@ def test_released_controls_have_3500_tokens_and_five_seeds(target: str) -> None:
     method = pretraining("a-table-27", name)
     assert method == language_model.Config(law="iid", target=target, state_count=3500, schedule_stride=2)  # type: ignore[arg-type]
     made = finetuning("a-table-27", name)
-    assert (made.seeds, made.schedule.updates) == (SEEDS[:5], 100_000)
+    assert (made.seeds, made.schedule.updates) == ((42, 666, 1024, 6049, 6331), 100_000)
     assert RELEASED["a-table-27"].pretrainings[f"{name}, as released"].updates == 20_000
     (runs,) = authors_runs(RUNS).series(name, ["hopper-medium-v2"]) or []
     assert runs.values.shape[1] == 5
-    assert finetuning("a-table-27", "DT").seeds == SEEDS
+    assert finetuning("a-table-27", "DT").seeds == RELEASED_DT_SEEDS
+
+
+def test_released_seeds_are_those_of_the_authors_runs() -> None:
+    runs = authors_runs(RUNS)
+    assert sorted(RELEASED_DT_SEEDS) == sorted(runs.seeds) and len(set(RELEASED_DT_SEEDS)) == 20
+    for name in ("DT+Identity", "DT+Mapping"):
+        run = np.isfinite(runs.scores[name]).any((0, 2))
+        assert {seed for seed, made in zip(runs.seeds, run, strict=True) if made} == set(RELEASED_DT_SEEDS[:5])
+    assert set(RELEASED_CQL_SEEDS) ^ set(SEEDS) == {1024, 1042} and len(RELEASED_CQL_SEEDS) == 20
+    for study in RELEASED.values():
+        of_cql = isinstance(study.columns[0].trained.method, cql.Config)
+        assert (
+            study.seeds == (RELEASED_CQL_SEEDS if of_cql else RELEASED_DT_SEEDS)
+            and STATED[study.name.removesuffix("-released")].seeds == SEEDS
+        )
+        assert ("1024 where" if of_cql else "authors' Decision") in study.notes[-1]
+
+
+def test_text_has_the_tokenizer_that_is_asked_for(tmp_path: Path) -> None:
+    variant = RELEASED["a-table-1"].variants["DT+Wiki, as released"]
+    config = ReproduceConfig(text=TEXT, vocabulary=tmp_path / "gpt2")
+    assert cells.pretraining_config(variant, (11, 3), config).method.vocabulary == tmp_path / "gpt2"
+    assert cells.pretraining_config(variant, (11, 3), ReproduceConfig(text=TEXT)).method.vocabulary is None
+    with pytest.raises(ValueError, match="is for text; give --text too"):
+        ReproduceConfig(vocabulary=tmp_path)
 
 
 def test_a_study_with_fewer_seeds_of_some_variants_is_less_work() -> None:
     stated, released = estimate(STATED["a-table-27"]), estimate(RELEASED["a-table-27"])
     fewer = 2 * 15 * 12 * 100_000 * decision_transformer.SECONDS[0] / 3600
-    assert stated.cpu_core_hours - released.cpu_core_hours == pytest.approx(fewer)
+    chain, larger = (language_model.products(language_model.Config(state_count=count)) for count in (100, 3500))
+    more = 2 * 20_000 * language_model.SECONDS[0] * (larger / chain - 1) / 3600
+    assert stated.cpu_core_hours - released.cpu_core_hours == pytest.approx(fewer - more)
 
 
 def test_released_critics_are_those_of_the_authors_code() -> None:

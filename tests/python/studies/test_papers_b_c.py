@@ -27,7 +27,8 @@ from trajmill.studies.measures import Results
 from trajmill.studies.paper_b import augmented
 from trajmill.studies.paper_c import AGENTS, DIFFUSION, with_synthetic
 from trajmill.studies.records import Noise
-from trajmill.studies.run import all_studies, estimate, reproduce
+from trajmill.studies.run import all_studies, reproduce
+from trajmill.studies.work import estimate
 from trajmill.training.settings import Interaction, Schedule, plain
 
 HOPPER = "hopper-sac-replay-10k"

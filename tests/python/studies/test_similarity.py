@@ -106,7 +106,7 @@ def test_feature_cosines_equal_a_slow_computation(learning: RunRecord) -> None:
         cosines.append([float(one @ trained / one.norm() / trained.norm()) for one in (random, pretrained)])
     expected = np.mean(cosines, axis=0)
     measured = feature_similarities(learning)
-    assert [values[1] for values in measured] == pytest.approx(expected, abs=1e-5)
+    assert [values[1] for values in measured] == pytest.approx(expected, abs=1e-12)
     assert abs(expected[0] - expected[1]) > 0.005 and expected.max() < 0.99  # the test can tell them apart
 
 
@@ -141,6 +141,7 @@ def test_released_cosines_equal_a_slow_computation(whole: Whole, tmp_path: Path)
     data = split_episodes(load_dataset(path))
     states = np.concatenate([trajectory.observation for trajectory in data])
     mean, deviation = states.mean(0), states.std(0) + 1e-6
+    buffer = decision_transformer.prepare(replace(found.config, strict_budget=False), load_dataset(path)).source()
     legacy = np.random.RandomState(0)
     chosen = legacy.choice(np.arange(len(data), dtype=int), size=int(len(data) * 0.1), replace=False)
     batches, batch = [], []
@@ -149,12 +150,17 @@ def test_released_cosines_equal_a_slow_computation(whole: Whole, tmp_path: Path)
         while True:
             part = slice(start_pos, start_pos + 20)
             length = len(rewards[part])
-            window = Window(
-                torch.from_numpy((data[number].observation[part] - mean) / deviation),
-                torch.from_numpy(data[number].action[part]),
-                torch.from_numpy(np.cumsum(rewards[::-1])[::-1][part] / 1000.0),
-                torch.arange(start_pos, start_pos + length),
-            )
+            theirs = {
+                "observation": (data[number].observation[part] - mean) / deviation,
+                "action": data[number].action[part],
+                "return_to_go": np.cumsum(rewards[::-1])[::-1][part] / 1000.0,
+                "timestep": np.arange(start_pos, start_pos + length),
+            }
+            ours = buffer.windows([int(buffer.episodes[:number, 1].sum()) + start_pos])
+            columns = {name: ours[name][0, -length:] for name in theirs}
+            for name, column in columns.items():  # equal but for the rounding of float32
+                np.testing.assert_allclose(column, theirs[name], rtol=1e-5, atol=1e-5)
+            window = Window(*(torch.from_numpy(columns[name]) for name in theirs))
             batch.append([slow_features(each, window).view(length, -1) for each in snapshots])
             if len(batch) == 4:
                 batches.append(batch)
@@ -171,7 +177,7 @@ def test_released_cosines_equal_a_slow_computation(whole: Whole, tmp_path: Path)
                 cosines[row, column, place, 20 - len(found_here) :] = found_here
     assert (cosines == 0.0).any()
     measured = feature_similarities(run, "released")
-    assert [values[1] for values in measured] == pytest.approx(cosines.mean((0, 2, 3)), abs=1e-5)
+    assert [values[1] for values in measured] == pytest.approx(cosines.mean((0, 2, 3)), abs=1e-12)
     assert abs(feature_similarities(run)[1][1] - measured[1][1]) > 0.005
 
 

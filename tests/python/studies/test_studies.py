@@ -27,10 +27,12 @@ from trajmill.studies import run as running
 from trajmill.studies.authors import authors_runs
 from trajmill.studies.cells import QUICK_DATASETS, ReproduceConfig, missing_requirement, path_name
 from trajmill.studies.drawings import _rows_panel, panels_of
+from trajmill.studies.forms import with_released
 from trajmill.studies.measures import Results
 from trajmill.studies.paper_a import DATASETS, SEEDS
 from trajmill.studies.records import Form, Study, Variant, printed_columns, smaller
-from trajmill.studies.run import all_studies, estimate, reproduce
+from trajmill.studies.run import all_studies, reproduce
+from trajmill.studies.work import estimate
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import plain
 
@@ -89,7 +91,8 @@ def test_all_tables_and_figures_are_there() -> None:
     tables = {f"a-table-{number}" for number in [*range(1, 9), *range(11, 15), *range(18, 30)]}
     figures = {f"a-figure-{number}" for number in range(1, 18)}
     older = {f"a-{what}-{of}" for what in ("curves", "losses", "equal-updates") for of in ("dt", "cql")}
-    assert tables | figures | older | {"a-weights-dt", "a-features-dt", "quick"} == set(STUDIES)
+    ours = {"a-weights-dt", "a-features-dt", "a-small-dt", "a-small-cql", "quick"}
+    assert tables | figures | older | ours == set(STUDIES)
     assert all(dataset in OFFICIAL_FILES for dataset in DATASETS)
     assert all(study.name == name for name, study in all_studies().items())
 
@@ -308,6 +311,31 @@ def test_a_study_gives_statistics_with_intervals_and_runs_nothing_twice(trained:
     facts = json.loads((tmp_path / "a-curves-cql.json").read_text())
     assert facts["quick"] and len(facts["runs"]) == 6
     assert (tmp_path / "a-curves-cql-1.svg").read_text().count("var(") == 0
+
+
+def test_a_column_of_a_difference_takes_another_variant_s_mean_off(trained: list[str], tmp_path: Path) -> None:
+    done = reproduce("a-small-cql", tmp_path, replace(QUICK, seeds=(0, 1, 2, 3), datasets=BUNDLED))
+    cells_of = dict(zip(done.comparison.columns, done.comparison.rows["Average over these 2"], strict=True))
+    scratch, pretrained, difference, of_all = (
+        cells_of[name].ours for name in ("CQL", "CQL+MDP", "CQL+MDP - CQL", "CQL+MDP - CQL, all")
+    )
+    assert scratch and pretrained and difference and of_all
+    # the stand-in's scores are 40 and 50 times n/10 plus the seed: the last four average 34 and 42.5, all 22 and 27.5
+    assert pretrained.estimate - scratch.estimate == pytest.approx(8.5) == pytest.approx(difference.estimate)
+    assert of_all.estimate == pytest.approx(5.5)
+    assert difference.low < 8.5 < difference.high, "seeds of both are drawn, although they differ by a constant"
+    assert "8.5 [" in done.markdown.read_text()
+
+
+def test_what_is_taken_off_is_a_variant_of_the_study() -> None:
+    study = STUDIES["a-small-cql"]
+    columns = (study.columns[1], replace(study.columns[1], minus=VARIANTS["CQL"]))
+    with pytest.raises(ValueError, match="takes CQL off in a column, but has no column of it"):
+        replace(study, columns=columns)
+    released = with_released(study, lambda variant: variant).released  # both names of a column are its form's
+    assert released and {column.minus.name for column in released.columns if column.minus} == {
+        "CQL, small, as released"
+    }
 
 
 def test_a_data_set_given_as_a_path_goes_by_its_files_name(trained: list[str], tmp_path: Path) -> None:
@@ -563,7 +591,7 @@ def test_the_command_tells_what_is_missing(
     text = capsys.readouterr().out
     assert cells.QUICK_LABEL in text and "34.5" in text and "DT+Wiki, as released: give --text" in text
     assert main([*words, "--datasets", BUNDLED[0], "--out", str(tmp_path), "--json", "--as", "stated"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out)["a-table-1"]
     assert list(told["not_yet"]) == ["DT+Wiki"] and told["rows"][BUNDLED[0]][0]["ours"]["estimate"] == 34.5
 
 
