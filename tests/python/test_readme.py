@@ -154,7 +154,7 @@ def test_commands_that_are_mentioned_exist(name: str, text: str) -> None:
         assert first in COMMANDS or first.startswith("-"), f"{name}: trajmill {first}"
         if first in COMMANDS and first != "doctor" and second:
             known = importlib.import_module(f"trajmill.cli.{first}").COMMANDS
-            schematic = {"METHOD", "NAME", "...", "--help"}
+            schematic = {"METHOD", "NAME", "KIND", "...", "--help"}
             words = second[0].split("|")
             assert "" in known or schematic.union(known).issuperset(words), f"{name}: trajmill {first} {second[0]}"
 
