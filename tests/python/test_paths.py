@@ -172,7 +172,7 @@ def _commands() -> Iterator[tuple[list[str], Any]]:
             words = [name, word] if word else [name]
             if name == "train" and word not in ("td3_bc", "language_model"):
                 continue  # as these: options are the same
-            yield words, kind if isinstance(kind, type) else kind([])
+            yield words, kind if isinstance(kind, type) else kind(["--help"])  # else a law asks for what it needs
 
 
 def _paths(kind: Any, prefix: str = "") -> Iterator[str]:

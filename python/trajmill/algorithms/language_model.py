@@ -49,7 +49,7 @@ LABEL = "Synthetic"
 SCHEDULE = Schedule(updates=20_000, evaluation_interval=10_000)
 SECONDS = (7.0, 1 / 250)
 METRICS = ("loss",)
-SCALES = dict.fromkeys(("loss", "held_out_loss", "optimal_loss"), "loss, nats a token")
+SCALES = dict.fromkeys(("loss", "held_out_loss"), "loss, nats a token")
 DATA_PARALLEL = True
 OPTIMUM_NUMBERS = 2**29
 """chances that the best predictor is asked for, in all, over the held-out sequences"""
