@@ -175,6 +175,8 @@ def _terminable() -> Iterator[None]:
 
 
 def _dispatch(words: list[str]) -> int:
+    quiet, as_json = "--quiet" in words, "--json" in words  # before the command, after it, among its words
+    words = [word for word in words if word not in ("--quiet", "--json")]
     if not words or words[0] in ("-h", "--help", "help"):
         lines = (f"  {usage:<31}{summary}\n" for usage, summary, _ in COMMANDS.values())
         print(OVERVIEW.format(commands="".join(lines)), end="")
@@ -185,8 +187,6 @@ def _dispatch(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         _say(f"there is no command {words[0]!r}; commands are {', '.join(COMMANDS)}; see trajmill --help")
         return USAGE
-    quiet, as_json = "--quiet" in words, "--json" in words
-    words = [word for word in words if word not in ("--quiet", "--json")]
     if words[0] == "doctor":
         from trajmill.cli import doctor
 

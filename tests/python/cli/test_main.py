@@ -57,6 +57,18 @@ def test_unknown_command(capsys):
     assert "'trian'" in told and all(name in told for name in COMMANDS)
 
 
+def test_quiet_and_json_stand_anywhere(capsys):
+    told = []
+    for words in (
+        ["--json", "dataset", "list"],
+        ["dataset", "--json", "list"],
+        ["dataset", "list", "--json", "--quiet"],
+    ):
+        assert main(words) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0] == told[1] == told[2]
+
+
 def test_help_teaches(capsys):
     assert main(["report", "--help"]) == 0
     text = capsys.readouterr().out
