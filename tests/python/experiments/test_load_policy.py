@@ -14,6 +14,7 @@ from tiny_runs import checkpoint, each, tiny, train
 import trajmill as tm
 from trajmill.cli import main
 from trajmill.experiments.evaluate import EvaluateConfig, evaluate_run, read_policy
+from trajmill.experiments.policy import LoadedPolicy
 from trajmill.runs.reading import RunError, read_run
 
 
@@ -32,6 +33,12 @@ def test_observations_of_every_shape_give_actions(whole: Callable[..., Path]) ->
     np.testing.assert_allclose(one(seen[0, 0]), policy(seen[0])[1, 0], rtol=1e-5)
     np.testing.assert_array_equal(tm.load_policy(checkpoint(run))(seen), wanted)
     assert "Hopper-v4: seeds [5, 3], 40 updates" in repr(policy)
+
+
+def test_actions_are_in_the_units_of_the_environment(whole: Callable[..., Path]) -> None:
+    part = read_policy(checkpoint(whole(tiny("td3_bc"))))
+    seen = np.random.default_rng(0).normal(size=(4, 11))
+    np.testing.assert_allclose(LoadedPolicy([replace(part, action_limit=3.0)])(seen), 3 * LoadedPolicy([part])(seen))
 
 
 def test_a_transformer_remembers_the_episode(whole: Callable[..., Path]) -> None:

@@ -29,10 +29,14 @@ def corpus_of(folder: Path, *columns: str) -> StoredCorpus:
 
 
 def test_nanogpt_knows_the_vocabulary_and_writes_the_mask_beside(tmp_path: Path) -> None:
-    corpus = corpus_of(tmp_path, "loss_mask")
+    law = tm.SequenceTask(task="reverse", alphabet=9, input_length=(1, 6), pack=True)
+    spec = make_spec("sequence_task", law.spec(), row_count=40, length=32, columns=["loss_mask"], shard_rows=16)
+    build(spec, tmp_path / "corpus", threads=1)
+    corpus = tm.open_corpus(tmp_path / "corpus")
     export_corpus(FORMATS["nanogpt"](), corpus, tmp_path / "out")
-    assert pickle.loads((tmp_path / "out/meta.pkl").read_bytes())["vocab_size"] == LAW.vocabulary_size
+    assert pickle.loads((tmp_path / "out/meta.pkl").read_bytes())["vocab_size"] == law.vocabulary_size
     rows = corpus[:]
+    assert 0 < rows["loss_mask"].mean() < 1
     for part, cut in (("train", slice(0, 36)), ("val", slice(36, 40))):
         tokens = np.fromfile(tmp_path / f"out/{part}.bin", "<u2").reshape(-1, 32)
         mask = np.fromfile(tmp_path / f"out/{part}.mask.bin", "u1").reshape(-1, 32)
