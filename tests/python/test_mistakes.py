@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import trajmill as tm
+from trajmill.cli import main
 
 WRONG = ["x", 1.5, None, -1, 2**70, [1], {}, np.array([1.5]), True, math.nan, object()]
 FOREIGN = (
@@ -104,3 +105,20 @@ def test_mistakes_are_told_in_words(name: str, tmp_path: Path, monkeypatch: pyte
             assert not any(words in told for words in FOREIGN), f"{name}({wrong!r}): {told}"
             assert told.strip() and len(told) < 600
     assert refused >= 4, "most of these are mistakes"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["markov", "--sequence-count", "0"], "sequence_count"),
+        (["mdp", "--trajectory-count", "0"], "trajectory_count"),
+        (["dyck", "--sequence-count", "0"], "sequence_count"),
+        (["iid", "--length", "0"], "length"),
+    ],
+)
+def test_commands_name_what_was_typed(
+    words: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", *words, "--out", str(tmp_path / "corpus"), "--quiet"]) == 1
+    assert f"trajmill: {name} must be between 1 and " in capsys.readouterr().err
+    assert not (tmp_path / "corpus").exists()

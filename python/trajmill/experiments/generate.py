@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from trajmill.core import checks
 from trajmill.core.law import Law
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.build import Built, Part, build
@@ -135,7 +136,8 @@ def generate(
 ) -> Built:
     """Write a corpus: ``tokens`` (N, length), or ``states`` and ``actions``, and ``targets`` where the law has them."""
     law = asdict(config)
-    row_count, length, stream = law.pop(config.rows), law.pop("length"), law.pop("stream", "v1")
+    row_count = checks.integer(config.rows, law.pop(config.rows), 1, 2**63 - 1)
+    length, stream = law.pop("length"), law.pop("stream", "v1")
     if "reference_worker_count" in law:
         law["worker_count"] = law.pop("reference_worker_count")  # as specs call it
     if stream == "reference" and law.get("initial", "softmax") != "softmax":
@@ -159,8 +161,9 @@ def generate_law(
     columns: Sequence[str] = (),
 ) -> Built:
     """Write a corpus of a law: ``tokens`` (sequence_count, length) and the `columns` wanted beside them."""
+    count = checks.integer("sequence_count", sequence_count, 1, 2**63 - 1)
     spec = make_spec(
-        law.kind(), law.spec(), row_count=sequence_count, length=length, columns=columns, shard_rows=mill.shard_rows
+        law.kind(), law.spec(), row_count=count, length=length, columns=columns, shard_rows=mill.shard_rows
     )
     return _build(spec, output, progress, mill)
 
