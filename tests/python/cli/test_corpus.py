@@ -104,7 +104,7 @@ def test_generate_into_an_object_store(corpus, tmp_path):
         (["--seed", "8"], "holds another corpus: seed is 42, not 8; choose another directory or remove it"),
         (["--shard", "3/2"], "a part must be k/N with 0 <= k < N, such as 0/8, got '3/2'"),
         (["--shard-rows", "12"], "shard_rows must be a power of two, got 12"),
-        (["--sequence-count", "0"], "row count must be between 1"),
+        (["--sequence-count", "0"], "sequence_count must be between 1"),
         (["--threads", "0"], "threads must be between 1"),
         (["--temperature", "-1"], "temperature must be in"),
     ],
