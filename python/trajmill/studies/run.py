@@ -40,6 +40,7 @@ from trajmill.studies.cells import (
 from trajmill.studies.check import CheckedNumber, checked_numbers
 from trajmill.studies.drawings import drawn_figures
 from trajmill.studies.forms import in_form
+from trajmill.studies.laws import LawResults, LawStudy, run_laws
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Form, Study
 from trajmill.training.settings import of_python, plain
@@ -98,6 +99,14 @@ def reproduce(
     study, config = in_form(study_named(name), form), of_python(config or ReproduceConfig())
     quick = config.quick or name == "quick"
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
+    if isinstance(study, LawStudy):
+        if config.datasets or config.environments:
+            raise ValueError(f"study {name} learns sequences of a law: leave out --datasets and --environments")
+        output = replaceable(local_path(output))
+        check_writable(output)
+        learned = run_laws(study, output, config, progress)
+        _write(learned)
+        return learned
     other = "datasets" if study.kind == "environments" else "environments"
     if getattr(config, other):
         raise ValueError(f"study {name} has {study.kind}: give --{study.kind} in place of --{other}, or leave it out")
@@ -140,7 +149,7 @@ def advice(missing: Mapping[str, str]) -> list[str]:
 def _write(results: Results) -> None:
     study, config, output, comparison = results.study, results.config, results.output, results.comparison
     output.mkdir(parents=True, exist_ok=True)
-    title, drawings = f"{study.name}: {study.title}", drawn_figures(results)
+    title, drawings = f"{study.name}: {study.title}", _drawings(results)
     warnings = _warnings(study, config) if study.variants else []
     notes = [*study.notes, *(f"{name}: {why}." for name, why in results.not_yet.items())]
     if results.missing:
@@ -179,6 +188,10 @@ def _write(results: Results) -> None:
         section = replace(section, title=heading, text=text, comparison=comparison)
     summary = "\n".join([*warnings, *notes])
     write_report(results.run_paths, results.report, title=title, summary=summary, extra_sections=[section])
+
+
+def _drawings(results: Results) -> list[str]:
+    return results.drawings() if isinstance(results, LawResults) else drawn_figures(results)
 
 
 def _warnings(study: Study, config: ReproduceConfig) -> list[str]:
@@ -250,6 +263,8 @@ def _seconds(method: Any) -> tuple[float, float]:
 
 def _products(method: Any) -> float:
     """What the matrix products of an update are in proportion to: rows, and the square of the widest layer."""
+    if hasattr(method, "length") and hasattr(method, "backbone"):  # every token of a row passes through all blocks
+        return _rows(method) * method.length * method.backbone.layer_count * float(method.backbone.width) ** 2
     width: int = getattr(method, "width", None) or max(getattr(method, "hidden_sizes", (1,)))
     return _rows(method) * width**2
 
