@@ -102,7 +102,8 @@ class LawResults(Results):
 
     def drawings(self) -> list[str]:
         """Held-out losses over updates, and the predictors as lines across them."""
-        curves, records = [], self._records
+        curves: list[Curve] = []
+        records = self._records
         for column in self.study.columns:
             updates, values = _losses(records[column.trained.name])
             curves.append(Curve.of_seeds(len(curves), updates, values, label=column.label, members=True))

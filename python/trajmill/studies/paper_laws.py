@@ -33,14 +33,16 @@ CHAINS = language_model.Config(
 )
 _LAYERS = {"two layers": CHAINS, "one layer": replace(CHAINS, backbone=replace(CHAINS.backbone, layer_count=1))}
 
-RECALL_UPDATES, BRACKET_UPDATES, PAIRS = 2000, 1000, 8
+RECALL_UPDATES, BRACKET_UPDATES, PAIRS = 1500, 1000, 8
 RECALL = replace(
     CHAINS,
     law="associative_recall",
     law_fields=(f"pairs={PAIRS}", "vocabulary=64", "power=1"),
-    sequence_count=32 * RECALL_UPDATES + 512,
+    sequence_count=64 * RECALL_UPDATES + 512,
+    batch_size=64,
     length=4 * PAIRS,
     position_count=4 * PAIRS,
+    learning_rate=1e-3,
     decay_updates=RECALL_UPDATES,
     backbone=GPTConfig(layer_count=2, head_count=4, width=64),
 )
@@ -48,7 +50,7 @@ BRACKETS = replace(
     RECALL,
     law="dyck",
     law_fields=("pairs=16",),
-    sequence_count=32 * BRACKET_UPDATES + 512,
+    sequence_count=64 * BRACKET_UPDATES + 512,
     decay_updates=BRACKET_UPDATES,
 )
 GUESSED = 100 * sum(1 / left for left in range(1, PAIRS + 1)) / PAIRS

@@ -264,7 +264,8 @@ def _seconds(method: Any) -> tuple[float, float]:
 def _products(method: Any) -> float:
     """What the matrix products of an update are in proportion to: rows, and the square of the widest layer."""
     if hasattr(method, "length") and hasattr(method, "backbone"):  # every token of a row passes through all blocks
-        return _rows(method) * method.length * method.backbone.layer_count * float(method.backbone.width) ** 2
+        blocks = method.backbone
+        return _rows(method) * float(method.length * blocks.layer_count * blocks.width**2)
     width: int = getattr(method, "width", None) or max(getattr(method, "hidden_sizes", (1,)))
     return _rows(method) * width**2
 
