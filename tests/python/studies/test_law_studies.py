@@ -51,7 +51,10 @@ TINY = LawStudy(
         Column(label="after brackets", variant=Variant(name="recall later", method=RECALL, updates=20, start=START)),
     ),
     seeds=(3, 5, 8),
-    predictors=(Predictor(label="either value", losses=lambda law, tokens: np.full(tokens.shape, math.log(2))),),
+    predictors=(
+        Predictor(label="the key's value", losses=lambda law, tokens: law.losses(tokens)),
+        Predictor(label="either value", losses=lambda law, tokens: np.full(tokens.shape, math.log(2))),
+    ),
     accuracy=True,
     evaluation_count=4,
 )
@@ -92,13 +95,13 @@ def test_the_page_the_table_and_the_figure_are_there(done: LawResults) -> None:
     for label in ("from scratch", "after brackets", "either value"):
         assert label in text and label in page
     facts = json.loads((done.output / "tiny-laws.json").read_text())
-    assert facts["columns"] == ["from scratch", "after brackets", "either value"]
+    assert facts["columns"] == ["from scratch", "after brackets", "the key's value", "either value"]
     assert list(facts["rows"]) == [LOSS, ACCURACY]
-    assert facts["rows"][LOSS][2]["ours"]["estimate"] == pytest.approx(math.log(2))
+    predicted = [entry["ours"]["estimate"] for entry in facts["rows"][LOSS][2:]]
+    assert predicted == [0.0, pytest.approx(math.log(2))]  # of targets alone: keys and gaps cost something
 
 
 def test_every_seed_starts_from_its_own_pretraining(done: LawResults) -> None:
-    """The first evaluation is of what the run began with only up to a few updates, so the start itself is looked at."""
     before = done.output / "pretraining" / "brackets"
     scratch, later = (read_run(done.runs[name, HELD_OUT]) for name in ("recall", "recall later"))
     assert scratch.settings["init"] is None and later.settings["init"] == str(before)
@@ -175,6 +178,8 @@ def test_predictors_are_in_order(name: str) -> None:
     mask = rows.get("loss_mask", np.ones_like(rows["tokens"]))[:, 1:] != 0
     found = [float(each.losses(law, rows["tokens"])[:, 1:][mask].mean()) for each in study.predictors]
     assert found == sorted(found) and len(set(found)) == len(found)
+    if name == "laws-recall":  # eight values: known; one of those left; one of all
+        assert found == pytest.approx([0.0, math.log(math.factorial(8)) / 8, math.log(8)])
 
 
 def test_the_command_line_lists_and_runs_them(
