@@ -58,6 +58,7 @@ EXAMPLES = """
   trajmill train language_model --method.law iid --schedule.updates 1000 --method.length 128 --out runs/iid
   trajmill train language_model --method.stream reference --out runs/authors
   trajmill train language_model --method.law dyck --method.law-fields pairs=8 max_depth=4 --out runs/brackets
+  trajmill train language_model --method.law zipf_tokens --init runs/brackets --out runs/after-brackets
   trajmill train language_model --method.corpus corpus --method.length 512 --out runs/stored
   trajmill train language_model --method.text wiki.train.raw --schedule.updates 80000 --out runs/wiki
   torchrun --nproc-per-node 2 -m trajmill train language_model --out runs/backbone
@@ -238,6 +239,7 @@ class State:
 
     config: Config
     table: TokenTable
+    seeds: tuple[int, ...]
     dropout: DropoutSeed | None
     step: Tensor
     """int64 scalar: updates made"""
@@ -431,6 +433,7 @@ def create(config: Config, table: TokenTable, seeds: Sequence[int], *, metric_ca
     return State(
         config=config,
         table=table,
+        seeds=tuple(seeds),
         dropout=DropoutSeed(seeds[0]) if config.dropout else None,
         step=torch.zeros((), dtype=torch.int64, device=device),
         model=model,
@@ -444,6 +447,37 @@ def create(config: Config, table: TokenTable, seeds: Sequence[int], *, metric_ca
         ),
         metrics=MetricRing.of(METRICS, len(seeds), metric_capacity, device),
     )
+
+
+def start_from(state: State, tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> State:
+    """The state with the blocks, the last normalization and the positions of another `language_model`, seed by seed.
+
+    Token embeddings, which are the output layer too, stay fresh: tokens of another law mean something else (arXiv
+    2601.21725 replaces them too). ValueError if the models or their seeds do not fit, or a seed diverged.
+    """
+    if known["kind"] != "language_model":
+        raise ValueError(f"a language model starts from one, not from a run of {known['kind']}")
+    donor = GPTConfig(**known["backbone"])
+    for name in ("layer_count", "head_count", "width", "activation"):
+        have, want = getattr(donor, name), getattr(state.config.backbone, name)
+        if have != want:
+            raise ValueError(f"the pre-trained backbone has {name} {have}, --method.backbone asks for {want}")
+    count, theirs, seeds = state.config.position_count, known["seeds"], state.seeds
+    if known["position_count"] < count:
+        raise ValueError(f"position_count must be at most {known['position_count']}, as pre-trained, got {count}")
+    if len(theirs) > 1 and not set(seeds) <= set(theirs):
+        raise ValueError(f"each seed starts from its own of {theirs}, or all from one; got seeds {list(seeds)}")
+    learned = Stack.of([_fresh(donor, known, torch.Generator())]).like(tensors["model"]).parameters
+    for own, seed in enumerate(seeds):
+        place = theirs.index(seed) if len(theirs) > 1 else 0
+        for name, value in state.model.detached().items():
+            if not name.startswith(("h.", "ln_f.", "wpe.")):
+                continue
+            taken = learned[name][place]
+            if not taken.isfinite().all():
+                raise ValueError(f"{name} of seed {theirs[place]} has numbers that are not finite; start from others")
+            value[own].copy_(taken[:count] if name == "wpe.weight" else taken)
+    return state
 
 
 def _target_count(config: Config, table: TokenTable) -> int:

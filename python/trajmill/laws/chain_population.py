@@ -51,7 +51,8 @@ class ChainPopulation(Law):
     rows: str = "softmax"
     """laws of rows: ``"softmax"`` of uniform logits, or ``"dirichlet"``"""
     temperature: float | None = None
-    """divisor of the logits of softmax rows, (0, inf]; 1 by default"""
+    """divisor of the logits of softmax rows, (0, inf]; 1 by default, where knowing a chain is worth 0.041 nats a token
+    (many states), almost nothing to learn in context; 0.479 at 1/4. For that take 1/4 or less, or Dirichlet rows"""
     alpha: float | None = None
     """each of the S parameters of Dirichlet rows, 2**-16 / S to inf; 1 by default"""
     sequences_per_task: int = 1

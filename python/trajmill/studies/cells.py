@@ -113,7 +113,7 @@ def missing_requirement(variant: Variant, config: ReproduceConfig) -> str:
     return ""
 
 
-def _scaled(method: Any, updates: int, share: float, whole: int, config: ReproduceConfig) -> tuple[Any, Schedule]:
+def scaled(method: Any, updates: int, share: float, whole: int, config: ReproduceConfig) -> tuple[Any, Schedule]:
     """Settings and schedule with a share of the updates.
 
     Evaluations are 5,000 updates apart, or closer, so that there are as many as asked for, or four of a quick run. A
@@ -139,7 +139,7 @@ def pretraining_config(variant: Variant, sizes: tuple[int, int], config: Reprodu
     start = variant.start
     assert start is not None
     sized = replace(start.method, **dict(zip(start.sized_by, sizes, strict=False)))
-    method, schedule = _scaled(sized, start.updates, config.share_before, _whole(variant), config)
+    method, schedule = scaled(sized, start.updates, config.share_before, _whole(variant), config)
     if start.needs_text:
         vocabulary = config.vocabulary and config.vocabulary.resolve()
         method = replace(method, text=tuple(path.resolve() for path in config.text), vocabulary=vocabulary)
@@ -161,7 +161,7 @@ def training_config(
     """
     if variant.meets is not None:
         return _online_config(variant, variant.meets, environment, init, config)
-    method, schedule = _scaled(variant.method, variant.updates, config.update_share, _whole(variant), config)
+    method, schedule = scaled(variant.method, variant.updates, config.update_share, _whole(variant), config)
     if variant.ratio < 1.0 and variant.subset.endswith("transitions") and hasattr(method, "next_observation"):
         method = replace(method, next_observation="stored")  # rows in no order
     return DatasetTrainConfig(
@@ -188,14 +188,14 @@ def _online_config(
     """
     ratio, synthesis = meets.updates_per_step, variant.synthesis
     steps = max(1, round(variant.updates / ratio))
-    method, schedule = _scaled(variant.method, steps, config.update_share, steps, config)
+    method, schedule = scaled(variant.method, steps, config.update_share, steps, config)
     share = schedule.updates / steps
 
     def part(count: int, least: int = 0) -> int:
         return max(least, round(share * count))
 
     if synthesis.every is not None:
-        model, training = _scaled(synthesis.method, synthesis.updates, config.share_before, synthesis.updates, config)
+        model, training = scaled(synthesis.method, synthesis.updates, config.share_before, synthesis.updates, config)
         synthesis = replace(
             synthesis,
             every=part(synthesis.every, LEAST_ROWS),
@@ -270,7 +270,7 @@ def model_config(model: Model, dataset: str, config: ReproduceConfig) -> Dataset
 
 
 def _model_scaled(model: Model, config: ReproduceConfig) -> tuple[Any, Schedule]:
-    return _scaled(model.method, model.updates, config.share_before, model.updates, config)
+    return scaled(model.method, model.updates, config.share_before, model.updates, config)
 
 
 def upsample_config(variant: Variant, config: ReproduceConfig) -> UpsampleConfig[Any]:
@@ -370,7 +370,7 @@ def _pretrain(variant: Variant, dataset: str, output: Path, config: ReproduceCon
     """The finished run that a cell starts from."""
     path = pretraining_path(variant, dataset, output)
     assert path is not None
-    return _finished(pretraining_config(variant, dataset_facts(dataset)[1], config), path, progress)
+    return finished_run(pretraining_config(variant, dataset_facts(dataset)[1], config), path, progress)
 
 
 def _model(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
@@ -378,7 +378,7 @@ def _model(variant: Variant, dataset: str, output: Path, config: ReproduceConfig
     assert variant.prediction is not None
     model, source = variant.prediction.model, _share_of(variant, dataset, output)
     path = model_place(output, "models", model, source)
-    return _finished(model_config(model, source, config), path, progress)
+    return finished_run(model_config(model, source, config), path, progress)
 
 
 def _upsample(variant: Variant, dataset: str, output: Path, config: ReproduceConfig, progress: Progress) -> Path:
@@ -400,7 +400,7 @@ def _train(variant: Variant, place: Place, output: Path, config: ReproduceConfig
         if variant.after is not None:
             init = run_path(variant.after, place, output)
         settings = training_config(variant, source, dataset_facts(place)[2], init, config, output)
-    return _finished(settings, run_path(variant, place, output), progress)
+    return finished_run(settings, run_path(variant, place, output), progress)
 
 
 def run_path(variant: Variant, place: Place, output: Path) -> Path:
@@ -408,7 +408,8 @@ def run_path(variant: Variant, place: Place, output: Path) -> Path:
     return output / "runs" / path_name(variant.name) / place_name(place)
 
 
-def _finished(settings: TrainConfig[Any], path: Path, progress: Progress) -> Path:
+def finished_run(settings: TrainConfig[Any], path: Path, progress: Progress) -> Path:
+    """Train what is not finished yet; gives `path`, the run directory."""
     train(settings, path, progress, resume=True)
     progress(DONE, 1, 1, "runs")
     return path

@@ -37,6 +37,7 @@ from trajmill.studies.cells import (
 from trajmill.studies.check import CheckedNumber, checked_numbers
 from trajmill.studies.drawings import drawn_figures
 from trajmill.studies.forms import in_form
+from trajmill.studies.laws import LawResults, LawStudy, run_laws
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Form, Study
 from trajmill.training.settings import of_python, plain
@@ -106,6 +107,10 @@ def plan(name: str, config: ReproduceConfig | None = None, form: Form | None = N
     study, config = in_form(study_named(name), form), of_python(config or ReproduceConfig())
     quick = config.quick or name == "quick"
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
+    if isinstance(study, LawStudy):
+        if config.datasets or config.environments:
+            raise ValueError(f"study {name} learns sequences of a law: leave out --datasets and --environments")
+        return Planned(study=study, config=config, cells=())
     other = "datasets" if study.kind == "environments" else "environments"
     if getattr(config, other):
         raise ValueError(f"study {name} has {study.kind}: give --{study.kind} in place of --{other}, or leave it out")
@@ -151,6 +156,10 @@ def reproduce(
     planned = plan(name, config, form)
     output = replaceable(local_path(output))
     check_writable(output)
+    if isinstance(planned.study, LawStudy):
+        learned = run_laws(planned.study, output, planned.config, progress)
+        _write(learned)
+        return learned
     runs = run_cells(list(planned.cells), output, planned.config, progress)
     results = Results(planned.study, output, planned.config, runs, planned.missing, planned.not_yet)
     _write(results)
@@ -168,7 +177,7 @@ def advice(missing: Mapping[str, str]) -> list[str]:
 def _write(results: Results) -> None:
     study, config, output, comparison = results.study, results.config, results.output, results.comparison
     output.mkdir(parents=True, exist_ok=True)
-    title, drawings = f"{study.name}: {study.title}", drawn_figures(results)
+    title, drawings = f"{study.name}: {study.title}", _drawings(results)
     warnings = _warnings(study, config) if study.variants else []
     notes = [*study.notes, *(f"{name}: {why}." for name, why in results.not_yet.items())]
     if results.missing:
@@ -207,6 +216,10 @@ def _write(results: Results) -> None:
         section = replace(section, title=heading, text=text, comparison=comparison)
     summary = "\n".join([*warnings, *notes])
     write_report(results.run_paths, results.report, title=title, summary=summary, extra_sections=[section])
+
+
+def _drawings(results: Results) -> list[str]:
+    return results.drawings() if isinstance(results, LawResults) else drawn_figures(results)
 
 
 def _warnings(study: Study, config: ReproduceConfig) -> list[str]:

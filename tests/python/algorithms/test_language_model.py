@@ -23,6 +23,7 @@ from trajmill.algorithms.language_model import Config
 from trajmill.core.column import Column
 from trajmill.corpus.build import build
 from trajmill.corpus.sources import make_spec
+from trajmill.laws.chain_population import add_alpha_losses
 from trajmill.models import language_model
 from trajmill.models.gpt import GPTConfig
 from trajmill.models.language_model import token_logits
@@ -428,6 +429,98 @@ def test_learns_brackets_to_the_optimum_and_not_below() -> None:
         runner.run(1500)
     found = lm.measure(state)
     assert found["optimal_loss"][0] - 1e-3 < found["held_out_loss"][0] < found["optimal_loss"][0] + 0.02
+
+
+@pytest.mark.slow
+def test_learns_chains_in_context_to_the_optimum_and_not_below() -> None:
+    """Fresh Dirichlet chains: the held-out loss ends within 0.02 nats of Bayes', and beats counts of single tokens.
+
+    Both losses are of the same sequences, so a model is below Bayes by chance alone, at any time: by less than four
+    standard errors of their difference.
+    """
+    config = replace(
+        CONFIG,
+        law="chain_population",
+        law_fields=("state_count=2", "rows=dirichlet"),
+        sequence_count=64 * 800 + 4096,
+        held_out_count=4096,
+        batch_size=64,
+        length=32,
+        position_count=32,
+        learning_rate=3e-3,
+        warmup_updates=50,
+        decay_updates=800,
+        backbone=GPTConfig(layer_count=2, head_count=1, width=32),
+    )
+    table = TokenTable(lm.generate(config), 1, 64, CPU, torch.float32)
+    state, law = lm.create(config, table, [0]), lm.law_of(config)
+    tokens = table.rows.read(64 * 800, 4096)["tokens"].astype(np.int64)
+    best, alone = (each[:, 1:].mean(1) for each in (law.losses(tokens), add_alpha_losses(tokens, 0, 1.0, 2)))
+    over = np.zeros(len(tokens))
+    with Runner(lm.step, state) as runner:
+        for _ in range(4):
+            runner.run(200)
+            with torch.no_grad():
+                scores = token_logits(state.model.detached(), config.backbone, torch.from_numpy(tokens)[None])
+            found = F.cross_entropy(scores[0, :, :-1].mT, torch.from_numpy(tokens[:, 1:]), reduction="none").mean(1)
+            over = found.double().numpy() - best
+            assert over.mean() > -4 * over.std() / len(over) ** 0.5
+    assert lm.measure(state)["held_out_loss"][0] == pytest.approx(float(found.mean()), rel=1e-4)
+    assert over.mean() < 0.02 < 0.05 < (alone - best).mean()
+
+
+def donated(config: Config, seeds: Sequence[int]) -> tuple[dict[str, torch.Tensor], dict[str, Any], lm.State]:
+    """A checkpoint of models that are no longer what they began as, and their state."""
+    state = created(config, seeds)
+    state.model.flat.add_(torch.randn(state.model.flat.shape, generator=torch.Generator().manual_seed(0)))
+    return *checkpoint_of(lm, state, list(seeds)), state
+
+
+def test_a_model_starts_from_another_seed_by_seed() -> None:
+    """With its blocks and positions; with token embeddings, a table of other tokens, of its own."""
+    tensors, known, donor = donated(replace(LAW, position_count=12), [4, 5, 6])
+    fresh, state = created(CONFIG, [6, 4]), created(CONFIG, [6, 4])
+    started = lm.start_from(state, tensors, known)
+    assert started is state and started.step == 0
+    for name, value in started.model.detached().items():
+        theirs = donor.model.detached()[name]
+        if name == "wte.weight":
+            assert torch.equal(value, fresh.model.detached()[name])
+        else:
+            assert torch.equal(value, (theirs[:, :9] if name == "wpe.weight" else theirs)[[2, 0]]), name
+    assert any(name.startswith("h.") for name in started.model.detached())
+
+
+def test_all_seeds_may_start_from_one_model() -> None:
+    tensors, known, donor = donated(LAW, [7])
+    state = lm.start_from(created(CONFIG, [1, 2]), tensors, known)
+    assert torch.equal(state.model.detached()["ln_f.weight"], donor.model.detached()["ln_f.weight"].expand(2, -1))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "donor", "said", "message"),
+    [
+        ([1], {}, {"kind": "cql"}, "starts from one, not from a run of cql"),
+        ([1], {"backbone": replace(SMALL, width=16)}, {}, "backbone has width 16, --method.backbone asks for 8"),
+        ([1], {"position_count": 8}, {}, "position_count must be at most 8, as pre-trained, got 9"),
+        ([3], {}, {}, r"each seed starts from its own of \[1, 2\], or all from one; got seeds \[3\]"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    seeds: list[int], donor: dict[str, Any], said: dict[str, Any], message: str
+) -> None:
+    tensors, known, _ = donated(replace(CONFIG, **donor), [1, 2])
+    state = created(CONFIG, seeds)
+    with pytest.raises(ValueError, match=message):
+        lm.start_from(state, tensors, {**known, **said})
+
+
+def test_a_start_from_a_seed_that_diverged_is_refused() -> None:
+    tensors, known, _ = donated(CONFIG, [1, 2])
+    tensors["model"][1] = math.nan
+    lm.start_from(created(CONFIG, [1]), tensors, known)
+    with pytest.raises(ValueError, match="of seed 2 has numbers that are not finite"):
+        lm.start_from(created(CONFIG, [2]), tensors, known)
 
 
 def test_an_exported_model_comes_back(tmp_path: Path) -> None:
