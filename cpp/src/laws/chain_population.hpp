@@ -683,21 +683,11 @@ class MadeRows {
   simd::SharedKeys<V> keys_;
 };
 
-// Writes `count` tokens of each sequence from column `column` on.
-template <class T, std::size_t kSteps>
-TRAJMILL_INLINE void write_bytes(const std::uint8_t (*tokens)[kSteps], const simd::RowsView& rows, std::size_t row,
-                                 std::size_t row_count, std::size_t column, std::size_t count) {
-  for (std::size_t k = 0; k < row_count; ++k) {
-    T* const out = reinterpret_cast<T*>(rows.data + (row + k) * rows.row_bytes) + column;
-    for (std::size_t step = 0; step < count; ++step) out[step] = tokens[k][step];
-  }
-}
-
 template <class V, bool deep>
 void made_table_rows(const simd::LawArguments& arguments, std::size_t row, std::size_t row_count,
                      std::uint32_t* scratch, const std::atomic<bool>& cancelled) {
   using Vec = typename V::Vec;
-  constexpr std::size_t kLanes = V::kLanes, kSteps = 64;
+  constexpr std::size_t kLanes = V::kLanes;
   const simd::LawView& law = arguments.law;
   const simd::SharedKeys<V> keys(law.numbers[kDrawKey]);
   const Past<V> past(law);
@@ -713,45 +703,43 @@ void made_table_rows(const simd::LawArguments& arguments, std::size_t row, std::
   const std::uint32_t* const rows = scratch + kRow;      // of context 1: the last token is 0
   std::ptrdiff_t at[kLanes];
   for (std::ptrdiff_t& lane_at : at) lane_at = -kRow;
-  alignas(64) std::uint8_t tokens[kLanes][kSteps];
-  for (std::size_t first = 0; first < arguments.length && !cancelled.load(std::memory_order_relaxed); first += kSteps) {
+  simd::Tile<V, true, 1> tile;
+  simd::Words<V, true> drawn;
+  alignas(64) std::uint32_t words[4][kLanes];  // of this block; those of the next are drawn between its look-ups
+  const auto put_words = [&]() __attribute__((always_inline)) {
+    for (std::size_t step = 0; step < 4; ++step) {
+      const Vec word = V::pack_low(drawn.word[0][step]), last = V::vec(kNever - 1);
+      V::store(words[step], V::select(V::below(word, last), word, last));  // the last word as the one before it
+    }
+  };
+  drawn.draw(keys, stream, 0);
+  put_words();
+  for (std::size_t first = 0; first < arguments.length && !cancelled.load(std::memory_order_relaxed);
+       first += tile.kSteps) {
     const std::size_t left = arguments.length - first;
-    for (std::size_t block = 0; block < kSteps && block < left; block += 4) {
-      typename V::Pair drawn[4];
-      stream.draw(keys, (first + block) / 4, drawn);
-      alignas(64) std::uint32_t words[4][kLanes], digits[kLanes];
-#pragma GCC unroll 4
-      for (std::size_t step = 0; step < 4; ++step) {
-        const Vec word = V::pack_low(drawn[step]), last = V::vec(kNever - 1);  // the last word as the one before it
-        V::store(words[step], V::select(V::below(word, last), word, last));
-      }
-      for (std::size_t step = 0; step < 4; ++step) {
+    for (int block = 0; block < tile.kSteps && static_cast<std::size_t>(block) < left; block += 4) {
+      const std::size_t time = first + static_cast<std::size_t>(block);
+      alignas(64) std::uint32_t tokens[4][kLanes];
+      simd::for_each_step([&](int step) __attribute__((always_inline)) {
 #pragma GCC unroll 16
         for (std::size_t k = 0; k < kLanes; ++k) {
           const std::uint32_t token = V::count_at_most(rows + k * kMostStates + at[k], words[step][k]);
-          tokens[k][block + step] = static_cast<std::uint8_t>(token);
-          if constexpr (deep) {
-            digits[k] = token + 1;
-          } else {
-            at[k] = std::ptrdiff_t{token} * kRow;
-          }
+          tokens[step][k] = token;
+          if constexpr (!deep) at[k] = std::ptrdiff_t{token} * kRow;
         }
         if constexpr (deep) {
-          const auto time = static_cast<std::uint32_t>(first + block + step);
-          past.put(slots, time, V::load(digits));
-          V::store(digits, past.context(slots, time + 1));
-          for (std::size_t k = 0; k < kLanes; ++k) at[k] = (std::ptrdiff_t{digits[k]} - 1) * kRow;
+          const std::uint32_t now = static_cast<std::uint32_t>(time) + static_cast<std::uint32_t>(step);
+          past.put(slots, now, V::add(V::load(tokens[step]), V::vec(1)));
+          alignas(64) std::uint32_t context[kLanes];
+          V::store(context, past.context(slots, now + 1));
+          for (std::size_t k = 0; k < kLanes; ++k) at[k] = (std::ptrdiff_t{context[k]} - 1) * kRow;
         }
-      }
+        drawn.draw_quarter(keys, stream, time + 4, step);
+      });
+      for (int step = 0; step < 4; ++step) tile.put(block + step, 0, V::load(tokens[step]));
+      put_words();
     }
-    const std::size_t count = left < kSteps ? left : kSteps;
-    const simd::RowsView& out = arguments.columns[simd::kTokens];
-    switch (out.element_size) {
-      case 1: write_bytes<std::uint8_t>(tokens, out, row, row_count, first, count); break;
-      case 2: write_bytes<std::uint16_t>(tokens, out, row, row_count, first, count); break;
-      case 4: write_bytes<std::uint32_t>(tokens, out, row, row_count, first, count); break;
-      default: write_bytes<std::uint64_t>(tokens, out, row, row_count, first, count);
-    }
+    tile.write(arguments.columns[simd::kTokens], row, row_count, first, left < tile.kSteps ? left : tile.kSteps);
   }
 }
 

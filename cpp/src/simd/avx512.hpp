@@ -55,8 +55,7 @@ struct Avx512 {
 
   // How many of sixteen numbers in ascending order are at most `word`; not all of them.
   static std::uint32_t count_at_most(const std::uint32_t* sixteen, std::uint32_t word) {
-    const __mmask16 passed = _mm512_cmple_epu32_mask(load(sixteen), vec(word));
-    return static_cast<std::uint32_t>(__builtin_ctz(~std::uint32_t{passed}));
+    return static_cast<std::uint32_t>(__builtin_popcount(_mm512_cmpge_epu32_mask(vec(word), load(sixteen))));
   }
 
   static Half half(std::uint32_t value) { return _mm512_set1_epi64(value); }

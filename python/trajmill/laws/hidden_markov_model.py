@@ -13,6 +13,7 @@ import numpy as np
 from trajmill import _core
 from trajmill.core import checks
 from trajmill.core.alias import alias_cells
+from trajmill.core.chances import divided, irreducible, stationary, tuples
 from trajmill.core.law import Array, Arrays, Domain, Floats, Law, derive_key
 
 MOST = 2**16
@@ -117,7 +118,7 @@ class HiddenMarkovModel(Law):
             if matrices.shape[-1] != states:
                 raise ValueError(f"transition_matrices must have as many next states as states, got {matrices.shape}")
             _check_sums("transition_matrices", matrices.sum((-3, -1)), "the pairs of a state")
-            self._set(transition_matrices=_tuples(matrices))
+            self._set(transition_matrices=tuples(matrices))
         else:
             transition, emission = _table("transition", self.transition, 2), _table("emission", self.emission, 2)
             models, states, columns = _shape(transition, 2)
@@ -129,7 +130,7 @@ class HiddenMarkovModel(Law):
             symbols = emission.shape[-1]
             _check_sums("transition", transition.sum(-1), "each row")
             _check_sums("emission", emission.sum(-1), "each row")
-            self._set(transition=_tuples(transition), emission=_tuples(emission))
+            self._set(transition=tuples(transition), emission=tuples(emission))
         if max(states, symbols) > MOST:
             raise ValueError(f"there may be {MOST} states and symbols, got {states} and {symbols}")
         first = checks.integer("first_task", self.first_task, 0, models - 1)
@@ -140,7 +141,7 @@ class HiddenMarkovModel(Law):
             self._set(initial=kind)
             if kind == "stationary":
                 for model, chain in enumerate(self._chains()):
-                    if not _irreducible(chain):
+                    if not irreducible(chain):
                         raise ValueError(
                             f"the hidden chain{f' of model {model}' if models > 1 else ''} is reducible, so its "
                             "stationary law is not one; give initial as numbers, or 'uniform'"
@@ -151,7 +152,7 @@ class HiddenMarkovModel(Law):
                 raise ValueError(f"initial must have shape ({states},) or ({models}, {states}), got {initial.shape}")
             _check_values("initial", initial)
             _check_sums("initial", initial.sum(-1), "each row")
-            self._set(initial=_tuples(initial))
+            self._set(initial=tuples(initial))
 
     # --- the tables ---------------------------------------------------------------------------------------------------
 
@@ -164,17 +165,17 @@ class HiddenMarkovModel(Law):
         """T of all models by state: (models, states, symbols, next states); of models given by it."""
         matrices = np.array(self.transition_matrices)
         by_state = np.swapaxes(matrices.reshape(-1, *matrices.shape[-3:]), 1, 2)
-        return _divided(by_state.reshape(*by_state.shape[:2], -1)).reshape(by_state.shape)
+        return divided(by_state.reshape(*by_state.shape[:2], -1)).reshape(by_state.shape)
 
     def _transition(self) -> Floats:
         """A of all models."""
         table = np.array(self.transition)
-        return _divided(table.reshape(-1, *table.shape[-2:]))
+        return divided(table.reshape(-1, *table.shape[-2:]))
 
     def _emission(self) -> Floats:
         """B of all models."""
         table = np.array(self.emission)
-        return _divided(table.reshape(-1, *table.shape[-2:]))
+        return divided(table.reshape(-1, *table.shape[-2:]))
 
     def _chains(self) -> Floats:
         """The hidden chains of all models, (models, states, states)."""
@@ -191,10 +192,10 @@ class HiddenMarkovModel(Law):
         chains = self._chains()
         models, states = chains.shape[:2]
         if self.initial == "stationary":
-            return np.array([_stationary(chain) for chain in chains])
+            return np.array([stationary(chain) for chain in chains])
         if self.initial == "uniform":
             return np.full((models, states), 1 / states)
-        return np.broadcast_to(_divided(np.atleast_2d(np.array(self.initial))), (models, states))
+        return np.broadcast_to(divided(np.atleast_2d(np.array(self.initial))), (models, states))
 
     @property
     def vocabulary_size(self) -> int:
@@ -402,10 +403,10 @@ class HiddenMarkovModel(Law):
             return None
         chain = self._chains()[self.first_task]
         next_states = chain[:, None] if self.emission is not None else self._pairs()[self.first_task]
-        if not _irreducible(chain) or ((next_states > 0).sum(2) > 1).any():
+        if not irreducible(chain) or ((next_states > 0).sum(2) > 1).any():
             return None
         chances = self._symbols()[self.first_task]
-        return float(_stationary(chain) @ [_entropy(row) for row in chances])
+        return float(stationary(chain) @ [_entropy(row) for row in chances])
 
     def entropy_bounds(self, context: int, task: int | None = None) -> tuple[float, float]:
         """Bounds of the entropy rate of one model: H(x_t | x_<t, h_0) below, H(x_t | x_<t) above, at t = `context`.
@@ -421,9 +422,9 @@ class HiddenMarkovModel(Law):
         if states * states * symbols ** (context + 1) > BLOCKS:
             raise ValueError(f"blocks of {context + 1} tokens are too many; {BLOCKS} numbers are the most")
         chain = self._chains()[model]
-        if not _irreducible(chain):
+        if not irreducible(chain):
             raise ValueError("the hidden chain is reducible, so it has no one entropy rate")
-        start = _stationary(chain)
+        start = stationary(chain)
         step = self._step(slice(model, model + 1))
         joint = np.eye(states)[:, None, :]  # of each first state and block: the block's chance with each last state
         before = np.zeros(states + 1)
@@ -613,23 +614,9 @@ def _shape(table: Floats, dimensions: int) -> tuple[int, int, int]:
     return models, table.shape[-dimensions], table.shape[1 - dimensions]
 
 
-def _tuples(table: Floats) -> Any:
-    def nested(values: Any) -> Any:
-        return tuple(map(nested, values)) if isinstance(values, list) else values
-
-    return nested(table.tolist())
-
-
 def _lengths(table: Any) -> list[int]:
     """The shape of nested tuples."""
     return [len(table), *_lengths(table[0])] if isinstance(table, tuple) else []
-
-
-def _divided(table: Floats) -> Floats:
-    """Rows divided by their sums, which are exactly rounded: the same everywhere."""
-    sums = [math.fsum(row) for row in table.reshape(-1, table.shape[-1]).tolist()]
-    divided: Floats = table / np.array(sums).reshape(*table.shape[:-1], 1)
-    return divided
 
 
 def _cells(rows: Floats) -> Array:
@@ -641,33 +628,6 @@ def _cells(rows: Floats) -> Array:
         raise ValueError(f"its tables would have {rows.size} cells, 2**31 or more; use fewer states or symbols")
     cells: Array = alias_cells(rows)
     return cells
-
-
-def _irreducible(chain: Floats) -> bool:
-    """Whether every state leads to every other."""
-    for edges in (chain > 0, chain.T > 0):
-        reached = np.zeros(len(chain), bool)
-        reached[0] = True
-        newly = reached
-        while newly.any():
-            newly = edges[newly].any(0) & ~reached
-            reached = reached | newly
-        if not reached.all():
-            return False
-    return True
-
-
-def _stationary(chain: Floats) -> Floats:
-    """The stationary law of an irreducible chain, by Grassmann's, Taksar's and Heyman's elimination."""
-    rest = chain.copy()
-    for last in range(len(rest) - 1, 0, -1):
-        rest[:last, last] /= math.fsum(rest[last, :last].tolist())
-        rest[:last, :last] += rest[:last, last, None] * rest[last, :last]
-    law = [1.0]
-    for state in range(1, len(rest)):
-        law.append(math.fsum((np.array(law) * rest[:state, state]).tolist()))
-    total = math.fsum(law)
-    return np.array([chance / total for chance in law])
 
 
 def _entropy(chances: Floats) -> float:

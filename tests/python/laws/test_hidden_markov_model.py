@@ -11,7 +11,8 @@ import pytest
 from law_twins import hidden_markov_model as twin
 
 from trajmill import _core
-from trajmill.laws.hidden_markov_model import HiddenMarkovModel, _stationary, _Words
+from trajmill.core.chances import stationary
+from trajmill.laws.hidden_markov_model import HiddenMarkovModel, _Words
 
 TWO = ((0.9, 0.1), (0.25, 0.75))
 SEEN = ((0.5, 0.25, 0.25), (0.0, 0.5, 0.5))
@@ -162,7 +163,7 @@ def test_nothing_is_said_after_what_is_impossible() -> None:
 def test_stationary_laws_are_stationary() -> None:
     words = _Words(5)
     chain = np.array([words.softmax(40, 0.1) for _ in range(40)])
-    law = _stationary(chain)
+    law = stationary(chain)
     np.testing.assert_allclose(law @ chain, law, rtol=1e-12)
     starts = HiddenMarkovModel(transition=TWO, emission=SEEN).sample(40_000, 1, columns=["states"])["states"]
     assert abs(starts.mean() - 0.1 / 0.35) < 4.5 * 0.5 / math.sqrt(40_000)
