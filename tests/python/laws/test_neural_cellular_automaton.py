@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -222,3 +222,27 @@ def test_a_complexity_that_no_network_has_is_an_error_in_time() -> None:
     law = tm.NeuralCellularAutomaton(height=2, width=2, patch=1, colours=3, complexity=(1.35, 1.4))
     with pytest.raises(ValueError, match="no network of the wanted complexity was found for a task in 4096 attempts"):
         law.sample(100, 30, threads=2)
+
+
+def test_limits_of_phrases_belong_to_the_range() -> None:
+    """Rows of the same draws, whose network is the first attempt or another one."""
+    law = tm.NeuralCellularAutomaton(height=6, width=6, patch=1, colours=3, burn_in=0)
+    numbers, tables = law.core(1)
+    key = law.task_key(Domain.WEIGHTS)
+    grid = twin.first_grid(law, twin.words_of_task(key, 0, 0, 1))
+    cells: list[int] = []
+    for _ in range(10):
+        cells += chain(*grid)
+        grid = twin.step(grid, twin.network(key, 0, 3))
+    count = twin.phrase_count(cells)
+
+    def row(fewest: int, most: int) -> list[int]:
+        kernel = _core.Law("neural_cellular_automaton", numbers=[*numbers[:-2], fewest, most], tables=tables)
+        tokens = np.zeros((1, 5 * 38), np.uint8)
+        kernel.fill(first_sequence=0, tokens=tokens, threads=1)
+        return list(tokens[0])
+
+    whole = row(0, 360)
+    assert row(count, count) == row(count, 360) == row(0, count) == whole
+    assert row(count + 1, 360) != whole
+    assert row(0, count - 1) != whole
