@@ -96,11 +96,13 @@ void Law::draw(const Sequences& sequences, const LawColumns& columns, const RunO
   const std::vector<simd::LawTable> seen = views(tables_);
   const std::size_t count = columns.tokens.row_count, length = columns.tokens.column_count;
   require_addressable(sequences, count, length, "sequence");
+  std::atomic<const char*> failure{nullptr};
   simd::LawArguments arguments{
       .law = {numbers_.data(), numbers_.size(), seen.data(), seen.size()},
       .sequences = sequences,
       .length = length,
       .columns = {},
+      .failure = &failure,
   };
   const auto place = [&](simd::LawColumn column, const std::optional<Rows>& rows, const char* name,
                          std::size_t row_length) {
@@ -122,6 +124,7 @@ void Law::draw(const Sequences& sequences, const LawColumns& columns, const RunO
                      static_cast<std::byte*>(::operator new(scratch_bytes, Aligned::kAlignment)));
                  kernel.draw(arguments, begin, end, scratch.get(), cancelled);
                });
+  if (const char* const reason = failure.load()) throw std::invalid_argument(reason);
 }
 
 }  // namespace trajmill

@@ -202,7 +202,7 @@ struct Kernel {
       case Task::deduplicate:
         for (std::size_t k = 0; k < count; ++k) {
           out[size] = in[k];
-          size += k + 1 == count || in[k + 1] != in[k];
+          size += in[k + 1] != in[k];  // the separator is behind the last one
         }
         return size;
       case Task::duplicate:

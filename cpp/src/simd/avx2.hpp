@@ -11,6 +11,7 @@ namespace {
 struct Avx2 {
   static constexpr std::size_t kLanes = 8;
   static constexpr int kGroups = 4, kMDPGroups = 3, kImplicitGroups = 3;
+  static constexpr bool kTransposes = false;  // then write_transposed is not asked for
   using Vec = __m256i;
   using Half = __m256i;
   struct Pair {

@@ -11,6 +11,7 @@ namespace {
 struct Avx512 {
   static constexpr std::size_t kLanes = 16;
   static constexpr int kGroups = 4, kMDPGroups = 2, kImplicitGroups = 2;
+  static constexpr bool kTransposes = true;
   using Vec = __m512i;
   using Half = __m512i;
   struct Pair {
@@ -90,6 +91,22 @@ struct Avx512 {
       _mm512_storeu_si512(lists + static_cast<std::size_t>(k) * capacity + counts[k],
                           _mm512_maskz_compress_epi32(accepted, column[k]));
       counts[k] += static_cast<std::uint32_t>(__builtin_popcount(accepted));
+    }
+  }
+
+  // Writes sixteen rows of sixteen numbers, `stride` apart, as columns: each one as numbers of type T, `row_bytes`
+  // apart.
+  template <class T>
+  static void write_transposed(const std::uint32_t* rows, std::size_t stride, std::byte* out, std::size_t row_bytes) {
+    Vec column[16];
+    for (int k = 0; k < 16; ++k) column[k] = load(rows + static_cast<std::size_t>(k) * stride);
+    transpose(column);
+    for (int k = 0; k < 16; ++k, out += row_bytes) {
+      if constexpr (sizeof(T) == 2) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi32_epi16(column[k]));
+      } else {
+        _mm512_storeu_si512(out, column[k]);
+      }
     }
   }
 

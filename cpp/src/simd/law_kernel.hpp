@@ -39,8 +39,9 @@ enum LawColumn : std::size_t { kTokens, kLossMask, kTask, kStates, kLawColumns }
 struct LawArguments {
   LawView law;
   Sequences sequences;
-  std::size_t length;             // of every column but kTask, which has one number a row
-  RowsView columns[kLawColumns];  // without data where a column is not wanted; kTokens always is
+  std::size_t length;                 // of every column but kTask, which has one number a row
+  RowsView columns[kLawColumns];      // without data where a column is not wanted; kTokens always is
+  std::atomic<const char*>* failure;  // where a kernel says why rows cannot be drawn, which is thrown then
 };
 
 struct LawKernel {

@@ -11,6 +11,7 @@ namespace {
 struct Neon {
   static constexpr std::size_t kLanes = 4;
   static constexpr int kGroups = 4, kMDPGroups = 2, kImplicitGroups = 2;
+  static constexpr bool kTransposes = false;  // then write_transposed is not asked for
   using Vec = uint32x4_t;
   using Half = uint64x2_t;
   struct Pair {

@@ -140,6 +140,15 @@ class Tile {
   template <class T>
   void write_as(const RowsView& rows, std::size_t row, std::size_t row_count, std::size_t column,
                 std::size_t count) const {
+    if constexpr (!narrow && V::kTransposes && (sizeof(T) == 2 || sizeof(T) == 4)) {
+      if (count == kSteps && row_count == Groups * V::kLanes) {
+        for (std::size_t lane = 0; lane < row_count; lane += V::kLanes) {
+          std::byte* const out = rows.data + (row + lane) * rows.row_bytes + column * sizeof(T);
+          V::template write_transposed<T>(words_[0] + lane, row_count, out, rows.row_bytes);
+        }
+        return;
+      }
+    }
     for (std::size_t lane = 0; lane < row_count; ++lane) {
       T* out = reinterpret_cast<T*>(rows.data + (row + lane) * rows.row_bytes) + column;
       std::uint32_t values[16];

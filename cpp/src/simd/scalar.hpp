@@ -9,6 +9,7 @@ namespace {
 struct Scalar {
   static constexpr std::size_t kLanes = 1;
   static constexpr int kGroups = 8, kMDPGroups = 4, kImplicitGroups = 4;
+  static constexpr bool kTransposes = false;  // then write_transposed is not asked for
   using Vec = std::uint32_t;
   using Pair = std::uint64_t;
   using Half = std::uint64_t;

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +17,8 @@ from trajmill.core.law import Array, Domain, Floats, Law
 
 BYTE_SUMS = 1021
 """sums that four bytes can have"""
+MEASURED_GRIDS = 10
+"""grids whose complexity is measured"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,14 @@ class NeuralCellularAutomaton(Law):
     row by row, numbers to the base ``colours`` with the first cell lowest. Grid marks and the first grid are no
     targets. The column ``task`` is the number of the task, less the first one, modulo 2^32. Source: arXiv 2603.10055
     (`lee2026`), whose weights are normal floats.
+
+    With `complexity`, a task's network is the first of its attempts 0, 1, ..., 4,095 whose own ten first grids, without
+    a burn-in, have a complexity in this range: c log2(c + 1) bits, where c phrases are found in their cells (colours
+    row by row, grid by grid) by the parse of Lempel and Ziv of 1978 (an end that is no new phrase counts as one), over
+    cells log2(`colours`). Block n of attempt a is block n + a 2^20 of the task; its ten grids begin with one drawn as
+    those of sequences are, by words of the task with the second counter word 1. So a network is the same for all
+    sequences of its task, and depends on the colours, the grid's sides and the range alone. Where no attempt passes,
+    sampling raises ValueError.
     """
 
     presets: ClassVar[tuple[str, ...]] = ("lee2026",)
@@ -54,6 +66,8 @@ class NeuralCellularAutomaton(Law):
     """networks in all, 1 to 2^32, of which a sequence draws one (then leave `sequences_per_task`); None: no end"""
     first_task: int = 0
     """number of the first task, below 2^64; networks of the same seed and number are the same"""
+    complexity: tuple[float, float] | None = None
+    """smallest and largest complexity of a network, 0 to 4; None: every network"""
 
     def check(self) -> None:
         """See `Law.check`."""
@@ -80,6 +94,15 @@ class NeuralCellularAutomaton(Law):
             task_count=count,
             first_task=checks.integer("first_task", self.first_task, 0, 2**64 - 1),
         )
+        if self.complexity is None:
+            return
+        if not (isinstance(self.complexity, tuple | list) and len(self.complexity) == 2):
+            raise TypeError(f"complexity must be a pair, the smallest and the largest, got {self.complexity!r}")
+        low, high = (checks.number("complexity", value, "[0, 4]") for value in self.complexity)
+        self._set(complexity=(low, high))
+        fewest, most = self.phrase_limits()
+        if fewest > most:
+            raise ValueError(f"complexity leaves no network: grids of {height} x {width} have none in [{low}, {high}]")
 
     @property
     def vocabulary_size(self) -> int:
@@ -101,7 +124,23 @@ class NeuralCellularAutomaton(Law):
             0 if self.task_count else self.sequences_per_task,
             self.task_count or 0,
             self.first_task,
+            *self.phrase_limits(),
         ], [start_weights()]
+
+    def phrase_limits(self) -> tuple[int, int]:
+        """The fewest and the most phrases that a network's ten first grids may have."""
+        cells = MEASURED_GRIDS * self.height * self.width
+        if self.complexity is None:
+            return 0, cells
+        exact = Context(prec=28)  # the same on every machine
+        whole = cells * exact.ln(Decimal(self.colours))
+        low, high = (exact.multiply(Decimal(value), whole) for value in self.complexity)
+
+        def nats(phrases: int) -> Decimal:
+            return exact.multiply(Decimal(phrases), exact.ln(Decimal(phrases + 1)))
+
+        counts = range(cells + 1)
+        return bisect_left(counts, low, key=nats), bisect_right(counts, high, key=nats) - 1
 
     def predictions(self, tokens: Array, task: Array | None = None) -> Iterator[Floats]:
         """NotImplementedError: what a network that is not known does next has no short form."""
@@ -122,6 +161,8 @@ class NeuralCellularAutomaton(Law):
             cls(colours=16, height=1, width=1, patch=1, burn_in=0, task_count=4),
             cls(colours=2, height=4, width=8, patch=4, burn_in=3, first_task=2**64 - 3),
             cls(colours=2, height=5, width=5, patch=5, burn_in=0, sequences_per_task=2**64 - 1),
+            cls(colours=5, height=4, width=6, burn_in=1, sequences_per_task=7, complexity=(0.6, 0.8), first_task=2**40),
+            cls(colours=2, height=4, width=4, patch=1, task_count=4, complexity=(0, 0.6)),
         ]
 
 

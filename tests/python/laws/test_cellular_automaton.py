@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
+from law_twins import words_of
 
 import trajmill as tm
 from trajmill import _core
+from trajmill.core.law import Domain
 
 
 def grids(law: tm.CellularAutomaton, count: int, rows: int) -> np.ndarray:
@@ -75,6 +78,14 @@ def test_tasks_number_the_list_of_rules() -> None:
     seen = np.bincount(drawn, minlength=256)
     assert len(seen) == 256
     assert (np.abs(seen - 50_000 / 256) < 4.5 * np.sqrt(50_000 / 256)).all()
+
+
+def test_a_drawn_rule_takes_both_words() -> None:
+    """Of 38,864,457 sequences the last is the first one whose rule the second word decides."""
+    law = tm.CellularAutomaton(rule=tuple(range(255)), cells=1)
+    high, low = islice(words_of(law.key(Domain.TASKS), 38_864_456), 2)
+    assert (high * 255 // 2**32, (high * 2**32 + low) * 255 // 2**64) == (10, 11)
+    assert law.sample(1, 1, first_sequence=38_864_456, columns=("task",))["task"] == 11
 
 
 def test_a_window_is_what_it_shows_of_the_ring() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import islice, pairwise
+import math
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,14 @@ def test_a_task_is_one_network() -> None:
     assert (np.abs(seen - 2000) < 4.5 * np.sqrt(1600)).all()
 
 
+def test_a_drawn_task_takes_both_words() -> None:
+    law = tm.NeuralCellularAutomaton(task_count=2**32 - 5, height=2, width=2)
+    drawn = [tuple(islice(words_of(law.key(Domain.TASKS), index), 2)) for index in range(50)]
+    exact = [(high * 2**32 + low) * (2**32 - 5) // 2**64 for high, low in drawn]
+    assert exact != [high * (2**32 - 5) // 2**32 for high, _ in drawn]
+    assert law.sample(50, 1, columns=("task",))["task"][:, 0].tolist() == exact
+
+
 def test_marks_and_the_first_grid_are_no_targets() -> None:
     law = tm.NeuralCellularAutomaton.lee2026()
     mask = law.sample(3, 38 * 3 + 5, columns=("loss_mask",))["loss_mask"]
@@ -128,6 +137,12 @@ def test_what_a_network_does_has_no_short_form() -> None:
         ({"task_count": 0}, "task_count must be between 1"),
         ({"task_count": 2, "sequences_per_task": 2}, "not both"),
         ({"first_task": 2**64}, "first_task must be between 0"),
+        ({"complexity": 0.5}, "complexity must be a pair"),
+        ({"complexity": (0.5,)}, "complexity must be a pair"),
+        ({"complexity": (-0.1, 1)}, r"complexity must be in \[0, 4\], got -0.1"),
+        ({"complexity": (0, math.nan)}, r"complexity must be in \[0, 4\]"),
+        ({"complexity": (0.5, 0.4)}, r"complexity leaves no network: grids of 12 x 12 have none in \[0.5, 0.4\]"),
+        ({"complexity": (3.5, 4)}, "complexity leaves no network"),
     ],
 )
 def test_what_is_out_of_range_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -137,7 +152,7 @@ def test_what_is_out_of_range_is_refused(changes: dict[str, Any], words: str) ->
 
 def test_the_core_refuses_numbers_that_its_kernel_cannot_trust() -> None:
     numbers, tables = tm.NeuralCellularAutomaton().core(8)
-    hostile = [(3, 1), (3, 17), (4, 0), (4, 257), (5, 13), (5, 2**40), (6, 0), (6, 4), (6, 12), (7, 2**17)]
+    hostile = [(3, 1), (3, 17), (4, 0), (4, 257), (5, 13), (5, 2**40), (6, 0), (6, 4), (6, 12), (7, 2**17), (11, 1441)]
     for at, value in hostile:
         with pytest.raises(ValueError, match="neural automaton"):
             wrong = [*numbers[:at], value, *numbers[at + 1 :]]
@@ -155,3 +170,79 @@ def test_a_cell_is_the_first_colour_whose_sum_of_weights_exceeds_its_draw() -> N
     kernel.fill(first_sequence=3, tokens=tokens, threads=1)
     words = islice(words_of(numbers[0], 3), 16, 56)
     assert tokens[0, 1:41].tolist() == [word * 7 // 2**32 for word in words]
+
+
+def test_phrases_are_those_of_lempel_and_ziv() -> None:
+    assert twin.phrase_count([0, 1, 0, 0, 1, 1, 0, 1, 1]) == 6  # 0, 1, 00, 11, 01 and a 1 that is cut
+    assert twin.phrase_count([]) == 0
+    assert twin.phrase_count([7] * 10) == 4  # of 1, 2, 3 and 4
+
+
+@pytest.mark.parametrize("complexity", [(0, 4), (0.3, 0.9), (0.25, 0.25), (1, 1.5)])
+@pytest.mark.parametrize("colours", [2, 10])
+def test_limits_of_phrases_are_those_of_complexity(complexity: tuple[float, float], colours: int) -> None:
+    low, high = complexity
+    cells = 10 * 6 * 8
+    exact = [c * math.log2(c + 1) / (cells * math.log2(colours)) for c in range(cells + 1)]
+    passing = [c for c, value in enumerate(exact) if low <= value <= high]
+    if not passing:
+        with pytest.raises(ValueError, match="complexity leaves no network"):
+            tm.NeuralCellularAutomaton(height=6, width=8, colours=colours, complexity=complexity)
+        return
+    law = tm.NeuralCellularAutomaton(height=6, width=8, colours=colours, complexity=complexity)
+    assert law.phrase_limits() == (passing[0], passing[-1])
+    assert tm.NeuralCellularAutomaton(height=6, width=8, colours=colours).phrase_limits() == (0, cells)
+
+
+def test_a_complexity_of_a_third_attempt_is_that_of_its_own_grids() -> None:
+    """The network is the first that passes, whatever the sequence, the burn-in and the patch."""
+    settings: dict[str, Any] = {"colours": 4, "height": 6, "width": 6, "complexity": (0.5, 0.7)}
+    attempts = []
+    for task in range(6):
+        law = tm.NeuralCellularAutomaton(**settings, first_task=task, sequences_per_task=5)
+        key = law.task_key(Domain.WEIGHTS)
+        maps = twin.network_of(law, task)
+        attempt = next(a for a in range(4096) if twin.network(key, task, 4, a) == maps)
+        values = [
+            twin.complexity(
+                law, twin.network(key, task, 4, a), twin.first_grid(law, twin.words_of_task(key, task, a, 1))
+            )
+            for a in range(attempt + 1)
+        ]
+        assert [0.5 <= value <= 0.7 for value in values] == [False] * attempt + [True]
+        for changes in ({}, {"burn_in": 0}, {"patch": 1, "burn_in": 3}):
+            other = tm.NeuralCellularAutomaton(**settings | changes, first_task=task, sequences_per_task=5)
+            np.testing.assert_array_equal(other.sample(1, 50, first_sequence=4)[0], twin.row(other, 4, 50)["tokens"])
+            assert twin.network_of(other, task) == maps
+        attempts.append(attempt)
+    assert max(attempts) >= 2
+
+
+def test_a_complexity_that_no_network_has_is_an_error_in_time() -> None:
+    law = tm.NeuralCellularAutomaton(height=2, width=2, patch=1, colours=3, complexity=(1.35, 1.4))
+    with pytest.raises(ValueError, match="no network of the wanted complexity was found for a task in 4096 attempts"):
+        law.sample(100, 30, threads=2)
+
+
+def test_limits_of_phrases_belong_to_the_range() -> None:
+    """Rows of the same draws, whose network is the first attempt or another one."""
+    law = tm.NeuralCellularAutomaton(height=6, width=6, patch=1, colours=3, burn_in=0)
+    numbers, tables = law.core(1)
+    key = law.task_key(Domain.WEIGHTS)
+    grid = twin.first_grid(law, twin.words_of_task(key, 0, 0, 1))
+    cells: list[int] = []
+    for _ in range(10):
+        cells += chain(*grid)
+        grid = twin.step(grid, twin.network(key, 0, 3))
+    count = twin.phrase_count(cells)
+
+    def row(fewest: int, most: int) -> list[int]:
+        kernel = _core.Law("neural_cellular_automaton", numbers=[*numbers[:-2], fewest, most], tables=tables)
+        tokens = np.zeros((1, 5 * 38), np.uint8)
+        kernel.fill(first_sequence=0, tokens=tokens, threads=1)
+        return list(tokens[0])
+
+    whole = row(0, 360)
+    assert row(count, count) == row(count, 360) == row(0, count) == whole
+    assert row(count + 1, 360) != whole
+    assert row(0, count - 1) != whole

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
+from collections.abc import Iterator
 from typing import Any
 
 from law_twins import philox, words_of
@@ -18,15 +20,15 @@ def byte_sum(word: int) -> int:
     return sum(word.to_bytes(4, "little"))
 
 
+def words_of_task(key: int, task: int, attempt: int, second: int) -> Iterator[int]:
+    for block in itertools.count(attempt * 2**20):
+        yield from philox([block, second, task % 2**32, task >> 32], key, rounds=7)
+
+
 @functools.lru_cache(8)
-def network(key: int, task: int, colours: int) -> Network:
+def network(key: int, task: int, colours: int, attempt: int = 0) -> Network:
     """Maps [place][colour][feature], [feature][unit] and [unit][colour]."""
-
-    def words() -> Any:
-        for block in itertools.count():
-            yield from philox([block, 0, task % 2**32, task >> 32], key, rounds=7)
-
-    drawn = words()
+    drawn = words_of_task(key, task, attempt, 0)
 
     def rows(row_count: int, column_count: int) -> list[list[int]]:
         return [[byte_sum(next(drawn)) - 510 for _ in range(column_count)] for _ in range(row_count)]
@@ -51,6 +53,53 @@ def step(grid: Grid, maps: Network) -> Grid:
     return [[next_colour(y, x) for x in range(width)] for y in range(height)]
 
 
+def first_grid(law: NeuralCellularAutomaton, words: Iterator[int]) -> Grid:
+    weights = [int(start_weights()[byte_sum(next(words))]) for _ in range(16)][: law.colours]
+    ends = list(itertools.accumulate(weights))
+
+    def cell() -> int:
+        value = next(words) * ends[-1] // 2**32
+        return sum(value >= end for end in ends)
+
+    return [[cell() for _ in range(law.width)] for _ in range(law.height)]
+
+
+def phrase_count(cells: list[int]) -> int:
+    """Each phrase is the shortest that has not been seen; the last one may have been."""
+    seen = set()
+    phrase: tuple[int, ...] = ()
+    for cell in cells:
+        phrase += (cell,)
+        if phrase not in seen:
+            seen.add(phrase)
+            phrase = ()
+    return len(seen) + bool(phrase)
+
+
+def complexity(law: NeuralCellularAutomaton, maps: Network, grid: Grid) -> float:
+    """Of ten grids."""
+    cells: list[int] = []
+    for _ in range(10):
+        cells += itertools.chain(*grid)
+        grid = step(grid, maps)
+    count = phrase_count(cells)
+    return count * math.log2(count + 1) / (len(cells) * math.log2(law.colours))
+
+
+@functools.lru_cache(64)
+def network_of(law: NeuralCellularAutomaton, task: int) -> Network:
+    """The first attempt that is as complex as is wanted."""
+    key = law.task_key(Domain.WEIGHTS)
+    for attempt in range(4096):
+        maps = network(key, task, law.colours, attempt)
+        if law.complexity is None:
+            return maps
+        low, high = law.complexity
+        if low <= complexity(law, maps, first_grid(law, words_of_task(key, task, attempt, 1))) <= high:
+            return maps
+    raise ValueError("no network")
+
+
 def row(law: NeuralCellularAutomaton, index: int, length: int) -> dict[str, Any]:
     """See the package."""
     if law.task_count is None:
@@ -59,17 +108,8 @@ def row(law: NeuralCellularAutomaton, index: int, length: int) -> dict[str, Any]
         drawn = words_of(law.key(Domain.TASKS), index)
         high, low = next(drawn), next(drawn)
         task = (high * 2**32 + low) * law.task_count // 2**64
-    maps = network(law.task_key(Domain.WEIGHTS), (law.first_task + task) % 2**64, law.colours)
-
-    words = words_of(law.key(Domain.CELLS), index)
-    weights = [int(start_weights()[byte_sum(next(words))]) for _ in range(16)][: law.colours]
-    ends = list(itertools.accumulate(weights))
-
-    def cell() -> int:
-        value = next(words) * ends[-1] // 2**32
-        return sum(value >= end for end in ends)
-
-    grid = [[cell() for _ in range(law.width)] for _ in range(law.height)]
+    maps = network_of(law, (law.first_task + task) % 2**64)
+    grid = first_grid(law, words_of(law.key(Domain.CELLS), index))
     for _ in range(law.burn_in):
         grid = step(grid, maps)
     patch, start = law.patch, law.colours ** (law.patch**2)
