@@ -48,9 +48,9 @@ struct Kernel {
 
   static void draw(const simd::LawArguments& arguments, std::size_t begin, std::size_t end, std::byte* memory,
                    const std::atomic<bool>& cancelled) {
+    std::memset(memory, 0, sizeof(Scratch));  // lanes without a row have no triggers, and stay within the table
     auto& scratch = *reinterpret_cast<Scratch*>(memory);
     const simd::Weighted weights(arguments.law.tables[1], scratch.guide);
-    std::memset(scratch.taken, 0, sizeof(scratch.taken));
     return arguments.columns[simd::kLossMask].data != nullptr
                ? draw_all<true>(arguments, weights, begin, end, scratch, cancelled)
                : draw_all<false>(arguments, weights, begin, end, scratch, cancelled);

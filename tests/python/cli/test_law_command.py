@@ -36,7 +36,8 @@ def test_every_law_has_a_word_and_help(kind: str, capsys: pytest.CaptureFixture[
     except (TypeError, ValueError):  # it has no defaults
         assert main(["law", kind]) in (1, 2)
         assert " needs " in capsys.readouterr().err
-        assert shown(capsys, kind, "--preset", law.presets[0])["kind"] == kind
+        for preset in law.presets[:1]:
+            assert shown(capsys, kind, "--preset", preset)["kind"] == kind
     else:
         assert shown(capsys, kind)["kind"] == kind
     for command in ("law", "generate"):
