@@ -163,6 +163,12 @@ def cases() -> dict[str, tuple[str, Any, float | None, Callable[[], tuple[str, f
             0.3,
             lambda: yardstick("NumPy row by row", lambda: theirs.bursty(200)),
         ),
+        "triggers": (
+            "trigger_chain",
+            tm.TriggerChain(probabilities=np.random.default_rng(0).dirichlet(np.ones(65), 65).tolist(), triggers=5),
+            0.6,
+            None,
+        ),
         "neural automaton": ("neural_cellular_automaton", tm.NeuralCellularAutomaton(), 0.017, None),
     }
 
