@@ -197,9 +197,10 @@ def test_the_command_line_lists_and_runs_them(
     assert main(["reproduce", "--list", "--json"]) == 0
     assert set(STUDIES) <= set(json.loads(capsys.readouterr().out))
     monkeypatch.setattr(running, "all_studies", lambda: {"tiny-laws": TINY})
-    words = ["reproduce", "tiny-laws", "--quick", "--out", str(tmp_path), "--compute.device", "cpu", "--json"]
-    assert main(words) == 0
-    said = json.loads(capsys.readouterr().out)
-    said = said["tiny-laws"]
+    place = ["--out", str(tmp_path), "--compute.device", "cpu"]
+    assert main(["reproduce", "tiny-laws", "--estimate", *place, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[str(tmp_path)]["runs"] == 3
+    assert main(["reproduce", "tiny-laws", "--quick", *place, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["tiny-laws"]
     assert said["study"] == "tiny-laws" and said["rows"][LOSS][0]["column"] == "from scratch"
     assert "QUICK CHECK" in Path(said["markdown"]).read_text()
