@@ -25,7 +25,6 @@ from rich.table import Table
 from trajmill.cli.session import Outcome, UsageError, columns
 from trajmill.core.progress import Progress, silent
 from trajmill.studies.cells import QUICK_LABEL, ReproduceConfig
-from trajmill.studies.laws import LawStudy
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Form
 from trajmill.studies.run import advice, all_studies, check, names_in, plan, reproduce
@@ -99,8 +98,6 @@ class Reproduce:
     def _predicted(self, asked: Mapping[str, Form | None]) -> dict[Path, Prediction]:
         """How long it will take, by the directory whose runs studies share."""
         planned = {name: plan(name, self.config, form) for name, form in asked.items()}
-        if learned := [name for name, each in planned.items() if isinstance(each.study, LawStudy)]:
-            raise ValueError(f"how long {', '.join(learned)} will take is not predicted; --list says it roughly")
         return {
             out: predict([(each.cells, each.config) for name, each in planned.items() if self._out(name) == out], out)
             for out in {self._out(name): None for name in asked}

@@ -7,7 +7,7 @@ its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,8 @@ from trajmill.studies.records import Column, Place, Study, Variant
 from trajmill.training.settings import configured
 
 HELD_OUT = "held-out sequences"
+EVALUATIONS = 50
+"""of a run, at least, so that flat parts of a curve can be seen"""
 LOSS, ACCURACY = "loss, nats a target", "accuracy, %"
 
 
@@ -54,18 +56,11 @@ class LawStudy(Study):
     predictors: tuple[Predictor, ...] = ()
     accuracy: bool = False
     """whether the table also says how often the likeliest token is the right one"""
-    evaluation_count: int = 50
-    """measurements of a run, at least"""
 
     @property
     def places(self) -> tuple[Place, ...]:
         """See `Study.places`."""
         return (HELD_OUT,)
-
-    @property
-    def is_offline(self) -> bool:
-        """See `Study.is_offline`: False, since how long it takes is not predicted."""
-        return False
 
 
 class LawResults(Results):
@@ -123,18 +118,23 @@ class LawResults(Results):
 
 def run_laws(study: LawStudy, output: Path, config: ReproduceConfig, progress: Progress) -> LawResults:
     """Train every variant, and before it what it starts from; what is finished stays."""
-    config = replace(config, evaluation_count=max(config.evaluation_count, study.evaluation_count))
     runs: dict[tuple[str, Place], Path] = {}
     for variant in study.variants.values():
-        start, init = variant.start, None
-        if start is not None:
-            init = output / "pretraining" / path_name(start.name)
-            before = Variant(name=f"{start.name} pre-training", method=start.method, updates=start.updates)
-            finished_run(_settings(before, None, config, config.share_before), init, _part(start.name, progress))
-        path = output / "runs" / path_name(variant.name)
-        settings = _settings(variant, init, config, config.update_share)
-        runs[variant.name, HELD_OUT] = finished_run(settings, path, _part(variant.name, progress))
+        for path, settings in law_runs(variant, output, config):
+            runs[variant.name, HELD_OUT] = finished_run(settings, path, _part(settings.variant, progress))
     return LawResults(study, output, config, runs)
+
+
+def law_runs(
+    variant: Variant, output: Path, config: ReproduceConfig
+) -> Iterator[tuple[Path, TrainConfig[language_model.Config]]]:
+    """Directory and settings of what the variant starts from, if anything, and of the variant itself."""
+    start, init = variant.start, None
+    if start is not None:
+        init = output / "pretraining" / path_name(start.name)
+        before = Variant(name=f"{start.name} pre-training", method=start.method, updates=start.updates)
+        yield init, _settings(before, None, config, config.share_before)
+    yield output / "runs" / path_name(variant.name), _settings(variant, init, config, config.update_share)
 
 
 def _part(name: str, progress: Progress) -> Progress:
@@ -142,6 +142,7 @@ def _part(name: str, progress: Progress) -> Progress:
 
 
 def _settings(variant: Variant, init: Path | None, config: ReproduceConfig, share: float) -> TrainConfig[Any]:
+    config = replace(config, evaluation_count=max(config.evaluation_count, EVALUATIONS))
     method, schedule = scaled(variant.method, variant.updates, share, variant.updates, config)
     return TrainConfig(
         init=init, seeds=config.seeds, method=method, schedule=schedule, compute=config.compute, variant=variant.name

@@ -107,10 +107,8 @@ def plan(name: str, config: ReproduceConfig | None = None, form: Form | None = N
     study, config = in_form(study_named(name), form), of_python(config or ReproduceConfig())
     quick = config.quick or name == "quick"
     config = replace(config, quick=quick, seeds=config.seeds or (QUICK_SEEDS if quick else study.seeds))
-    if isinstance(study, LawStudy):
-        if config.datasets or config.environments:
-            raise ValueError(f"study {name} learns sequences of a law: leave out --datasets and --environments")
-        return Planned(study=study, config=config, cells=())
+    if isinstance(study, LawStudy) and (config.datasets or config.environments):
+        raise ValueError(f"study {name} learns sequences of a law: leave out --datasets and --environments")
     other = "datasets" if study.kind == "environments" else "environments"
     if getattr(config, other):
         raise ValueError(f"study {name} has {study.kind}: give --{study.kind} in place of --{other}, or leave it out")
@@ -157,11 +155,10 @@ def reproduce(
     output = replaceable(local_path(output))
     check_writable(output)
     if isinstance(planned.study, LawStudy):
-        learned = run_laws(planned.study, output, planned.config, progress)
-        _write(learned)
-        return learned
-    runs = run_cells(list(planned.cells), output, planned.config, progress)
-    results = Results(planned.study, output, planned.config, runs, planned.missing, planned.not_yet)
+        results: Results = run_laws(planned.study, output, planned.config, progress)
+    else:
+        runs = run_cells(list(planned.cells), output, planned.config, progress)
+        results = Results(planned.study, output, planned.config, runs, planned.missing, planned.not_yet)
     _write(results)
     return results
 

@@ -13,7 +13,7 @@ from trajmill.algorithms import method_named, name_of
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import duration
 from trajmill.data.environments import Task
-from trajmill.experiments.settings import DatasetTrainConfig, TrainConfig
+from trajmill.experiments.settings import TrainConfig
 from trajmill.experiments.train import probe
 from trajmill.experiments.upsample.job import MODEL
 from trajmill.replay.ring import Turns
@@ -33,6 +33,7 @@ from trajmill.studies.cells import (
     training_config,
     upsample_config,
 )
+from trajmill.studies.laws import HELD_OUT, law_runs
 from trajmill.studies.records import Place, Study, Variant
 from trajmill.training.device import ComputeConfig
 
@@ -198,11 +199,14 @@ class _Piece:
     @property
     def alone(self) -> dict[str, Any]:
         """Changes that let it be tried before what it needs is there."""
-        return {"init": None} if isinstance(self.settings, DatasetTrainConfig) else {}
+        return {"init": None}
 
 
 def _pieces(variant: Variant, place: Place, output: Path, config: ReproduceConfig) -> Iterator[_Piece]:
     """The run of a cell, and those that it needs."""
+    if place == HELD_OUT:
+        yield from (_piece(path, settings) for path, settings in law_runs(variant, output, config))
+        return
     if variant.meets is not None or isinstance(place, Task):
         raise ValueError(
             f"{variant.name} learns online, so a few updates do not tell how long it will take; "

@@ -22,8 +22,8 @@ from trajmill.studies import run as running
 from trajmill.studies.cells import ReproduceConfig
 from trajmill.studies.laws import ACCURACY, HELD_OUT, LOSS, LawResults, LawStudy, Predictor
 from trajmill.studies.records import Column, Pretraining, Variant
-from trajmill.studies.run import all_studies, reproduce
-from trajmill.studies.work import estimate
+from trajmill.studies.run import all_studies, plan, reproduce
+from trajmill.studies.work import estimate, predict
 from trajmill.training.device import ComputeConfig
 
 STUDIES = {name: study for name, study in all_studies().items() if isinstance(study, LawStudy)}
@@ -57,7 +57,6 @@ TINY = LawStudy(
         Predictor(label="either value", losses=lambda law, tokens: np.full(tokens.shape, math.log(2))),
     ),
     accuracy=True,
-    evaluation_count=4,
 )
 
 
@@ -159,6 +158,15 @@ def test_what_is_finished_is_not_trained_again(done: LawResults, monkeypatch: py
     assert {path: path.read_bytes() for path in done.output.rglob("*") if path.is_file()} == kept
 
 
+def test_how_long_it_will_take(done: LawResults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a study that has not begun, three runs; of a finished one none."""
+    monkeypatch.setattr(running, "all_studies", lambda: {"tiny-laws": TINY})
+    planned = plan("tiny-laws", ReproduceConfig(compute=CPU))
+    left, none = (predict([(planned.cells, planned.config)], output) for output in (tmp_path, done.output))
+    assert left.runs == 3 and 0.0 < left.updating_hours < 0.1
+    assert none.runs == 0
+
+
 def test_other_settings_are_refused(done: LawResults, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "all_studies", lambda: {"tiny-laws": TINY})
     with pytest.raises(ValueError, match=r"seeds"):
@@ -189,9 +197,10 @@ def test_the_command_line_lists_and_runs_them(
     assert main(["reproduce", "--list", "--json"]) == 0
     assert set(STUDIES) <= set(json.loads(capsys.readouterr().out))
     monkeypatch.setattr(running, "all_studies", lambda: {"tiny-laws": TINY})
-    words = ["reproduce", "tiny-laws", "--quick", "--out", str(tmp_path), "--compute.device", "cpu", "--json"]
-    assert main(words) == 0
-    said = json.loads(capsys.readouterr().out)
-    said = said["tiny-laws"]
+    place = ["--out", str(tmp_path), "--compute.device", "cpu"]
+    assert main(["reproduce", "tiny-laws", "--estimate", *place, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[str(tmp_path)]["runs"] == 3
+    assert main(["reproduce", "tiny-laws", "--quick", *place, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["tiny-laws"]
     assert said["study"] == "tiny-laws" and said["rows"][LOSS][0]["column"] == "from scratch"
     assert "QUICK CHECK" in Path(said["markdown"]).read_text()
