@@ -175,7 +175,8 @@ def cases() -> dict[str, tuple[str, Any, float | None, Callable[[], tuple[str, f
 
 def main(kinds: list[str]) -> None:
     rows: list[Row] = []
-    for name, (kind, law, goal, published) in cases().items():
+    known = cases()
+    for name, (kind, law, goal, published) in known.items():
         if kinds and kind not in kinds:
             continue
         length = 6000 if kind == "cellular_automaton" else 1024 if kind == "neural_cellular_automaton" else LENGTH
@@ -187,8 +188,9 @@ def main(kinds: list[str]) -> None:
         than = "" if over is None else f", {ours / over[1]:,.0f} times {over[0]}"
         print(f"{name}: {ours:.3f} {unit}{than}{aim}", flush=True)
     for name in ("nested brackets k=64", "fresh chains S=10, table", "fresh chains S=100, urn", "copy L=64"):
-        if not kinds or cases()[name][0] in kinds:
-            one, two = (rate_by_clock(cases()[name][1], threads) for threads in (1, 2))
+        kind, law, *_ = known[name]
+        if not kinds or kind in kinds:
+            one, two = (rate_by_clock(law, threads) for threads in (1, 2))
             rows.append(row(f"  {name}, 2 threads", two, UNIT, over=("1 thread", one)))
             print(f"{name}, 2 threads: {two / one:.2f} times 1 thread", flush=True)
     if not kinds:

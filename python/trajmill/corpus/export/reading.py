@@ -151,16 +151,15 @@ class CorpusRows:
     def copy_columns(self, columns: Sequence[Column], first: int, end: int, file: BinaryIO) -> None:
         """Append the bytes of rows `first` to `end` of one column after the other to `file`."""
         for column in columns:
+            size = column.row_bytes
             for shard, start, stop in self._pieces(first, end):
                 if column.name in self._maps:
-                    step = max(1, BLOCK_BYTES // column.row_bytes)
+                    step = max(1, BLOCK_BYTES // size)
                     for row in range(start, stop, step):
                         values = self._values(column.name, shard, slice(row, min(row + step, stop)))
                         file.write(np.ascontiguousarray(values, column.stored_dtype).data.cast("B"))
-                    if column is columns[-1]:
-                        self._report(stop - start)
-                    continue
-                _copy_bytes(self._paths[column.name][shard], start * column.row_bytes, stop * column.row_bytes, file)
+                else:
+                    _copy_bytes(self._paths[column.name][shard], start * size, stop * size, file)
                 if column is columns[-1]:
                     self._report(stop - start)
 
