@@ -56,7 +56,9 @@ struct Avx512 {
 
   // How many of sixteen numbers in ascending order are at most `word`; not all of them.
   static std::uint32_t count_at_most(const std::uint32_t* sixteen, std::uint32_t word) {
-    return static_cast<std::uint32_t>(__builtin_popcount(_mm512_cmpge_epu32_mask(vec(word), load(sixteen))));
+    std::uint32_t at_most = _mm512_cmpge_epu32_mask(vec(word), load(sixteen));
+    asm("" : "+r"(at_most));  // GCC 12 counts in 16 bits otherwise, and widens the count in another step
+    return static_cast<std::uint32_t>(__builtin_popcount(at_most));
   }
 
   static Half half(std::uint32_t value) { return _mm512_set1_epi64(value); }
