@@ -179,7 +179,7 @@ def test_short_names() -> None:
 
 
 def test_wrong_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'Hopper-v5'; known: .*Hopper-v4"):
+    with pytest.raises(ValueError, match=r"Hopper-v5 is Gymnasium's: .*Hopper-v4"):
         environment_definition("Hopper-v5")
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         BatchedEnvironment("Hopper-v4", 0)
