@@ -225,7 +225,7 @@ class GymnasiumEnvironments:
         slots = np.arange(len(seeds)) if slots is None else slots
         for slot, seed in zip(slots, seeds, strict=True):
             self._shown[slot] = self._environments[slot].reset(seed=int(seed))[0]
-            self._seeds[slot], self._lengths[slot] = seed, 0
+            self._seeds[slot], self._lengths[slot], self._actions[slot] = seed, 0, 0.0
         return self._shown[slots]
 
     def step(self, actions: ActionArray, slots: IndexArray | None = None) -> StepResult:
