@@ -12,7 +12,7 @@ from typing import Any, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.core import checks
+from trajmill.core import checks, pictures
 from trajmill.core.column import Column
 from trajmill.core.law import RowLaw
 from trajmill.core.paths import AnyPath, local_path
@@ -143,6 +143,14 @@ class Corpus(ABC):
 
     def __iter__(self) -> Iterator[Rows]:
         return (self[index] for index in range(len(self)))
+
+    def _repr_html_(self) -> str:
+        column = self.columns[0]
+        drawn = ""
+        if column.row_length * pictures.ROWS <= pictures.MOST_TOKENS:
+            rows = self.read(np.arange(min(pictures.ROWS, len(self))))
+            drawn = pictures.token_cells(rows[column.name])
+        return pictures.html(repr(self), drawn)
 
     def shuffled(self, seed: int, *, epoch: int = 0) -> ShuffledCorpus:
         """The same rows in an order that is a pure function of `seed` and `epoch`; takes no memory."""

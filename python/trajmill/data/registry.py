@@ -7,7 +7,8 @@ with what to do. `trajmill.data.environments` has the five tasks that trajmill s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
@@ -61,7 +62,7 @@ def make_registered(environment_id: str) -> Any:
         remedy = "install it, or name the folder that it is in by the variable PYTHONPATH"
         raise ImportError(f"{environment_id} is of the package {package!r}, which is not found; {remedy}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_warnings():
             warnings.simplefilter("ignore")  # that there is a newer version, or that this is the newest
             return gymnasium.make(environment_id, disable_env_checker=True)
     except gymnasium.error.UnregisteredEnv as error:
@@ -71,6 +72,25 @@ def make_registered(environment_id: str) -> Any:
     except Exception as error:
         fault = f"Gymnasium cannot make {environment_id}: {type(error).__name__}: {error}"
         raise ValueError(f"{fault}; gymnasium.make({environment_id!r}) must work without more arguments") from error
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Drop MuJoCo's warnings, which otherwise go to stderr and into MUJOCO_LOG.TXT.
+
+    There is one about HalfCheetah's model file, and one for each state that it cannot step and resets.
+    """
+    try:
+        import mujoco
+    except ImportError:  # and what needs it says so
+        yield
+        return
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)
 
 
 def _unknown(environment_id: str, registered: Iterable[str]) -> str:

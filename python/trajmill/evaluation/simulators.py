@@ -10,8 +10,7 @@ more than 1e-3). Both simulators here halve these margins, which restores the ea
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from typing import Any, Self
@@ -23,7 +22,7 @@ from trajmill.core.limits import usable_cores
 from trajmill.data.actions import bounds_of
 from trajmill.data.environments import is_ours, task_of
 from trajmill.data.records import BoolArray
-from trajmill.data.registry import make_registered
+from trajmill.data.registry import make_registered, without_warnings
 from trajmill.evaluation.environments import ActionArray, Float64Array, IndexArray, environment_definition
 
 
@@ -85,21 +84,6 @@ def _import_simulators() -> tuple[Any, Any]:
         fault = "evaluation needs Gymnasium and MuJoCo 3.17 or later; install them with: pip install 'trajmill[train]'"
         raise ImportError(fault) from error
     return gymnasium, mujoco
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Drop MuJoCo's warnings, which otherwise go to stderr and into MUJOCO_LOG.TXT.
-
-    There is one about HalfCheetah's model file, and one for each state that it cannot step and resets.
-    """
-    mujoco = _import_simulators()[1]
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
 
 
 class BatchedEnvironment:

@@ -74,7 +74,7 @@ def test_learning_from_data_in_limits_of_its_own(data: str, tmp_path: Path, caps
     assert (acted >= [0.0, -2.0]).all() and (acted <= [1.0, 1.0]).all() and acted[:, 1].min() < -1.0
 
 
-@pytest.mark.filterwarnings("ignore:.*were not over:trajmill.data.DatasetWarning")
+@pytest.mark.filterwarnings("ignore::trajmill.data.DatasetWarning")
 @pytest.mark.parametrize("environment", ["Pendulum-v1", VALVE])
 def test_agents_resume_to_the_last_bit(environment: str, tmp_path: Path) -> None:
     config = tiny("sac", environment=environment)
