@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from trajmill import _core
-from trajmill.core import checks
+from trajmill.core import checks, pictures
 from trajmill.core.column import Column
 
 Array = NDArray[Any]
@@ -383,6 +383,11 @@ class Law:
         """Keep fields in another form; for `check` alone."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def _repr_html_(self) -> str:
+        length = self.usual_length(pictures.COLUMNS)
+        drawn = pictures.token_cells(self.sample(pictures.ROWS, length)) if length <= pictures.MOST_TOKENS else ""
+        return pictures.html(repr(self), drawn)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), **self.settings()), ()

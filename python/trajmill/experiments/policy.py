@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trajmill.core import checks
 from trajmill.core.paths import AnyPath, local_path
+from trajmill.data.actions import to_environment
 from trajmill.evaluation.rollout import EpisodicPolicy
 from trajmill.experiments.evaluate import TrainedPolicy, read_policy
 from trajmill.runs.reading import newest_checkpoints
@@ -87,7 +88,7 @@ class LoadedPolicy:
             count = len(part.seeds)
             mine = rows[first : first + count] if self._seed is None else np.repeat(rows, count, axis=0)
             first += count
-            given = part.act(np.ascontiguousarray(mine)) * np.float32(part.action_limit)
+            given = to_environment(part.act(np.ascontiguousarray(mine)), part.action_limit)
             actions.append(given if self._seed is None else given[part.seeds.index(self._seed)][None])
         result = np.concatenate(actions)
         if seen.ndim == 1:

@@ -141,7 +141,7 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
     """
 
     environment: str
-    """Gymnasium id or short name of the environment, such as hopper"""
+    """hopper, halfcheetah, walker2d, ant, invertedpendulum, or another Gymnasium id, such as Pendulum-v1"""
     interaction: Interaction
     environments: int = 1
     """environments of each seed that are stepped together, at least 1"""
@@ -165,7 +165,7 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
         if self.dataset is None and (self.offline_ratio, self.limit) != (0.5, None):
             raise ValueError(
                 "offline_ratio and limit are of a dataset: give --dataset too, or leave them out; the environment "
-                f"itself always cuts episodes after {EPISODE_LIMIT:,} steps"
+                f"itself always cuts episodes, most after {EPISODE_LIMIT:,} steps"
             )
         if self.synthesis.every is None and self.synthesis != SynthesisConfig():
             raise ValueError("settings of synthesis need models: give --synthesis.every too, or leave them out")

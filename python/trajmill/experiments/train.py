@@ -22,7 +22,8 @@ from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, Normalizer, environment_of, load_dataset
-from trajmill.data.environments import action_limit_of, check_environment, find_environment, task_of
+from trajmill.data.actions import ActionLimit
+from trajmill.data.environments import check_environment, find_environment, task_of
 from trajmill.data.errors import warn_about
 from trajmill.experiments.online import OnlineState, ring_of, values_at_start
 from trajmill.experiments.prediction import identity_of, identity_of_run
@@ -211,7 +212,9 @@ class _Task:
             warn_about(f"init {config.init} was trained for {trained}, agents act in {environment}; as asked")
         part = _of_seeds(config, range(seed_count))
         model = model_of(config, method, dataset)
-        action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0
+        action_limit: ActionLimit = 1.0
+        if environment is not None and hasattr(method, "policy"):
+            action_limit = task_of(environment).action_limit
         more = dict[str, Any]()
         if isinstance(config, OnlineTrainConfig):
             table: Any = _ring(config, part.seeds, device, start, dataset)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
+from trajmill.core import pictures
 from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.core.sealing import unsealed
 from trajmill.data import has_reference_score
@@ -50,7 +51,7 @@ class Series:
     """(point_count, seed_count); NaN where a seed has no finite value"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunRecord:
     """What there is to know of one run directory."""
 
@@ -71,6 +72,17 @@ class RunRecord:
     """by phase (``train``, ``evaluation``), then by metric name"""
     wall_seconds: float
     """of the last line of metrics.jsonl"""
+
+    def __repr__(self) -> str:
+        end = "finished" if self.finished else "not finished"
+        return f"<{self.kind} run {self.path.name}: {len(self.seeds)} seeds, {self.update:,} updates, {end}>"
+
+    def _repr_html_(self) -> str:
+        scores = self.evaluation(self.score[0])
+        if scores is None:
+            return pictures.html(repr(self))
+        means = [values[np.isfinite(values)].mean() for values in scores.values if np.isfinite(values).any()]
+        return pictures.html(repr(self), pictures.bars(means, f"{self.score[1]}s of the evaluations, means over seeds"))
 
     @property
     def settings(self) -> Mapping[str, Any]:

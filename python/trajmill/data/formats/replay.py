@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.sealing import ARRAYS_FORMAT, arrays_hash
+from trajmill.data.actions import recorded_limit, to_environment
 from trajmill.data.columns import MemoryBudget, check_columns
 from trajmill.data.errors import refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset
@@ -74,7 +75,7 @@ def read(
             fault = f"{count:,} rows are not of {environments} environments, as many of each"
             raise refuse(fault, "give a directory that this version of trajmill has written")
         columns = {name: _by_environment(values, environments) for name, values in columns.items()}
-        columns["actions"] = columns["actions"] * np.float32(known.pop("action_limit", 1.0))
+        columns["actions"] = to_environment(columns["actions"], recorded_limit(known.get("action_limit", 1.0)))
         columns = _settled(columns, count // environments)
         fields = {"name": f"{known.get('dataset', 'replay')}-{known.get('seed', path.name)}", "metadata": known}
         return checked_dataset(path, columns, fix_timeouts=fix_timeouts, limit=limit, **fields)
