@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,8 +94,30 @@ class Trackio(Wandb):
     def _defaults(self, path: Path, identity: str) -> dict[str, Any]:
         return {"project": "trajmill", "name": f"{path.name}-{identity}", "embed": False}
 
+    def begin(self, path: Path, identity: str, settings: Mapping[str, Any]) -> None:
+        """See `Logger`."""
+        with redirect_stdout(sys.stderr):  # results alone go to stdout
+            Wandb.begin(self, path, identity, settings)
+
+    def end(self) -> None:
+        """See `Logger`."""
+        with redirect_stdout(sys.stderr):
+            self._library.finish()  # else it would finish the run once more at the exit
+
 
 _KINDS = {kind.name: kind for kind in (TensorBoard, Wandb, Trackio)}
+
+
+def loggers_of(given: str | Sequence[str | Logger]) -> list[Logger]:
+    """Loggers by their names, or as they are; TypeError for what is neither."""
+    if not isinstance(given, str | Sequence):
+        raise TypeError(f"loggers must be a sequence of names and loggers, got {given!r}")
+    names = [given] if isinstance(given, str) else given
+    found = [logger_named(each) if isinstance(each, str) else each for each in names]
+    for each in found:
+        if not all(hasattr(each, name) for name in ("name", "begin", "log", "end")):
+            raise TypeError(f"a logger is one of {', '.join(_KINDS)}, or has name, begin, log and end; got {each!r}")
+    return found
 
 
 def logger_named(name: str) -> Logger:

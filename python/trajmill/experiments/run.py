@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trajmill.core import checks
 from trajmill.core.display import display
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.evaluation.statistics import average_last_four
 from trajmill.experiments import train as training
 from trajmill.experiments.keywords import settings_of
-from trajmill.experiments.loggers import logger_named
+from trajmill.experiments.loggers import loggers_of
 from trajmill.experiments.policy import LoadedPolicy, load_policy
 from trajmill.report.comparison import number
 from trajmill.report.figures import Curve, Panel, curves_svg, standalone
@@ -128,7 +129,7 @@ def train(
     processes: int | None = None,
     progress: bool | Progress = True,
     callback: Callback | None = None,
-    loggers: Sequence[str | Logger] = (),
+    loggers: str | Sequence[str | Logger] = (),
     **settings: Any,
 ) -> Run:
     """Train a method, all seeds in one program, and score it as it learns: ``trajmill train`` as a function.
@@ -153,9 +154,12 @@ def train(
     """
     if updates is not None:
         settings = {"schedule.updates": updates, **settings}
+    for name, function in (("progress", progress), ("callback", callback)):
+        if not (function is None or isinstance(function, bool) or callable(function)):
+            raise TypeError(f"{name} must be a function, got {function!r}")
+    checks.boolean("resume", resume)
+    path, opened = local_path(out), loggers_of(loggers)
     config = settings_of(method, settings)
-    path = local_path(out)
-    opened = [logger_named(each) if isinstance(each, str) else each for each in loggers]
     shown = display() if progress is True else nullcontext(progress or silent)
     if processes is None and is_one_of_several():  # such a process starts no others
         processes = 1
