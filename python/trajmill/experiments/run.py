@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ class Run:
         label = self.record.score[1] if phase == "evaluation" and name == self.record.score[0] else name
         curve = Curve.of_seeds(0, series.updates, series.values, members=True)
         panel = Panel(title="", x_label="updates", y_label=label.replace("_", " "), curves=[curve], markers=True)
-        svg = curves_svg("run", panel, alternative=f"{label} over updates", size=(6.5, 2.8))
+        name = f"run-{zlib.crc32(bytes(self.path)):x}"  # a notebook may show several runs
+        svg = curves_svg(name, panel, alternative=f"{label} over updates", size=(6.5, 2.8))
         return summary + standalone(svg).partition("\n")[2]
 
     def _curve(self) -> tuple[str, str, Series] | None:

@@ -137,6 +137,26 @@ def test_tensorboard_shows_each_seed_and_the_mean(whole: Callable[..., Path], tm
             np.testing.assert_allclose([value for _, value in points], wanted, rtol=1e-6)
 
 
+def test_tensorboard_is_given_updates_as_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is not installed."""
+    points: list[tuple[str, str, float, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, place: str) -> None:
+            self.who = Path(place).relative_to(tmp_path / "tensorboard").name
+            self.flush = self.close = lambda: None
+
+        def add_scalar(self, tag: str, value: float, step: int) -> None:
+            points.append((self.who, tag, value, step))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))  # type: ignore[arg-type]
+    logger = TensorBoard()
+    logger.begin(tmp_path, "", {})
+    logger.log(Record.of("train", 7, 1.5, (5, 3), {"loss": [1.0, 3.0]}))
+    logger.end()
+    assert points == [(who, "train/loss", value, 7) for who, value in (("mean", 2.0), ("seed_5", 1.0), ("seed_3", 3.0))]
+
+
 def fake(monkeypatch: pytest.MonkeyPatch, name: str) -> SimpleNamespace:
     """A library with W&B's interface, which keeps what it is told."""
     library = SimpleNamespace(options=[], points=[], finished=0)
