@@ -79,7 +79,7 @@ class RunDirectory:
             raise RunError(f"{path} holds a finished run; choose another directory or remove this one")
         if not resume:
             raise RunError(
-                f"{path} holds an unfinished run; go on with --resume (resume=True), or choose another directory"
+                f"{path} holds an unfinished run; go on with --resume (resume=True), or choose another place"
             )
         wanted = json.loads(json.dumps(config))
         _fill(known, json.loads(json.dumps({"config": defaults or {}})))
