@@ -65,7 +65,13 @@ _NAMES = {
 def __getattr__(name: str) -> object:
     for module, names in _NAMES.items():
         if name in names:
-            value = globals()[name] = getattr(import_module(module), name)
+            try:
+                value = globals()[name] = getattr(import_module(module), name)
+            except ModuleNotFoundError as error:
+                if (error.name or "").startswith("trajmill"):
+                    raise
+                told = f"trajmill.{name} needs {error.name}, which is not installed: pip install 'trajmill[train]'"
+                raise ModuleNotFoundError(told, name=error.name) from error
             return value
     if name[:1].isupper():  # a law: tm.HiddenMarkovModel is in trajmill.laws.hidden_markov_model
         laws = import_module("trajmill.laws")

@@ -73,7 +73,8 @@ class Wandb:
 
     def _defaults(self, path: Path, identity: str) -> dict[str, Any]:
         project = os.environ.get("WANDB_PROJECT", "trajmill")
-        return {"project": project, "name": path.name, "id": identity, "dir": str(path)}
+        own = {"project": project, "name": path.name, "id": identity, "dir": str(path)}
+        return own | {"reinit": "create_new"}  # beside a run of the caller's
 
     def log(self, record: Record) -> None:
         """See `Logger`."""

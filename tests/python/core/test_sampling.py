@@ -390,6 +390,12 @@ import sys, trajmill
 assert not {'numpy', 'torch', 'h5py', 'xxhash', 'tyro', 'rich'} & set(sys.modules)
 assert all(hasattr(trajmill, name) for name in set(dir(trajmill)) - {'feed', 'load_policy', 'load_run', 'train'})
 assert 'torch' not in sys.modules
+sys.modules['torch'] = None
+try:
+    trajmill.train
+except ModuleNotFoundError as error:
+    assert str(error).startswith("trajmill.train needs torch") and "'trajmill[train]'" in str(error)
+del sys.modules['torch']
 assert hasattr(trajmill, 'feed') and not hasattr(trajmill, 'Markov')
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
