@@ -15,9 +15,8 @@ from typing import Annotated
 import tyro
 from rich.console import Group, RenderableType
 
-from trajmill.cli.progress import duration
 from trajmill.cli.session import Outcome, columns
-from trajmill.core.progress import Progress, silent
+from trajmill.core.progress import Progress, duration, silent
 from trajmill.experiments.demo import DemoConfig, DemoPlan, DemoResult, run_demo
 
 EXAMPLES = """

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,9 +21,9 @@ import tyro.constructors
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from trajmill.cli.progress import PlainProgress, RichProgress
+from trajmill.core.display import display
 from trajmill.core.paths import given_path
-from trajmill.core.progress import Progress, silent
+from trajmill.core.progress import silent
 
 _RULES = tyro.constructors.ConstructorRegistry()
 
@@ -90,9 +90,7 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
     if {"-h", "--help"} & set(rest):
         print(f"{about}\n")  # not as the parser's description, whose lines it joins
     command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers, registry=_RULES)
-    plain = nullcontext(silent if quiet else PlainProgress(sys.stderr))
-    display: AbstractContextManager[Progress] = RichProgress() if sys.stderr.isatty() and not quiet else plain
-    with display as progress, _plain_warnings():
+    with nullcontext(silent) if quiet else display() as progress, _plain_warnings():
         outcome = command.run(progress)
     if outcome is None:
         return

@@ -138,7 +138,8 @@ def export_run(run: AnyPath, destination: AnyPath) -> int:
     tensors, known = read_state(newest_checkpoints(run)[0])  # the first seed is in the first process's
     method = method_of_kind(known["kind"])
     if method is None or not hasattr(method, "export"):
-        raise RunError(f"{run} is of {known['kind']}, which no other program's format is known for")
+        also = "; its policy can be a file that ends in .pt2, .pt or .onnx" if hasattr(method, "restore") else ""
+        raise RunError(f"{run} is of {known['kind']}, which no other program's format is known for{also}")
     if destination.is_file() or contents(destination):
         raise ValueError(f"{destination} exists; choose another name")
     destination.parent.mkdir(parents=True, exist_ok=True)

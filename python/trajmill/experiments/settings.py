@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
-from trajmill.algorithms import method_named, synthesizing_methods
+from trajmill.algorithms import learns_online, method_named, synthesizing_methods
 from trajmill.core import checks
 from trajmill.data.environments import EPISODE_LIMIT
 from trajmill.experiments.prediction import GREATEST_HORIZON
@@ -179,3 +180,11 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
     def turns(self) -> Turns:
         """How steps and updates alternate."""
         return Turns.of(self.interaction, self.environments, self.method.batch_size)  # type: ignore[attr-defined]
+
+
+def kind_of_settings(method: ModuleType) -> tuple[type[TrainConfig[Any]], dict[str, Any]]:
+    """The settings that a run of a method has, and the method's own defaults of some."""
+    own = {"method": method.Config(), "schedule": method.SCHEDULE}
+    if learns_online(method):
+        return OnlineTrainConfig, own | {"interaction": method.INTERACTION}
+    return DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig, own

@@ -26,6 +26,8 @@ from trajmill.data import has_reference_score
 from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
+LOGGERS = "loggers.json"
+"""how many records each logger has had"""
 REPLAY = "replay"
 """folder of what agents that learn online have collected: ``SEED/FIRST_ROW.safetensors``"""
 PROCESSES = "processes"

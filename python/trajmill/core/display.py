@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -13,9 +15,9 @@ import rich.progress
 from rich.console import Console
 from rich.text import Text
 
-from trajmill.core.progress import duration
+from trajmill.core.progress import Progress, duration
 
-__all__ = ["PlainProgress", "RichProgress", "amount", "duration", "rate"]
+__all__ = ["PlainProgress", "RichProgress", "amount", "display", "duration", "rate"]
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
@@ -23,6 +25,12 @@ RATE_LINES = 12
 """lines from which a running task's rate is taken, so that a slow beginning is forgotten"""
 BAR_MINIMUM_WIDTH = 110
 """columns of a terminal that has room for a bar beside the numbers"""
+
+
+def display() -> AbstractContextManager[Progress]:
+    """Progress for whoever looks at stderr: bars on a terminal and, with ipywidgets, in a notebook; else lines."""
+    in_notebook = Console().is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    return RichProgress() if sys.stderr.isatty() or in_notebook else nullcontext(PlainProgress(sys.stderr))
 
 
 class RichProgress(rich.progress.Progress):
