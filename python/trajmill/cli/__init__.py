@@ -36,6 +36,7 @@ _BYTES = "bytes already downloaded are kept: give the same command again to cont
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "generate": ("generate mdp|markov|iid|...", "generate synthetic data into a directory", _SHARDS),
     "law": ("law dyck|...", "look at a law of tokens: rows, best loss, rate", _AGAIN),
+    "explore": ("explore", "choose a law in the browser: rows, best loss, its command", _AGAIN),
     "corpus": ("corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
     "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGENT),
     "dataset": ("dataset list|info|...", "look at a dataset, check, convert, download it", _BYTES),
