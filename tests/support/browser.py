@@ -7,6 +7,7 @@ import json
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,27 +19,42 @@ class Browser:
     """One tab; `events` are all that the page has reported since `clear`."""
 
     def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self._number, self._session = 0, ""
+        self._ends = ExitStack()
+
+    def __enter__(self) -> Self:
         from websockets.sync.client import connect
 
-        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run"]
-        words += ["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]
-        self._process = subprocess.Popen(
-            [CHROMIUM, *words, f"--user-data-dir={self._folder.name}", "about:blank"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        port, path = self._where()
-        self._socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=2**26, proxy=None)
-        self._number, self._session = 0, ""
-        self.events: list[dict[str, Any]] = []
-        target = self.do("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.do("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.do(f"{domain}.enable")
+        with ExitStack() as ends:
+            self._folder = ends.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run"]
+            words += ["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]
+            words += [f"--user-data-dir={self._folder}", "about:blank"]
+            self._process = subprocess.Popen([CHROMIUM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            ends.callback(self._end)
+            port, path = self._where()
+            self._socket = ends.enter_context(connect(f"ws://127.0.0.1:{port}{path}", max_size=2**26, proxy=None))
+            target = self.do("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.do("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Network", "Log"):
+                self.do(f"{domain}.enable")
+            self._ends = ends.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._ends.close()
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _where(self) -> tuple[str, str]:
-        place, until = Path(self._folder.name) / "DevToolsActivePort", time.monotonic() + 120
+        place, until = Path(self._folder) / "DevToolsActivePort", time.monotonic() + 120
         while time.monotonic() < until and self._process.poll() is None:
             if place.exists() and len(lines := place.read_text().splitlines()) == 2:
                 return lines[0], lines[1]
@@ -102,16 +118,3 @@ class Browser:
         """The addresses that the page has asked for."""
         sent = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
         return [each["request"]["url"] for each in sent]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._socket.close()
-        self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._folder.cleanup()

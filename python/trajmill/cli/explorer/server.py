@@ -214,6 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, "application/json", json.dumps({"error": message or status.phrase, "field": None}).encode())
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.request_version = "HTTP/1.0"  # also to a request of version 0.9, which would get no status
         self.send_response(status)
         headers = {"Content-Type": kind, "Content-Length": str(len(body)), **HEADERS}
         for name, value in headers.items():

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
+from inspect import Parameter, signature
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -69,6 +70,8 @@ class Subject:
     make: Callable[[dict[str, Any]], RowLaw]
     starts: Mapping[str, Mapping[str, Any]]
     """presets by name, with the fields that they give; ``""`` is the defaults"""
+    needed: tuple[str, ...] = ()
+    """fields that have a default on the command line, and none in Python"""
     rows: str = "sequence_count"
     """the option that counts the rows"""
 
@@ -99,6 +102,7 @@ def _of_config(config: type[GenerateConfig], law: Any) -> Subject:
         names=names,
         make=make,
         starts={"": defaults},
+        needed=tuple(p.name for p in signature(law).parameters.values() if p.default is Parameter.empty),
         rows=config.rows,
     )
 
@@ -141,7 +145,10 @@ def _form(subject: Subject) -> dict[str, Any]:
         as_json = not is_word(hints[name])
         listed.append({"name": name, "about": docs[name].replace("`", ""), "choices": choices, "json": as_json})
     texts = {
-        start: {name: shown if len(shown := _text(value)) <= LONGEST_TEXT else None for name, value in values.items()}
+        start: {
+            name: text if len(text := _text(value, is_word(hints[name]))) <= LONGEST_TEXT else None
+            for name, value in values.items()
+        }
         for start, values in subject.starts.items()
     }
     about = subject.about.replace("`", "")
@@ -163,13 +170,13 @@ def _choices(subject: Subject, name: str, hint: Any) -> list[str]:
     return []
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, in_words: bool = True) -> str:
     """A field's value as one writes it in the form."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value
-    if isinstance(value, tuple | list) and value and all(isinstance(item, int | float | str) for item in value):
+    if in_words and isinstance(value, tuple) and value:
         return " ".join(map(_text, value))
     return "inf" if value == math.inf else json.dumps(_plain(value))
 
@@ -270,9 +277,7 @@ def _chosen(asked: Mapping[str, Any]) -> _Choice:
     except RecursionError:
         raise Refused("the fields are nested too deeply") from None
     except (TypeError, ValueError, OverflowError, AttributeError, KeyError, NotImplementedError) as error:
-        # starts are laws, so a single change is what is wrong
-        field = next(iter(changes)) if len(changes) == 1 else _field_of(str(error), subject.names)
-        raise Refused(_words(error), field) from None
+        raise Refused(_words(error), _field_of(str(error), tuple(changes), subject.names)) from None
     first = _number("first", texts["first"] or "0", 0, 2**63)
     count = _number("count", texts["count"] or "10000", 1, 2**63 - 1)
     wanted = _number("length", texts["length"], 1, LONGEST) if texts["length"] else None
@@ -309,10 +314,12 @@ def _words(error: Exception) -> str:
     return str(error) if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: {error}"
 
 
-def _field_of(message: str, names: tuple[str, ...]) -> str | None:
-    """The field that a message speaks of first."""
+def _field_of(message: str, changed: tuple[str, ...], names: tuple[str, ...]) -> str | None:
+    """The field at fault: a single change, since starts are laws; else what a message names first, a change rather."""
+    if len(changed) == 1:
+        return changed[0]
     places = {name: found.start() for name in names if (found := re.search(rf"\b{name}\b", message))}
-    return min(places, key=lambda name: places[name]) if places else None
+    return min(places, key=lambda name: (name not in changed, places[name])) if places else None
 
 
 def _predicted(law: RowLaw, length: int, first: int) -> dict[str, Any]:
@@ -431,7 +438,8 @@ def _command(choice: _Choice, columns: tuple[str, ...]) -> str:
 def _python(choice: _Choice, columns: tuple[str, ...]) -> str:
     """Lines of Python that draw the same rows."""
     subject = choice.subject
-    given = ", ".join(f"{name}={_source(value)}" for name, value in _given(choice).items())
+    values = {name: value for name, value in subject.starts[choice.start].items() if name in subject.needed}
+    given = ", ".join(f"{name}={_source(value)}" for name, value in (values | _given(choice)).items())
     law = f"tm.{subject.name}({given})"
     lines = ["import trajmill as tm", ""]
     if choice.start and choice.start != EXAMPLE:
@@ -450,7 +458,7 @@ def _python(choice: _Choice, columns: tuple[str, ...]) -> str:
     else:
         lines += [f"tokens = law.sample({size})"]
     lines += ["print(tokens[0])"]
-    lines += ["", "# the same rows, drawn when they are asked for and never stored"]
+    lines += ["# the same rows, drawn when they are asked for and never stored"]
     lines += [f"corpus = tm.VirtualCorpus(law, sequence_count={choice.count:_}, length={choice.length})"]
     return "\n".join(lines) + "\n"
 
