@@ -217,7 +217,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str | None]] = [
         "open_probability must be in (0, 1), got inf",
         "open_probability",
     ),
-    ("dyck", {"fields": {"max_depth": "[" * 50_000}}, "max_depth is nested too deeply", "max_depth"),
+    ("dyck", {"fields": {"max_depth": "[" * 50_000}}, "max_depth must be an integer", "max_depth"),
     ("dyck", {"fields": {"max_depth": '{"a": {}}'}}, "max_depth must be an integer", "max_depth"),
     ("dyck", {"fields": {"balanced": "true"}, "length": "7"}, "length of balanced rows must be even", "length"),
     ("dyck", {"length": "100000"}, "length must be between 1 and 1024", "length"),

@@ -19,6 +19,7 @@ from socketserver import TCPServer
 from typing import Any
 
 from trajmill.cli.explorer.worker import Late, Worker
+from trajmill.core.json_input import parse_json
 
 HOST = "127.0.0.1"
 LONGEST_ADDRESS = 1024
@@ -188,8 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
         if len(body) < int(lengths[0]):
             raise _Fault(HTTPStatus.REQUEST_TIMEOUT, "the body did not come whole and in time")
         try:
-            asked = json.loads(body, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
+            asked = parse_json(body, LARGEST_BODY)
+        except ValueError:
             raise _Fault(HTTPStatus.BAD_REQUEST, "the body is not JSON that is understood here") from None
         if not _is_choice(asked):
             told = (
@@ -242,7 +243,3 @@ def _is_choice(asked: Any) -> bool:
         return False
     texts = {name: text for name, text in asked.items() if name != "fields"}
     return set(texts) <= set(TEXTS) and all(isinstance(text, str) for text in [*texts.values(), *fields.values()])
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from trajmill import laws
 from trajmill.cli.law_options import field_docs, is_word, length_of, summaries
 from trajmill.core import MDP, MarkovChain, checks
+from trajmill.core.json_input import parse_json
 from trajmill.core.law import Law, RowLaw
 from trajmill.experiments.generate import GenerateConfig, GenerateMarkovConfig, GenerateMDPConfig
 from trajmill.experiments.law import draw, look, predictions, tokens_per_second
@@ -207,9 +208,7 @@ def _value(name: str, text: str, hint: Any) -> Any:
 
 def _of_json(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
-    except RecursionError:
-        raise Refused(f"{name} is nested too deeply", name) from None
+        return parse_json(text)
     except ValueError:
         return text
 
