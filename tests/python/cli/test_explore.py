@@ -74,24 +74,25 @@ def asked(server: Server, what: str, **choice: Any) -> dict[str, Any]:
 # --- what it shows ---
 
 
-@pytest.mark.parametrize(("kind", "start"), STARTS)
-def test_command_and_python_make_the_rows_that_are_shown(
-    kind: str, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With another seed, so that they have to say more than the preset."""
-    seen = subjects.see({"kind": kind, "start": start, "fields": {"seed": "7"}, "count": "6"})
-    monkeypatch.chdir(tmp_path)
-    command = seen["command"]
+def made(command: str) -> tm.CorpusSampler | Any:
+    """The corpus that a command of the page writes into the working directory."""
     if given := re.fullmatch(r"cat > fields.json <<'END'\n(.*)\nEND\n(.*)", command):
         Path("fields.json").write_text(given[1])
         command = given[2]
     words = shlex.split(command)
-    assert words[0] == "trajmill" and main([*words[1:], "--quiet"]) == 0, capsys.readouterr().err
-    corpus = tm.open_corpus("corpus")[:]
-    columns = corpus if isinstance(corpus, dict) else {seen["columns"][0]: corpus}
-    for number, row in enumerate(seen["rows"]):
-        assert {name: values.tolist() for name, values in row_of(columns, number).items()} == row
+    assert words[0] == "trajmill" and main([*words[1:], "--quiet"]) == 0
+    return tm.open_corpus("corpus")
 
+
+@pytest.mark.parametrize(("kind", "start"), STARTS)
+def test_command_and_python_make_the_rows_that_are_shown(
+    kind: str, start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another seed, so that they have to say more than the preset."""
+    monkeypatch.chdir(tmp_path)
+    seen = subjects.see({"kind": kind, "start": start, "fields": {"seed": "7"}, "count": "6"})
+    corpus = made(seen["command"])[:]
+    columns = corpus if isinstance(corpus, dict) else {seen["columns"][0]: corpus}
     names: dict[str, Any] = {}
     exec(seen["python"], names)
     assert len(seen["python"].splitlines()) <= 10
@@ -102,12 +103,13 @@ def test_command_and_python_make_the_rows_that_are_shown(
         again = names["corpus"][:]
         again = again if isinstance(again, dict) else {"tokens": again}
         assert again["tokens"].tolist() == names["tokens"].tolist()
+    assert len(seen["rows"]) == subjects.ROWS
     for number, row in enumerate(seen["rows"]):
-        assert {name: values.tolist() for name, values in row_of(drawn, number).items()} == row
+        assert row_of(columns, number) == row_of(drawn, number) == row
 
 
 def row_of(columns: dict[str, Any], number: int) -> dict[str, Any]:
-    return {name: np.asarray(values)[number] for name, values in columns.items()}
+    return {name: np.asarray(values)[number].tolist() for name, values in columns.items()}
 
 
 CHANGED: list[tuple[str, dict[str, str]]] = [
@@ -125,30 +127,24 @@ CHANGED: list[tuple[str, dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("kind", "fields"), CHANGED)
-def test_changed_fields_are_in_command_and_python(kind: str, fields: dict[str, str], **_: Any) -> None:
+def test_changed_fields_are_in_command_and_python(
+    kind: str, fields: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     start = next(iter(subjects.subjects()[kind].starts))
     seen = subjects.see({"kind": kind, "start": start, "fields": fields, "count": "5"})
     names: dict[str, Any] = {}
     exec(seen["python"], names)
-    law = names.get("law") or names["mdp"]
-    parsed = parsed_law(seen["command"])
-    settings = {name: getattr(law, name) for name in subjects.subjects()[kind].names}
-    assert {name: parsed.get(name) for name in settings} == {n: subjects._plain(v) for n, v in settings.items()}
+    law, spec = names.get("law") or names["mdp"], made(seen["command"]).spec
+    settings = {name: subjects._plain(getattr(law, name)) for name in subjects.subjects()[kind].names}
+    assert {name: spec.get(name) for name in settings} == settings
 
 
-def parsed_law(command: str) -> dict[str, Any]:
-    """The law that a command of the page would generate, by the spec that it writes."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            ["bash", "-euc", command.replace("trajmill generate", f"{sys.executable} -m trajmill generate", 1)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return dict(tm.open_corpus(Path(folder) / "corpus").spec)
+def test_the_shell_takes_the_command_as_it_is(tmp_path: Path) -> None:
+    seen = subjects.see({"kind": "mixture", "start": "example", "count": "5"})
+    own = seen["command"].replace("\ntrajmill", f"\n{shlex.quote(sys.executable)} -m trajmill")
+    subprocess.run(["bash", "-euc", own], cwd=tmp_path, check=True, capture_output=True)
+    assert row_of(tm.open_corpus(tmp_path / "corpus")[:], 0) == seen["rows"][0]
 
 
 @pytest.mark.parametrize(

@@ -323,10 +323,10 @@ def _field_of(message: str, changed: tuple[str, ...], names: tuple[str, ...]) ->
 
 def _predicted(law: RowLaw, length: int, first: int) -> dict[str, Any]:
     """The mean loss of the best predictor by place, in nats, and what it expects in the first sequence shown."""
-    if law.vocabulary_size > LARGEST_VOCABULARY:
-        least = f"{LARGEST_VOCABULARY:,}, up to which this page predicts them"
-        return {"reason": f"the law has {law.vocabulary_size:,} tokens, more than the {least}"}
-    rows = max(ROWS, min(MEASURED, WORK // (length * law.vocabulary_size)))
+    values = max(law.vocabulary_size, law.action_count if isinstance(law, MDP) else 1)
+    if values > LARGEST_VOCABULARY:
+        return {"reason": f"this page predicts up to {LARGEST_VOCABULARY:,} values, and the law has {values:,}"}
+    rows = max(ROWS, min(MEASURED, WORK // (length * values)))
     drawn, reason = draw(law, length, rows, first), ""
     for task in (False, True) if isinstance(law, Law) else (False,):
         losses: dict[str, list[NDArray[np.float64]]] = {}
