@@ -15,6 +15,7 @@ import rich.progress
 from rich.console import Console
 from rich.text import Text
 
+from trajmill.core.plain_text import plain_text
 from trajmill.core.progress import Progress, duration
 
 __all__ = ["PlainProgress", "RichProgress", "amount", "display", "duration", "rate"]
@@ -39,7 +40,7 @@ class RichProgress(rich.progress.Progress):
     def __init__(self) -> None:
         console = Console(file=sys.stderr)
         super().__init__(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             *([rich.progress.BarColumn(bar_width=24)] if console.width >= BAR_MINIMUM_WIDTH else []),
             rich.progress.TaskProgressColumn(),
             rich.progress.TextColumn("{task.fields[amount]}", style="dim"),
@@ -60,7 +61,7 @@ class RichProgress(rich.progress.Progress):
         self._drawn[task] = now
         done = f"{amount(completed)} / {amount(total)} {unit}"
         if task not in self._numbers:
-            self._numbers[task] = self.add_task(task, total=total, unit=unit, amount=done)
+            self._numbers[task] = self.add_task(plain_text(task, keep=""), total=total, unit=unit, amount=done)
         number = self._numbers[task]
         if completed < total and self._tasks[number].finished:  # it begins again
             self.reset(number)
@@ -111,7 +112,7 @@ class PlainProgress:
         if speed > 0:
             parts.append(rate(speed, unit))
             parts.append(f"{duration(elapsed)} in all" if done else f"{duration((total - completed) / speed)} left")
-        print("  ".join(parts), file=self._stream, flush=True)
+        print(plain_text("  ".join(parts), keep=""), file=self._stream, flush=True)
 
 
 def amount(count: float) -> str:

@@ -6,7 +6,6 @@ killed run leaves, and the run then counts as unfinished.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
 from trajmill.core import pictures
+from trajmill.core.json_input import parse_json, read_json
 from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.core.sealing import unsealed
 from trajmill.data import has_reference_score
@@ -219,7 +219,7 @@ def read_lines(path: Path, *, finished: bool) -> list[dict[str, Any]]:
 
 
 def _line(text: bytes) -> dict[str, Any]:
-    record = unsealed(json.loads(text))
+    record = unsealed(parse_json(text))
     phase, update = record["phase"], record["gradient_step"] if "gradient_step" in record else record["update"]
     metrics = {name: list(row) for name, row in record["metrics"].items()}
     for row in metrics.values():
@@ -256,7 +256,7 @@ def _series(path: Path, lines: list[dict[str, Any]], seed_count: int) -> dict[st
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object."""
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}; restore it or start again") from None
     if not isinstance(value, dict):
@@ -338,7 +338,7 @@ def read_start(init: AnyPath, option: str = "init") -> tuple[dict[str, Tensor], 
 def _is_run(directory: Path) -> bool:
     """Whether a directory is a run's, be it one that has just begun; other programs have a config.json too."""
     try:
-        config = json.loads((directory / CONFIG).read_bytes())
+        config = read_json(directory / CONFIG)
         return isinstance(config, dict) and "kind" in config
     except (OSError, ValueError):
         return False

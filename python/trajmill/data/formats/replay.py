@@ -7,7 +7,6 @@ time, and actions are as the environment takes them. Runs write such files (`tra
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.json_input import parse_json
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.sealing import ARRAYS_FORMAT, arrays_hash
 from trajmill.data.actions import recorded_limit, to_environment
@@ -126,8 +126,8 @@ def _read_file(path: Path, budget: MemoryBudget) -> tuple[Columns, dict[str, Any
         raise refuse(f"{path.name} is damaged: its content does not have the hash that was written with it", _RESTORE)
     budget.take(arrays)
     try:
-        known = json.loads(described)
-    except (ValueError, RecursionError):
+        known = parse_json(described)
+    except ValueError:
         known = []
     lengths = {len(array) if array.ndim else 0 for array in arrays.values()}
     is_described = isinstance(known, dict) and known.get("kind") == "replay"
