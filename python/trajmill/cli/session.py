@@ -25,10 +25,10 @@ from trajmill.cli.progress import PlainProgress, RichProgress
 from trajmill.core.paths import given_path
 from trajmill.core.progress import Progress, silent
 
-_RULES = tyro.constructors.ConstructorRegistry()
+RULES = tyro.constructors.ConstructorRegistry()
 
 
-@_RULES.primitive_rule
+@RULES.primitive_rule
 def _path_rule(asked: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
     """Every path of every command means what `given_path` says; a URL is wrong usage."""
     if asked.type is not Path:
@@ -50,6 +50,8 @@ class Outcome:
     """for machines, printed with --json"""
     text: RenderableType
     """for people"""
+    failure: str = ""
+    """what went wrong although there is a result: the command fails with it"""
 
 
 class UsageError(Exception):
@@ -89,7 +91,7 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
             about = _about(kind.__doc__, kind.EXAMPLES)
     if {"-h", "--help"} & set(rest):
         print(f"{about}\n")  # not as the parser's description, whose lines it joins
-    command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers, registry=_RULES)
+    command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers, registry=RULES)
     plain = nullcontext(silent if quiet else PlainProgress(sys.stderr))
     display: AbstractContextManager[Progress] = RichProgress() if sys.stderr.isatty() and not quiet else plain
     with display as progress, _plain_warnings():
@@ -102,6 +104,8 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
         print(outcome.text)
     else:
         Console().print(outcome.text)
+    if outcome.failure:
+        raise RuntimeError(outcome.failure)
 
 
 def json_value(value: Any) -> Any:

@@ -40,15 +40,12 @@ class Train:
     CPUs with one --compute.threads to the last bit, else up to rounding"""
 
     def run(self, progress: Progress) -> Outcome | None:
-        from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
+        from trajmill.experiments.settings import OnlineTrainConfig
         from trajmill.experiments.train import train
         from trajmill.training.distributed import is_first
 
-        parsed: Any = self.config  # type: ignore[attr-defined]
-        kinds: tuple[Any, ...] = (DatasetTrainConfig, OnlineTrainConfig, TrainConfig)
-        kind = next(kind for kind in kinds if isinstance(parsed, kind))
-        config = kind(**{setting.name: getattr(parsed, setting.name) for setting in fields(parsed)})
-        if kind is OnlineTrainConfig and config.synthesis.every is not None and progress is not silent:
+        config = config_of(self.config)  # type: ignore[attr-defined]
+        if isinstance(config, OnlineTrainConfig) and config.synthesis.every is not None and progress is not silent:
             from trajmill.experiments.synthesis import cost
 
             print(cost(config, self.out), file=sys.stderr)
@@ -56,8 +53,17 @@ class Train:
         return summary_of(path) if is_first() else None
 
 
-def command_of(name: str, words: Sequence[str] = ()) -> type[Train]:
-    """The command of a method, made when it is asked for: methods import torch, their names do not."""
+def config_of(parsed: Any) -> Any:
+    """The settings that were parsed, as a record of the kind that `experiments` knows."""
+    from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
+
+    kinds: tuple[Any, ...] = (DatasetTrainConfig, OnlineTrainConfig, TrainConfig)
+    kind = next(kind for kind in kinds if isinstance(parsed, kind))
+    return kind(**{setting.name: getattr(parsed, setting.name) for setting in fields(parsed)})
+
+
+def settings_of(name: str) -> type[Any]:
+    """What a run of a method can be told, with the method's own defaults."""
     from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, SynthesisConfig, TrainConfig
     from trajmill.training.settings import Interaction, Schedule
 
@@ -72,6 +78,12 @@ def command_of(name: str, words: Sequence[str] = ()) -> type[Train]:
         own.append(("synthesis", synthesis, field(default_factory=SynthesisConfig)))
     settings = make_dataclass(base.__name__, own, bases=(base[method.Config],), frozen=True, kw_only=True)
     settings.__doc__ = base.__doc__
+    return settings
+
+
+def command_of(name: str, words: Sequence[str] = ()) -> type[Train]:
+    """The command of a method, made when it is asked for: methods import torch, their names do not."""
+    method, settings = method_named(name), settings_of(name)
     parsed = ("config", Annotated[settings, tyro.conf.arg(name="")])
     command = make_dataclass(name, [parsed], bases=(Train,), frozen=True, kw_only=True)
     command.__doc__, command.EXAMPLES = method.__doc__, method.EXAMPLES  # type: ignore[attr-defined]
