@@ -250,10 +250,12 @@ def _local(
 class _InThisProcess:
     """Does each job where it is started."""
 
-    has_room = True
-
     def __init__(self, report: Callable[..., None]) -> None:
         self._report, self._done = report, list[Ended]()
+
+    @property
+    def has_room(self) -> bool:
+        return not self._done
 
     def start(self, job: RunJob) -> None:
         self._done.append(Ended(name=job.name, result=attempt(job, partial(self._report, job.name))))
