@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch.distributed as dist
 
@@ -24,8 +24,12 @@ from trajmill.core import checks
 from trajmill.core.progress import Progress
 from trajmill.corpus.build import Part
 from trajmill.runs.claims import Owner, claimed
+from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import Ended, Job, ProcessError, Processes, process_count, warn_here
 from trajmill.training.device import ComputeConfig
+
+CellT = TypeVar("CellT")
+MadeT = TypeVar("MadeT")
 
 LOSSES = 4
 """deaths of its process after which a run has failed"""
@@ -52,7 +56,6 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         checks.choice("engine", self.engine, ("local", "ray"))
-        Part.parse(self.shard)
         if self.cpus_per_cell is not None:
             checks.number("cpus_per_cell", self.cpus_per_cell, "(0, inf)")
         if self.gpus_per_cell is not None:
@@ -67,7 +70,7 @@ class EngineConfig:
 
     @property
     def part(self) -> Part:
-        """`shard` as numbers."""
+        """`shard` as numbers; CorpusError if it is none."""
         return Part.parse(self.shard)
 
 
@@ -209,6 +212,25 @@ class Engine:
     def _fail(self, job: RunJob, why: str, error: Exception | None = None) -> None:
         self.failed[job.makes] = Failure(job.name, why, error)
 
+    def make_part(
+        self,
+        cells: Sequence[CellT],
+        paths: Sequence[Path],
+        costs: Sequence[float],
+        make: Callable[[Sequence[CellT]], MadeT],
+    ) -> tuple[MadeT, int]:
+        """Make this shard's part of the cells, whose run directories are `paths`; gives how many others have to make.
+
+        Where they have made theirs, `make` gets all cells, to see that they were made with the same settings.
+        """
+        part = self.config.part
+        made, left = make([cells[position] for position in positions_of(part, costs)]), 0
+        if part.count > 1:
+            left = sum(not RunDirectory(path).finished for path in paths if path not in self.failed)
+            if not left:
+                made = make([cell for cell, path in zip(cells, paths, strict=True) if path not in self.failed])
+        return made, left
+
     def without_failed(self, paths: Sequence[Path]) -> list[Path]:
         """The runs that could be made; the first failure is raised if that is none of them."""
         made = [path for path in paths if path not in self.failed]
@@ -226,6 +248,7 @@ def opened(
     `processes` is how many are made at once; by default one per CPU core, or one in all on a GPU; with Ray as many as
     the cluster has room for. ValueError or CorpusError if the engine cannot be had, before any work begins.
     """
+    config.part  # noqa: B018 (refused before the work)
     if dist.is_torchelastic_launched():
         raise ValueError(
             "torchrun started this, and each of its processes would make all runs: start it without torchrun, or "

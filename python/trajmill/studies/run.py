@@ -25,8 +25,7 @@ from trajmill.data.catalog import find_dataset
 from trajmill.data.official import official_file
 from trajmill.report import Section, write_report
 from trajmill.report.figures import standalone
-from trajmill.runs.directory import RunDirectory
-from trajmill.runs.engines import EngineConfig, opened, positions_of
+from trajmill.runs.engines import EngineConfig, opened
 from trajmill.studies.cells import (
     QUICK_DATASETS,
     QUICK_LABEL,
@@ -171,31 +170,23 @@ def reproduce(
             return run_laws([variant for variant, _ in cells], output, planned.config, progress, maker)
         return run_cells(list(cells), output, planned.config, progress, maker)
 
-    engine = engine or EngineConfig()
     costs = [cost(variant, len(planned.config.seeds)) for variant, _ in planned.cells]
-    with opened(engine, planned.config.compute, output, planned.config.processes) as maker:
-        mine = [planned.cells[position] for position in positions_of(engine.part, costs)]
-        runs, left = make(mine), 0
-        if engine.part.count > 1:
-            paths = [_path(cell, output, of_laws=is_of_laws) for cell in planned.cells]
-            left = sum(not RunDirectory(path).finished for path in paths if path not in maker.failed)
-            if not left:  # all of them, to see that the others were made with the same settings
-                runs = make([cell for cell, path in zip(planned.cells, paths, strict=True) if path not in maker.failed])
-        failed = {
-            (variant.name, place): maker.failed[path].why
-            for variant, place in planned.cells
-            if (path := _path((variant, place), output, of_laws=is_of_laws)) in maker.failed
-        }
+    paths = [
+        law_path(variant, output) if is_of_laws else run_path(variant, place, output)
+        for variant, place in planned.cells
+    ]
+    with opened(engine or EngineConfig(), planned.config.compute, output, planned.config.processes) as maker:
+        runs, left = maker.make_part(planned.cells, paths, costs, make)
+    failed = {
+        (variant.name, place): maker.failed[path].why
+        for (variant, place), path in zip(planned.cells, paths, strict=True)
+        if path in maker.failed
+    }
     kind = LawResults if is_of_laws else Results
     results = kind(planned.study, output, planned.config, runs, planned.missing, planned.not_yet, failed, left)
     if not left:
         _write(results)
     return results
-
-
-def _path(cell: Cell, output: Path, *, of_laws: bool) -> Path:
-    """Run directory of a cell."""
-    return law_path(cell[0], output) if of_laws else run_path(*cell, output)
 
 
 def advice(missing: Mapping[str, str]) -> list[str]:

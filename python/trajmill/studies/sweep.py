@@ -26,8 +26,7 @@ from trajmill.evaluation.statistics import bootstrap_interval
 from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
 from trajmill.report import Section, score, write_report
 from trajmill.report.comparison import Entry
-from trajmill.runs.directory import RunDirectory
-from trajmill.runs.engines import EngineConfig, RunJob, opened, positions_of
+from trajmill.runs.engines import EngineConfig, RunJob, opened
 from trajmill.runs.reading import RunRecord, read_run
 from trajmill.studies.cells import finished_run, labels, path_name, place_name
 from trajmill.studies.records import Place
@@ -173,7 +172,7 @@ def sweep(
 
     Raises ValueError before the work for a grid that cannot be, and where all runs fail, what the first one raised.
     """
-    engine, output = engine or EngineConfig(), replaceable(local_path(output))
+    output = replaceable(local_path(output))
     cells = sweep_cells(of_python(base), {name: [*map(of_python, values)] for name, values in grid.items()}, output)
     check_writable(output)
 
@@ -190,14 +189,10 @@ def sweep(
         maker.make("training", jobs, progress)
         return maker.without_failed([cell.path for cell in some])
 
-    with opened(engine, base.compute, output, processes) as maker:
-        made, left = make([cells[position] for position in positions_of(engine.part, [cell.cost for cell in cells])]), 0
-        if engine.part.count > 1:
-            others = [cell for cell in cells if cell.path not in maker.failed]
-            left = sum(not RunDirectory(cell.path).finished for cell in others)
-            if not left:  # all of them, to see that the others were made with the same settings
-                made = make(others)
-        failed = {path: failure.why for path, failure in maker.failed.items()}
+    with opened(engine or EngineConfig(), base.compute, output, processes) as maker:
+        paths, costs = [cell.path for cell in cells], [cell.cost for cell in cells]
+        made, left = maker.make_part(cells, paths, costs, make)
+    failed = {path: failure.why for path, failure in maker.failed.items()}
     records = {path: read_run(path) for path in made}
     measures = {path: _measured(record) for path, record in records.items()}
     why_empty = {cell.path: Entry(why_empty="failed" if cell.path in failed else "not run") for cell in cells}

@@ -53,7 +53,6 @@ def test_one_long_run_is_a_part_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"shard": "3/3"}, "k/N with 0 <= k < N"),
         ({"engine": "slurm"}, "engine must be"),
         ({"gpus_per_cell": 0.5}, "gpus_per_cell are for a Ray cluster: give --engine ray"),
         ({"engine": "ray", "cpus_per_cell": 0.0}, "cpus_per_cell"),
