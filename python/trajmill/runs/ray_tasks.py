@@ -96,10 +96,13 @@ class RayTasks:
         try:
             token = f".ray-{secrets.token_hex(8)}"
             self._output.mkdir(parents=True, exist_ok=True)
+            needed = self._needed()
             variables = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
+            if not needed["GPU"]:  # newer versions of Ray hide GPUs from no task
+                variables["CUDA_VISIBLE_DEVICES"] = ""
             self._place = _Place(self._output / token, secrets.token_hex(16), Path.cwd(), __version__, variables)
             self._place.token.write_text(self._place.content, encoding="ascii")
-            self._check_nodes()
+            self._check_nodes(needed)
         except BaseException:
             self.__exit__()
             raise
@@ -136,21 +139,26 @@ class RayTasks:
         if in_main:
             signal.signal(signal.SIGTERM, before)
 
-    def _check_nodes(self) -> None:
-        """ValueError unless some node has room for a run, and all that have see what the driver sees."""
-        nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        gpus = self._config.gpus_per_cell
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+    def _needed(self) -> dict[str, float]:
+        """What Ray keeps for a run."""
+        cpus, gpus = self._config.cpus_per_cell, self._config.gpus_per_cell
         if gpus is None:
-            has_gpus = any(node["Resources"].get("GPU", 0.0) > 0.0 for node in nodes)
+            has_gpus = any(node["Resources"].get("GPU", 0.0) > 0.0 for node in self._nodes())
             gpus = 1.0 if has_gpus and self._compute.device != "cpu" else 0.0
-        cpus = self._config.cpus_per_cell
-        needed = {"CPU": float(self._compute.threads) if cpus is None else cpus, "GPU": gpus}
+        return {"CPU": float(self._compute.threads) if cpus is None else cpus, "GPU": gpus}
+
+    def _check_nodes(self, needed: Mapping[str, float]) -> None:
+        """ValueError unless some node has room for a run, and all that have see what the driver sees."""
+        nodes = self._nodes()
         able = [node for node in nodes if all(node["Resources"].get(name, 0.0) >= needed[name] for name in needed)]
         if not able:
             have = ", ".join(f"{n['Resources'].get('CPU', 0):g} and {n['Resources'].get('GPU', 0):g}" for n in nodes)
             raise ValueError(
-                f"a run needs {needed['CPU']:g} CPUs and {gpus:g} GPUs of one node, but the nodes of the cluster have "
-                f"{have}; ask for less with --cpus-per-cell and --gpus-per-cell"
+                f"a run needs {needed['CPU']:g} CPUs and {needed['GPU']:g} GPUs of one node, but the nodes of the "
+                f"cluster have {have}; ask for less with --cpus-per-cell and --gpus-per-cell"
             )
         near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         asked = [
@@ -167,7 +175,7 @@ class RayTasks:
         if faults := [f"{host} {fault}" for host, fault in answers if fault]:
             raise ValueError("; ".join(dict.fromkeys(faults)))
         # a task that dies is begun again by the engine, on any node, in its own time
-        self._task = self._ray.remote(_do).options(num_cpus=needed["CPU"], num_gpus=gpus, max_retries=0)
+        self._task = self._ray.remote(_do).options(num_cpus=needed["CPU"], num_gpus=needed["GPU"], max_retries=0)
 
     @property
     def has_room(self) -> bool:
