@@ -118,9 +118,9 @@ class Reproduce:
             print(f"{out}: {predicted}", file=sys.stderr)
 
 
-def failures_in_words(count: int) -> str:
+def failures_in_words(count: int, what: str = "failed") -> str:
     """What a command ends with some of whose runs failed; empty if none did."""
-    return f"{count} run{'s' * (count > 1)} failed, for the reasons above; finished runs are kept" if count else ""
+    return f"{count} run{'s' * (count > 1)} {what}, for the reasons above; finished runs are kept" if count else ""
 
 
 def _facts(done: Results) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _facts(done: Results) -> dict[str, Any]:
         "markdown": str(done.markdown),
         "missing": dict(done.missing),
         "not_yet": dict(done.not_yet),
-        "failed": {f"{variant} on {place}": why for (variant, place), why in done.failed.items()},
+        "failed": {f"{name} on {short_name(place)}": why for (name, place), why in done.failed.items()},
         "left_to_others": done.left_to_others,
         "rows": {
             label: [{"column": head, **asdict(entry)} for head, entry in zip(heads, row, strict=True)]

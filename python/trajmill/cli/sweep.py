@@ -62,7 +62,7 @@ class Sweep:
                 raise UsageError(f"--grid {name} is given twice; give all of its values at once")
             grid[name] = [_value(base, given.config, name, value) for value in values]
         done = sweep(base, grid, self.out, progress, engine=self.engine, processes=self.processes)
-        failure = failures_in_words(len(done.faults))
+        failure = failures_in_words(len(done.faults), "failed or lost seeds")
         if done.left_to_others:
             text = in_a_shard(str(done.output), len(done.records), done.left_to_others)
             return Outcome(done.facts(), "\n".join([*done.faults, text]), failure)

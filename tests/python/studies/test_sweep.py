@@ -176,7 +176,10 @@ def test_what_fails_is_named_and_the_others_go_on(tmp_path: Path, capsys: pytest
     assert main(words) == 1
     told = capsys.readouterr()
     assert "value-weight=1e+30" in told.out and "diverged" in told.out and "failed" in told.out
-    assert told.err.splitlines()[-1] == "trajmill: 1 run failed, for the reasons above; finished runs are kept"
+    assert (
+        told.err.splitlines()[-1]
+        == "trajmill: 1 run failed or lost seeds, for the reasons above; finished runs are kept"
+    )
     facts = json.loads((out / "sweep.json").read_text())
     assert [run["ours"] is None for run in facts["runs"]] == [False, True]
     assert main([*words[:7], *words[8:]]) == 0, "without that value"
