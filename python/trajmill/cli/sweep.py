@@ -11,6 +11,7 @@ and False switch what is a flag there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
@@ -115,7 +116,14 @@ def command_of(name: str, words: Sequence[str] = ()) -> type[Sweep]:
     shared.__doc__ = settings.__doc__
     own.append(("config", Annotated[shared, tyro.conf.arg(name="")]))
     command = make_dataclass(name, own, bases=(Sweep,), frozen=True, kw_only=True)
-    command.__doc__, command.EXAMPLES = __doc__, EXAMPLES.replace("METHOD", name)  # type: ignore[attr-defined]
+    examples = EXAMPLES.replace("METHOD", name)
+    if place is None:
+        examples = re.sub(r" --(datasets|environments)( \w+)+?(?= --)", "", examples)
+    else:
+        instead = "hopper" if place == "environment" else "A"
+        examples = re.sub(r"--(datasets|environments) \w+", f"--{_PLACES[place]} {instead}", examples)
+        examples = examples.replace("hopper B", "hopper walker2d")
+    command.__doc__, command.EXAMPLES = __doc__, examples  # type: ignore[attr-defined]
     return command
 
 
