@@ -50,6 +50,7 @@ WORKS = ("train", "upsample", "collect")
 NOT_RUN = {
     r"^reproduce (?!--list|--check)": "hours; tests/python/studies runs studies at a small size",
     r"^demo|^dataset download": "minutes; needs a network",
+    r"^collect .*--agent": "hours: an agent learns first",
     r"--method\.text .*(wiki|gpt2)": "needs the text of WikiText-103, which is not part of this package",
     r"--init runs/(wiki|chain)": "continues such a run",
 }
