@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 import torch
-from pages import OWN_COMMAND, PAGES, SCHEMATIC, VARIABLES, Fence, command_lines, fences
+from pages import OWN_COMMAND, PAGES, PLACEHOLDERS, SCHEMATIC, VARIABLES, Fence, command_lines, fences
 from tiny_runs import SIZES
 
 import trajmill as tm
@@ -139,7 +139,9 @@ def run_command(page: str, line: str, slowly: bool, capfd: pytest.CaptureFixture
     """Run a line of a fence, or leave it to the slow tests, or for one of the reasons above."""
     variables = dict(word.split("=") for word in (VARIABLES.match(line) or [""])[0].split())
     line = VARIABLES.sub("", line)
-    if not line or FOREIGN.match(line) or SCHEMATIC.search(line) or "METHOD" in line or " NAME" in line:
+    for placeholder, instead in PLACEHOLDERS.items():
+        line = line.replace(placeholder, instead)
+    if not line or FOREIGN.match(line) or SCHEMATIC.search(line):
         return
     found = OWN_COMMAND.search(line)
     assert found, f"{page}: {line!r} is no command of trajmill, nor one of FOREIGN"
@@ -176,13 +178,14 @@ def available(need: str, slowly: bool) -> bool:
 
 
 def follow(page: str, slowly: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """Run the fences of a page in order; `slowly` also those that train, and what comes after them."""
     names: dict[str, Any] = {"__name__": "__main__"}
     for fence in fences(PAGES[page]):
         if fence.not_run or not all(available(need, slowly) for need in fence.needs):
             continue
         if fence.language == "python":
             run_as_written(page, fence, names)
-        elif fence.language in ("", "sh", "bash") and not re.search(r"[μŝ]|shard 0", fence.body):
+        elif fence.language in ("", "sh", "bash"):
             for line in command_lines(fence.body):
                 run_command(page, line, slowly, capfd)
 
