@@ -150,8 +150,8 @@ def run_command(page: str, line: str, slowly: bool, capfd: pytest.CaptureFixture
         return
     if not slowly and (words[0] in WORKS or any(word.startswith("runs/") for word in words)):
         return
-    for word in words:
-        if re.fullmatch(r"[\w/.-]+\.(hdf5|npz)(=[\d.]+)?", word) and words[words.index(word) - 1] != "--out":
+    for before, word in itertools.pairwise(words):
+        if re.fullmatch(r"[\w/.-]+\.(hdf5|npz)(=[\d.]+)?", word) and before != "--out" and "convert" not in words:
             stand_in(word.partition("=")[0])
     if words[0] == "train":
         left_by_another_page(words)
@@ -207,3 +207,28 @@ def test_snippets_and_short_commands_run(page: str, capfd: pytest.CaptureFixture
 @pytest.mark.parametrize("page", PAGES_TO_FOLLOW)
 def test_every_command_runs(page: str, capfd: pytest.CaptureFixture[str]) -> None:
     follow(page, True, capfd)
+
+
+@pytest.mark.usefixtures("empty")
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("```python\nimport trajmill as tm\n```\ntext\n```python\ntm.no_such_name\n```\n", "no_such_name"),
+        ("```\ntrajmill law dyck --no-such-option 3\n```\n", "no-such-option"),
+        ("```\ntrajmill corpus info no-such-corpus\n```\n", "no-such-corpus"),
+        ("```\nsome-other-program\n```\n", "FOREIGN"),
+    ],
+)
+def test_a_page_that_does_not_work_is_noticed(
+    text: str, says: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PAGES, "a page", text)
+    with pytest.raises((AssertionError, AttributeError), match=says):
+        follow("a page", False, capfd)
+
+
+def test_remarks_before_fences_are_read() -> None:
+    page = "<!-- needs cuda, datasets -->\n```python\nx = 1\n```\n\n<!-- not run: why -->\n```\nx\n```\n```\ny\n```\n"
+    first, second, third = fences(page)
+    assert (first.needs, first.line, first.not_run) == (("cuda", "datasets"), 3, "")
+    assert (second.needs, second.not_run, third.not_run) == ((), "why", "")
