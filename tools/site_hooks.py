@@ -91,6 +91,3 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{before}{os.path.relpath(to, PurePosixPath(here).parent)}{anchor or ''}{after}"
 
     return LINK.sub(moved, markdown)
-
-
-__all__: list[Any] = ["on_config", "on_files", "on_page_markdown"]
