@@ -203,7 +203,7 @@ def _shown(done: Results) -> RenderableType:
     parts += [escape(line) for line in _failed(done)]
     if done.missing:
         parts += ["\nDatasets that were not found leave their cells empty:", *advice(done.missing)]
-    return Group(*parts, f"\nReport: {done.report}\nTable:  {done.markdown}")
+    return Group(*parts, escape(f"\nReport: {done.report}\nTable:  {done.markdown}"))
 
 
 def _failed(done: Results) -> list[str]:
