@@ -44,7 +44,7 @@ class EngineConfig:
     engine: Literal["local", "ray"] = "local"
     """processes of this machine, or the tasks of a Ray cluster"""
     ray_address: str | None = None
-    """address of a running Ray cluster; by default one is started on this machine"""
+    """address of a running Ray cluster; by default the one of this machine, which is started if there is none"""
     cpus_per_cell: float | None = None
     """CPUs that Ray keeps for a run, > 0; by default --compute.threads"""
     gpus_per_cell: float | None = None

@@ -20,7 +20,6 @@ from trajmill.data.catalog import find_dataset
 from trajmill.experiments.settings import DatasetTrainConfig, TrainConfig
 from trajmill.report.comparison import MISSING
 from trajmill.runs.directory import RunDirectory
-from trajmill.runs.processes import ProcessError
 from trajmill.runs.reading import RunError
 from trajmill.studies import cells, measures
 from trajmill.studies import run as running
@@ -400,6 +399,36 @@ def test_an_interrupted_study_goes_on_where_it_stopped(
         stated("a-curves-dt", tmp_path, replace(config, seeds=(0, 1, 2)))
 
 
+def test_a_run_that_fails_is_named_and_the_others_go_on(
+    trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it is needed for fails with it, and where nothing is left the first failure is raised."""
+    working = cells.train
+
+    def failing(bad: str) -> Callable[..., Path]:
+        def train(config: TrainConfig[Any], *arguments: Any, **options: Any) -> Path:
+            if config.variant.startswith(bad):
+                raise ValueError("the floor is lava")
+            return working(config, *arguments, **options)
+
+        return train
+
+    name = BUNDLED[0]
+    words = ["reproduce", "a-curves-dt", "--as", "stated", "--quick", "--datasets", name, "--out", str(tmp_path)]
+    words += ["--processes", "1", "--compute.device", "cpu", "--quiet"]
+    monkeypatch.setattr(cells, "train", failing("DT+Synthetic pre-training"))
+    assert main(words) == 1
+    told = capsys.readouterr()
+    assert "the floor is lava" in told.out and "1 run failed, for the reasons above" in told.err
+    assert trained == [f"DT on {name}"]
+    table = (tmp_path / "a-curves-dt.md").read_text()
+    assert f"{MISSING} (failed)" in table and "which it needs, failed: ValueError: the floor is lava" in table
+    monkeypatch.setattr(cells, "train", failing("DT"))
+    with pytest.raises(ValueError, match="the floor is lava"):
+        stated("a-curves-dt", tmp_path / "none", replace(QUICK, datasets=BUNDLED[:1]))
+    assert not (tmp_path / "none" / "a-curves-dt.md").exists()
+
+
 def test_missing_data_is_named_with_the_command_and_cells_stay_empty(
     trained: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,8 +590,11 @@ def test_a_failure_in_a_process_is_told(tmp_path: Path) -> None:
     (tmp_path / "runs/dt").mkdir(parents=True)
     (tmp_path / "runs/dt" / BUNDLED[0]).write_text("in the way")
     config = ReproduceConfig(quick=True, update_share=0.02, datasets=BUNDLED[:1], processes=2, compute=CPU)
-    with pytest.raises(ProcessError, match=f"DT on {BUNDLED[0]} failed: RunError: .*not a run directory"):
-        stated("a-table-26", tmp_path, config)
+    done = stated("a-table-26", tmp_path, config)
+    ((variant, place),) = done.failed
+    assert variant in done.study.variants and place == BUNDLED[0]
+    assert "RunError" in done.failed[variant, place] and "not a run directory" in done.failed[variant, place]
+    assert done.runs and not any(name == variant for name, _ in done.runs)
 
 
 def test_the_command_lists_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
