@@ -97,11 +97,8 @@ def _unknown(environment_id: str, registered: Iterable[str]) -> str:
     """What to say of an id that nobody knows."""
     name = environment_id.rpartition(":")[2]
     ours = {task.environment_id.lower(): task.environment_id for task in TASKS.values()}
-    known = dict(ours)
-    for each in map(str, registered):
-        task, _, version = each.lower().partition("-v")
-        if each.lower() not in ours and not (task in TASKS and version in _OLD_VERSIONS):
-            known[each.lower()] = each
+    newest = {each.partition("-v")[0]: each for each in sorted(map(str, registered), key=_version)}
+    known = ours | {each.lower(): each for each in newest.values()}
     stem = name.lower().partition("-v")[0]
     near = [each for each in known if get_close_matches(stem, [each.partition("-v")[0]], 1, 0.8)]
     found = list(dict.fromkeys(known[each] for each in near + get_close_matches(name.lower(), known, 3, 0.8)))
@@ -110,6 +107,12 @@ def _unknown(environment_id: str, registered: Iterable[str]) -> str:
         f"unknown environment {environment_id!r}; {hint} every other id is Gymnasium's, such as Pendulum-v1, or "
         "package:Name-v0 where a package of yours registers it"
     )
+
+
+def _version(environment_id: str) -> int:
+    """The number at the end of an id, 0 without any."""
+    version = environment_id.rpartition("-v")[2]
+    return int(version) if version.isdigit() else 0
 
 
 def _shown(environment_id: str, environment: Any) -> int:

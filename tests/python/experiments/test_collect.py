@@ -215,7 +215,7 @@ def test_what_cannot_be_collected_is_refused_first(tmp_path: Path) -> None:
     refusals = [
         ("hopper", "old.hdf5", CollectConfig(), "old.hdf5 exists"),
         ("hopper", "no/new.hdf5", CollectConfig(), "no directory .*new.hdf5"),
-        ("swimmer", "new.hdf5", CollectConfig(), "'swimmer'.*Hopper-v4"),
+        ("swimmer", "new.hdf5", CollectConfig(), r"'swimmer'; did you mean Swimmer-v5\?"),
         ("ant", "new.hdf5", CollectConfig(), "Ant-v4 .*--train"),
         ("halfcheetah", "new.hdf5", CollectConfig(kind="expert"), "no HalfCheetah-v4 policy reaches .*expert"),
         ("invertedpendulum", "new.hdf5", CollectConfig(train=True), "no reference return.*--target-return"),
