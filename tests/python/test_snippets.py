@@ -61,7 +61,8 @@ NOT_RUN = {
 }
 """commands that are parsed alone, and why"""
 FOREIGN = re.compile(
-    r"^(#|exec|ray|make|pip|apt-get|zcat|torchrun|git|cd|python3? (-m pip|-m venv|-m pytest|benchmarks/|tools/)|\.venv/bin/)"
+    r"^(#|exec|ray|make|pip|apt-get|zcat|torchrun|git|cd|\.venv/bin/"
+    r"|python3? (-m pip|-m venv|-m pytest|benchmarks/|tools/))"
 )
 """programs that are not run here: they install, test, measure, or read what this package has not"""
 
