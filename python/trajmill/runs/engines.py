@@ -88,7 +88,7 @@ def positions_of(part: Part, costs: Sequence[float]) -> list[int]:
     return sorted(mine)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunJob(Job):
     """A job that makes one run; its work gets a `Progress` after its arguments."""
 
