@@ -16,11 +16,12 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from pages import OWN_COMMAND, PAGES, PLACEHOLDERS, SCHEMATIC, VARIABLES, Fence, command_lines, fences
@@ -197,9 +198,14 @@ def follow(page: str, slowly: bool, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty directory; environments that a page registers are gone after it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRAJMILL_DATASETS", str(tmp_path))
+    before = dict(gymnasium.registry)
+    yield
+    gymnasium.registry.clear()
+    gymnasium.registry.update(before)
 
 
 @pytest.mark.usefixtures("empty")
