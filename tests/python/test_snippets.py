@@ -16,11 +16,12 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from pages import OWN_COMMAND, PAGES, PLACEHOLDERS, SCHEMATIC, VARIABLES, Fence, command_lines, fences
@@ -37,6 +38,7 @@ pytestmark = pytest.mark.skipif(not PAGES_TO_FOLLOW, reason="the package is test
 SMALLER: dict[str, dict[str, str]] = {
     "README.md": {"1_000_000": "1_000"},
     "docs/start.md": {"1_000_000": "1_000", "999_999": "999"},
+    "docs/train-from-python.md": {"20_000": "4", "2000}": "4}"},
     "docs/upsample.md": {
         "100_000": "300",
         "diffusion.Config(width=256)": "diffusion.SMALL",
@@ -50,13 +52,18 @@ WORKS = ("train", "upsample", "collect")
 NOT_RUN = {
     r"^reproduce (?!--list|--check)": "hours; tests/python/studies runs studies at a small size",
     r"^demo|^dataset download": "minutes; needs a network",
+    r"^sweep": "hours; tests/python/studies/test_sweep.py makes small ones",
+    r"^explore": "serves a page until it is stopped; tests/python/cli/test_explore.py",
+    r"my_environments": "a file that its reader writes",
+    r"policy\.onnx|--log ": "needs packages that are not in constraints.txt",
     r"^collect .*--agent": "hours: an agent learns first",
     r"--method\.text .*(wiki|gpt2)": "needs the text of WikiText-103, which is not part of this package",
     r"--init runs/(wiki|chain)": "continues such a run",
 }
 """commands that are parsed alone, and why"""
 FOREIGN = re.compile(
-    r"^(make|pip|apt-get|zcat|torchrun|git|cd|python3? (-m pip|-m venv|-m pytest|benchmarks/|tools/)|\.venv/bin/)"
+    r"^(#|exec|ray|make|pip|apt-get|zcat|torchrun|git|cd|\.venv/bin/"
+    r"|python3? (-m pip|-m venv|-m pytest|benchmarks/|tools/))"
 )
 """programs that are not run here: they install, test, measure, or read what this package has not"""
 
@@ -157,7 +164,7 @@ def run_command(page: str, line: str, slowly: bool, capfd: pytest.CaptureFixture
         left_by_another_page(words)
     small = sizes(words) if words[0] in WORKS else list(SMALL.get(words[0], ()))
     if variables:
-        if variables.get("TRAJMILL_SIMD") not in available_simd_levels():
+        if variables.get("TRAJMILL_SIMD", "scalar") not in available_simd_levels():
             return
         program = [sys.executable, "-m", "trajmill", *words, *small]
         done = subprocess.run(program, env=os.environ | variables, capture_output=True, text=True)
@@ -191,9 +198,14 @@ def follow(page: str, slowly: bool, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty directory; environments that a page registers are gone after it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRAJMILL_DATASETS", str(tmp_path))
+    before = dict(gymnasium.registry)
+    yield
+    gymnasium.registry.clear()
+    gymnasium.registry.update(before)
 
 
 @pytest.mark.usefixtures("empty")
