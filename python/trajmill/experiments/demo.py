@@ -323,7 +323,7 @@ def _comparison(config: DemoConfig, result: DemoResult) -> Section:
     score, data = result.policy_score, result.data_score
     text = f"{score.estimate:.1f} [{score.low:.1f}, {score.high:.1f}]"
     bars = [
-        Rate(label="learned policy", value=score.estimate, text=text, ours=True),
+        Rate(label="learned policy", value=score.estimate, text=text, ours=True, style=0),
         Rate(label="policy in the data", value=data, text=f"{data:.1f}", ours=False),
     ]
     caption = (

@@ -10,7 +10,8 @@ import numpy as np
 from trajmill.core.paths import AnyPath
 from trajmill.evaluation.quality import QUANTILES, ColumnQuality, DynamicsQuality, Quality
 from trajmill.report.figures import FULL, HALF, Curve, Group, Panel, changes_svg, columns_svg, curves_svg
-from trajmill.report.page import Section, write_report
+from trajmill.report.page import write_report
+from trajmill.report.sections import Section
 
 SHOWN_COLUMNS = 6
 """columns whose distributions are drawn: those that lose most against their floor"""
@@ -32,7 +33,7 @@ def findings_table(quality: Quality) -> tuple[tuple[str, ...], ...]:
 def quality_sections(quality: Quality) -> tuple[Section, ...]:
     """The parts of the page, for pages about more than one thing."""
     sections = [
-        Section(name="quality", title="In numbers", table=findings_table(quality), leading=True),
+        Section(name="quality", title="In numbers", tables=(findings_table(quality),), leading=True),
         Section(
             name="quality-marginals",
             title="Distributions of single numbers",
