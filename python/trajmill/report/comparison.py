@@ -21,7 +21,7 @@ def number(value: float | None, digits: int = 1) -> str:
     """Fixed digits, with a comma between thousands and a true minus sign; a dash for what is missing."""
     if value is None or math.isnan(value):
         return MISSING
-    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
