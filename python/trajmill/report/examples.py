@@ -36,10 +36,10 @@ def data_section(runs: Sequence[RunRecord]) -> Section | None:
         try:
             with warnings.catch_warnings(action="ignore"):  # training has said them
                 dataset = load_dataset(name, limit=limit)
+                lines += transition_rows(name, qlearning_transitions(dataset))
         except (ValueError, OSError):
             absent.append(name)
             continue
-        lines += transition_rows(name, qlearning_transitions(dataset))
         if dataset.ordered and dataset.episode_ends.any():
             figures.append(_returns(f"returns-{len(figures)}", dataset))
     made = [row for run in runs if run.environment is None for row in _made_rows(run)]
@@ -49,9 +49,9 @@ def data_section(runs: Sequence[RunRecord]) -> Section | None:
         tables.append((("run", "learned from"), *made))
     if not tables:
         return None
-    text = f"First rows as they were learned; vectors show {NUMBERS} numbers, sequences {TOKENS} tokens."
+    text = f"The first rows; of a vector {NUMBERS} numbers, of a sequence {TOKENS} tokens."
     if absent:
-        text += f"\nNot found on this machine, so not shown: {', '.join(absent)}."
+        text += f"\nNot found on this machine, or not readable, so not shown: {', '.join(absent)}."
     return Section(name="data", title="The data", text=text, tables=tuple(tables), figures=tuple(figures))
 
 

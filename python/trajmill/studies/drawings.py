@@ -94,7 +94,7 @@ def _panel(
             series.updates,
             series.values,
             label=column.label,
-            first_apart=quantity == "losses" and isinstance(results, Results),
+            first_apart=quantity == "losses" and isinstance(results, Results),  # the first line of a run is of update 1
         )
         for name, column in unique.items()
         if (series := results.curve(column, datasets, quantity)) is not None

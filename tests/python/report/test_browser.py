@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for dataset in ("hopper-sac-replay-10k", "halfcheetah-sac-replay-10k")
     ]
     start = fabricate_run(folder / "start", kind="forward_dynamics", variant="pre-training", dataset=None)
-    entry = Entry(
-        printed=49.5, printed_deviation=9.9, ours=Interval(estimate=101.2, low=99.1, high=103.4), seed_count=20
-    )
+    entry = Entry(printed=49.5, printed_deviation=9.9, ours=Interval(estimate=81.2, low=79.1, high=83.4), seed_count=20)
     columns = tuple(f"S={10**power:,}" for power in range(6))
     rows = {f"halfcheetah-medium-expert-v{number}": (entry,) * 6 for number in range(14)}
     wide = Section(name="wide", title="Wide", comparison=Comparison(columns=columns, rows=rows), leading=True)
@@ -194,8 +193,27 @@ def test_the_keyboard_reaches_what_scrolls_and_what_opens(shown: Browser) -> Non
             )
         )
     assert {kind for kind, _ in reached} == {"scroll", "SUMMARY"}
+    assert shown.run("[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0)"), "in any browser"
     assert {outline for _, outline in reached} == {"solid"}, "the focus is seen"
     assert shown.run(
         "document.activeElement === [...document.querySelectorAll('.scroll, summary')]"
         ".filter(e => e.checkVisibility()).at(-1)"
     ), "one stop each, in the order of the page"
+
+
+@pytest.mark.skipif(
+    find_spec("axe_playwright_python") is None,
+    reason="needs axe-core: pip install --no-deps axe-playwright-python, of which only its axe.min.js is used",
+)
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_axe_finds_nothing(shown: Browser, width: int, scheme: str) -> None:
+    spec = find_spec("axe_playwright_python")
+    assert spec is not None and spec.origin is not None
+    shown.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    shown.show(width, scheme)
+    shown.run(Path(spec.origin).with_name("axe.min.js").read_text(encoding="utf-8") + "; 0")
+    found = shown.run(
+        "axe.run().then(({violations, passes}) => [passes.length,"
+        " violations.map(rule => [rule.id, rule.help, rule.nodes.slice(0, 3).map(node => node.html.slice(0, 200))])])"
+    )
+    assert found[0] > 20 and found[1] == []

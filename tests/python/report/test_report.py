@@ -381,5 +381,5 @@ def test_the_data_are_shown_where_they_are_found(tmp_path):
     write(tokens / "config.json", config)
     page = report(tmp_path, [*runs, tokens])
     assert "hopper-sac-replay-10k, 0" in page.text and len(page.find("figure-returns-0")) == 1
-    assert "Not found on this machine, so not shown: walker2d-not-here." in page.text
+    assert "Not found on this machine, or not readable, so not shown: walker2d-not-here." in page.text
     assert re.search(r"tokens\s*(\d ){16}… \(32 tokens\)", page.text)
