@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -136,7 +137,8 @@ def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, 
     """Draw a panel.
 
     `name` is unique on the page and keeps the ids of two figures apart; `alternative` says what the figure shows, for
-    those who cannot see it; `size` is width and height in inches of 72 points, which the page scales to its column.
+    those who cannot see it; `size` is width and height in inches of 72 points, which the page scales to its column. A
+    legend of more than one line adds to the height.
     """
 
     def draw(axes: Axes) -> None:
@@ -161,8 +163,14 @@ def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, 
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5))
             _begin_at_zero_or_say_so(axes)
-        _name_curves(axes, [shown(curve.label) for curve in panel.curves if curve.label], size[0])
+        if labels:
+            figure = axes.figure.get_figure(root=True)
+            assert figure is not None
+            figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=columns)
 
+    labels = [shown(curve.label) for curve in panel.curves if curve.label]
+    columns = max(1, int(size[0] * 11.5 / (max(map(len, labels), default=0) + 7)))
+    size = (size[0], size[1] + 0.19 * max(0, math.ceil(len(labels) / columns) - 1))
     return _svg(name, draw, alternative, size)
 
 
@@ -200,15 +208,6 @@ def _begin_at_zero_or_say_so(axes: Axes) -> None:
         axes.plot((-0.012, 0.012), (height - 0.015, height + 0.015), **cut)
     below: dict[str, Any] = {"xytext": (0, -24), "textcoords": "offset points", "va": "top", "color": MUTED}
     axes.annotate("axis cut: not from 0", (0, 0), xycoords="axes fraction", fontsize=8.5, **below)
-
-
-def _name_curves(axes: Axes, labels: Sequence[str], width: float) -> None:
-    """A legend below the axes, in as many columns as the figure's `width` in inches has room for."""
-    if labels:
-        columns = max(1, int(width * 11.5 / (max(map(len, labels)) + 7)))
-        figure = axes.figure.get_figure(root=True)
-        assert figure is not None
-        figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=min(columns, len(labels)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

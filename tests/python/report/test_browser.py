@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import PROGRAM, Browser, browser, ink_share, page_count
+from chromium import PROGRAM, Browser, browser, ink_share, page_count
 from fabricate import fabricate_run
 
 from trajmill.evaluation.statistics import Interval
