@@ -83,7 +83,7 @@ class MeasureQuality:
             table,
         ]
         if self.out is not None:
-            told.append(f"report: {write_quality_report(quality, self.out, examples=sides)}")
+            told.append(escape(f"report: {write_quality_report(quality, self.out, examples=sides)}"))
         return Outcome(asdict(quality), Group(*told))
 
 
