@@ -23,7 +23,7 @@ def main() -> None:
         runs = authors_runs(study.authors)
         scores, _ = authors_panels(Authors(study=study, runs=runs, datasets=runs.datasets))
         ends = "; ".join(f"{curve.label} ends at {curve.center[-1]:.3g}" for curve in scores.curves)
-        drawing = curves_svg(name, scores, alternative=f"{study.title}: {scores.title}. {ends}", size=(FULL, 4.2))
+        drawing = curves_svg(name, scores, alternative=f"{study.title}: {scores.title}. {ends}", size=(FULL, 3.8))
         (IMAGES / image).write_text(standalone(drawing), encoding="utf-8")
         print(IMAGES / image)
 

@@ -154,7 +154,7 @@ def _corpus(directory: str) -> tm.StoredCorpus:
 
 
 def _section() -> Any:
-    from trajmill.report.page import Section
+    from trajmill.report import Section
 
     return Section(name="x", title="x", text="x")
 

@@ -23,7 +23,7 @@ from trajmill.data.formats import format_named, format_names
 from trajmill.experiments.generate import GenerateMarkovConfig, GenerateMDPConfig, generate
 from trajmill.models.gpt import GPTConfig
 from trajmill.models.gpt2_files import write_gpt2
-from trajmill.report.page import Section, write_report
+from trajmill.report import Section, write_report
 
 FILLINGS = 6
 

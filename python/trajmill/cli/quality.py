@@ -58,11 +58,14 @@ class MeasureQuality:
     def run(self, progress: Progress) -> Outcome:
         if self.out is not None:
             check_writable(self.out, as_file=True)
-        real, synthetic = load_dataset(self.real, limit=self.limit), load_dataset(self.synthetic, limit=self.limit)
+        real = load_dataset(self.real, limit=self.limit)
         held_out = None if self.held_out is None else load_dataset(self.held_out, limit=self.limit)
+        sides = {
+            "real": qlearning_transitions(real),
+            "synthetic": qlearning_transitions(load_dataset(self.synthetic, limit=self.limit)),
+        }
         quality = measure_quality(
-            qlearning_transitions(real),
-            qlearning_transitions(synthetic),
+            *sides.values(),
             held_out=None if held_out is None else qlearning_transitions(held_out),
             environment_id=simulated_environment(real) if self.environment is None else _named(self.environment),
             row_count=self.rows,
@@ -80,7 +83,7 @@ class MeasureQuality:
             table,
         ]
         if self.out is not None:
-            told.append(escape(f"report: {write_quality_report(quality, self.out)}"))
+            told.append(escape(f"report: {write_quality_report(quality, self.out, examples=sides)}"))
         return Outcome(asdict(quality), Group(*told))
 
 

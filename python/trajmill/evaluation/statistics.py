@@ -4,7 +4,7 @@ Scores are float arrays (seed_count, task_count): a row for each training seed, 
 curve is a float array (evaluation_count, seed_count), in the order of evaluation.
 
 .. [1] R. Agarwal, M. Schwarzer, P. S. Castro, A. Courville, M. G. Bellemare, "Deep Reinforcement Learning at the Edge
-   of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264: interquartile mean, bootstrap.
+   of the Statistical Precipice", NeurIPS 2021, arXiv:2108.13264: interquartile mean, bootstrap, performance profiles.
 .. [2] Z. Wang, C. Wang, Z. Dong, K. Ross, "Pre-training with Synthetic Data Helps Offline Reinforcement Learning",
    ICLR 2024, arXiv:2310.00771: average of the last four evaluations, best score, updates to 90 %.
 """
@@ -63,15 +63,27 @@ def bootstrap_interval(
     shape (seed_count, task_count), or (seed_count,) for one task. `aggregate` is `mean`, `interquartile_mean`, or any
     function of the same form. `confidence`, in (0, 1), is the share of resamples inside the interval.
     """
-    array = _scores(scores)
-    if array.ndim != 2:
-        raise ValueError(f"scores must have shape (seed_count, task_count) or (seed_count,), got {np.shape(scores)}")
-    if not np.isfinite(array).all():
-        raise ValueError("scores must be finite: an interval over missing seeds would hide that they failed")
-    seed_count, task_count = array.shape
-    rows = np.random.default_rng(seed).integers(seed_count, size=(resample_count, seed_count, task_count))
-    low, high = _middle(aggregate(array[rows, np.arange(task_count)]), confidence)
+    array = _finite(scores)
+    low, high = _middle(aggregate(_resamples(array, resample_count, seed)), confidence)
     return Interval(estimate=float(aggregate(array)), low=float(low), high=float(high))
+
+
+def performance_profile(
+    scores: ArrayLike, thresholds: ArrayLike, *, confidence: float = 0.95, resample_count: int = 2_000, seed: int = 0
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Share of seed x task runs whose score is greater than each threshold (section 4.2 of [1]_).
+
+    `scores` are those of `bootstrap_interval`; `thresholds` have the shape (count,). The result is three arrays
+    (count,) in [0, 1]: the share, and the lower and upper end of its pointwise interval by the stratified bootstrap.
+    """
+    levels = np.asarray(thresholds, dtype=np.float64)
+    if levels.ndim != 1:
+        raise ValueError(f"thresholds must have shape (count,), got {levels.shape}")
+    array = _finite(scores)
+    resamples = _resamples(array, resample_count, seed)
+    shares = np.array([(resamples > level).mean(axis=(1, 2)) for level in levels]).reshape(len(levels), -1)
+    low, high = _middle(shares, confidence)
+    return (array[..., None] > levels).mean(axis=(0, 1)), low, high
 
 
 def difference_interval(scores: ArrayLike, baseline: ArrayLike) -> Interval:
@@ -134,6 +146,22 @@ def updates_to_fraction(
         raise ValueError(f"updates must have shape ({array.shape[0]},) like the curve, got {numbers.shape}")
     reached = array >= fraction * target
     return np.asarray(np.where(reached.any(axis=0), numbers[reached.argmax(axis=0)], np.nan))
+
+
+def _resamples(scores: FloatArray, resample_count: int, seed: int) -> FloatArray:
+    """Scores (seed_count, task_count) with seeds drawn anew for each task: (resample_count, seed_count, task_count)."""
+    seed_count, task_count = scores.shape
+    rows = np.random.default_rng(seed).integers(seed_count, size=(resample_count, seed_count, task_count))
+    return np.asarray(scores[rows, np.arange(task_count)])
+
+
+def _finite(scores: ArrayLike) -> FloatArray:
+    array = _scores(scores)
+    if array.ndim != 2:
+        raise ValueError(f"scores must have shape (seed_count, task_count) or (seed_count,), got {np.shape(scores)}")
+    if not np.isfinite(array).all():
+        raise ValueError("scores must be finite: an interval over missing seeds would hide that they failed")
+    return array
 
 
 def _scores(scores: ArrayLike) -> FloatArray:

@@ -1,8 +1,9 @@
 """Tables, plots and the HTML page; reads run directories, never trains."""
 
 from trajmill.report.figures import Rate
-from trajmill.report.page import Score, Section, rates_section, score, write_report
+from trajmill.report.page import Score, score, write_report
 from trajmill.report.quality import write_quality_report
+from trajmill.report.sections import Section, rates_section
 from trajmill.runs.reading import RunError, read_run
 
 __all__ = ["Rate", "RunError", "Score", "Section", "rates_section", "read_run", "score"]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trajmill.evaluation.statistics import Interval
 
 MISSING = "\N{EN DASH}"
+ROOM = 150.0
+"""characters of a table that a page has room for, in print too"""
+PADDING = 2.5
+"""what a column takes more than its text"""
+HEAD = 20
+"""characters of a heading or a label, after which it may continue on another line"""
 
 
 def number(value: float | None, digits: int = 1) -> str:
     """Fixed digits, with a comma between thousands and a true minus sign; a dash for what is missing."""
     if value is None or math.isnan(value):
         return MISSING
-    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,17 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A part of a table that a page has room for."""
+
+    heads: tuple[str, ...]
+    lines: Mapping[str, tuple[Entry, ...]]
+    """by label, with one entry for each head"""
+    stacked: bool
+    """whether the sides of an entry stand below each other, not beside"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """A table; each column is shown as measured, beside what was printed and what the authors' runs give, if known."""
 
@@ -91,6 +108,34 @@ class Comparison:
         return dict(zip(self.columns, zip(*self.rows.values(), strict=True), strict=True))
 
     @property
+    def blocks(self) -> list[Block]:
+        """The table as a page shows it, in parts that have room there.
+
+        Sides stand beside each other if all heads have room so, else below each other; heads that still have no room
+        go on in a table of their own.
+        """
+        lines, side_count = list(self.lines.values()), len(self.sides)
+        labels = max(min(len(label), HEAD) for label in (self.corner, *self.lines)) + PADDING
+        beside, below = [], []
+        for head, entries in zip(self.heads, zip(*lines, strict=True), strict=True):
+            widths = [max(map(len, texts)) + PADDING for texts in zip(*map(self.texts, entries), strict=True)]
+            heading = max(min(len(head), HEAD), *map(len, head.split())) + PADDING
+            beside.append(max(heading, sum(widths)))
+            below.append(max(heading, *widths))
+        stacked = side_count > 1 and labels + sum(beside) > ROOM
+        room = ROOM - labels - stacked * (len("authors") + PADDING)
+        count = _part_count(below if stacked else beside, room)
+        size = math.ceil(len(self.heads) / count)
+        return [
+            Block(
+                heads=self.heads[first : first + size],
+                lines={label: row[first : first + size] for label, row in self.lines.items()},
+                stacked=stacked,
+            )
+            for first in range(0, len(self.heads), size)
+        ]
+
+    @property
     def corner(self) -> str:
         """Heading of the lines."""
         return "variant" if self.is_turned else self.place
@@ -107,3 +152,12 @@ class Comparison:
         for label, row in self.lines.items():
             lines.append([label, *(text for entry in row for text in self.texts(entry))])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _part_count(widths: Sequence[float], room: float) -> int:
+    """Into how many parts of equal numbers columns have to be divided, so that each has room; at most one a column."""
+    for count in range(1, len(widths)):
+        size = math.ceil(len(widths) / count)
+        if all(sum(widths[first : first + size]) <= room for first in range(0, len(widths), size)):
+            return count
+    return len(widths)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -33,13 +34,25 @@ _STAND_INS |= {f"series-{number}": f"#02020{number}" for number in range(1, len(
 """by variable of the page"""
 INK, MUTED, GRID, *SERIES = _STAND_INS.values()
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKER_PATHS = (
+    "M15 2a3 3 0 1 1 0 6a3 3 0 1 1 0-6z",
+    "M12 2h6v6h-6z",
+    "M15 1.2l3.8 7h-7.6z",
+    "M15 1l4 4l-4 4l-4-4z",
+    "M15 8.8l3.8-7h-7.6z",
+    "M13.8 1h2.4v2.8h2.8v2.4h-2.8v2.8h-2.4v-2.8h-2.8v-2.4h2.8z",
+    "M12.2 1.2l2.8 2 2.8-2 1 1-2 2.8 2 2.8-1 1-2.8-2-2.8 2-1-1 2-2.8-2-2.8z",
+)
+"""the markers once more, as paths around (15, 5), for keys of the page"""
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)))
 LIGHT = dict(zip(_STAND_INS, ("#1a1e23", "#5b6672", "#dfe3e7", *PALETTE), strict=True), font="sans-serif")
 """values of the page's variables in light, for figures that stand alone"""
-FULL, HALF = 11.0, 5.4
-"""figure widths in inches: the whole column of a page, or one of two"""
+FULL, HALF = 6.0, 5.4
+"""figure widths in inches: alone on a page, or one of two side by side; both can be read on a telephone"""
 LONGEST = 40
 """characters of a name in a figure"""
+NOISE = 0.2
+"""where values differ by less than this share of the greatest one, an axis from 0 would hide how they differ"""
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -66,9 +79,10 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A line with its uncertainty, in the look of series number `style`."""
+    """A line with its uncertainty."""
 
-    style: int
+    style: int | None
+    """its variant's, which gives color, dashes and marker; None for what is of no variant"""
     x: NDArray[np.float64]
     center: NDArray[np.float64]
     low: NDArray[np.float64] | None = None
@@ -77,17 +91,28 @@ class Curve:
     """(point_count, member_count) thin lines behind the mean, such as single seeds"""
     label: str = ""
     """name in a legend; without any, the figure has none"""
+    first_apart: bool = False
+    """whether the first point is of another kind than the others, and is drawn as an open circle beside the line"""
 
     @classmethod
     def of_seeds(
-        cls, style: int, x: NDArray[Any], values: NDArray[np.float64], *, label: str = "", members: bool = False
+        cls,
+        style: int | None,
+        x: NDArray[Any],
+        values: NDArray[np.float64],
+        *,
+        label: str = "",
+        members: bool = False,
+        first_apart: bool = False,
     ) -> Curve:
         """Mean over seeds of `values`, (point_count, seed_count), with a 95 % band, and each seed if they are few."""
         x, (center, low, high) = x.astype(np.float64), curve_band(values)
         if values.shape[1] == 1:
-            return cls(style=style, x=x, center=center, label=label)
+            return cls(style=style, x=x, center=center, label=label, first_apart=first_apart)
         shown = values if members and values.shape[1] <= 5 else None
-        return cls(style=style, x=x, center=center, low=low, high=high, members=shown, label=label)
+        return cls(
+            style=style, x=x, center=center, low=low, high=high, members=shown, label=label, first_apart=first_apart
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,22 +137,13 @@ def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, 
     """Draw a panel.
 
     `name` is unique on the page and keeps the ids of two figures apart; `alternative` says what the figure shows, for
-    those who cannot see it; `size` is width and height in inches of 72 points, which the page scales to its column.
+    those who cannot see it; `size` is width and height in inches of 72 points, which the page scales to its column. A
+    legend of more than one line adds to the height.
     """
 
     def draw(axes: Axes) -> None:
         for curve in panel.curves:
-            color = SERIES[curve.style % len(SERIES)]
-            if curve.members is not None:
-                axes.plot(curve.x, curve.members, color=color, linewidth=0.8, alpha=0.35)
-            if curve.low is not None and curve.high is not None:
-                axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.16, linewidth=0)
-            marker = MARKERS[curve.style % len(MARKERS)] if panel.markers else None
-            dashes = DASHES[curve.style % len(DASHES)] if len(panel.curves) > 1 else "-"
-            label = shown(curve.label)
-            axes.plot(curve.x, curve.center, color=color, marker=marker, linestyle=dashes, label=label)
-        if any(curve.label for curve in panel.curves):
-            axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            _draw_curve(axes, curve, markers=panel.markers)
         if panel.level is not None:
             value, text = panel.level
             axes.axhline(value, color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)))
@@ -137,6 +153,8 @@ def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, 
         axes.set(title=shown(panel.title), xlabel=shown(panel.x_label), ylabel=shown(panel.y_label))
         axes.xaxis.set_major_formatter(lambda value, _: compact(value))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=panel.counts, steps=[1, 2, 5, 10]))
+        if panel.counts:
+            axes.set_xlim(left=0)
         if panel.log_y:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -144,8 +162,52 @@ def curves_svg(name: str, panel: Panel, *, alternative: str, size: tuple[float, 
             axes.yaxis.set_minor_locator(NullLocator())
         else:
             axes.yaxis.set_major_locator(MaxNLocator(5))
+            _begin_at_zero_or_say_so(axes)
+        if labels:
+            figure = axes.figure.get_figure(root=True)
+            assert figure is not None
+            figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=columns)
 
+    labels = [shown(curve.label) for curve in panel.curves if curve.label]
+    columns = max(1, int(size[0] * 11.5 / (max(map(len, labels), default=0) + 7)))
+    size = (size[0], size[1] + 0.19 * max(0, math.ceil(len(labels) / columns) - 1))
     return _svg(name, draw, alternative, size)
+
+
+def _draw_curve(axes: Axes, curve: Curve, *, markers: bool) -> None:
+    color = MUTED if curve.style is None else SERIES[curve.style % len(SERIES)]
+    line, look = slice(int(curve.first_apart and len(curve.x) > 1), None), curve.style or 0
+    if curve.members is not None:
+        axes.plot(curve.x[line], curve.members[line], color=color, linewidth=0.8, alpha=0.35)
+    if curve.low is not None and curve.high is not None:
+        axes.fill_between(curve.x[line], curve.low[line], curve.high[line], color=color, alpha=0.16, linewidth=0)
+    axes.plot(
+        curve.x[line],
+        curve.center[line],
+        color=color,
+        marker=MARKERS[look % len(MARKERS)] if markers or len(curve.x[line]) == 1 else None,
+        linestyle=DASHES[look % len(DASHES)],
+        label=shown(curve.label),
+    )
+    if line.start:
+        axes.plot(
+            curve.x[:1], curve.center[:1], color=color, marker="o", fillstyle="none", linestyle="none", clip_on=False
+        )
+
+
+def _begin_at_zero_or_say_so(axes: Axes) -> None:
+    """Let a vertical axis reach 0, unless what it shows would then be flat: mark such an axis as cut."""
+    low, high = axes.dataLim.intervaly
+    if not np.isfinite([low, high]).all() or low <= 0 <= high:
+        return
+    if high - low >= NOISE * max(abs(low), abs(high)):
+        axes.set_ylim(bottom=0 if low > 0 else None, top=0 if high < 0 else None)
+        return
+    cut: dict[str, Any] = {"color": MUTED, "clip_on": False, "transform": axes.transAxes, "linewidth": 1.2}
+    for height in (0.02, 0.05):
+        axes.plot((-0.012, 0.012), (height - 0.015, height + 0.015), **cut)
+    below: dict[str, Any] = {"xytext": (0, -24), "textcoords": "offset points", "va": "top", "color": MUTED}
+    axes.annotate("axis cut: not from 0", (0, 0), xycoords="axes fraction", fontsize=8.5, **below)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,28 +220,31 @@ class Rate:
     """the value for people, such as ``"0.94 G tokens/s"``"""
     ours: bool
     """whether it is highlighted: our way, not what it is compared with"""
+    style: int | None = None
+    """look of the variant that it is of, as in `Curve`; None for what is not a variant of the page"""
 
 
 def bars_svg(name: str, rates: Sequence[Rate], *, alternative: str) -> str:
-    """Draw horizontal bars from the top down; each ends in its own text, so there is no value axis."""
+    """Draw horizontal bars from 0 on, from the top down; each ends in its own text, so there is no value axis."""
 
     def draw(axes: Axes) -> None:
-        values, places = [rate.value for rate in rates], range(len(rates))[::-1]
-        axes.barh(places, values, height=0.62, color=[SERIES[0] if rate.ours else MUTED for rate in rates])
+        values, places = np.array([rate.value for rate in rates]), np.arange(len(rates))[::-1]
+        colors = [
+            (INK if rate.ours else MUTED) if rate.style is None else SERIES[rate.style % len(SERIES)] for rate in rates
+        ]
+        axes.barh(places, values, height=0.4, color=colors)
         for place, rate in zip(places, rates, strict=True):
-            weight, end = "bold" if rate.ours else "normal", (rate.value, place)
-            axes.annotate(
-                shown(rate.text), end, xytext=(6, 0), textcoords="offset points", va="center", fontweight=weight
-            )
-        axes.set_yticks(places, [shown(rate.label) for rate in rates])
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.grid(False)
-        axes.spines["bottom"].set_visible(False)
-        axes.set(xticks=[], xlim=(0, max(values) * 1.3))
-        axes.set_position((0.25, 0.02, 0.75, 0.96))  # the same room for labels everywhere, so that bars line up
+            weight = "bold" if rate.ours else "normal"
+            beside: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+            axes.annotate(shown(rate.text), (max(rate.value, 0), place), xytext=(6, 0), fontweight=weight, **beside)
+            axes.annotate(shown(rate.label), (min(0, values.min()), place), xytext=(0, 16), **beside)
+        axes.set_axis_off()
+        greatest = values.max() or 1.0
+        axes.set(xlim=(min(0, values.min()), max(0, greatest) + 0.35 * abs(greatest)), ylim=(-0.35, len(rates) - 0.2))
+        axes.set_position((0.004, 0, 0.996, 1))
 
     described = "; ".join(f"{rate.label}: {rate.text}" for rate in rates)
-    return _svg(name, draw, f"{alternative}. {described}", (FULL, 0.3 + 0.36 * len(rates)), layout=None)
+    return _svg(name, draw, f"{alternative}. {described}", (HALF, 0.1 + 0.5 * len(rates)), layout=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,12 +276,12 @@ def columns_svg(
 def changes_svg(name: str, changes: NDArray[np.float64], groups: Sequence[Group], title: str, alternative: str) -> str:
     """Draw a symmetric matrix of changes (N, N) below its diagonal: one color for more, one for less, pale for little.
 
-    The deepest color is the largest change, which the legend names.
+    Neither is a color of synthetic or real rows. The deepest color is the largest change, which the legend names.
     """
 
     def draw(axes: Axes) -> None:
         deepest = float(np.abs(changes).max()) or 1.0
-        for color, sign, word in ((SERIES[1], 1.0, "more"), (SERIES[0], -1.0, "less")):
+        for color, sign, word in ((SERIES[2], 1.0, "more"), (SERIES[3], -1.0, "less")):
             shades = np.tril(np.clip(sign * changes / deepest, 0.0, 1.0), k=-1)
             cells = [(int(row), int(column)) for row, column in np.argwhere(shades > 0.02)]
             squares = [_square(column, row) for row, column in cells]
@@ -297,5 +362,6 @@ def _svg(
     text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
     for variable, color in _STAND_INS.items():
         text = text.replace(color, f"var(--{variable})")
-    opening = f'<svg role="img" aria-label="{html.escape(printable(alternative))}" data-test="figure-{name}"'
+    described = f'role="img" aria-label="{html.escape(printable(alternative))}" data-test="figure-{name}"'
+    opening = f'<svg {described} style="max-width: {7.2 * size[0]:.1f}rem"'
     return text.replace("<svg", opening, 1)

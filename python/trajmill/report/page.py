@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import jinja2
 import numpy as np
@@ -17,42 +15,18 @@ from trajmill.core.files import check_writable, write_whole
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import duration
 from trajmill.evaluation import statistics
-from trajmill.report.comparison import Comparison, number
-from trajmill.report.figures import FULL, HALF, Curve, Panel, Rate, bars_svg, curves_svg
+from trajmill.report.aggregates import aggregate_section, data_of
+from trajmill.report.comparison import number
+from trajmill.report.examples import data_section
+from trajmill.report.figures import FULL, HALF, MARKER_PATHS, Curve, Panel, compact, curves_svg
+from trajmill.report.provenance import RUN_HEADS, origins, provenance, shared
+from trajmill.report.sections import Section, grouped
 from trajmill.runs.reading import RunError, RunRecord, Series, read_run
 
-KeyT = TypeVar("KeyT")
-ValueT = TypeVar("ValueT")
 Found = tuple[RunRecord, Series]
 """a run and one of its metrics"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """Something that a caller adds to the page."""
-
-    name: str
-    """unique on the page; letters, digits and hyphens"""
-    title: str
-    text: str = ""
-    """plain text, one paragraph per line"""
-    figures: tuple[str, ...] = ()
-    """SVGs from `trajmill.report.figures`"""
-    caption: str = ""
-    comparison: Comparison | None = None
-    """table above the figures"""
-    table: tuple[tuple[str, ...], ...] = ()
-    """another table above them: rows of cells, the first of headings"""
-    leading: bool = False
-    """whether it comes before the scores and curves of the runs, not after them"""
-
-
-def rates_section(
-    name: str, title: str, groups: Sequence[Sequence[Rate]], *, text: str = "", caption: str = ""
-) -> Section:
-    """Section of horizontal bars, such as sampler rates beside a baseline's; each group has a scale of its own."""
-    drawn = [bars_svg(f"{name}-{index}", rates, alternative="Bar chart") for index, rates in enumerate(groups)]
-    return Section(name=name, title=title, text=text, figures=tuple(drawn), caption=caption)
+SAME = 1e-6
+"""a metric whose values differ by less than this share of the greatest one is constant: it has no panel"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +71,14 @@ def write_report(
     title: str = "trajmill report",
     summary: str = "",
     extra_sections: Sequence[Section] = (),
+    order: Sequence[str] = (),
 ) -> Path:
     """Write the HTML page about `runs` to `output`, replaced in one move, and return its path.
 
-    `runs` are run directories; variants keep this order and take their colors from it, and unfinished runs are marked.
-    With `extra_sections` there may be no runs. `summary` is plain text under the title. Where a pre-training
-    run has measured what the best predictor would lose, a line shows it.
+    `runs` are run directories; variants keep this order and take their looks from it, after the names in `order`, which
+    figures of `extra_sections` show; unfinished runs are marked. With `extra_sections` there may be no runs. `summary`
+    is plain text under the title. Where a pre-training run has measured what the best predictor would lose, a line
+    shows it.
 
     Raises RunError if a directory is not a run or is damaged, or if two runs have the same variant and dataset.
     """
@@ -114,9 +90,10 @@ def write_report(
     _refuse_twins(records)
     scored = [run for run in records if run.environment is not None]
     pretrained = [run for run in records if run.environment is None]
-    styles = {variant: style for style, variant in enumerate(dict.fromkeys(run.variant for run in scored + pretrained))}
+    styles = _styles(scored, pretrained, order)
     rows = [score(run) for run in scored]
     intervals = [row.final for row in rows if row.final]
+    training, constants = _training_metrics(scored, styles)
     loader, undefined = jinja2.PackageLoader("trajmill.report", "templates"), jinja2.StrictUndefined
     environment = jinja2.Environment(
         loader=loader, undefined=undefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -125,21 +102,33 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         title=title,
         summary=summary.splitlines(),
-        score_groups=grouped((_data(row.run), row) for row in rows),
+        score_groups=grouped((data_of(row.run), row) for row in rows),
         scale=(min([0.0, *(each.low for each in intervals)]), max([1.0, *(each.high for each in intervals)])),
         keys={run.variant: styles[run.variant] for run in scored},
         curves=_learning_curves(scored, styles),
         pretraining=_pretraining(pretrained, styles),
-        training=_training_metrics(scored, styles),
-        extra_sections=[*_starts(scored), *extra_sections],
-        records=records,
-        shared=_shared_provenance(records),
-        configurations={run.path: json.dumps(run.config, indent=2) for run in records},
+        training=training,
+        constants=constants,
+        aggregates=aggregate_section(scored, styles),
+        extra_sections=[*_starts(scored), *extra_sections, *filter(None, [data_section(records)])],
+        origins=origins(records),
+        run_heads=RUN_HEADS,
+        shared=shared([provenance(run) for run in records]),
         styles=styles,
+        markers=MARKER_PATHS,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, page.encode(errors="replace"))
     return output
+
+
+def _styles(scored: Sequence[RunRecord], pretrained: Sequence[RunRecord], order: Sequence[str]) -> dict[str, int]:
+    """The look of each variant on the whole page; a run has the look of the first variant that starts from it."""
+    names = dict.fromkeys([*order, *(run.variant for run in scored)])
+    starts = {local_path(init): run.variant for run in reversed(scored) if (init := run.settings.get("init"))}
+    owners = {run.variant: starts.get(run.path, run.variant) for run in pretrained if run.variant not in names}
+    looks = {name: look for look, name in enumerate(dict.fromkeys([*names, *owners.values()]))}
+    return looks | {variant: looks[owner] for variant, owner in owners.items()}
 
 
 def _refuse_twins(records: Sequence[RunRecord]) -> None:
@@ -149,21 +138,23 @@ def _refuse_twins(records: Sequence[RunRecord]) -> None:
             raise RunError(f"{first} and {others[0]} are both {variant!r} on {dataset}; name their variants apart")
 
 
-def grouped(pairs: Iterable[tuple[KeyT, ValueT]]) -> dict[KeyT, list[ValueT]]:
-    """Values by key, in the order of their first appearance."""
-    groups: dict[KeyT, list[ValueT]] = {}
-    for key, value in pairs:
-        groups.setdefault(key, []).append(value)
-    return groups
+def _curves(
+    group: Sequence[Found], styles: Mapping[str, int], *, members: bool = True, trained: bool = False
+) -> list[Curve]:
+    """The mean over seeds of each run's metric, and with `members` each seed's.
 
-
-def _data(run: RunRecord) -> str:
-    return run.dataset or "no dataset"
-
-
-def _curves(group: Sequence[Found], styles: Mapping[str, int], *, members: bool = True) -> list[Curve]:
-    """The mean over seeds of each run's metric, and with `members` each seed's."""
-    return [Curve.of_seeds(styles[run.variant], each.updates, each.values, members=members) for run, each in group]
+    What is `trained` has a first point apart, if that is the first update alone.
+    """
+    return [
+        Curve.of_seeds(
+            styles[run.variant],
+            each.updates,
+            each.values,
+            members=members,
+            first_apart=trained and each.updates[0] == 1,
+        )
+        for run, each in group
+    ]
 
 
 def _starts(runs: Sequence[RunRecord]) -> list[Section]:
@@ -175,16 +166,16 @@ def _starts(runs: Sequence[RunRecord]) -> list[Section]:
     rows = [("variant", *map(_words, names))]
     for run in begun:
         means = (run.series["start"][name].values[-1].mean() if name in run.series["start"] else None for name in names)
-        rows.append((f"{run.variant} · {_data(run)}", *(number(mean) for mean in means)))
+        rows.append((f"{run.variant} · {data_of(run)}", *(number(mean) for mean in means)))
     text = "What the critics that a run began from said before its first update, mean over seeds."
-    return [Section(name="starts", title="At the start", text=text, table=tuple(rows))]
+    return [Section(name="starts", title="At the start", text=text, tables=(tuple(rows),))]
 
 
 def _learning_curves(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
     """One figure for each dataset, with all its variants on the same axes."""
     found = ((run, run.evaluation(run.score[0])) for run in runs)
-    groups = grouped((_data(run), (run, series)) for run, series in found if series is not None)
-    size = (FULL, 4.2) if len(groups) == 1 else (HALF, 3.1)
+    groups = grouped((data_of(run), (run, series)) for run, series in found if series is not None)
+    size = (FULL, 3.6) if len(groups) == 1 else (HALF, 3.1)
     drawn = []
     for index, (dataset, group) in enumerate(groups.items()):
         curves = _curves(group, styles)
@@ -215,7 +206,7 @@ def _pretraining(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[s
             title=run.variant,
             x_label="updates",
             y_label=scales.get(name, _words(name)),
-            curves=_curves([(run, loss)], styles),
+            curves=_curves([(run, loss)], styles, trained=True),
             level=None if least is None else (least, floor),
         )
         first, last = (number(loss.values[point].mean(), 4) for point in (0, -1))
@@ -234,41 +225,47 @@ def _mean_loss(metrics: Mapping[str, Series]) -> tuple[str, Series] | None:
     return name, Series(updates=first.updates, values=values)
 
 
-def _training_metrics(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> list[str]:
-    """Small panels of what training logged, losses first; one panel for each metric and dataset."""
+def _training_metrics(runs: Sequence[RunRecord], styles: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Small panels of what training logged, losses first, one for each metric and dataset; and what is constant."""
     groups = grouped(
-        ((_data(run), metric), (run, series)) for run in runs for metric, series in run.series.get("train", {}).items()
+        ((data_of(run), metric), (run, series))
+        for run in runs
+        for metric, series in run.series.get("train", {}).items()
     )
     several = len({dataset for dataset, _ in groups}) > 1
     ordered = sorted(groups.items(), key=lambda item: (item[0][0], "loss" not in item[0][1]))
-    drawn = []
-    for index, ((dataset, metric), group) in enumerate(ordered):
-        title, curves = _words(metric) + (f" · {dataset}" if several else ""), _curves(group, styles, members=False)
+    drawn: list[str] = []
+    constants: dict[str, dict[str, str]] = {}
+    for (dataset, metric), group in ordered:
+        changing = [(run, series) for run, series in group if not _is_constant(series)]
+        for run, series in group:
+            if _is_constant(series):
+                constants.setdefault(_words(metric), {})[run.variant] = compact(float(series.values.flat[0]))
+        if not changing:
+            continue
+        title = _words(metric) + (f" · {dataset}" if several else "")
+        curves = _curves(changing, styles, members=False, trained=True)
         panel = Panel(title=title, x_label="updates", y_label="", curves=curves)
-        about = f"{_words(metric)} during training on {dataset}. {_ends(group, 3)}"
-        drawn.append(curves_svg(f"training-{index}", panel, alternative=about, size=(HALF, 2.7)))
-    return drawn
+        about = f"{_words(metric)} during training on {dataset}. {_ends(changing, 3)}"
+        drawn.append(curves_svg(f"training-{len(drawn)}", panel, alternative=about, size=(HALF, 2.7)))
+    return drawn, [_constant(metric, values) for metric, values in constants.items()]
+
+
+def _constant(metric: str, values: Mapping[str, str]) -> str:
+    """A metric that does not change, in words, by variant if they differ."""
+    if len(set(values.values())) == 1:
+        return f"{metric} {next(iter(values.values()))}"
+    return f"{metric} " + ", ".join(f"{value} ({variant})" for variant, value in values.items())
+
+
+def _is_constant(series: Series) -> bool:
+    """Whether a metric has one value, of all seeds from the first line to the last."""
+    return bool(np.ptp(series.values) <= SAME * np.abs(series.values).max())
 
 
 def _ends(group: Sequence[Found], digits: int) -> str:
     """Where the curves end, in words."""
     return "; ".join(f"{run.variant} ends at {number(series.values[-1].mean(), digits)}" for run, series in group)
-
-
-def _shared_provenance(records: Sequence[RunRecord]) -> dict[str, str]:
-    """What environment.json says and all runs agree on."""
-    first, *others = [_flatten(run.provenance) for run in records if run.provenance] or [{}]
-    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
-
-
-def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flatten(item, f"{prefix}{key}.")
-        elif item is not None:
-            flat[prefix + key] = " ".join(map(str, item)) if isinstance(item, list) else str(item)
-    return flat
 
 
 def _words(name: str) -> str:

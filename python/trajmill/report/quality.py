@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from trajmill.core.paths import AnyPath
+from trajmill.data import Transitions
 from trajmill.evaluation.quality import QUANTILES, ColumnQuality, DynamicsQuality, Quality
+from trajmill.report.examples import HEADS, NUMBERS, transition_rows
 from trajmill.report.figures import FULL, HALF, Curve, Group, Panel, changes_svg, columns_svg, curves_svg
-from trajmill.report.page import Section, write_report
+from trajmill.report.page import write_report
+from trajmill.report.sections import Section
 
 SHOWN_COLUMNS = 6
 """columns whose distributions are drawn: those that lose most against their floor"""
@@ -18,9 +22,23 @@ _SIZE = (HALF, 3.2)
 _SYMBOLS = {"observation": "s", "action": "a", "reward": "r", "next observation": "s\u2032"}
 
 
-def write_quality_report(quality: Quality, path: AnyPath, *, title: str = "Quality of synthetic transitions") -> Path:
-    """Write one self-contained HTML page about `quality` to `path`, replaced in one move, and return its path."""
-    return write_report((), path, title=title, summary=_summary(quality), extra_sections=quality_sections(quality))
+def write_quality_report(
+    quality: Quality,
+    path: AnyPath,
+    *,
+    title: str = "Quality of synthetic transitions",
+    examples: Mapping[str, Transitions] | None = None,
+) -> Path:
+    """Write one self-contained HTML page about `quality` to `path`, replaced in one move, and return its path.
+
+    `examples` are transitions by the name of what they are, of which the page shows the first rows.
+    """
+    sections = quality_sections(quality)
+    if examples:
+        rows = [row for name, transitions in examples.items() for row in transition_rows(name, transitions)]
+        text = f"The first rows of each side; of a vector {NUMBERS} numbers."
+        sections += (Section(name="examples", title="Some rows", text=text, tables=((HEADS, *rows),), leading=True),)
+    return write_report((), path, title=title, summary=_summary(quality), extra_sections=sections)
 
 
 def findings_table(quality: Quality) -> tuple[tuple[str, ...], ...]:
@@ -32,12 +50,13 @@ def findings_table(quality: Quality) -> tuple[tuple[str, ...], ...]:
 def quality_sections(quality: Quality) -> tuple[Section, ...]:
     """The parts of the page, for pages about more than one thing."""
     sections = [
-        Section(name="quality", title="In numbers", table=findings_table(quality), leading=True),
+        Section(name="quality", title="In numbers", tables=(findings_table(quality),), leading=True),
         Section(
             name="quality-marginals",
             title="Distributions of single numbers",
             text="Largest distance between the distribution functions of synthetic and real rows (1 \u2212 score), for "
-            "each number of a transition. Another sample of real rows is as far as the line says.",
+            "each number of a transition: s of the state, a of the action, r of the reward, s\u2032 of the next state. "
+            "Another sample of real rows is as far as the line says.",
             figures=(_marginals(quality.columns),),
             leading=True,
         ),
@@ -56,8 +75,8 @@ def quality_sections(quality: Quality) -> tuple[Section, ...]:
         Section(
             name="quality-rows",
             title="Whole rows",
-            text="Left, how far rows are from the nearest real row: far to the left of held-out real rows would be "
-            "copies. Right, what has become of the correlation of each pair of numbers.",
+            text="How far rows are from the nearest real row: far to the left of held-out real rows would be copies. "
+            "And what has become of the correlation of each pair of numbers.",
             figures=tuple(figures),
             leading=True,
         )
@@ -81,9 +100,9 @@ def _summary(quality: Quality) -> str:
 
 
 def _groups(columns: tuple[str, ...]) -> list[Group]:
-    """Neighbors of one kind: "observation 0" and "observation 1" are observation."""
+    """Neighbors of one kind, by its symbol: "observation 0" and "observation 1" are s."""
     kinds = groupby(column.rstrip("0123456789 ") for column in columns)
-    return [Group(label=kind, size=len(list(found))) for kind, found in kinds]
+    return [Group(label=_SYMBOLS[kind], size=len(list(found))) for kind, found in kinds]
 
 
 def _marginals(columns: tuple[ColumnQuality, ...]) -> str:
@@ -135,7 +154,7 @@ def _distances(quality: Quality) -> str:
 
 def _correlations(quality: Quality) -> str:
     names = tuple(column.name for column in quality.columns if column.name not in quality.constant_columns)
-    groups = [Group(label=_SYMBOLS[group.label], size=group.size) for group in _groups(names)]
+    groups = _groups(names)
     changes = np.array(quality.correlation_change)
     largest = float(np.abs(changes).max())
     about = f"Change of the correlation of each pair of numbers; the largest is {largest:.3f}"
@@ -147,7 +166,7 @@ def _dynamics(found: DynamicsQuality) -> Section:
     sides = (("synthetic", found.curve), (f"{noise.kind} noise", noise.curve))
     curves = [
         Curve(style=style, x=np.array(curve.distance), center=np.array(curve.error), label=label)
-        for style, (label, curve) in enumerate(sides)
+        for style, (label, curve) in zip((0, 4), sides, strict=True)  # 1 is the look of real rows
     ]
     panel = Panel(
         title="Error of the dynamics over distance",

@@ -10,10 +10,10 @@ import numpy as np
 from trajmill.core.markov_chain import MarkovChain
 from trajmill.evaluation import statistics
 from trajmill.report.figures import FULL, HALF, Curve, Panel, Rate, bars_svg, curves_svg
-from trajmill.report.page import grouped
+from trajmill.report.sections import grouped
 from trajmill.studies.cells import labels
 from trajmill.studies.measures import Authors, Results
-from trajmill.studies.records import Column, Place, Quantity
+from trajmill.studies.records import Column, Place, Quantity, Study
 
 Y_LABELS: dict[Quantity, str] = {
     "scores": "normalized score",
@@ -30,12 +30,17 @@ def drawn_figures(results: Results) -> list[str]:
     if study.figure == "bars":
         return _bars(results)
     drawn, panels = [], panels_of(results)
-    size = (FULL, 4.2) if len(panels) == 1 else (HALF, 3.4)
+    size = (FULL, 3.8) if len(panels) == 1 else (HALF, 3.4)
     for number, panel in enumerate(panels, start=1):
         ends = "; ".join(f"{curve.label or 'line'} ends at {curve.center[-1]:.3g}" for curve in panel.curves)
         about = f"{study.title}: {panel.title}. {ends}"
         drawn.append(curves_svg(f"{study.name}-{number}", panel, alternative=about, size=size))
     return drawn
+
+
+def looks(study: Study) -> dict[str, int]:
+    """The look of each variant, by name: the same in every figure of the study and of its page."""
+    return {name: look for look, name in enumerate(study.variants)}
 
 
 def panels_of(results: Results) -> list[Panel]:
@@ -82,9 +87,16 @@ def _panel(
     for column in columns:  # several columns of one variant measure different things of one curve
         name = column.trained.name
         unique[name] = replace(column, label=name) if name in unique else column
+    look_of = looks(results.study)
     curves = [
-        Curve.of_seeds(style, series.updates, series.values, label=column.label)
-        for style, column in enumerate(unique.values())
+        Curve.of_seeds(
+            look_of[name],
+            series.updates,
+            series.values,
+            label=column.label,
+            first_apart=quantity == "losses" and isinstance(results, Results),  # the first line of a run is of update 1
+        )
+        for name, column in unique.items()
         if (series := results.curve(column, datasets, quantity)) is not None
     ]
     label = "updates"
@@ -105,26 +117,29 @@ def _panel(
 
 def _distribution_panel(results: Results, columns: list[Column], datasets: Sequence[Place], title: str) -> Panel:
     """How often the critics in the end give the data each value; all but the outermost 0.5 % on both sides."""
-    values = []
-    for style, column in enumerate(columns):
+    values, look_of = [], looks(results.study)
+    for column in columns:
         runs = [run for dataset in datasets if (run := results.run(column.trained, dataset)) is not None]
         if len(runs) == len(datasets):
-            values.append((style, column, np.concatenate([results.data_values(run) for run in runs], axis=1)))
+            values.append((column, np.concatenate([results.data_values(run) for run in runs], axis=1)))
     curves = []
     if values:
-        low, high = np.quantile(np.concatenate([of_column for *_, of_column in values], axis=1), (0.005, 0.995))
+        low, high = np.quantile(np.concatenate([of_column for _, of_column in values], axis=1), (0.005, 0.995))
         edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
-        for style, column, of_column in values:
+        for column, of_column in values:
             counts = np.stack([np.histogram(of_seed, edges)[0] for of_seed in of_column], axis=1)
             density = counts / (of_column.shape[1] * (edges[1] - edges[0]))
-            curves.append(Curve.of_seeds(style, (edges[:-1] + edges[1:]) / 2, density, label=column.label))
+            look, middles = look_of[column.trained.name], (edges[:-1] + edges[1:]) / 2
+            curves.append(Curve.of_seeds(look, middles, density, label=column.label))
     x_label = "value that the critics give in the end"
     return Panel(title=title, x_label=x_label, y_label=Y_LABELS["value distributions"], curves=curves, counts=False)
 
 
 def _ratio_panel(results: Results | Authors, columns: list[Column], datasets: Sequence[Place], title: str) -> Panel:
-    curves = []
-    for style, (line, of_line) in enumerate(grouped((column.line, column) for column in columns).items()):
+    """Lines over the share of the data; each has the look of its first variant."""
+    curves, look_of = [], looks(results.study)
+    for line, of_line in grouped((column.line, column) for column in columns).items():
+        look = look_of[of_line[0].trained.name]
         points = [
             (column.trained.ratio * 100, statistics.bootstrap_interval(scores))
             for column in of_line
@@ -132,7 +147,7 @@ def _ratio_panel(results: Results | Authors, columns: list[Column], datasets: Se
         ]
         if points:
             shares, center, low, high = np.array([(share, at.estimate, at.low, at.high) for share, at in points]).T
-            curves.append(Curve(style=style, x=shares, center=center, low=low, high=high, label=line))
+            curves.append(Curve(style=look, x=shares, center=center, low=low, high=high, label=line))
     return Panel(title=title, x_label="share of the data, %", y_label=Y_LABELS["scores"], curves=curves, markers=True)
 
 
@@ -140,13 +155,13 @@ def _rows_panel(column: Column) -> Panel:
     """A row of a chain, in ascending order."""
     chain = MarkovChain(state_count=100, order=1, temperature=column.temperature, seed=42)
     row = np.sort(chain.probabilities([0]))
-    curve = Curve(style=0, x=np.arange(1.0, 101.0), center=row)
+    curve = Curve(style=None, x=np.arange(1.0, 101.0), center=row)
     return Panel(title=column.label, x_label="next state, by probability", y_label="probability", curves=[curve])
 
 
 def _bars(results: Results) -> list[str]:
     """One bar for each column, mean over the datasets that were run, and one as printed; a figure for each group."""
-    drawn = []
+    drawn, look_of = [], looks(results.study)
     groups = grouped((column.group, column) for column in results.study.columns)
     for number, (group, columns) in enumerate(groups.items(), start=1):
         means = [
@@ -157,8 +172,8 @@ def _bars(results: Results) -> list[str]:
         ]
         bars = []
         for column, mean in means:
-            text, ours = f"{mean:.{column.digits}f}", column.trained.start is not None
-            bars.append(Rate(label=column.label, value=mean, text=text, ours=ours))
+            text, look = f"{mean:.{column.digits}f}", look_of[column.trained.name]
+            bars.append(Rate(label=column.label, value=mean, text=text, ours=True, style=look))
             if (printed := results.printed(column).average) is not None:
                 bars.append(Rate(label=f"{column.label}, paper", value=printed, text=f"{printed:g}", ours=False))
         if bars:

@@ -103,22 +103,26 @@ class LawResults(Results):
         heads = (*(column.label for column in self.study.columns), *self.predicted)
         return Comparison(columns=heads, rows={name: tuple(row) for name, row in rows.items()}, place="measured")
 
+    @property
+    def looks(self) -> dict[str, int]:
+        """The look of each variant and of each predictor, by name."""
+        return {name: look for look, name in enumerate((*self.study.variants, *self.predicted))}
+
     def drawings(self) -> list[str]:
         """Held-out losses over updates, and the predictors as lines across them."""
         curves: list[Curve] = []
-        records = self._records
+        records, looks = self._records, self.looks
         for column in self.study.columns:
-            if column.trained.name not in records:
+            if (name := column.trained.name) not in records:
                 continue
-            updates, values = _losses(records[column.trained.name])
-            curves.append(Curve.of_seeds(len(curves), updates, values, label=column.label, members=True))
+            curves.append(Curve.of_seeds(looks[name], *_losses(records[name]), label=column.label, members=True))
         across = np.array([0.0, max(curve.x[-1] for curve in curves)])
         for label, value in self.predicted.items():
-            curves.append(Curve(style=len(curves), x=across, center=np.full(2, value), label=label))
+            curves.append(Curve(style=looks[label], x=across, center=np.full(2, value), label=label))
         panel = Panel(title="held-out loss", x_label="updates", y_label=LOSS, curves=curves)
         ends = "; ".join(f"{curve.label} ends at {curve.center[-1]:.3g}" for curve in curves)
         about = f"{self.study.title}. {ends}"
-        return [curves_svg(f"{self.study.name}-1", panel, alternative=about, size=(FULL, 4.2))]
+        return [curves_svg(f"{self.study.name}-1", panel, alternative=about, size=(FULL, 3.8))]
 
 
 def run_laws(

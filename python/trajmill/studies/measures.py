@@ -229,9 +229,8 @@ def _positions(run: RunRecord, updates: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _losses(run: RunRecord, name: str) -> Series | None:
-    """A metric of training without its first line, which holds the first update alone."""
-    series = run.series.get("train", {}).get(name)
-    return None if series is None else Series(updates=series.updates[1:], values=series.values[1:])
+    """A metric of training; its first line holds the first update alone."""
+    return run.series.get("train", {}).get(name)
 
 
 def _entry(results: Results, column: Column, dataset: Place) -> Entry:

@@ -170,7 +170,7 @@ HARDWARE = (
     "seeds, on the machine named below."
 )
 SHIFTED = "Curves of pre-trained variants are moved right by their pre-training updates."
-FIRST_UPDATE = "Curves of losses leave out the first update, which is logged on its own."
+FIRST_UPDATE = "The first update is logged on its own: the open circle in curves of losses."
 CONTROLS = (
     "Pre-trained on 100 tokens drawn uniformly, and fine-tuned with all seeds. The paper names no number of tokens, "
     "only 'a similar vocabulary size as in He et al. (2023)'; the authors' runs have 3,500 and five seeds."

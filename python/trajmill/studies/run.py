@@ -38,7 +38,7 @@ from trajmill.studies.cells import (
     run_path,
 )
 from trajmill.studies.check import CheckedNumber, checked_numbers
-from trajmill.studies.drawings import drawn_figures
+from trajmill.studies.drawings import drawn_figures, looks
 from trajmill.studies.forms import in_form
 from trajmill.studies.laws import LawResults, LawStudy, law_path, run_laws
 from trajmill.studies.measures import Results
@@ -241,7 +241,10 @@ def _write(results: Results) -> None:
         text = " ".join(SIDES[side] for side in comparison.sides)
         section = replace(section, title=heading, text=text, comparison=comparison)
     summary = "\n".join([*warnings, *notes])
-    write_report(results.run_paths, results.report, title=title, summary=summary, extra_sections=[section])
+    order = results.looks if isinstance(results, LawResults) else looks(study)
+    write_report(
+        results.run_paths, results.report, title=title, summary=summary, extra_sections=[section], order=list(order)
+    )
 
 
 def _drawings(results: Results) -> list[str]:

@@ -294,6 +294,6 @@ def _write(results: SweepResults) -> None:
     write_whole(
         results.output / "sweep.json", (json.dumps(results.facts(), indent=2, ensure_ascii=False) + "\n").encode()
     )
-    section = Section(name="sweep", title="All runs", text=text, table=results.table, leading=True)
+    section = Section(name="sweep", title="All runs", text=text, tables=(results.table,), leading=True)
     summary = "\n".join(results.faults)
     write_report([*results.records], results.report, title="Sweep", summary=summary, extra_sections=[section])

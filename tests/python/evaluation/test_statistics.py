@@ -126,3 +126,36 @@ def test_updates_to_fraction_of_a_baseline():
     np.testing.assert_array_equal(steps, [15000.0, np.nan, 5000.0])
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         statistics.updates_to_fraction([5000], curve, target=100.0)
+
+
+@given(scores_strategy)
+@settings(max_examples=20, deadline=None)
+def test_profiles_count_the_runs_above(scores):
+    thresholds = np.unique(np.append(scores.ravel(), [-60.0, 160.0]))
+    share, low, high = statistics.performance_profile(scores, thresholds, resample_count=200)
+    expected = [sum(score > threshold for score in scores.ravel().tolist()) / scores.size for threshold in thresholds]
+    assert share == pytest.approx(expected)
+    assert share[0] == low[0] == high[0] == 1.0 and share[-1] == low[-1] == high[-1] == 0.0
+    assert ((low <= high) & (low >= 0) & (high <= 1)).all() and (np.diff(share) <= 0).all()
+
+
+def test_a_profile_s_interval_is_that_of_a_share_of_seeds():
+    """Of n seeds on one task, k above: a resample's number above is binomial(n, k/n)."""
+    n, k = 40, 12
+    scores = np.where(np.arange(n) < k, 1.0, 0.0)
+    _, low, high = statistics.performance_profile(scores, [0.5], resample_count=20_000)
+    ends = stats.binom(n, k / n).ppf([0.025, 0.975]) / n
+    assert [low[0], high[0]] == pytest.approx(ends, abs=1 / n)
+
+
+def test_a_profile_keeps_the_weight_of_each_task():
+    """All of one task is above and nothing of the other: whatever seeds are drawn, half is above."""
+    scores = np.stack([np.full(5, 10.0), np.zeros(5)], axis=1)
+    assert [float(each[0]) for each in statistics.performance_profile(scores, [5.0])] == [0.5, 0.5, 0.5]
+
+
+def test_profiles_refuse_what_they_cannot_count():
+    with pytest.raises(ValueError, match="finite"):
+        statistics.performance_profile([[1.0], [np.nan]], [0.0])
+    with pytest.raises(ValueError, match=r"thresholds must have shape \(count,\)"):
+        statistics.performance_profile([[1.0]], 0.0)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-import shutil
-import subprocess
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from fabricate import fabricate_run, line, write
 
+from trajmill.evaluation import statistics
 from trajmill.report import Rate, RunError, Section, rates_section, read_run, write_report
-from trajmill.report.figures import HALF, Curve, Panel, bars_svg, curves_svg, standalone
+from trajmill.report.aggregates import common_scores
+from trajmill.report.figures import DASHES, HALF, Curve, Panel, bars_svg, curves_svg, standalone
+from trajmill.report.provenance import digest, origins
 
 
 class Page(html.parser.HTMLParser):
@@ -219,28 +220,6 @@ def test_training_that_acts_for_nobody_has_its_own_place(tmp_path):
     assert not page.find("scores") and len(page.find("pretraining")) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
-def test_a_browser_shows_the_page_without_complaint(tmp_path):
-    page = write_report([fabricate_run(tmp_path / "run")], tmp_path / "report.html")
-    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    shown = subprocess.run(
-        [
-            *command,
-            f"--user-data-dir={tmp_path / 'browser'}",
-            "--virtual-time-budget=3000",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert "CONSOLE" not in shown.stderr
-    assert len(Page(shown.stdout).find("score")) == 1
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -270,3 +249,137 @@ def test_any_name_is_drawn_as_it_is(name: str) -> None:
         parsed = ElementTree.fromstring(standalone(drawing).encode())
         readable = "".join(each if each.isprintable() else " " for each in name)
         assert all(part[:20] in "".join(parsed.itertext()) for part in readable.split())
+
+
+# --- axes, looks, aggregates, provenance ---
+
+
+def drawn(values: list[float], **options: object) -> str:
+    curve = Curve(style=0, x=np.arange(1.0, len(values) + 1), center=np.array(values), **options)
+    panel = Panel(title="loss", x_label="updates", y_label="", curves=[curve])
+    return curves_svg("one", panel, alternative="one", size=(HALF, 3.0))
+
+
+CUT = "axis cut: not from 0"
+
+
+def ticks(svg: str) -> list[str]:
+    return re.findall(r">([-\u2212]?[\d.]+[kM]?)</text>", svg)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_axis_begins_at_zero_or_says_that_it_does_not(sign: int) -> None:
+    noise, falling, crossing = ([sign * value for value in values] for values in ([0.34, 0.335], [3, 1], [1, -1]))
+    assert CUT in drawn(noise) and "0.0" not in ticks(drawn(noise))
+    assert CUT not in drawn(falling) and ticks(drawn(falling)).count("0") + ticks(drawn(falling)).count("0.0") == 2
+    assert CUT not in drawn(crossing)
+
+
+def test_the_first_update_stands_beside_the_line() -> None:
+    apart, line_alone = drawn([9.0, 2.0, 1.0], first_apart=True), drawn([9.0, 2.0, 1.0])
+    longest = [max(re.findall(r'<path d="(M [^"]*)"', svg), key=lambda d: d.count("L")) for svg in (apart, line_alone)]
+    assert [path.count("L") for path in longest] == [1, 2], "a line through the other points alone"
+    assert "fill-opacity: 0" in apart or "fill: none" in apart
+
+
+def test_a_point_apart_is_the_first_update_not_a_mean(tmp_path):
+    run = fabricate_run(tmp_path / "run")  # its first line is a mean of 500 updates
+    before = write_report([run], tmp_path / "a.html").read_text()
+    lines = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(line("train", 1, {"bellman_loss": np.array([9.0, 8.0, 7.0])}) + lines)
+    after = write_report([run], tmp_path / "b.html").read_text()
+    figure = re.compile(r'data-test="figure-training-0".*?</svg>', re.DOTALL)
+    count = [figure.search(page)[0].count("<use ") for page in (before, after)]
+    assert count[1] == count[0] + 1
+
+
+def test_a_variant_looks_the_same_everywhere(tmp_path):
+    """In the table, in every figure and beside what it comes from; also where an earlier variant has no run."""
+    datasets = ("hopper-sac-replay-10k", "halfcheetah-sac-replay-10k")
+    runs = [
+        fabricate_run(tmp_path / f"{name} {dataset}", variant=name, dataset=dataset)
+        for name in ("first", "second")
+        for dataset in datasets
+    ]
+    runs.append(fabricate_run(tmp_path / "third", variant="third", dataset=datasets[1]))
+    config = json.loads((runs[-1] / "config.json").read_text())
+    start = fabricate_run(tmp_path / "start", kind="forward_dynamics", variant="start", dataset=None)
+    config["config"]["init"] = str(start)
+    write(runs[-1] / "config.json", config)
+    text = write_report([*runs, start], tmp_path / "page.html", order=["absent"]).read_text()
+    for name, look in (("second", 2), ("third", 3), ("start", 3)):
+        swatches = re.findall(rf'<svg class="swatch"[^>]*>((?:(?!<svg).)*)</svg>\s*{name}\b', text)
+        assert swatches and all(f"var(--series-{look + 1})" in swatch for swatch in swatches), name
+    pretraining = text[text.index('data-test="figure-pretraining-0"') :].partition("</svg>")[0]
+    assert set(re.findall(r"--series-\d", pretraining)) == {"--series-4"}, "as the variant that starts from it"
+    assert len(DASHES) == 4
+
+
+def test_a_metric_that_never_changes_is_named_not_drawn(tmp_path):
+    run = fabricate_run(tmp_path / "run")
+    lines = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    for each in lines:
+        if each["phase"] == "train":
+            each["metrics"]["temperature"] = [0.2] * 3
+    (run / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    page = report(tmp_path, [run])
+    assert "Constant, and not drawn: temperature 0.2." in page.text
+    panels = [each for each in page.marked if str(each["data-test"]).startswith("figure-training-")]
+    assert len(panels) == 4 and not any("temperature" in str(each["aria-label"]) for each in panels)
+
+
+def test_aggregates_are_over_what_all_variants_have(tmp_path):
+    seeds, (hopper, cheetah) = (0, 1, 2, 3), ("hopper-sac-replay-10k", "halfcheetah-sac-replay-10k")
+    paths = [
+        fabricate_run(tmp_path / f"{name} {dataset}", variant=name, dataset=dataset, seeds=seeds, level=level)
+        for name, level, datasets in (("a", 30, (hopper, cheetah, "walker2d")), ("b", 60, (hopper, cheetah)))
+        for dataset in datasets
+    ]
+    runs = [read_run(path) for path in paths]
+    scores, datasets = common_scores(runs)
+    assert datasets == [hopper, cheetah] and scores["a"].shape == (4, 2)
+    page = report(tmp_path, paths)
+    expected = statistics.bootstrap_interval(scores["b"], statistics.interquartile_mean)
+    assert f"{expected.estimate:.1f} [{expected.low:.1f}, {expected.high:.1f}]" in page.text
+    assert len(page.find("aggregates")) == len(page.find("figure-profiles")) == 1
+    lost = fabricate_run(tmp_path / "lost", variant="c", dataset=hopper, seeds=seeds, lose_seed=2)
+    assert common_scores([*runs, read_run(lost)])[1] == [], "a dataset with a failed seed is out, and no other is left"
+
+
+def test_three_runs_have_no_aggregates(tmp_path):
+    """The interquartile mean of three is their mean."""
+    assert not report(tmp_path, [fabricate_run(tmp_path / "run", seeds=(0, 1, 2))]).find("aggregates")
+
+
+def test_provenance_is_by_variant(tmp_path):
+    runs = [fabricate_run(tmp_path / name, variant=name) for name in ("one", "two")]
+    page = report(tmp_path, runs)
+    assert len(page.find("origin")) == 2
+    first, second = (read_run(run) for run in runs)
+    assert digest(first) != digest(second) and digest(first) in page.text and digest(second) in page.text
+    (origin, _) = origins([first, second])
+    assert origin.facts["command"] == "trajmill train cql" and origin.facts["commit"] == "4812cd1"
+    row = origin.runs[0]
+    assert row[1:5] == ("hopper-sac-replay-10k", digest(first), "4,000", "0, 1, 2")
+    assert row[5:] == ("30", "23k rows/s", "2 min 13 s"), "4,000 updates in 133 s, of three seeds with 256 rows each"
+    config = json.loads((runs[0] / "config.json").read_text())
+    write(runs[0] / "config.json", dict(reversed(config.items())))
+    assert digest(read_run(runs[0])) == digest(first), "whatever the order of its settings"
+
+
+def test_the_data_are_shown_where_they_are_found(tmp_path):
+    runs = [fabricate_run(tmp_path / name, dataset=name) for name in ("hopper-sac-replay-10k", "walker2d-not-here")]
+    tokens = fabricate_run(tmp_path / "tokens", kind="language_model", variant="tokens", dataset=None)
+    config = json.loads((tokens / "config.json").read_text())
+    config["config"]["method"] = {
+        "state_count": 7,
+        "length": 32,
+        "sequence_count": 100,
+        "batch_size": 4,
+        "held_out_count": 9,
+    }
+    write(tokens / "config.json", config)
+    page = report(tmp_path, [*runs, tokens])
+    assert "hopper-sac-replay-10k, 0" in page.text and len(page.find("figure-returns-0")) == 1
+    assert "Not found on this machine, or not readable, so not shown: walker2d-not-here." in page.text
+    assert re.search(r"tokens\s*(\d ){16}… \(32 tokens\)", page.text)

@@ -345,7 +345,7 @@ def test_a_data_set_given_as_a_path_goes_by_its_files_name(trained: list[str], t
 
 
 @pytest.mark.parametrize("method", ["dt", "cql"])
-def test_losses_are_drawn_without_the_first_update(method: str, trained: list[str], tmp_path: Path) -> None:
+def test_losses_are_drawn_from_the_first_update_on(method: str, trained: list[str], tmp_path: Path) -> None:
     study = STUDIES[f"a-losses-{method}"]
     done = stated(study.name, tmp_path, QUICK)
     runs = {
@@ -358,7 +358,12 @@ def test_losses_are_drawn_without_the_first_update(method: str, trained: list[st
     assert [each.title for each in authors] == ["authors' runs: average over 12 datasets"] * (method == "dt")
     assert panel.log_y == (method == "dt") and panel.y_label == "training loss"
     assert [curve.label for curve in panel.curves] == [v for v, d in runs if d == BUNDLED[0]]
-    assert panel.curves[0].center.tolist() == pytest.approx([1 / number for number in range(2, 11)])
+    assert panel.curves[0].center.tolist() == pytest.approx([1 / number for number in range(1, 11)])
+    assert all(curve.first_apart for curve in panel.curves), "one update, where other points are means of many"
+    assert not any(curve.first_apart for each in authors for curve in each.curves), "theirs begin with a mean"
+    looks = {name: look for look, name in enumerate(study.variants)}
+    for each in (panel, *authors):
+        assert [curve.style for curve in each.curves] == [looks[curve.label] for curve in each.curves]
     assert "training loss" in (tmp_path / f"{study.name}-1.svg").read_text()
 
 

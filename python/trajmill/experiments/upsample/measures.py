@@ -33,14 +33,14 @@ def write_quality(
 ) -> None:
     """Measure the first of `count` rows; a page for people, and the numbers."""
     count = min(count, QUALITY_ROWS)
+    sides = {"real": real.with_numbers(real.transitions), "synthetic": _first(pieces, count)}
     quality = measure_quality(
-        real.with_numbers(real.transitions),
-        _first(pieces, count),
+        *sides.values(),
         environment_id=None if real.category_count else simulated_environment(real.dataset),
         progress=progress,
     )
     write_whole(numbers, json.dumps(asdict(quality), indent=1).encode())
-    write_quality_report(quality, page, title=title)
+    write_quality_report(quality, page, title=title, examples=sides)
 
 
 def _first(pieces: Iterable[Columns], count: int) -> Transitions:
