@@ -55,11 +55,10 @@ ALLOWED = {
 
 
 def dotted(node: ast.expr) -> str:
-    """``np.load`` of a call's function; only the last name if what it belongs to is no name."""
+    """``np.load`` of a call's function; ``?.load`` if what it belongs to is no name."""
     if isinstance(node, ast.Attribute):
-        left = dotted(node.value)
-        return f"{left}.{node.attr}" if left else node.attr
-    return node.id if isinstance(node, ast.Name) else ""
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
 
 
 def dangers(tree: ast.Module) -> Iterator[str]:
@@ -105,6 +104,7 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(name: str) -> None:
         ("pickle.loads(x)", {"pickle.loads"}),
         ("eval(x)", {"eval"}),
         ("model.eval()", set()),
+        ("Model().eval()", set()),
         ("re.compile(x)", set()),
         ("torch.load(path)", {"torch.load without weights_only=True"}),
         ("torch.load(path, weights_only=False)", {"torch.load without weights_only=True"}),
@@ -113,11 +113,18 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(name: str) -> None:
         ("np.load(path, allow_pickle=True)", {"np.load with allow_pickle"}),
         ("npy.read_array(file)", {"npy.read_array without allow_pickle=False"}),
         ("subprocess.run(x, shell=True)", {"subprocess.run with shell"}),
-        ("zipfile.ZipFile(x).extractall()", {"extractall"}),
+        ("zipfile.ZipFile(x).extractall()", {"?.extractall"}),
     ],
 )
 def test_each_danger_is_seen(code: str, found: set[str]) -> None:
     assert set(dangers(ast.parse(code))) == found
+
+
+def asks_only_for_its_name(path: Path) -> bool:
+    """Whether a file needs nothing of ``socket`` but the name of this machine."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    used = {dotted(node) for node in nodes if isinstance(node, ast.Attribute)}
+    return {each for each in used if each.startswith("socket.")} == {"socket.gethostname"}
 
 
 SOCKETS = {
@@ -134,7 +141,7 @@ def test_few_files_can_open_a_connection_and_the_policy_names_their_commands() -
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [getattr(node, "module", None) or alias.name for alias in node.names]
-                found |= {name for each in names if each in nets}
+                found |= {name for each in names if each in nets and not asks_only_for_its_name(path)}
     assert found == set(SOCKETS)
     policy = ROOT / "SECURITY.md"
     if policy.exists():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from trajmill.core.json_input import parse_json
 
 ActionLimit = float | tuple[tuple[float, ...], tuple[float, ...]]
 """Every number of an action is within ± this; or the least and the greatest value of each number, A of both."""
@@ -22,7 +23,7 @@ def limit_between(low: ArrayLike, high: ArrayLike) -> ActionLimit:
 
 def recorded_limit(known: Any) -> ActionLimit:
     """The limit that a file says, after its way through JSON; ValueError or TypeError for anything else."""
-    known = json.loads(known) if isinstance(known, str) else known
+    known = parse_json(known) if isinstance(known, str) else known
     return limit_between(*known) if isinstance(known, list | tuple) else float(known)
 
 

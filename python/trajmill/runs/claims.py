@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from trajmill.core.json_input import read_json
+
 TOUCH_SECONDS = 5.0
 """between two signs of life"""
 DEAD_SECONDS = 60.0
@@ -81,7 +83,7 @@ def _living(claim: Path, mine: Path, me: Owner) -> Owner | None:
     try:
         # the file system has set both times, so clocks of machines need not agree
         silence = mine.stat().st_mtime - claim.stat().st_mtime
-        owner = Owner(**json.loads(claim.read_text(encoding="utf-8")))
+        owner = Owner(**read_json(claim))
     except FileNotFoundError:  # given up in this moment
         return None
     except (ValueError, TypeError):  # being written, or half-written by a machine that failed
