@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from trajmill import __version__
+from trajmill.core.plain_text import plain_text
 
 LEAST_COLUMNS = 40
 """narrower terminals get lines of this width: help for one word a line would take gigabytes and minutes"""
@@ -36,12 +37,14 @@ _BYTES = "bytes already downloaded are kept: give the same command again to cont
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "generate": ("generate mdp|markov|iid|...", "generate synthetic data into a directory", _SHARDS),
     "law": ("law dyck|...", "look at a law of tokens: rows, best loss, rate", _AGAIN),
+    "explore": ("explore", "choose a law in the browser: rows, best loss, its command", _AGAIN),
     "corpus": ("corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
     "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGENT),
     "dataset": ("dataset list|info|...", "look at a dataset, check, convert, download it", _BYTES),
     "quality": ("quality REAL SYNTHETIC", "how good synthetic transitions are, beside real ones", _AGAIN),
     "upsample": ("upsample DATASET --count N", "make many more transitions like those of a dataset", _SHARDS),
     "train": ("train METHOD", "train a method, many seeds at once, and score its policies", _RESUME),
+    "sweep": ("sweep METHOD --grid ...", "train a method with every combination of some settings", _RUNS),
     "evaluate": ("evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
     "predict": ("predict RUN", "measure a trained model of the dynamics", _AGAIN),
     "export": ("export RUN DEST", "write what a run has learned in another program's format", _AGAIN),
@@ -74,6 +77,7 @@ examples
   trajmill dataset info hopper-sac-replay-10k
   trajmill upsample hopper-sac-replay-10k --count 1M --out runs/more
   trajmill train METHOD --dataset hopper-sac-replay-10k --out runs/hopper
+  trajmill sweep METHOD --datasets hopper-sac-replay-10k --grid method.discount 0.9 0.99 --out runs/sweep
   trajmill evaluate runs/hopper --episode-count 100
   trajmill reproduce a-table-6 --quick
   trajmill report runs/hopper runs/baseline --out report.html
@@ -204,7 +208,7 @@ def _dispatch(words: list[str]) -> int:
     try:
         run_command(module, words, quiet=quiet, as_json=as_json)
     except UsageError as error:
-        print(error, file=sys.stderr)
+        print(plain_text(str(error)), file=sys.stderr)
         return USAGE
     except KeyboardInterrupt as stop:
         _say(f"{str(stop) or 'interrupted'}; {COMMANDS[words[0]][2]}")
@@ -221,4 +225,4 @@ def _message(error: Exception) -> str:
 
 
 def _say(message: str) -> None:
-    print(f"trajmill: {message}", file=sys.stderr)
+    print(plain_text(f"trajmill: {message}"), file=sys.stderr)

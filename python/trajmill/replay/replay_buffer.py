@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajmill import _core
-from trajmill.core import checks, files
+from trajmill.core import checks, files, pictures
 from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.data.episodes import qlearning_transitions
 from trajmill.data.records import Dataset, Transitions
@@ -56,6 +56,10 @@ class ReplayBuffer(Batches, _core.ReplayBuffer):
     priority is that of the row that is there now.
 
     Safe to use from several threads: draws run side by side, changes alone, in the order of asking.
+
+    Forks: a child has the buffer as it was, and makes the draws that its parent would make; a RuntimeError says if
+    another thread was changing it at that moment. ``share(worker, worker_count)`` gives every worker draws of its own,
+    which is done by itself in the workers of a torch ``DataLoader`` (docs/streams.md).
 
     Parameters
     ----------
@@ -108,10 +112,6 @@ class ReplayBuffer(Batches, _core.ReplayBuffer):
     verify
         Read the rows at `path` and compare them with their checks, as `verify()` does at any time. False opens a large
         file at once, or one of which some rows are damaged; which rows there are and the priorities are always checked.
-
-    Forks: a child has the buffer as it was, and makes the draws that its parent would make; a RuntimeError says if
-    another thread was changing it at that moment. ``share(worker, worker_count)`` gives every worker draws of its own,
-    which is done by itself in the workers of a torch ``DataLoader`` (docs/streams.md).
     """
 
     _path: Path | None = None  # of storage
@@ -349,6 +349,12 @@ class ReplayBuffer(Batches, _core.ReplayBuffer):
             return f"ReplayBuffer({len(self)} of {self.capacity} rows: {columns})"
         except ValueError:
             return f"ReplayBuffer(closed: {columns})"
+
+    def _repr_html_(self) -> str:
+        try:
+            return pictures.html(repr(self), pictures.filled(len(self), self.capacity))
+        except ValueError:  # it is closed
+            return pictures.html(repr(self))
 
 
 def _check_roles(settings: Mapping[str, Any]) -> None:
