@@ -71,7 +71,7 @@ def lint() -> None:
         "C++ format": (BIN / "clang-format", "--dry-run", "--Werror", *sources),
     }
     checks = {name: lambda words=words: run(*words) for name, words in commands.items()}
-    run_every(checks | {"stub": compare_stub, "stub and module": stubtest})
+    run_every(checks | {"stub": compare_stub})
 
 
 def compare_stub() -> None:
@@ -285,13 +285,15 @@ def main() -> None:
         "wheel": test_wheel,
         "sanitize-module": test_sanitized_module,
         "neon": neon,
+        "stubtest": stubtest,
         "lower-bounds": test_lower_bounds,
         "hashes": check_hashes,
         "compilers": test_compilers,
         "stubs": lambda: STUB.write_text(make_stub()),
     }
     every = {
-        name: checks[name] for name in ("lint", "test-cpp", "docs", "sanitize", "sanitize-module", "wheel", "neon")
+        name: checks[name]
+        for name in ("lint", "test-cpp", "docs", "stubtest", "sanitize", "sanitize-module", "wheel", "neon")
     }
     every["slow tests"] = lambda: test_python("-m", "slow or not slow", "--durations", "25")
     checks["all"] = lambda: run_every(every)
