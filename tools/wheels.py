@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sysconfig
 import venv
 import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
+
+import numpy
 
 SIZE_LIMIT = 12_000_000
 """bytes of a wheel; most of them are the bundled datasets"""
@@ -64,7 +65,7 @@ def check_wheel(wheel: Path, folder: Path) -> None:
     site = next(environment.glob("lib/python*/site-packages"))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    for path in Path(sysconfig.get_path("purelib"), "numpy").resolve().parent.glob("numpy*"):
+    for path in Path(numpy.__file__).parents[1].glob("numpy*"):
         (site / path.name).symlink_to(path)
     print(subprocess.check_output([environment / "bin/python", "-c", WORKS], text=True, cwd=folder).strip(), flush=True)
 
