@@ -3,6 +3,8 @@
 ``lint``, ``test-cpp``, ``docs`` and ``test-python`` are ``make test``; ``all`` adds sanitizers, the installed wheel,
 64-bit Arm and the slow tests, runs each also when another fails, and says in the end which did. ``stubs`` rewrites the
 stub.
+
+Not in ``all``, since they need a network or other compilers: ``lower-bounds``, ``hashes``, ``compilers``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ import tempfile
 import venv
 from collections.abc import Callable
 from pathlib import Path
+
+from pins import HASHES, UNHASHED, lowest_versions, pins
+from wheels import check_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -65,13 +70,23 @@ def lint() -> None:
         "imports": (BIN / "lint-imports",),
         "C++ format": (BIN / "clang-format", "--dry-run", "--Werror", *sources),
     }
-    run_every({name: lambda words=words: run(*words) for name, words in commands.items()} | {"stub": compare_stub})
+    checks = {name: lambda words=words: run(*words) for name, words in commands.items()}
+    run_every(checks | {"stub": compare_stub})
 
 
 def compare_stub() -> None:
     """The committed stub is that of the compiled module."""
     if make_stub() != STUB.read_text():
         raise SystemExit(f"{STUB.name} differs from the compiled module; run `python tools/check.py stubs`")
+
+
+def stubtest() -> None:
+    """The stub says of every function and argument what the compiled module does."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as allowed:
+        # of classes themselves and of `__all__`, which the module does not have: mypy knows no metaclass of pybind11's
+        allowed.write("trajmill\\._core\\.(__all__|[A-Z]\\w*)\n")
+        allowed.flush()
+        run(BIN / "stubtest", "trajmill._core", "--allowlist", allowed.name)
 
 
 def make_stub() -> str:
@@ -154,13 +169,61 @@ def test_python(*options: str) -> None:
 
 
 def test_wheel() -> None:
-    """Build an sdist, from it a wheel, and test the installed wheel far from this tree."""
+    """Build an sdist, from it a wheel, both without a network, look at it, and test it far from this tree."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run(BIN / "python", "-m", "build", "--no-isolation", "--outdir", folder)  # the wheel is made from the sdist
+        offline = ("unshare", "--map-root-user", "--net")
+        if shutil.which("unshare") is None or subprocess.run([*offline, "true"], check=False).returncode:
+            print("built with a network: this machine does not let `unshare` take it away")
+            offline = ()
+        # the wheel is made from the sdist
+        run(*offline, BIN / "python", "-m", "build", "--no-isolation", "--outdir", folder)
         (wheel,) = folder.glob("*.whl")
-        print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB")
+        check_wheel(wheel, folder)
         test_installed(folder, wheel)
+
+
+def test_lower_bounds() -> None:
+    """Test this tree's package with the lowest versions that pyproject.toml allows, PyTorch apart."""
+    with tempfile.TemporaryDirectory() as name:
+        environment = Path(name) / "venv"
+        venv.create(environment, symlinks=True)
+        python = environment / "bin/python"
+        wanted = [line for line in lowest_versions("train", "export", "text", "remote") if not line.startswith("torch")]
+        pip = (BIN / "python", "-m", "pip", "--python", python, "install", "--quiet", "--only-binary", ":all:")
+        run(*pip, *wanted)
+        # after these, what this environment has: the tools of tests, PyTorch, and this tree's package
+        (site,) = environment.glob("lib/python*/site-packages")
+        (site / "this.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+        folders = [ROOT / "tests/python" / folder for folder in ("core", "corpus", "data", "report")]
+        run(python, *PYTEST, *folders, OMP_NUM_THREADS="1")
+
+
+def check_hashes() -> None:
+    """Download what requirements-hashed.txt names for this machine; pip refuses a file whose hash is not there."""
+    wanted = {name: v for name, v in pins(ROOT / "constraints.txt").items() if name not in UNHASHED}
+    if pins(HASHES) != wanted:
+        raise SystemExit(f"{HASHES.name} and constraints.txt pin different versions: run `python tools/pins.py`")
+    with tempfile.TemporaryDirectory() as folder:
+        words = ("--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", folder, "--quiet")
+        run(BIN / "python", "-m", "pip", "download", *words, "--requirement", HASHES)
+        files = len(list(Path(folder).iterdir()))
+    print(f"{files} files have the hashes that {HASHES.name} names")
+
+
+def test_compilers() -> None:
+    """Build and run the C++ tests with every g++ and clang++ of this machine, and print how fast each build samples."""
+    names = {path.name for folder in os.environ["PATH"].split(os.pathsep) for path in Path(folder).glob("*g++-*")}
+    names = sorted(name for name in names if re.fullmatch(r"(clan)?g\+\+-\d+", name))
+    if not names:
+        raise SystemExit("no compiler with a version in its name, such as g++-12 or clang++-19, is in PATH")
+    run_every({name: lambda name=name: test_compiler(name) for name in names})
+
+
+def test_compiler(name: str) -> None:
+    """Build and run the C++ tests with a compiler, and print how fast the build samples."""
+    build_and_test(f"cpp-{name}", *WITHOUT_PYTHON, f"-DCMAKE_CXX_COMPILER={name}")
+    run(ROOT / f"build/cpp-{name}/trajmill_tests", "--no-skip", "--test-case=10^9 tokens*")
 
 
 def test_sanitized_module() -> None:
@@ -222,10 +285,15 @@ def main() -> None:
         "wheel": test_wheel,
         "sanitize-module": test_sanitized_module,
         "neon": neon,
+        "stubtest": stubtest,
+        "lower-bounds": test_lower_bounds,
+        "hashes": check_hashes,
+        "compilers": test_compilers,
         "stubs": lambda: STUB.write_text(make_stub()),
     }
     every = {
-        name: checks[name] for name in ("lint", "test-cpp", "docs", "sanitize", "sanitize-module", "wheel", "neon")
+        name: checks[name]
+        for name in ("lint", "test-cpp", "docs", "stubtest", "sanitize", "sanitize-module", "wheel", "neon")
     }
     every["slow tests"] = lambda: test_python("-m", "slow or not slow", "--durations", "25")
     checks["all"] = lambda: run_every(every)

@@ -2,6 +2,10 @@
 
 #include <unistd.h>
 
+#ifdef __APPLE__
+#include <pthread.h>
+#endif
+
 #include <bit>
 
 namespace py = pybind11;
@@ -22,14 +26,19 @@ bool interpreter_ends() noexcept {
 }
 
 void wait_if_interpreter_ends() noexcept {
-  if (interpreter_ends() && gettid() != getpid()) wait_for_the_end();
+#ifdef __APPLE__
+  const bool is_main_thread = pthread_main_np() != 0;
+#else
+  const bool is_main_thread = gettid() == getpid();
+#endif
+  if (interpreter_ends() && !is_main_thread) wait_for_the_end();
 }
 
 Released::~Released() {
   wait_if_interpreter_ends();
   try {
     PyEval_RestoreThread(state_);
-  } catch (abi::__forced_unwind&) {
+  } catch (ThreadEnds&) {
     wait_for_the_end();
   }
 }

@@ -45,6 +45,11 @@ inline std::string text_of(const pybind11::handle& object) {
 
 // When the interpreter ends, threads that ask for its lock are ended by it, in the middle of C++ (up to Python 3.13).
 // They stop here for ever instead, as newer versions have it; the process does not wait for them.
+#ifdef __GLIBCXX__
+using ThreadEnds = abi::__forced_unwind;
+#else
+struct ThreadEnds {};  // never thrown: where libstdc++ is not, a thread is not ended by an exception
+#endif
 [[noreturn]] void wait_for_the_end() noexcept;
 [[nodiscard]] bool interpreter_ends() noexcept;
 void wait_if_interpreter_ends() noexcept;  // unless this is the main thread, which ends it
@@ -69,10 +74,10 @@ auto with_python(F&& work) {
     const pybind11::gil_scoped_acquire gil;
     try {
       return work();
-    } catch (abi::__forced_unwind&) {
+    } catch (ThreadEnds&) {
       wait_for_the_end();  // before the lock, which is the main thread's now, would be given up
     }
-  } catch (abi::__forced_unwind&) {
+  } catch (ThreadEnds&) {
     wait_for_the_end();
   }
 }
@@ -85,7 +90,7 @@ pybind11::object call_python(const pybind11::handle& function, Arguments&&... ar
     PyObject* const result = PyObject_CallObject(function.ptr(), given.ptr());
     if (result == nullptr) throw pybind11::error_already_set();
     return pybind11::reinterpret_steal<pybind11::object>(result);
-  } catch (abi::__forced_unwind&) {
+  } catch (ThreadEnds&) {
     wait_for_the_end();  // with all that is held here: there is no lock to give it up under
   }
 }

@@ -43,9 +43,11 @@ ReplayBuffer::ReplayBuffer(ReplaySettings settings, std::span<std::byte> memory)
     begin += round_up(reinterpret_cast<std::uintptr_t>(begin) + layout_.rows, kHugePage) - layout_.rows -
              reinterpret_cast<std::uintptr_t>(begin);  // rows begin at a huge page
     memory = {begin, layout_.byte_count};
+#ifdef MADV_HUGEPAGE  // Linux
     if (layout_.entries - layout_.rows >= kHugePage) {
       madvise(begin + layout_.rows, layout_.entries - layout_.rows, MADV_HUGEPAGE);
     }
+#endif
   }
   require(memory.size() == layout_.byte_count && reinterpret_cast<std::uintptr_t>(memory.data()) % kPage == 0,
           "a buffer of these settings needs ", layout_.byte_count, " bytes at a page boundary, got ", memory.size());

@@ -19,6 +19,8 @@ ALIGNMENT = 4096
 
 Bytes = NDArray[np.uint8]
 
+_DIRECT: int = getattr(os, "O_DIRECT", 0)  # macOS has none
+
 
 def aligned_buffer(size: int) -> Bytes:
     """At least `size` bytes that direct I/O accepts, at an aligned address."""
@@ -117,7 +119,7 @@ def _open(path: Path, flags: int, *, direct: bool) -> int:
     flags |= os.O_CLOEXEC
     if direct:
         try:
-            return os.open(path, flags | os.O_DIRECT, 0o666)
+            return os.open(path, flags | _DIRECT, 0o666)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
@@ -127,6 +129,6 @@ def _open(path: Path, flags: int, *, direct: bool) -> int:
 def _drop_direct_flag(descriptor: int) -> bool:
     """Continue through the page cache; False if that is so already."""
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    if flags & os.O_DIRECT:
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-    return bool(flags & os.O_DIRECT)
+    if flags & _DIRECT:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~_DIRECT)
+    return bool(flags & _DIRECT)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 def usable_cores(root: Path = Path("/")) -> int:
     """Cores that this process may use, by its affinity and its control groups' quota; a part of one counts whole."""
-    return min(len(os.sched_getaffinity(0)), _quota(root))
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    return min(here, _quota(root))
 
 
 @cache  # draws ask for it, and reading takes as long as a small draw
