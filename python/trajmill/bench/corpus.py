@@ -71,15 +71,16 @@ def writing(options: Options, stack: ExitStack) -> Group:
         return lambda: work(folder / f"{next(numbers)}")
 
     def to_file(path: Path) -> None:
+        random = np.random.default_rng(0)
         with path.open("wb") as file:
             for _ in range(size // block.nbytes):
-                block.tofile(file)
+                random.integers(100, size=block.shape, dtype=np.uint8).tofile(file)
             files.sync(path)
 
     ours = fresh(lambda path: build(spec, path, threads=threads))
     group.ours("trajmill", ours, size, limits=(SAMPLER, WRITES), before=clear)
     peer = fresh(to_file)
-    group.peer("NumPy, tofile and fsync, nothing drawn", lambda: peer, size, limits=(WRITES,), before=clear)
+    group.peer("NumPy, uniform tokens, tofile, fsync", lambda: peer, size, limits=(WRITES,), before=clear)
     group.limit(SAMPLER, draw, block.size)
     group.limit(WRITES, *limits.disk_writes(folder / "alone", options.mebibytes), before=clear)
     return group
@@ -108,16 +109,14 @@ def reading(options: Options, stack: ExitStack) -> Group:
     np.asarray(corpus[:]).tofile(flat)
     data = np.fromfile(flat, np.uint8).reshape(rows, LENGTH)
     random, amount = np.random.default_rng(0), BATCH * LENGTH
-    group = Group(
-        f"batches of {BATCH} x {LENGTH:,} tokens out of {options.mebibytes} MiB, 1 thread", "M tokens/s", 1e-6
-    )
+    group = Group(f"batches of {BATCH} x {LENGTH:,} tokens of {options.mebibytes} MiB, 1 thread", "M tokens/s", 1e-6)
 
     def batch_of(source: StoredCorpus | VirtualCorpus) -> Callable[[], object]:
         return lambda: np.asarray(source[random.integers(rows, size=BATCH)]).astype(np.int64)
 
     copies = "copying rows"
     group.ours("trajmill, a stored corpus", batch_of(corpus), amount, limits=(copies,))
-    group.ours("trajmill, a virtual corpus, drawn when read", batch_of(virtual), amount)
+    group.ours("trajmill, a virtual corpus (drawn)", batch_of(virtual), amount)
     group.peer("nanoGPT's way (np.memmap)", lambda: crops(flat, random), amount, limits=(copies,))
     group.peer("Megatron's way (index, one buffer)", lambda: indexed(flat, random), amount, limits=(copies,))
     group.peer("torch DataLoader over rows", lambda: loader(data), amount, needs=("torch",), limits=(copies,))

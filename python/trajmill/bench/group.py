@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Options:
     rows: int = 1_000_000
     """transitions in buffers"""
     mebibytes: int = 256
-    """of a corpus, and of the arrays whose reading, writing and copying is timed"""
+    """of a corpus"""
     folder: Path = Path()
     """on the disk that is measured"""
     methods: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class Group:
 
         One that is not installed, or fails, is written down with the reason, and the others are measured.
         """
-        absent = [package for package in needs if not _can_import(package.replace("-", "_"))]
+        absent = [package for package in needs if importlib.util.find_spec(package.replace("-", "_")) is None]
         if absent:
             reason = f"not installed: pip install {' '.join(absent)}"
             self.missing.append(Missing(group=self.title, peer=name, reason=reason))
@@ -141,11 +141,3 @@ class Group:
 
 Builder = Callable[[Options, ExitStack], Group]
 """makes a group ready; what it puts on the stack is undone after the group was timed"""
-
-
-def _can_import(module: str) -> bool:
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        return False
-    return True

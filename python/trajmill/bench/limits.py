@@ -57,16 +57,10 @@ def memory_writes(stack: ExitStack, out: NDArray[Any], threads: int = 1) -> Limi
     return on_threads(stack, threads, parts), float(out.nbytes)
 
 
-def memory_reads(mebibytes: int) -> Limit:
-    """Bytes read, by the largest of an array of numbers, on one thread."""
-    array = np.ones(mebibytes * 2**18, np.float32)
+def memory_reads(byte_count: int) -> Limit:
+    """Bytes of an array of this size read in order, to find its largest number, on one thread."""
+    array = np.ones(max(1, byte_count // 4), np.float32)
     return array.max, float(array.nbytes)
-
-
-def memory_copies(mebibytes: int) -> Limit:
-    """Bytes copied, of which each is read and written, on one thread."""
-    source, target = (np.ones(mebibytes * 2**18, np.float32) for _ in range(2))
-    return partial(np.copyto, target, source), float(source.nbytes)
 
 
 def disk_writes(path: Path, mebibytes: int) -> Limit:

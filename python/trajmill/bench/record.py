@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from trajmill.core.files import write_whole
 
-FORMAT = "trajmill bench 1"
+FORMAT = "trajmill-bench 1"
 Role = Literal["ours", "peer", "limit"]
 
 

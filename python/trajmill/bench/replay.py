@@ -25,10 +25,11 @@ SCHEMA: dict[str, tuple[tuple[int, ...], str]] = {
     "truncated": ((), "?"),
 }
 """of HalfCheetah and Walker2d"""
-ROW_BYTES = 4 * (17 + 6 + 1 + 17) + 2
+ROW_BYTES, STEP_BYTES = 4 * (17 + 6 + 1 + 17) + 2, 4 * (17 + 6 + 1) + 2
+"""of a transition, and of a step in a window, which has no next observation"""
 EPISODE = 1000
 UNIT = "M rows/s"
-READS, LOOKUPS = "memory reads", "a look-up a row"
+READS, LOOKUPS, WRITES = "memory reads", "a look-up a row", "memory writes"
 
 
 def groups(options: Options) -> list[Builder]:
@@ -62,8 +63,8 @@ def reusing(source: Any, batch_size: int) -> Callable[[], object]:
 
 
 def add_limits(group: Group, options: Options) -> tuple[str, str]:
-    """Bytes of rows read in order, and a look-up for each row: whoever draws at random makes both, and more of them."""
-    work, amount = limits.memory_reads(options.mebibytes)
+    """All rows read in order, and a look-up for each row: whoever draws at random makes both, and more of them."""
+    work, amount = limits.memory_reads(options.rows * ROW_BYTES)
     group.limit(READS, work, amount / ROW_BYTES)
     group.limit(LOOKUPS, *limits.lookups(options.rows * ROW_BYTES))
     return READS, LOOKUPS
@@ -121,9 +122,11 @@ def windows(options: Options, stack: ExitStack) -> Group:
     }
     buffer = TrajectoryBuffer(**steps, context_length=length, seed=0)
     group = Group(f"windows of {length} steps, batch {batch_size} of {options.rows:,} rows", UNIT, 1e-6)
-    group.ours("trajmill", reusing(buffer, batch_size), batch_size * length, limits=(READS, LOOKUPS))
+    # the rows of a window lie side by side, so that look-ups are no limit
+    work, amount = limits.memory_reads(options.rows * STEP_BYTES)
+    group.ours("trajmill", reusing(buffer, batch_size), batch_size * length, limits=(READS,))
     group.peer("NumPy, a slice a window", lambda: numpy_windows(steps, batch_size, length), batch_size * length)
-    add_limits(group, options)
+    group.limit(READS, work, amount / STEP_BYTES)
     return group
 
 
@@ -133,10 +136,10 @@ def adding(options: Options, stack: ExitStack) -> Group:
     batch = {name: array[:1000] for name, array in columns.items()}
     buffer = filled(columns)
     group = Group(f"adding 1,000 rows to {options.rows:,}", UNIT, 1e-6)
-    group.ours("trajmill", lambda: buffer.add(**batch), len(batch["reward"]), limits=("memory copies",))
+    group.ours("trajmill", lambda: buffer.add(**batch), len(batch["reward"]), limits=(WRITES,))
     group.peer("cpprb", lambda: cpprb_add(columns, batch), len(batch["reward"]), needs=("cpprb",))
-    work, amount = limits.memory_copies(options.mebibytes)
-    group.limit("memory copies", work, amount / ROW_BYTES)
+    work, amount = limits.memory_writes(stack, np.zeros(options.rows * ROW_BYTES, np.uint8))
+    group.limit(WRITES, work, amount / ROW_BYTES)
     return group
 
 

@@ -32,7 +32,7 @@ EXAMPLES = """
   trajmill bench corpus --folder /mnt/fast --out corpus.json --picture corpus.svg
   trajmill bench replay --quick
   trajmill bench feed --device cuda
-  trajmill bench training --methods td3_bc iql
+  trajmill bench training --device cuda
   trajmill bench compare before.json after.json
 """
 QUICK_SECONDS, QUICK_ROWS, QUICK_MEBIBYTES = 10.0, 100_000, 64

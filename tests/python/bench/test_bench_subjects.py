@@ -66,7 +66,7 @@ def test_a_full_disk_is_said_before_the_work(tmp_path: Path) -> None:
 def test_replay(tmp_path: Path) -> None:
     found = measured("replay", tmp_path)
     assert len({rate.group for rate in found.rows if rate.role == "ours"}) == 7
-    assert {"memory reads", "a look-up a row", "memory copies"} == {
+    assert {"memory reads", "a look-up a row", "memory writes"} == {
         rate.name for rate in found.rows if rate.role == "limit"
     }
 
