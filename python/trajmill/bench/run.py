@@ -18,6 +18,8 @@ from trajmill.core.progress import Progress, silent
 SUBJECTS = ("sampler", "corpus", "replay", "feed", "training")
 SCATTER = 0.15
 """width between the quartiles of one of our rates, over its median, from which the result counts as busy"""
+ABOVE = 1.1
+"""share of a limit that cannot be right: one of both was disturbed"""
 
 
 def bench(subject: str, options: Options, seconds: float, progress: Progress = silent) -> Result:
@@ -49,7 +51,12 @@ def measured(
             missing += group.missing
         seen.append(Load.now())
     progress(f"bench {subject}", len(builders), len(builders), "groups")
-    complaints = [*seen[-1].complaints_since(seen[0]), *clock_complaints(seen[1:]), *scattered(rows)]
+    complaints = [
+        *seen[-1].complaints_since(seen[0]),
+        *clock_complaints(seen[1:]),
+        *scattered(rows),
+        *above_limits(rows),
+    ]
     return Result(
         subject=subject,
         options={name: str(value) if name == "folder" else value for name, value in asdict(options).items()},
@@ -72,4 +79,13 @@ def scattered(rows: Sequence[Rate]) -> list[str]:
     return [
         f"{len(wide)} of {sum(rate.role == 'ours' for rate in rows)} rates of trajmill scatter, most of all "
         f"{worst.name!r} ({worst.group}), whose quartiles are {width:.0%} of the median apart"
+    ]
+
+
+def above_limits(rows: Sequence[Rate]) -> list[str]:
+    """A complaint about rates that are higher than what is possible."""
+    return [
+        f"{rate.name!r} ({rate.group}) is at {rate.limit_share:.0%} of {rate.limit}, so one of both was disturbed"
+        for rate in rows
+        if rate.limit_share is not None and rate.limit_share > ABOVE
     ]

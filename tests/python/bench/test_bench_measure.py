@@ -208,6 +208,12 @@ def test_rates_that_scatter_give_a_warning(clock: Clock, monkeypatch: pytest.Mon
     assert found.busy and "1 of 1 rates of trajmill scatter, most of all 'trajmill' (things)" in found.warnings[0]
 
 
+def test_a_rate_above_its_limit_gives_a_warning(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    still(monkeypatch, QUIET, QUIET)
+    found = measured(clock, ours=(0.004,))
+    assert found.busy and found.warnings == ["'trajmill' (things) is at 200% of words, so one of both was disturbed"]
+
+
 def test_a_core_that_changes_its_frequency_is_noticed() -> None:
     slower = replace(QUIET, hertz=(2e9, 2.5e9))
     assert list(machine.clock_complaints([QUIET, slower])) == ["the fastest core ran at 2.5 to 3.0 GHz"]
