@@ -723,9 +723,9 @@ void made_table_rows(const simd::LawArguments& arguments, std::size_t row, std::
       simd::for_each_step([&](int step) __attribute__((always_inline)) {
 #pragma GCC unroll 16
         for (std::size_t k = 0; k < kLanes; ++k) {
-          const std::uint32_t token = V::count_at_most(rows + k * kMostStates + at[k], words[step][k]);
-          tokens[step][k] = token;
-          if constexpr (!deep) at[k] = std::ptrdiff_t{token} * kRow;
+          const std::uint64_t token = V::count_at_most(rows + k * kMostStates + at[k], words[step][k]);
+          tokens[step][k] = static_cast<std::uint32_t>(token);
+          if constexpr (!deep) at[k] = static_cast<std::ptrdiff_t>(token) * kRow;
         }
         if constexpr (deep) {
           const std::uint32_t now = static_cast<std::uint32_t>(time) + static_cast<std::uint32_t>(step);

@@ -55,7 +55,7 @@ struct Kernel {
     std::uint32_t* words;   // of an input and of what stands beside it on its chunks
     std::uint32_t* counts;  // 256
     std::uint16_t* places;  // an input's length
-    std::uint8_t* seen;     // one for each token, zero between examples
+    std::uint8_t* seen;     // one for each token: the stamp of the last example that saw it
     Token* free;            // in ascending order, all tokens between examples
     Token* other;           // an input's length
     Token* example;
@@ -105,18 +105,20 @@ struct Kernel {
   }
 
   template <class Token>
-  static void mark(const Token* in, std::size_t count, std::uint8_t* seen, std::uint8_t value) {
-    for (std::size_t k = 0; k < count; ++k) seen[in[k]] = value;
+  static void see(const Token* in, std::size_t count, std::uint8_t* seen, std::uint8_t stamp) {
+    for (std::size_t k = 0; k < count; ++k) seen[in[k]] = stamp;
   }
 
   // Appends the tokens of `in` that have not been seen to the first `size` of `out`, and has seen them; how many `out`
   // has then.
   template <class Token>
-  static std::size_t append_new(const Token* in, std::size_t count, Token* out, std::size_t size, std::uint8_t* seen) {
+  static std::size_t append_new(const Token* in, std::size_t count, Token* out, std::size_t size, std::uint8_t* seen,
+                                std::uint8_t stamp) {
     for (std::size_t k = 0; k < count; ++k) {
-      out[size] = in[k];
-      size += 1 - seen[in[k]];
-      seen[in[k]] = 1;
+      const Token token = in[k];
+      out[size] = token;
+      size += seen[token] != stamp;
+      seen[token] = stamp;
     }
     return size;
   }
@@ -173,10 +175,10 @@ struct Kernel {
     }
   }
 
-  // The answer to the prompt `in` with an input of `count` tokens; its size.
+  // The answer to the prompt `in` with an input of `count` tokens; its size. No token has been seen with this stamp.
   template <class Token>
   static std::size_t answer(Task task, const Token* in, std::size_t count, std::uint32_t alphabet, Token* out,
-                            const Scratch<Token>& scratch) {
+                            const Scratch<Token>& scratch, std::uint8_t stamp) {
     std::uint8_t* const seen = scratch.seen;
     const std::size_t half = count / 2;
     const Token* const second = in + half + 1;
@@ -195,10 +197,7 @@ struct Kernel {
           sort_by(scratch.other, count, out, 8, alphabet / 256 + 1, scratch.counts);
         }
         return count;
-      case Task::set:
-        size = append_new(in, count, out, 0, seen);
-        mark(in, count, seen, 0);
-        return size;
+      case Task::set: return append_new(in, count, out, 0, seen, stamp);
       case Task::deduplicate:
         for (std::size_t k = 0; k < count; ++k) {
           out[size] = in[k];
@@ -209,22 +208,15 @@ struct Kernel {
         for (std::size_t k = 0; k < count; ++k) out[2 * k] = out[2 * k + 1] = in[k];
         return 2 * count;
       case Task::set_union:
-        size = append_new(second, half, out, append_new(in, half, out, 0, seen), seen);
-        mark(in, half, seen, 0), mark(second, half, seen, 0);
-        return size;
-      case Task::difference:
-        mark(second, half, seen, 1);
-        size = append_new(in, half, out, 0, seen);
-        mark(in, half, seen, 0), mark(second, half, seen, 0);
-        return size;
+        return append_new(second, half, out, append_new(in, half, out, 0, seen, stamp), seen, stamp);
+      case Task::difference: see(second, half, seen, stamp); return append_new(in, half, out, 0, seen, stamp);
       case Task::intersect:
-        mark(second, half, seen, 1);
+        see(second, half, seen, stamp);
         for (std::size_t k = 0; k < half; ++k) {
           out[size] = in[k];
-          size += seen[in[k]];
+          size += seen[in[k]] == stamp;
           seen[in[k]] = 0;
         }
-        mark(second, half, seen, 0);
         return size;
       case Task::remove:
         for (std::size_t k = 0; k < count; ++k) {
@@ -259,6 +251,7 @@ struct Kernel {
     const Scratch<Token> scratch = scratch_of<Token>(arguments, memory);
     Token* const drawn = reinterpret_cast<Token*>(scratch.words);
 
+    std::uint8_t stamp = 0;  // of an example, from 1 on
     Stream stream(numbers[0]);
     for (std::size_t row = begin; row < end; ++row) {
       stream.start(arguments.sequences[row]);
@@ -296,7 +289,8 @@ struct Kernel {
           Token* const in = drawn + first;
           in[prompt.separator] = in[size - 1] = static_cast<Token>(alphabet);
           std::memcpy(out, in, size * sizeof(Token));
-          size += answer(task, in, count, alphabet, out + size, scratch);
+          if (++stamp == 0) std::memset(scratch.seen, 0, kTokens), stamp = 1;
+          size += answer(task, in, count, alphabet, out + size, scratch, stamp);
         }
         const std::size_t left = length - position, kept = size < left ? size : left;
         const std::size_t asked = prompt.size < left ? prompt.size : left;

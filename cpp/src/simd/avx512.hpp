@@ -55,8 +55,10 @@ struct Avx512 {
   static std::uint32_t bits(Mask mask) { return mask; }
 
   // How many of sixteen numbers in ascending order are at most `word`; not all of them.
-  static std::uint32_t count_at_most(const std::uint32_t* sixteen, std::uint32_t word) {
-    return static_cast<std::uint32_t>(__builtin_popcount(_mm512_cmpge_epu32_mask(vec(word), load(sixteen))));
+  static std::uint64_t count_at_most(const std::uint32_t* sixteen, std::uint32_t word) {
+    std::uint64_t count = _mm512_cmpge_epu32_mask(vec(word), load(sixteen));
+    asm("popcnt %0, %0" : "+r"(count));  // GCC 12 would widen a mask before it counts, and the count after it
+    return count;
   }
 
   static Half half(std::uint32_t value) { return _mm512_set1_epi64(value); }

@@ -163,7 +163,7 @@ class Law:
                 return length
         raise reason
 
-    def state_count(self, length: int) -> int:
+    def states_bound(self, length: int) -> int:
         """The numbers in the column ``states`` are below it, in rows of `length`."""
         raise NotImplementedError(f"a {type(self).__name__} has no states")
 
@@ -228,7 +228,7 @@ class Law:
             checks.choice(f"a column of a {type(self).__name__}", name, self.extra_columns)
         dtypes = {"tokens": checks.smallest_dtype(self.vocabulary_size).name, "loss_mask": "uint8", "task": "uint32"}
         if "states" in extra:
-            dtypes["states"] = checks.smallest_dtype(self.state_count(length)).name
+            dtypes["states"] = checks.smallest_dtype(self.states_bound(length)).name
         return {name: dtypes[name] for name in ("tokens", *EXTRA_COLUMNS) if name == "tokens" or name in extra}
 
     def fill(self, first_sequence: int, arrays: Arrays, threads: int | None = None) -> None:

@@ -87,7 +87,7 @@ class CellularAutomaton(Law):
         """See `Law.vocabulary_size`."""
         return 2 + self.row_separator
 
-    def state_count(self, length: int) -> int:
+    def states_bound(self, length: int) -> int:
         """See `Law.state_count`."""
         width = self._window[1] + self.row_separator
         return self.burn_in + max(length - 1, 0) // width * self.stride + 1

@@ -40,7 +40,7 @@ class ChainPopulation(Law):
     kernel_columns: ClassVar[tuple[str, ...]] = ("task",)
     presets: ClassVar[tuple[str, ...]] = ("edelman2024", "makkuva2024", "nichani2024", "park2024")
 
-    state_count: int = 10  # type: ignore[assignment]  # there is no column of states
+    state_count: int = 10
     """states S, which are the tokens, 1 to 2**32 - 1"""
     order: int | None = None
     """last tokens that the next depends on, 0 to 32; 1 unless lags or parents are given. Contexts number below 2**32"""

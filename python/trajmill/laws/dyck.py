@@ -84,7 +84,7 @@ class Dyck(Law):
             least = f", at least twice the initial depth {self.initial_depth}," if self.initial_depth else ""
             raise ValueError(f"length of balanced rows must be even{least} got {length}")
 
-    def state_count(self, length: int) -> int:
+    def states_bound(self, length: int) -> int:
         """See `Law.state_count`."""
         return min(length, self.max_depth or length) + 1
 
@@ -132,7 +132,7 @@ class Dyck(Law):
         count, length = tokens.shape
         rows = np.arange(count)
         # crossing: how many are open of each type; nested: the stack of types
-        opened = np.zeros((count, self.pairs if self.crossing else self.state_count(length) + 1), np.int64)
+        opened = np.zeros((count, self.pairs if self.crossing else self.states_bound(length) + 1), np.int64)
         depth, place = np.zeros(count, np.int64), np.zeros(count, np.int64)
         types = self._type_law
         for t in range(length):
@@ -150,7 +150,7 @@ class Dyck(Law):
             token = tokens[:, t].astype(np.int64)
             opens = token < self.pairs
             depth += np.where(opens, 1, -1)
-            np.clip(depth, 0, self.state_count(length), out=depth)
+            np.clip(depth, 0, self.states_bound(length), out=depth)
             if self.crossing:
                 opened[rows, token % self.pairs] += np.where(opens, 1, -1)
             else:
@@ -173,7 +173,7 @@ class Dyck(Law):
         """See `Law.expected_loss`; closed where what follows depends on the depth alone."""
         if self.longest_word is not None or not self.paired or self.crossing:
             return None
-        depths = np.arange(self.state_count(length))
+        depths = np.arange(self.states_bound(length))
         chances = np.zeros(len(depths))
         chances[0], total = 1.0, 0.0
         for t in range(length):

@@ -206,7 +206,7 @@ class HiddenMarkovModel(Law):
             return _lengths(self.emission)[-1]
         return _lengths(self.transition_matrices)[-3]
 
-    def state_count(self, length: int) -> int:
+    def states_bound(self, length: int) -> int:
         """See `Law.state_count`."""
         return self.hidden_count or _lengths(self.transition_matrices or self.transition)[-1]
 
@@ -219,7 +219,7 @@ class HiddenMarkovModel(Law):
 
     def core(self, length: int) -> tuple[list[int], list[Array]]:
         """See `Law.core`."""
-        states, symbols = self.state_count(length), self.vocabulary_size
+        states, symbols = self.states_bound(length), self.vocabulary_size
         domains = Domain.HIDDEN_STATES, Domain.EMISSIONS, Domain.STARTS
         keys = [self.key(domain) for domain in domains]
         if self.is_fresh:
@@ -263,7 +263,7 @@ class HiddenMarkovModel(Law):
             for to, symbol in zip(a, b, strict=True):
                 pairs = np.flatnonzero(symbol)[:, None] * len(to) + np.flatnonzero(to)
                 found.append(((symbol[symbol > 0][:, None] * to[to > 0]).reshape(-1), pairs.reshape(-1)))
-        states = self.state_count(0)
+        states = self.states_bound(0)
         checks.require_memory("its tables", 12 * len(found) * width, "use fewer states or symbols")
         chances, names = np.zeros((len(found), width)), np.zeros((len(found), width), np.uint32)
         for row, (values, pair) in enumerate(found):
@@ -369,7 +369,7 @@ class HiddenMarkovModel(Law):
 
     def expected_loss(self, length: int) -> float | None:
         """See `Law.expected_loss`: computed where tokens lead to few beliefs, up to 512 that differ in 12 digits."""
-        if self.is_fresh or self.state_count(length) * self.vocabulary_size > 2**12 or length == 0:
+        if self.is_fresh or self.states_bound(length) * self.vocabulary_size > 2**12 or length == 0:
             return None
         members = slice(self.first_task, self.first_task + (self.task_count or 0))
         symbols, step = self._symbols()[members], self._step(members)
@@ -417,7 +417,7 @@ class HiddenMarkovModel(Law):
         if self.is_fresh or (self.task_count != 1 and task is None):
             raise ValueError("bounds are those of one model; of a pool, give its task")
         model = self.first_task + checks.integer("task", task or 0, 0, (self.task_count or 1) - 1)
-        states, symbols = self.state_count(0), self.vocabulary_size
+        states, symbols = self.states_bound(0), self.vocabulary_size
         context = checks.integer("context", context, 0)
         if states * states * symbols ** (context + 1) > BLOCKS:
             raise ValueError(f"blocks of {context + 1} tokens are too many; {BLOCKS} numbers are the most")

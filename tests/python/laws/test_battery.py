@@ -164,7 +164,7 @@ def test_numbers_are_below_what_the_law_says(law: Law) -> None:
     rows = rows_of(law, 0, 300, length)
     assert rows["tokens"].max() < law.vocabulary_size
     if "states" in rows:
-        assert rows["states"].max() < law.state_count(length)
+        assert rows["states"].max() < law.states_bound(length)
     assert rows["loss_mask"].max() <= 1
 
 

@@ -74,7 +74,7 @@ def test_rrxor_has_36_beliefs() -> None:
 
 def test_ginc_is_built_as_its_paper_says() -> None:
     law, other = HiddenMarkovModel.ginc(), HiddenMarkovModel.ginc(held_out=True)
-    assert (law.vocabulary_size, law.state_count(1), law.task_count, law.first_task) == (50, 100, 5, 0)
+    assert (law.vocabulary_size, law.states_bound(1), law.task_count, law.first_task) == (50, 100, 5, 0)
     assert (other.first_task, other.task_count, other.transition) == (5, 5, law.transition)
     for chain in law._transition():
         blocks = chain.reshape(10, 10, 10, 10)  # value, slot, next value, next slot
