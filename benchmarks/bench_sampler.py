@@ -5,11 +5,14 @@ Run alone on the machine: ``python benchmarks/bench_sampler.py``. All rates are 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 from record import row, seconds, write
 
 import trajmill as tm
 from trajmill import _core
+from trajmill.bench import limits
 from trajmill.bench.sampler import authors_tokens, numba_chain
 
 ROWS, LENGTH = 65_536, 1024
@@ -19,6 +22,11 @@ def chain_rate(chain: tm.MarkovChain, sequence_count: int = 8192) -> float:
     """10^9 tokens a second on one thread, into memory that was used before."""
     out = chain.sample(sequence_count, LENGTH)
     return out.size / seconds(lambda: chain.sample(sequence_count, LENGTH, out=out, threads=1)) / 1e9
+
+
+def alone(work: limits.Call, amount: float) -> float:
+    """10^9 words or look-ups a second."""
+    return amount / seconds(work) / 1e9
 
 
 def main() -> None:
@@ -45,6 +53,8 @@ def main() -> None:
         row("numba alias loop", numba, unit),
         row("the authors' way", authors, unit),
         row("limit: memset", memset, "GB/s"),
+        row("limit: Philox alone, one word a token", alone(*limits.philox(ExitStack())), unit),
+        row("limit: look-ups alone, one a token", alone(*limits.lookups(4 * 100 * 100)), unit),
     ]
     best = _core.simd_level()
     for level in _core.available_simd_levels():
