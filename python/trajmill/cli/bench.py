@@ -232,6 +232,8 @@ def compared_lines(found: Comparison) -> list[str]:
     slower = sum(change.ratio < 1 for change in beyond if change.role == "ours")
     faster = sum(change.ratio > 1 for change in beyond if change.role == "ours")
     told.append(f"beyond the spread: {faster} rates of trajmill faster, {slower} slower")
+    if others := [change.ratio for change in found.changes if change.role != "ours"]:
+        told.append(f"peers and limits, which are no part of trajmill: {min(others):.2f} to {max(others):.2f} x")
     return told
 
 

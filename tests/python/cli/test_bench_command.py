@@ -55,6 +55,7 @@ def test_json_and_a_comparison(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     (tmp_path / "b.json").write_text(json.dumps(record))
     code, out, _ = called(capsys, "compare", path, tmp_path / "b.json")
     assert code == 0 and "differs: cpu: " in out and ", then another processor" in out
+    assert "peers and limits, which are no part of trajmill: 2.00 to 2.00 x" in out
     assert re.search(r"  trajmill, memory used again +2.00 x \([\d.]+-[\d.]+\)", out)
     code, out, _ = called(capsys, "compare", path, path, "--json")
     assert code == 0 and {change["ratio"] for change in json.loads(out)["changes"]} == {1.0}
