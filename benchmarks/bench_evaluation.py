@@ -19,10 +19,14 @@ from mujoco.rollout import Rollout
 from record import RESULTS, Row, row, write
 from throughput.goals import STUDIED
 
-from trajmill.evaluation import BatchedEnvironment, environment_definition, episode_seeds, make_gymnasium
+from trajmill.data.environments import task_of
+from trajmill.evaluation import environment_definition, episode_seeds, make_gymnasium
 from trajmill.evaluation.rollout import add_up, play
+from trajmill.evaluation.simulators import open_environments
 
 ENVIRONMENTS = ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4")
+GYMNASIUMS = ("Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Pendulum-v1", "MountainCarContinuous-v0")
+"""environments that trajmill does not step by itself"""
 SLOTS, THREADS = (1, 8, 64, 200), (1, 2)
 EPISODE = 20
 LEAST_STEPS = 4000
@@ -50,14 +54,14 @@ def rate(work: Callable[[], int]) -> float:
     return max(rates)
 
 
-def ours(name: str, slots: int, threads: int) -> float:
-    definition, generator = environment_definition(name), np.random.default_rng(0)
-    shape = (1, slots, definition.action_dim)
+def played(name: str, slots: int, threads: int) -> float:
+    task, generator = task_of(name), np.random.default_rng(0)
+    shape = (1, slots, task.action_dim)
 
     def act(observations: np.ndarray) -> np.ndarray:
         return generator.uniform(-1, 1, shape).astype(np.float32)
 
-    with BatchedEnvironment(name, slots, threads=threads) as environment:
+    with open_environments(name, slots, threads=threads) as environment:
         seeds = episode_seeds(0, slots)
         return rate(lambda: int(add_up(play(act, environment, seeds, 1, EPISODE), (1, slots))[1].sum()))
 
@@ -121,7 +125,7 @@ def main() -> None:
         over = ("one Gymnasium environment", loop)
         for threads in THREADS:
             for slots in SLOTS:
-                value = ours(name, slots, threads)
+                value = played(name, slots, threads)
                 fastest[name] = max(fastest.get(name, 0.0), value)
                 words = f"{name}, {slots} slot{'s' * (slots > 1)}, {threads} thread{'s' * (threads > 1)}"
                 rows.append(row(words, value, unit, over=over))
@@ -131,6 +135,7 @@ def main() -> None:
         for threads in THREADS:
             words = f"  mujoco.rollout, physics alone, 64 slots, {threads} thread{'s' * (threads > 1)}"
             rows.append(row(words, rollout(name, 64, threads), unit, over=over))
+    rows += [row(f"{name}, stepped by Gymnasium, 64 slots", played(name, 64, 1), unit) for name in GYMNASIUMS]
     frames = ANT_FRAMES * fastest["Ant-v4"] / max(THREADS)
     for where, (published, cores) in ENVPOOL.items():
         over = (f"EnvPool as published, {where}", published / cores)

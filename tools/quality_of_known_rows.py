@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from trajmill.cli.progress import PlainProgress
+from trajmill.core.display import PlainProgress
 from trajmill.data import Transitions, environment_of, load_dataset, qlearning_transitions
 from trajmill.evaluation.quality import Measured, Quality, measure_quality, with_noise
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trajmill.corpus import CorpusSampler, VirtualCorpus, open_corpus
     from trajmill.data import Subset, load_dataset, write_dataset
     from trajmill.experiments.policy import load_policy
+    from trajmill.experiments.run import load_run, train
     from trajmill.replay import MDPTransitions, MixedReplay, ReplayBuffer, TrajectoryBuffer
     from trajmill.replay.feed import feed
 
@@ -42,8 +43,10 @@ __all__ = [
     "feed",
     "load_dataset",
     "load_policy",
+    "load_run",
     "open_corpus",
     "reference",
+    "train",
     "write_dataset",
 ]
 
@@ -53,6 +56,7 @@ _NAMES = {
     "trajmill.corpus": ("CorpusSampler", "VirtualCorpus", "open_corpus"),
     "trajmill.data": ("Subset", "load_dataset", "write_dataset"),
     "trajmill.experiments.policy": ("load_policy",),
+    "trajmill.experiments.run": ("load_run", "train"),
     "trajmill.replay": ("MDPTransitions", "MixedReplay", "ReplayBuffer", "TrajectoryBuffer"),
     "trajmill.replay.feed": ("feed",),
 }
@@ -61,7 +65,13 @@ _NAMES = {
 def __getattr__(name: str) -> object:
     for module, names in _NAMES.items():
         if name in names:
-            value = globals()[name] = getattr(import_module(module), name)
+            try:
+                value = globals()[name] = getattr(import_module(module), name)
+            except ModuleNotFoundError as error:
+                if (error.name or "").startswith("trajmill"):
+                    raise
+                told = f"trajmill.{name} needs {error.name}, which is not installed: pip install 'trajmill[train]'"
+                raise ModuleNotFoundError(told, name=error.name) from error
             return value
     if name[:1].isupper():  # a law: tm.HiddenMarkovModel is in trajmill.laws.hidden_markov_model
         laws = import_module("trajmill.laws")

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import os
+import re
 import stat
 import subprocess
 import typing
@@ -30,6 +31,7 @@ from trajmill.experiments.collect import CollectConfig, collect
 from trajmill.experiments.datasets import convert
 from trajmill.experiments.demo import run_demo
 from trajmill.experiments.evaluate import evaluate_run, export_run, read_policy
+from trajmill.experiments.export import export_policy
 from trajmill.experiments.generate import GenerateMarkovConfig, MillConfig, generate
 from trajmill.experiments.linear_policies import read_policies
 from trajmill.experiments.prediction import load_model, measure_predictions
@@ -125,6 +127,9 @@ READS: dict[str, Callable[[Any], Any]] = {
     "read_start": read_start,
     "load_model": load_model,
     "read_policy": read_policy,
+    "load_policy": tm.load_policy,
+    "load_run": tm.load_run,
+    "train from": lambda path: tm.train("td3", out="run", environment="hopper", init=path),
     "evaluate_run": evaluate_run,
     "measure_predictions": measure_predictions,
     **{f"{name}.read": format_named(name).read for name in format_names()},
@@ -135,6 +140,8 @@ WRITES: dict[str, Callable[[Any], Any]] = {
     "ReplayBuffer.save": lambda path: _small_buffer().save(path),
     "export_corpus": lambda path: export_corpus(Safetensors(), _corpus("corpus"), path, overwrite=True),
     "export_run": lambda path: export_run("run", path),
+    "export_policy": lambda path: export_policy(None, 0, path, "torchscript"),  # type: ignore[arg-type]
+    "train to": lambda path: tm.train("td3_bc", out=path, dataset=DATA),
     "report": lambda path: write_report([], path, extra_sections=[_section()]),
     "reproduce": lambda path: reproduce("quick", path),
     "demo": run_demo,
@@ -161,6 +168,41 @@ def test_no_function_makes_a_folder_of_a_url(
     with pytest.raises((ValueError, OSError), match=r"not a path on this machine"):
         ({**READS, **WRITES})[name](url)
     assert {path.name for path in tmp_path.iterdir()} <= {"corpus"}
+
+
+class Place:
+    """A path that is neither text nor a `Path`, such as that of another library, or a run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return str(self._path)
+
+
+@pytest.mark.parametrize("name", [*READS, *WRITES])
+def test_a_path_may_be_text_a_path_or_have_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each function refuses a place that is not there, or where nothing can be, in the same way."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    told = set()
+    for kind in (str, Path, Place):
+        with pytest.raises((ValueError, OSError)) as caught:
+            ({**READS, **WRITES})[name](kind(tmp_path / "file/x.hdf5"))
+        assert "object at" not in str(caught.value)
+        told.add(type(caught.value))
+    assert len(told) == 1
+
+
+def test_no_public_function_asks_for_a_path_object() -> None:
+    asked = set()
+    for name in tm.__all__:
+        value: Any = getattr(tm, name)
+        methods = [each for each in vars(value).values() if callable(each)] if inspect.isclass(value) else [value]
+        for function in filter(inspect.isfunction, methods):
+            parameters = inspect.signature(function).parameters.values()
+            asked |= {str(each.annotation) for each in parameters if "Path" in str(each.annotation)}
+    assert asked and not {each for each in asked if re.search(r"(?<![A-Za-z])Path", each)}
 
 
 def _commands() -> Iterator[tuple[list[str], Any]]:

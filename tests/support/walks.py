@@ -25,6 +25,7 @@ class Result:
     observation: NDArray[np.float64]
     reward: NDArray[np.float64]
     terminal: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
 
 
 class Walks:
@@ -48,7 +49,8 @@ class Walks:
         observation = self.states[:, :3].copy()
         if self.broken is not None and self.states[self.broken, 1] > 1:
             observation[self.broken] = np.nan
-        return Result(observation, self.states[:, 2] * 0.5, self.states[:, 1] >= self.states[:, 3])
+        ends = self.states[:, 1] >= self.states[:, 3]
+        return Result(observation, self.states[:, 2] * 0.5, ends, np.zeros_like(ends))
 
     def snapshot(self) -> NDArray[np.float64]:
         return self.states.copy()

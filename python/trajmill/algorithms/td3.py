@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from trajmill.data import Normalizer, Transitions
+from trajmill.data.actions import recorded_limit, to_policy
 from trajmill.models.critics import critics, join, values_of
 from trajmill.models.mlp import HIDDEN_SIZES
 from trajmill.models.policies import deterministic, policies
@@ -361,7 +362,7 @@ def _critics(known: Mapping[str, Any]) -> Stack:
 
 def _parts(known: Mapping[str, Any], transitions: Transitions) -> Iterator[dict[str, Tensor]]:
     """The columns of some transitions at a time, (1, n, ·), standardized as a checkpoint's data were."""
-    action = transitions.action / np.float32(known.get("action_limit", 1.0))
+    action = to_policy(transitions.action, recorded_limit(known.get("action_limit", 1.0)))
     columns = TransitionRows(
         transitions=replace(transitions, action=action), normalizer=Normalizer.of_metadata(known)
     ).columns

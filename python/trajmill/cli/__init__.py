@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from trajmill import __version__
+from trajmill.core.plain_text import plain_text
 
 LEAST_COLUMNS = 40
 """narrower terminals get lines of this width: help for one word a line would take gigabytes and minutes"""
@@ -36,6 +37,7 @@ _BYTES = "bytes already downloaded are kept: give the same command again to cont
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "generate": ("generate mdp|markov|iid|...", "generate synthetic data into a directory", _SHARDS),
     "law": ("law dyck|...", "look at a law of tokens: rows, best loss, rate", _AGAIN),
+    "explore": ("explore", "choose a law in the browser: rows, best loss, its command", _AGAIN),
     "corpus": ("corpus info|verify|export|...", "look at a corpus, check every bit, export it", _AGAIN),
     "collect": ("collect ENV", "make a dataset in MuJoCo: random, medium, replay, expert", _AGENT),
     "dataset": ("dataset list|info|...", "look at a dataset, check, convert, download it", _BYTES),
@@ -206,7 +208,7 @@ def _dispatch(words: list[str]) -> int:
     try:
         run_command(module, words, quiet=quiet, as_json=as_json)
     except UsageError as error:
-        print(error, file=sys.stderr)
+        print(plain_text(str(error)), file=sys.stderr)
         return USAGE
     except KeyboardInterrupt as stop:
         _say(f"{str(stop) or 'interrupted'}; {COMMANDS[words[0]][2]}")
@@ -223,4 +225,4 @@ def _message(error: Exception) -> str:
 
 
 def _say(message: str) -> None:
-    print(f"trajmill: {message}", file=sys.stderr)
+    print(plain_text(f"trajmill: {message}"), file=sys.stderr)

@@ -33,7 +33,7 @@ class Collect:
     """Collect episodes of ENV."""
 
     environment: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-    """hopper, halfcheetah, walker2d, ant or invertedpendulum"""
+    """hopper, halfcheetah, walker2d, ant, invertedpendulum, or another Gymnasium id, such as Pendulum-v1"""
     out: Path
     """HDF5 file to create"""
     config: Annotated[CollectConfig, tyro.conf.arg(name="")] = field(default_factory=CollectConfig)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import operator
 import time
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import tyro
 
 from trajmill.cli.session import Outcome
+from trajmill.core.json_input import read_json
 from trajmill.core.progress import Progress
 from trajmill.corpus import CorpusError, open_corpus
 from trajmill.corpus.export import FORMATS, Format, export_corpus
@@ -165,7 +165,7 @@ class Export:
 def _read_token_map(path: Path) -> list[int]:
     """A JSON list of whole numbers: at place t, what is written for token t."""
     try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
+        numbers = read_json(path)
     except (OSError, ValueError) as error:
         raise CorpusError(f"the map of tokens {path} cannot be read: {error}") from None
     if not isinstance(numbers, list):

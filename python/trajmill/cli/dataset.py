@@ -205,7 +205,7 @@ def _shown(summary: DatasetSummary, warnings: list[str]) -> RenderableType:
         table.add_row("[dim]return[/]", *(f"{value:,.1f}" for value in summary.returns))
         table.add_row("[dim]episode length[/]", *(f"{value:,.0f}" for value in summary.episode_lengths))
         parts += ["", table]
-    parts += ["", *(f"warning: {warning}" for warning in warnings)] if warnings else []
+    parts += ["", *(escape(f"warning: {warning}") for warning in warnings)] if warnings else []
     return Group(*parts)
 
 

@@ -14,10 +14,10 @@ from typing import Annotated
 
 import tyro
 from rich.console import Group, RenderableType
+from rich.markup import escape
 
-from trajmill.cli.progress import duration
 from trajmill.cli.session import Outcome, columns
-from trajmill.core.progress import Progress, silent
+from trajmill.core.progress import Progress, duration, silent
 from trajmill.experiments.demo import DemoConfig, DemoPlan, DemoResult, run_demo
 
 EXAMPLES = """
@@ -63,11 +63,11 @@ def _text(result: DemoResult, config: DemoConfig) -> RenderableType:
     policy = result.policy_score
     interval = f"{policy.low:.1f} to {policy.high:.1f}"
     scores.add_row("learned by TD3+BC", f"[bold]{policy.estimate:.1f}[/]", interval, str(len(config.seeds)))
-    end = f"Done in {duration(result.seconds)}. Report: {result.report}"
+    end = escape(f"Done in {duration(result.seconds)}. Report: {result.report}")
     return Group(
         "[bold]The mill[/]",
         rates,
-        f"\n[bold]Normalized scores on {config.dataset}[/]",
+        f"\n[bold]Normalized scores on {escape(config.dataset)}[/]",
         scores,
         f"\n{result.verdict}",
         end,

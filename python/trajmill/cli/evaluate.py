@@ -1,6 +1,7 @@
-"""Score the trained policies of a run in MuJoCo: all its seeds at once, on the same episodes.
+"""Score the trained policies of a run in its environment: all its seeds at once, on the same episodes.
 
-A score of 0 is a random policy, 100 is D4RL's expert. Published results use 10 episodes.
+A score of 0 is a random policy, 100 is D4RL's expert; where D4RL has neither, the return is told alone. Published
+results use 10 episodes.
 """
 
 from __future__ import annotations
@@ -38,16 +39,15 @@ class Evaluate:
         evaluation = evaluate_run(self.path, self.config, progress)
         result = evaluation.result
         scores, returns = result.normalized_scores, result.returns.mean(axis=1)
-        table = columns(right=("seed", "score", "return", "episode length"))
+        scored = has_reference_score(result.environment_id)
+        table = columns(right=("seed", *["score"] * scored, "return", "episode length"))
         rows = zip(evaluation.seeds, scores, returns, result.lengths.mean(axis=1), strict=True)
         for seed, score, mean_return, length in rows:
-            table.add_row(
-                str(seed), f"{score:.1f}" if np.isfinite(score) else "", f"{mean_return:,.1f}", f"{length:,.0f}"
-            )
+            shown = [f"{score:.1f}" if np.isfinite(score) else ""] * scored
+            table.add_row(str(seed), *shown, f"{mean_return:,.1f}", f"{length:,.0f}")
         failed = [str(seed) for seed, value in zip(evaluation.seeds, returns, strict=True) if not np.isfinite(value)]
         closing = f"no finite score for seed {', '.join(failed)}, which diverged; a mean without it would mislead"
         if not failed:
-            scored = has_reference_score(result.environment_id)
             interval = bootstrap_interval(scores if scored else returns)
             closing = f"mean {'score' if scored else 'return'} {interval.estimate:,.1f}"
             if len(scores) > 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import textwrap
 import types
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import tyro
 
 from trajmill import laws
 from trajmill.cli.session import UsageError
+from trajmill.core.json_input import read_json
 from trajmill.core.law import Law
 
 CommandT = TypeVar("CommandT")
@@ -106,7 +106,7 @@ def _start(law: type[Law], words: Sequence[str]) -> dict[str, Any]:
         start = getattr(law, preset)().settings()
     if (path := _value_of("--fields", words)) is not None:
         try:
-            given = json.loads(Path(path).read_text(encoding="utf-8"))
+            given = read_json(Path(path))
         except (OSError, ValueError) as error:
             raise UsageError(f"trajmill: the fields in {path} cannot be read: {error}") from None
         known_fields = {each.name for each in fields(law) if each.init}

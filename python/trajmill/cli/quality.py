@@ -80,7 +80,7 @@ class MeasureQuality:
             table,
         ]
         if self.out is not None:
-            told.append(f"report: {write_quality_report(quality, self.out)}")
+            told.append(escape(f"report: {write_quality_report(quality, self.out)}"))
         return Outcome(asdict(quality), Group(*told))
 
 

@@ -184,7 +184,7 @@ def _shown(done: Results) -> RenderableType:
     parts += [f"{name}: {why}" for name, why in done.not_yet.items()]
     if done.missing:
         parts += ["\nDatasets that were not found leave their cells empty:", *advice(done.missing)]
-    return Group(*parts, f"\nReport: {done.report}\nTable:  {done.markdown}")
+    return Group(*parts, escape(f"\nReport: {done.report}\nTable:  {done.markdown}"))
 
 
 def _table(done: Results) -> Table:

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,12 +18,14 @@ from typing import Any
 
 import tyro
 import tyro.constructors
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
-from trajmill.cli.progress import PlainProgress, RichProgress
+from trajmill.core.display import display
 from trajmill.core.paths import given_path
-from trajmill.core.progress import Progress, silent
+from trajmill.core.plain_text import plain_text
+from trajmill.core.progress import silent
 
 _RULES = tyro.constructors.ConstructorRegistry()
 
@@ -50,6 +52,17 @@ class Outcome:
     """for machines, printed with --json"""
     text: RenderableType
     """for people"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """What is drawn, without what names in it would tell the terminal to do."""
+
+    drawn: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for text, style, control in console.render(self.drawn, options):
+            yield Segment(plain_text(text), style, control)
 
 
 class UsageError(Exception):
@@ -90,18 +103,16 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
     if {"-h", "--help"} & set(rest):
         print(f"{about}\n")  # not as the parser's description, whose lines it joins
     command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers, registry=_RULES)
-    plain = nullcontext(silent if quiet else PlainProgress(sys.stderr))
-    display: AbstractContextManager[Progress] = RichProgress() if sys.stderr.isatty() and not quiet else plain
-    with display as progress, _plain_warnings():
+    with nullcontext(silent) if quiet else display() as progress, _plain_warnings():
         outcome = command.run(progress)
     if outcome is None:
         return
     if as_json:
         print(json.dumps(json_value(outcome.data), allow_nan=False))
     elif isinstance(outcome.text, str):
-        print(outcome.text)
+        print(plain_text(outcome.text))
     else:
-        Console().print(outcome.text)
+        Console().print(_Plain(outcome.text))
 
 
 def json_value(value: Any) -> Any:
@@ -148,9 +159,13 @@ def _about(docstring: str | None, *parts: str) -> str:
     return "\n\n".join([*wrapped, *others, f"examples:\n{examples.strip(chr(10))}"])
 
 
+def _warn(message: str) -> None:
+    print(plain_text(f"trajmill: warning: {message}"), file=sys.stderr)
+
+
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Show a warning as one line: whoever trains does not need our file names and source lines."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"trajmill: warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_, **__: _warn(str(message))
         yield

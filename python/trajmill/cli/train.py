@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from trajmill.algorithms import learns_online, method_named, method_names, synthesizing_methods
-from trajmill.cli.progress import duration
+from trajmill.algorithms import learns_online, method_named, method_names, name_of, synthesizing_methods
 from trajmill.cli.session import Outcome
-from trajmill.core.progress import Progress, silent
+from trajmill.core.progress import Progress, duration, silent
 
 EXAMPLES = """
   trajmill train METHOD --help
@@ -38,35 +37,36 @@ class Train:
     processes: Annotated[int | None, tyro.conf.arg(aliases=["--workers"])] = None
     """processes that share the seeds; by default one per CPU core, or one in all on a GPU. The result is the same, on
     CPUs with one --compute.threads to the last bit, else up to rounding"""
+    log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """loggers that get all metrics too; each is an extra: pip install 'trajmill[tensorboard]'"""
 
     def run(self, progress: Progress) -> Outcome | None:
-        from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
+        from trajmill.experiments.loggers import logger_named
+        from trajmill.experiments.settings import OnlineTrainConfig, kind_of_settings
         from trajmill.experiments.train import train
         from trajmill.training.distributed import is_first
 
         parsed: Any = self.config  # type: ignore[attr-defined]
-        kinds: tuple[Any, ...] = (DatasetTrainConfig, OnlineTrainConfig, TrainConfig)
-        kind = next(kind for kind in kinds if isinstance(parsed, kind))
+        kind, _ = kind_of_settings(method_named(name_of(parsed.method)))
         config = kind(**{setting.name: getattr(parsed, setting.name) for setting in fields(parsed)})
-        if kind is OnlineTrainConfig and config.synthesis.every is not None and progress is not silent:
+        if isinstance(config, OnlineTrainConfig) and config.synthesis.every is not None and progress is not silent:
             from trajmill.experiments.synthesis import cost
 
             print(cost(config, self.out), file=sys.stderr)
-        path = train(config, self.out, progress, resume=self.resume, processes=self.processes)
+        loggers = [logger_named(name) for name in self.log]
+        path = train(config, self.out, progress, resume=self.resume, processes=self.processes, loggers=loggers)
         return summary_of(path) if is_first() else None
 
 
 def command_of(name: str, words: Sequence[str] = ()) -> type[Train]:
     """The command of a method, made when it is asked for: methods import torch, their names do not."""
-    from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, SynthesisConfig, TrainConfig
-    from trajmill.training.settings import Interaction, Schedule
+    from trajmill.experiments.settings import SynthesisConfig, kind_of_settings
 
     method = method_named(name)
-    base: Any = DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig
-    own = [("method", method.Config, field(default_factory=method.Config)), ("schedule", Schedule, method.SCHEDULE)]
+    base: Any
+    base, defaults = kind_of_settings(method)
+    own = [(name, type(default), field(default=default)) for name, default in defaults.items()]
     if learns_online(method):
-        base = OnlineTrainConfig
-        own.append(("interaction", Interaction, method.INTERACTION))
         model: Any = method_named(synthesizing_methods()[0])
         synthesis: Any = SynthesisConfig[model.Config, model.Sampling]
         own.append(("synthesis", synthesis, field(default_factory=SynthesisConfig)))

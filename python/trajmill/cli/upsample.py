@@ -22,9 +22,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from trajmill.algorithms import method_named
-from trajmill.cli.progress import duration
 from trajmill.cli.session import Outcome
-from trajmill.core.progress import Progress, silent
+from trajmill.core.progress import Progress, duration, silent
 
 EXAMPLES = """
   trajmill upsample hopper-sac-replay-10k --count 5M --out runs/more

@@ -181,6 +181,8 @@ def floats(name: str, values: Any, dtype: type[np.float32] | type[np.float64]) -
 
 def require_memory(what: str, byte_count: int, remedy: str) -> None:
     """ValueError unless so many bytes are at most half of the machine's memory."""
+    if byte_count <= 2**20:  # a mebibyte fits everywhere, and reading the limits takes longer than a row
+        return
     limit = memory_limit()
     if byte_count > limit:
         gibibytes = f"{byte_count / 2**30:.1f} GiB, more than the {limit / 2**30:.1f} GiB allowed here"

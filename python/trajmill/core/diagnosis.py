@@ -26,6 +26,10 @@ _EXTRAS = {
     "export": (("pyarrow",), "corpus export to Arrow and Parquet"),
     "remote": (("fsspec",), "corpora in object stores"),
     "ray": (("ray",), "generate --engine ray"),
+    "tensorboard": (("tensorboard",), "train --log tensorboard"),
+    "wandb": (("wandb",), "train --log wandb"),
+    "trackio": (("trackio",), "train --log trackio"),
+    "onnx": (("onnx", "onnxscript"), "export of a policy as ONNX"),
 }
 """extra -> its modules, and what needs them"""
 

@@ -7,7 +7,6 @@ the documentation, and a kernel of the same name (cpp/src/laws). The base class 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import struct
 from abc import abstractmethod
@@ -22,8 +21,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from trajmill import _core
-from trajmill.core import checks
+from trajmill.core import checks, pictures
 from trajmill.core.column import Column
+from trajmill.core.json_input import parse_json
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -365,7 +365,7 @@ class Law:
                 names = ", ".join(sorted(known))
                 raise ValueError(f"a field of {cls.kind()} is given as NAME=VALUE, got {word!r}; names are {names}")
             try:
-                values[name] = json.loads(text)
+                values[name] = parse_json(text)
             except ValueError:
                 values[name] = text
         return values
@@ -383,6 +383,11 @@ class Law:
         """Keep fields in another form; for `check` alone."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def _repr_html_(self) -> str:
+        length = self.usual_length(pictures.COLUMNS)
+        drawn = pictures.token_cells(self.sample(pictures.ROWS, length)) if length <= pictures.MOST_TOKENS else ""
+        return pictures.html(repr(self), drawn)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), **self.settings()), ()

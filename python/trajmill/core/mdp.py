@@ -11,18 +11,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trajmill import _core
-from trajmill.core import checks
+from trajmill.core import checks, pictures
 from trajmill.core.column import Column
 from trajmill.core.law import Arrays, no_extra
 from trajmill.core.sampler import ExplicitStream, Sampler, explicit_seed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MDPSample:
     """Trajectories of an MDP: ``states[i, t + 1]`` follows ``actions[i, t]`` taken in ``states[i, t]``."""
 
     states: NDArray[Any]  # (N, L + 1) integers in [0, state_count)
     actions: NDArray[Any]  # (N, L) integers in [0, action_count)
+
+    def __repr__(self) -> str:
+        count, length = self.actions.shape
+        return f"<MDPSample: {count:,} trajectories of {length:,} transitions, {self.states.dtype}>"
+
+    def _repr_html_(self) -> str:
+        return pictures.html(repr(self), pictures.token_cells(self.states))
 
 
 class MDP(Sampler):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill import _core
-from trajmill.core import checks
+from trajmill.core import checks, pictures
 
 ExplicitStream = Literal["v1", "v2"]
 """of draws from an explicit law: v2 depends on its probabilities; in v1 laws of one size and seed share their draws"""
@@ -50,3 +50,7 @@ class Sampler:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._settings().items())})"
+
+    def _repr_html_(self) -> str:
+        sample = self.sample(pictures.ROWS, pictures.COLUMNS)  # type: ignore[attr-defined]
+        return pictures.html(repr(self), pictures.token_cells(getattr(sample, "states", sample)))

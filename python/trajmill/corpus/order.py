@@ -83,6 +83,12 @@ class CorpusSampler:
             yield positions if permutation is None else permutation(positions)
         self._cursor = (epoch + 1) * self.row_count
 
+    def __repr__(self) -> str:
+        parts = f"{self.row_count}, batch_size={self.batch_size}, seed={self.seed}"
+        if self.world_size > 1:
+            parts += f", rank={self.rank}, world_size={self.world_size}"
+        return f"CorpusSampler({parts}{', drop_last=True' * self.drop_last})"
+
     def state_dict(self, *, batch_count: int | None = None) -> dict[str, int]:
         """The cursor: how many rows all consumers together have been given since the first epoch began.
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from trajmill.core import checks
 from trajmill.core.column import Column
+from trajmill.core.json_input import parse_json
 from trajmill.corpus.errors import CorpusError, NewerFormatError, library
 from trajmill.corpus.layout import Layout
 
@@ -94,7 +95,7 @@ def _head(kind: str) -> dict[str, Any]:
 def _parsed(data: bytes, kind: str, where: str) -> Iterator[tuple[dict[str, Any], Layout]]:
     """The record in `data`, as `sign` writes it, and its layout; errors, also in the block, become CorpusErrors."""
     try:
-        record = json.loads(data)
+        record = parse_json(data)
         if not isinstance(record, dict) or record.get("format") != kind:
             raise ValueError(f"not a {kind}")
         version = record.get("format_version")
@@ -111,7 +112,7 @@ def _parsed(data: bytes, kind: str, where: str) -> Iterator[tuple[dict[str, Any]
         raise
     except KeyError as error:
         raise CorpusError(f"{where} is damaged ({error} is missing)") from None
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise CorpusError(f"{where} is damaged ({error})") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from trajmill.core import checks
+from trajmill.core import checks, pictures
 from trajmill.core.column import Column
 from trajmill.core.law import RowLaw
 from trajmill.core.paths import AnyPath, local_path
@@ -25,6 +26,10 @@ Array = npt.NDArray[Any]
 Indexes = npt.NDArray[np.integer[Any]]
 Rows = Array | dict[str, Array]
 """one column: its array; several: a dictionary of arrays by column name"""
+_MANY = 10_000_000
+"""rows of which a list is no matter"""
+_LISTED_BYTES = 44
+"""memory that torch's RandomSampler takes for each row: eight bytes in a tensor, and 36 in a list of numbers"""
 MOST_MAPS = 1024
 """memory maps that a corpus keeps, or a quarter of the file descriptors that a process may have"""
 
@@ -44,6 +49,21 @@ class Corpus(ABC):
         """The rows at `indexes`, each in [0, row_count), in their order: an (n, row_length) array for each column."""
 
     def __len__(self) -> int:
+        """Number of rows; ValueError to the sampler of ``DataLoader(corpus, shuffle=True)`` if it would list too many.
+
+        That sampler asks for nothing but the length before it makes a list of all numbers below it.
+        """
+        if self.row_count > _MANY:
+            asking = sys._getframe(1)
+            if asking.f_globals.get("__name__") == "torch.utils.data.sampler":
+                sampler: Any = asking.f_locals.get("self")
+                if type(sampler).__name__ == "RandomSampler" and not sampler.replacement:
+                    checks.require_memory(
+                        f"a list of {self.row_count:,} rows, which shuffle=True makes,",
+                        self.row_count * _LISTED_BYTES,
+                        f"leave it out and give DataLoader batch_sampler=trajmill.CorpusSampler({self.row_count}, "
+                        "batch_size=..., seed=...), or corpus.shuffled(seed) as the corpus",
+                    )
         return self.row_count
 
     @property
@@ -124,6 +144,14 @@ class Corpus(ABC):
     def __iter__(self) -> Iterator[Rows]:
         return (self[index] for index in range(len(self)))
 
+    def _repr_html_(self) -> str:
+        column = self.columns[0]
+        drawn = ""
+        if column.row_length * pictures.ROWS <= pictures.MOST_TOKENS:
+            rows = self.read(np.arange(min(pictures.ROWS, len(self))))
+            drawn = pictures.token_cells(rows[column.name])
+        return pictures.html(repr(self), drawn)
+
     def shuffled(self, seed: int, *, epoch: int = 0) -> ShuffledCorpus:
         """The same rows in an order that is a pure function of `seed` and `epoch`; takes no memory."""
         return ShuffledCorpus(self, Permutation(len(self), seed=seed, epoch=epoch))
@@ -139,6 +167,10 @@ class ShuffledCorpus(Corpus):
     def read(self, indexes: Indexes) -> dict[str, Array]:
         """See `Corpus.read`."""
         return self._corpus.read(self._permutation(indexes))
+
+    def __repr__(self) -> str:
+        epoch = f", epoch={self._permutation.epoch}" if self._permutation.epoch else ""
+        return f"{self._corpus!r}.shuffled({self._permutation.seed}{epoch})"
 
 
 class VirtualCorpus(Corpus):

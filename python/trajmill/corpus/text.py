@@ -25,6 +25,7 @@ import numpy.typing as npt
 from trajmill.core import checks
 from trajmill.core.column import Column
 from trajmill.core.files import replacing, sha256_of
+from trajmill.core.json_input import read_json
 from trajmill.core.paths import input_path
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError, library
@@ -139,7 +140,7 @@ def store_text(
 def open_text(directory: Path, length: int) -> TextRows:
     """Rows of a stored text, whose checksums are all compared first; CorpusError if it is none, or is damaged."""
     try:
-        manifest = json.loads((directory / "text.json").read_text(encoding="utf-8"))
+        manifest = read_json(directory / "text.json")
         dtype, count = np.dtype(manifest["dtype"]).newbyteorder("<"), manifest["token_count"]
         for name, sha256 in manifest["sha256"].items():
             if _checksum(directory / name) != sha256:

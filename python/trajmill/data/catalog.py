@@ -37,7 +37,7 @@ def cache_directory() -> Path:
 
 def find_dataset(name_or_path: AnyPath) -> Path:
     """The path of a dataset by its bundled name, its path, its official name or its Minari id."""
-    name = str(name_or_path)
+    name = os.fspath(name_or_path) if isinstance(name_or_path, os.PathLike) else str(name_or_path)
     if name in bundled_datasets():
         return _BUNDLED / f"{name}.hdf5"
     official, directories = official_file(name), _searched_for_official()

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core import checks
-from trajmill.data.environments import D4RL_TASKS, action_limit_of, check_sizes, find_environment
+from trajmill.data.actions import bounds_of, recorded_limit
+from trajmill.data.environments import D4RL_TASKS, TASKS, action_limit_of, check_sizes, find_environment
 from trajmill.data.errors import DatasetError, refuse, warn_about, where
 from trajmill.data.records import COLUMNS, INFOS, METADATA, Columns, Dataset, Steps
 
@@ -201,12 +202,21 @@ def check_contents(dataset: Dataset) -> None:
     if dataset.ordered and dataset.episode_ends.all():
         fault = f"every one of the {len(dataset)} rows ends an episode ('terminals' or 'timeouts')"
         raise refuse(fault, "episodes need more than one step; check the flags")
-    limit = action_limit_of(find_environment(dataset))
-    outside = np.abs(dataset.actions) > limit
+    environment, recorded = find_environment(dataset), dataset.metadata.get("action_limit")
+    try:
+        low, high = bounds_of(recorded_limit(recorded))
+        np.broadcast_to(low, dataset.actions.shape)
+    except (TypeError, ValueError, IndexError):  # none, or one that somebody else means otherwise
+        low, high = bounds_of(action_limit_of(environment))
+    outside = (dataset.actions < low) | (dataset.actions > high)
     if outside.any() and not count_categories(dataset.actions):
         row, count, share = int(outside.any(axis=1).argmax()), int(outside.sum()), float(outside.mean())
-        oddity = f"{count} entries of 'actions' ({share:.1%}) lie outside [-{limit:g}, {limit:g}], first in row {row}"
-        warn_about(f"{oddity}; clip them before training (action_limit={limit:.1f})")
+        limits = f"[{low:g}, {high:g}]" if low.ndim == 0 else f"the limits {low.tolist()} to {high.tolist()}"
+        oddity = f"{count} entries of 'actions' ({share:.1%}) lie outside {limits}, first in row {row}"
+        remedy = "clip them before training" + (f" (action_limit={high:.1f})" if low.ndim == 0 else "")
+        if environment is not None and recorded is None and environment.lower().partition("-v")[0] not in TASKS:
+            remedy = f"which is right if {environment} takes such actions; else {remedy}"
+        warn_about(f"{oddity}; {remedy}")
     constant = np.flatnonzero((dataset.observations == dataset.observations[0]).all(axis=0))
     if len(constant):
         runs = np.split(constant, np.flatnonzero(np.diff(constant) != 1) + 1)

@@ -1,6 +1,7 @@
 """The tasks that data is recorded in and policies are scored in; all facts about a task are one record.
 
-A new task needs a record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
+`TASKS` are those that trajmill steps by itself; every other one is Gymnasium's (`trajmill.data.registry`). A new one of
+ours needs a record in `TASKS`, its physics in `trajmill.evaluation.environments` and, for
 ``trajmill collect``, its settings in `trajmill.experiments.random_search` (docs/add-an-environment.md).
 
 D4RL publishes the reference returns (`d4rl/infos.py`, REF_MIN_SCORE and REF_MAX_SCORE, equal for v0, v1 and v2): the
@@ -17,10 +18,11 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trajmill.data.actions import ActionLimit, bounds_of
 from trajmill.data.errors import refuse, refusing
 from trajmill.data.records import Dataset
 
-EPISODE_LIMIT = 1000  # steps after which every task cuts an episode (`max_episode_steps` in Gymnasium's registry)
+EPISODE_LIMIT = 1000  # steps after which every task of ours cuts an episode, as Gymnasium's registry says
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Task:
     observation_dim: int  # numbers of an observation
     action_dim: int  # numbers of an action
     _: KW_ONLY
-    action_limit: float = 1.0  # every number of an action is within ± this
+    action_limit: ActionLimit = 1.0  # in whose units policies act
+    episode_limit: int = EPISODE_LIMIT  # steps after which an episode is cut
     padded_observation_dim: int | None = None  # numbers of an observation in D4RL's files, if they add zeros
     reference_score: ReferenceScore | None = None  # what D4RL normalizes by; None: D4RL has no data of this task
     target_return: float | None = None  # the return that arXiv 2310.00771 asks of a Decision Transformer (Table 10)
@@ -47,7 +50,7 @@ class Task:
     @property
     def name(self) -> str:
         """The short name, with which D4RL's names of datasets begin: ``hopper`` of ``hopper-medium-v2``."""
-        return self.environment_id.removesuffix("-v4").lower()
+        return self.environment_id.rpartition(":")[2].removesuffix("-v4").replace("/", "-").lower()
 
     @property
     def entry_point(self) -> str:
@@ -82,23 +85,36 @@ REFERENCE_SCORES = {name: task.reference_score for name, task in TASKS.items() i
 
 
 def task_of(environment: str) -> Task:
-    """The task of ``"Hopper-v4"``, also by its short name ``"hopper"``, in any case; ValueError if there is none."""
+    """The task of ``"Hopper-v4"``, also by its short name ``"hopper"``, in any case; else Gymnasium's of that id.
+
+    Errors are those of `trajmill.data.registry.registered_task`.
+    """
     task = TASKS.get(environment.lower().removesuffix("-v4"))
     if task is None:
-        known = ", ".join(task.environment_id for task in TASKS.values())
-        raise ValueError(f"unknown environment {environment!r}; known: {known}")
+        from trajmill.data.registry import registered_task  # which is made of what is here
+
+        return registered_task(environment)
     return task
+
+
+def is_ours(environment: str) -> bool:
+    """Whether trajmill steps an environment by itself; Gymnasium steps every other one."""
+    return environment.lower().removesuffix("-v4") in TASKS
 
 
 def action_limit_of(environment: str | None) -> float:
     """Greatest number of an action in ``"InvertedPendulum-v4"``, of any version; 1.0 for what is not among `TASKS`."""
     task = TASKS.get((environment or "").lower().partition("-v")[0])
-    return 1.0 if task is None else task.action_limit
+    return 1.0 if task is None else float(bounds_of(task.action_limit)[1])
 
 
 def has_reference_score(environment: str) -> bool:
-    """Whether `reference_score` knows the environment."""
-    return _first_word(environment) in REFERENCE_SCORES
+    """Whether `reference_score` knows the environment; it knows no ``-v5``, whose rewards and physics are others."""
+    name, version = environment.lower(), re.search("^[a-z0-9]+-v([0-9]+)$", environment.lower())
+    if version is not None:
+        return int(version[1]) <= 4 and _first_word(name) in REFERENCE_SCORES
+    is_dataset = environment == name or "-" not in name  # Gymnasium's ids of other tasks have capitals: Hopper-Big-v0
+    return is_dataset and _first_word(name) in REFERENCE_SCORES
 
 
 def reference_score(environment: str) -> ReferenceScore:
@@ -123,13 +139,19 @@ def _first_word(name: str) -> str:
 def environment_of(dataset: Dataset) -> str:
     """Return the Gymnasium id that a dataset names, such as ``"Hopper-v4"``; refuse a dataset that names none.
 
-    It is the attribute ``environment`` if there is one, else that of a name like D4RL's, such as ``hopper-medium``.
+    It is the attribute ``environment`` if there is one, else that of a name like D4RL's, such as ``hopper-medium``. One
+    with a package is refused, since to make it is to import what a file names.
     """
     environment = find_environment(dataset)
     if environment is None:
         fault = f"neither an attribute 'environment' nor the name {dataset.name!r} says which environment it is from"
         with refusing(dataset.path):
-            raise refuse(fault, f"start the file's name with one of: {', '.join(D4RL_TASKS)}")
+            remedy = f"name it (--environment), or start the file's name with one of: {', '.join(D4RL_TASKS)}"
+            raise refuse(fault, remedy)
+    if ":" in environment:
+        with refusing(dataset.path):
+            fault = f"the attribute 'environment' is {environment!r}, and to make it is to import this package"
+            raise refuse(fault, f"give --environment {environment} if you trust it")
     return environment
 
 
@@ -143,7 +165,7 @@ def find_environment(dataset: Dataset) -> str | None:
 
 
 def simulated_environment(dataset: Dataset) -> str | None:
-    """`find_environment` of a dataset, if it is one that is simulated here; else None."""
+    """`find_environment` of a dataset, if it is one that trajmill steps by itself; else None."""
     environment = find_environment(dataset)
     return environment if environment in {task.environment_id for task in TASKS.values()} else None
 
@@ -153,7 +175,7 @@ def check_sizes(dataset: Dataset, task: Task, remedy: str) -> None:
     found = {"observations": dataset.observation_dim, "actions": dataset.action_dim}
     needed = {"observations": task.observation_dims, "actions": (task.action_dim,)}
     if task.name == "ant" and found["observations"] == 105:
-        remedy = "105 is Ant-v5's, with contact forces that D4RL's data never had; keep the first 27, as Ant-v4"
+        remedy = "105 is Ant-v5's, with contact forces that D4RL's data never had; name Ant-v5, or keep the first 27"
     elif found["observations"] == task.observation_dim + 1:
         remedy = "one more is the x position, which environments leave out by default; drop the first column"
     for key, size in found.items():

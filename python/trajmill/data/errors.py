@@ -5,6 +5,7 @@ Code that reads or writes a file names it once, ``with refusing(path):``; messag
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ _subject = ContextVar("_subject", default="")
 @contextmanager
 def refusing(subject: AnyPath) -> Iterator[None]:
     """Let refusals and warnings in the block begin with `subject`: the path of a file, or a dataset's name."""
-    before = _subject.set(f"{subject}: ")
+    before = _subject.set(f"{os.fspath(subject)}: ")
     try:
         yield
     finally:

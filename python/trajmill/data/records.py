@@ -10,6 +10,8 @@ from typing import Any, ClassVar, NotRequired, TypedDict, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trajmill.core import pictures
+
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Columns = dict[str, NDArray[Any]]  # one row per step, named as in D4RL's files: COLUMNS, "infos/qpos"
@@ -66,6 +68,13 @@ class Dataset:
         sizes = f"{len(self):,} rows, {self.observation_dim} observations, {self.action_dim} actions, {ends:,} episodes"
         return f"<Dataset {self.name}: {sizes}>"
 
+    def _repr_html_(self) -> str:
+        ends = np.flatnonzero(self.episode_ends) + 1
+        if not self.ordered or len(ends) == 0:
+            return pictures.html(repr(self), pictures.bars(self.rewards, "rewards of the rows in their order"))
+        totals = np.concatenate(([0.0], np.cumsum(self.rewards, dtype=np.float64)))[ends]
+        return pictures.html(repr(self), pictures.bars(np.diff(totals, prepend=0.0), "returns of the episodes"))
+
     @property
     def observation_dim(self) -> int:
         """How many numbers an observation has (O)."""
@@ -93,7 +102,7 @@ class Dataset:
         return replace(self, **taken, infos=infos, ordered=self.ordered and bool(follow.all()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Transitions:
     """Steps in the form that temporal-difference methods learn from, in the order of the file.
 
@@ -109,19 +118,23 @@ class Transitions:
     truncated: BoolArray  # (N,)
     ordered: ClassVar[bool] = True
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self):,} rows, {self.observation.shape[1]} observations, {self.action.shape[1]} actions"
+        return f"<{type(self).__name__}: {sizes}>"
+
     def __len__(self) -> int:
         """Number of transitions N."""
         return len(self.reward)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class UnorderedTransitions(Transitions):
     """Transitions in no order: no row follows another, whatever the observations look like."""
 
     ordered: ClassVar[bool] = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Episode:
     """One episode from reset to its end; arrays are views into the dataset. T timesteps."""
 
@@ -130,6 +143,10 @@ class Episode:
     action: FloatArray  # (T, A)
     reward: FloatArray  # (T,)
     terminal: bool  # how it ended: True, the MDP ended; False, a limit cut it
+
+    def __repr__(self) -> str:
+        end = "terminal" if self.terminal else "cut"
+        return f"<Episode from row {self.start:,}: {len(self):,} steps, return {self.undiscounted_return:,.1f}, {end}>"
 
     def __len__(self) -> int:
         """Number of timesteps T."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trajmill import _core
 from trajmill.core import checks
+from trajmill.data.actions import ActionLimit, to_policy
 from trajmill.data.episodes import split_episodes, with_next_rows
 from trajmill.data.errors import refuse, refusing
 from trajmill.data.records import Dataset
@@ -138,9 +139,9 @@ def keep_observations(dataset: Dataset, observation_dim: int) -> Dataset:
     return replace(dataset, **kept)  # type: ignore[arg-type]
 
 
-def divide_actions(dataset: Dataset, limit: float) -> Dataset:
-    """Actions in units of an environment's `limit`, > 0: policies act within ±1."""
-    return dataset if limit == 1.0 else replace(dataset, actions=dataset.actions / np.float32(limit))
+def divide_actions(dataset: Dataset, limit: ActionLimit) -> Dataset:
+    """Actions in units of an environment's `limit`: policies act within ±1."""
+    return dataset if limit == 1.0 else replace(dataset, actions=to_policy(dataset.actions, limit))
 
 
 def clip_actions(dataset: Dataset, limit: float) -> Dataset:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trajmill.data.environments import TASKS, Task, task_of
+from trajmill.data.environments import TASKS, Task, is_ours, task_of
 from trajmill.data.records import BoolArray
 
 Float64Array = NDArray[np.float64]
@@ -78,6 +78,10 @@ class EnvironmentDefinition(Task):
 
 def environment_definition(environment_id: str) -> EnvironmentDefinition:
     """Return the definition of ``"Hopper-v4"``, also by the short name ``"hopper"``; ValueError if there is none."""
+    if not is_ours(environment_id):
+        task_of(environment_id)  # which has better words for an id that nobody knows
+        fault = f"{environment_id} is Gymnasium's: trajmill can play it, but not set it to a recorded state"
+        raise ValueError(f"{fault}; what needs that knows {', '.join(ENVIRONMENTS)}")
     return ENVIRONMENTS[task_of(environment_id).environment_id]
 
 

@@ -33,8 +33,9 @@ from trajmill.core.progress import Progress, silent
 from trajmill.data.environments import action_limit_of
 from trajmill.data.errors import where
 from trajmill.data.records import BoolArray, FloatArray, Transitions
+from trajmill.data.registry import without_warnings
 from trajmill.evaluation.environments import EnvironmentDefinition, Float64Array, IndexArray, environment_definition
-from trajmill.evaluation.simulators import BatchedEnvironment, without_warnings
+from trajmill.evaluation.simulators import BatchedEnvironment
 
 QUANTILES = tuple(step / 100 for step in range(101))
 """at which distances are kept"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from trajmill.core import checks
 from trajmill.core.seeds import hashed_seed
 from trajmill.data import has_reference_score, normalized_score
-from trajmill.data.environments import EPISODE_LIMIT
+from trajmill.data.actions import ActionLimit, to_environment
+from trajmill.data.environments import is_ours, task_of
 from trajmill.evaluation import simulators
 from trajmill.evaluation.environments import IndexArray
 
@@ -98,40 +98,36 @@ def evaluate_policy(
     seed_count: int,
     episode_count: int = 10,
     episode_seed: int = 0,
-    maximum_steps: int = EPISODE_LIMIT,
+    maximum_steps: int | None = None,
     observation_dim: int | None = None,
-    action_scale: float = 1.0,
+    action_limit: ActionLimit = 1.0,
     exact: bool = False,
     threads: int | None = None,
 ) -> EvaluationResult:
     """Play `episode_count` (E) episodes with each of `seed_count` (S) policies, all at once; the default E is D4RL's.
 
     Every seed plays the same episodes, from the same initial states, whatever the number of seeds; `episode_seed` >= 0
-    names their series. They are cut after `maximum_steps` >= 1. Each slot plays exactly one episode, so short episodes
-    do not count more often than long ones. A seed that gives an action with NaN or infinity gets NaN returns and stops;
-    the others play on untouched.
+    names their series. They are cut after `maximum_steps` >= 1, None: the environment's limit. Each slot plays exactly
+    one episode, so short episodes do not count more often than long ones. A seed that gives an action with NaN or
+    infinity gets NaN returns and stops; the others play on untouched.
 
-    `act` is called once per step with all S × E observations. `environment_id` is one of `ENVIRONMENTS`. If the policy
-    takes observations of more numbers than the environment shows (`observation_dim`; Ant shows 27, D4RL's files have
-    111), zeros follow. The environment gets `action_scale`, > 0, times what the policy gives, so that one that acts
-    within ±1 reaches an environment's limits. `exact` steps Gymnasium itself, one environment after another: slower,
-    and equal to the last bit; otherwise `threads` >= 1 simulate, None: every core, with equal results. ValueError or
-    ImportError if a number is out of range, the environment unknown, an action of the wrong shape, or Gymnasium or
-    MuJoCo absent.
+    `act` is called once per step with all S × E observations. `environment_id` is one of `ENVIRONMENTS`, or any other
+    of Gymnasium's registry (`trajmill.data.registry`). If the policy takes observations of more numbers than one of
+    ours shows (`observation_dim`; Ant shows 27, D4RL's files have 111), zeros follow. What the policy gives within ±1
+    reaches the environment within `action_limit`. `exact` steps Gymnasium itself, one environment after another:
+    slower, and equal to the last bit; otherwise `threads` >= 1 simulate, None: every core, with equal results. There is
+    no other way than `exact` for environments that are not ours. ValueError or ImportError if a number is out of range,
+    the environment unknown, an action of the wrong shape, or Gymnasium or MuJoCo absent.
     """
     checks.integer("seed_count", seed_count, 1)
     checks.integer("episode_count", episode_count, 1)
-    checks.integer("maximum_steps", maximum_steps, 1)
-    checks.number("action_scale", action_scale, "(0, inf)")
+    limit = task_of(environment_id).episode_limit if maximum_steps is None else maximum_steps
+    checks.integer("maximum_steps", limit, 1)
     seeds = episode_seeds(episode_seed, episode_count) * seed_count
-    simulator: simulators.Simulator
-    if exact:
-        simulator = simulators.GymnasiumEnvironments(environment_id, len(seeds))
-    else:
-        simulator = simulators.BatchedEnvironment(environment_id, len(seeds), threads=threads)
-    with closing(simulator):
+    simulator = simulators.open_environments(environment_id, len(seeds), threads=threads, exact=exact)
+    with simulator:
         steps = play(
-            act, simulator, seeds, seed_count, maximum_steps, observation_dim=observation_dim, action_scale=action_scale
+            act, simulator, seeds, seed_count, limit, observation_dim=observation_dim, action_limit=action_limit
         )
         returns, lengths = add_up(steps, (seed_count, episode_count))
     return EvaluationResult(
@@ -139,10 +135,10 @@ def evaluate_policy(
         returns=returns,
         lengths=lengths,
         episode_seed=episode_seed,
-        maximum_steps=maximum_steps,
-        exact=exact,
+        maximum_steps=limit,
+        exact=isinstance(simulator, simulators.GymnasiumEnvironments),
         margin_fix=simulator.margin_fix,
-        versions=simulators.simulator_versions(),
+        versions=simulators.versions_of(environment_id),
     )
 
 
@@ -177,17 +173,18 @@ def play(
     maximum_steps: int,
     *,
     observation_dim: int | None = None,
-    action_scale: float = 1.0,
+    action_limit: ActionLimit = 1.0,
 ) -> Iterator[PlayedStep]:
     """Start an episode from each of `seeds` (S * E,), in a slot each, and yield each step once it is made.
 
     Other arguments are those of `evaluate_policy`. Between two steps the simulator rests in the state before the next.
     """
     definition, shape = simulator.definition, (seed_count, len(seeds) // seed_count)
+    name = definition.environment_id
     width = definition.observation_dim if observation_dim is None else observation_dim
-    if width < definition.observation_dim:
-        fault = f"observation_dim must be at least the {definition.observation_dim} of {definition.environment_id}"
-        raise ValueError(f"{fault}, got {width}")
+    if width < definition.observation_dim or (width > definition.observation_dim and not is_ours(name)):
+        least = "at least " if is_ours(name) else ""
+        raise ValueError(f"observation_dim must be {least}the {definition.observation_dim} of {name}, got {width}")
     observations = np.zeros((len(seeds), width), np.float32)
     shown = observations[:, : definition.observation_dim]
     shown[:] = simulator.reset(seeds)
@@ -199,7 +196,7 @@ def play(
         given = np.asarray(act(observations.reshape(*shape, width).copy()), np.float32)
         if given.shape != (needed := (*shape, definition.action_dim)):
             raise ValueError(f"the policy must return actions of shape (S, E, A) = {needed}, got {given.shape}")
-        actions = given.reshape(len(seeds), -1)[active] * np.float32(action_scale)
+        actions = to_environment(given.reshape(len(seeds), -1)[active], action_limit)
         seed_of = active // shape[1]
         failed_seeds = seed_of[~np.isfinite(actions).all(axis=1)]
         if len(failed_seeds):
@@ -211,7 +208,7 @@ def play(
         yield PlayedStep(slots=active, observation=before, action=actions, result=result, failed_seeds=failed_seeds)
         rewards, goes_on = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
         rewards.flat[active] = result.reward
-        active = active[~result.terminal]
+        active = active[~(result.terminal | result.truncated)]
         goes_on.flat[active] = True
         if memory is not None:
             memory.observe(rewards, goes_on)

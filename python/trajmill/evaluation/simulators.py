@@ -1,4 +1,6 @@
-"""Stepping environments: Gymnasium's own, and many at once on bare MuJoCo, with equal results to the last bit.
+"""Stepping environments: Gymnasium's, and ours many at once on bare MuJoCo, with equal results to the last bit.
+
+`open_environments` chooses: the five of `trajmill.evaluation.environments` are batches, every other one is Gymnasium's.
 
 MuJoCo 3.5 changed contact margins: a contact now opens at the sum of two geometries' margins, where every earlier
 version took the larger. Hopper's and Ant's dynamics changed with it (40 % of a medium Hopper's steps come out wrong by
@@ -8,8 +10,7 @@ more than 1e-3). Both simulators here halve these margins, which restores the ea
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from typing import Any, Self
@@ -18,7 +19,10 @@ import numpy as np
 
 from trajmill.core import checks
 from trajmill.core.limits import usable_cores
+from trajmill.data.actions import bounds_of
+from trajmill.data.environments import is_ours, task_of
 from trajmill.data.records import BoolArray
+from trajmill.data.registry import make_registered, without_warnings
 from trajmill.evaluation.environments import ActionArray, Float64Array, IndexArray, environment_definition
 
 
@@ -28,11 +32,12 @@ class StepResult:
 
     observation: Float64Array  # (B, O)
     reward: Float64Array  # (B,)
-    terminal: BoolArray  # (B,)
+    terminal: BoolArray  # (B,) the task ended
+    truncated: BoolArray  # (B,) the environment cut the episode; those of ours leave that to who plays
 
 
 def make_gymnasium(environment_id: str, *, margin_fix: bool | None = None) -> Any:
-    """Make Gymnasium's environment as D4RL's data needs it: margins repaired, actions clipped to its limits.
+    """Make one of our environments by Gymnasium, as D4RL's data needs it: margins repaired, actions clipped.
 
     `margin_fix` says whether to halve the contact margins; None takes it from the `EnvironmentDefinition`. The
     environment has Gymnasium's own time limit, but not its checker; nothing is printed or logged.
@@ -50,8 +55,22 @@ def make_gymnasium(environment_id: str, *, margin_fix: bool | None = None) -> An
 
 
 def simulator_versions() -> dict[str, str]:
-    """Versions of the packages that determine a rollout's numbers."""
+    """Versions of the packages that determine a rollout's numbers in our environments."""
     return {name: metadata.version(name) for name in ("gymnasium", "mujoco", "numpy")}
+
+
+def versions_of(environment_id: str) -> dict[str, str]:
+    """`simulator_versions`; for another environment those of Gymnasium, NumPy and the packages that it is made of."""
+    if is_ours(environment_id):
+        return simulator_versions()
+    environment = make_registered(environment_id)
+    modules = {kind.__module__.partition(".")[0] for kind in type(environment.unwrapped).__mro__}
+    environment.close()
+    named = metadata.packages_distributions()
+    packages = {"gymnasium", "numpy", *(package for module in modules for package in named.get(module, ()))}
+    if hasattr(environment.unwrapped, "model") and "mujoco" in named:
+        packages.add("mujoco")
+    return {name: metadata.version(name) for name in sorted(packages)}
 
 
 def _import_simulators() -> tuple[Any, Any]:
@@ -65,21 +84,6 @@ def _import_simulators() -> tuple[Any, Any]:
         fault = "evaluation needs Gymnasium and MuJoCo 3.17 or later; install them with: pip install 'trajmill[train]'"
         raise ImportError(fault) from error
     return gymnasium, mujoco
-
-
-@contextmanager
-def without_warnings() -> Iterator[None]:
-    """Drop MuJoCo's warnings, which otherwise go to stderr and into MUJOCO_LOG.TXT.
-
-    There is one about HalfCheetah's model file, and one for each state that it cannot step and resets.
-    """
-    mujoco = _import_simulators()[1]
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
 
 
 class BatchedEnvironment:
@@ -154,7 +158,7 @@ class BatchedEnvironment:
         """
         definition = self.definition
         slots = np.arange(self.count) if slots is None else slots
-        actions = np.clip(np.asarray(actions, np.float32), -definition.action_limit, definition.action_limit)
+        actions = np.clip(np.asarray(actions, np.float32), *bounds_of(definition.action_limit))
         if actions.shape != (len(slots), definition.action_dim):
             raise ValueError(f"actions must have shape {(len(slots), definition.action_dim)}, got {actions.shape}")
         self._controls[slots] = actions
@@ -167,6 +171,7 @@ class BatchedEnvironment:
             observation=definition.observe(qpos, qvel),
             reward=definition.reward(forward_velocity, actions),
             terminal=definition.is_terminal(qpos, qvel),
+            truncated=np.zeros(len(slots), np.bool_),
         )
 
     def close(self) -> None:
@@ -180,33 +185,100 @@ class BatchedEnvironment:
 
 
 class GymnasiumEnvironments:
-    """`count` Gymnasium environments stepped one after another: the slow, plain twin of `BatchedEnvironment`."""
+    """`count` Gymnasium environments stepped one after another, of any id that `trajmill.data.registry` takes.
+
+    For ours it is the slow, plain twin of `BatchedEnvironment`, and Gymnasium's own time limit is ignored.
+    Every other one cuts its episodes by itself; each must follow from its reset seed and its actions alone.
+    """
 
     def __init__(self, environment_id: str, count: int) -> None:
-        self.definition = environment_definition(environment_id)
-        self.margin_fix = self.definition.margin_fix
-        self._environments = [make_gymnasium(environment_id) for _ in range(count)]
+        checks.integer("count", count, 1)
+        self.count = count
+        self.definition = task_of(environment_id)
+        self._is_ours = is_ours(environment_id)
+        self.margin_fix = self._is_ours and environment_definition(environment_id).margin_fix
+        make = make_gymnasium if self._is_ours else make_registered
+        self._environments = [make(self.definition.environment_id) for _ in range(count)]
+        # What led to the present: (count,), (count,), (count, T, A), (count, O).
+        self._seeds, self._lengths = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        self._actions = np.zeros((count, self.definition.episode_limit, self.definition.action_dim), np.float32)
+        self._shown = np.zeros((count, self.definition.observation_dim))
 
-    def reset(self, seeds: Sequence[int]) -> Float64Array:
-        """Reset slot i with ``reset(seed=seeds[i])``; observations (count, O)."""
-        pairs = zip(self._environments, seeds, strict=True)
-        return np.stack([environment.reset(seed=int(seed))[0] for environment, seed in pairs])
+    def reset(self, seeds: Sequence[int], slots: IndexArray | None = None) -> Float64Array:
+        """Reset B slots (None: the first ones), slot i with ``reset(seed=seeds[i])``; observations (B, O)."""
+        slots = np.arange(len(seeds)) if slots is None else slots
+        for slot, seed in zip(slots, seeds, strict=True):
+            self._shown[slot] = self._environments[slot].reset(seed=int(seed))[0]
+            self._seeds[slot], self._lengths[slot], self._actions[slot] = seed, 0, 0.0
+        return self._shown[slots]
 
     def step(self, actions: ActionArray, slots: IndexArray | None = None) -> StepResult:
-        """Step the B named slots (None: all) by `actions` (B, A); Gymnasium's own time limit is ignored."""
-        slots = np.arange(len(self._environments)) if slots is None else slots
-        actions = np.asarray(actions, np.float32)
-        steps = [self._environments[slot].step(action) for slot, action in zip(slots, actions, strict=True)]
-        return StepResult(
-            observation=np.array([step[0] for step in steps], np.float64).reshape(-1, self.definition.observation_dim),
-            reward=np.array([step[1] for step in steps], np.float64),
-            terminal=np.array([step[2] for step in steps], np.bool_),
-        )
+        """Step the B named slots (None: all) by `actions` (B, A), clipped to the environment's limits."""
+        slots = np.arange(self.count) if slots is None else slots
+        actions = np.clip(np.asarray(actions, np.float32), *bounds_of(self.definition.action_limit))
+        rewards, flags = np.zeros(len(slots)), np.zeros((2, len(slots)), np.bool_)
+        for place, (slot, action) in enumerate(zip(slots, actions, strict=True)):
+            rewards[place], *flags[:, place] = self._step(slot, action)
+        terminal, truncated = flags
+        if self._is_ours:
+            truncated[:] = False
+        return StepResult(observation=self._shown[slots], reward=rewards, terminal=terminal, truncated=truncated)
+
+    def _step(self, slot: int, action: ActionArray) -> tuple[float, bool, bool]:
+        """Step one slot; reward and whether the task ended or was cut."""
+        environment = self._environments[slot]
+        given = action.astype(environment.action_space.dtype)
+        self._shown[slot], reward, terminal, truncated, _ = environment.step(given)
+        if (length := self._lengths[slot]) < self._actions.shape[1]:
+            self._actions[slot, length] = action
+        self._lengths[slot] += 1
+        return reward, terminal, truncated
+
+    def snapshot(self) -> Float64Array:
+        """What led to the present of each slot, (count, K): seed, length and actions of its episode; what it shows."""
+        seeds = np.stack(np.divmod(self._seeds, 2**32), axis=1)  # float64 has no room for all of 63 bits
+        parts = (seeds, self._lengths[:, None], self._actions.reshape(self.count, -1), self._shown)
+        return np.concatenate(parts, axis=1).astype(np.float64)
+
+    def resume(self, snapshot: Float64Array) -> None:
+        """Play every slot's episode again, as far as it was when `snapshot` was taken.
+
+        ValueError if that does not lead to the same observation to the last bit.
+        """
+        sizes = 2, 1, self._actions[0].size
+        seeds, lengths, actions, shown = np.split(snapshot, np.cumsum(sizes), axis=1)
+        words = seeds.astype(np.int64)
+        self.reset((words[:, 0] * 2**32 + words[:, 1]).tolist())
+        for slot, length in enumerate(lengths[:, 0].astype(int)):
+            for action in actions[slot].reshape(self._actions[slot].shape)[:length].astype(np.float32):
+                self._step(slot, action)
+        same = np.all((self._shown == shown) | (np.isnan(self._shown) & np.isnan(shown)), axis=1)
+        if not same.all():
+            slot = int(np.argmin(same))
+            raise ValueError(
+                f"{self.definition.environment_id} does not repeat an episode: from the same seed and "
+                f"{int(lengths[slot, 0]):,} equal actions it shows other observations than before, so agents cannot go "
+                "on in it. Its reset(seed=...) must decide all chance; a run of a new directory can begin from this "
+                "one's networks by --init"
+            )
 
     def close(self) -> None:
         """Close every environment."""
         for environment in self._environments:
             environment.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
 
 Simulator = BatchedEnvironment | GymnasiumEnvironments
+
+
+def open_environments(environment_id: str, count: int, *, threads: int | None = None, exact: bool = False) -> Simulator:
+    """`count` environments that are stepped together; ours on `threads`, unless `exact` asks for Gymnasium's."""
+    if exact or not is_ours(environment_id):
+        return GymnasiumEnvironments(environment_id, count)
+    return BatchedEnvironment(environment_id, count, threads=threads)

@@ -1,4 +1,4 @@
-"""Make a dataset of a MuJoCo environment, in D4RL's schema: random, medium, medium-replay, medium-expert or expert.
+"""Make a dataset of an environment, in D4RL's schema: random, medium, medium-replay, medium-expert or expert.
 
 Policies are linear and found by augmented random search, which takes seconds, or those of an agent that learns online,
 which takes hours and is D4RL's protocol. The sets are named ``hopper-ars-medium`` or after the agent, never like
@@ -38,12 +38,12 @@ from trajmill.core.limits import usable_cores
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, has_reference_score, normalized_score, reference_score, write_d4rl
-from trajmill.data.environments import EPISODE_LIMIT
+from trajmill.data.actions import bounds_of
+from trajmill.data.environments import Task, is_ours, task_of
 from trajmill.data.errors import refusing, warn_about
-from trajmill.evaluation.environments import EnvironmentDefinition, environment_definition
 from trajmill.evaluation.record import Recording, record_episodes
 from trajmill.evaluation.rollout import Policy, add_up, episode_seeds, play
-from trajmill.evaluation.simulators import BatchedEnvironment, simulator_versions
+from trajmill.evaluation.simulators import BatchedEnvironment, Simulator, open_environments, versions_of
 from trajmill.experiments import random_search
 from trajmill.experiments.levels import AgentRun, Explorer, states_of
 from trajmill.experiments.linear_policies import LinearCheckpoint, bundled_policies, read_policies, write_policies
@@ -57,6 +57,7 @@ REACHED = {"medium": 1 / 3, "expert": 0.9}
 REPLAY_POLICY_COUNT = 11
 _EVALUATION_EPISODES = 10
 _LARGEST_BLOCK = 256  # episodes played at once
+_LARGEST_BLOCK_OF_GYMNASIUM = 16  # which plays them one after another, so that more cost memory alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +158,7 @@ def collect(
     environment is unknown, `out` exists, or there is no policy of that kind.
     """
     config = config or CollectConfig()
-    definition = environment_definition(environment_id)
+    definition = task_of(environment_id)
     out = local_path(out)
     if os.path.lexists(out):
         raise ValueError(f"{out} exists; name a new file")
@@ -172,7 +173,8 @@ def collect(
     else:
         source = _agent(definition, config, local_path(config.run or out.with_suffix(".run")), progress)
     label = "-".join(part for part in (definition.name, source.said.pop("by", None), config.kind) if part)
-    with BatchedEnvironment(definition.environment_id, _LARGEST_BLOCK, threads=_threads(config)) as environment:
+    block_size = _LARGEST_BLOCK if is_ours(definition.environment_id) else _LARGEST_BLOCK_OF_GYMNASIUM
+    with open_environments(definition.environment_id, block_size, threads=_threads(config)) as environment:
         margin_fix = environment.margin_fix
         if source.rows is not None and source.run is not None:
             columns: dict[str, Any]
@@ -207,9 +209,11 @@ def collect(
         "margin_fix": margin_fix,
         **{name: getattr(collected, name) for name in ("episode_count", "return_mean", "return_deviation")},
         "normalized_score": np.nan if score is None else score,
-        "versions": {"trajmill": version("trajmill"), **simulator_versions()},
+        "versions": {"trajmill": version("trajmill"), **versions_of(definition.environment_id)},
     }
-    infos = {name: columns.pop(name) for name in _INFOS if name in columns}
+    if not is_ours(definition.environment_id):
+        metadata["action_limit"] = definition.action_limit
+    infos = {name: column for name in _INFOS if (column := columns.pop(name, None)) is not None and column.size}
     write_d4rl(out, **columns, infos=infos, metadata=metadata)
     return collected
 
@@ -226,7 +230,7 @@ def _threads(config: CollectConfig) -> int:
 
 
 def _record(
-    environment: BatchedEnvironment, acts: Sequence[Act], config: CollectConfig, progress: Progress
+    environment: Simulator, acts: Sequence[Act], config: CollectConfig, progress: Progress
 ) -> Iterator[Recording]:
     """Episodes 0, 1, 2, ... until there are enough rows; each policy plays until its share is full.
 
@@ -236,7 +240,7 @@ def _record(
     row_count = episode = 0
     for index, policy in enumerate(acts):
         share = -(-config.row_count * (index + 1) // len(acts))
-        expected_length = float(EPISODE_LIMIT)  # of an episode; what is played beyond the share is thrown away
+        expected_length = float(environment.definition.episode_limit)  # what is played beyond the share is thrown away
         while row_count < share:
             count = min(math.ceil((share - row_count) / expected_length), environment.count)
             seeds = episode_seeds(config.seed, count, first=episode)
@@ -251,12 +255,12 @@ def _record(
 
 
 def _replayed(
-    dataset: Dataset, environment: BatchedEnvironment, run: AgentRun, progress: Progress
+    dataset: Dataset, environment: Simulator, run: AgentRun, progress: Progress
 ) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.float64]]:
     """Columns of what an agent did, and the lengths and returns of the episodes that are over."""
     columns = {name: getattr(dataset, name) for name in _STEPS}
-    states = states_of(dataset, environment, run, progress)
-    if states is None:
+    states = states_of(dataset, environment, run, progress) if isinstance(environment, BatchedEnvironment) else None
+    if states is None and isinstance(environment, BatchedEnvironment):
         with refusing(dataset.path):
             warn_about(
                 "played again, its episodes are not the same in this simulator or on this machine, so positions and "
@@ -273,16 +277,17 @@ def _first_episodes(block: Recording, count: int) -> Recording:
     return Recording(**columns, lengths=block.lengths[:count], returns=block.returns[:count])
 
 
-def _action_noise(definition: EnvironmentDefinition, config: CollectConfig, episodes: range) -> NDArray[np.float32]:
+def _action_noise(definition: Task, config: CollectConfig, episodes: range) -> NDArray[np.float32]:
     """Noise (1, E, T, A) of whole episodes, each from a stream of its own; for kind random it is all of the action."""
-    limit, shape = definition.action_limit, (EPISODE_LIMIT, definition.action_dim)
+    low, high = (limit.astype(np.float64) for limit in bounds_of(definition.action_limit))
+    shape = definition.episode_limit, definition.action_dim
     noise = np.empty((1, len(episodes), *shape), np.float32)
     for index, episode in enumerate(episodes):
         generator = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(episode, 1)))
         if config.kind == "random":
-            noise[0, index] = generator.uniform(-limit, limit, shape)
+            noise[0, index] = generator.uniform(low, high, shape)
         else:
-            deviation = config.noise * limit if config.agent is None else 1.0
+            deviation = config.noise * (high - low) / 2 if config.agent is None else 1.0
             noise[0, index] = deviation * generator.standard_normal(shape)
     return noise
 
@@ -326,7 +331,7 @@ class _Source:
     """for the file's attributes; and ``by``, what the dataset is named after"""
 
 
-def _linear(definition: EnvironmentDefinition, config: CollectConfig, progress: Progress) -> _Source:
+def _linear(definition: Task, config: CollectConfig, progress: Progress) -> _Source:
     """Linear policies."""
     checkpoints = _policies(definition, config, progress)
     said = {
@@ -338,7 +343,7 @@ def _linear(definition: EnvironmentDefinition, config: CollectConfig, progress: 
     return _Source(acts=[_noisy(checkpoint.policies()) for checkpoint in checkpoints], said=said)
 
 
-def _agent(definition: EnvironmentDefinition, config: CollectConfig, path: Path, progress: Progress) -> _Source:
+def _agent(definition: Task, config: CollectConfig, path: Path, progress: Progress) -> _Source:
     """Policies of an agent, or what it did; it is trained until it is good enough."""
     assert config.agent is not None
     wanted = ("medium", "expert")[: 1 + (_last_level(config) == "expert")]
@@ -360,7 +365,7 @@ def _agent(definition: EnvironmentDefinition, config: CollectConfig, path: Path,
     return _Source(acts=[Explorer(run.checkpoint(level), config.seed) for level in levels], said=said)
 
 
-def _policies(definition: EnvironmentDefinition, config: CollectConfig, progress: Progress) -> list[LinearCheckpoint]:
+def _policies(definition: Task, config: CollectConfig, progress: Progress) -> list[LinearCheckpoint]:
     """The policies that play: one; for medium-expert two; for medium-replay those on the way to the medium one."""
     if config.train:
         trail = train_linear_policies(definition, config, progress)
@@ -389,55 +394,62 @@ def _last_level(config: CollectConfig) -> str:
     return "expert" if config.kind in ("expert", "medium-expert") else "medium"
 
 
-def _target(definition: EnvironmentDefinition, config: CollectConfig, kind: str) -> float:
+def _target(definition: Task, config: CollectConfig, kind: str) -> float:
     """Return at which a policy is called medium or expert."""
     if config.target_return is not None:
-        return config.target_return * (REACHED[kind] / REACHED[_last_level(config)])
+        share = REACHED[kind] / REACHED[_last_level(config)]
+        if share != 1.0 and config.target_return <= 0:
+            raise ValueError(
+                f"medium-expert takes a share of --target-return as medium, which a return of {config.target_return:g} "
+                "has not; collect medium and expert by a --target-return each"
+            )
+        return config.target_return * share
     if not has_reference_score(definition.environment_id):
         raise ValueError(f"{definition.environment_id} has no reference return; give --target-return")
     return REACHED[kind] * reference_score(definition.environment_id).maximum
 
 
-def _provenance(definition: EnvironmentDefinition, config: CollectConfig) -> dict[str, Any]:
+def _provenance(definition: Task, config: CollectConfig) -> dict[str, Any]:
     return {
         "algorithm": "ARS V2-t (arXiv:1803.07055)",
-        "config": asdict(random_search.CONFIGS[definition.environment_id]),
+        "config": asdict(random_search.config_of(definition)),
         "seed": config.seed,
         "noise": config.noise,
         "kind": config.kind,
         "evaluation_episode_count": _EVALUATION_EPISODES,
-        "versions": {"trajmill": version("trajmill"), **simulator_versions()},
+        "versions": {"trajmill": version("trajmill"), **versions_of(definition.environment_id)},
     }
 
 
 def train_linear_policies(
-    definition: EnvironmentDefinition, config: CollectConfig, progress: Progress = silent
+    definition: Task, config: CollectConfig, progress: Progress = silent
 ) -> list[LinearCheckpoint]:
     """Search until the target is reached or the steps are spent; returns policies in the order of training.
 
     They are thinned to `REPLAY_POLICY_COUNT` up to the medium one, evenly over the training, plus the last.
     """
-    settings = random_search.CONFIGS[definition.environment_id]
+    settings = random_search.config_of(definition)
     target = _target(definition, config, _last_level(config))
     state = random_search.create(definition.observation_dim, definition.action_dim)
     slot_count = max(2 * settings.direction_count, _EVALUATION_EPISODES)
     trail: list[LinearCheckpoint] = []
-    with BatchedEnvironment(definition.environment_id, slot_count, threads=_threads(config)) as environment:
+    with open_environments(definition.environment_id, slot_count, threads=_threads(config)) as environment:
         while True:
             trail.append(_evaluated(state, environment, config))
             reached = max(checkpoint.return_mean for checkpoint in trail)
-            progress("train", int(np.clip(reached, 0, target)), int(target), "points of return")
+            if target > 0:
+                progress("train", int(np.clip(reached, 0, target)), int(target), "points of return")
+            else:
+                progress("train", min(state.environment_steps, config.most_steps), config.most_steps, "steps")
             if reached >= target or state.environment_steps >= config.most_steps:
                 break
             state = _iterate(state, settings, environment, config)
-    return _thinned(trail, _target(definition, config, "medium"))
+    medium = target if target <= 0 else _target(definition, config, "medium")
+    return _thinned(trail, medium)
 
 
 def _iterate(
-    state: random_search.ARSState,
-    settings: random_search.ARSConfig,
-    environment: BatchedEnvironment,
-    config: CollectConfig,
+    state: random_search.ARSState, settings: random_search.ARSConfig, environment: Simulator, config: CollectConfig
 ) -> random_search.ARSState:
     """One iteration of the search: all its policies from the same initial state, under the same action noise."""
     directions = random_search.draw_directions(state, settings, config.seed)
@@ -452,13 +464,12 @@ def _iterate(
     return random_search.update(state, settings, directions, returns[:, 0], lengths[:, 0], act.moments)
 
 
-def _evaluated(
-    state: random_search.ARSState, environment: BatchedEnvironment, config: CollectConfig
-) -> LinearCheckpoint:
+def _evaluated(state: random_search.ARSState, environment: Simulator, config: CollectConfig) -> LinearCheckpoint:
     """The policy found so far, with the mean return of whole episodes played as the data's are, with noise."""
     act = _Playing(_noisy(state.policies()), _action_noise(environment.definition, config, range(_EVALUATION_EPISODES)))
     seeds = episode_seeds(config.seed, _EVALUATION_EPISODES)
-    returns, _ = add_up(play(act, environment, seeds, 1, EPISODE_LIMIT), (1, _EVALUATION_EPISODES))
+    steps = play(act, environment, seeds, 1, environment.definition.episode_limit)
+    returns, _ = add_up(steps, (1, _EVALUATION_EPISODES))
     return LinearCheckpoint(
         matrix=state.matrix,
         mean=state.moments.mean,

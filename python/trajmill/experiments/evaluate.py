@@ -13,6 +13,7 @@ from trajmill.algorithms import method_of_kind
 from trajmill.core.files import contents, replacing
 from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.core.progress import Progress, silent
+from trajmill.data.actions import ActionLimit, recorded_limit
 from trajmill.evaluation.rollout import EvaluationResult, Policy, evaluate_policy
 from trajmill.models.precision import use_bfloat16
 from trajmill.runs.reading import RunError, newest_checkpoints, read_config, read_state
@@ -78,7 +79,7 @@ def evaluate_run(run: AnyPath, config: EvaluateConfig | None = None, progress: P
             episode_count=config.episode_count,
             episode_seed=config.episode_seed,
             observation_dim=policy.observation_dim,
-            action_scale=policy.action_limit,
+            action_limit=policy.action_limit,
             exact=config.exact,
             threads=config.threads,
         )
@@ -101,8 +102,8 @@ class TrainedPolicy:
     """updates behind the policies"""
     observation_dim: int
     """numbers of an observation that they take"""
-    action_limit: float = 1.0
-    """the environment gets so many times what they give"""
+    action_limit: ActionLimit = 1.0
+    """the environment's, within which it gets what they give within ±1"""
     environment: str | None = None
     """Gymnasium id that they were trained for; earlier versions did not write it down"""
 
@@ -121,7 +122,7 @@ def read_policy(checkpoint: AnyPath) -> TrainedPolicy:
         seeds=tuple(known["seeds"]),
         update=int(known["update"]),
         observation_dim=int(known["observation_dim"]),
-        action_limit=float(known.get("action_limit", 1.0)),
+        action_limit=recorded_limit(known.get("action_limit", 1.0)),
         environment=known.get("environment"),
     )
 
@@ -137,7 +138,8 @@ def export_run(run: AnyPath, destination: AnyPath) -> int:
     tensors, known = read_state(newest_checkpoints(run)[0])  # the first seed is in the first process's
     method = method_of_kind(known["kind"])
     if method is None or not hasattr(method, "export"):
-        raise RunError(f"{run} is of {known['kind']}, which no other program's format is known for")
+        also = "; its policy can be a file that ends in .pt2, .pt or .onnx" if hasattr(method, "restore") else ""
+        raise RunError(f"{run} is of {known['kind']}, which no other program's format is known for{also}")
     if destination.is_file() or contents(destination):
         raise ValueError(f"{destination} exists; choose another name")
     destination.parent.mkdir(parents=True, exist_ok=True)

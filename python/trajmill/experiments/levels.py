@@ -21,6 +21,7 @@ from trajmill.algorithms import method_named
 from trajmill.core.files import contents, replacing
 from trajmill.core.progress import Progress
 from trajmill.data import Dataset, Normalizer
+from trajmill.data.actions import recorded_limit, to_environment
 from trajmill.data.environments import task_of
 from trajmill.data.formats import replay
 from trajmill.evaluation.record import record_episodes
@@ -72,7 +73,7 @@ class AgentRun:
         kind: Any = OnlineTrainConfig
         if not contents(path):
             config: OnlineTrainConfig[Any] = OnlineTrainConfig(
-                environment=task.name,
+                environment=task.environment_id,
                 seeds=(seed,),
                 method=method.Config(),
                 schedule=method.SCHEDULE,
@@ -180,7 +181,7 @@ class Explorer:
     def __init__(self, checkpoint: Path, seed: int) -> None:
         tensors, known = read_state(checkpoint)
         self._method: Any = method_named(known["kind"])
-        self._position, self._limit = known["seeds"].index(seed), float(known.get("action_limit", 1.0))
+        self._position, self._limit = known["seeds"].index(seed), recorded_limit(known.get("action_limit", 1.0))
         self._normalizer = Normalizer.of_metadata(known)
         facts = TransitionFacts(
             observation_dim=known["observation_dim"], action_dim=known["action_dim"], normalizer=self._normalizer
@@ -198,7 +199,7 @@ class Explorer:
         given = [torch.from_numpy(each).expand(self._seed_count, -1, -1) for each in (seen, noise)]
         with torch.no_grad():
             chosen = self._method.explore(self._state, *given)[self._position]
-        actions: NDArray[np.float32] = chosen.numpy()[None] * np.float32(self._limit)
+        actions: NDArray[np.float32] = to_environment(chosen.numpy()[None], self._limit)
         return actions
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trajmill.core.files import write_whole
+from trajmill.core.json_input import parse_json
 from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.experiments.random_search import LinearPolicies
 
@@ -65,7 +66,7 @@ def read_policies(path: AnyPath, environment_id: str) -> list[LinearCheckpoint]:
         raise ValueError(f"there is no file of policies at {path}")
     try:
         with safe_open(path, framework="np") as file:
-            header = json.loads((file.metadata() or {}).get("trajmill", "{}"))
+            header = parse_json((file.metadata() or {}).get("trajmill", "{}"))
             found = header.get("format"), header.get("environment")
             if found == (FORMAT, environment_id):
                 columns = {name: file.get_tensor(name) for name in LinearCheckpoint.__slots__}

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill.data import Normalizer
-from trajmill.data.environments import EPISODE_LIMIT, task_of
-from trajmill.evaluation.simulators import BatchedEnvironment
+from trajmill.data.environments import task_of
+from trajmill.evaluation.simulators import open_environments
 from trajmill.replay.ring import Ring
 from trajmill.replay.tables import TransitionFacts
 from trajmill.training.metrics import MetricRing
@@ -48,7 +48,7 @@ def ring_of(
     """
     task = task_of(environment)
     facts = TransitionFacts(observation_dim=task.observation_dim, action_dim=task.action_dim, normalizer=normalizer)
-    environments = BatchedEnvironment(task.environment_id, len(seeds) * environment_count, threads=threads)
+    environments = open_environments(task.environment_id, len(seeds) * environment_count, threads=threads)
     return Ring(
         environments,
         seeds,
@@ -56,7 +56,7 @@ def ring_of(
         environment_count=environment_count,
         batch_size=batch_size,
         capacity=capacity,
-        episode_limit=EPISODE_LIMIT,
+        episode_limit=task.episode_limit,
         action_limit=task.action_limit,
         facts=facts,
         device=device,

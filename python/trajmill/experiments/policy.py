@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from trajmill.core import checks
 from trajmill.core.paths import AnyPath, local_path
+from trajmill.data.actions import to_environment
 from trajmill.evaluation.rollout import EpisodicPolicy
 from trajmill.experiments.evaluate import TrainedPolicy, read_policy
 from trajmill.runs.reading import newest_checkpoints
@@ -87,12 +89,29 @@ class LoadedPolicy:
             count = len(part.seeds)
             mine = rows[first : first + count] if self._seed is None else np.repeat(rows, count, axis=0)
             first += count
-            given = part.act(np.ascontiguousarray(mine)) * np.float32(part.action_limit)
+            given = to_environment(part.act(np.ascontiguousarray(mine)), part.action_limit)
             actions.append(given if self._seed is None else given[part.seeds.index(self._seed)][None])
         result = np.concatenate(actions)
         if seen.ndim == 1:
             result = result[:, 0]
         return result if self._seed is None else result[0]
+
+    def export(self, path: AnyPath, *, format: str | None = None) -> Path:
+        """Write the policy of one seed for programs without trajmill; gives the new file's path.
+
+        The file maps observations (n, O) to actions (n, A), float32, in the environment's units. `format` is ``torch``
+        (`torch.export`, .pt2), ``torchscript`` (.pt) or ``onnx`` (.onnx); None takes that of the suffix. ValueError for
+        several seeds, a file that exists, or a policy that `remembers`.
+        """
+        from trajmill.experiments.export import export_policy
+
+        if len(self.seeds) > 1:
+            raise ValueError(
+                f"a file holds the policy of one seed, and these are {', '.join(map(str, self.seeds))}: choose one, as "
+                f"load_policy(..., seed={self.seeds[0]})"
+            )
+        part = next(part for part in self._parts if self.seeds[0] in part.seeds)
+        return export_policy(part, self.seeds[0], path, format)
 
     def _shape(self, seen: NDArray[np.float32]) -> tuple[int, int, int]:
         return len(self.seeds), seen.size // self.observation_dim, self.observation_dim
@@ -111,5 +130,5 @@ def load_policy(path: AnyPath, *, seed: int | None = None) -> LoadedPolicy:
     parts = [read_policy(file) for file in (newest_checkpoints(place) if place.is_dir() else [place])]
     seeds = [each for part in parts for each in part.seeds]
     if seed is not None and seed not in seeds:
-        raise ValueError(f"{path} has the seeds {', '.join(map(str, seeds))}, got seed {seed}")
+        raise ValueError(f"{place} has the seeds {', '.join(map(str, seeds))}, got seed {seed}")
     return LoadedPolicy(parts, seed)

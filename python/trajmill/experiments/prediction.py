@@ -16,6 +16,7 @@ from trajmill.core import checks
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, Transitions, load_dataset
+from trajmill.data.actions import ActionLimit, to_environment
 from trajmill.data.episodes import followed
 from trajmill.evaluation.prediction import (
     ErrorAhead,
@@ -42,13 +43,13 @@ class TrainedModel:
     known: Mapping[str, Any]
     """metadata of the checkpoint"""
 
-    def with_actions_in(self, limit: float) -> TrainedModel:
+    def with_actions_in(self, limit: ActionLimit) -> TrainedModel:
         """The same model for actions that are in units of `limit`."""
 
         def predict(
             observation: NDArray[np.float32], action: NDArray[np.float32], draw: int = 0
         ) -> NDArray[np.float32]:
-            return self.predict(observation, action * np.float32(limit), draw)
+            return self.predict(observation, to_environment(action, limit), draw)
 
         return replace(self, predict=predict)
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.data.environments import Task
+
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 
@@ -56,6 +58,11 @@ CONFIGS = {
     "InvertedPendulum-v4": ARSConfig(step_size=0.1, perturbation=0.1),
 }
 """Settings known to work, by `Task.environment_id`; Walker2d's and Ant's are the paper's and need millions of steps."""
+
+
+def config_of(task: Task) -> ARSConfig:
+    """The settings of a task; of one that nobody has tried the defaults, with its own limit of an episode."""
+    return CONFIGS.get(task.environment_id) or ARSConfig(episode_length=task.episode_limit)
 
 
 class LinearPolicies:

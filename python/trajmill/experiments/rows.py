@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from trajmill.algorithms import name_of
 from trajmill.core.progress import Progress
 from trajmill.data import Dataset, load_dataset, qlearning_transitions
-from trajmill.data.environments import action_limit_of, find_environment, task_of
+from trajmill.data.actions import ActionLimit
+from trajmill.data.environments import find_environment, task_of
 from trajmill.data.errors import warn_about
 from trajmill.data.subsets import divide_actions
 from trajmill.experiments.prediction import (
@@ -47,7 +48,7 @@ def rows_of(
     method: ModuleType,
     dataset: Dataset | None,
     model: TrainedModel | None,
-    action_limit: float,
+    action_limit: ActionLimit,
     progress: Progress,
     known: dict[str, Any],
 ) -> Any:
@@ -107,7 +108,8 @@ def _with_relevance(rows: Any, settings: Any, path: Path) -> tuple[Any, dict[str
 
 def offline_columns(dataset: Dataset, environment: str) -> dict[str, NDArray[np.float32]]:
     """The columns of a dataset as batches of agents that learn online have them: raw, actions within ±1."""
-    transitions = qlearning_transitions(divide_actions(dataset, action_limit_of(environment)), "d4rl")
-    shown = task_of(environment).observation_dim  # D4RL's files of Ant have zeros after these
+    task = task_of(environment)
+    transitions = qlearning_transitions(divide_actions(dataset, task.action_limit), "d4rl")
+    shown = task.observation_dim  # D4RL's files of Ant have zeros after these
     columns = TransitionRows(transitions=transitions).columns
     return {name: rows[:, :shown] if "observation" in name else rows for name, rows in columns.items()}

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from trajmill.algorithms import method_named
 from trajmill.data import has_reference_score, reference_score
-from trajmill.data.environments import EPISODE_LIMIT
+from trajmill.data.actions import recorded_limit
+from trajmill.data.environments import is_ours, task_of
 from trajmill.evaluation.environments import environment_definition
 from trajmill.evaluation.rollout import Policy, evaluate_policy
 from trajmill.evaluation.statistics import average_last_four, best
@@ -60,9 +61,9 @@ class Scorer:
             self.scores_of(act, 0, maximum_steps=count)
             times.append(time.monotonic() - began)
         few, more = PROBE_STEPS
-        return times[0] + max(0.0, times[1] - times[0]) / (more - few) * (EPISODE_LIMIT - few)
+        return times[0] + max(0.0, times[1] - times[0]) / (more - few) * (task_of(self.environment).episode_limit - few)
 
-    def scores_of(self, act: Policy, update: int, maximum_steps: int = EPISODE_LIMIT) -> dict[str, list[float]]:
+    def scores_of(self, act: Policy, update: int, maximum_steps: int | None = None) -> dict[str, list[float]]:
         """The scores of policies."""
         result = evaluate_policy(
             act,
@@ -72,10 +73,17 @@ class Scorer:
             episode_seed=update,
             maximum_steps=maximum_steps,
             observation_dim=self.known["observation_dim"],
-            action_scale=self.known.get("action_limit", 1.0),
+            action_limit=recorded_limit(self.known.get("action_limit", 1.0)),
         )
         returns = result.returns.mean(axis=1)
         return {"return_mean": returns.tolist(), "normalized_score": result.normalized_scores.tolist()}
+
+
+def stepped_by(environment: str) -> dict[str, Any]:
+    """What steps an environment, for the record, and whether the margins of its contacts are repaired."""
+    if is_ours(environment):
+        return {"stepped_by": "trajmill", "margin_fix": environment_definition(environment).margin_fix}
+    return {"stepped_by": "gymnasium", "margin_fix": False}
 
 
 def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:
@@ -90,5 +98,5 @@ def final_scores(run: RunDirectory, environment: str) -> dict[str, Any]:
         "best": [finite_or_none(value) for value in best(curve).tolist()],
         "environment": environment,
         "reference_score": asdict(reference_score(environment)) if has_reference_score(environment) else None,
-        "margin_fix": environment_definition(environment).margin_fix,
+        **stepped_by(environment),
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
-from trajmill.algorithms import method_named, synthesizing_methods
+from trajmill.algorithms import learns_online, method_named, synthesizing_methods
 from trajmill.core import checks
 from trajmill.data.environments import EPISODE_LIMIT
 from trajmill.experiments.prediction import GREATEST_HORIZON
@@ -141,7 +142,7 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
     """
 
     environment: str
-    """Gymnasium id or short name of the environment, such as hopper"""
+    """hopper, halfcheetah, walker2d, ant, invertedpendulum, or another Gymnasium id, such as Pendulum-v1"""
     interaction: Interaction
     environments: int = 1
     """environments of each seed that are stepped together, at least 1"""
@@ -165,7 +166,7 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
         if self.dataset is None and (self.offline_ratio, self.limit) != (0.5, None):
             raise ValueError(
                 "offline_ratio and limit are of a dataset: give --dataset too, or leave them out; the environment "
-                f"itself always cuts episodes after {EPISODE_LIMIT:,} steps"
+                f"itself always cuts episodes, most after {EPISODE_LIMIT:,} steps"
             )
         if self.synthesis.every is None and self.synthesis != SynthesisConfig():
             raise ValueError("settings of synthesis need models: give --synthesis.every too, or leave them out")
@@ -179,3 +180,11 @@ class OnlineTrainConfig(TrainConfig[ConfigT]):
     def turns(self) -> Turns:
         """How steps and updates alternate."""
         return Turns.of(self.interaction, self.environments, self.method.batch_size)  # type: ignore[attr-defined]
+
+
+def kind_of_settings(method: ModuleType) -> tuple[type[TrainConfig[Any]], dict[str, Any]]:
+    """The settings that a run of a method has, and the method's own defaults of some."""
+    own = {"method": method.Config(), "schedule": method.SCHEDULE}
+    if learns_online(method):
+        return OnlineTrainConfig, own | {"interaction": method.INTERACTION}
+    return DatasetTrainConfig if hasattr(method, "prepare") else TrainConfig, own

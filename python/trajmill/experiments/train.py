@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from trajmill.core.files import check_writable
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.data import Dataset, Normalizer, environment_of, load_dataset
-from trajmill.data.environments import action_limit_of, check_environment, find_environment, task_of
+from trajmill.data.actions import ActionLimit
+from trajmill.data.environments import check_environment, find_environment, task_of
 from trajmill.data.errors import warn_about
 from trajmill.experiments.online import OnlineState, ring_of, values_at_start
 from trajmill.experiments.prediction import identity_of, identity_of_run
@@ -36,6 +37,7 @@ from trajmill.runs.directory import RunDirectory
 from trajmill.runs.processes import finish, is_one_of_several, process_count, seed_groups, train_in_processes
 from trajmill.runs.reading import read_start
 from trajmill.runs.schedule import Evaluate, Trained, run_schedule
+from trajmill.runs.watching import Callback, Logger, Record, Stopped, Watch
 from trajmill.training.device import torch_as_it_was
 from trajmill.training.distributed import ALONE, Ranks, joined
 from trajmill.training.runner import Runner
@@ -54,13 +56,19 @@ def train(
     resume: bool = False,
     processes: int | None = 1,
     of_larger_run: bool = False,
+    callback: Callback | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> Path:
     """Train every seed and score it; gives the run directory.
 
     `processes` share the seeds, with the same result (docs/training-faults.md); None is one per CPU core. Each makes a
     run `of_larger_run`, which keeps running where every seed of it has diverged. Processes that torchrun
     started share the batches instead.
+
+    `callback` gets each `Record` as it is made; what it raises ends the run with a checkpoint, and so does True, after
+    which the run is not finished. `loggers` get those that they have not had (`Watch`).
     """
+    watch = Watch(callback, loggers)
     config, output = of_python(config), local_path(output)
     if not RunDirectory(output).finished:
         check_writable(output)
@@ -81,14 +89,20 @@ def train(
             )
         if ranks.maximum(int(ranks.is_first and run.finished)):
             progress("train", config.schedule.updates, config.schedule.updates, "updates")
+            if loggers and ranks.is_first:
+                with run.locked(), watch.of(output, task.record()):
+                    watch.known(Record.of_line(line, config.seeds) for line in run.lines())
             return output
-        with run.locked() if ranks.is_first else nullcontext():
+        with ExitStack() as while_training, suppress(Stopped):
+            if ranks.is_first:
+                while_training.enter_context(run.locked())
+                while_training.enter_context(watch.of(output, task.record()))
             if count == 1:
-                trained = task.train_in_process(run, progress, of_larger_run=of_larger_run)
+                trained = task.train_in_process(run, progress, watch, of_larger_run=of_larger_run)
             else:
                 groups = seed_groups(len(config.seeds), count)
                 parts = [_of_seeds(config, positions) for positions in groups]
-                trained = train_in_processes(run, _train_part, parts, progress)
+                trained = train_in_processes(run, _train_part, parts, progress, watch)
             if ranks.is_first:
                 finish(run, trained, task.results(run) | {"updates": config.schedule.updates, "processes": count})
     return output
@@ -132,9 +146,9 @@ def probe(config: TrainConfig[Any], seconds: float = 1.0, *, scored: bool = Fals
     )
 
 
-def _train_part(config: TrainConfig[Any], output: Path, progress: Progress) -> None:
+def _train_part(config: TrainConfig[Any], output: Path, progress: Progress, tell: Callback | None = None) -> None:
     """Body of a process that trains some seeds of a run."""
-    train(config, output, progress, resume=any(output.iterdir()), of_larger_run=True)
+    train(config, output, progress, resume=any(output.iterdir()), of_larger_run=True, callback=tell)
 
 
 def _of_seeds(config: TrainConfig[Any], positions: range) -> TrainConfig[Any]:
@@ -211,7 +225,9 @@ class _Task:
             warn_about(f"init {config.init} was trained for {trained}, agents act in {environment}; as asked")
         part = _of_seeds(config, range(seed_count))
         model = model_of(config, method, dataset)
-        action_limit = action_limit_of(environment) if hasattr(method, "policy") else 1.0
+        action_limit: ActionLimit = 1.0
+        if environment is not None and hasattr(method, "policy"):
+            action_limit = task_of(environment).action_limit
         more = dict[str, Any]()
         if isinstance(config, OnlineTrainConfig):
             table: Any = _ring(config, part.seeds, device, start, dataset)
@@ -266,7 +282,7 @@ class _Task:
             "config": plain(self.config),
         }
 
-    def train_in_process(self, run: RunDirectory, progress: Progress, *, of_larger_run: bool) -> Trained:
+    def train_in_process(self, run: RunDirectory, progress: Progress, watch: Watch, *, of_larger_run: bool) -> Trained:
         """Train all seeds in this process, or in those of torchrun."""
         step, state, total, at_start = self.method.step, self.state, 0, None
         if isinstance(self.config, OnlineTrainConfig):
@@ -293,6 +309,7 @@ class _Task:
                 ranks=self.ranks,
                 bounds=self.method.bounds(self.state) if hasattr(self.method, "bounds") else None,
                 of_larger_run=of_larger_run,
+                watch=watch,
             )
         if total:
             progress("environment", total, total, "steps")  # the ring tells of every hundredth

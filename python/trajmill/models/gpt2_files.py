@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from trajmill.core.json_input import read_json
 from trajmill.models.gpt import GPTConfig
 from trajmill.models.language_model import language_model
 
@@ -102,8 +103,10 @@ def write_gpt2(directory: Path, config: GPTConfig, parameters: Mapping[str, Tens
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        described = read_json(path)
+        if not isinstance(described, dict):
+            raise ValueError("it must hold an object")
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is missing or damaged: {error}") from error
     missing = [name for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size") if name not in described]
     if missing:

@@ -86,6 +86,10 @@ class MDPTransitions(Batches, Resumable, _core.MDPTransitions):
         )
         return source
 
+    def __repr__(self) -> str:
+        sizes = f"{self.state_vectors.shape[1]} observations, {self.action_vectors.shape[1]} actions"
+        return f"MDPTransitions({len(self):,} rows, {sizes}, seed={self.seed})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         vectors = self.state_vectors, self.action_vectors, self.target_vectors
         return _restored, (type(self), self.rows, *vectors, self.seed, self.draw_count)

@@ -127,6 +127,10 @@ class MixedReplay(Batches, _core.MixedReplay):
         fills = (np.broadcast_to(np.asarray(fill[name]), shape) if name in fill else None for name, shape, _ in mixed)
         super().__init__(sources=compiled, columns=[(*column, row) for column, row in zip(mixed, fills, strict=True)])
 
+    def __repr__(self) -> str:
+        parts = (f"{name!r}: {type(source).__name__}" for name, source in zip(self.names, self.sources, strict=True))
+        return f"MixedReplay({', '.join(parts)})"
+
     @property
     def draw_count(self) -> int:
         """Draws made so far; also the number of the next."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trajmill import _core
-from trajmill.core import checks, files
+from trajmill.core import checks, files, pictures
 from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.data.episodes import qlearning_transitions
 from trajmill.data.records import Dataset, Transitions
@@ -349,6 +349,12 @@ class ReplayBuffer(Batches, _core.ReplayBuffer):
             return f"ReplayBuffer({len(self)} of {self.capacity} rows: {columns})"
         except ValueError:
             return f"ReplayBuffer(closed: {columns})"
+
+    def _repr_html_(self) -> str:
+        try:
+            return pictures.html(repr(self), pictures.filled(len(self), self.capacity))
+        except ValueError:  # it is closed
+            return pictures.html(repr(self))
 
 
 def _check_roles(settings: Mapping[str, Any]) -> None:

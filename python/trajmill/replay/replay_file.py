@@ -25,6 +25,7 @@ import numpy as np
 
 from trajmill.core import files
 from trajmill.core.direct_io import Bytes, DirectFile, aligned_buffer, padded, read_into
+from trajmill.core.json_input import parse_json
 from trajmill.core.threads import Threads
 from trajmill.corpus.errors import library
 
@@ -109,7 +110,7 @@ def read_header(path: Path) -> Header:
     if len(text) != length or zlib.crc32(text) != crc:
         raise ReplayFileError(f"{path} is damaged: its header is not whole")
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
         version = int(fields["version"])
         if version in _VERSIONS:
             extents = [(int(begin), int(size)) for begin, size in fields["extents"]]

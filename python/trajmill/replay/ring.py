@@ -23,6 +23,7 @@ from torch import Tensor
 
 from trajmill.core.files import remove
 from trajmill.core.seeds import hashed_seed
+from trajmill.data.actions import ActionLimit, to_environment
 from trajmill.replay.replay_buffer import ReplayBuffer
 from trajmill.replay.tables import Table, TransitionBatch, TransitionFacts
 from trajmill.training.checkpoint import CheckpointError, read_checkpoint, save_tensors
@@ -55,11 +56,15 @@ class StepResult(Protocol):
 
     @property
     def terminal(self) -> NDArray[np.bool_]:
-        """(B,): whether the task ends here; the time limit is the ring's."""
+        """(B,): whether the task ends here."""
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """(B,): whether the environment cuts the episode here; the ring cuts it at a limit too."""
 
 
 class Environments(Protocol):
-    """B environments that are stepped together (`trajmill.evaluation.simulators.BatchedEnvironment`)."""
+    """B environments that are stepped together (`trajmill.evaluation.simulators.Simulator`)."""
 
     def reset(self, seeds: Sequence[int], slots: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """Begin an episode in each of the slots (None: the first ones); observations (len(seeds), O)."""
@@ -108,7 +113,7 @@ class Turns:
 class Ring(Table[TransitionBatch, TransitionFacts]):
     """Transitions of S seeds with `environment_count` environments each, the newest `capacity` of each seed.
 
-    `environments` are S·E, seed by seed, whose actions are within ± `action_limit` and whose episodes are cut after
+    `environments` are S·E, seed by seed, whose actions are within `action_limit` and whose episodes are cut after
     `episode_limit` steps, which is a truncation. `facts.normalizer`, if any, standardizes what the agent sees; rows are
     kept as they come. `offline` are rows of which every batch has the share `offline_ratio`, see `mix`. Files of rows
     say what `described` has, plain JSON, beside seed, number of environments and limit of actions
@@ -128,7 +133,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         batch_size: int,
         capacity: int,
         episode_limit: int,
-        action_limit: float,
+        action_limit: ActionLimit,
         facts: TransitionFacts,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
@@ -140,7 +145,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
         self._others: dict[str, tuple[int, Mapping[str, NDArray[Any]]]] = {}  # rows in a batch, and all there are
         self._environments, self._seeds = environments, list(seeds)
         self._shape = shape = (len(seeds), environment_count)
-        self._limits = episode_limit, np.float32(action_limit)
+        self._limits: tuple[int, ActionLimit] = episode_limit, action_limit
         self._described = {"environments": environment_count, "action_limit": action_limit} | dict(described or {})
         self._random_steps = interaction.random_steps
         self._turns = Turns.of(interaction, environment_count, batch_size)
@@ -364,7 +369,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             for position in self._seeds_of(np.any(~np.isfinite(action), axis=1)):
                 self._state["has_failed"][position] = True  # its metrics say so
             action = np.where(np.isfinite(action), action, np.float32(0.0))
-        result = self._environments.step(action * action_limit)
+        result = self._environments.step(to_environment(action, action_limit))
         shown, reward = result.observation.astype(np.float32), result.reward.astype(np.float32)
         terminal = result.terminal
         if not (np.isfinite(shown).all() and np.isfinite(reward).all()):
@@ -374,7 +379,7 @@ class Ring(Table[TransitionBatch, TransitionFacts]):
             shown, reward, terminal = shown.copy(), reward.copy(), terminal | broken
             shown[broken], reward[broken] = observation[broken], np.nan
         length = now["length"].ravel() + 1
-        truncated = (length >= limit) & ~terminal
+        truncated = ((length >= limit) | result.truncated) & ~terminal
         self._buffer.add(
             observation=observation,
             action=action,

@@ -160,6 +160,11 @@ class TrajectoryBuffer(Batches, Resumable, _core.TrajectoryBuffer):
         }
         super().__init__(**self._core_arguments)
 
+    def __repr__(self) -> str:
+        columns = ", ".join(name for name, _, _ in self.batch_columns)
+        steps = int(self.episodes[:, 1].sum())
+        return f"TrajectoryBuffer({len(self.episodes):,} episodes of {steps:,} steps together: {columns})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.__dict__, self.draw_count)
 

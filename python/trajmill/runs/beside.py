@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-from trajmill.runs.processes import ProcessError, end_with_parent
+from trajmill.runs.processes import ProcessError, end_with_parent, without_script
 from trajmill.runs.signals import STOPPING
 
 Work = Callable[..., Any]
@@ -43,8 +43,7 @@ class Beside:
     """A process that calls `work`, which can be pickled, with what `give` is given; it ends with the block.
 
     It starts with the first piece of work. Signals that stop a run often reach all of its processes, and do not end
-    this one: the checkpoint that the run then writes waits for its results. A script must start it below
-    ``if __name__ == "__main__":`` alone.
+    this one: the checkpoint that the run then writes waits for its results.
     """
 
     def __init__(self, work: Work) -> None:
@@ -62,7 +61,8 @@ class Beside:
             resource_tracker.ensure_running()  # which `start` would do, and then unblock signals
             before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # so they are blocked there from its start on
             try:
-                self._process.start()
+                with without_script():
+                    self._process.start()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()

@@ -78,7 +78,9 @@ class RunDirectory:
         if not resume and run.finished:
             raise RunError(f"{path} holds a finished run; choose another directory or remove this one")
         if not resume:
-            raise RunError(f"{path} holds an unfinished run; add --resume to go on, or choose another directory")
+            raise RunError(
+                f"{path} holds an unfinished run; go on with --resume (resume=True), or choose another place"
+            )
         wanted = json.loads(json.dumps(config))
         _fill(known, json.loads(json.dumps({"config": defaults or {}})))
         moved = _moved(known, wanted)

@@ -8,13 +8,14 @@ from where an interrupted run goes on.
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import shutil
+import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection, wait
@@ -28,8 +29,9 @@ from torch import Tensor
 from trajmill.core.limits import usable_cores
 from trajmill.core.progress import Progress
 from trajmill.runs.directory import RunDirectory
-from trajmill.runs.reading import PROCESSES, REPLAY, parts_of, read_state
+from trajmill.runs.reading import METRICS, PROCESSES, REPLAY, parts_of, read_state
 from trajmill.runs.schedule import DivergenceError, DivergenceWarning, Trained, with_text_keys
+from trajmill.runs.watching import Record, Watch
 from trajmill.training.device import ComputeConfig
 from trajmill.training.metrics import MetricRing
 from trajmill.training.settings import at_least
@@ -46,21 +48,24 @@ class Job:
     name: str
     work: Callable[..., Any]
     arguments: tuple[Any, ...]
+    tells: bool = False
+    """whether it takes, after the `Progress`, a function that sends records to the process that waits for it"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What a process sends: how far its job is, a warning, its result, or why it failed."""
+    """What a process sends: how far its job is, a warning, a record, its result, or why it failed."""
 
     progress: tuple[str, int, int, str] | None = None
     warning: str | Warning | None = None
+    record: Record | None = None
     result: Any = None
     error: str | None = None
 
     @property
     def ends(self) -> bool:
         """Whether the job is over."""
-        return self.progress is None and self.warning is None
+        return self.progress is None and self.warning is None and self.record is None
 
 
 def run_jobs(
@@ -69,11 +74,13 @@ def run_jobs(
     *,
     report: Callable[[str, str, int, int, str], None],
     warn: Callable[[str | Warning], None] = lambda warning: warnings.warn(warning, RuntimeWarning, stacklevel=4),
+    tell: Callable[[str, Record], None] = lambda name, record: None,
 ) -> dict[str, Any]:
     """Run all jobs in at most `process_count` processes; gives their results by name.
 
-    `report` receives a job's name and what the job tells its `Progress`; `warn` its warnings. The first failure ends
-    all processes and is raised as `ProcessError`; one that trains writes a checkpoint before it ends.
+    `report` receives a job's name and what the job tells its `Progress`; `warn` its warnings; `tell` its name and its
+    records. The first failure ends all processes and is raised as `ProcessError`, and so does what these functions
+    raise; a process that trains writes a checkpoint before it ends.
     """
     context = multiprocessing.get_context("spawn")
     waiting, results = list(reversed(jobs)), dict[str, Any]()
@@ -84,7 +91,8 @@ def run_jobs(
         # a pipe each: a process that is killed in the middle of a report can neither hold nor garble those of others
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs,), daemon=True)
-        process.start()
+        with without_script():
+            process.start()
         theirs.close()  # the process has its own; when that ends, so do the reports
         started.append(process)
         assign(ours, process)
@@ -110,8 +118,7 @@ def run_jobs(
                     process.join()
                     raise ProcessError(
                         f"{name} ended with exit code {process.exitcode}; if memory ran out, start again with fewer "
-                        f"processes, else go on with --resume; a script must be a file that starts processes below "
-                        f"`if __name__ == '__main__':` alone"
+                        f"processes, else go on with --resume"
                     ) from None
                 if received.error is not None:
                     raise ProcessError(f"{name} failed: {received.error}")
@@ -119,6 +126,8 @@ def run_jobs(
                     warn(received.warning)
                 elif received.progress is not None:
                     report(name, *received.progress)
+                elif received.record is not None:
+                    tell(name, received.record)
                 else:
                     results[name] = received.result
                     del running[pipe]
@@ -145,13 +154,29 @@ def _work(pipe: Connection) -> None:
     try:
         while True:
             job: Job = pipe.recv()
-            pipe.send(_Report(result=job.work(*job.arguments, progress)))
+            told = [lambda record: pipe.send(_Report(record=record))] if job.tells else []
+            pipe.send(_Report(result=job.work(*job.arguments, progress, *told)))
     except EOFError:
         return
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
         pipe.send(_Report(error=f"{type(error).__name__}: {error}"))
+
+
+@contextmanager
+def without_script() -> Iterator[None]:
+    """Processes that start in the block do not run the user's script again: what they do is all in modules.
+
+    So a script may train in several processes without ``if __name__ == "__main__":``, and so may standard input.
+    """
+    main: Any = sys.modules["__main__"]
+    hidden = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 def is_one_of_several() -> bool:
@@ -196,11 +221,12 @@ def seed_groups(seed_count: int, processes: int) -> list[range]:
 
 
 def train_in_processes(
-    run: RunDirectory, train: Callable[..., Any], configs: Sequence[Any], progress: Progress
+    run: RunDirectory, train: Callable[..., Any], configs: Sequence[Any], progress: Progress, watch: Watch | None = None
 ) -> Trained:
     """Train each of `configs` in a process of its own and join them into `run`; its wall seconds are the longest one's.
 
-    `train(config, path, progress)` is a function of a module. DivergenceError ends it when no seed is left.
+    `train(config, path, progress)` is a function of a module; with `watch` it takes a function of records too, and
+    `watch` gets those that all processes have. DivergenceError ends it when no seed is left.
     """
     former = run.path / "workers"  # as earlier versions called it
     if former.is_dir():
@@ -226,9 +252,45 @@ def train_in_processes(
         if len(diverged) == run.seed_count:
             raise DivergenceError.of(diverged, run)
 
-    jobs = [Job(name, train, (config, path)) for name, config, path in zip(names, configs, paths, strict=True)]
-    run_jobs(jobs, len(jobs), report=report, warn=warn)
-    return _join(run, [RunDirectory(path) for path in paths])
+    pairs = zip(names, configs, paths, strict=True)
+    jobs = [Job(name, train, (config, path), tells=watch is not None) for name, config, path in pairs]
+    parts = [RunDirectory(path) for path in paths]
+    run_jobs(jobs, len(jobs), report=report, warn=warn, tell=_joining(watch or Watch(), names, parts))
+    return _join(run, parts)
+
+
+def _joining(watch: Watch, names: Sequence[str], parts: Sequence[RunDirectory]) -> Callable[[str, Record], None]:
+    """Take records of single processes, and give them to `watch` joined, each once all processes have it."""
+    known = {name: _records(part) for name, part in zip(names, parts, strict=True)}
+    first = min(part.update for part in parts)  # a process that goes on from there makes later ones again
+    common = [row for row in zip(*known.values(), strict=False) if row[0].update <= first]
+    watch.known(map(Record.joined, common))
+    waiting: dict[tuple[str, int], dict[str, Record]] = {}
+    told = {(row[0].phase, row[0].update) for row in common}
+    for name, records in known.items():
+        for record in records[len(common) :]:
+            waiting.setdefault((record.phase, record.update), {})[name] = record
+
+    def tell(name: str, record: Record) -> None:
+        key = record.phase, record.update
+        if key in told:
+            return
+        found = waiting.setdefault(key, {})
+        found[name] = record
+        if len(found) == len(names):
+            told.add(key)
+            watch(Record.joined([waiting[key][name] for name in names]))
+            del waiting[key]
+
+    return tell
+
+
+def _records(part: RunDirectory) -> list[Record]:
+    """What a process has measured so far; nothing if it has not begun."""
+    if not (part.path / METRICS).is_file():
+        return []
+    seeds = part.described()["seeds"]
+    return [Record.of_line(line, seeds) for line in part.lines()]
 
 
 def finish(run: RunDirectory, trained: Trained, results: Mapping[str, Any]) -> None:
@@ -257,13 +319,9 @@ def _join(run: RunDirectory, parts: Sequence[RunDirectory]) -> Trained:
         raise DivergenceError.of(diverged, run)
     run.clear_metrics()
     wall_seconds = 0.0
-    for lines in zip(*(part.lines() for part in parts), strict=True):
-        wall_seconds = max(float(line["wall_seconds"]) for line in lines)
-        metrics = {
-            name: [math.nan if value is None else value for line in lines for value in line["metrics"][name]]
-            for name in lines[0]["metrics"]
-        }
-        run.log(lines[0]["phase"], lines[0]["update"], wall_seconds, metrics)
+    for record in map(Record.joined, zip(*map(_records, parts), strict=True)):
+        wall_seconds = record.wall_seconds
+        run.log(record.phase, record.update, wall_seconds, {name: row.tolist() for name, row in record.metrics.items()})
     tensors = {name: _of_all_seeds(name, [state[name] for state in states]) for name in states[0]}
     joined = {
         "seeds": [seed for one in metadata for seed in one["seeds"]],

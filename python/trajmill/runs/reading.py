@@ -6,7 +6,6 @@ killed run leaves, and the run then counts as unfinished.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,12 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trajmill.algorithms import method_named, method_names, method_of_kind, name_of
+from trajmill.core import pictures
+from trajmill.core.json_input import parse_json, read_json
 from trajmill.core.paths import AnyPath, input_path, local_path
 from trajmill.core.sealing import unsealed
 from trajmill.data import has_reference_score
 from trajmill.training.checkpoint import Former, read_checkpoint
 
 CONFIG, RESULT, METRICS, PROVENANCE = "config.json", "result.json", "metrics.jsonl", "environment.json"
+LOGGERS = "loggers.json"
+"""how many records each logger has had"""
 REPLAY = "replay"
 """folder of what agents that learn online have collected: ``SEED/FIRST_ROW.safetensors``"""
 PROCESSES = "processes"
@@ -50,7 +53,7 @@ class Series:
     """(point_count, seed_count); NaN where a seed has no finite value"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunRecord:
     """What there is to know of one run directory."""
 
@@ -71,6 +74,17 @@ class RunRecord:
     """by phase (``train``, ``evaluation``), then by metric name"""
     wall_seconds: float
     """of the last line of metrics.jsonl"""
+
+    def __repr__(self) -> str:
+        end = "finished" if self.finished else "not finished"
+        return f"<{self.kind} run {self.path.name}: {len(self.seeds)} seeds, {self.update:,} updates, {end}>"
+
+    def _repr_html_(self) -> str:
+        scores = self.evaluation(self.score[0])
+        if scores is None:
+            return pictures.html(repr(self))
+        means = [values[np.isfinite(values)].mean() for values in scores.values if np.isfinite(values).any()]
+        return pictures.html(repr(self), pictures.bars(means, f"{self.score[1]}s of the evaluations, means over seeds"))
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -205,7 +219,7 @@ def read_lines(path: Path, *, finished: bool) -> list[dict[str, Any]]:
 
 
 def _line(text: bytes) -> dict[str, Any]:
-    record = unsealed(json.loads(text))
+    record = unsealed(parse_json(text))
     phase, update = record["phase"], record["gradient_step"] if "gradient_step" in record else record["update"]
     metrics = {name: list(row) for name, row in record["metrics"].items()}
     for row in metrics.values():
@@ -242,7 +256,7 @@ def _series(path: Path, lines: list[dict[str, Any]], seed_count: int) -> dict[st
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object."""
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged: {error}; restore it or start again") from None
     if not isinstance(value, dict):
@@ -324,7 +338,7 @@ def read_start(init: AnyPath, option: str = "init") -> tuple[dict[str, Tensor], 
 def _is_run(directory: Path) -> bool:
     """Whether a directory is a run's, be it one that has just begun; other programs have a config.json too."""
     try:
-        config = json.loads((directory / CONFIG).read_bytes())
+        config = read_json(directory / CONFIG)
         return isinstance(config, dict) and "kind" in config
     except (OSError, ValueError):
         return False

@@ -14,6 +14,7 @@ from trajmill.core.progress import Progress
 from trajmill.runs.directory import RunDirectory
 from trajmill.runs.reading import not_finite
 from trajmill.runs.signals import Interrupted, stop_signals
+from trajmill.runs.watching import Record, Stopped, Watch
 from trajmill.training.distributed import ALONE, Ranks
 from trajmill.training.metrics import MetricRing
 from trajmill.training.runner import Runner, Step
@@ -103,6 +104,7 @@ def run_schedule(
     ranks: Ranks = ALONE,
     bounds: Mapping[str, Bound] | None = None,
     of_larger_run: bool = False,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train `state` from its newest checkpoint, if any, to the end of the schedule.
 
@@ -111,7 +113,7 @@ def run_schedule(
     Of several `ranks` all train and evaluate, and the first alone touches the run directory. A seed that diverges is
     reported and keeps running; when all have, `DivergenceError` ends the run, its last checkpoint kept, unless it is
     part `of_larger_run` with more seeds. SIGINT, SIGTERM and SIGHUP end it with `Interrupted` after the updates
-    under way, and a checkpoint.
+    under way, and a checkpoint; so does what `watch` raises, `Stopped` too.
     """
     restored: dict[str, Any] = run.restore(state, metadata) if ranks.is_first else {}
     done = ranks.maximum(int(restored.get("update", 0)))
@@ -119,16 +121,18 @@ def run_schedule(
         ranks.broadcast(tensor)
     began = time.monotonic() - float(restored.get("wall_seconds", 0.0))
     diverged = {int(seed): int(update) for seed, update in restored.get("diverged", {}).items()}
-    watch = _Watch(seeds, diverged, bounds or {}, run, reports=ranks.is_first, stops=not of_larger_run)
+    health = _Health(seeds, diverged, bounds or {}, run, reports=ranks.is_first, stops=not of_larger_run)
     lines = [line["update"] for line in run.lines("train")] if ranks.is_first and done else []
     logged = ranks.maximum(max(done - done % schedule.log_interval, min(done, 1), *lines[-1:]))
     progress("train", done, schedule.updates, "updates")
-    log = _Log(run if ranks.is_first else None)
+    log = _Log(seeds, run if ranks.is_first else None, watch)
+    if watch is not None and ranks.is_first:
+        watch.known(Record.of_line(line, seeds) for line in run.lines())
 
     def save() -> None:
-        if of_larger_run and len(watch.diverged) == len(seeds) and done < schedule.updates:
+        if of_larger_run and len(health.diverged) == len(seeds) and done < schedule.updates:
             return  # the last good checkpoint stays
-        passed = {"wall_seconds": time.monotonic() - began, "diverged": with_text_keys(watch.diverged)}
+        passed = {"wall_seconds": time.monotonic() - began, "diverged": with_text_keys(health.diverged)}
         run.save(state, done, {**metadata, **passed})
 
     with Runner(step, state, schedule.unroll, done=done) as runner, stop_signals() as received:
@@ -144,31 +148,41 @@ def run_schedule(
                 means = state.metrics.mean_of_last(logged, done)
                 more: Metrics = state.report() if isinstance(state, Growing) else {}
                 log.add("train", done, time.monotonic() - began, {**means, **more})
-                watch.metrics(state.metrics, means, logged, done)
+                health.metrics(state.metrics, means, logged, done)
                 logged = done
             if saves or stopped:
-                watch.numbers(state, done)
+                health.numbers(state, done)
             if evaluate is not None and schedule.is_mark(schedule.evaluation_interval, done):
                 log.add("evaluation", done, time.monotonic() - began, evaluate(done))
             if saves or stopped:
                 log.write(waits=True)
-            if ranks.is_first and (saves or stopped):
+            failed = ranks.maximum(int(log.failure is not None))
+            if failed and not (saves or stopped):
+                health.numbers(state, done)
+                log.write(waits=True)
+            if ranks.is_first and (saves or stopped or failed):
                 save()
             progress("train", done, schedule.updates, "updates")
+            if failed and (done < schedule.updates or not isinstance(log.failure, Stopped)):
+                raise log.failure or Stopped
             if stopped and done < schedule.updates:
                 raise Interrupted(
                     f"stopped after update {done:,} of {schedule.updates:,}, with a checkpoint in {run.path}",
                     received() or signal.SIGTERM,
                 )
-    return Trained(wall_seconds=time.monotonic() - began, diverged=watch.diverged)
+    return Trained(wall_seconds=time.monotonic() - began, diverged=health.diverged)
 
 
 @dataclass(slots=True)
 class _Log:
     """Writes lines of metrics in the order of their updates, also when some of them come later."""
 
+    seeds: Sequence[int]
     run: RunDirectory | None
+    watch: Watch | None
     waiting: deque[tuple[str, int, float, Metrics | Pending]] = field(default_factory=deque)
+    failure: Exception | None = None
+    """what `watch` raised"""
 
     def add(self, phase: str, update: int, seconds: float, metrics: Metrics | Pending) -> None:
         self.waiting.append((phase, update, seconds, metrics))
@@ -182,13 +196,19 @@ class _Log:
                 if not (waits or metrics.is_done()):
                     return
                 metrics = metrics.result()
-            if self.run is not None:
-                self.run.log(phase, update, seconds, metrics)
             self.waiting.popleft()
+            if self.run is None:
+                continue
+            self.run.log(phase, update, seconds, metrics)
+            if self.watch is not None and self.failure is None:
+                try:
+                    self.watch(Record.of(phase, update, seconds, self.seeds, metrics))
+                except Exception as error:  # raised once there is a checkpoint
+                    self.failure = error
 
 
 @dataclass(slots=True)
-class _Watch:
+class _Health:
     """Reports seeds that diverge, each once, and stops a run of which nothing is left."""
 
     seeds: Sequence[int]

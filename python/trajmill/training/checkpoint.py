@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from trajmill.core.files import write_whole
+from trajmill.core.json_input import parse_json
 from trajmill.core.sealing import ARRAYS_FORMAT, arrays_hash
 from trajmill.training.state import TrainingState
 
@@ -84,8 +85,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if header["format"] == FORMAT and header.get("sha256") != digest(tensors, described):
         raise DamagedCheckpointError(f"{path} is damaged: its content does not have the hash that was written with it")
     try:
-        return tensors, json.loads(described)
-    except json.JSONDecodeError as error:
+        return tensors, parse_json(described)
+    except ValueError as error:
         raise DamagedCheckpointError(f"{path} is damaged: its metadata is not valid JSON: {error}") from error
 
 

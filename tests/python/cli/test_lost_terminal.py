@@ -31,7 +31,7 @@ def test_progress_that_cannot_be_printed(tmp_path: Path) -> None:
     words = [*TRAIN, "--schedule.updates", "20", "--out", str(tmp_path / "run")]
     reader, writer = os.pipe()
     os.close(reader)
-    code = f"import trajmill.cli.progress as p; p.LINE_SECONDS = 0.0; {MAIN}"
+    code = f"import trajmill.core.display as p; p.LINE_SECONDS = 0.0; {MAIN}"
     done = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=writer, check=False)
     os.close(writer)
     assert done.returncode == 0 and RunDirectory(tmp_path / "run").finished and b"20 updates" in done.stdout

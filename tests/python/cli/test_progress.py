@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from trajmill.cli.progress import PlainProgress, RichProgress, amount, duration, rate
+from trajmill.core.display import PlainProgress, RichProgress, amount, duration, rate
 
 
 def test_plain_lines_come_every_five_seconds_and_at_the_end():
@@ -80,7 +80,7 @@ def test_duration(seconds, text):
 
 
 def test_the_bar_of_a_task_that_begins_again_moves_again(monkeypatch):
-    monkeypatch.setattr("trajmill.cli.progress.REDRAW_SECONDS", 1e-9)
+    monkeypatch.setattr("trajmill.core.display.REDRAW_SECONDS", 1e-9)
     progress = RichProgress()
     for done in (0, 4, 1):
         progress("train", done, 4, "updates")

@@ -384,12 +384,18 @@ def test_bad_outputs_are_refused() -> None:
 
 
 def test_import_is_light() -> None:
-    """`import trajmill` loads the core alone, and every public name is there all the same; two of them need torch."""
+    """`import trajmill` loads the core alone, and every public name is there all the same; some of them need torch."""
     code = """
 import sys, trajmill
 assert not {'numpy', 'torch', 'h5py', 'xxhash', 'tyro', 'rich'} & set(sys.modules)
-assert all(hasattr(trajmill, name) for name in set(dir(trajmill)) - {'feed', 'load_policy'})
+assert all(hasattr(trajmill, name) for name in set(dir(trajmill)) - {'feed', 'load_policy', 'load_run', 'train'})
 assert 'torch' not in sys.modules
+sys.modules['torch'] = None
+try:
+    trajmill.train
+except ModuleNotFoundError as error:
+    assert str(error).startswith("trajmill.train needs torch") and "'trajmill[train]'" in str(error)
+del sys.modules['torch']
 assert hasattr(trajmill, 'feed') and not hasattr(trajmill, 'Markov')
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -268,6 +268,26 @@ def test_a_torch_loader_meets_every_row_once(workers, start, chain):
     assert np.array_equal(rows.numpy(), corpus.shuffled(2)[:])
 
 
+def test_a_loader_that_would_list_all_rows_says_what_to_do_instead(chain):
+    """`shuffle=True` lists every number of a row before the first batch; our orders take no memory."""
+    data = pytest.importorskip("torch").utils.data
+    corpus = tm.VirtualCorpus(chain, sequence_count=10**12, length=8)
+    for many in (corpus, corpus.shuffled(3)):
+        with pytest.raises(
+            ValueError, match=r"shuffle=True.*trajmill.CorpusSampler\(1000000000000, .*shuffled\(seed\)"
+        ):
+            data.DataLoader(many, batch_size=4, shuffle=True)
+    assert len(corpus) == 10**12
+    sampler = tm.CorpusSampler(10**12, batch_size=4, seed=3)
+    batches = [next(iter(data.DataLoader(corpus, batch_sampler=sampler)))]
+    batches += [next(iter(data.DataLoader(corpus.shuffled(3), batch_size=4)))]
+    some = data.RandomSampler(corpus, replacement=True, num_samples=10)
+    assert all(np.array_equal(batch, corpus.shuffled(3)[:4]) for batch in batches)
+    assert len(next(iter(data.DataLoader(corpus, batch_size=10, sampler=some)))) == 10
+    few = tm.VirtualCorpus(chain, sequence_count=20, length=8)
+    assert len(next(iter(data.DataLoader(few, batch_size=20, shuffle=True)))) == 20
+
+
 def test_a_torch_loader_collates_trajectories(mdp):
     torch = pytest.importorskip("torch")
     corpus = tm.VirtualCorpus(mdp, sequence_count=10, length=6)

@@ -179,7 +179,7 @@ def test_short_names() -> None:
 
 
 def test_wrong_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'Hopper-v5'; known: .*Hopper-v4"):
+    with pytest.raises(ValueError, match=r"Hopper-v5 is Gymnasium's: .*Hopper-v4"):
         environment_definition("Hopper-v5")
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         BatchedEnvironment("Hopper-v4", 0)
@@ -324,7 +324,8 @@ def test_ants_padded_observations_are_compared_without_their_zeros() -> None:
 def test_nothing_is_printed_and_no_file_is_left(tmp_path: Path) -> None:
     code = (
         "from trajmill.evaluation import make_gymnasium, BatchedEnvironment\n"
-        "make_gymnasium('HalfCheetah-v4').close(); BatchedEnvironment('HalfCheetah-v4', 2).close()"
+        "make_gymnasium('HalfCheetah-v4').close(); BatchedEnvironment('HalfCheetah-v4', 2).close()\n"
+        "from trajmill.evaluation.simulators import open_environments; open_environments('HalfCheetah-v5', 2).close()"
     )
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path

@@ -95,7 +95,7 @@ def test_processes_get_the_learning_rates_of_their_seeds(
     class Stopped(Exception):
         pass
 
-    def noting(run: RunDirectory, train: object, configs: list[Any], progress: object) -> None:
+    def noting(run: RunDirectory, train: object, configs: list[Any], *more: object) -> None:
         parts.extend((part.seeds, part.method.learning_rate) for part in configs)
         raise Stopped
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from trajmill.core import files
+from trajmill.core.json_input import read_json
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.progress import Progress, silent
 from trajmill.corpus.errors import CorpusError
@@ -104,7 +105,7 @@ def _make_way(target: Path, *, overwrite: bool) -> None:
         raise CorpusError(f"{target} exists; choose another name or pass --overwrite")
     if target.is_dir():
         try:
-            known = {RECORD, *json.loads((target / RECORD).read_bytes())["files"]}
+            known = {RECORD, *read_json(target / RECORD)["files"]}
         except (OSError, ValueError, KeyError, TypeError):
             known = set()
         if foreign := sorted({path.name for path in there} - known):

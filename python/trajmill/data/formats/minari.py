@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.json_input import parse_json
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.data import hdf5
 from trajmill.data.columns import (
@@ -132,10 +133,10 @@ def _parsed(what: str, text: object) -> dict[str, Any]:
     try:
         if not isinstance(text, str | bytes):
             raise ValueError(f"text is needed, got {type(text).__name__}")
-        value = json.loads(text)
+        value = parse_json(text)
         if not isinstance(value, dict):
             raise ValueError(f"an object is needed, got {type(value).__name__}")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise refuse(f"{what} is not a valid JSON object ({error})", "copy or download it again") from None
     return value
 
@@ -244,7 +245,7 @@ def _open_episode(file: h5py.File, episode: str) -> tuple[dict[str, h5py.Dataset
 
 def _sizes(metadata: Mapping[str, Any]) -> dict[str, int]:
     """How many numbers observations and actions have, by the spaces that the metadata describes."""
-    spaces = {key: json.loads(metadata.get(f"{key[:-1]}_space", "{}")) for key in ("observations", "actions")}
+    spaces = {key: parse_json(metadata.get(f"{key[:-1]}_space", "{}")) for key in ("observations", "actions")}
     return {key: space["shape"][0] if space["type"] == "Box" else 1 for key, space in spaces.items() if space}
 
 
@@ -324,8 +325,8 @@ def _plain_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     own = metadata.get("trajmill")
     values |= own if isinstance(own, dict) else {}
     try:
-        environment = json.loads(metadata.get("env_spec", ""))["id"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        environment = parse_json(metadata.get("env_spec", ""))["id"]
+    except (ValueError, TypeError, KeyError):
         return values
     return {"environment": environment, **values} if isinstance(environment, str) else values
 

@@ -7,7 +7,6 @@ time, and actions are as the environment takes them. Runs write such files (`tra
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trajmill.core.json_input import parse_json
 from trajmill.core.paths import AnyPath, local_path
 from trajmill.core.sealing import ARRAYS_FORMAT, arrays_hash
+from trajmill.data.actions import recorded_limit, to_environment
 from trajmill.data.columns import MemoryBudget, check_columns
 from trajmill.data.errors import refuse, refusing, warn_about, where
 from trajmill.data.formats import checked_dataset
@@ -74,7 +75,7 @@ def read(
             fault = f"{count:,} rows are not of {environments} environments, as many of each"
             raise refuse(fault, "give a directory that this version of trajmill has written")
         columns = {name: _by_environment(values, environments) for name, values in columns.items()}
-        columns["actions"] = columns["actions"] * np.float32(known.pop("action_limit", 1.0))
+        columns["actions"] = to_environment(columns["actions"], recorded_limit(known.get("action_limit", 1.0)))
         columns = _settled(columns, count // environments)
         fields = {"name": f"{known.get('dataset', 'replay')}-{known.get('seed', path.name)}", "metadata": known}
         return checked_dataset(path, columns, fix_timeouts=fix_timeouts, limit=limit, **fields)
@@ -125,8 +126,8 @@ def _read_file(path: Path, budget: MemoryBudget) -> tuple[Columns, dict[str, Any
         raise refuse(f"{path.name} is damaged: its content does not have the hash that was written with it", _RESTORE)
     budget.take(arrays)
     try:
-        known = json.loads(described)
-    except (ValueError, RecursionError):
+        known = parse_json(described)
+    except ValueError:
         known = []
     lengths = {len(array) if array.ndim else 0 for array in arrays.values()}
     is_described = isinstance(known, dict) and known.get("kind") == "replay"

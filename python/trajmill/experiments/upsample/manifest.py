@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trajmill.core.files import contents, sha256_of, write_whole
+from trajmill.core.json_input import read_json
 
 FORMAT = "trajmill-upsample-1"
 FILE = "manifest.json"
@@ -42,7 +43,7 @@ class Manifest:
                 )
             return cls(FORMAT, spec)
         try:
-            found = json.loads(path.read_bytes())
+            found = read_json(path)
             if not isinstance(found, dict) or not isinstance(found.get("spec"), dict) or found["format"] != FORMAT:
                 raise ValueError(f"its format is not {FORMAT}")
             manifest = cls(**{key: found[key] for key in cls.__slots__})

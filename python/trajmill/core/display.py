@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -13,9 +15,10 @@ import rich.progress
 from rich.console import Console
 from rich.text import Text
 
-from trajmill.core.progress import duration
+from trajmill.core.plain_text import plain_text
+from trajmill.core.progress import Progress, duration
 
-__all__ = ["PlainProgress", "RichProgress", "amount", "duration", "rate"]
+__all__ = ["PlainProgress", "RichProgress", "amount", "display", "duration", "rate"]
 
 REDRAW_SECONDS = 0.1
 LINE_SECONDS = 5.0
@@ -25,13 +28,19 @@ BAR_MINIMUM_WIDTH = 110
 """columns of a terminal that has room for a bar beside the numbers"""
 
 
+def display() -> AbstractContextManager[Progress]:
+    """Progress for whoever looks at stderr: bars on a terminal and, with ipywidgets, in a notebook; else lines."""
+    in_notebook = Console().is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    return RichProgress() if sys.stderr.isatty() or in_notebook else nullcontext(PlainProgress(sys.stderr))
+
+
 class RichProgress(rich.progress.Progress):
     """Bars on the terminal behind stderr."""
 
     def __init__(self) -> None:
         console = Console(file=sys.stderr)
         super().__init__(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             *([rich.progress.BarColumn(bar_width=24)] if console.width >= BAR_MINIMUM_WIDTH else []),
             rich.progress.TaskProgressColumn(),
             rich.progress.TextColumn("{task.fields[amount]}", style="dim"),
@@ -52,7 +61,7 @@ class RichProgress(rich.progress.Progress):
         self._drawn[task] = now
         done = f"{amount(completed)} / {amount(total)} {unit}"
         if task not in self._numbers:
-            self._numbers[task] = self.add_task(task, total=total, unit=unit, amount=done)
+            self._numbers[task] = self.add_task(plain_text(task, keep=""), total=total, unit=unit, amount=done)
         number = self._numbers[task]
         if completed < total and self._tasks[number].finished:  # it begins again
             self.reset(number)
@@ -103,7 +112,7 @@ class PlainProgress:
         if speed > 0:
             parts.append(rate(speed, unit))
             parts.append(f"{duration(elapsed)} in all" if done else f"{duration((total - completed) / speed)} left")
-        print("  ".join(parts), file=self._stream, flush=True)
+        print(plain_text("  ".join(parts), keep=""), file=self._stream, flush=True)
 
 
 def amount(count: float) -> str:
