@@ -73,8 +73,8 @@ def writing(options: Options, stack: ExitStack) -> Group:
     def to_file(path: Path) -> None:
         random = np.random.default_rng(0)
         with path.open("wb") as file:
-            for _ in range(size // block.nbytes):
-                random.integers(100, size=block.shape, dtype=np.uint8).tofile(file)
+            for first in range(0, size, block.nbytes):
+                random.integers(100, size=min(block.nbytes, size - first), dtype=np.uint8).tofile(file)
             files.sync(path)
 
     ours = fresh(lambda path: build(spec, path, threads=threads))

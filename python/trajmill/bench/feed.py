@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from trajmill.bench.group import Builder, Group, Options
 from trajmill.bench.replay import ROW_BYTES, Columns, add_limits, filled, torchrl, transitions
 from trajmill.replay.feed import Feed
+from trajmill.training.device import device_named
 
 AHEAD = 4
 BATCHES = (256, 5120, 65_536)
@@ -39,7 +40,7 @@ def batches(batch_size: int, options: Options, stack: ExitStack) -> Group:
     """One thread draws; torch computes on one thread."""
     stack.callback(torch.set_num_threads, torch.get_num_threads())
     torch.set_num_threads(1)
-    device = torch.device(options.device)
+    device = device_named(options.device)
     columns = transitions(0, options.rows)
     group = Group(f"batches of {batch_size:,} of {options.rows:,} rows on {device}", "M rows/s", 1e-6)
     finish, buffer = partial(synchronize, device), filled(columns)

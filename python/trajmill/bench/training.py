@@ -24,7 +24,7 @@ from trajmill.bench.group import Builder, Group, Options
 from trajmill.core.progress import silent
 from trajmill.data import Dataset, qlearning_transitions
 from trajmill.replay.tables import TransitionRows, table_of
-from trajmill.training.device import ComputeConfig, torch_as_it_was
+from trajmill.training.device import ComputeConfig, device_named, torch_as_it_was
 from trajmill.training.runner import Runner, captured
 from trajmill.training.settings import decaying
 
@@ -118,8 +118,8 @@ def groups(options: Options) -> list[Builder]:
 def updates(name: str, options: Options, stack: ExitStack) -> Group:
     """One seed, and on a GPU many seeds together, whose updates are added up; float32, one thread of a CPU."""
     stack.enter_context(torch_as_it_was())
-    device = ComputeConfig(device="cuda" if options.device == "cuda" else "cpu").apply()
-    on_gpu = device.type == "cuda"
+    on_gpu = device_named(options.device).type == "cuda"
+    device = ComputeConfig(device="cuda" if on_gpu else "cpu").apply()
     size = "tiny" if options.tiny else "paper" if on_gpu else "small"
     workload = Workload(name, size, {} if on_gpu else smaller(name))
     group = Group(f"{name}, batch {workload.config.batch_size:,}, {device}", "updates/s", 1.0)

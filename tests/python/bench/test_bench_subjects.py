@@ -57,6 +57,20 @@ def test_the_corpus(tmp_path: Path) -> None:
     assert {"nanoGPT's way (np.memmap)", "Megatron's way (index, one buffer)"} <= {rate.name for rate in found.rows}
 
 
+def test_every_writer_writes_the_size_that_counts(tmp_path: Path) -> None:
+    """Also one that is no multiple of a block of 64 MiB."""
+    with ExitStack() as stack:
+        group = corpus.writing(Options(threads=1, folder=tmp_path, mebibytes=67), stack)
+        for entry in group.entries:
+            if entry.contender.name == corpus.SAMPLER:
+                continue
+            entry.contender.before()
+            entry.contender.run(1)
+            size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+            assert 67 * 2**20 <= size < 67.1 * 2**20, entry.contender.name
+            entry.contender.before()
+
+
 def test_a_full_disk_is_said_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"needs .* GB of free space .*--folder.*--mebibytes"):
         run.bench("corpus", Options(threads=1, folder=tmp_path, mebibytes=2**23), 0.01)

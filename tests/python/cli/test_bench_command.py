@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -88,12 +89,16 @@ def test_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (("replay", "--rows", "10"), "rows must be"),
         (("feed", "--rows", "10"), "rows must be"),
         (("training", "--methods", "alchemy"), "there is no method 'alchemy'"),
+        (("feed", "--device", "cuda", "--rows", "2000"), "torch sees 0 GPUs"),
+        (("training", "--device", "cuda"), "torch sees 0 GPUs"),
         (("compare", "a.json", "b.json"), "there is no file"),
     ],
 )
 def test_wrong_words_are_refused_before_the_work(
     capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
 ) -> None:
+    if "GPU" in message and importlib.import_module("torch").cuda.is_available():
+        pytest.skip("there is a GPU")
     code, out, err = called(capsys, *words, "--quiet")
     assert (code, out) == (1, "") and message in err
 
