@@ -9,14 +9,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 # bytecode is kept where a machine says otherwise: tests start many programs, which import torch
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-all bench setup lint test-cpp test-python clean
+.PHONY: demo test test-all bench setup lint test-cpp docs test-python clean
 
 demo: $(VENV)/.demo
 	$(BIN)/trajmill demo --out runs/demo
 
 # linters and compiler side by side, for mypy uses one core
 test: setup
-	$(MAKE) --jobs 2 --output-sync --keep-going lint test-cpp
+	$(MAKE) --jobs 2 --output-sync --keep-going lint test-cpp docs
 	$(MAKE) test-python
 
 # runs every step, also when one fails, and says in the end which did; so does bench
@@ -40,13 +40,17 @@ lint:
 test-cpp:
 	MAKEFLAGS= $(BIN)/python tools/check.py test-cpp
 
+# a site that needs no network, in build/site
+docs:
+	$(BIN)/python tools/check.py docs
+
 test-python:
 	$(BIN)/python tools/check.py test-python
 
 # the demonstration needs no tools of tests
 setup: $(VENV)/.test
 $(VENV)/.demo: EXTRAS := train
-$(VENV)/.test: EXTRAS := train,test
+$(VENV)/.test: EXTRAS := train,test,docs
 
 # torch first and pinned: an open range would fetch gigabytes of CUDA libraries on a machine without a GPU
 $(VENV)/.demo $(VENV)/.test: pyproject.toml constraints.txt CMakeLists.txt $(shell find cpp -type f)

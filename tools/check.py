@@ -1,7 +1,8 @@
 """The checks that people and CI run: ``python tools/check.py NAME``.
 
-``lint``, ``test-cpp`` and ``test-python`` are ``make test``; ``all`` adds sanitizers, the installed wheel, 64-bit Arm
-and the slow tests, runs each also when another fails, and says in the end which did. ``stubs`` rewrites the stub.
+``lint``, ``test-cpp``, ``docs`` and ``test-python`` are ``make test``; ``all`` adds sanitizers, the installed wheel,
+64-bit Arm and the slow tests, runs each also when another fails, and says in the end which did. ``stubs`` rewrites the
+stub.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ BIN = Path(sys.executable).parent
 STUB = ROOT / "python/trajmill/_core.pyi"
 PYTEST = ("-m", "pytest", "-q", "-n", "2", "--dist", "loadfile")
 """two processes; tests of a file share what takes long to make"""
+SITE = ROOT / "build/site"
+ASKS = re.compile(
+    r"<(?:script|img|iframe|link|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>|url\((?:https?:)?//[^)]*\)"
+)
+"""what a browser loads by itself from elsewhere; a link that a reader may follow is none"""
 SANITIZERS = ("address,undefined", "thread")
 WITHOUT_PYTHON = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={BIN / 'ninja'}", "-DTRAJMILL_BUILD_PYTHON=OFF")
 
@@ -130,6 +136,18 @@ def build_and_test(folder: str, *options: str) -> None:
     run(BIN / "ctest", "--test-dir", build, "--output-on-failure")
 
 
+def docs() -> None:
+    """Build the documentation as a site in build/site; a warning is a failure, and so is what asks another server."""
+    run(BIN / "mkdocs", "build", "--strict", "--quiet", NO_MKDOCS_2_WARNING="1")
+    asked = [
+        f"{page.relative_to(SITE)}: {resource}"
+        for page in sorted(SITE.rglob("*.html"))
+        for resource in ASKS.findall(page.read_text(encoding="utf-8"))
+    ]
+    if asked:
+        raise SystemExit("pages that ask another server for something:\n" + "\n".join(asked))
+
+
 def test_python(*options: str) -> None:
     """Run the Python tests."""
     run(BIN / "python", *PYTEST, *options, OMP_NUM_THREADS="1")
@@ -198,6 +216,7 @@ def main() -> None:
     checks: dict[str, Callable[[], object]] = {
         "lint": lint,
         "test-cpp": test_cpp,
+        "docs": docs,
         "test-python": test_python,
         "sanitize": lambda: run_every({name: lambda name=name: sanitize(name) for name in SANITIZERS}),
         "wheel": test_wheel,
@@ -205,7 +224,9 @@ def main() -> None:
         "neon": neon,
         "stubs": lambda: STUB.write_text(make_stub()),
     }
-    every = {name: checks[name] for name in ("lint", "test-cpp", "sanitize", "sanitize-module", "wheel", "neon")}
+    every = {
+        name: checks[name] for name in ("lint", "test-cpp", "docs", "sanitize", "sanitize-module", "wheel", "neon")
+    }
     every["slow tests"] = lambda: test_python("-m", "slow or not slow", "--durations", "25")
     checks["all"] = lambda: run_every(every)
     if len(sys.argv) != 2 or sys.argv[1] not in checks:

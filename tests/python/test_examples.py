@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
 pytestmark = pytest.mark.skipif(not SCRIPTS, reason="the package is tested without its examples")
 
@@ -33,4 +36,23 @@ def test_an_example_runs(script: Path, tmp_path: Path) -> None:
 
 def test_the_list_of_examples_is_whole() -> None:
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    assert [script.name for script in SCRIPTS if f"({script.name})" not in listed] == []
+    assert [path.name for path in SCRIPTS + NOTEBOOKS if f"({path.name})" not in listed] == []
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As committed: valid, without outputs, every cell in order."""
+    import matplotlib.pyplot as plt
+
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    assert (content["nbformat"], content["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in content["cells"]}) == len(content["cells"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plt, "show", lambda: None)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for number, cell in enumerate(content["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            exec(compile("".join(cell["source"]), f"{notebook.name}, cell {number}", "exec"), names)
+    assert plt.get_fignums()
+    plt.close("all")

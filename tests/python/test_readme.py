@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import FENCED, PAGES, ROOT, commands
 
 import trajmill
 from trajmill.algorithms import method_names
@@ -21,18 +22,10 @@ from trajmill.cli import COMMANDS, session
 from trajmill.studies.forms import differences
 from trajmill.studies.run import all_studies
 
-ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PACKAGE = Path(trajmill.__file__).parent
 
 pytestmark = pytest.mark.skipif(not README.exists(), reason="the package is tested without its documentation")
-
-PAGES = {
-    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for pattern in ("*.md", "docs/*.md", ".github/**/*.md", "tests/golden/**/*.md", "python/trajmill/data/bundled/*.md")
-    for path in sorted(ROOT.glob(pattern))
-}
-FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
 def pages(*, but: tuple[str, ...] = ()) -> list[Any]:
@@ -90,24 +83,6 @@ def test_methods_are_described_as_their_files_do() -> None:
 
 class Parsed(Exception):
     """The command line has understood all words."""
-
-
-PLACEHOLDERS = {"train METHOD": "train cql", "train NAME": "train cql", "methods NAME": "methods cql"}
-SCHEMATIC = re.compile(r"\.\.\.|[|\[\]]|\bFORMAT\b|\breproduce NAME\b")
-"""what shows the form of a command instead of one"""
-OWN_COMMAND = re.compile(r"(?:^|-m )(?:\.venv/bin/)?trajmill(?= )")
-
-
-def commands(text: str) -> Iterator[str]:
-    """Every command of trajmill in the blocks of a page, without the words that explain it."""
-    blocks = [body for _, language, body in FENCED.findall(text) if language in ("", "sh", "bash")]
-    text = re.sub(r" *\\\n *", " ", "".join(blocks))
-    for placeholder, instead in PLACEHOLDERS.items():
-        text = text.replace(placeholder, instead)
-    for line in text.splitlines():
-        command = re.sub(r"^(\w+=\S+ )+", "", re.split(r" {3,}(?=[a-z])|\s#", line.strip())[0].strip())
-        if (found := OWN_COMMAND.search(command)) and not SCHEMATIC.search(command):
-            yield command[found.end() :].strip()
 
 
 def mentions(text: str) -> Iterator[list[str]]:

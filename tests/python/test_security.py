@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trajmill.cli.progress import PlainProgress
 
 import trajmill as tm
 from trajmill import laws
 from trajmill.cli import main, session
+from trajmill.core.display import PlainProgress
 from trajmill.core.json_input import DEEPEST, parse_json, read_json
 from trajmill.core.plain_text import plain_text
 from trajmill.corpus.export.tokens import CorpusError
@@ -320,7 +320,7 @@ def test_warnings_and_progress_do_not_steer_the_terminal(capsys: pytest.CaptureF
 
 
 def test_progress_on_a_terminal_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    from trajmill.cli.progress import RichProgress
+    from trajmill.core.display import RichProgress
 
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with RichProgress() as progress:

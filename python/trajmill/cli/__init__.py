@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "quality": ("quality REAL SYNTHETIC", "how good synthetic transitions are, beside real ones", _AGAIN),
     "upsample": ("upsample DATASET --count N", "make many more transitions like those of a dataset", _SHARDS),
     "train": ("train METHOD", "train a method, many seeds at once, and score its policies", _RESUME),
+    "sweep": ("sweep METHOD --grid ...", "train a method with every combination of some settings", _RUNS),
     "evaluate": ("evaluate RUN", "score a trained policy in MuJoCo", _AGAIN),
     "predict": ("predict RUN", "measure a trained model of the dynamics", _AGAIN),
     "export": ("export RUN DEST", "write what a run has learned in another program's format", _AGAIN),
@@ -77,6 +78,7 @@ examples
   trajmill dataset info hopper-sac-replay-10k
   trajmill upsample hopper-sac-replay-10k --count 1M --out runs/more
   trajmill train METHOD --dataset hopper-sac-replay-10k --out runs/hopper
+  trajmill sweep METHOD --datasets hopper-sac-replay-10k --grid method.discount 0.9 0.99 --out runs/sweep
   trajmill evaluate runs/hopper --episode-count 100
   trajmill reproduce a-table-6 --quick
   trajmill report runs/hopper runs/baseline --out report.html

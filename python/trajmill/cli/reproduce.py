@@ -24,7 +24,8 @@ from rich.table import Table
 
 from trajmill.cli.session import Outcome, UsageError, columns
 from trajmill.core.progress import Progress, silent
-from trajmill.studies.cells import QUICK_LABEL, ReproduceConfig
+from trajmill.runs.engines import EngineConfig
+from trajmill.studies.cells import QUICK_LABEL, ReproduceConfig, short_name
 from trajmill.studies.measures import Results
 from trajmill.studies.records import Form
 from trajmill.studies.run import advice, all_studies, check, names_in, plan, reproduce
@@ -39,6 +40,8 @@ EXAMPLES = """
   trajmill reproduce b-rates --datasets hopper-sac-replay-10k --update-share 0.2
   trajmill reproduce c-online --environments hopper --update-share 0.1
   trajmill reproduce a-table-1 --out runs/paper-a --text wiki.train.raw
+  trajmill reproduce a-table-1 --out runs/paper-a --engine ray --ray-address auto --gpus-per-cell 0.5
+  trajmill reproduce a-table-1 --out runs/paper-a --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT
   trajmill reproduce a-table-6 --datasets hopper-medium-v2 walker2d-medium-v2 --seeds 0 1 2 3 4
 """
 
@@ -62,6 +65,7 @@ class Reproduce:
     out: Path | None = None
     """where runs, tables and figures go; by default runs/paper-X, with --quick runs/paper-X-quick"""
     config: Annotated[ReproduceConfig, tyro.conf.arg(name="")] = field(default_factory=ReproduceConfig)
+    engine: Annotated[EngineConfig, tyro.conf.arg(name="")] = field(default_factory=EngineConfig)
 
     def run(self, progress: Progress) -> Outcome:
         if self.form is not None and (self.list or self.check):
@@ -81,9 +85,13 @@ class Reproduce:
             return Outcome(data, "\n".join(f"{out}: {each}" for out, each in predicted.items()))
         if progress is not silent and not self.config.quick and "quick" not in asked:
             self._announce(asked)
-        done = {name: reproduce(name, self._out(name), self.config, progress, form) for name, form in asked.items()}
+        done = {
+            name: reproduce(name, self._out(name), self.config, progress, form, self.engine)
+            for name, form in asked.items()
+        }
         data = {name: _facts(results) for name, results in done.items()}
-        return Outcome(data, Group(*(_shown(results) for results in done.values())))
+        failure = failures_in_words(sum(len(results.failed) for results in done.values()))
+        return Outcome(data, Group(*(_shown(results) for results in done.values())), failure)
 
     def _form(self, asked: str, name: str) -> Form | None:
         """The form of a study; of a paper's studies those that have one form alone have that one."""
@@ -110,6 +118,11 @@ class Reproduce:
             print(f"{out}: {predicted}", file=sys.stderr)
 
 
+def failures_in_words(count: int, what: str = "failed") -> str:
+    """What a command ends with some of whose runs failed; empty if none did."""
+    return f"{count} run{'s' * (count > 1)} {what}, for the reasons above; finished runs are kept" if count else ""
+
+
 def _facts(done: Results) -> dict[str, Any]:
     """For machines."""
     heads = done.comparison.columns
@@ -119,6 +132,8 @@ def _facts(done: Results) -> dict[str, Any]:
         "markdown": str(done.markdown),
         "missing": dict(done.missing),
         "not_yet": dict(done.not_yet),
+        "failed": {f"{name} on {short_name(place)}": why for (name, place), why in done.failed.items()},
+        "left_to_others": done.left_to_others,
         "rows": {
             label: [{"column": head, **asdict(entry)} for head, entry in zip(heads, row, strict=True)]
             for label, row in done.comparison.rows.items()
@@ -177,14 +192,30 @@ def _checked(names: Sequence[str]) -> Outcome:
 
 
 def _shown(done: Results) -> RenderableType:
+    if done.left_to_others:
+        text = in_a_shard(done.study.name, len(done.runs), done.left_to_others)
+        return escape("\n".join([*_failed(done), text]))
     labelled = done.config.quick and done.study.variants
     parts: list[RenderableType] = [f"[bold]{QUICK_LABEL}[/]\n"] if labelled else []
     if done.comparison.rows:
         parts.append(_table(done))
     parts += [f"{name}: {why}" for name, why in done.not_yet.items()]
+    parts += [escape(line) for line in _failed(done)]
     if done.missing:
         parts += ["\nDatasets that were not found leave their cells empty:", *advice(done.missing)]
     return Group(*parts, escape(f"\nReport: {done.report}\nTable:  {done.markdown}"))
+
+
+def _failed(done: Results) -> list[str]:
+    return [f"{variant} on {short_name(place)} failed: {why}" for (variant, place), why in done.failed.items()]
+
+
+def in_a_shard(name: str, finished: int, left: int) -> str:
+    """What a shard says that is not the last to end."""
+    return (
+        f"{name}: {finished} run{'s' * (finished != 1)} of this shard finished, {left} left to other shards; the last "
+        f"to end writes the tables, and so does the same command without --shard"
+    )
 
 
 def _table(done: Results) -> Table:

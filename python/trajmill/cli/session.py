@@ -27,10 +27,10 @@ from trajmill.core.paths import given_path
 from trajmill.core.plain_text import plain_text
 from trajmill.core.progress import silent
 
-_RULES = tyro.constructors.ConstructorRegistry()
+RULES = tyro.constructors.ConstructorRegistry()
 
 
-@_RULES.primitive_rule
+@RULES.primitive_rule
 def _path_rule(asked: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
     """Every path of every command means what `given_path` says; a URL is wrong usage."""
     if asked.type is not Path:
@@ -52,6 +52,8 @@ class Outcome:
     """for machines, printed with --json"""
     text: RenderableType
     """for people"""
+    failure: str = ""
+    """what went wrong although there is a result: the command fails with it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
             about = _about(kind.__doc__, kind.EXAMPLES)
     if {"-h", "--help"} & set(rest):
         print(f"{about}\n")  # not as the parser's description, whose lines it joins
-    command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers, registry=_RULES)
+    command = tyro.cli(kind, prog=f"trajmill {name}", description="", args=rest, config=markers, registry=RULES)
     with nullcontext(silent) if quiet else display() as progress, _plain_warnings():
         outcome = command.run(progress)
     if outcome is None:
@@ -113,6 +115,8 @@ def run_command(module: ModuleType, words: Sequence[str], *, quiet: bool, as_jso
         print(plain_text(outcome.text))
     else:
         Console().print(_Plain(outcome.text))
+    if outcome.failure:
+        raise RuntimeError(outcome.failure)
 
 
 def json_value(value: Any) -> Any:

@@ -42,13 +42,11 @@ class Train:
 
     def run(self, progress: Progress) -> Outcome | None:
         from trajmill.experiments.loggers import logger_named
-        from trajmill.experiments.settings import OnlineTrainConfig, kind_of_settings
+        from trajmill.experiments.settings import OnlineTrainConfig
         from trajmill.experiments.train import train
         from trajmill.training.distributed import is_first
 
-        parsed: Any = self.config  # type: ignore[attr-defined]
-        kind, _ = kind_of_settings(method_named(name_of(parsed.method)))
-        config = kind(**{setting.name: getattr(parsed, setting.name) for setting in fields(parsed)})
+        config = config_of(self.config)  # type: ignore[attr-defined]
         if isinstance(config, OnlineTrainConfig) and config.synthesis.every is not None and progress is not silent:
             from trajmill.experiments.synthesis import cost
 
@@ -58,8 +56,16 @@ class Train:
         return summary_of(path) if is_first() else None
 
 
-def command_of(name: str, words: Sequence[str] = ()) -> type[Train]:
-    """The command of a method, made when it is asked for: methods import torch, their names do not."""
+def config_of(parsed: Any) -> Any:
+    """The settings that were parsed, as a record of the kind that `experiments` knows."""
+    from trajmill.experiments.settings import kind_of_settings
+
+    kind, _ = kind_of_settings(method_named(name_of(parsed.method)))
+    return kind(**{setting.name: getattr(parsed, setting.name) for setting in fields(parsed)})
+
+
+def settings_of(name: str) -> type[Any]:
+    """What a run of a method can be told, with the method's own defaults."""
     from trajmill.experiments.settings import SynthesisConfig, kind_of_settings
 
     method = method_named(name)
@@ -72,6 +78,12 @@ def command_of(name: str, words: Sequence[str] = ()) -> type[Train]:
         own.append(("synthesis", synthesis, field(default_factory=SynthesisConfig)))
     settings = make_dataclass(base.__name__, own, bases=(base[method.Config],), frozen=True, kw_only=True)
     settings.__doc__ = base.__doc__
+    return settings
+
+
+def command_of(name: str, words: Sequence[str] = ()) -> type[Train]:
+    """The command of a method, made when it is asked for: methods import torch, their names do not."""
+    method, settings = method_named(name), settings_of(name)
     parsed = ("config", Annotated[settings, tyro.conf.arg(name="")])
     command = make_dataclass(name, [parsed], bases=(Train,), frozen=True, kw_only=True)
     command.__doc__, command.EXAMPLES = method.__doc__, method.EXAMPLES  # type: ignore[attr-defined]

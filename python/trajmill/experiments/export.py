@@ -16,6 +16,7 @@ from torch import Tensor
 from trajmill.core import checks
 from trajmill.core.files import check_writable, write_whole
 from trajmill.core.paths import AnyPath, local_path
+from trajmill.data.actions import bounds_of
 from trajmill.experiments.evaluate import TrainedPolicy
 from trajmill.models.precision import use_bfloat16
 from trajmill.training.device import torch_as_it_was
@@ -34,6 +35,8 @@ class Actor(torch.nn.Module):
 
     mean: Tensor
     scale: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, policy: TrainedPolicy, seed: int) -> None:
         super().__init__()
@@ -51,14 +54,16 @@ class Actor(torch.nn.Module):
         if normalizer is not None:
             self.register_buffer("mean", torch.from_numpy(normalizer.mean.copy()))
             self.register_buffer("scale", torch.from_numpy(normalizer.scale.copy()))
-        self._action_limit = policy.action_limit
+        for name, bound in zip(("low", "high"), bounds_of(policy.action_limit), strict=True):
+            self.register_buffer(name, torch.from_numpy(bound.copy()))
 
     def forward(self, observation: Tensor) -> Tensor:
         """Map observations (n, O) to actions (n, A)."""
         if self._standardizes:
             observation = (observation - self.mean) / self.scale
         parameters = {name: getattr(self, own) for name, own in self._names.items()}
-        return self._act(parameters, observation[None])[0] * self._action_limit
+        center, half = (self.high + self.low) / 2, (self.high - self.low) / 2
+        return torch.clamp(center + half * self._act(parameters, observation[None])[0], self.low, self.high)
 
 
 def _torch(actor: Actor, example: Tensor) -> bytes:

@@ -30,9 +30,9 @@ BLOCKS = 2**22
 class HiddenMarkovModel(Law):
     """Symbols of a hidden Markov chain.
 
-    From the hidden state h a pair, the symbol x and the next hidden state h', is drawn with the chance T[x][h][h']
-    (`transition_matrices`). In the other form, `transition` A and `emission` B, x depends on h alone: T[x][h][h'] =
-    B[h][x] A[h][h']. A list of models is a pool, from which every sequence draws one, the task. Without tables every
+    From the hidden state h a pair, the symbol x and the next hidden state h', is drawn with the chance ``T[x][h][h']``
+    (`transition_matrices`). In the other form, `transition` A and `emission` B, x depends on h alone: ``T[x][h][h'] =
+    B[h][x] A[h][h']``. A list of models is a pool, from which every sequence draws one, the task. Without tables every
     task has a fresh model, whose rows are Dirichlet(`alpha_transition`) and Dirichlet(`alpha_emission`); they are never
     made: urns draw from their law. The column ``states`` is the hidden state behind each token, before the transition.
     Sources: arXiv 2405.15943 (`mess3`, `rrxor`, `zero_one_random`), 2111.02080 (`ginc`).

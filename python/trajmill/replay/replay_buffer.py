@@ -57,6 +57,10 @@ class ReplayBuffer(Batches, _core.ReplayBuffer):
 
     Safe to use from several threads: draws run side by side, changes alone, in the order of asking.
 
+    Forks: a child has the buffer as it was, and makes the draws that its parent would make; a RuntimeError says if
+    another thread was changing it at that moment. ``share(worker, worker_count)`` gives every worker draws of its own,
+    which is done by itself in the workers of a torch ``DataLoader`` (docs/streams.md).
+
     Parameters
     ----------
     capacity
@@ -108,10 +112,6 @@ class ReplayBuffer(Batches, _core.ReplayBuffer):
     verify
         Read the rows at `path` and compare them with their checks, as `verify()` does at any time. False opens a large
         file at once, or one of which some rows are damaged; which rows there are and the priorities are always checked.
-
-    Forks: a child has the buffer as it was, and makes the draws that its parent would make; a RuntimeError says if
-    another thread was changing it at that moment. ``share(worker, worker_count)`` gives every worker draws of its own,
-    which is done by itself in the workers of a torch ``DataLoader`` (docs/streams.md).
     """
 
     _path: Path | None = None  # of storage

@@ -52,6 +52,17 @@ class Job:
     """whether it takes, after the `Progress`, a function that sends records to the process that waits for it"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a job ended: with a result, or with an error, or its process with it."""
+
+    name: str
+    result: Any = None
+    error: str | None = None
+    lost: str | None = None
+    """what ended its process"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Report:
     """What a process sends: how far its job is, a warning, a record, its result, or why it failed."""
@@ -62,10 +73,97 @@ class _Report:
     result: Any = None
     error: str | None = None
 
+
+class Processes:
+    """At most `count` processes, each with one job at a time; the end of the block ends them all.
+
+    `report` receives a job's name and what the job tells its `Progress`; `warn` its warnings; `tell` its name and its
+    records.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        report: Callable[[str, str, int, int, str], None],
+        warn: Callable[[str | Warning], None],
+        tell: Callable[[str, Record], None] = lambda name, record: None,
+    ) -> None:
+        self._count, self._report, self._warn, self._tell = count, report, warn, tell
+        self._running: dict[Connection, tuple[str, SpawnProcess]] = {}
+        self._idle: list[tuple[Connection, SpawnProcess]] = []
+        self._started: list[SpawnProcess] = []
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._started:
+            process.terminate()
+        for process in self._started:
+            process.join()
+
     @property
-    def ends(self) -> bool:
-        """Whether the job is over."""
-        return self.progress is None and self.warning is None and self.record is None
+    def has_room(self) -> bool:
+        """Whether another job can be started."""
+        return len(self._running) < self._count
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any job runs."""
+        return bool(self._running)
+
+    def start(self, job: Job) -> None:
+        """Give a job to a process."""
+        pipe, process = self._idle.pop() if self._idle else self._new()
+        self._running[pipe] = (job.name, process)
+        pipe.send(job)
+
+    def ended(self, seconds: float | None = None) -> list[Ended]:
+        """Pass on what jobs tell, and give those that have ended; waits until one tells something, or for `seconds`."""
+        found = []
+        for pipe in wait(list(self._running), seconds):
+            assert isinstance(pipe, Connection)
+            name, process = self._running[pipe]
+            try:
+                received: _Report = pipe.recv()
+            except (EOFError, OSError):  # it has ended, perhaps in the middle of a report
+                process.join()
+                del self._running[pipe]
+                found.append(Ended(name=name, lost=f"ended with exit code {process.exitcode}"))
+                continue
+            if received.warning is not None:
+                self._warn(received.warning)
+            elif received.progress is not None:
+                self._report(name, *received.progress)
+            elif received.record is not None:
+                self._tell(name, received.record)
+            else:
+                del self._running[pipe]
+                if received.error is None:
+                    self._idle.append((pipe, process))
+                found.append(Ended(name=name, result=received.result, error=received.error))
+        return found
+
+    def dismiss(self) -> None:
+        """End the processes that have no job."""
+        while self._idle:
+            self._idle.pop()[0].close()
+
+    def _new(self) -> tuple[Connection, SpawnProcess]:
+        # a pipe each: a process that is killed in the middle of a report can neither hold nor garble those of others
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs,), daemon=True)
+        with without_script():
+            process.start()
+        theirs.close()  # the process has its own; when that ends, so do the reports
+        self._started.append(process)
+        return ours, process
+
+
+def warn_here(warning: str | Warning) -> None:
+    """Pass a warning of another process on."""
+    warnings.warn(warning, RuntimeWarning, stacklevel=4)
 
 
 def run_jobs(
@@ -73,70 +171,30 @@ def run_jobs(
     process_count: int,
     *,
     report: Callable[[str, str, int, int, str], None],
-    warn: Callable[[str | Warning], None] = lambda warning: warnings.warn(warning, RuntimeWarning, stacklevel=4),
+    warn: Callable[[str | Warning], None] = warn_here,
     tell: Callable[[str, Record], None] = lambda name, record: None,
 ) -> dict[str, Any]:
     """Run all jobs in at most `process_count` processes; gives their results by name.
 
-    `report` receives a job's name and what the job tells its `Progress`; `warn` its warnings; `tell` its name and its
-    records. The first failure ends all processes and is raised as `ProcessError`, and so does what these functions
-    raise; a process that trains writes a checkpoint before it ends.
+    For `report`, `warn` and `tell` see `Processes`. The first failure ends all processes and is raised as
+    `ProcessError`, and so does what these functions raise; a process that trains writes a checkpoint before it ends.
     """
-    context = multiprocessing.get_context("spawn")
     waiting, results = list(reversed(jobs)), dict[str, Any]()
-    running: dict[Connection, tuple[str, SpawnProcess]] = {}
-    started: list[SpawnProcess] = []
-
-    def start() -> None:
-        # a pipe each: a process that is killed in the middle of a report can neither hold nor garble those of others
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with without_script():
-            process.start()
-        theirs.close()  # the process has its own; when that ends, so do the reports
-        started.append(process)
-        assign(ours, process)
-
-    def assign(pipe: Connection, process: SpawnProcess) -> None:
-        if not waiting:
-            pipe.close()
-            return
-        job = waiting.pop()
-        running[pipe] = (job.name, process)
-        pipe.send(job)
-
-    try:
-        for _ in range(min(process_count, len(jobs))):
-            start()
-        while running:
-            for pipe in wait(list(running)):
-                assert isinstance(pipe, Connection)
-                name, process = running[pipe]
-                try:
-                    received: _Report = pipe.recv()
-                except (EOFError, OSError):  # it has ended, perhaps in the middle of a report
-                    process.join()
+    with Processes(process_count, report, warn, tell) as processes:
+        while len(results) < len(jobs):
+            while waiting and processes.has_room:
+                processes.start(waiting.pop())
+            for ended in processes.ended():
+                if ended.lost is not None:
                     raise ProcessError(
-                        f"{name} ended with exit code {process.exitcode}; if memory ran out, start again with fewer "
-                        f"processes, else go on with --resume"
-                    ) from None
-                if received.error is not None:
-                    raise ProcessError(f"{name} failed: {received.error}")
-                if received.warning is not None:
-                    warn(received.warning)
-                elif received.progress is not None:
-                    report(name, *received.progress)
-                elif received.record is not None:
-                    tell(name, received.record)
-                else:
-                    results[name] = received.result
-                    del running[pipe]
-                    assign(pipe, process)
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join()
+                        f"{ended.name} {ended.lost}; if memory ran out, start again with fewer processes, else go on "
+                        f"with --resume"
+                    )
+                if ended.error is not None:
+                    raise ProcessError(f"{ended.name} failed: {ended.error}")
+                results[ended.name] = ended.result
+            if not waiting:
+                processes.dismiss()
     return {job.name: results[job.name] for job in jobs}
 
 

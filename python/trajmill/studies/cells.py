@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from trajmill.experiments.prediction import identity_of
 from trajmill.experiments.settings import DatasetTrainConfig, OnlineTrainConfig, TrainConfig
 from trajmill.experiments.train import train
 from trajmill.experiments.upsample import UpsampleConfig, upsample
-from trajmill.runs.processes import Job, process_count, run_jobs
+from trajmill.runs.engines import Engine, EngineConfig, RunJob, opened
 from trajmill.studies.records import Model, Noise, Place, Variant, smaller
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import Interaction, Schedule, at_least, check_seeds, in_range
@@ -74,7 +74,8 @@ class ReproduceConfig:
     vocabulary: Path | None = None
     """directory of the text's tokenizer, vocab.json and merges.txt (the paper's: GPT-2's); by default one is trained"""
     processes: int | None = None
-    """processes, each with one run at a time, at least 1; by default one per core, or one in all on a GPU"""
+    """processes, each with one run at a time, at least 1; by default one per core, or one in all on a GPU; with
+    --engine ray, runs at a time, by default as many as the cluster has room for"""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
@@ -293,68 +294,63 @@ def model_place(output: Path, folder: str, model: Model, dataset: str) -> Path:
 
 
 Cell = tuple[Variant, Place]
-DONE = "done"
-"""what a cell reports last"""
 
 
 def run_cells(
-    cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress
+    cells: list[Cell], output: Path, config: ReproduceConfig, progress: Progress, engine: Engine | None = None
 ) -> dict[tuple[str, Place], Path]:
-    """Finished runs by variant and place; what several cells need is made once, before them."""
+    """Finished runs by variant and place; what several cells need is made once, before them.
+
+    Runs that fail are left out and are in `Engine.failed`; where all do, the first failure is raised. Without an
+    `engine` processes of this machine make them.
+    """
+    if engine is None:
+        with opened(EngineConfig(), config.compute, output, config.processes) as local:
+            return run_cells(cells, output, config, progress, local)
     if earlier := [(variant.after, place) for variant, place in cells if variant.after is not None]:
-        run_cells(earlier, output, config, progress)
+        run_cells(earlier, output, config, progress, engine)
     pretrained: dict[Path, tuple[str, Cell]] = {}
     models, upsampled = dict(pretrained), dict(pretrained)
-    for variant, dataset in cells:
-        if isinstance(dataset, Task):
-            continue  # agents that learn there need nothing before
-        source = _share_of(variant, dataset, output)
-        _augmented(variant, source, output)
-        if variant.start is not None and (path := pretraining_path(variant, dataset, output)) is not None:
-            pretrained[path] = variant.start.name, (variant, dataset)
-        if variant.prediction is not None and variant.prediction.rate > 0.0:
-            model = variant.prediction.model
-            models[model_place(output, "models", model, source)] = model.name, (variant, dataset)
-        if variant.synthetic is not None:
-            model = variant.synthetic.model
-            upsampled[model_place(output, "upsampled", model, source)] = model.name, (variant, dataset)
-    before = (("pre-training", _pretrain, pretrained), ("models", _model, models), ("upsampling", _upsample, upsampled))
-    for task, work, needed in before:
-        _run(task, work, list(needed.values()), output, config, progress)
-    runs = _run(
-        "training", _train, [(variant.name, (variant, place)) for variant, place in cells], output, config, progress
+    needs: dict[Path, tuple[Path, ...]] = {}
+    for variant, place in cells:
+        before: list[Path] = []
+        if variant.after is not None:
+            before.append(run_path(variant.after, place, output))
+        if isinstance(place, str):  # agents that learn in an environment need nothing else before
+            source = _share_of(variant, place, output)
+            _augmented(variant, source, output)
+            if variant.start is not None and (path := pretraining_path(variant, place, output)) is not None:
+                pretrained[path] = variant.start.name, (variant, place)
+                before.append(path)
+            if variant.prediction is not None and variant.prediction.rate > 0.0:
+                path = model_place(output, "models", variant.prediction.model, source)
+                models[path] = variant.prediction.model.name, (variant, place)
+                before.append(path)
+            if variant.synthetic is not None:
+                path = model_place(output, "upsampled", variant.synthetic.model, source)
+                upsampled[path] = variant.synthetic.model.name, (variant, place)
+                before.append(path)
+        needs[run_path(variant, place, output)] = tuple(before)
+    runs = {run_path(variant, place, output): (variant.name, (variant, place)) for variant, place in cells}
+    stages: Sequence[tuple[str, Callable[..., Path], Mapping[Path, tuple[str, Cell]]]] = (
+        ("pre-training", _pretrain, pretrained),
+        ("models", _model, models),
+        ("upsampling", _upsample, upsampled),
+        ("training", _train, runs),
     )
-    return {(variant.name, place): run for (variant, place), run in zip(cells, runs, strict=True)}
-
-
-def _run(
-    task: str,
-    work: Callable[..., Path],
-    todo: list[tuple[str, Cell]],
-    output: Path,
-    config: ReproduceConfig,
-    progress: Progress,
-) -> list[Path]:
-    """What `work` makes for each cell, under the name of what is made; a single process is this one."""
-    jobs = [
-        Job(f"{number}/{len(todo)} {name} on {short_name(place)}", work, (variant, place, output, config))
-        for number, (name, (variant, place)) in enumerate(todo, start=1)
-    ]
-    count = process_count(config.processes, config.compute, len(jobs))
-    finished = 0
-
-    def report(name: str, part: str, completed: int, total: int, unit: str) -> None:
-        nonlocal finished
-        if count == 1:
-            progress(f"{name}: {part}", completed, total, unit)
-        elif part == DONE:
-            finished += 1
-            progress(task, finished, len(jobs), "runs")
-
-    if count == 1:
-        return [job.work(*job.arguments, partial(report, job.name)) for job in jobs]
-    progress(task, 0, len(jobs), "runs")
-    return list(run_jobs(jobs, count, report=report).values())
+    for task, work, todo in stages:
+        jobs = [
+            RunJob(
+                name=f"{number}/{len(todo)} {name} on {short_name(place)}",
+                work=work,
+                arguments=(variant, place, output, config),
+                makes=path,
+                needs=needs.get(path, ()),
+            )
+            for number, (path, (name, (variant, place))) in enumerate(todo.items(), start=1)
+        ]
+        engine.make(task, jobs, progress)
+    return {(name, place): path for path in engine.without_failed([*runs]) for name, (_, place) in [runs[path]]}
 
 
 def pretraining_path(variant: Variant, dataset: str, output: Path) -> Path | None:
@@ -387,7 +383,6 @@ def _upsample(variant: Variant, dataset: str, output: Path, config: ReproduceCon
     source = _share_of(variant, dataset, output)
     path = model_place(output, "upsampled", variant.synthetic.model, source)
     upsample(source, path, upsample_config(variant, config), progress)
-    progress(DONE, 1, 1, "runs")
     return path
 
 
@@ -411,7 +406,6 @@ def run_path(variant: Variant, place: Place, output: Path) -> Path:
 def finished_run(settings: TrainConfig[Any], path: Path, progress: Progress) -> Path:
     """Train what is not finished yet; gives `path`, the run directory."""
     train(settings, path, progress, resume=True)
-    progress(DONE, 1, 1, "runs")
     return path
 
 

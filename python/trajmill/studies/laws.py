@@ -7,7 +7,7 @@ its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from trajmill.models.language_model import token_logits
 from trajmill.replay.token_table import TokenTable
 from trajmill.report.comparison import Comparison, Entry
 from trajmill.report.figures import FULL, Curve, Panel, curves_svg
+from trajmill.runs.engines import Engine, RunJob
 from trajmill.runs.reading import RunRecord, checkpoints, read_state
 from trajmill.studies.cells import ReproduceConfig, finished_run, path_name, scaled
 from trajmill.studies.measures import Results
@@ -90,9 +91,11 @@ class LawResults(Results):
     def comparison(self) -> Comparison:
         """Where every variant ends, mean over seeds; predictors have no seeds."""
         records = self._records
-        rows = {LOSS: [_entry(_losses(record)[1][-1], 4) for record in records.values()]}
+        found = [records.get(column.trained.name) for column in self.study.columns]
+        failed = Entry(why_empty="failed")
+        rows = {LOSS: [failed if record is None else _entry(_losses(record)[1][-1], 4) for record in found]}
         if self._study.accuracy:
-            rows[ACCURACY] = [_entry(100 * accuracy(record), 1) for record in records.values()]
+            rows[ACCURACY] = [failed if record is None else _entry(100 * accuracy(record), 1) for record in found]
         for value in self.predicted.values():
             rows[LOSS].append(Entry(ours=Interval(estimate=value, low=value, high=value), digits=4))
             if self._study.accuracy:
@@ -105,6 +108,8 @@ class LawResults(Results):
         curves: list[Curve] = []
         records = self._records
         for column in self.study.columns:
+            if column.trained.name not in records:
+                continue
             updates, values = _losses(records[column.trained.name])
             curves.append(Curve.of_seeds(len(curves), updates, values, label=column.label, members=True))
         across = np.array([0.0, max(curve.x[-1] for curve in curves)])
@@ -116,13 +121,27 @@ class LawResults(Results):
         return [curves_svg(f"{self.study.name}-1", panel, alternative=about, size=(FULL, 4.2))]
 
 
-def run_laws(study: LawStudy, output: Path, config: ReproduceConfig, progress: Progress) -> LawResults:
-    """Train every variant, and before it what it starts from; what is finished stays."""
-    runs: dict[tuple[str, Place], Path] = {}
-    for variant in study.variants.values():
-        for path, settings in law_runs(variant, output, config):
-            runs[variant.name, HELD_OUT] = finished_run(settings, path, _part(settings.variant, progress))
-    return LawResults(study, output, config, runs)
+def run_laws(
+    variants: Sequence[Variant], output: Path, config: ReproduceConfig, progress: Progress, engine: Engine
+) -> dict[tuple[str, Place], Path]:
+    """Train every variant, and before it what it starts from; see `run_cells`."""
+    starts, runs = dict[Path, TrainConfig[Any]](), dict[Path, tuple[Variant, TrainConfig[Any], tuple[Path, ...]]]()
+    for variant in variants:
+        *before, (path, settings) = law_runs(variant, output, config)
+        starts |= dict(before)
+        runs[path] = variant, settings, tuple(start for start, _ in before)
+    engine.make("pre-training", [_job(path, settings) for path, settings in starts.items()], progress)
+    engine.make("training", [_job(path, settings, needs) for path, (_, settings, needs) in runs.items()], progress)
+    return {(runs[path][0].name, HELD_OUT): path for path in engine.without_failed([*runs])}
+
+
+def law_path(variant: Variant, output: Path) -> Path:
+    """Run directory of a variant."""
+    return output / "runs" / path_name(variant.name)
+
+
+def _job(path: Path, settings: TrainConfig[Any], needs: tuple[Path, ...] = ()) -> RunJob:
+    return RunJob(name=settings.variant, work=finished_run, arguments=(settings, path), makes=path, needs=needs)
 
 
 def law_runs(
@@ -134,11 +153,7 @@ def law_runs(
         init = output / "pretraining" / path_name(start.name)
         before = Variant(name=f"{start.name} pre-training", method=start.method, updates=start.updates)
         yield init, _settings(before, None, config, config.share_before)
-    yield output / "runs" / path_name(variant.name), _settings(variant, init, config, config.update_share)
-
-
-def _part(name: str, progress: Progress) -> Progress:
-    return lambda task, completed, total, unit: progress(f"{name}: {task}", completed, total, unit)
+    yield law_path(variant, output), _settings(variant, init, config, config.update_share)
 
 
 def _settings(variant: Variant, init: Path | None, config: ReproduceConfig, share: float) -> TrainConfig[Any]:

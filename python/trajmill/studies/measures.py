@@ -90,6 +90,10 @@ class Results:
     """datasets that were not found, with the reason"""
     not_yet: Mapping[str, str] = field(default_factory=dict)
     """variants that could not be run, with the reason"""
+    failed: Mapping[tuple[str, Place], str] = field(default_factory=dict)
+    """cells whose run failed, with the reason"""
+    left_to_others: int = 0
+    """runs that other shards have still to make; until then no table is written"""
     _read: Callable[[Path], RunRecord] = field(default_factory=lambda: cache(read_run))
     _data_values: dict[Path, NDArray[np.float32]] = field(default_factory=dict)
     _transitions: dict[tuple[str, int | None], Transitions] = field(default_factory=dict)
@@ -234,7 +238,8 @@ def _entry(results: Results, column: Column, dataset: Place) -> Entry:
     printed, name, values = results.printed(column), _official_name(dataset), results.values(column, dataset)
     entry = _beside(results, column, [name], printed.means.get(name), printed.deviations.get(name))
     if values is None:
-        not_run = "not yet" if column.trained.name in results.not_yet else "not run"
+        failed = (column.trained.name, dataset) in results.failed
+        not_run = "failed" if failed else "not yet" if column.trained.name in results.not_yet else "not run"
         return replace(entry, why_empty="no data" if dataset in results.missing else not_run)
     absent = int(np.isnan(values).sum())
     if absent:

@@ -11,9 +11,10 @@ import importlib
 import json
 import os
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from pathlib import Path
 
 from trajmill import studies
 from trajmill.core.files import check_writable, replaceable, write_whole
@@ -24,6 +25,7 @@ from trajmill.data.catalog import find_dataset
 from trajmill.data.official import official_file
 from trajmill.report import Section, write_report
 from trajmill.report.figures import standalone
+from trajmill.runs.engines import EngineConfig, opened
 from trajmill.studies.cells import (
     QUICK_DATASETS,
     QUICK_LABEL,
@@ -33,13 +35,15 @@ from trajmill.studies.cells import (
     labels,
     missing_requirement,
     run_cells,
+    run_path,
 )
 from trajmill.studies.check import CheckedNumber, checked_numbers
 from trajmill.studies.drawings import drawn_figures
 from trajmill.studies.forms import in_form
-from trajmill.studies.laws import LawResults, LawStudy, run_laws
+from trajmill.studies.laws import LawResults, LawStudy, law_path, run_laws
 from trajmill.studies.measures import Results
-from trajmill.studies.records import Form, Study
+from trajmill.studies.records import Form, Place, Study
+from trajmill.studies.work import cost
 from trajmill.training.settings import of_python, plain
 
 SIDES = {
@@ -142,24 +146,46 @@ def reproduce(
     config: ReproduceConfig | None = None,
     progress: Progress = silent,
     form: Form | None = None,
+    engine: EngineConfig | None = None,
 ) -> Results:
     """Run what is missing of a study and write ``NAME.md``, ``NAME.html``, ``NAME.json`` and figures into `output`.
 
     A study of two forms has the one that its authors released unless `form` says otherwise; its files, runs and
     variants have names of their own, which end in ``released``.
 
+    `engine` says who makes the runs, and which of them. A run that fails is in `Results.failed`, the others go on, and
+    its cells say so. A shard that is not the last to end writes no table (`Results.left_to_others`).
+
     Raises ValueError if there is no such study, if it has one form alone and `form` is given, or if runs in `output`
-    were started with other settings; DatasetError if none of the datasets was found.
+    were started with other settings; DatasetError if none of the datasets was found; where all runs fail, what the
+    first one raised, or ProcessError that says so.
     """
     planned = plan(name, config, form)
     output = replaceable(local_path(output))
     check_writable(output)
-    if isinstance(planned.study, LawStudy):
-        results: Results = run_laws(planned.study, output, planned.config, progress)
-    else:
-        runs = run_cells(list(planned.cells), output, planned.config, progress)
-        results = Results(planned.study, output, planned.config, runs, planned.missing, planned.not_yet)
-    _write(results)
+    is_of_laws = isinstance(planned.study, LawStudy)
+
+    def make(cells: Sequence[Cell]) -> dict[tuple[str, Place], Path]:
+        if is_of_laws:
+            return run_laws([variant for variant, _ in cells], output, planned.config, progress, maker)
+        return run_cells(list(cells), output, planned.config, progress, maker)
+
+    costs = [cost(variant, len(planned.config.seeds)) for variant, _ in planned.cells]
+    paths = [
+        law_path(variant, output) if is_of_laws else run_path(variant, place, output)
+        for variant, place in planned.cells
+    ]
+    with opened(engine or EngineConfig(), planned.config.compute, output, planned.config.processes) as maker:
+        runs, left = maker.make_part(planned.cells, paths, costs, make)
+    failed = {
+        (variant.name, place): maker.failed[path].why
+        for (variant, place), path in zip(planned.cells, paths, strict=True)
+        if path in maker.failed
+    }
+    kind = LawResults if is_of_laws else Results
+    results = kind(planned.study, output, planned.config, runs, planned.missing, planned.not_yet, failed, left)
+    if not left:
+        _write(results)
     return results
 
 
@@ -176,7 +202,9 @@ def _write(results: Results) -> None:
     output.mkdir(parents=True, exist_ok=True)
     title, drawings = f"{study.name}: {study.title}", _drawings(results)
     warnings = _warnings(study, config) if study.variants else []
+    names = labels(study.places)
     notes = [*study.notes, *(f"{name}: {why}." for name, why in results.not_yet.items())]
+    notes += [f"{variant} on {names[place]} failed: {why}" for (variant, place), why in results.failed.items()]
     if results.missing:
         notes.append(f"Cells of datasets that were not found stay empty. {' '.join(advice(results.missing))}")
     images = [f"{study.name}-{number}.svg" for number in range(1, len(drawings) + 1)]
@@ -191,7 +219,7 @@ def _write(results: Results) -> None:
         "",
     ]
     write_whole(results.markdown, "\n".join(lines).encode(errors="replace"))
-    runs, names = results.runs.items(), labels(study.places)
+    runs = results.runs.items()
     facts = {
         "study": study.name,
         "title": study.title,
@@ -201,7 +229,8 @@ def _write(results: Results) -> None:
         "rows": {label: [asdict(entry) for entry in row] for label, row in comparison.rows.items()},
         "missing": dict(results.missing),
         "not_yet": dict(results.not_yet),
-        "runs": {f"{variant} on {names[place]}": os.path.relpath(path, output) for (variant, place), path in runs},
+        "failed": {f"{variant} on {names[place]}": why for (variant, place), why in results.failed.items()},
+        "runs": {f"{name} on {names[place]}": os.path.relpath(path, output) for (name, place), path in runs},
     }
     write_whole(
         output / f"{study.name}.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode(errors="replace")

@@ -110,6 +110,16 @@ def _updates_for(method: Any, sampling: Any, count: int) -> float:
     return count * getattr(sampling, "evaluations", 1) / (3 * _rows(method))
 
 
+def cost(variant: Variant, seed_count: int) -> float:
+    """Rough seconds of a cell's updates on a core: shards are balanced by it, so it follows from settings alone."""
+    return variant.updates * update_cost(variant.method) * min(variant.seed_count or seed_count, seed_count)
+
+
+def update_cost(method: Any) -> float:
+    """Rough seconds of an update of one seed on a core."""
+    return _seconds(method)[0]
+
+
 # --- hours of this machine ---
 
 PROBE_SECONDS = 0.5
