@@ -69,6 +69,8 @@ def test_actions_have_the_units_of_the_environment(whole: Callable[..., Path], t
     seen = torch.randn(4, 11, generator=torch.Generator().manual_seed(0))
     once, thrice = (Actor(replace(trained, action_limit=limit), 3)(seen) for limit in (1.0, 3.0))
     torch.testing.assert_close(thrice, 3 * once)
+    between = Actor(replace(trained, action_limit=((0.0, -1.0, -3.0), (1.0, 1.0, 5.0))), 3)(seen)
+    torch.testing.assert_close(between, torch.tensor([0.5, 0.0, 1.0]) + torch.tensor([0.5, 1.0, 4.0]) * once)
 
 
 def test_a_file_needs_no_trajmill(whole: Callable[..., Path], tmp_path: Path) -> None:
