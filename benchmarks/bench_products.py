@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from baselines import peers_of, plain_loop_of
 from record import Row, alternating, row, write
-from throughput.measure import synchronize
-from throughput.workload import ENVIRONMENT, made_up
 
 from trajmill.algorithms import method_named, method_names
+from trajmill.bench.feed import synchronize
+from trajmill.bench.training import ENVIRONMENT, made_up
 from trajmill.training import runner
 from trajmill.training.device import ComputeConfig
 

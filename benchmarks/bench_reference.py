@@ -6,11 +6,12 @@ Run alone on the machine: ``python benchmarks/bench_reference.py``. Rates are in
 from __future__ import annotations
 
 import numpy as np
-from baselines.authors import authors_tokens, authors_transitions
+from baselines.authors import authors_transitions
 from record import Row, row, seconds, write
 
 import trajmill as tm
 from trajmill import _core
+from trajmill.bench.sampler import authors_tokens
 from trajmill.core.reference import ReferenceChain
 
 AUTHORS = "the authors' way"

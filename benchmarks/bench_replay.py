@@ -11,45 +11,19 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from baselines import replay as peers
+from baselines.replay import looped_windows
 from record import Row, dd_read, dd_write, disk, disk_rates, row, write
-from throughput.measure import in_turns, synchronize
+from throughput.measure import in_turns
 
 import trajmill as tm
+from trajmill.bench import replay as peers
+from trajmill.bench.feed import synchronize
+from trajmill.bench.replay import SCHEMA, filled, reusing, transitions
 
 COUNT = 1_000_000
-SCHEMA = {
-    "observation": ((17,), "f4"),
-    "action": ((6,), "f4"),
-    "reward": ((), "f4"),
-    "next_observation": ((17,), "f4"),
-    "terminal": ((), "?"),
-    "truncated": ((), "?"),
-}
-EPISODE = 1000
-
-
-def transitions(seed: int, count: int = COUNT) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(seed)
-    columns = {name: random.standard_normal((count, *shape), np.float32) for name, (shape, _) in SCHEMA.items()}
-    columns["terminal"] = np.zeros(count, bool)
-    columns["truncated"] = np.arange(count) % EPISODE == EPISODE - 1
-    return columns
-
-
-def filled(columns: Mapping[str, np.ndarray], **options: Any) -> tm.ReplayBuffer:
-    buffer = tm.ReplayBuffer(len(columns["reward"]), SCHEMA, seed=0, **options)
-    buffer.add(**columns)
-    return buffer
-
-
-def reusing(source: Any, batch_size: int) -> Callable[[], object]:
-    batch = source.sample(batch_size)
-    return lambda: source.sample(batch_size, out=batch)
 
 
 def compare(rows: list[Row], title: str, works: Mapping[str, Callable[[], object]], batch_size: int) -> None:
@@ -78,7 +52,7 @@ def uniform(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
 
 
 def mixed(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
-    other = transitions(1)
+    other = transitions(1, COUNT)
     mixture = tm.MixedReplay({"real": (filled(columns), 0.5), "synthetic": (filled(other), 0.5)})
     works = {"trajmill": reusing(mixture, 256), "torchrl ensemble": peers.torchrl_ensemble(columns, other, 256)}
     compare(rows, "half real, half synthetic, batch 256", works, 256)
@@ -100,7 +74,7 @@ def prioritized(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
 def windows(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
     steps = {name: columns[name] for name in ("observation", "action", "reward", "terminal", "truncated")}
     buffer = tm.TrajectoryBuffer(**steps, context_length=20, seed=0)
-    works = {"trajmill": reusing(buffer, 64), "the authors' way": peers.looped_windows(steps, 64, 20)}
+    works = {"trajmill": reusing(buffer, 64), "the authors' way": looped_windows(steps, 64, 20)}
     compare(rows, "windows of 20 steps, batch 64", works, 64)
 
 
@@ -114,7 +88,7 @@ def adding(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
 def files(rows: list[Row], folder: Path) -> None:
     count = 8 * COUNT
     buffer = tm.ReplayBuffer(count, SCHEMA, seed=0)
-    part = transitions(3)
+    part = transitions(3, COUNT)
     for _ in range(count // COUNT):
         buffer.add(**part)
     saved, copied = folder / "buffer", folder / "dd"
@@ -149,7 +123,7 @@ def fed(rows: list[Row], columns: Mapping[str, np.ndarray]) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    columns = transitions(0)
+    columns = transitions(0, COUNT)
     rows: list[Row] = []
     for part in (uniform, mixed, prioritized, windows, adding, fed):
         part(rows, columns)

@@ -5,52 +5,28 @@ Run alone on the machine: ``python benchmarks/bench_sampler.py``. All rates are 
 
 from __future__ import annotations
 
-import numba
+from contextlib import ExitStack
+
 import numpy as np
-import numpy.typing as npt
-from baselines.authors import authors_tokens
 from record import row, seconds, write
 
 import trajmill as tm
 from trajmill import _core
+from trajmill.bench import limits
+from trajmill.bench.sampler import authors_tokens, numba_chain
 
 ROWS, LENGTH = 65_536, 1024
-
-
-@numba.njit
-def numba_alias_chain(
-    threshold: npt.NDArray[np.float32], alias: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8], seed: int
-) -> None:
-    """One alias draw a token from numba's generator."""
-    np.random.seed(seed)  # noqa: NPY002  (the only generator numba loops have)
-    states = threshold.shape[0]
-    for i in range(out.shape[0]):
-        state = 0
-        for t in range(out.shape[1]):
-            scaled = np.random.random() * states  # noqa: NPY002
-            column = int(scaled)
-            state = column if scaled - column < threshold[state, column] else alias[state, column]
-            out[i, t] = state
-
-
-def alias_tables(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Vose's tables of each row, for `numba_alias_chain`."""
-    threshold, alias = np.ones(rows.shape, np.float32), np.zeros(rows.shape, np.uint8)
-    for s, scaled in enumerate(rows * rows.shape[1]):
-        small, large = [list(np.flatnonzero(c)) for c in (scaled < 1, scaled >= 1)]
-        while small and large:
-            low, high = small.pop(), large[-1]
-            threshold[s, low], alias[s, low] = scaled[low], high
-            scaled[high] -= 1 - scaled[low]
-            if scaled[high] < 1:
-                small.append(large.pop())
-    return threshold, alias
 
 
 def chain_rate(chain: tm.MarkovChain, sequence_count: int = 8192) -> float:
     """10^9 tokens a second on one thread, into memory that was used before."""
     out = chain.sample(sequence_count, LENGTH)
     return out.size / seconds(lambda: chain.sample(sequence_count, LENGTH, out=out, threads=1)) / 1e9
+
+
+def alone(work: limits.Call, amount: float) -> float:
+    """10^9 words or look-ups a second."""
+    return amount / seconds(work) / 1e9
 
 
 def main() -> None:
@@ -60,9 +36,9 @@ def main() -> None:
     def rate(threads: int, target: np.ndarray | None = out) -> float:
         return ROWS * LENGTH / seconds(lambda: chain.sample(ROWS, LENGTH, out=target, threads=threads), rounds=25) / 1e9
 
-    tables = alias_tables(np.array([chain.probabilities([s]) for s in range(100)]))
     small = np.zeros((8192, LENGTH), np.uint8)
-    numba = small.size / seconds(lambda: numba_alias_chain(*tables, small, 1)) / 1e9
+    loop_of_numba = numba_chain(np.array([chain.probabilities([s]) for s in range(100)]), small)
+    numba = small.size / seconds(loop_of_numba) / 1e9
     authors = 32 * 256 / seconds(lambda: authors_tokens(100, 1.0, 666, 32, 256), rounds=3) / 1e9
     memset = out.size / seconds(lambda: out.fill(7)) / 1e9
     wide_authors = 32 * 4 / seconds(lambda: authors_tokens(100_000, 1.0, 666, 32, 4), rounds=3) / 1e9
@@ -77,6 +53,8 @@ def main() -> None:
         row("numba alias loop", numba, unit),
         row("the authors' way", authors, unit),
         row("limit: memset", memset, "GB/s"),
+        row("limit: Philox alone, one word a token", alone(*limits.philox(ExitStack())), unit),
+        row("limit: look-ups alone, one a token", alone(*limits.lookups(4 * 100 * 100)), unit),
     ]
     best = _core.simd_level()
     for level in _core.available_simd_levels():

@@ -22,10 +22,12 @@ import torch
 from record import RESULTS, Row, environment, keep, row
 from throughput.contenders import DESCRIPTIONS, build, reason_against, trains_several
 from throughput.goals import GOALS, PAPER_RATES, ROOFLINES
-from throughput.measure import Contender, ceilings, counted, in_blocks, prepared, trace
-from throughput.workload import EPISODES, Eager, Workload
+from throughput.measure import Contender, ceilings, counted, prepared, trace
+from throughput.workload import Workload
 
 from trajmill.algorithms import method_names
+from trajmill.bench.measure import in_blocks
+from trajmill.bench.training import EPISODES, Eager
 from trajmill.training.device import ComputeConfig
 from trajmill.training.settings import plain
 
@@ -226,7 +228,7 @@ class Run:
                     continue
                 try:
                     ready.append(prepared(partial(build, workload, name, seeds, self.device, precision), self.device))
-                    ready[-1].name, ready[-1].seeds = name, seeds
+                    ready[-1].name, ready[-1].amount = name, seeds
                 except Exception as error:
                     is_absent = isinstance(error, ModuleNotFoundError) and not name.startswith("ours")
                     self.note("skipped" if is_absent else "failed", label, f"{type(error).__name__}: {error}")
@@ -235,27 +237,27 @@ class Run:
         return ready
 
     def _rate(self, workload: Workload, precision: str, contender: Contender) -> Rate:
-        value, low, high = contender.rates()
+        spread = contender.rate()
         model = ROOFLINES.get(workload.name) if self.size == "paper" else None
         gflop = self.record["counts"].get(f"{workload.name} {precision}", {}).get("gflop")
         ceiling = self.record["ceilings"].get(f"{precision}_gflop_per_s")
         limit = ("matrix products alone", ceiling / gflop) if gflop and ceiling else None
         name = f"{workload.name} {precision} {contender.name}, S = {contender.seeds}"
         return Rate(
-            **asdict(row(name, value, "updates/s", limit=limit)),
+            **asdict(row(name, spread.value, "updates/s", limit=limit)),
             method=workload.name,
             contender=contender.name,
             seeds=contender.seeds,
             precision=precision,
-            low=low,
-            high=high,
+            low=spread.low,
+            high=spread.high,
             blocks=len(contender.seconds),
             prepared_seconds=contender.prepared_seconds,
             memory_mb=None if contender.memory_bytes is None else contender.memory_bytes / 1e6,
             model=None if model is None else model.rate(contender.seeds, precision),
             goals={} if model is None else GOALS[workload.name].get(contender.seeds, {}),
-            gflop_per_s=gflop and gflop * value,
-            gb_per_s=None if model is None else model.bytes(precision) * value / 1e9,
+            gflop_per_s=gflop and gflop * spread.value,
+            gb_per_s=None if model is None else model.bytes(precision) * spread.value / 1e9,
         )
 
 

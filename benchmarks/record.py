@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-import numpy as np
+from trajmill.bench import machine
+from trajmill.bench.record import Row, keep, row
 
-import trajmill
-from trajmill.core.files import write_whole
+__all__ = [
+    "RESULTS",
+    "Row",
+    "alternating",
+    "dd_read",
+    "dd_write",
+    "disk",
+    "disk_rates",
+    "environment",
+    "keep",
+    "row",
+    "seconds",
+    "write",
+]
 
 RESULTS = Path(__file__).parent / "results"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One measured value, what it is measured against, and how far the limit is."""
-
-    name: str
-    value: float
-    unit: str
-    against: str | None = None
-    ratio: float | None = None
-    limit: str | None = None
-    limit_share: float | None = None
-
-
-def row(
-    name: str, value: float, unit: str, *, over: tuple[str, float] | None = None, limit: tuple[str, float] | None = None
-) -> Row:
-    """A row whose value is compared with another one, and with a limit, each by its name."""
-    against, ratio = (None, None) if over is None else (over[0], value / over[1])
-    bound, share = (None, None) if limit is None else (limit[0], value / limit[1])
-    return Row(name=name, value=value, unit=unit, against=against, ratio=ratio, limit=bound, limit_share=share)
 
 
 def seconds(work: Callable[[], object], *, rounds: int = 7, of: Callable[[Sequence[float]], float] = median) -> float:
@@ -108,36 +97,13 @@ def disk_rates(
 
 def environment() -> dict[str, object]:
     """Machine, versions, commit and command."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-    except OSError:  # no git there
-        commit = ""
-    found = {module: getattr(sys.modules.get(module), "__version__", None) for module in ("torch", "jax")}
-    return {
-        "machine": {"cpu": cpu, "simd": trajmill._core.simd_level(), "system": platform.platform()},
-        "versions": {
-            **{"trajmill": trajmill.__version__, "numpy": np.__version__, "python": platform.python_version()},
-            **{module: str(version) for module, version in found.items() if version is not None},
-        },
-        "commit": commit,
-        "command": "python " + " ".join(sys.argv),
-    }
-
-
-def keep(path: Path, record: Mapping[str, object]) -> None:
-    """Write a record whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(record, indent=1) + "\n").encode())
+    return machine.environment() | {"command": "python " + " ".join(sys.argv)}
 
 
 def write(name: str, rows: Sequence[Row], out: Path | None = None) -> None:
     """Print the rows and keep them as results/NAME.json, or in another file."""
-    keep(out or RESULTS / f"{name}.json", {"rows": [asdict(row) for row in rows]} | environment())
-    for row in rows:
-        ratio = f"  {row.ratio:,.1f}x {row.against}" if row.ratio is not None else ""
-        share = f"  {row.limit_share:.0%} of {row.limit}" if row.limit_share is not None else ""
-        print(f"{row.name:<52} {row.value:>10.4g} {row.unit}{ratio}{share}")
+    keep(out or RESULTS / f"{name}.json", {"rows": [asdict(one) for one in rows]} | environment())
+    for one in rows:
+        ratio = f"  {one.ratio:,.1f}x {one.against}" if one.ratio is not None else ""
+        share = f"  {one.limit_share:.0%} of {one.limit}" if one.limit_share is not None else ""
+        print(f"{one.name:<52} {one.value:>10.4g} {one.unit}{ratio}{share}")

@@ -1,6 +1,6 @@
-"""The work of the paper's released generators (arXiv 2310.00771) draw by draw, written here from their description.
+"""The work of the paper's released generator of transitions (arXiv 2310.00771), written here from its description.
 
-Leaner than the programs themselves: no scikit-learn around the softmax of tokens, no processes, no files.
+That of tokens is `trajmill.bench.sampler.authors_tokens`. No processes, no files.
 """
 
 from __future__ import annotations
@@ -10,28 +10,8 @@ import numpy.typing as npt
 import torch
 
 
-def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
-
-
 def _softmax_in_single_precision(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return torch.softmax(torch.tensor(logits, dtype=torch.float32), dim=0).numpy()
-
-
-def authors_tokens(state_count: int, temperature: float, seed: int, rows: int, length: int) -> npt.NDArray[np.int64]:
-    """One worker's block of a chain of order 1: a fresh generator and row for each token, a one-trial multinomial."""
-    out = np.zeros((rows, length), np.int64)
-    for step in range(length):
-        sampler = np.random.default_rng(seed + step)
-        if step == 0:
-            first = _softmax(np.random.default_rng(seed).random(state_count) / temperature)
-            out[:, 0] = sampler.choice(state_count, size=rows, p=first)
-            continue
-        for sequence in out:
-            logits = np.random.default_rng([int(sequence[step - 1]) + 1 + seed]).random(state_count)
-            sequence[step] = np.argmax(sampler.multinomial(1, _softmax(logits / temperature)))
-    return out
 
 
 def authors_transitions(

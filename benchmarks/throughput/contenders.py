@@ -14,8 +14,10 @@ from baselines import has_plain_loop, plain_loop_of
 from baselines.loops import Context, captured, eager
 from torch import Tensor, nn
 
-from throughput.measure import Contender, all_finite, synchronize
-from throughput.workload import Eager, Workload
+from throughput.measure import Contender, all_finite
+from throughput.workload import Workload
+from trajmill.bench.feed import synchronize
+from trajmill.bench.training import UNROLL, Eager
 from trajmill.training.adam import Adam
 from trajmill.training.draws import Draws
 from trajmill.training.runner import Runner
@@ -32,7 +34,6 @@ DESCRIPTIONS = {
     "ours": "a CUDA graph of a period (on a CPU the eager period)",
     "ours compiled": "the same with losses, random numbers and optimizer compiled first",
 }
-UNROLL = 8
 
 
 def trains_several(name: str) -> bool:
@@ -83,7 +84,7 @@ def _plain_loop(workload: Workload, context: Context) -> Contender:
         with context():
             loop.run(count)
 
-    return Contender(run, lambda: all_finite(networks.parameters()))
+    return Contender(run, is_finite=lambda: all_finite(networks.parameters()))
 
 
 def _peer(workload: Workload, name: str, device: torch.device, context: Context) -> Contender:
@@ -91,7 +92,7 @@ def _peer(workload: Workload, name: str, device: torch.device, context: Context)
     learner = peers.learner(kind, workload, device)
     if kind == "R3":
         run = captured(learner, workload.host_batch(), device, context, compiled="compiled" in name)
-        return Contender(run, lambda: all_finite(learner.parameters()))
+        return Contender(run, is_finite=lambda: all_finite(learner.parameters()))
     if kind == "R0":
         released = peers.released_batch(workload)
 
@@ -105,7 +106,7 @@ def _peer(workload: Workload, name: str, device: torch.device, context: Context)
     else:
         batch = workload.device_batch(device)
     run = eager(learner, batch, context, reads_metrics=kind != "R2")
-    return Contender(run, lambda: all_finite(learner.parameters()))
+    return Contender(run, is_finite=lambda: all_finite(learner.parameters()))
 
 
 def _ours(workload: Workload, name: str, seeds: int, device: torch.device) -> Contender:
@@ -113,7 +114,7 @@ def _ours(workload: Workload, name: str, seeds: int, device: torch.device) -> Co
     runner: Any = Eager(workload.method, state)
     if name != "ours eager":
         runner = Runner(compiled(workload) if name == "ours compiled" else workload.method.step, state, UNROLL)
-    return Contender(runner.run, lambda: all_finite(state.moving().values()), period=runner.unroll)
+    return Contender(runner.run, is_finite=lambda: all_finite(state.moving().values()), period=runner.unroll)
 
 
 def compiled(workload: Workload) -> Callable[..., None]:
@@ -144,4 +145,4 @@ def _in_jax(workload: Workload, seeds: int, precision: str) -> Contender:
     chunk = max(1, min(200, round(0.02 / on_gpu))) if workload.size == "paper" else 10
     *functions, settings = workload.peers.in_jax(workload)
     run, finish, losses = scanned(*functions, **settings, seeds=seeds, chunk=chunk)
-    return Contender(run, lambda: bool(np.isfinite(losses()).all()), finish=finish, period=chunk)
+    return Contender(run, is_finite=lambda: bool(np.isfinite(losses()).all()), finish=finish, period=chunk)

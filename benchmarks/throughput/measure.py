@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from math import inf
-from statistics import median, quantiles
+from dataclasses import dataclass
+from statistics import median
 from time import perf_counter
 from typing import Any
 
+import baselines  # noqa: F401  (tests/support, where capture_lint is)
 import torch
-from baselines.loops import Run
 from capture_lint import OperationRecorder
 from record import seconds
 from torch import Tensor
 from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+from trajmill.bench import measure
+from trajmill.bench.feed import synchronize
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
@@ -32,50 +28,19 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 @dataclass(slots=True)
-class Contender:
-    """One way to make updates, ready to run."""
+class Contender(measure.Contender):
+    """One way to make updates, of one seed or of several together."""
 
-    run: Run
-    """makes that many updates, a multiple of `period`; may return before they are done"""
     is_finite: Callable[[], bool] = lambda: True
-    finish: Callable[[], object] = lambda: None
-    """waits until they are"""
-    name: str = ""
-    seeds: int = 1
-    period: int = 1
     prepared_seconds: float = 0.0
     """what building, warming up, compiling and capturing took"""
     memory_bytes: int | None = None
     """greatest memory of the device while it was prepared and first run, from what was there before"""
-    updates: int = 1
-    """of a block"""
-    seconds: list[float] = field(default_factory=list)
-    """per update, one a block"""
 
-    def calibrate(self, block_seconds: float) -> None:
-        """Choose how many updates a block has; runs some."""
-        count = self.period
-        while (taken := self._time(count)) < 0.2 * block_seconds:
-            count *= 2 if taken > 0.02 * block_seconds else 5
-        self.updates = max(1, round(block_seconds / (taken / count) / self.period)) * self.period
-
-    def block(self) -> None:
-        """Time one block."""
-        self.seconds.append(self._time(self.updates) / self.updates)
-
-    def _time(self, count: int) -> float:
-        """Seconds of so many updates by the host's clock, from an idle device to an idle device."""
-        self.finish()
-        started = perf_counter()
-        self.run(count)
-        self.finish()
-        return perf_counter() - started
-
-    def rates(self) -> tuple[float, float, float]:
-        """Median and quartiles of updates a second, summed over the seeds."""
-        found = [self.seeds / taken for taken in self.seconds]
-        low, _, high = quantiles(found, n=4, method="inclusive") if len(found) > 1 else (found[0],) * 3
-        return median(found), low, high
+    @property
+    def seeds(self) -> int:
+        """How many seeds an update trains: what it counts for."""
+        return round(self.amount)
 
 
 def prepared(build: Callable[[], Contender], device: torch.device) -> Contender:
@@ -94,26 +59,6 @@ def prepared(build: Callable[[], Contender], device: torch.device) -> Contender:
     if device.type == "cuda":
         contender.memory_bytes = torch.cuda.max_memory_allocated(device) - before
     return contender
-
-
-def in_blocks(
-    contenders: Sequence[Contender],
-    *,
-    rounds: int,
-    block_seconds: float,
-    after_round: Callable[[], None] = lambda: None,
-    deadline: float = inf,
-) -> None:
-    """Blocks in turns, A B C A B C, until all rounds are made or the deadline (of `perf_counter`) is near."""
-    for contender in contenders:
-        contender.calibrate(block_seconds)
-    for _ in range(rounds):
-        started = perf_counter()
-        for contender in contenders:
-            contender.block()
-        after_round()
-        if perf_counter() + (perf_counter() - started) > deadline:
-            break
 
 
 class _Counter(OperationRecorder):
@@ -160,15 +105,8 @@ def in_turns(
 ) -> dict[str, float]:
     """Median seconds of one call of each, in blocks in turns; `finish` waits for what calls have begun."""
 
-    def repeated(work: Callable[[], object]) -> Run:
-        def run(count: int) -> None:
-            for _ in range(count):
-                work()
-
-        return run
-
-    contenders = [Contender(repeated(work), finish=finish, name=name) for name, work in works.items()]
-    in_blocks(contenders, rounds=9, block_seconds=block_seconds)
+    contenders = [measure.Contender(measure.calling(work), finish=finish, name=name) for name, work in works.items()]
+    measure.in_blocks(contenders, rounds=9, block_seconds=block_seconds)
     return {contender.name: median(contender.seconds) for contender in contenders}
 
 

@@ -1,15 +1,10 @@
-"""What is measured of a method: made-up data of the paper's shapes, ours, and batches for its peers.
-
-All of it comes from the contract of `trajmill.algorithms`, so that a method file that is dropped in is measured too.
-Data are random, never zeros: arithmetic on zeros draws less power, and may run faster than real data will.
-"""
+"""What is measured of a method with its peers: `trajmill.bench.training`, and batches for the peers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,67 +12,22 @@ import torch
 from baselines import peers_of
 from torch import Tensor
 
-from trajmill.algorithms import learns_online, method_named
-from trajmill.core.progress import silent
-from trajmill.data import Dataset, qlearning_transitions
-from trajmill.replay.tables import TransitionRows, table_of
+from trajmill.bench import training
 from trajmill.replay.token_table import TokenRows
-from trajmill.training.settings import decaying
 
-ENVIRONMENT, OBSERVATION, ACTION = "HalfCheetah-v4", 17, 6  # Walker2d's sizes too
-EPISODES = {"paper": (1000, 1000), "small": (20, 1000), "tiny": (20, 50)}
-"""size -> episodes of the made-up dataset, and their steps; tiny also takes the method's `SMALL` settings"""
 STORED_SEQUENCES = 4096
 
 
-def made_up(size: str) -> Dataset:
-    """Random steps; every second episode ends by a limit."""
-    episodes, length = EPISODES[size]
-    random, count = np.random.default_rng(0), episodes * length
-    ends, cut = np.arange(count) % length == length - 1, np.arange(count) // length % 2 == 1
-    observations, following = (random.standard_normal((count, OBSERVATION), np.float32) for _ in range(2))
-    following[:-1][~ends[:-1]] = observations[1:][~ends[:-1]]  # inside episodes the next row
-    return Dataset(
-        name="made-up",
-        path=Path("made-up"),
-        observations=observations,
-        actions=random.uniform(-0.99, 0.99, (count, ACTION)).astype(np.float32),
-        rewards=random.standard_normal(count, np.float32),
-        terminals=ends & ~cut,
-        timeouts=ends & cut,
-        next_observations=following,
-    )
-
-
-class Workload:
-    """One method at one size: "paper", "small" (what a CPU does in seconds) or "tiny" (for tests)."""
+class Workload(training.Workload):
+    """One method at one size, with the peers that `baselines` has of it."""
 
     def __init__(self, name: str, size: str) -> None:
-        self.name, self.size, self.method, self.peers = name, size, method_named(name), peers_of(name)
-        config = self.method.SMALL if size == "tiny" else self.method.Config()
-        if size == "small":
-            config = replace(config, **self.offered("SMALL_SIZE", {}))
-        makes_data = hasattr(self.method, "generate")
-        self.dataset = None if makes_data else made_up(size)
-        if hasattr(self.method, "adapt"):
-            config = self.method.adapt(config, self.dataset, None if makes_data else ENVIRONMENT)
-        self.config = config = decaying(config, self.method.SCHEDULE)
-        if makes_data:
-            self.rows = self.method.generate(config, silent)
-        elif learns_online(self.method):
-            self.rows = TransitionRows(transitions=qlearning_transitions(self.dataset, "d4rl"))
-        else:
-            self.rows = self.method.prepare(config, self.dataset)
+        self.peers = peers_of(name)
+        super().__init__(name, size, self.offered("SMALL_SIZE", {}))
 
     def offered(self, name: str, default: Any = None) -> Any:
         """What the method's peers offer under this name."""
         return getattr(self.peers, name, default)
-
-    def ours(self, seeds: int, device: torch.device) -> Any:
-        """A fresh state."""
-        config, numbers = self.config, range(seeds)
-        table = table_of(self.rows, "device", seeds=numbers, batch_size=config.batch_size, device=device)
-        return self.method.create(config, table, list(numbers))
 
     @cached_property
     def stored(self) -> np.ndarray:
@@ -118,24 +68,3 @@ class Workload:
         """A call that draws a batch on the device."""
         count, gather = self.gather(device)
         return lambda: gather(torch.randint(count, (self.config.batch_size,), device=device))
-
-
-class Eager:
-    """Updates of a state without a graph, one Python call each."""
-
-    unroll = 1
-
-    def __init__(self, method: Any, state: Any) -> None:
-        self._method, self._state, self._done = method, state, 0
-        parts = [getattr(state, field.name) for field in fields(state)]
-        self._fed = [part for part in parts if hasattr(part, "feed")]
-        for part in self._fed:
-            part.reserve(1)
-
-    def run(self, count: int) -> None:
-        """Make `count` updates."""
-        for _ in range(count):
-            for part in self._fed:
-                part.feed(self._done, 1)
-            self._method.step(self._state, 1, self._done % self._state.period)
-            self._done += 1

@@ -56,6 +56,21 @@ void bind_machine(py::module_& module) {
   module.def(
       "set_simd_level", [](const std::string& level) { set_simd_level(simd_level_from_name("SIMD level", level)); },
       py::arg("level"), "Choose the instruction set; the bytes made do not depend on it.");
+  module.def("philox_checksum", &philox_checksum, py::arg("key"), py::arg("sequence_count"), py::arg("block_count"),
+             py::call_guard<py::gil_scoped_release>(),
+             "The exclusive or of the words of each sequence's first Philox blocks: what the generator alone costs.");
+  module.def(
+      "lookup_checksum",
+      [](const py::array_t<std::uint32_t, py::array::c_style>& table, std::size_t lookup_count) {
+        const std::span<const std::uint32_t> cells(table.data(), static_cast<std::size_t>(table.size()));
+        require(!cells.empty(), "table must have a word at least");
+        const Pinned pin(table);
+        std::uint32_t sum = 0;
+        released([&] { sum = lookup_checksum(cells, lookup_count); });
+        return sum;
+      },
+      py::arg("table"), py::arg("lookup_count"),
+      "The sum of about `lookup_count` look-ups in a table: what look-ups alone cost.");
 }
 
 }  // namespace trajmill

@@ -34,9 +34,11 @@ __all__: list[str] = [
     "available_simd_levels",
     "compiler",
     "law_kinds",
+    "lookup_checksum",
     "normalize_rows",
     "permute",
     "philox4x32",
+    "philox_checksum",
     "philox_words",
     "reference_iid_tokens",
     "reference_mdp_transitions",
@@ -436,6 +438,9 @@ def available_simd_levels() -> list[str]:
 def law_kinds() -> list[str]:
     """Kinds of laws that have a kernel."""
 
+def lookup_checksum(table: typing.Annotated[numpy.typing.ArrayLike, numpy.uint32], lookup_count: Int) -> int:
+    """The sum of about `lookup_count` look-ups in a table: what look-ups alone cost."""
+
 def normalize_rows(
     rows: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
     mean: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
@@ -452,6 +457,9 @@ def philox4x32(
     counter: typing.Annotated[collections.abc.Sequence[Int], "FixedSize(4)"], key: Int
 ) -> typing.Annotated[list[int], "FixedSize(4)"]:
     """The Philox4x32-10 block at a counter of four words under a 64-bit key."""
+
+def philox_checksum(key: Int, sequence_count: Int, block_count: Int) -> int:
+    """The exclusive or of the words of each sequence's first Philox blocks: what the generator alone costs."""
 
 def philox_words(
     seeds: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],

@@ -176,7 +176,7 @@ def test_nothing_is_imported_in_a_circle() -> None:
     assert len(done) == len(MODULES) > 100
 
 
-FLOORS = ("cli", "studies", "experiments", "report", "runs", "evaluation | algorithms", "replay", "training")
+FLOORS = ("cli", "bench", "studies", "experiments", "report", "runs", "evaluation | algorithms", "replay", "training")
 FLOORS += ("models", "data | corpus", "laws", "core")
 
 

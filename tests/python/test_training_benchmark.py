@@ -15,6 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trajmill.algorithms import method_names
+from trajmill.bench.measure import in_blocks
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 if not BENCHMARKS.exists():
@@ -25,7 +26,7 @@ from baselines import has_plain_loop, peers_of  # noqa: E402
 from bench_training import compared  # noqa: E402
 from throughput.contenders import DESCRIPTIONS, build, reason_against  # noqa: E402
 from throughput.goals import GOALS, PAPER_RATES, ROOFLINES  # noqa: E402
-from throughput.measure import Contender, all_finite, in_blocks, prepared  # noqa: E402
+from throughput.measure import Contender, all_finite, prepared  # noqa: E402
 from throughput.workload import Workload  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -137,16 +138,16 @@ def test_blocks_are_timed_in_turns() -> None:
             order.append((name, count))
             time.sleep(0.001 * count)
 
-        return Contender(run, name=name, seeds=2, period=4)
+        return Contender(run, name=name, amount=2, period=4)
 
     with pytest.raises(ArithmeticError, match="not finite"):
-        prepared(lambda: Contender(lambda _: None, lambda: all_finite([torch.tensor([1.0, torch.nan])])), CPU)
+        prepared(lambda: Contender(lambda _: None, is_finite=lambda: all_finite([torch.tensor([1.0, torch.nan])])), CPU)
     contenders = [prepared(lambda name=name: made(name), CPU) for name in "ab"]
     in_blocks(contenders, rounds=3, block_seconds=0.02, after_round=lambda: rounds.append(len(order)))
     assert [name for name, _ in order[-6:]] == list("ababab") and len(rounds) == 3
     assert all(count % 4 == 0 for _, count in order)
-    median, low, high = contenders[0].rates()
-    assert 0 < low <= median <= high < 2001  # two seeds at no more than 1,000 updates a second
+    rate = contenders[0].rate()
+    assert 0 < rate.low <= rate.value <= rate.high < 2001  # two seeds at no more than 1,000 updates a second
     in_blocks(contenders, rounds=9, block_seconds=0.02, after_round=lambda: rounds.append(0), deadline=0.0)
     assert len(rounds) == 4, "a deadline that is over ends it after one round"
 

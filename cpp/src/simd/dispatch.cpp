@@ -95,4 +95,12 @@ simd::Kernels simd::kernels() {
   }
 }
 
+std::uint32_t philox_checksum(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count) {
+  return simd::kernels().philox_checksum(key, sequence_count, block_count);
+}
+
+std::uint32_t lookup_checksum(std::span<const std::uint32_t> table, std::size_t lookup_count) {
+  return simd::kernels().lookup_checksum(table.data(), static_cast<std::uint32_t>(table.size()), lookup_count);
+}
+
 }  // namespace trajmill

@@ -405,7 +405,8 @@ void sample_implicit_chain(const ImplicitChainArguments& arguments, std::size_t 
 
 template <class V>
 constexpr Kernels kernels_of() noexcept {
-  return {sample_chain<V>, sample_mdp<V>, sample_implicit_chain<V>, sample_implicit<V, MDPWalk<V>>};
+  return {sample_chain<V>,    sample_mdp<V>,     sample_implicit_chain<V>, sample_implicit<V, MDPWalk<V>>,
+          philox_checksum<V>, lookup_checksum<V>};
 }
 
 }  // namespace trajmill::simd

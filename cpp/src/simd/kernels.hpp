@@ -112,6 +112,9 @@ struct Kernels {
   Sample<MDPArguments> sample_mdp;
   Sample<ImplicitChainArguments> sample_implicit_chain;
   Sample<ImplicitMDPArguments> sample_implicit_mdp;
+  // What the generator alone costs, and table look-ups alone (simd.hpp).
+  std::uint32_t (*philox_checksum)(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count);
+  std::uint32_t (*lookup_checksum)(const std::uint32_t* table, std::uint32_t count, std::size_t lookup_count);
 };
 
 // Rows that the kernels like to be given together.

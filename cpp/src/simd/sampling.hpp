@@ -306,6 +306,56 @@ void sample_mdp_rows(const MDPArguments& arguments, std::size_t row, std::size_t
   }
 }
 
+template <class V>
+std::uint32_t philox_checksum(std::uint64_t key, std::size_t sequence_count, std::uint32_t block_count) {
+  const SharedKeys<V> keys(key);
+  alignas(64) std::uint32_t lanes[V::kLanes];
+  std::uint32_t checksum = 0;
+  for (std::size_t row = 0; row < sequence_count; row += V::kLanes) {
+    Stream<V> stream;
+    stream.start(key, load_sequences<V>({0, nullptr}, row, V::kLanes));
+    auto sum = V::same(V::half(0));
+    for (std::uint32_t block = 0; block < block_count; ++block) {
+      typename V::Pair words[4];
+      stream.draw(keys, block, words);
+      sum = V::exclusive_or(sum, words[0], words[1]);
+      sum = V::exclusive_or(sum, words[2], words[3]);
+    }
+    V::store(lanes, V::pack_low(sum));
+    for (std::size_t lane = 0; lane < V::kLanes && row + lane < sequence_count; ++lane) checksum ^= lanes[lane];
+  }
+  return checksum;
+}
+
+// `lookup_count` look-ups at places that do not depend on what was found, kGroups vectors at a time.
+template <class V>
+std::uint32_t lookup_checksum(const std::uint32_t* table, std::uint32_t count, std::size_t lookup_count) {
+  using Vec = typename V::Vec;
+  alignas(64) std::uint32_t lanes[V::kLanes];
+  Vec index[V::kGroups], sum[V::kGroups];
+  for (int g = 0; g < V::kGroups; ++g) {
+    for (std::size_t lane = 0; lane < V::kLanes; ++lane) {
+      lanes[lane] = static_cast<std::uint32_t>((static_cast<std::size_t>(g) * V::kLanes + lane) * 7919 % count);
+    }
+    index[g] = V::load(lanes);
+    sum[g] = V::vec(0);
+  }
+  const Vec stride = V::vec(static_cast<std::uint32_t>(104729 % count)), limit = V::vec(count);
+  for (std::size_t done = 0; done < lookup_count; done += V::kLanes * V::kGroups) {
+    for (int g = 0; g < V::kGroups; ++g) {
+      sum[g] = V::add(sum[g], V::gather(table, index[g]));
+      index[g] = V::add(index[g], stride);
+      index[g] = V::select(V::below(index[g], limit), index[g], V::subtract(index[g], limit));
+    }
+  }
+  std::uint32_t checksum = 0;
+  for (int g = 0; g < V::kGroups; ++g) {
+    V::store(lanes, sum[g]);
+    for (const std::uint32_t lane : lanes) checksum += lane;
+  }
+  return checksum;
+}
+
 // Full groups of interleaved vectors first, then one vector at a time.
 template <class V, int Groups, class F, class G>
 inline void split_rows(std::size_t begin, std::size_t end, F&& interleaved, G&& single) {

@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reproduce": ("reproduce NAME|--list", "repeat tables and figures of a paper, beside its numbers", _RUNS),
     "report": ("report RUN...", "write one self-contained HTML page about runs", _AGAIN),
     "demo": ("demo", "a policy that beats its data, in minutes", "the same command starts afresh"),
+    "bench": ("bench sampler|corpus|...", "measure throughput, beside this machine's limits", _AGAIN),
     "doctor": ("doctor", "what this installation can do, and what is missing", _AGAIN),
 }
 """words and summary in the overview, and what to do after Ctrl-C; a command lives in the module of its name"""
@@ -81,6 +82,7 @@ examples
   trajmill evaluate runs/hopper --episode-count 100
   trajmill reproduce a-table-6 --quick
   trajmill report runs/hopper runs/baseline --out report.html
+  trajmill bench sampler
 
 Exit codes: 0 done, 1 failure with one message, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated.
 TRAJMILL_DEBUG=1 shows the traceback behind a message.
