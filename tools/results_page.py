@@ -22,7 +22,7 @@ SECTIONS = {
     "training_cpu": "Training on a CPU",
     "mixtures": "Mixed batches in training",
     "products": "Generative models beside their matrix products",
-    "samplers": "Samplers of diffusion",
+    "samplers": "Samplers of generative models",
 }
 """a heading for each kind of record, in this order; records called NAME_MORE follow NAME"""
 REPLAY = (
