@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trajmill.core.files import write_whole
+from trajmill.core.json_input import read_json
 
 FORMAT = "trajmill-bench 1"
 Role = Literal["ours", "peer", "limit"]
@@ -91,7 +92,7 @@ def read(path: Path) -> Result:
     """The result in a file; ValueError if the file holds anything else."""
     again = "write one with: trajmill bench SUBJECT --out FILE.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {path}; {again}") from error
     except ValueError as error:

@@ -75,7 +75,7 @@ def test_learning_from_data_in_limits_of_its_own(data: str, tmp_path: Path, caps
 
 
 @pytest.mark.filterwarnings("ignore::trajmill.data.DatasetWarning")
-@pytest.mark.parametrize("environment", ["Pendulum-v1", VALVE])
+@pytest.mark.parametrize("environment", [pytest.param("Pendulum-v1", marks=pytest.mark.slow), VALVE])
 def test_agents_resume_to_the_last_bit(environment: str, tmp_path: Path) -> None:
     config = tiny("sac", environment=environment)
     whole = train(config, tmp_path / "whole")

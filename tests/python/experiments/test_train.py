@@ -133,7 +133,7 @@ def test_an_unfinished_run_is_resumed_on_purpose_and_with_its_settings_alone(bro
     config = tiny("cql")
     run = broken(config)
     before = (run / "metrics.jsonl").read_bytes()
-    with pytest.raises(RunError, match="unfinished run; add --resume"):
+    with pytest.raises(RunError, match="unfinished run; go on with --resume"):
         train(config, run)
     with pytest.raises(RunError, match=r"other settings: config.method.cql_weight was 5.0, now 1.0"):
         train(tiny("cql", method={"cql_weight": 1.0}), run, resume=True)

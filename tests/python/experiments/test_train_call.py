@@ -238,6 +238,7 @@ def test_processes_that_share_a_run_are_followed_by_one_callback(whole: Callable
     assert later and later == everything[-len(later) :] and len(seen) <= len(everything)
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard(tmp_path: Path) -> None:
     """Neither for processes that share the seeds, nor for one that scores beside the training."""
     script = tmp_path / "script.py"
