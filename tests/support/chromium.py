@@ -68,14 +68,25 @@ class Browser:
         elif method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
             self.messages.append(json.dumps(found))
 
-    def open(self, page: Path) -> None:
-        """Load a file."""
+    def open(self, address: str) -> None:
+        """Begin to load a page, and to keep what it requests and says."""
+        self.call("Page.navigate", url="about:blank")
         self.requests.clear()
         self.messages.clear()
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=address)
+
+    def open_file(self, page: Path) -> None:
+        """Load a file."""
+        self.open(page.as_uri())
+        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+
+    def wait(self, script: str) -> Any:
+        """What an expression gives as soon as that is true."""
         end = time.monotonic() + SECONDS
-        while self.run("document.readyState") != "complete" or self.run("location.protocol") != "file:":
-            assert time.monotonic() < end, "the page did not load"
+        while not (value := self.run(script)):
+            assert time.monotonic() < end, f"{script} did not become true"
+            time.sleep(0.05)
+        return value
 
     def show(self, width: int, scheme: str = "light", media: str = "screen") -> None:
         """Show the page so wide, in ``light`` or ``dark``, on a ``screen`` or in ``print``."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
+from chromium import Browser
 
 from trajmill.cli.explorer import subjects
 from trajmill.cli.explorer.server import Server
 from trajmill.cli.explorer.worker import Worker
 
-pytest.importorskip("websockets", reason="drives Chromium by its DevTools protocol")
-from browser import CHROMIUM, Browser
-
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"there is no {CHROMIUM}")
+pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="needs Chromium (Debian: apt install chromium)")
 
 SHOWN = "document.body?.dataset.shown"
 TIMED = "document.body?.dataset.timed"
@@ -46,8 +44,8 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as browser:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium.browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
 
 
@@ -65,8 +63,8 @@ def fill(browser: Browser, element: str, value: str, event: str = "input") -> No
 
 @pytest.mark.parametrize("kind", subjects.subjects())
 def test_every_law_is_shown(kind: str, browser: Browser, server: Server) -> None:
-    browser.size(1280)
-    browser.go(f"{server.address}#kind={kind}")
+    browser.show(1280)
+    browser.open(f"{server.address}#kind={kind}")
     browser.wait(TIMED)
     start = next(iter(subjects.subjects()[kind].starts))
     seen = subjects.see({"kind": kind, "start": start})
@@ -83,15 +81,15 @@ def test_every_law_is_shown(kind: str, browser: Browser, server: Server) -> None
     assert browser.run("document.querySelectorAll('svg polyline').length") == len(seen["predicted"].get("columns", {}))
     assert browser.run(WITHOUT_LABEL) == [] and browser.run(WITHOUT_NAME) == 0
     for width in (390, 768, 1280):
-        browser.size(width)
+        browser.show(width)
         assert browser.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0, width
-    assert browser.messages() == []
-    asked = browser.requests()
+    assert browser.messages == []
+    asked = browser.requests
     assert len(asked) >= 5 and all(address.startswith(server.address) for address in asked)
 
 
 def test_a_changed_parameter_changes_page_and_address(browser: Browser, server: Server) -> None:
-    browser.go(f"{server.address}#kind=dyck")
+    browser.open(f"{server.address}#kind=dyck")
     browser.wait(TIMED)
     fill(browser, "field-pairs", "3")
     browser.wait("document.getElementById('command').textContent.includes('--pairs 3')")
@@ -106,13 +104,13 @@ def test_a_changed_parameter_changes_page_and_address(browser: Browser, server: 
     assert not browser.run(FAULT) and text(browser, "field-pairs-error") == ""
     fill(browser, "kind", "zipf_tokens", "change")
     browser.wait("document.getElementById('command').textContent.includes('zipf_tokens')")
-    assert browser.messages() == []
+    assert browser.messages == []
 
 
 def test_an_address_repeats_a_choice(browser: Browser, server: Server) -> None:
     choice: dict[str, Any] = {"start": "shinnick", "length": "32", "first": "5", "count": "99"}
     said = "&".join(f"{name}={value}" for name, value in choice.items())
-    browser.go(f"{server.address}#kind=dyck&{said}&.seed=18446744073709551615&.crossing=true")
+    browser.open(f"{server.address}#kind=dyck&{said}&.seed=18446744073709551615&.crossing=true")
     browser.wait(SHOWN)
     fields = {"seed": "18446744073709551615", "crossing": "true"}
     seen = subjects.see({"kind": "dyck", **choice, "fields": fields})
@@ -124,20 +122,20 @@ def test_an_address_repeats_a_choice(browser: Browser, server: Server) -> None:
 
 def test_hostile_addresses_are_shown_as_text(browser: Browser, server: Server) -> None:
     script = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E"
-    browser.go(f"{server.address}#kind=dyck&.types={script}&length={script}&.max_depth={script}")
+    browser.open(f"{server.address}#kind=dyck&.types={script}&length={script}&.max_depth={script}")
     browser.wait(FAULT)
     assert "<img src=x" in text(browser, "status")
     assert browser.run("document.images.length") == 0
-    browser.go(f"{server.address}#kind={script}&start={script}")
+    browser.open(f"{server.address}#kind={script}&start={script}")
     browser.wait(SHOWN)
-    assert browser.messages() == []
+    assert browser.messages == []
 
 
 def test_a_server_that_has_ended_is_told(browser: Browser) -> None:
     with Server(worker=Worker(seconds=60)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        browser.go(f"{server.address}#kind=dyck")
+        browser.open(f"{server.address}#kind=dyck")
         browser.wait(TIMED)
         server.shutdown()
         thread.join()
@@ -170,13 +168,12 @@ def test_dark_and_light_have_enough_contrast(browser: Browser, server: Server) -
         }
         return found;
       })()"""
-    for dark in (False, True):
-        browser.dark(dark)
-        browser.go(f"{server.address}#kind=dyck&.pairs=3")
+    for scheme in ("light", "dark"):
+        browser.show(1280, scheme)
+        browser.open(f"{server.address}#kind=dyck&.pairs=3")
         browser.wait(TIMED)
         assert browser.run(contrast) == []
         fill(browser, "field-pairs", "0")
         browser.wait(FAULT)
         browser.run("document.getElementById('results').hidden = true")
         assert browser.run(contrast) == []
-    browser.dark(False)

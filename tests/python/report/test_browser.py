@@ -98,7 +98,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shown(chromium: Browser, page: Path) -> Browser:
-    chromium.open(page)
+    chromium.open_file(page)
     return chromium
 
 
