@@ -45,6 +45,11 @@ def server() -> Iterator[Server]:
     yield from served(Server(reading_seconds=READING_SECONDS, worker=Worker(seconds=60)))
 
 
+@pytest.fixture(scope="module")
+def forms() -> dict[str, Any]:
+    return {form["kind"]: form for form in subjects.forms()["kinds"]}
+
+
 def request(
     server: Server, method: str, path: str, body: bytes | None = None, **headers: str | None
 ) -> tuple[int, dict[str, str], bytes]:
@@ -194,8 +199,8 @@ def test_forms_have_every_field_of_every_law(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("kind", "start"), STARTS)
-def test_texts_of_a_form_mean_its_start(kind: str, start: str) -> None:
-    (form,) = (form for form in subjects.forms()["kinds"] if form["kind"] == kind)
+def test_texts_of_a_form_mean_its_start(kind: str, start: str, forms: dict[str, Any]) -> None:
+    form = forms[kind]
     texts = {name: text for name, text in form["starts"][start].items() if text is not None}
     chosen = subjects._chosen({"kind": kind, "start": start, "fields": texts})
     assert chosen.changes == {}

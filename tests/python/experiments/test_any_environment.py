@@ -53,6 +53,7 @@ def test_a_file_does_not_decide_what_is_imported(data: str, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_learning_from_data_in_limits_of_its_own(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny("td3_bc", dataset=data, environment=VALVE)
     run = train(config, tmp_path / "run")

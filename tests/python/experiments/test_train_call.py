@@ -218,6 +218,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(whole: Callable[..., Path], tmp_path: 
     assert_equal_runs(tmp_path / "run", whole(tiny(METHOD)))
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_run_are_followed_by_one_callback(whole: Callable[..., Path], tmp_path: Path) -> None:
     """It gets what a run of one process would give it; what it stops goes on, and ends the same."""
     seen: list[Record] = []

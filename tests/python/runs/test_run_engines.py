@@ -265,7 +265,8 @@ def test_drivers_side_by_side_share_the_runs(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*.claims"))
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_driver_that_is_killed_goes_on_where_it_was(processes: int, tmp_path: Path) -> None:
     """Whatever it was doing: an update that was kept is not made again, none is left out."""
     chance = random.Random(processes)

@@ -210,6 +210,7 @@ def test_a_method_without_data_or_scores_has_a_table_too(tmp_path: Path) -> None
 # --- shards ---
 
 
+@pytest.mark.slow
 def test_shards_make_each_run_once_and_the_last_one_the_table(trained: list[str], tmp_path: Path) -> None:
     grid = {**GRID, "schedule.updates": (2, 4)}
     done = []
