@@ -25,6 +25,8 @@ TOUCH_SECONDS = 5.0
 """between two signs of life"""
 DEAD_SECONDS = 60.0
 """without one, after which whoever made a claim on another machine is taken for dead"""
+PROCESSES = Path("/proc")
+"""where a system, if it is Linux, tells what runs"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def _living(claim: Path, mine: Path, me: Owner) -> Owner | None:
     except (ValueError, TypeError):  # being written, or half-written by a machine that failed
         owner = Owner("another machine", "", 0, "")
     if owner.machine == me.machine:
-        return owner if _started(owner.process) == owner.started else None
+        return owner if (_started(owner.process) or "") == owner.started else None
     return owner if silence < DEAD_SECONDS else None
 
 
@@ -121,15 +123,20 @@ def _touching(claim: Path) -> Iterator[None]:
 @cache
 def _owner(process: int) -> Owner:
     """Who we are; a forked process is another."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    namespace = Path("/proc/self/ns/pid").readlink()
+    try:
+        boot = (PROCESSES / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = (PROCESSES / "self/ns/pid").readlink()
+    except OSError:  # a system that does not tell, as macOS: each process is judged by its signs of life
+        return Owner(socket.gethostname(), secrets.token_hex(8), process, "")
     return Owner(socket.gethostname(), f"{boot} {namespace}", process, _started(process) or "")
 
 
 def _started(process: int) -> str | None:
     """When a process of this machine began; None if there is none, or if it has ended."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        fields = (
+            (PROCESSES / f"{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields[19]

@@ -91,6 +91,18 @@ def test_a_claim_keeps_others_out_and_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+def test_a_system_that_does_not_tell_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "PROCESSES", tmp_path / "none")
+    claims._owner.cache_clear()
+    try:
+        with claimed(tmp_path / "a") as first, claimed(tmp_path / "a") as second:
+            assert first is None and second is not None and second.process == os.getpid()
+        with claimed(tmp_path / "a") as after:
+            assert after is None
+    finally:
+        claims._owner.cache_clear()
+
+
 def test_the_dead_of_this_machine_are_known_at_once(tmp_path: Path) -> None:
     path, me = tmp_path / "a", claims._owner(os.getpid())
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
