@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from serving import serving
 
 import trajmill as tm
 from trajmill.cli import main
@@ -31,18 +31,10 @@ READING_SECONDS = 3.0
 STARTS = [(kind, start) for kind, subject in subjects.subjects().items() for start in subject.starts]
 
 
-def served(server: Server) -> Iterator[Server]:
-    with server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    yield from served(Server(reading_seconds=READING_SECONDS, worker=Worker(seconds=60)))
+    with serving(Server(reading_seconds=READING_SECONDS, worker=Worker(seconds=60))) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -342,7 +334,7 @@ def test_drops_at_long_intervals_do_not_hold_a_connection(server: Server) -> Non
 
 
 def test_no_more_connections_than_there_are_places() -> None:
-    for server in served(Server(reading_seconds=30)):
+    with serving(Server(reading_seconds=30)) as server:
         idle = [socket.create_connection(("127.0.0.1", server.server_port)) for _ in range(MOST_CONNECTIONS)]
         until = time.monotonic() + 30
         while server._places._value and time.monotonic() < until:
@@ -360,7 +352,7 @@ def test_no_more_connections_than_there_are_places() -> None:
 def test_it_listens_on_this_machine_alone(server: Server) -> None:
     assert server.socket.getsockname()[0] == "127.0.0.1"
     assert len(server.token) >= 32
-    for other in served(Server()):
+    with serving(Server()) as other:
         assert other.token != server.token
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import chromium
 import pytest
 from chromium import Browser
+from serving import serving
 
 from trajmill.cli.explorer import subjects
 from trajmill.cli.explorer.server import Server
@@ -35,12 +35,8 @@ WITHOUT_NAME = """
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(worker=Worker(seconds=60)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serving(Server(worker=Worker(seconds=60))) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +128,9 @@ def test_hostile_addresses_are_shown_as_text(browser: Browser, server: Server) -
 
 
 def test_a_server_that_has_ended_is_told(browser: Browser) -> None:
-    with Server(worker=Worker(seconds=60)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serving(Server(worker=Worker(seconds=60))) as server:
         browser.open(f"{server.address}#kind=dyck")
         browser.wait(TIMED)
-        server.shutdown()
-        thread.join()
     fill(browser, "field-pairs", "5")
     browser.wait("document.getElementById('status').textContent.includes('does not answer')")
 
